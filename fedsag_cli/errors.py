@@ -1,0 +1,92 @@
+"""Every error fedsag raises on purpose: a message, a hint, and the exit code it ends the command with.
+
+FedsagError                   1   a bug of ours if it is raised as it stands
+├── UsageError                2   a flag or an argument is wrong
+│   └── WorkspaceError        2   the workspace cannot be used
+├── JobError                  3   a template, a job or the config file is wrong
+├── RunError                  4   the run failed
+│   ├── NotEnoughClients      4   a task's quorum is out of reach
+│   ├── NotEnoughMemory       4   the clients cannot all stay in memory
+│   └── ChannelClosed         4   the other side is gone
+├── ClientError               4   the Client API was called in a way it cannot answer (a RuntimeError too)
+├── TensorError               4   params that cannot travel, or a tensor file that is not one (a ValueError too)
+└── Interrupted               130 or 143
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FedsagError(Exception):
+    """What a user can act on: `message` says what is wrong and where, `hint` what to do now."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(FedsagError):
+    exit_code = 2
+
+
+class WorkspaceError(UsageError):
+    pass
+
+
+class JobError(FedsagError):
+    exit_code = 3
+
+
+class RunError(FedsagError):
+    exit_code = 4
+
+
+class NotEnoughClients(RunError):
+    def __init__(self, task: str, *, needed: int, possible: int, cause: str = "") -> None:
+        super().__init__(
+            f"task {task!r} needs answers from {needed} clients, only {possible} can still give one"
+            + (f"; the first failure: {cause}" if cause else ""),
+            hint="read the clients' logs, lower min_clients, or raise train_timeout",
+        )
+
+
+class NotEnoughMemory(RunError):
+    def __init__(self, *, clients: int, needed: int, free: int, where: str) -> None:
+        super().__init__(
+            f"{clients} clients need about {needed / 1e9:.1f} GB of {where} memory, {free / 1e9:.1f} GB are free",
+            hint="use fewer clients (-n), smaller data in each, or launch_once=false so that only working clients live",
+        )
+
+
+class ChannelClosed(RunError):
+    pass
+
+
+class ClientError(FedsagError, RuntimeError):
+    exit_code = 4
+
+
+class TensorError(FedsagError, ValueError):
+    exit_code = 4
+
+
+class Interrupted(FedsagError):
+    """Somebody asked us to stop: exit code 128 + the signal's number."""
+
+    def __init__(self, signal_number: int, *, hint: str = "") -> None:
+        super().__init__("interrupted", hint=hint)
+        self.exit_code = 128 + signal_number
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint: the known name that is nearest to `name`, or, with none near, what there is."""
+    there = sorted(set(known))
+    near = difflib.get_close_matches(name, there, n=1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"known: {', '.join(there)}" if there else ""

@@ -1,0 +1,213 @@
+"""What happens in a run, one frozen value a kind; a JSON line each.
+
+The server and the engine tell them, the parent writes them to `events.jsonl`, shows them and makes `report.json` of
+them. Times: `at` in seconds since 1970, durations `…_s` in seconds. Sizes in bytes.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Union
+
+import msgspec
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="event"):
+    """Something that happened, and when."""
+
+    at: float = msgspec.field(default_factory=time.time)
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """Why something ended: one sentence, and where to look."""
+
+    cause: str
+    where: str = ""  # the user's file:line
+    log: str = ""
+    log_tail: list[str] = []
+    exit_code: int | None = None
+
+
+class RunStarted(Event, frozen=True, kw_only=True):
+    job: str
+    workspace: str
+    sites: list[str]
+    num_rounds: int
+    slots: int
+    threads: int
+    seed: int
+    launcher: str
+    versions: dict[str, str]
+
+
+class ProcessStarted(Event, frozen=True, kw_only=True):
+    name: str
+    pid: int
+
+
+class ProcessExited(Event, frozen=True, kw_only=True):
+    """`exit_code` is negative for a signal."""
+
+    name: str
+    exit_code: int
+    failure: Failure | None = None
+
+
+class ScriptRaised(Event, frozen=True, kw_only=True):
+    """The last word of a process that ends with an exception: what it was, and where in the user's files."""
+
+    name: str
+    error: str
+    where: str
+
+
+class ServerReady(Event, frozen=True, kw_only=True):
+    """Components are built, the socket listens."""
+
+
+class ClientWanted(Event, frozen=True, kw_only=True):
+    """The server asks for a client's process."""
+
+    site: str
+
+
+class ClientReady(Event, frozen=True, kw_only=True):
+    """A client said hello and waits for its first task."""
+
+    site: str
+
+
+class RoundStarted(Event, frozen=True, kw_only=True):
+    round_num: int
+    num_rounds: int
+    sites: list[str]
+
+
+class TaskSent(Event, frozen=True, kw_only=True):
+    site: str
+    task: str
+    round_num: int
+    size: int
+
+
+class ReplyAccepted(Event, frozen=True, kw_only=True):
+    """`work_s` from handing the task over to the answer's arrival."""
+
+    site: str
+    task: str
+    round_num: int
+    metrics: dict[str, float]
+    num_steps: float
+    size: int
+    work_s: float
+
+
+class ReplyFailed(Event, frozen=True, kw_only=True):
+    site: str
+    task: str
+    round_num: int
+    failure: Failure
+
+
+class ReplyLate(Event, frozen=True, kw_only=True):
+    """An answer to a task that had been given up: dropped."""
+
+    site: str
+    task: str
+
+
+class Notice(Event, frozen=True, kw_only=True):
+    """Something the user should know that stops nothing."""
+
+    text: str
+
+
+class RoundFinished(Event, frozen=True, kw_only=True):
+    """`metrics` are the weighted means of what the sites measured on the model sent in this round."""
+
+    round_num: int
+    sites: list[str]
+    metrics: dict[str, float]
+    wait_s: float
+    aggregate_s: float
+    save_s: float
+
+
+class ModelValidated(Event, frozen=True, kw_only=True):
+    """The last aggregate, measured by the clients that list a validate task."""
+
+    round_num: int
+    metrics: dict[str, float]
+    by_site: dict[str, dict[str, float]]
+
+
+class BestModel(Event, frozen=True, kw_only=True):
+    round_num: int
+    metric: str
+    score: float
+
+
+class ModelSaved(Event, frozen=True, kw_only=True):
+    path: str
+
+
+class WorkflowFinished(Event, frozen=True, kw_only=True):
+    """The server's last word after a run that went well."""
+
+    digest: str
+    seeded_themselves: list[str]
+
+
+class RunFailed(Event, frozen=True, kw_only=True):
+    """The server's last word after a run that did not."""
+
+    cause: str
+    hint: str
+    exit_code: int
+
+
+class RunFinished(Event, frozen=True, kw_only=True):
+    """The parent's last word."""
+
+    ok: bool
+    exit_code: int
+    cause: str
+    hint: str = ""
+
+
+AnyEvent = Union[  # noqa: UP007  msgspec reads it at run time
+    RunStarted,
+    ProcessStarted,
+    ProcessExited,
+    ScriptRaised,
+    ServerReady,
+    ClientWanted,
+    ClientReady,
+    RoundStarted,
+    TaskSent,
+    ReplyAccepted,
+    ReplyFailed,
+    ReplyLate,
+    Notice,
+    RoundFinished,
+    ModelValidated,
+    BestModel,
+    ModelSaved,
+    WorkflowFinished,
+    RunFailed,
+    RunFinished,
+]
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(AnyEvent)
+
+
+def to_line(event: Event) -> bytes:
+    """One JSON object and a newline."""
+    return _encoder.encode(event) + b"\n"
+
+
+def from_line(line: bytes | str) -> Event:
+    """The event of a line that `to_line` wrote. Raises msgspec.DecodeError."""
+    event: Event = _decoder.decode(line)
+    return event
