@@ -17,6 +17,8 @@ from typing import Any
 import msgspec
 
 from fedsag_cli.errors import JobError, nearest
+from fedsag_cli.filters import Chain
+from fedsag_cli.messages import FilterSpec
 
 KNOWN = {
     "ScatterAndGather": "fedsag_cli.workflows.scatter_and_gather.ScatterAndGather",
@@ -26,6 +28,8 @@ KNOWN = {
     "IntimeModelSelector": "fedsag_cli.workflows.model_selector.IntimeModelSelector",
     "ExcludeVars": "fedsag_cli.filters.exclude_vars.ExcludeVars",
 }
+
+_NEED_TORCH = {"PTFileModelPersistor"}
 
 
 class ComponentSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -62,6 +66,11 @@ class Signature:
 def class_path(name: str) -> str:
     """The class path of a short name; a class path as it stands."""
     return KNOWN.get(name, name)
+
+
+def needs_torch(name: str) -> bool:
+    """Whether one of our components cannot work without torch."""
+    return class_path(name) in map(class_path, _NEED_TORCH)
 
 
 def find_module(module: str, search: Sequence[Path] = ()) -> Path | None:
@@ -178,6 +187,11 @@ def build(spec: ComponentSpec, parts: Mapping[str, Any]) -> Any:
     except Exception as error:
         # whatever a constructor raises, a user's own too, the job's author has to know which component it was
         raise JobError(f"{_called(spec)} cannot be made: {type(error).__name__}: {error}") from error
+
+
+def chain(specs: Sequence[FilterSpec]) -> Chain:
+    """The filters of one direction. Raises JobError."""
+    return Chain([(spec.tasks, build(ComponentSpec(path=spec.path, args=spec.args), {})) for spec in specs])
 
 
 def _build_nested(value: Any) -> Any:

@@ -32,7 +32,6 @@ class RunStarted(Event, frozen=True, kw_only=True):
     job: str
     workspace: str
     sites: list[str]
-    num_rounds: int
     slots: int
     threads: int
     seed: int
@@ -51,14 +50,6 @@ class ProcessExited(Event, frozen=True, kw_only=True):
     name: str
     exit_code: int
     failure: Failure | None = None
-
-
-class ScriptRaised(Event, frozen=True, kw_only=True):
-    """The last word of a process that ends with an exception: what it was, and where in the user's files."""
-
-    name: str
-    error: str
-    where: str
 
 
 class ServerReady(Event, frozen=True, kw_only=True):
@@ -179,7 +170,6 @@ AnyEvent = Union[  # noqa: UP007  msgspec reads it at run time
     RunStarted,
     ProcessStarted,
     ProcessExited,
-    ScriptRaised,
     ServerReady,
     ClientWanted,
     ClientReady,

@@ -14,6 +14,8 @@ from typing import Any
 
 import msgspec
 
+from fedsag_cli.errors import TensorError
+
 NUM_STEPS = "NUM_STEPS_CURRENT_ROUND"
 
 
@@ -61,6 +63,18 @@ class FLModel:
                 raise ValueError(f"FLModel params must be given when params_type is {self.params_type.value}")
         elif self.params is not None:
             self.params_type = ParamsType.FULL
+
+    @property
+    def num_steps(self) -> float:
+        """The steps (or examples) it was trained for, 1.0 where meta does not say. Raises TensorError on nonsense."""
+        steps = self.meta.get(NUM_STEPS, 1.0)
+        try:
+            number = float(steps)
+        except (TypeError, ValueError):
+            number = -1.0
+        if not 0.0 <= number < float("inf"):
+            raise TensorError(f"meta[{NUM_STEPS!r}] must be a number from 0 on, not {steps!r}")
+        return number
 
     def at_round(self, round_num: int, num_rounds: int) -> FLModel:
         """The same model, said to be the one sent in round `round_num` of `num_rounds`."""
@@ -152,6 +166,7 @@ class ClientConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     exchange_format: str = "raw"
     transfer_type: ParamsType = ParamsType.FULL
     launch_once: bool = True
+    launch_timeout: float = 300.0
     memory_gc_rounds: int = 0
     cuda_empty_cache: bool = False
     task_data_filters: list[FilterSpec] = []

@@ -1,0 +1,165 @@
+"""What a fresh process does to become the server, a client, or somebody's command.
+
+A child of the nursery and an ordinary subprocess go the same way, in the same order; `python -m fedsag_cli.become SPEC`
+is the latter's door.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import io
+import os
+import signal
+import sys
+from typing import NoReturn, TextIO
+
+import msgspec
+
+_PR_SET_PDEATHSIG = 1
+_LARGEST_LAST_WORD = 2000  # a pipe takes it whole, even where nobody reads yet
+
+
+class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A process to be: a `module:function` called with texts, or, where `command` is given, that.
+
+    `env` is the whole environment. `log` gets what goes to standard output and standard error.
+    `talks`: it gets a line to its starter, on which both sides send events: the argument `line`, a descriptor.
+    """
+
+    name: str
+    target: str = ""
+    args: list[str] = []
+    command: list[str] = []
+    env: dict[str, str] = {}
+    cwd: str
+    log: str
+    talks: bool = False
+
+
+class LastWord(msgspec.Struct, frozen=True, kw_only=True):
+    """What a process says before an exception ends it, and where in the user's files that was."""
+
+    error: str
+    where: str = ""
+
+
+class _Ending:
+    """Where this process says its last word."""
+
+    fd: int | None = None
+
+
+_ending = _Ending()
+
+
+def become(spec: ProcessSpec, *, parent: int, line: int | None, last_word: int | None) -> NoReturn:
+    """Turn this process into what `spec` says and end with it.
+
+    `parent` is the process whose end is ours too; `line` and `last_word` are descriptors, kept, every other is closed.
+    """
+    code = 1
+    try:
+        with contextlib.suppress(OSError):
+            os.setsid()  # a subprocess was given its own session already
+        _die_with(parent)
+        line, _ending.fd = _keep_descriptors(spec.log, line, last_word)
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        os.environ.clear()
+        os.environ.update(spec.env)
+        os.chdir(spec.cwd)
+        if spec.command:
+            os.execvp(spec.command[0], spec.command)
+        _speak_unbuffered()
+        module, _, function = spec.target.partition(":")
+        called = getattr(importlib.import_module(module), function)
+        code = called(*spec.args, line=line) if spec.talks else called(*spec.args)
+    except OSError as error:
+        say_last_word(LastWord(error=f"{spec.command[0] if spec.command else spec.name}: {error}"))
+        os.write(2, f"fedsag: {spec.command or spec.name}: {error}\n".encode())
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        _flush(sys.stdout, sys.stderr)
+        os._exit(code)  # tearing an interpreter with torch down takes 0.3 s that nobody has to wait for
+
+
+def say_last_word(word: LastWord) -> None:
+    """Tell whoever reaps this process why it ends. Once; says nothing where nobody asked."""
+    fd, _ending.fd = _ending.fd, None
+    if fd is not None:
+        short = LastWord(error=word.error[:_LARGEST_LAST_WORD], where=word.where[:1000])
+        with contextlib.suppress(OSError):
+            os.write(fd, msgspec.json.encode(short))
+
+
+def hear_last_word(fd: int) -> LastWord | None:
+    """What the process at the other end of the pipe said, which has ended. Closes `fd`."""
+    os.set_blocking(fd, False)  # a grandchild may still hold the other end
+    try:
+        text = os.read(fd, 1 << 16)
+        return msgspec.json.decode(text, type=LastWord) if text else None
+    except (OSError, msgspec.DecodeError):
+        return None
+    finally:
+        os.close(fd)
+
+
+def _die_with(parent: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before we could ask to be told
+        os._exit(1)
+
+
+def _keep_descriptors(log: str, line: int | None, last_word: int | None) -> tuple[int | None, int | None]:
+    """Standard streams anew, then `line` and `last_word` on the numbers after them, then nothing."""
+    kept = [fd for fd in (line, last_word) if fd is not None]
+    high = [os.dup2(fd, 200 + index, inheritable=False) for index, fd in enumerate(kept)]
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(nothing, 0)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    low = [os.dup2(fd, 3 + index, inheritable=False) for index, fd in enumerate(high)]
+    os.closerange(3 + len(low), os.sysconf("SC_OPEN_MAX"))
+    numbers = iter(low)
+    return (None if line is None else next(numbers)), (None if last_word is None else next(numbers))
+
+
+def _speak_unbuffered() -> None:
+    """Fresh streams over 1 and 2, as `python -u` has them: the parent's hold what others may have left in them."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        raw = io.FileIO(number, "w", closefd=False)
+        errors = "backslashreplace" if number == 2 else "strict"
+        stream = io.TextIOWrapper(raw, encoding="utf-8", errors=errors, write_through=True)
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+    sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False), encoding="utf-8")
+
+
+def _flush(*streams: TextIO | None) -> None:
+    for stream in streams:
+        with contextlib.suppress(Exception):  # a stream the user replaced may raise anything
+            if stream is not None:
+                stream.flush()
+
+
+def main() -> NoReturn:
+    """The door of an ordinary subprocess: SPEC PARENT LINE LAST_WORD; -1 where there is no such descriptor."""
+    spec = msgspec.json.decode(sys.argv[1], type=ProcessSpec)
+    parent, line, last_word = map(int, sys.argv[2:])
+    if not getattr(sys.flags, "safe_path", False):
+        del sys.path[0]  # the folder we were started from is not the user's script's
+    become(spec, parent=parent, line=line if line >= 0 else None, last_word=last_word)
+
+
+if __name__ == "__main__":
+    from fedsag_cli import become as ourselves  # what this process imports must be this, not a second copy
+
+    ourselves.main()

@@ -1,0 +1,181 @@
+"""The Client API: the few lines that make a training script a federated one.
+
+    import fedsag_cli.client as flare
+
+    flare.init()
+    while flare.is_running():
+        input_model = flare.receive()
+        net.load_state_dict(input_model.params)
+        ...
+        flare.send(flare.FLModel(params=net.cpu().state_dict(), metrics={"accuracy": accuracy},
+                                 meta={"NUM_STEPS_CURRENT_ROUND": steps}))
+
+Every function but `init` takes the context that `init` gave as `ctx`; without it, the last one given is meant.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from fedsag_cli.client.session import Session
+from fedsag_cli.errors import ClientError
+from fedsag_cli.messages import FLModel, ParamsType
+
+__all__ = [
+    "APIContext",
+    "FLModel",
+    "ParamsType",
+    "get_config",
+    "get_job_id",
+    "get_site_name",
+    "get_task_name",
+    "init",
+    "is_evaluate",
+    "is_running",
+    "is_submit_model",
+    "is_train",
+    "receive",
+    "send",
+    "shutdown",
+    "system_info",
+]
+
+
+class APIContext:
+    """What `init` gives. As a context manager it leaves the run at its end."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __enter__(self) -> APIContext:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._session.close()
+
+
+_contexts: dict[str, APIContext] = {}
+_last: list[APIContext] = []
+
+
+def init(rank: str | int | None = None, config_file: str | None = None) -> APIContext:  # noqa: ARG001
+    """Join the run that started this process. Call it first, once.
+
+    `rank` is this process's among several that train one model together (default: the environment's RANK, else "0");
+    only rank "0" talks to the server. `config_file` is accepted for scripts that name one; a run needs none.
+    Raises ClientError where no fedsag run started this process.
+    """
+    key = str(rank if rank is not None else os.environ.get("RANK", "0"))
+    if key in _contexts:
+        logging.getLogger("fedsag").warning("flare.init() was called before: the same context is given again")
+    else:
+        _contexts[key] = APIContext(Session(key))
+    _last[:] = [_contexts[key]]
+    return _contexts[key]
+
+
+def receive(timeout: float | None = None, ctx: APIContext | None = None) -> FLModel | None:
+    """The global model of the current task; waits for one.
+
+    Called again before `send()`, it gives the same model. Its `params` are this process's own: changing them changes
+    nothing elsewhere. None at the end of the run, past `timeout` seconds, and for ranks other than "0".
+    """
+    return _session(ctx, "receive").receive(timeout)
+
+
+def send(model: FLModel, clear_cache: bool = True, ctx: APIContext | None = None) -> None:  # noqa: ARG001
+    """Answer the current task.
+
+    `model.params` maps texts to torch tensors (any device, any dtype), numpy arrays or numbers; `model.metrics` are
+    measured on the model that was received; `model.meta["NUM_STEPS_CURRENT_ROUND"]` is the update's weight. Where the
+    job says DIFF, the difference to what was received is what travels. Neither model is changed, whatever
+    `clear_cache` says. Raises TypeError, ClientError (nothing was received; neither params nor metrics), TensorError
+    (naming the key that cannot travel).
+    """
+    if not isinstance(model, FLModel):
+        raise TypeError(f"flare.send() takes an FLModel, not a {type(model).__name__}")
+    _session(ctx, "send").send(model)
+
+
+def is_running(ctx: APIContext | None = None) -> bool:
+    """Whether there is a task to answer; waits until that is known. False at the end of the run."""
+    return _session(ctx, "is_running").wait() is not None
+
+
+def is_train(ctx: APIContext | None = None) -> bool:
+    """Whether the current task is to train."""
+    session = _of_rank_0(ctx, "is_train")
+    return session.task_name() == session.config.train_task_name
+
+
+def is_evaluate(ctx: APIContext | None = None) -> bool:
+    """Whether the current task is to evaluate what was received, and send metrics only."""
+    session = _of_rank_0(ctx, "is_evaluate")
+    return session.task_name() == session.config.evaluate_task_name
+
+
+def is_submit_model(ctx: APIContext | None = None) -> bool:
+    """Whether the current task is to send the site's own model; `meta["submit_model_name"]` says which."""
+    session = _of_rank_0(ctx, "is_submit_model")
+    return session.task_name() == session.config.submit_model_task_name
+
+
+def get_task_name(ctx: APIContext | None = None) -> str:
+    """The current task's name."""
+    return _of_rank_0(ctx, "get_task_name").task_name()
+
+
+def get_job_id(ctx: APIContext | None = None) -> str:
+    """The run's name."""
+    return _session(ctx, "get_job_id").job_id
+
+
+def get_site_name(ctx: APIContext | None = None) -> str:
+    """This client's name, such as "site-1"."""
+    return _session(ctx, "get_site_name").site_name
+
+
+def system_info(ctx: APIContext | None = None) -> dict[str, str]:
+    """`site_name` and `job_id`."""
+    return {"site_name": get_site_name(ctx), "job_id": get_job_id(ctx)}
+
+
+def get_config(ctx: APIContext | None = None) -> dict[str, Any]:
+    """What the job says of this client."""
+    session = _session(ctx, "get_config")
+    config = session.config
+    return {
+        "TASK_EXCHANGE": {
+            "train_with_eval": config.train_with_evaluation,
+            "exchange_format": config.exchange_format,
+            "transfer_type": config.transfer_type.value,
+            "train_task_name": config.train_task_name,
+            "eval_task_name": config.evaluate_task_name,
+            "submit_model_task_name": config.submit_model_task_name,
+            "launch_once": config.launch_once,
+        },
+        "job_id": session.job_id,
+        "site_name": session.site_name,
+        "memory_gc_rounds": config.memory_gc_rounds,
+        "cuda_empty_cache": config.cuda_empty_cache,
+    }
+
+
+def shutdown(ctx: APIContext | None = None) -> None:
+    """Leave the run before its end; `is_running()` is False from now on."""
+    _session(ctx, "shutdown").close()
+
+
+def _session(ctx: APIContext | None, called: str) -> Session:
+    if ctx is None and not _last:
+        raise ClientError(f"flare.{called}() was called before flare.init()", hint="call flare.init() first, once")
+    return (ctx or _last[0])._session
+
+
+def _of_rank_0(ctx: APIContext | None, called: str) -> Session:
+    session = _session(ctx, called)
+    if session.rank != "0":
+        raise ClientError(f"only rank 0 can call flare.{called}(), this is rank {session.rank}")
+    return session

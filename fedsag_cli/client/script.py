@@ -1,0 +1,140 @@
+"""Runs the user's script as `python -u train.py ARGS` would, in a process that is there already."""
+
+from __future__ import annotations
+
+import atexit
+import builtins
+import gc
+import importlib.machinery
+import io
+import linecache
+import os
+import sys
+import threading
+import traceback
+import types
+from pathlib import Path
+
+from fedsag_cli.become import LastWord, say_last_word
+from fedsag_cli.client.seeding import streams
+
+
+def run(path: str, *argv: str) -> int:
+    """Run the script at the absolute `path` to its end and give its exit code.
+
+    The order is Python's: the script, threads joined, atexit, open files flushed. Tracebacks show the user's frames.
+    """
+    streams(int(os.environ["FEDSAG_SEED"]), os.environ["FEDSAG_SITE"])
+    if "torch" in sys.modules and "OMP_NUM_THREADS" in os.environ:
+        sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # OpenMP read its variable long ago
+    sys.argv = [path, *argv]
+    _lead_path(str(Path(path).parent))
+    main = _fresh_main(path)
+    code = _execute(path, main)
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]  # as the interpreter does: joins what is no daemon
+        atexit._run_exitfuncs()
+    finally:
+        main.__dict__.clear()  # closes what only the script held open
+        _flush_open_files()
+    return code
+
+
+def _execute(path: str, main: types.ModuleType) -> int:
+    try:
+        code = compile(Path(path).read_bytes(), path, "exec", dont_inherit=True)
+        exec(code, main.__dict__)
+    except SystemExit as leaving:
+        return _exit_code(leaving, path)
+    except BaseException as error:
+        _report(error, path)
+        return 130 if isinstance(error, KeyboardInterrupt) else 1
+    return 0
+
+
+def _exit_code(leaving: SystemExit, path: str) -> int:
+    if leaving.code is None:
+        return 0
+    where = _where(_users_frames(leaving, path), path)
+    if isinstance(leaving.code, int):
+        if leaving.code:
+            say_last_word(LastWord(error=f"the script called sys.exit({leaving.code})", where=where))
+        return leaving.code & 0xFF
+    print(leaving.code, file=sys.stderr)  # noqa: T201  what Python does with a text
+    say_last_word(LastWord(error=f"the script called sys.exit: {leaving.code}", where=where))
+    return 1
+
+
+def _report(error: BaseException, path: str) -> None:
+    frames = _users_frames(error, path)
+    error = error.with_traceback(frames)
+    where = _where(frames, path)
+    if isinstance(error, SyntaxError) and error.filename:
+        where = f"{error.filename}:{error.lineno}"
+    say_last_word(LastWord(error="".join(traceback.format_exception_only(error)).strip(), where=where))
+    sys.excepthook(type(error), error, frames)
+
+
+def _users_frames(error: BaseException, path: str) -> types.TracebackType | None:
+    """The traceback from the script's own frame on; None where it never got that far."""
+    frames = error.__traceback__
+    while frames and frames.tb_frame.f_code.co_filename != path:
+        frames = frames.tb_next
+    return frames
+
+
+def _where(frames: types.TracebackType | None, path: str) -> str:
+    """file:line of the deepest frame in the user's own folder."""
+    folder = str(Path(path).parent)
+    found = ""
+    while frames:
+        file = frames.tb_frame.f_code.co_filename
+        if file.startswith(folder):
+            found = f"{file}:{frames.tb_lineno}"
+        frames = frames.tb_next
+    return found
+
+
+def _fresh_main(path: str) -> types.ModuleType:
+    main = types.ModuleType("__main__")
+    main.__dict__.update(
+        __file__=path,
+        __builtins__=builtins,
+        __cached__=None,
+        __loader__=importlib.machinery.SourceFileLoader("__main__", path),
+    )
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = main
+    linecache.checkcache()
+    return main
+
+
+def _lead_path(folder: str) -> None:
+    """The script's folder first, then PYTHONPATH, as Python has it; what these shadow is imported anew."""
+    given = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    first = [folder, *(str(Path(entry).absolute()) for entry in given)]
+    sys.path[:] = first + [entry for entry in sys.path if entry not in first]
+    importlib.invalidate_caches()
+    for name in _modules_in(folder):
+        loaded = sys.modules.get(name)
+        if loaded is not None and getattr(loaded.__spec__, "origin", None) not in ("built-in", "frozen"):
+            for inner in [key for key in sys.modules if key == name or key.startswith(name + ".")]:
+                del sys.modules[inner]
+
+
+def _modules_in(folder: str) -> list[str]:
+    with os.scandir(folder) as found:
+        return [
+            entry.name.removesuffix(".py")
+            for entry in found
+            if entry.name.endswith(".py") or (entry.is_dir() and Path(entry.path, "__init__.py").exists())
+        ]
+
+
+def _flush_open_files() -> None:
+    for found in gc.get_objects():  # without the nursery's, which are frozen
+        if issubclass(type(found), io.IOBase):
+            try:
+                if not found.closed and found.writable():
+                    found.flush()
+            except (OSError, ValueError):
+                pass

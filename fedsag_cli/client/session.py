@@ -1,0 +1,252 @@
+"""One script's conversation with the server: a task comes, an answer goes."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from fedsag_cli import arithmetic, machine
+from fedsag_cli.client.seeding import streams
+from fedsag_cli.errors import ChannelClosed, ClientError, TensorError
+from fedsag_cli.filters import Chain
+from fedsag_cli.messages import (
+    Answer,
+    Assignment,
+    ClientConfig,
+    FilterSpec,
+    FLModel,
+    Hello,
+    ModelFacts,
+    ParamsType,
+    Ready,
+    ToClient,
+    ToServer,
+    Usage,
+    Welcome,
+)
+from fedsag_cli.tensors import TensorFile
+from fedsag_cli.transport.unix import ADDRESS, SITE, TOKEN, UnixChannel, connect
+
+log = logging.getLogger("fedsag")
+
+
+class Session:
+    """The context that `init()` gives. One of a rank other than "0" takes part in nothing."""
+
+    def __init__(self, rank: str) -> None:
+        """Raises ClientError where no fedsag run started this process, ChannelClosed where its server is gone."""
+        self.rank = rank
+        self._site = os.environ.get(SITE, "")
+        self._channel: UnixChannel[ToServer, ToClient] | None = None
+        self._welcome = Welcome(job_id="", seed=0, scratch="", config=ClientConfig())
+        self._assignment: Assignment | None = None
+        self._file: TensorFile | None = None
+        self._received: FLModel | None = None
+        self._pristine: dict[str, Any] | None = None
+        self._said_ready = False
+        self._handed_out = False  # is_running() waits too, but gives the script nothing
+        self._answers = 0
+        if rank == "0":
+            self._connect()
+
+    @property
+    def site_name(self) -> str:
+        return self._site
+
+    @property
+    def job_id(self) -> str:
+        return self._welcome.job_id
+
+    @property
+    def config(self) -> ClientConfig:
+        return self._welcome.config
+
+    def wait(self, timeout_s: float | None = None) -> FLModel | None:
+        """The model of the task that has no answer yet; None at the end of the run, or past `timeout_s` seconds."""
+        if self._received is None and self._channel is not None:
+            try:
+                if not self._said_ready:
+                    self._channel.send(Ready())
+                    self._said_ready = True
+                assignment, fd = self._channel.receive(timeout_s)
+                self._take(assignment, fd)
+            except TimeoutError:
+                return None
+            except ChannelClosed:
+                self.close()
+        return self._received
+
+    def receive(self, timeout_s: float | None = None) -> FLModel | None:
+        model = self.wait(timeout_s)
+        self._handed_out = model is not None
+        return model
+
+    def task_name(self) -> str:
+        """The task in hand, or, once it is answered, the last one; waits for the first. Empty where none ever came."""
+        if self._assignment is None:
+            self.wait()
+        return self._assignment.task_name if self._assignment else ""
+
+    def send(self, model: FLModel) -> None:
+        """Answer the task in hand. Raises ClientError, TensorError; then nothing was sent."""
+        if self._channel is None:
+            if self.rank == "0":
+                log.warning("the run is over: this answer is not needed any more")
+            return
+        if self._received is None or self._assignment is None or not self._handed_out:
+            raise ClientError("flare.send() answers a task, and none is in hand", hint="call flare.receive() first")
+        if model.params is None and model.metrics is None:
+            raise ClientError(
+                "the model to send has neither params nor metrics", hint="give FLModel(params=…) or metrics"
+            )
+        answer = self._result_filters.process(self._assignment.task_name, self._as_update(model))
+        file = None if answer.params is None else TensorFile.write(answer.params, scratch=self._welcome.scratch)
+        facts = ModelFacts.of(replace(answer, metrics=_floats(answer.metrics), meta=_checked_meta(answer.meta)))
+        try:
+            self._channel.send(
+                Answer(
+                    task_id=self._assignment.task_id,
+                    model=facts,
+                    usage=_usage() if self._answers == 0 else None,
+                    seeded_itself=self._streams.script_seeded,
+                ),
+                None if file is None else file.fileno(),
+            )
+        except ChannelClosed:
+            self.close()
+        finally:
+            if file is not None:
+                file.close()
+        self._answers += 1
+        self._let_go()
+        self._tidy()
+
+    def close(self) -> None:
+        """Leave the run: the server sees the channel close. Closing twice is fine."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        self._let_go()
+
+    def _connect(self) -> None:
+        if ADDRESS not in os.environ:
+            raise ClientError("this script was not started by fedsag", hint="run its job with `fedsag simulator JOB`")
+        hello = Hello(site=self._site, token=os.environ.get(TOKEN, ""))
+        self._welcome, self._channel = connect(os.environ[ADDRESS], hello)
+        self._streams = streams(self._welcome.seed, self._site)
+        self._data_filters = _chain(self.config.task_data_filters)
+        self._result_filters = _chain(self.config.task_result_filters)
+
+    def _take(self, assignment: Assignment, fd: int | None) -> None:
+        self._assignment = assignment
+        self._file = None if fd is None else TensorFile(fd)
+        model = assignment.model.with_params(None if self._file is None else self._file.load())
+        filtered = self._data_filters.process(assignment.task_name, model)
+        self._pristine = None if filtered is model else _copied(filtered.params)
+        meta = filtered.meta | {"job_id": self.job_id, "site_name": self._site}
+        self._received = replace(filtered, params=self._exchanged(filtered.params), meta=meta)
+        self._handed_out = False
+        self._streams.at(assignment.model.current_round or 0)
+
+    def _exchanged(self, params: dict[str, Any] | None) -> dict[str, Any] | None:
+        if params is None or self.config.exchange_format == "raw":
+            return params
+        if self.config.exchange_format == "numpy":
+            return {name: arithmetic.as_numpy(name, value) for name, value in params.items()}
+        return {name: arithmetic.as_torch(value) for name, value in params.items()}
+
+    def _as_update(self, model: FLModel) -> FLModel:
+        """What is sent for `model`, which stays as it is: where the job says DIFF, what changed since it came."""
+        assert self._received is not None
+        round_num, num_rounds = self._received.current_round, self._received.total_rounds
+        answer = replace(model, optimizer_params=None, current_round=round_num, total_rounds=num_rounds)
+        wants_diff = self.config.transfer_type is ParamsType.DIFF and model.params_type is ParamsType.FULL
+        if not wants_diff or model.params is None or self._file is None:
+            return answer
+        received = self._pristine if self._pristine is not None else self._file.load()
+        changed = arithmetic.difference(model.params, received)
+        if not changed:
+            raise ClientError(
+                f"none of the {len(model.params)} params to send has the name of one that was received",
+                hint=f"received: {', '.join(list(received)[:5])} …",
+            )
+        return replace(answer, params=changed, params_type=ParamsType.DIFF)
+
+    def _let_go(self) -> None:
+        """The task is answered. What the script still holds of either model stays as it is."""
+        self._received = self._pristine = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _tidy(self) -> None:
+        every = self.config.memory_gc_rounds
+        if every and self._answers % every == 0:
+            gc.collect()
+        if self.config.cuda_empty_cache and (torch := sys.modules.get("torch")) and torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+
+def _chain(specs: Sequence[FilterSpec]) -> Chain:
+    if not specs:
+        return Chain()
+    from fedsag_cli import catalog  # only where a job has filters
+
+    return catalog.chain(specs)
+
+
+def _copied(params: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A copy nobody else writes to."""
+    if params is None:
+        return None
+    with TensorFile.write(params) as file:
+        return file.load()
+
+
+def _floats(metrics: Mapping[str, Any] | None) -> dict[str, float] | None:
+    if metrics is None:
+        return None
+    numbers: dict[str, float] = {}
+    for name, value in metrics.items():
+        try:
+            numbers[str(name)] = float(value)
+        except (TypeError, ValueError):
+            raise ClientError(
+                f"metrics: {name!r} is a {type(value).__name__}, not a number",
+                hint="metrics are single numbers; other things go into meta",
+            ) from None
+    return numbers
+
+
+def _checked_meta(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """meta as plain values. Raises TensorError naming the key that cannot travel."""
+    plain: dict[str, Any] = {}
+    for name, value in meta.items():
+        try:
+            plain[name] = msgspec.to_builtins(value, enc_hook=_number)
+        except (TypeError, ValueError):
+            raise TensorError(f"meta: {name!r} is a {type(value).__name__}, which cannot travel") from None
+    return plain
+
+
+def _number(value: Any) -> Any:
+    """numpy's and torch's single numbers say what they are by `item()`."""
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(type(value).__name__)
+
+
+def _usage() -> Usage:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        return Usage(
+            private=machine.private_memory(), gpu=torch.cuda.memory_reserved(), gpu_free=torch.cuda.mem_get_info()[0]
+        )
+    return Usage(private=machine.private_memory())

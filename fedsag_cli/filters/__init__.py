@@ -1,0 +1,30 @@
+"""The contract of a filter, and chains of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from typing import Protocol
+
+from fedsag_cli.messages import FLModel
+
+
+class Filter(Protocol):
+    """Changes what travels, on the side whose config names it."""
+
+    def process(self, model: FLModel) -> FLModel:
+        """What is to travel instead of `model`, which it leaves alone."""
+
+
+class Chain:
+    """The filters of one direction, each for the tasks whose names its patterns match, in the config's order."""
+
+    def __init__(self, links: Iterable[tuple[Sequence[str], Filter]] = ()) -> None:
+        """Links are task name patterns and the filter for those tasks."""
+        self._links = list(links)
+
+    def process(self, task_name: str, model: FLModel) -> FLModel:
+        for patterns, link in self._links:
+            if any(fnmatchcase(task_name, pattern) for pattern in patterns):
+                model = link.process(model)
+        return model

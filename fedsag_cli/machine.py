@@ -1,0 +1,50 @@
+"""What this machine has: cores, free memory, and what of it one process holds."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+
+def cores() -> int:
+    """The processors this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def free_memory() -> int:
+    """Bytes that can still be had without swapping, a container's limit counted in; 0 where nobody tells."""
+    return min((amount for amount in (_free_of_machine(), _free_of_container()) if amount is not None), default=0)
+
+
+def private_memory() -> int:
+    """Bytes that this process holds for itself alone; 0 where nobody tells."""
+    fields = _fields(Path("/proc/self/smaps_rollup"))
+    return fields.get("Private_Clean", 0) + fields.get("Private_Dirty", 0)
+
+
+def _free_of_machine() -> int | None:
+    if sys.platform == "darwin":
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2  # macOS does not tell: a fair guess
+    return _fields(Path("/proc/meminfo")).get("MemAvailable")
+
+
+def _free_of_container() -> int | None:
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit = (folder / "memory.max").read_text().strip()
+        return None if limit == "max" else int(limit) - int((folder / "memory.current").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _fields(file: Path) -> dict[str, int]:
+    """The `Name:  123 kB` lines of a file in /proc, in bytes."""
+    try:
+        lines = file.read_text().splitlines()
+    except OSError:
+        return {}
+    words = (line.split() for line in lines if line.endswith("kB"))
+    return {word[0].rstrip(":"): int(word[-2]) * 1024 for word in words}

@@ -1,0 +1,164 @@
+"""The global model in a file: what training starts from, what it ends with, and the best in between."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+
+from fedsag_cli.errors import JobError
+from fedsag_cli.messages import FLModel
+
+_NUMPY_KEY = "numpy_key"
+_FIRST_NUMPY_MODEL = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+
+
+class Persistor(Protocol):
+    """Relative paths lie in the server's app folder, which is its working directory."""
+
+    def load(self) -> FLModel:
+        """The model training starts from. Raises JobError."""
+
+    def save(self, model: FLModel) -> Path:
+        """Write the global model, whole or not at all, and say where. Raises OSError."""
+
+    def save_best(self, model: FLModel) -> Path:
+        """Write the best model so far, which is the one *sent* in the best round. Raises OSError."""
+
+
+class PTFileModelPersistor:
+    """A torch model in `.pt` files that `torch.load(weights_only=True)` reads: {"model": state_dict, "train_conf": …}.
+
+    `model` is a torch module (a job gives its class path), which draws the initial weights, or None where
+    `source_ckpt_file_full_name` names a checkpoint to start from: such a file, or a bare state dict.
+    `exclude_vars` is a regular expression: keys in which it is found are neither sent nor saved.
+    """
+
+    def __init__(
+        self,
+        model: Any = None,
+        exclude_vars: str | None = None,
+        global_model_file_name: str = "FL_global_model.pt",
+        best_global_model_file_name: str = "best_FL_global_model.pt",
+        source_ckpt_file_full_name: str | None = None,
+    ) -> None:
+        self._model = model
+        self._exclude_vars = exclude_vars
+        self._file = Path(global_model_file_name)
+        self._best_file = Path(best_global_model_file_name)
+        self._source = source_ckpt_file_full_name
+
+    def load(self) -> FLModel:
+        state = self._from_checkpoint(self._source) if self._source else self._from_module()
+        return FLModel(params=_without(state, self._exclude_vars))
+
+    def save(self, model: FLModel) -> Path:
+        return self._write(self._file, model)
+
+    def save_best(self, model: FLModel) -> Path:
+        return self._write(self._best_file, model)
+
+    def _from_module(self) -> dict[str, Any]:
+        if not hasattr(self._model, "state_dict"):
+            raise JobError(
+                f"PTFileModelPersistor: model is {self._model!r}, no torch module",
+                hint='give model { path = "net.Net" }, a class in custom/, or source_ckpt_file_full_name',
+            )
+        return dict(self._model.state_dict())
+
+    def _from_checkpoint(self, name: str) -> dict[str, Any]:
+        import torch
+
+        path = next((path for path in (Path(name), Path("custom") / name) if path.is_file()), None)
+        if path is None:
+            raise JobError(f"PTFileModelPersistor: source_ckpt_file_full_name: there is no file {name!r}")
+        try:
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            # torch raises half a dozen kinds for a file that is no checkpoint
+            raise JobError(f"PTFileModelPersistor: {path} is no checkpoint of tensors alone: {error}") from None
+        state = saved.get("model", saved) if isinstance(saved, dict) else saved
+        if not isinstance(state, Mapping):
+            raise JobError(f"PTFileModelPersistor: {path} holds a {type(state).__name__}, no state dict")
+        return dict(state)
+
+    def _write(self, path: Path, model: FLModel) -> Path:
+        import torch
+
+        saved: OrderedDict[str, Any] = OrderedDict(model=OrderedDict(model.params or {}))
+        if self._model is not None:
+            saved["train_conf"] = {"train": {"model": type(self._model).__name__}}
+        return _write_whole(path, lambda file: torch.save(saved, file))
+
+
+class NPModelPersistor:
+    """One numpy array in `models/server.npy`; a model of several keys, or of another name, in `models/server.npz`.
+
+    `model_dir` lies beside the server's app folder, where NVFLARE has it.
+    `model` is the array to start from, as lists; `source_ckpt_file_full_name` names a `.npy` or `.npz` file instead.
+    """
+
+    def __init__(
+        self,
+        model: Any = None,
+        model_dir: str = "models",
+        model_name: str = "server.npy",
+        source_ckpt_file_full_name: str | None = None,
+    ) -> None:
+        self._model = model
+        self._file = Path("..", model_dir, model_name)
+        self._source = source_ckpt_file_full_name
+
+    def load(self) -> FLModel:
+        if self._source:
+            return FLModel(params=self._from_file(Path(self._source)))
+        if isinstance(self._model, Mapping):
+            return FLModel(params={name: np.asarray(value, dtype=np.float32) for name, value in self._model.items()})
+        first = _FIRST_NUMPY_MODEL if self._model is None else self._model
+        try:
+            return FLModel(params={_NUMPY_KEY: np.asarray(first, dtype=np.float32)})
+        except (TypeError, ValueError) as error:
+            raise JobError(f"NPModelPersistor: model is no array of numbers: {error}") from None
+
+    def save(self, model: FLModel) -> Path:
+        return self._write(self._file, model)
+
+    def save_best(self, model: FLModel) -> Path:
+        return self._write(self._file.with_name("best_" + self._file.name), model)
+
+    def _from_file(self, path: Path) -> dict[str, Any]:
+        try:
+            found = np.load(path, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise JobError(f"NPModelPersistor: source_ckpt_file_full_name: {path}: {error}") from None
+        return {_NUMPY_KEY: found} if isinstance(found, np.ndarray) else dict(found)
+
+    def _write(self, path: Path, model: FLModel) -> Path:
+        params = {name: np.asarray(value) for name, value in (model.params or {}).items()}
+        if set(params) == {_NUMPY_KEY}:
+            return _write_whole(path, lambda file: np.save(file, params[_NUMPY_KEY], allow_pickle=False))
+        return _write_whole(path.with_suffix(".npz"), lambda file: np.savez(file, **params))  # type: ignore[arg-type]
+
+
+def _without(params: dict[str, Any], pattern: str | None) -> dict[str, Any]:
+    return {name: value for name, value in params.items() if not (pattern and re.search(pattern, name))}
+
+
+def _write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    return path.resolve()

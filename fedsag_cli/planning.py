@@ -1,0 +1,254 @@
+"""A job and the words of the command line become a plan: which clients, what each runs, with how many threads.
+
+Everything that can be checked without starting anything is checked here.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from fedsag_cli import catalog, machine
+from fedsag_cli.errors import JobError, UsageError
+from fedsag_cli.job import App, Job, ServerConfig
+from fedsag_cli.workspace import SERVER, Plan, ServerPlan, SitePlan, Workspace
+
+_SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_IMPLY_TORCH = {
+    "torch",
+    "torchvision",
+    "lightning",
+    "pytorch_lightning",
+    "torchmetrics",
+    "transformers",
+    "timm",
+    "monai",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What `fedsag simulator` was told; None where it was told nothing."""
+
+    num_clients: int | None = None
+    clients: Sequence[str] = ()
+    slots: int | None = None  # -t
+    gpus: str | None = None
+    threads: int | None = None
+    launcher: str = "fork"
+    seed: int | None = None
+    max_clients: int = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A plan, the app of each of its processes, and what the user should be told."""
+
+    plan: Plan
+    apps: Mapping[str, App]
+    notices: Sequence[str]
+
+
+def make_plan(job: Job, workspace: Workspace, options: Options) -> Planned:
+    """Raises UsageError, JobError."""
+    notices: list[str] = []
+    names = _site_names(job, options, notices)
+    groups = _gpu_groups(options.gpus)
+    if len(groups) > len(names):
+        raise UsageError(
+            f"-gpu {options.gpus}: {len(groups)} groups for {len(names)} clients", hint="give fewer groups"
+        )
+    slots = _slots(options, len(names), len(groups), notices)
+    threads = options.threads if options.threads is not None else max(1, machine.cores() // len(names))
+    if threads < 1:
+        raise UsageError(f"--threads {threads}: a client needs at least one")
+    apps = {name: job.app_for(name) for name in [SERVER, *names]}
+    server = apps[SERVER].server(_variables(SERVER, workspace))
+    sites = [
+        _plan_site(name, apps[name], workspace, threads, index % len(groups) if groups else 0, groups)
+        for index, name in enumerate(names)
+    ]
+    _check_tasks(server, sites)
+    plan = Plan(
+        job=job.meta.name,
+        seed=options.seed if options.seed is not None else secrets.randbits(31),
+        slots=slots,
+        threads=threads,
+        launcher=options.launcher,
+        preload=_preload(server, apps.values()),
+        server=ServerPlan(
+            workflows=list(server.workflows),
+            components=list(server.components),
+            task_data_filters=list(server.task_data_filters),
+            task_result_filters=list(server.task_result_filters),
+        ),
+        sites=sites,
+    )
+    return Planned(plan=plan, apps=apps, notices=notices)
+
+
+def _site_names(job: Job, options: Options, notices: list[str]) -> list[str]:
+    """-c, else -n, else the job's own, else two."""
+    names = list(options.clients)
+    if not names and options.num_clients is not None:
+        if options.num_clients < 1:
+            raise UsageError(f"-n {options.num_clients}: a run needs at least one client")
+        if options.num_clients > options.max_clients:
+            raise UsageError(
+                f"-n {options.num_clients}: at most {options.max_clients} clients", hint="-m raises the limit"
+            )
+        names = [f"site-{number}" for number in range(1, options.num_clients + 1)]
+    if not names:
+        names = job.named_sites()
+    if not names:
+        names = ["site-1", "site-2"]
+        notices.append("neither -n nor -c given, and the job names no sites: 2 clients")
+    for name in names:
+        if not _SITE_NAME.fullmatch(name) or name == SERVER:
+            raise UsageError(
+                f"-c: {name!r} cannot be a client's name",
+                hint="letters, digits, '.', '_' and '-', beginning with a letter or a digit, and not 'server'",
+            )
+        if names.count(name) > 1:
+            raise UsageError(f"-c: {name!r} is named twice")
+    if len(names) > options.max_clients:
+        raise UsageError(f"{len(names)} clients: at most {options.max_clients}", hint="-m raises the limit")
+    return names
+
+
+def _gpu_groups(gpus: str | None) -> list[str]:
+    """The ids of each group, for CUDA_VISIBLE_DEVICES: "0,1" are two groups, "[0,1],[2]" one of two and one of one."""
+    if gpus is None:
+        return []
+    text = re.sub(r"\s", "", gpus)
+    if not re.fullmatch(r"(\d+|\[\d+(,\d+)*\])(,(\d+|\[\d+(,\d+)*\]))*", text):
+        raise UsageError(f"-gpu {gpus!r} is no list of GPU groups", hint="for example 0,1 or [0,1],[2,3]")
+    groups = [group.strip("[]") for group in re.findall(r"\[[^]]*\]|\d+", text)]
+    there = _gpus_there()
+    for gpu in ",".join(groups).split(","):
+        if there is not None and int(gpu) >= there:
+            raise UsageError(f"-gpu {gpus}: there is no GPU {gpu}", hint=f"this machine has {there}, numbered from 0")
+    return groups
+
+
+def _gpus_there() -> int | None:
+    """How many GPUs NVIDIA's own tool lists; None where there is no such tool, or it does not work."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None
+    try:
+        listed = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return sum(line.startswith("GPU ") for line in listed.splitlines())
+
+
+def _slots(options: Options, num_clients: int, num_groups: int, notices: list[str]) -> int:
+    """How many clients of one group work at a time: one where there are several groups, -t otherwise."""
+    if options.slots is not None and not 1 <= options.slots <= num_clients:
+        raise UsageError(f"-t {options.slots}: between 1 and the number of clients, which is {num_clients}")
+    if num_groups > 1:
+        if options.slots not in (None, num_groups):
+            notices.append(f"-t {options.slots} has no effect: with {num_groups} GPU groups, one client a group works")
+        return 1
+    if options.slots is None:
+        notices.append("no -t given: one client works at a time")
+    return options.slots or 1
+
+
+def _plan_site(
+    name: str, app: App, workspace: Workspace, threads: int, group: int, gpu_groups: Sequence[str]
+) -> SitePlan:
+    client = app.client(_variables(name, workspace))
+    folder = workspace.app(name)
+    env = {
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(folder / "custom"), os.environ.get("PYTHONPATH")])),
+        "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": str(threads),
+    }
+    if gpu_groups:
+        env |= {"CUDA_VISIBLE_DEVICES": gpu_groups[group], "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    command = list(client.command)
+    if client.script is None:
+        if command[0] in ("python", "python3"):
+            command[0] = sys.executable  # the one we run in, not whatever PATH has
+        return SitePlan(name=name, group=group, script="", args=[], command=command, env=env, config=client.config)
+    if not (app.folder / client.script).is_file():
+        there = [str(path.relative_to(app.folder)) for path in sorted(app.custom.rglob("*.py"))]
+        raise JobError(
+            f"{app.name}: the script {client.script} of {name} does not exist",
+            hint=f"there is: {', '.join(there)}" if there else f"{app.custom} holds no Python files; see create's -sd",
+        )
+    args = command[command.index(client.script) + 1 :]
+    script = str(folder / client.script)
+    return SitePlan(name=name, group=group, script=script, args=args, command=[], env=env, config=client.config)
+
+
+def _variables(name: str, workspace: Workspace) -> dict[str, str]:
+    return {
+        "SITE_NAME": name,
+        "WORKSPACE": str(workspace.root / name),
+        "JOB_ID": "simulate_job",
+        "JOB_CUSTOM_DIR": str(workspace.app(name) / "custom"),
+        "JOB_CONFIG_DIR": str(workspace.app(name) / "config"),
+    }
+
+
+def _check_tasks(server: ServerConfig, sites: Sequence[SitePlan]) -> None:
+    """Somebody must take the task a workflow asks for."""
+    for workflow in server.workflows:
+        task = workflow.args.get("train_task_name", "train")
+        if workflow.path == "ScatterAndGather" and not any(task in site.config.tasks for site in sites):
+            known = sorted({name for site in sites for name in site.config.tasks})
+            raise JobError(
+                f"no client takes the task {task!r} of workflow {workflow.id!r}",
+                hint=f"executors list: {', '.join(known)}",
+            )
+
+
+def _preload(server: ServerConfig, apps: Iterable[App]) -> list[str]:
+    """What the processes will import anyway, and heavy enough to be imported once for all."""
+    folders = {app.custom for app in apps}
+    names: set[str] = set()
+    optimizes = False
+    for file in (file for folder in folders for file in sorted(folder.rglob("*.py"))):
+        source = file.read_bytes()
+        optimizes = optimizes or b"optim" in source
+        try:
+            names |= _imports(ast.parse(source))
+        except (SyntaxError, ValueError):
+            continue  # where it is run, Python says what is wrong with it
+    for spec in [*server.workflows, *server.components]:
+        if catalog.needs_torch(spec.path):
+            names.add("torch")
+    modules: list[str] = []
+    if names & _IMPLY_TORCH:
+        modules.append("torch")
+        if optimizes:
+            modules.append("torch._dynamo")  # the first optimizer's step would import it, in every client
+    if "torchvision" in names:
+        modules.append("torchvision")
+    return modules
+
+
+def _imports(tree: ast.Module) -> set[str]:
+    """The packages a module imports when it is imported; torch also where a function does."""
+    found: set[str] = set()
+    for top in tree.body:
+        inside_function = isinstance(top, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        for node in ast.walk(top):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module or ""]
+            packages = {name.split(".")[0] for name in names}
+            found |= packages & {"torch"} if inside_function else packages
+    return found

@@ -1,0 +1,128 @@
+"""What came of a run, folded from its events: the numbers of report.json."""
+
+from __future__ import annotations
+
+import msgspec
+
+from fedsag_cli import events
+from fedsag_cli.events import Event, Failure
+
+_SETTINGS = ("job", "workspace", "sites", "slots", "threads", "seed", "launcher", "versions")
+
+
+class RoundReport(msgspec.Struct, kw_only=True):
+    """One round. `metrics` belong to the model *sent* in it. Times in seconds, sizes in bytes."""
+
+    round_num: int
+    answered: list[str] = []
+    metrics: dict[str, float] = {}
+    metrics_by_site: dict[str, dict[str, float]] = {}
+    num_steps: dict[str, float] = {}
+    failed: dict[str, Failure] = {}
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    work_s: dict[str, float] = {}
+    wait_s: float = 0.0
+    aggregate_s: float = 0.0
+    save_s: float = 0.0
+    total_s: float = 0.0
+
+
+class BestReport(msgspec.Struct, kw_only=True):
+    """The best score, and the round whose *sent* model has it."""
+
+    round_num: int
+    metric: str
+    score: float
+
+
+class Report(msgspec.Struct, kw_only=True):
+    """A run in numbers. `final_metrics` belong to the last aggregate, where the job lets clients validate it."""
+
+    job: str = ""
+    workspace: str = ""
+    ok: bool = False
+    exit_code: int = 1
+    cause: str = ""
+    hint: str = ""
+    sites: list[str] = []
+    num_rounds: int = 0
+    slots: int = 0
+    threads: int = 0
+    seed: int = 0
+    launcher: str = ""
+    versions: dict[str, str] = {}
+    rounds: list[RoundReport] = []
+    best: BestReport | None = None
+    final_metrics: dict[str, float] = {}
+    final_metrics_by_site: dict[str, dict[str, float]] = {}
+    digest: str = ""
+    seeded_themselves: list[str] = []
+    models: list[str] = []
+    notices: list[str] = []
+    exit_codes: dict[str, int] = {}
+    times: dict[str, float] = {}
+
+
+class Reporter:
+    """An observer that has the report so far."""
+
+    def __init__(self) -> None:
+        self.report = Report()
+        self._began = self._round_began = 0.0
+        self._moments: dict[str, float] = {}
+
+    def on(self, event: Event) -> None:
+        report = self.report
+        match event:
+            case events.RunStarted():
+                self._began = event.at
+                for name in _SETTINGS:
+                    setattr(report, name, getattr(event, name))
+            case events.ServerReady():
+                self._moments["server_ready"] = event.at
+            case events.ClientReady():
+                self._moments.setdefault("first_client_ready", event.at)
+            case events.RoundStarted():
+                report.num_rounds = event.num_rounds
+                report.rounds.append(RoundReport(round_num=event.round_num))
+                self._round_began = event.at
+            case events.RoundFinished() if report.rounds:
+                self._finish_round(report.rounds[-1], event)
+            case events.ModelValidated():
+                report.final_metrics, report.final_metrics_by_site = event.metrics, event.by_site
+            case events.BestModel():
+                report.best = BestReport(round_num=event.round_num, metric=event.metric, score=event.score)
+            case events.ModelSaved() if event.path not in report.models:
+                report.models.append(event.path)
+            case events.Notice():
+                report.notices.append(event.text)
+            case events.ProcessExited():
+                report.exit_codes[event.name] = event.exit_code
+            case events.WorkflowFinished():
+                report.digest, report.seeded_themselves = event.digest, event.seeded_themselves
+                self._moments["workflow_finished"] = event.at
+            case events.RunFinished():
+                report.ok, report.exit_code = event.ok, event.exit_code
+                report.cause, report.hint = event.cause, event.hint
+                self._moments["run_finished"] = event.at
+                report.times = {name + "_s": at - self._began for name, at in self._moments.items()}
+            case _ if report.rounds:
+                self._within_round(report.rounds[-1], event)
+
+    def _finish_round(self, current: RoundReport, event: events.RoundFinished) -> None:
+        current.answered, current.metrics = event.sites, event.metrics
+        current.wait_s, current.aggregate_s, current.save_s = event.wait_s, event.aggregate_s, event.save_s
+        current.total_s = event.at - self._round_began
+
+    def _within_round(self, current: RoundReport, event: Event) -> None:
+        match event:
+            case events.TaskSent():
+                current.bytes_sent += event.size
+            case events.ReplyFailed():
+                current.failed[event.site] = event.failure
+            case events.ReplyAccepted() if event.round_num == current.round_num:
+                current.metrics_by_site[event.site] = event.metrics
+                current.num_steps[event.site] = event.num_steps
+                current.work_s[event.site] = event.work_s
+                current.bytes_received += event.size

@@ -1,0 +1,23 @@
+"""Seeds for the parts of a run, each derived from the run's own."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import sys
+
+import numpy as np
+
+
+def derived(seed: int, *parts: object) -> int:
+    """A seed of 63 bits for a part of a run, such as ("site-1", 3)."""
+    text = "/".join(map(str, (seed, *parts)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+def sow(seed: int) -> None:
+    """Set the streams of random, numpy and, where it is loaded, torch with its CUDA devices."""
+    random.seed(seed)
+    np.random.seed(seed % (1 << 32))
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(seed)  # CUDA's too, lazily where it is not up yet

@@ -1,0 +1,87 @@
+"""The server process: builds what the plan names, runs the workflows, tells the parent."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any
+
+from fedsag_cli import catalog, events, tensors
+from fedsag_cli.communicator import Communicator
+from fedsag_cli.errors import FedsagError
+from fedsag_cli.events import Event, RunFailed, ServerReady, WorkflowFinished
+from fedsag_cli.messages import Welcome
+from fedsag_cli.run import Run
+from fedsag_cli.seeds import derived, sow
+from fedsag_cli.transport.unix import ADDRESS, TOKEN, Listener
+from fedsag_cli.workflows import Controller
+from fedsag_cli.workspace import SERVER, Plan, Workspace, read_plan
+
+
+def serve(root: str, *, line: int) -> int:
+    """Run the plan of the workspace at `root`; `line` is the descriptor of the line to the parent."""
+    parent = socket.socket(fileno=line)
+    lock = threading.Lock()  # the thread that writes models tells so
+
+    def emit(event: Event) -> None:
+        with lock:
+            parent.sendall(events.to_line(event))
+
+    try:
+        workspace = Workspace(Path(root))
+        _run(read_plan(workspace.plan), workspace, parent, emit)
+    except FedsagError as error:
+        traceback.print_exc()
+        emit(RunFailed(cause=error.message, hint=error.hint, exit_code=error.exit_code))
+        return error.exit_code
+    except OSError as error:
+        traceback.print_exc()
+        emit(RunFailed(cause=f"the server: {error}", hint="", exit_code=4))
+        return 4
+    except Exception as error:
+        # a component's error, perhaps the user's own: the run failed, and its traceback is in the server's log
+        traceback.print_exc()
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        cause = f"the server: {type(error).__name__}: {error} ({where.filename}:{where.lineno})"
+        emit(RunFailed(cause=cause, hint=f"its traceback is in {workspace.log(SERVER)}", exit_code=4))
+        return 4
+    return 0
+
+
+def _run(plan: Plan, workspace: Workspace, parent: socket.socket, emit: Any) -> None:
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)  # the cores are the clients'
+    sys.path.insert(0, str(workspace.app(SERVER) / "custom"))
+    sow(derived(plan.seed, SERVER))
+    workspace.checkpoints.mkdir(parents=True, exist_ok=True)
+    configs = {site.name: site.config for site in plan.sites}
+    communicator = Communicator(
+        Listener(os.environ[ADDRESS], os.environ[TOKEN]),
+        parent,
+        emit,
+        configs=configs,
+        groups={site.name: site.group for site in plan.sites},
+        slots=plan.slots,
+        welcome=lambda site: Welcome(
+            job_id=plan.job, seed=plan.seed, scratch=str(workspace.scratch), config=configs[site]
+        ),
+        data_filters=catalog.chain(plan.server.task_data_filters),
+        result_filters=catalog.chain(plan.server.task_result_filters),
+        scratch=workspace.scratch,
+    )
+    parts: dict[str, Any] = {}
+    for spec in plan.server.components:
+        parts[spec.id] = catalog.build(spec, parts)
+    workflows: list[Controller] = [catalog.build(spec, parts) for spec in plan.server.workflows]
+    emit(ServerReady())
+    run = Run(emit=emit, checkpoints=workspace.checkpoints)
+    for workflow in workflows:
+        run.next_round = 0
+        workflow.run(communicator, run)
+    communicator.close()
+    params = (run.model.params if run.model else None) or {}
+    emit(WorkflowFinished(digest=tensors.digest(params), seeded_themselves=communicator.seeded_themselves))

@@ -1,0 +1,273 @@
+"""A whole run on this machine: plan it, start its processes, follow what happens, end them, report."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import msgspec
+
+from fedsag_cli import __version__
+from fedsag_cli.become import ProcessSpec
+from fedsag_cli.engines import Engine
+from fedsag_cli.engines.local import NURSERY, LocalEngine, can_fork
+from fedsag_cli.errors import FedsagError, Interrupted, RunError, UsageError
+from fedsag_cli.events import (
+    ClientWanted,
+    Event,
+    Failure,
+    ModelSaved,
+    Notice,
+    ProcessExited,
+    ProcessStarted,
+    RunFailed,
+    RunFinished,
+    RunStarted,
+    WorkflowFinished,
+)
+from fedsag_cli.job import Job
+from fedsag_cli.observers import EventsFile, Observer
+from fedsag_cli.planning import Options, Planned, make_plan
+from fedsag_cli.report import Report, Reporter
+from fedsag_cli.transport.unix import ADDRESS, SITE, TOKEN, address_in
+from fedsag_cli.workspace import SERVER, SitePlan, Workspace, write_json
+
+_LAST_WORDS_S = 30.0  # what a script may still do after its last task
+_TAIL_LINES = 20
+
+
+def simulate(job: Path, workspace: Path, options: Options, observers: Sequence[Observer] = ()) -> Report:
+    """Run a job folder in a workspace folder and give the report, which is also written there.
+
+    Raises UsageError, JobError and WorkspaceError before anything has started; RunError, with the report written, where
+    the run failed; Interrupted, likewise, on SIGINT and SIGTERM.
+    """
+    fork = options.launcher == "fork" and can_fork()
+    if options.launcher not in ("fork", "spawn"):
+        raise UsageError(f"--launcher {options.launcher!r}: it is fork or spawn")
+    env = os.environ | {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
+    engine = LocalEngine(fork=fork, env=env)  # it makes itself ready while the job is read
+    place = Workspace(workspace)
+    try:
+        with _signals():
+            planned = make_plan(Job.load(job), place, options)
+            place.take()
+            return _Simulation(planned, place, engine, env, observers).run()
+    finally:
+        engine.stop(grace_s=0.0)
+        place.release()
+
+
+class _Simulation:
+    """One run: what has happened so far, and what is to happen next."""
+
+    def __init__(
+        self, planned: Planned, place: Workspace, engine: Engine, env: dict[str, str], observers: Sequence[Observer]
+    ) -> None:
+        self._planned, self._plan, self._place, self._engine = planned, planned.plan, place, engine
+        self._env = env
+        self._reporter = Reporter()
+        self._observers = [self._reporter, *observers]
+        self._sites = {site.name: site for site in self._plan.sites}
+        self._alive: set[str] = set()
+        self._finished: WorkflowFinished | None = None
+
+    def run(self) -> Report:
+        self._prepare_workspace()
+        folder = Path(tempfile.mkdtemp(prefix="fedsag-"))
+        log = EventsFile(self._place.events)
+        self._observers.append(log)
+        outcome = RunFinished(ok=False, exit_code=1, cause="a bug of fedsag's own")
+        error: FedsagError | None = None
+        try:
+            self._env |= {ADDRESS: address_in(folder), TOKEN: secrets.token_hex(16)}
+            self._tell(self._run_started())
+            for text in self._planned.notices:
+                self._tell(Notice(text=text))
+            self._engine.prepare(self._plan.preload)
+            self._engine.start(self._server())
+            self._follow()
+            outcome = RunFinished(ok=True, exit_code=0, cause="every round met its quorum, the final model is written")
+        except FedsagError as failure:
+            error = failure
+            outcome = RunFinished(ok=False, exit_code=failure.exit_code, cause=failure.message, hint=failure.hint)
+            self._engine.stop(grace_s=5.0 if isinstance(failure, Interrupted) else 1.0)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            self._tell(outcome)
+            log.close()
+            write_json(self._place.report, self._reporter.report)
+        if error is not None:
+            raise error
+        return self._reporter.report
+
+    def _prepare_workspace(self) -> None:
+        self._place.clear()
+        self._place.claim(self._place.plan, self._place.events, self._place.report)
+        for name, app in self._planned.apps.items():
+            self._place.deploy(app.folder, name)
+        write_json(self._place.plan, self._plan)
+
+    def _follow(self) -> None:
+        """Until the last process has ended after a run that went well. Raises RunError where it did not."""
+        ends: float | None = None
+        while True:
+            try:
+                event = self._engine.next_event(None if ends is None else max(0.0, ends - time.monotonic()))
+            except TimeoutError:
+                names = ", ".join(sorted(self._alive))
+                self._tell(Notice(text=f"{names}: still alive {_LAST_WORDS_S:.0f} s after the last task, stopped"))
+                return
+            if isinstance(event, ProcessExited):
+                event = self._with_log(event)
+            self._tell(event)
+            self._answer(event)
+            if self._finished is not None:
+                ends = ends or time.monotonic() + _LAST_WORDS_S
+                if not self._alive:
+                    return
+
+    def _answer(self, event: Event) -> None:
+        match event:
+            case ProcessStarted():
+                self._alive.add(event.name)
+            case ClientWanted():
+                self._engine.start(self._client(self._sites[event.site]))
+            case ModelSaved():
+                self._place.remember(Path(event.path))
+            case WorkflowFinished():
+                self._finished = event
+            case RunFailed():
+                raise _as_error(event)
+            case ProcessExited():
+                self._alive.discard(event.name)
+                self._answer_exit(event)
+
+    def _answer_exit(self, event: ProcessExited) -> None:
+        if event.name in self._sites:
+            if self._finished is None:
+                self._engine.tell(SERVER, event)
+            elif event.exit_code:
+                self._tell(Notice(text=f"{event.name} ended with exit code {event.exit_code} after its last task"))
+        elif event.name == NURSERY or self._finished is None:
+            failure = event.failure or Failure(cause="")
+            how = f"exit code {event.exit_code}" if event.exit_code >= 0 else f"signal {-event.exit_code}"
+            raise RunError(
+                f"the {event.name} process ended with {how}" + (f": {failure.cause}" if failure.cause else ""),
+                hint=f"see {failure.log}" if failure.log else "",
+            )
+
+    def _with_log(self, event: ProcessExited) -> ProcessExited:
+        """The event with where its log is and, where it ended badly, how that ends."""
+        if event.name == NURSERY:
+            return event
+        log = self._place.log(event.name)
+        failure = event.failure or Failure(cause="", exit_code=event.exit_code)
+        tail = _tail(log) if event.exit_code else []
+        where = _in_job(failure.where, self._place.app(event.name), self._planned.apps[event.name].folder)
+        return msgspec.structs.replace(
+            event, failure=msgspec.structs.replace(failure, where=where, log=str(log), log_tail=tail)
+        )
+
+    def _run_started(self) -> RunStarted:
+        plan = self._plan
+        return RunStarted(
+            job=plan.job,
+            workspace=str(self._place.root),
+            sites=list(self._sites),
+            slots=plan.slots,
+            threads=plan.threads,
+            seed=plan.seed,
+            launcher=plan.launcher,
+            versions=_versions(plan.preload),
+        )
+
+    def _server(self) -> ProcessSpec:
+        return ProcessSpec(
+            name=SERVER,
+            target="fedsag_cli.server:serve",
+            args=[str(self._place.root)],
+            env=self._env | {"OMP_NUM_THREADS": "1"},
+            cwd=str(self._place.app(SERVER)),
+            log=str(self._place.log(SERVER)),
+            talks=True,
+        )
+
+    def _client(self, site: SitePlan) -> ProcessSpec:
+        return ProcessSpec(
+            name=site.name,
+            target="" if site.command else "fedsag_cli.client.script:run",
+            args=[] if site.command else [site.script, *site.args],
+            command=site.command,
+            env=self._env | site.env | {SITE: site.name, "FEDSAG_SEED": str(self._plan.seed)},
+            cwd=str(self._place.app(site.name)),
+            log=str(self._place.log(site.name)),
+        )
+
+    def _tell(self, event: Event) -> None:
+        for observer in self._observers:
+            observer.on(event)
+
+
+def _as_error(failed: RunFailed) -> FedsagError:
+    error = RunError(failed.cause, hint=failed.hint)
+    error.exit_code = failed.exit_code
+    return error
+
+
+def _tail(log: Path) -> list[str]:
+    """The last lines of what a process printed."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
+            return file.read().decode(errors="replace").splitlines()[-_TAIL_LINES:]
+    except OSError:
+        return []
+
+
+def _in_job(where: str, copy: Path, original: Path) -> str:
+    """file:line in the job folder, which the user edits, rather than in the copy that was run."""
+    return where.replace(str(copy), str(original), 1) if where.startswith(str(copy)) else where
+
+
+def _versions(preload: Sequence[str]) -> dict[str, str]:
+    packages = ["numpy", *(["torch"] if "torch" in preload else [])]
+    known = {"fedsag": __version__, "python": platform.python_version()}
+    for package in packages:
+        try:
+            known[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return known | {"platform": f"{sys.platform} {platform.machine()}"}
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """SIGINT and SIGTERM become Interrupted, in the main thread, where Python lets us hear them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_IGN)  # one is enough: what follows is the ending
+        raise Interrupted(number)
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

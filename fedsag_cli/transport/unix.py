@@ -1,0 +1,174 @@
+"""Channels over Unix sockets: eight bytes of length, then msgpack; descriptors ride along (SCM_RIGHTS).
+
+Nothing listens on the network. The socket lies in a private folder, and a hello must know the run's token.
+"""
+
+from __future__ import annotations
+
+import array
+import hmac
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from fedsag_cli.errors import ChannelClosed, RunError
+from fedsag_cli.messages import Hello, ToClient, ToServer, Welcome
+
+Out = TypeVar("Out")
+In = TypeVar("In")
+
+ADDRESS = "FEDSAG_ADDRESS"
+TOKEN = "FEDSAG_TOKEN"
+SITE = "FEDSAG_SITE"
+
+_LARGEST_MESSAGE = 64 << 20  # metrics and meta; tensors do not travel in messages
+_MESSAGE_LIMIT_S = 30.0  # a message that has begun is whole within this, or its sender is not one of ours
+_LONGEST_PATH = 103 if sys.platform == "darwin" else 107
+_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # macOS has none
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+class UnixChannel(Generic[Out, In]):
+    """A connected socket that speaks `Out` and hears `In`."""
+
+    def __init__(self, sock: socket.socket, hears: Any) -> None:
+        self._sock = sock
+        self._decoder = msgspec.msgpack.Decoder(hears)
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def send(self, message: Out, file: int | None = None) -> None:
+        body = _encoder.encode(message)
+        frame = len(body).to_bytes(8, "little") + body
+        beside = [] if file is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file]))]
+        try:
+            self._sock.settimeout(None)
+            sent = self._sock.sendmsg([frame], beside)
+            self._sock.sendall(memoryview(frame)[sent:])
+        except OSError as error:
+            raise ChannelClosed(f"the other side is gone: {error}") from None
+
+    def receive(self, timeout_s: float | None = None) -> tuple[In, int | None]:
+        files: list[int] = []
+        try:
+            length = int.from_bytes(self._read_first(8, files, timeout_s), "little")
+            if length > _LARGEST_MESSAGE:
+                raise ChannelClosed(f"a message of {length} bytes is larger than any of ours")
+            message: In = self._decoder.decode(self._read(length, files))
+        except BaseException as error:
+            for fd in files:
+                os.close(fd)
+            if isinstance(error, msgspec.DecodeError):
+                raise ChannelClosed(f"a message that is none of ours: {error}") from None
+            raise
+        for fd in files[1:]:
+            os.close(fd)
+        return message, files[0] if files else None
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def _read_first(self, count: int, files: list[int], timeout_s: float | None) -> bytes:
+        if self._sock.fileno() < 0:
+            raise ChannelClosed("this channel is closed")
+        self._sock.settimeout(timeout_s)
+        first = self._some(count, files)
+        return first + self._read(count - len(first), files)
+
+    def _read(self, count: int, files: list[int]) -> bytes:
+        parts: list[bytes] = []
+        ends = time.monotonic() + _MESSAGE_LIMIT_S
+        while count:
+            self._sock.settimeout(max(0.001, ends - time.monotonic()))
+            try:
+                parts.append(self._some(min(count, 1 << 20), files))
+            except TimeoutError:
+                raise ChannelClosed("the other side stopped in the middle of a message") from None
+            count -= len(parts[-1])
+        return b"".join(parts)
+
+    def _some(self, count: int, files: list[int]) -> bytes:
+        try:
+            data, beside, _, _ = self._sock.recvmsg(count, socket.CMSG_SPACE(array.array("i").itemsize), _CLOEXEC)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise ChannelClosed(f"the other side is gone: {error}") from None
+        for level, kind, content in beside:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                fds = array.array("i")
+                fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+                files.extend(fds)
+                for fd in fds:
+                    os.set_inheritable(fd, False)
+        if not data:
+            raise ChannelClosed("the other side closed the channel")
+        return data
+
+
+class Listener:
+    """The server's door: who knows the token and is expected gets a channel."""
+
+    def __init__(self, address: str, token: str) -> None:
+        """Raises RunError where the socket cannot be made."""
+        self._token = token
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._sock.bind(address)
+        except OSError as error:
+            raise RunError(f"cannot listen on {address}: {error}") from None
+        self._sock.listen(512)
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def accept(self, welcome: Callable[[Hello], Welcome | None]) -> tuple[str, UnixChannel[ToClient, ToServer]] | None:
+        """Settle one hello; None where the caller did not know the token or `welcome` does not want it."""
+        sock, _ = self._sock.accept()
+        sock.set_inheritable(False)
+        door: UnixChannel[Welcome, Hello] = UnixChannel(sock, Hello)
+        try:
+            hello, file = door.receive(timeout_s=_MESSAGE_LIMIT_S)
+            if file is not None:
+                os.close(file)
+            answer = welcome(hello) if hmac.compare_digest(hello.token, self._token) else None
+            if answer is not None:
+                door.send(answer)
+                return hello.site, UnixChannel(sock, ToServer)
+        except (ChannelClosed, TimeoutError):
+            pass
+        sock.close()
+        return None
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+def connect(address: str, hello: Hello) -> tuple[Welcome, UnixChannel[ToServer, ToClient]]:
+    """A client's way in. Raises ChannelClosed where nobody listens, or where the server does not want it."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.connect(address)
+    except OSError as error:
+        sock.close()
+        raise ChannelClosed(f"no server listens on {address}: {error}") from None
+    door: UnixChannel[Hello, Welcome] = UnixChannel(sock, Welcome)
+    door.send(hello)
+    welcome, _ = door.receive()
+    return welcome, UnixChannel(sock, ToClient)
+
+
+def address_in(folder: Path) -> str:
+    """Where in `folder` the socket lies. Raises RunError where the path is longer than the system takes."""
+    address = str(folder / "server.sock")
+    if len(os.fsencode(address)) > _LONGEST_PATH:
+        raise RunError(f"{address}: a socket's path may have {_LONGEST_PATH} bytes", hint="set TMPDIR to a short path")
+    return address

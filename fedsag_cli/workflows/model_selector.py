@@ -1,0 +1,45 @@
+"""Which round's model was the best, by what the clients measured on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+
+class IntimeModelSelector:
+    """The mean over the clients of one metric, each measured on the model it received.
+
+    `aggregation_weights` maps a site to a factor, 1.0 where it names none; `weigh_by_local_iter` multiplies it with the
+    update's number of steps. `negate_key_metric`: the least is the best, as for a loss.
+    """
+
+    def __init__(
+        self,
+        key_metric: str = "val_accuracy",
+        negate_key_metric: bool = False,
+        aggregation_weights: Mapping[str, float] | None = None,
+        weigh_by_local_iter: bool = False,
+    ) -> None:
+        self.key_metric = key_metric
+        self._negate = negate_key_metric
+        self._site_weights = dict(aggregation_weights or {})
+        self._by_steps = weigh_by_local_iter
+        self._sum = self._weight = 0.0
+
+    def accept(self, site: str, metrics: Mapping[str, float], num_steps: float) -> None:
+        """Count one client's measurement in; one without the metric, or without a finite number, does not count."""
+        value = metrics.get(self.key_metric, math.nan)
+        weight = self._site_weights.get(site, 1.0) * (num_steps if self._by_steps else 1.0)
+        if math.isfinite(value) and weight > 0:
+            self._sum += value * weight
+            self._weight += weight
+
+    def score(self) -> float | None:
+        """The mean of what was accepted since the last call, None where nothing was; starts anew."""
+        mean = self._sum / self._weight if self._weight else None
+        self._sum = self._weight = 0.0
+        return mean
+
+    def is_better(self, score: float, best: float | None) -> bool:
+        """Strictly better than `best`, or the first."""
+        return best is None or (score < best if self._negate else score > best)

@@ -1,0 +1,220 @@
+"""Scatter and gather: send the model to every client, aggregate what comes back, repeat."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fedsag_cli import arithmetic
+from fedsag_cli.aggregators import Aggregator
+from fedsag_cli.errors import JobError, TensorError
+from fedsag_cli.events import ModelSaved, ModelValidated, Notice, RoundFinished
+from fedsag_cli.messages import FLModel, ParamsType, Reply, Task
+from fedsag_cli.persistors import Persistor
+from fedsag_cli.run import Best, Run
+from fedsag_cli.workflows import Clients
+from fedsag_cli.workflows.model_selector import IntimeModelSelector
+
+
+class ScatterAndGather:
+    """`num_rounds` rounds from `start_round` on, each with every client that takes the train task.
+
+    A round needs answers from `min_clients` of them (more than there are counts as all) and, once it has those, waits
+    `wait_time_after_min_received` seconds for the others. `train_timeout` seconds after it was handed the task, a
+    client is given up (0: never). The global model is written every `persist_every_n_rounds` rounds and at the end (0:
+    at the end only). Where executors list `validate_task_name`, the last aggregate is validated too.
+    """
+
+    def __init__(
+        self,
+        aggregator: Aggregator,
+        persistor: Persistor,
+        model_selector: IntimeModelSelector | None = None,
+        min_clients: int = 1,
+        num_rounds: int = 5,
+        start_round: int = 0,
+        wait_time_after_min_received: float = 10,
+        train_timeout: float = 0,
+        train_task_name: str = "train",
+        validate_task_name: str = "validate",
+        persist_every_n_rounds: int = 1,
+        allow_empty_global_weights: bool = False,
+    ) -> None:
+        """Raises JobError naming the argument that is out of range."""
+        for name, value, least in (
+            ("min_clients", min_clients, 1),
+            ("num_rounds", num_rounds, 1),
+            ("start_round", start_round, 0),
+            ("wait_time_after_min_received", wait_time_after_min_received, 0),
+            ("train_timeout", train_timeout, 0),
+            ("persist_every_n_rounds", persist_every_n_rounds, 0),
+        ):
+            whole = isinstance(value, int) or name in ("wait_time_after_min_received", "train_timeout")
+            if isinstance(value, bool) or not isinstance(value, int | float) or not whole or value < least:
+                raise JobError(f"ScatterAndGather: {name} must be a number from {least} on, not {value!r}")
+        self._aggregator = aggregator
+        self._persistor = persistor
+        self._selector = model_selector
+        self._min_clients = min_clients
+        self._start_round, self._end_round = start_round, start_round + num_rounds
+        self._grace_s = wait_time_after_min_received
+        self._timeout_s = train_timeout or None
+        self._train, self._validate = train_task_name, validate_task_name
+        self._persist_every = persist_every_n_rounds
+        self._allow_empty = allow_empty_global_weights
+
+    def run(self, clients: Clients, run: Run) -> None:
+        model = run.model or self._first_model()
+        if self._min_clients > len(clients.takes(self._train)):
+            run.emit(Notice(text=self._more_than_there_are(len(clients.takes(self._train)))))
+        with _Writer(run) as writer:
+            for round_num in range(max(run.next_round, self._start_round), self._end_round):
+                model = self._one_round(clients, run, model.at_round(round_num, self._end_round), writer)
+            if self._selector and clients.takes(self._validate):
+                self._validate_last(clients, run, model.at_round(self._end_round, self._end_round), writer)
+        run.model = model
+
+    def _one_round(self, clients: Clients, run: Run, model: FLModel, writer: _Writer) -> FLModel:
+        round_num = model.current_round or 0
+        targets = clients.takes(self._train)
+        run.round_started(round_num, self._end_round, list(targets))
+        measured: dict[str, dict[str, float]] = {}
+        weights: dict[str, float] = {}
+        clock = _Clock()
+        for reply in clients.broadcast(
+            Task(name=self._train, model=model),
+            min_responses=min(self._min_clients, len(targets)),
+            timeout_s=self._timeout_s,
+            grace_s=self._grace_s,
+        ):
+            clock.lap("wait")
+            try:
+                weights[reply.site] = self._accept(reply, model)
+                measured[reply.site] = reply.model.metrics or {}
+            except TensorError as error:
+                clients.reject(reply, error.message)
+            clock.lap("aggregate")
+        clock.lap("wait")
+        self._select(run, model, writer)
+        merged = self._updated(model, self._aggregator.aggregate())
+        clock.lap("aggregate")
+        last = round_num + 1 == self._end_round
+        if last or (self._persist_every and (round_num + 1) % self._persist_every == 0):
+            writer.write(self._persistor.save, merged)
+        finished = RoundFinished(
+            round_num=round_num,
+            sites=list(measured),
+            metrics=arithmetic.weighted_means(measured, weights),
+            wait_s=clock.laps["wait"],
+            aggregate_s=clock.laps["aggregate"],
+            save_s=clock.lap("save"),
+        )
+        run.round_finished(finished, merged)
+        return merged
+
+    def _accept(self, reply: Reply, sent: FLModel) -> float:
+        update = reply.model
+        if update.params is None:
+            raise TensorError(f"{reply.site} sent no params for task {self._train!r}")
+        if sent.params:
+            _check_shapes(update.params, sent.params)
+        steps = update.num_steps
+        self._aggregator.accept(reply.site, update)
+        if self._selector:
+            self._selector.accept(reply.site, update.metrics or {}, steps)
+        return steps
+
+    def _select(self, run: Run, sent: FLModel, writer: _Writer) -> None:
+        """Whether the model that was sent is the best so far. That of round 0, which nobody trained, is not judged."""
+        if self._selector is None:
+            return
+        score, round_num = self._selector.score(), sent.current_round or 0
+        best = run.best.score if run.best else None
+        if round_num > 0 and score is not None and self._selector.is_better(score, best):
+            run.better(Best(score, round_num), self._selector.key_metric)
+            writer.write(self._persistor.save_best, sent)
+
+    def _validate_last(self, clients: Clients, run: Run, model: FLModel, writer: _Writer) -> None:
+        assert self._selector is not None
+        measured: dict[str, dict[str, float]] = {}
+        for reply in clients.broadcast(Task(name=self._validate, model=model), timeout_s=self._timeout_s):
+            measured[reply.site] = reply.model.metrics or {}
+            self._selector.accept(reply.site, measured[reply.site], reply.model.num_steps)
+        metrics = arithmetic.weighted_means(measured, dict.fromkeys(measured, 1.0))
+        run.emit(ModelValidated(round_num=self._end_round, metrics=metrics, by_site=measured))
+        self._select(run, model, writer)
+
+    def _first_model(self) -> FLModel:
+        model = self._persistor.load()
+        if not model.params and not self._allow_empty:
+            raise JobError(
+                "the persistor gives a model without params", hint="or set allow_empty_global_weights = true"
+            )
+        return model
+
+    def _updated(self, model: FLModel, merged: FLModel) -> FLModel:
+        base = model.params or {}
+        change = merged.params or {}
+        is_diff = merged.params_type is ParamsType.DIFF
+        params = arithmetic.applied(base, change) if is_diff else arithmetic.replaced(base, change)
+        return replace(model, params=params, params_type=ParamsType.FULL, metrics=None)
+
+    def _more_than_there_are(self, number: int) -> str:
+        return f"min_clients is {self._min_clients}, there are {number} clients: it counts as {number}"
+
+
+def _check_shapes(params: dict[str, Any], sent: dict[str, Any]) -> None:
+    for name, value in params.items():
+        if name not in sent:
+            raise TensorError(f"params: {name!r} was not in the model that was sent")
+        got, want = list(getattr(value, "shape", ())), list(getattr(sent[name], "shape", ()))
+        if got != want:
+            raise TensorError(f"params: {name!r} has shape {got}, the model that was sent has {want}")
+
+
+class _Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.laps = {"wait": 0.0, "aggregate": 0.0, "save": 0.0}
+        self._last = time.monotonic()
+
+    def lap(self, stage: str) -> float:
+        """Count the time since the last lap to `stage`, and give that stage's sum."""
+        now = time.monotonic()
+        self.laps[stage] += now - self._last
+        self._last = now
+        return self.laps[stage]
+
+
+class _Writer:
+    """One thread that writes models while the clients train, at most one behind; at the end all are written."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._pool = ThreadPoolExecutor(1)
+        self._pending: list[Future[None]] = []
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._pool.shutdown()
+        if kind is None:
+            self._wait_for(len(self._pending))
+
+    def write(self, save: Callable[[FLModel], Path], model: FLModel) -> None:
+        """Raises what an earlier writing raised."""
+        self._wait_for(len(self._pending) - 1)
+        self._pending.append(self._pool.submit(self._write, save, model))
+
+    def _wait_for(self, count: int) -> None:
+        for _ in range(count):
+            self._pending.pop(0).result()
+
+    def _write(self, save: Callable[[FLModel], Path], model: FLModel) -> None:
+        self._run.emit(ModelSaved(path=str(save(model))))

@@ -1,0 +1,200 @@
+"""Where every file of a run lies, and the plan: the job as it is run, in plain JSON.
+
+W/plan.json  events.jsonl  report.json
+W/.fedsag/                                        the lock, and the list of what fedsag made
+W/server/log.txt
+W/server/simulate_job/app_server/                 the server's app, its working directory; models are written here
+W/server/simulate_job/checkpoints/                where the run stands
+W/<site>/log.txt
+W/<site>/simulate_job/app_<site>/                 a client's app, its working directory
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from fedsag_cli.catalog import ComponentSpec
+from fedsag_cli.errors import WorkspaceError
+from fedsag_cli.messages import ClientConfig, FilterSpec
+
+SERVER = "server"
+
+
+class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """One client: what to start, and with what. `script` and `args`, or, where that is no Python script, `command`."""
+
+    name: str
+    group: int
+    script: str
+    args: list[str]
+    command: list[str]
+    env: dict[str, str]  # beside the environment the run was started in
+    config: ClientConfig
+
+
+class ServerPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What the server builds."""
+
+    workflows: list[ComponentSpec]
+    components: list[ComponentSpec]
+    task_data_filters: list[FilterSpec]
+    task_result_filters: list[FilterSpec]
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """A run before it starts. From here on nobody reads a config file.
+
+    `slots`: how many clients of one group work at the same time. `threads`: torch's, in each client. `preload`: what
+    the processes will import.
+    """
+
+    job: str
+    seed: int
+    slots: int
+    threads: int
+    launcher: str
+    preload: list[str]
+    server: ServerPlan
+    sites: list[SitePlan]
+
+
+class Workspace:
+    """A folder that holds one run at a time. What fedsag did not make in it is never deleted."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self._made: set[str] = set()
+        self._lock = -1
+
+    @property
+    def plan(self) -> Path:
+        return self.root / "plan.json"
+
+    @property
+    def events(self) -> Path:
+        return self.root / "events.jsonl"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.json"
+
+    @property
+    def scratch(self) -> Path:
+        return self.root / ".fedsag"
+
+    def job(self, name: str) -> Path:
+        return self.root / name / "simulate_job"
+
+    def app(self, name: str) -> Path:
+        """The app of SERVER or of a site: that process's working directory."""
+        return self.job(name) / f"app_{name}"
+
+    def log(self, name: str) -> Path:
+        """What the process of SERVER or of a site prints."""
+        return self.root / name / "log.txt"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.job(SERVER) / "checkpoints"
+
+    @property
+    def _list_of_made(self) -> Path:
+        return self.scratch / "made"
+
+    def take(self) -> None:
+        """Make it ours until `release`. Raises WorkspaceError where another run has it, or it cannot be written."""
+        try:
+            self.scratch.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.scratch / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise WorkspaceError(
+                f"the workspace {self.root} cannot be used: {error.strerror}: {error.filename}"
+            ) from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            pid = os.pread(self._lock, 100, 0).decode().strip()
+            os.close(self._lock)
+            raise WorkspaceError(
+                f"the workspace {self.root} is used by another run, process {pid}",
+                hint="wait for it, or choose another folder with -w",
+            ) from None
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def clear(self) -> None:
+        """Remove what an earlier run made; what others put here stays."""
+        if self._list_of_made.exists():
+            self._made = set(self._list_of_made.read_text().split("\0"))
+        folders: set[Path] = set()
+        for name in sorted(self._made - {""}):
+            path = self.root / name
+            path.unlink(missing_ok=True)
+            folders.update(parent for parent in path.parents if self.root in parent.parents)
+        for checkpoint in self.checkpoints.glob("round-*.safetensors"):
+            checkpoint.unlink()
+        for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
+            shutil.rmtree(folder / "__pycache__", ignore_errors=True)  # Python made it of what was ours
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+        self._list_of_made.unlink(missing_ok=True)
+        self._made = set()
+
+    def claim(self, *paths: Path) -> None:
+        """These are files of ours from now on. Raises WorkspaceError where somebody else's file has such a name."""
+        for path in paths:
+            name = str(path.relative_to(self.root))
+            if name in self._made:
+                continue
+            if path.exists() or path.is_symlink():
+                raise WorkspaceError(
+                    f"{path} is in the way, and fedsag did not make it",
+                    hint="move it away, or choose another folder with -w",
+                )
+        self.remember(*paths)
+
+    def remember(self, *paths: Path) -> None:
+        """These are files a run of ours has made here."""
+        names = {str(path.relative_to(self.root)) for path in paths if self.root in path.parents}
+        new = sorted(names - self._made)
+        self._made.update(new)
+        with self._list_of_made.open("a") as file:
+            file.write("".join(f"{name}\0" for name in new))
+
+    def deploy(self, app: Path, name: str) -> None:
+        """Copy an app folder to where SERVER or a site runs it. Raises WorkspaceError, OSError."""
+        pairs = [(source, self.app(name) / source.relative_to(app)) for source in _files(app)]
+        self.claim(self.log(name), *(target for _, target in pairs))
+        self.app(name).mkdir(parents=True, exist_ok=True)
+        for source, target in pairs:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for base, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if name != "__pycache__")
+        yield from (Path(base, name) for name in sorted(files))
+
+
+def write_json(path: Path, value: msgspec.Struct) -> None:
+    """Write it for people and programs, whole or not at all. Raises OSError."""
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+    part.replace(path)
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan that `write_json` wrote."""
+    return msgspec.json.decode(path.read_bytes(), type=Plan)
