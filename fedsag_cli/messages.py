@@ -16,6 +16,13 @@ import msgspec
 
 from fedsag_cli.errors import TensorError
 
+# the environment by which a process knows its run
+ADDRESS = "FEDSAG_ADDRESS"
+TOKEN = "FEDSAG_TOKEN"
+SITE = "FEDSAG_SITE"
+SEED = "FEDSAG_SEED"
+PRELOAD = "FEDSAG_PRELOAD"  # modules, by commas
+
 NUM_STEPS = "NUM_STEPS_CURRENT_ROUND"
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import os
 import selectors
 import signal
@@ -22,7 +21,7 @@ from typing import NoReturn
 
 import msgspec
 
-from fedsag_cli.become import LastWord, ProcessSpec, become, hear_last_word
+from fedsag_cli.become import LastWord, ProcessSpec, become, hear_last_word, preload
 from fedsag_cli.errors import ChannelClosed
 from fedsag_cli.transport.unix import UnixChannel
 
@@ -94,7 +93,7 @@ class Nursery:
                         return
                     match request:
                         case Preload(modules):
-                            _preload(modules)
+                            preload(modules)
                         case Fork(spec):
                             self._fork(spec, line)
                         case Stop(grace_s):
@@ -164,17 +163,11 @@ def _lives(pid: int) -> bool:
         return False
 
 
-def _preload(modules: Sequence[str]) -> None:
-    for module in modules:
-        with contextlib.suppress(Exception):  # a broken package is the script's error, told where it is used
-            importlib.import_module(module)
-
-
 def main() -> NoReturn:
     """`python -m fedsag_cli.nursery FD`: serve the parent at the other end of that socket."""
     if not getattr(sys.flags, "safe_path", False):
         del sys.path[0]  # the folder we were started from is not the user's script's
-    _preload(["numpy", "fedsag_cli.client", "fedsag_cli.client.script"])
+    preload(["numpy", "fedsag_cli.client", "fedsag_cli.client.script"])
     sock = socket.socket(fileno=int(sys.argv[1]))
     Nursery(UnixChannel(sock, ToNursery)).run()
     os._exit(0)

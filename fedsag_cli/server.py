@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from fedsag_cli import catalog, events, tensors
+from fedsag_cli.become import preload
 from fedsag_cli.communicator import Communicator
 from fedsag_cli.errors import FedsagError
 from fedsag_cli.events import Event, RunFailed, ServerReady, WorkflowFinished
-from fedsag_cli.messages import Welcome
+from fedsag_cli.messages import ADDRESS, TOKEN, Welcome
 from fedsag_cli.run import Run
 from fedsag_cli.seeds import derived, sow
-from fedsag_cli.transport.unix import ADDRESS, TOKEN, Listener
+from fedsag_cli.transport.unix import Listener
 from fedsag_cli.workflows import Controller
 from fedsag_cli.workspace import SERVER, Plan, Workspace, read_plan
 
@@ -53,6 +54,7 @@ def serve(root: str, *, line: int) -> int:
 
 
 def _run(plan: Plan, workspace: Workspace, parent: socket.socket, emit: Any) -> None:
+    preload(plan.preload)  # forked, they are here already; spawned, the seed must find them
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)  # the cores are the clients'
     sys.path.insert(0, str(workspace.app(SERVER) / "custom"))

@@ -38,10 +38,11 @@ from fedsag_cli.events import (
     WorkflowFinished,
 )
 from fedsag_cli.job import Job
+from fedsag_cli.messages import ADDRESS, PRELOAD, SEED, SITE, TOKEN
 from fedsag_cli.observers import EventsFile, Observer
 from fedsag_cli.planning import Options, Planned, make_plan
 from fedsag_cli.report import Report, Reporter
-from fedsag_cli.transport.unix import ADDRESS, SITE, TOKEN, address_in
+from fedsag_cli.transport.unix import address_in
 from fedsag_cli.workspace import SERVER, SitePlan, Workspace, write_json
 
 _LAST_WORDS_S = 30.0  # what a script may still do after its last task
@@ -80,6 +81,7 @@ class _Simulation:
         self._env = env
         self._reporter = Reporter()
         self._observers = [self._reporter, *observers]
+        self._said_to_all = {SEED: str(self._plan.seed), PRELOAD: ",".join(self._plan.preload)}
         self._sites = {site.name: site for site in self._plan.sites}
         self._alive: set[str] = set()
         self._finished: WorkflowFinished | None = None
@@ -211,7 +213,9 @@ class _Simulation:
             target="" if site.command else "fedsag_cli.client.script:run",
             args=[] if site.command else [site.script, *site.args],
             command=site.command,
-            env=self._env | site.env | {SITE: site.name, "FEDSAG_SEED": str(self._plan.seed)},
+            env=self._env
+            | site.env
+            | {SITE: site.name, SEED: str(self._plan.seed), PRELOAD: ",".join(self._plan.preload)},
             cwd=str(self._place.app(site.name)),
             log=str(self._place.log(site.name)),
         )

@@ -15,8 +15,9 @@ import traceback
 import types
 from pathlib import Path
 
-from fedsag_cli.become import LastWord, say_last_word
+from fedsag_cli.become import LastWord, preload, say_last_word
 from fedsag_cli.client.seeding import streams
+from fedsag_cli.messages import PRELOAD, SEED, SITE
 
 
 def run(path: str, *argv: str) -> int:
@@ -24,7 +25,8 @@ def run(path: str, *argv: str) -> int:
 
     The order is Python's: the script, threads joined, atexit, open files flushed. Tracebacks show the user's frames.
     """
-    streams(int(os.environ["FEDSAG_SEED"]), os.environ["FEDSAG_SITE"])
+    preload(os.environ[PRELOAD].split(","))  # a forked client has them; with them a spawned one has its random numbers
+    streams(int(os.environ[SEED]), os.environ[SITE])
     if "torch" in sys.modules and "OMP_NUM_THREADS" in os.environ:
         sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # OpenMP read its variable long ago
     sys.argv = [path, *argv]

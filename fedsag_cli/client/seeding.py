@@ -16,8 +16,6 @@ import numpy as np
 
 from fedsag_cli.seeds import derived, sow
 
-_TORCH_DEFAULT = 67280421310721  # what torch.initial_seed() says in a fresh process
-
 
 class Streams:
     """One client's random streams, watched from before its script begins."""
@@ -25,17 +23,16 @@ class Streams:
     def __init__(self, seed: int, site: str) -> None:
         self._seed, self._site = seed, site
         self._sowing = False
-        self._torch_seed = _TORCH_DEFAULT
+        self._torch_seed: int | None = None
         self.script_seeded = False
-        random.seed(derived(seed, site))
-        np.random.seed(derived(seed, site) % (1 << 32))  # torch starts from a constant of its own
+        sow(derived(seed, site))
+        self._note_torch()
         random.seed = self._watched(random.seed)
         np.random.seed = self._watched(np.random.seed)
 
     def at(self, round_num: int) -> None:
         """Set them for a round, unless the script has set one itself."""
-        torch = sys.modules.get("torch")
-        if torch and torch.initial_seed() != self._torch_seed:
+        if self._torch_seed is not None and sys.modules["torch"].initial_seed() != self._torch_seed:
             self.script_seeded = True
         if self.script_seeded:
             return
@@ -44,7 +41,10 @@ class Streams:
             sow(derived(self._seed, self._site, round_num))
         finally:
             self._sowing = False
-        if torch:
+        self._note_torch()
+
+    def _note_torch(self) -> None:
+        if torch := sys.modules.get("torch"):
             self._torch_seed = torch.initial_seed()
 
     def _watched(self, seed: Callable[..., Any]) -> Callable[..., Any]:

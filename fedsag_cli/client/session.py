@@ -17,6 +17,9 @@ from fedsag_cli.client.seeding import streams
 from fedsag_cli.errors import ChannelClosed, ClientError, TensorError
 from fedsag_cli.filters import Chain
 from fedsag_cli.messages import (
+    ADDRESS,
+    SITE,
+    TOKEN,
     Answer,
     Assignment,
     ClientConfig,
@@ -32,7 +35,7 @@ from fedsag_cli.messages import (
     Welcome,
 )
 from fedsag_cli.tensors import TensorFile
-from fedsag_cli.transport.unix import ADDRESS, SITE, TOKEN, UnixChannel, connect
+from fedsag_cli.transport.unix import UnixChannel, connect
 
 log = logging.getLogger("fedsag")
 

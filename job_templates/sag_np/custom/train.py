@@ -1,0 +1,37 @@
+"""Add a number to every array that comes in: the least a client can do, without PyTorch."""
+
+import argparse
+
+import numpy as np
+
+import fedsag_cli.client as flare
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--delta", type=float, default=1.0, help="what to add")
+    args = parser.parse_args()
+
+    flare.init()
+    site = flare.get_site_name()
+    while flare.is_running():
+        input_model = flare.receive()
+        print(f"({site}) current_round={input_model.current_round}, total_rounds={input_model.total_rounds}")
+
+        # a stand-in for a measurement of the received model
+        metrics = {"accuracy": float(np.mean([array.mean() for array in input_model.params.values()]))}
+        if flare.is_evaluate():
+            flare.send(flare.FLModel(metrics=metrics))
+            continue
+
+        flare.send(
+            flare.FLModel(
+                params={name: array + array.dtype.type(args.delta) for name, array in input_model.params.items()},
+                metrics=metrics,
+                meta={"NUM_STEPS_CURRENT_ROUND": 1},
+            )
+        )
+
+
+if __name__ == "__main__":
+    main()
