@@ -158,12 +158,13 @@ class RunFailed(Event, frozen=True, kw_only=True):
 
 
 class RunFinished(Event, frozen=True, kw_only=True):
-    """The parent's last word."""
+    """The parent's last word. `report` is the path of report.json, which is being written."""
 
     ok: bool
     exit_code: int
     cause: str
     hint: str = ""
+    report: str = ""
 
 
 AnyEvent = Union[  # noqa: UP007  msgspec reads it at run time

@@ -108,7 +108,7 @@ class _Simulation:
             self._engine.stop(grace_s=5.0 if isinstance(failure, Interrupted) else 1.0)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-            self._tell(outcome)
+            self._tell(msgspec.structs.replace(outcome, report=str(self._place.report)))
             log.close()
             write_json(self._place.report, self._reporter.report)
         if error is not None:

@@ -12,7 +12,7 @@ from fedsag_cli.cli.display import Format
 
 
 def simulator(
-    job: Annotated[Path, typer.Argument(metavar="[JOB]", help="The job folder.")] = Path("current_job"),
+    job: Annotated[Path, typer.Argument(metavar="JOB", help="The job folder.")] = Path("current_job"),
     workspace: Annotated[
         Path, typer.Option("-w", "--workspace", metavar="WS", help="Where everything of the run goes.")
     ] = Path("simulator_workspace"),

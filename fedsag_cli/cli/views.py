@@ -54,7 +54,6 @@ class LiveView:
         from rich.live import Live
 
         self._console = Console(highlight=False)
-        self._live = Live(console=self._console, refresh_per_second=8, transient=True, get_renderable=self._drawn)
         self._states: dict[str, str] = {}
         self._metrics: dict[str, str] = {}
         self._round = self._end_round = 0
@@ -62,6 +61,7 @@ class LiveView:
         self._began = time.monotonic()
         self._rounds_began = 0.0
         self._stage = "starting"
+        self._live = Live(console=self._console, refresh_per_second=8, transient=True, get_renderable=self._drawn)
 
     def __enter__(self) -> LiveView:
         self._live.start()
@@ -74,11 +74,9 @@ class LiveView:
         from rich.text import Text
 
         self._follow(event)
-        if not isinstance(event, events.RoundStarted | events.ReplyAccepted | events.RunFinished):
+        if not isinstance(event, events.RoundStarted | events.ReplyAccepted):
             for text in lines_of(event):
                 self._console.print(Text(text), soft_wrap=True)
-        elif isinstance(event, events.RunFinished):
-            self._live.update("", refresh=True)
 
     def _follow(self, event: Event) -> None:
         match event:
@@ -175,6 +173,8 @@ def lines_of(event: Event) -> list[str]:
             return [f"final model  measured by {len(event.by_site)} clients  {_metrics(event.metrics)}"]
         case events.BestModel():
             return [f"round {event.round_num}  its model is the best so far: {event.metric} {_number(event.score)}"]
+        case events.RunFinished() if not event.ok:
+            return [f"the run failed; what there is of it: {event.report}"]
     return []
 
 

@@ -23,10 +23,6 @@ from fedsag_cli.messages import Hello, ToClient, ToServer, Welcome
 Out = TypeVar("Out")
 In = TypeVar("In")
 
-ADDRESS = "FEDSAG_ADDRESS"
-TOKEN = "FEDSAG_TOKEN"
-SITE = "FEDSAG_SITE"
-
 _LARGEST_MESSAGE = 64 << 20  # metrics and meta; tensors do not travel in messages
 _MESSAGE_LIMIT_S = 30.0  # a message that has begun is whole within this, or its sender is not one of ours
 _LONGEST_PATH = 103 if sys.platform == "darwin" else 107
