@@ -15,6 +15,7 @@ import numpy as np
 from fedsag_cli.errors import TensorError
 from fedsag_cli.tensors import is_torch
 
+_TORCH_ALONE = ("torch.bfloat16", "torch.float8")  # numpy has none of these
 _PIECE = 1 << 18  # elements: 1 MB of float32 stays in the cache between the multiplication and the addition
 
 
@@ -27,18 +28,26 @@ class WeightedSum:
     def __init__(self, name: str) -> None:
         self._name = name
         self._total: Any = None
-        self._first: Any = None
+        self._first: Any = None  # its kind and dtype only
         self.weight = 0.0
 
+    def check(self, value: Any) -> None:
+        """Raises TensorError where `value` cannot be added to those before it."""
+        if self._total is not None:
+            shape = tuple(_as_array(value).shape)
+            if shape != self._shape:
+                raise TensorError(f"params: {self._name!r} has shape {list(shape)}, others sent {list(self._shape)}")
+            if is_complex(value) != is_complex(self._first):
+                raise TensorError(f"params: {self._name!r} is complex here and real elsewhere")
+
     def add_product(self, value: Any, weight: float) -> None:
-        """Raises TensorError where the shape is not that of the values before."""
+        """Raises TensorError like `check`."""
+        self.check(value)
         array = _as_array(value)
         if self._total is None:
-            self._first = value[:0] if hasattr(value, "shape") and value.shape else value  # its kind and dtype only
+            self._first = _empty_like(value)
             self._shape = tuple(array.shape)
             self._total = _zeros(array, sum_dtype(array))
-        elif tuple(array.shape) != self._shape:
-            raise TensorError(f"params: {self._name!r} has shape {list(array.shape)}, others sent {list(self._shape)}")
         if is_torch(array) != is_torch(self._total):
             array = _of_kind(array, self._total)
         fresh = self.weight == 0.0
@@ -73,6 +82,12 @@ def sum_dtype(array: Any) -> Any:
     if array.dtype.kind == "c":
         return array.dtype
     return np.dtype(np.float32 if array.dtype.kind == "f" and array.dtype.itemsize <= 4 else np.float64)
+
+
+def is_complex(value: Any) -> bool:
+    """Whether its numbers are complex."""
+    array = _as_array(value)
+    return bool(array.dtype.is_complex) if is_torch(array) else array.dtype.kind == "c"
 
 
 def difference(new: Mapping[str, Any], received: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,7 +156,9 @@ def cast(array: Any, like: Any) -> Any:
         out = rounded.astype(pattern.dtype)
     if isinstance(like, bool | int | float):
         return out.item()
-    return out[()] if isinstance(like, np.generic) else out
+    if is_torch(out):
+        return out
+    return out[()] if isinstance(like, np.generic) else np.asarray(out)  # numpy makes scalars of arrays without axes
 
 
 def _minus(name: str, new: Any, received: Any) -> Any:
@@ -155,7 +172,7 @@ def _minus(name: str, new: Any, received: Any) -> Any:
         )
     if not _is_float(here) and not _is_float(base):
         return _wide(here) - _wide(base)
-    return here - base
+    return _calculable(here) - _calculable(base)
 
 
 def _plus(base: Any, diff: Any) -> Any:
@@ -163,7 +180,7 @@ def _plus(base: Any, diff: Any) -> Any:
     change = _of_kind(_as_array(diff), here)
     if tuple(here.shape) != tuple(change.shape):
         raise TensorError(f"params: a difference of shape {list(change.shape)} for a tensor of {list(here.shape)}")
-    return cast((here if _is_float(here) else _wide(here)) + change, base)
+    return cast((_calculable(here) if _is_float(here) else _wide(here)) + _calculable(change), base)
 
 
 def _as_array(value: Any) -> Any:
@@ -176,8 +193,21 @@ def _of_kind(array: Any, pattern: Any) -> Any:
 
         return torch.from_numpy(np.array(array))
     if is_torch(array) and not is_torch(pattern):
-        return as_numpy("", array)
+        array = array.detach().cpu()
+        return (array.float() if str(array.dtype).startswith(_TORCH_ALONE) else array).numpy()
     return array
+
+
+def _calculable(array: Any) -> Any:
+    """Floats of 8 bits as float32: torch stores them and does not calculate with them. Anything else as it is."""
+    return array.float() if is_torch(array) and str(array.dtype).startswith("torch.float8") else array
+
+
+def _empty_like(value: Any) -> Any:
+    """Of the kind and dtype of `value`, without its memory."""
+    if is_torch(value):
+        return value.new_empty(0)
+    return np.empty(0, dtype=value.dtype) if isinstance(value, np.ndarray) else value
 
 
 def _zeros(array: Any, dtype: Any) -> Any:

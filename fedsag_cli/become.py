@@ -141,14 +141,17 @@ def _keep_descriptors(log: str, line: int | None, last_word: int | None) -> tupl
 
 
 def _speak_unbuffered() -> None:
-    """Fresh streams over 1 and 2, as `python -u` has them: the parent's hold what others may have left in them."""
-    for number, name in ((1, "stdout"), (2, "stderr")):
-        raw = io.FileIO(number, "w", closefd=False)
-        errors = "backslashreplace" if number == 2 else "strict"
-        stream = io.TextIOWrapper(raw, encoding="utf-8", errors=errors, write_through=True)
+    """Fresh streams over 0, 1 and 2, as `python -u` has them: the old ones hold what others may have left in them."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        old = getattr(sys, f"__{name}__")  # made by Python under the same environment: it knows the encoding
+        encoding, errors = (old.encoding, old.errors) if old else ("utf-8", "backslashreplace")
+        raw = io.FileIO(number, mode, closefd=False)
+        raw.name = f"<{name}>"
+        binary = io.BufferedReader(raw) if mode == "r" else raw
+        stream = io.TextIOWrapper(binary, encoding=encoding, errors=errors, write_through=mode == "w")
+        setattr(stream, "mode", mode)  # noqa: B010  no declared attribute, but Python's own streams have it
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
-    sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False), encoding="utf-8")
 
 
 def _flush(*streams: TextIO | None) -> None:

@@ -68,61 +68,82 @@ def class_path(name: str) -> str:
     return KNOWN.get(name, name)
 
 
+def is_same(name: str, other: str) -> bool:
+    """Whether two names, short or full, mean the same component."""
+    return class_path(name) == class_path(other)
+
+
 def needs_torch(name: str) -> bool:
     """Whether one of our components cannot work without torch."""
-    return class_path(name) in map(class_path, _NEED_TORCH)
+    return any(is_same(name, other) for other in _NEED_TORCH)
 
 
 def find_module(module: str, search: Sequence[Path] = ()) -> Path | None:
     """The source file of `module`: in one of the `search` folders first, then where Python would find it.
 
-    Nothing is imported but the packages above it.
+    Nothing is imported, not even the packages above it: the parent process stays without torch.
     """
+    top, *below = module.split(".")
     for folder in search:
-        base = folder.joinpath(*module.split("."))
-        for file in (base.with_suffix(".py"), base / "__init__.py"):
-            if file.is_file():
-                return file
+        if file := _source(folder, [top, *below]):
+            return file
     try:
-        spec = importlib.util.find_spec(module)
+        spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         return None
-    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
+    if spec is None:
+        return None
+    if not below:
+        return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+    found = (_source(Path(folder), below) for folder in spec.submodule_search_locations or ())
+    return next((file for file in found if file), None)
 
 
 def signature(name: str, search: Sequence[Path] = ()) -> Signature | None:
-    """What the constructor of `name` takes, read from its source; None where the source does not tell.
+    """What the class or function `name` takes, read from its source; None where the source does not tell.
 
-    Raises JobError where the module or the class does not exist.
+    Raises JobError where the module, or the name in it, does not exist.
     """
-    module, _, class_name = class_path(name).rpartition(".")
+    module, _, last = class_path(name).rpartition(".")
     if not module:
         raise JobError(f"no component is called {name!r}", hint=nearest(name, KNOWN))
     file = find_module(module, search)
     if file is None:
-        if _has_module(module):
-            return None  # compiled, or a namespace package: Python knows it, its source does not tell
+        if _is_installed(module):
+            return None  # compiled, perhaps: its package is there, its source is not
         raise JobError(f"{name!r}: there is no module {module!r}", hint=nearest(name, KNOWN))
     try:
         tree = ast.parse(file.read_bytes(), filename=str(file))
     except SyntaxError as error:
         raise JobError(f"{name!r}: {file}:{error.lineno}: {error.msg}") from None
-    classes = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
-    if class_name not in classes:
-        if class_name in _names_bound(tree):
-            return None  # imported there from somewhere else
-        raise JobError(f"{name!r}: {file.name} has no class {class_name!r}", hint=nearest(class_name, classes))
-    for node in classes[class_name].body:
-        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
-            return _read_signature(node.args)
-    return None
+    made = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    match made.get(last):
+        case ast.ClassDef(body=body):
+            inits = [node for node in body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
+            return _read_signature(inits[0].args, skip=1) if inits else None
+        case ast.FunctionDef(args=args):
+            return _read_signature(args, skip=0)
+    bound = _names_bound(tree)
+    if last in bound or "*" in bound:
+        return None  # made somewhere else
+    raise JobError(f"{name!r}: {file.name} has no class {last!r}", hint=nearest(last, made))
 
 
-def _has_module(module: str) -> bool:
+def _source(folder: Path, parts: Sequence[str]) -> Path | None:
+    base = folder.joinpath(*parts)
+    return next((file for file in (base.with_suffix(".py"), base / "__init__.py") if file.is_file()), None)
+
+
+def _is_installed(module: str) -> bool:
+    top, *below = module.split(".")
     try:
-        return importlib.util.find_spec(module) is not None
+        spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         return False
+    if spec is None or not below:
+        return spec is not None
+    bases = (Path(folder).joinpath(*below) for folder in spec.submodule_search_locations or ())
+    return any(base.is_dir() or any(base.parent.glob(f"{base.name}.*")) for base in bases)
 
 
 def _names_bound(tree: ast.Module) -> set[str]:
@@ -135,8 +156,9 @@ def _names_bound(tree: ast.Module) -> set[str]:
     return names
 
 
-def _read_signature(args: ast.arguments) -> Signature:
-    positional = [*args.posonlyargs, *args.args][1:]  # without self
+def _read_signature(args: ast.arguments, *, skip: int) -> Signature:
+    """`skip`: so many arguments come first that no caller gives, such as self."""
+    positional = [*args.posonlyargs, *args.args][skip:]
     defaults: list[ast.expr | None] = [*args.defaults]
     defaults = defaults[max(0, len(defaults) - len(positional)) :]
     defaults[:0] = [None] * (len(positional) - len(defaults))

@@ -51,6 +51,7 @@ from fedsag_cli.tensors import TensorFile
 from fedsag_cli.transport.unix import Listener, UnixChannel
 
 _REASON_LIMIT_S = 10.0  # a channel that closed without a word: so long its process may take to end and tell why
+_ENDING_LIMIT_S = 60.0  # launch_once = false: so long a script may go on after its answer
 
 ClientChannel: TypeAlias = UnixChannel[ToClient, ToServer]
 
@@ -136,6 +137,8 @@ class _Call:
         """
         if client.state is _State.STARTING:
             return _earliest(client.since, self.timeout_s, client.config.launch_timeout or None)
+        if client.state is _State.ENDING:
+            return client.since + _ENDING_LIMIT_S
         if client.state not in (_State.WORKING, _State.LATE):
             return None
         quorum_s = None
@@ -471,6 +474,9 @@ class Communicator:
             )
             self._fail(call, client, Failure(cause=cause))
             client.now(_State.LATE)
+        elif client.state is _State.ENDING:
+            cause = f"its script goes on {_ENDING_LIMIT_S:.0f} s after its answer, and launch_once is false"
+            self._fail(call, client, Failure(cause=cause))
         else:
             waited = time.monotonic() - client.since
             self._fail(call, client, Failure(cause=f"no answer {waited:.1f} s after it was handed the task"))

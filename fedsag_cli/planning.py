@@ -70,6 +70,11 @@ def make_plan(job: Job, workspace: Workspace, options: Options) -> Planned:
     if threads < 1:
         raise UsageError(f"--threads {threads}: a client needs at least one")
     apps = {name: job.app_for(name) for name in [SERVER, *names]}
+    for app in apps.values():
+        if workspace.root.is_relative_to(app.folder.absolute()):
+            raise UsageError(
+                f"-w {workspace.root}: the workspace lies in the app {app.folder}, which is copied into it"
+            )
     server = apps[SERVER].server(_variables(SERVER, workspace))
     sites = [
         _plan_site(name, apps[name], workspace, threads, index % len(groups) if groups else 0, groups)
@@ -205,7 +210,7 @@ def _check_tasks(server: ServerConfig, sites: Sequence[SitePlan]) -> None:
     """Somebody must take the task a workflow asks for."""
     for workflow in server.workflows:
         task = workflow.args.get("train_task_name", "train")
-        if workflow.path == "ScatterAndGather" and not any(task in site.config.tasks for site in sites):
+        if catalog.is_same(workflow.path, "ScatterAndGather") and not any(task in site.config.tasks for site in sites):
             known = sorted({name for site in sites for name in site.config.tasks})
             raise JobError(
                 f"no client takes the task {task!r} of workflow {workflow.id!r}",

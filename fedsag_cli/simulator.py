@@ -47,6 +47,10 @@ from fedsag_cli.workspace import SERVER, SitePlan, Workspace, write_json
 
 _LAST_WORDS_S = 30.0  # what a script may still do after its last task
 _TAIL_LINES = 20
+_ENVIRONMENT = {
+    "OMP_WAIT_POLICY": "PASSIVE",  # two clients' threads that spin on two cores make training 4 to 40 times slower
+    "PYTHONHASHSEED": "0",  # a script that goes through a set of names goes the same way in every run
+}
 
 
 def simulate(job: Path, workspace: Path, options: Options, observers: Sequence[Observer] = ()) -> Report:
@@ -58,17 +62,17 @@ def simulate(job: Path, workspace: Path, options: Options, observers: Sequence[O
     fork = options.launcher == "fork" and can_fork()
     if options.launcher not in ("fork", "spawn"):
         raise UsageError(f"--launcher {options.launcher!r}: it is fork or spawn")
-    env = os.environ | {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
-    engine = LocalEngine(fork=fork, env=env)  # it makes itself ready while the job is read
+    env = _ENVIRONMENT | os.environ
     place = Workspace(workspace)
-    try:
-        with _signals():
+    with _signals():
+        engine = LocalEngine(fork=fork, env=env)  # it makes itself ready while the job is read
+        try:
             planned = make_plan(Job.load(job), place, options)
             place.take()
             return _Simulation(planned, place, engine, env, observers).run()
-    finally:
-        engine.stop(grace_s=0.0)
-        place.release()
+        finally:
+            engine.stop(grace_s=0.0)
+            place.release()
 
 
 class _Simulation:

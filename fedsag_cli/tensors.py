@@ -33,6 +33,7 @@ from fedsag_cli import machine
 from fedsag_cli.errors import TensorError
 
 _ALIGNMENT = 64
+_METADATA = "__metadata__"
 _LARGEST_HEADER = 100_000_000
 _PIECE = 16 << 20
 _SEALS = ("F_SEAL_SEAL", "F_SEAL_SHRINK", "F_SEAL_GROW", "F_SEAL_WRITE")
@@ -167,7 +168,7 @@ class TensorFile:
             if source in loaded and source != name:
                 loaded[name] = loaded[source]
             else:
-                loaded[name] = _value(memory, start, entries[source], extra.kinds.get(name, "torch"))
+                loaded[name] = _value(name, memory, start, entries[source], extra.kinds.get(name, "torch"))
         return loaded
 
     def moved_to_disk(self, scratch: str | Path) -> TensorFile:
@@ -230,6 +231,8 @@ def is_torch(value: object) -> bool:
 def _flat(name: str, value: Any) -> _Flat:
     if not isinstance(name, str):
         raise TensorError(f"params: the key {name!r} must be a text, not {type(name).__name__}")
+    if name == _METADATA or name != name.encode(errors="replace").decode():
+        raise TensorError(f"params: no key can be called {name!r}: safetensors has no room for it")
     if is_torch(value):
         return _flat_torch(name, value)
     if isinstance(value, np.ndarray | np.generic):
@@ -255,9 +258,11 @@ def _flat_torch(name: str, value: Any) -> _Flat:
             hint="send a dense tensor of a usual dtype, e.g. tensor.to_dense()",
         )
     with torch.no_grad():
-        identity = (value.data_ptr(), word, value.shape, value.stride()) if value.numel() else (id(value),)
+        view = (value.data_ptr(), value.shape, value.stride(), value.is_conj(), value.is_neg())
+        identity = ("torch", word, *view) if value.numel() else (id(value),)
         here = value.detach().cpu().resolve_conj().resolve_neg().contiguous()
-        data = here.reshape(-1).view(torch.uint8).numpy() if here.numel() else np.empty(0, np.uint8)
+        row = here.as_strided((here.numel(),), (1,))  # a single element counts as contiguous whatever its stride
+        data = row.view(torch.uint8).numpy() if here.numel() else np.empty(0, np.uint8)
     return _Flat(word, tuple(value.shape), "torch", identity, data.data)
 
 
@@ -267,7 +272,8 @@ def _flat_numpy(name: str, value: Any, kind: str) -> _Flat:
     if word is None:
         raise TensorError(f"params: {name!r} is a numpy array of dtype {array.dtype}", hint="send numbers or booleans")
     address = array.__array_interface__["data"][0]
-    identity = (address, word, array.shape, array.strides) if kind == "numpy" and array.size else (id(value), name)
+    view = (address, array.shape, array.strides)
+    identity = (kind, array.dtype.str, *view) if kind == "numpy" and array.size else (id(value), name)
     native = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
     data = native.reshape(-1).view(np.uint8) if native.size else np.empty(0, np.uint8)
     return _Flat(word, array.shape, kind, identity, data.data)
@@ -284,7 +290,7 @@ def _write_into(fd: int, flats: Mapping[str, _Flat], about: Mapping[str, Any]) -
         kinds={name: flat.kind for name, flat in flats.items() if flat.kind != "torch"},
         about=dict(about),
     )
-    header: dict[str, Any] = {"__metadata__": {"fedsag": msgspec.json.encode(extra).decode()}}
+    header: dict[str, Any] = {_METADATA: {"fedsag": msgspec.json.encode(extra).decode()}}
     offset = 0
     for name in written:
         end = offset + len(flats[name].data)
@@ -340,10 +346,10 @@ def _parse_header(fd: int, size: int) -> tuple[dict[str, Entry], _Extra, int]:
     start = 8 + length
     try:
         fields = msgspec.json.decode(os.pread(fd, length, 8), type=dict[str, msgspec.Raw])
-        about = msgspec.json.decode(fields.pop("__metadata__", b"{}"), type=dict[str, str])
+        about = msgspec.json.decode(fields.pop(_METADATA, b"{}"), type=dict[str, str])
         entries = {name: msgspec.json.decode(raw, type=Entry) for name, raw in fields.items()}
         extra = msgspec.json.decode(about["fedsag"], type=_Extra) if "fedsag" in about else _Extra(order=list(entries))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise TensorError(f"no tensor file: {error}") from None
     for name, entry in entries.items():
         _check(name, entry, size - start)
@@ -363,8 +369,18 @@ def _check(name: str, entry: Entry, room: int) -> None:
         raise TensorError(f"no tensor file: {name!r} of shape {list(entry.shape)} does not take {last - first} bytes")
 
 
-def _value(memory: mmap.mmap, start: int, entry: Entry, kind: str) -> Any:
-    offset, count = start + entry.data_offsets[0], prod(entry.shape)
+def _value(name: str, memory: mmap.mmap, start: int, entry: Entry, kind: str) -> Any:
+    if kind != "torch" and entry.dtype not in _NUMPY:
+        raise TensorError(f"no tensor file: numpy has no dtype {entry.dtype}")
+    try:
+        return _view(memory, start + entry.data_offsets[0], entry, kind)
+    except (ValueError, RuntimeError, TypeError, KeyError, OverflowError) as error:
+        # more axes than numpy has, sizes beyond 64 bits beside a 0, a kind that does not fit its shape
+        raise TensorError(f"no tensor file: {name!r}: {error}") from None
+
+
+def _view(memory: mmap.mmap, offset: int, entry: Entry, kind: str) -> Any:
+    count = prod(entry.shape)
     if kind == "torch":
         import torch
 
@@ -372,9 +388,9 @@ def _value(memory: mmap.mmap, start: int, entry: Entry, kind: str) -> Any:
         if count == 0:
             return torch.empty(entry.shape, dtype=dtype)
         return torch.frombuffer(memory, dtype=dtype, count=count, offset=offset).reshape(entry.shape)
-    if entry.dtype not in _NUMPY:
-        raise TensorError(f"no tensor file: numpy has no dtype {entry.dtype}")
     array = np.frombuffer(memory, dtype=_NUMPY[entry.dtype], count=count, offset=offset).reshape(entry.shape)
     if kind == "numpy":
         return array
+    if array.ndim:
+        raise ValueError(f"a {kind} of shape {list(array.shape)}")
     return array[()] if kind == "scalar" else array.item()

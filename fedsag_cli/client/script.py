@@ -7,6 +7,7 @@ import builtins
 import gc
 import importlib.machinery
 import io
+import itertools
 import linecache
 import os
 import sys
@@ -37,7 +38,7 @@ def run(path: str, *argv: str) -> int:
         threading._shutdown()  # type: ignore[attr-defined]  # as the interpreter does: joins what is no daemon
         atexit._run_exitfuncs()
     finally:
-        main.__dict__.clear()  # closes what only the script held open
+        _let_go(main)
         _flush_open_files()
     return code
 
@@ -74,7 +75,14 @@ def _report(error: BaseException, path: str) -> None:
     if isinstance(error, SyntaxError) and error.filename:
         where = f"{error.filename}:{error.lineno}"
     say_last_word(LastWord(error="".join(traceback.format_exception_only(error)).strip(), where=where))
-    sys.excepthook(type(error), error, frames)
+    try:
+        sys.excepthook(type(error), error, frames)
+    except Exception as second:  # the script's own hook: Python then says both
+        print("Error in sys.excepthook:", file=sys.stderr)  # noqa: T201
+        second.__context__ = None if second.__context__ is error else second.__context__
+        traceback.print_exception(second.with_traceback(_users_frames(second, path)))
+        print("\nOriginal exception was:", file=sys.stderr)  # noqa: T201
+        traceback.print_exception(error)
 
 
 def _users_frames(error: BaseException, path: str) -> types.TracebackType | None:
@@ -114,9 +122,10 @@ def _lead_path(folder: str) -> None:
     """The script's folder first, then PYTHONPATH, as Python has it; what these shadow is imported anew."""
     given = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     first = [folder, *(str(Path(entry).absolute()) for entry in given)]
+    new = [entry for entry in dict.fromkeys(first) if entry not in sys.path]  # what is there was looked through
     sys.path[:] = first + [entry for entry in sys.path if entry not in first]
     importlib.invalidate_caches()
-    for name in _modules_in(folder):
+    for name in itertools.chain.from_iterable(map(_modules_in, new)):
         loaded = sys.modules.get(name)
         if loaded is not None and getattr(loaded.__spec__, "origin", None) not in ("built-in", "frozen"):
             for inner in [key for key in sys.modules if key == name or key.startswith(name + ".")]:
@@ -124,12 +133,21 @@ def _lead_path(folder: str) -> None:
 
 
 def _modules_in(folder: str) -> list[str]:
+    if not Path(folder).is_dir():
+        return []
     with os.scandir(folder) as found:
         return [
             entry.name.removesuffix(".py")
             for entry in found
             if entry.name.endswith(".py") or (entry.is_dir() and Path(entry.path, "__init__.py").exists())
         ]
+
+
+def _let_go(main: types.ModuleType) -> None:
+    """Close what only the script held open: the last name first, so that a `__del__` finds what was there before it."""
+    threading.excepthook = lambda _: None  # a daemon thread that misses a name is none of the user's errors
+    for name in reversed(list(main.__dict__)):
+        main.__dict__.pop(name, None)
 
 
 def _flush_open_files() -> None:

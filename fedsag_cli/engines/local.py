@@ -78,7 +78,7 @@ class LocalEngine:
     def stop(self, grace_s: float = 5.0) -> None:
         self._stopping.set()
         if self._nursery:
-            self._nursery.stop(grace_s)
+            self._nursery.stop(grace_s, has_children=bool(self._pids))
         for pid in self._pids.values():
             kill_group(pid, signal.SIGTERM)
         for name, follower in self._followers.items():
@@ -176,7 +176,9 @@ class _NurseryProcess:
         self._said.seek(0)
         return self._said.read().decode(errors="replace").strip()
 
-    def stop(self, grace_s: float) -> None:
+    def stop(self, grace_s: float, *, has_children: bool) -> None:
+        if not has_children:
+            self.process.kill()  # it may be in the middle of importing torch, and there is nobody to end first
         self.send(Stop(grace_s))
         try:
             self.process.wait(timeout=grace_s + 5.0)

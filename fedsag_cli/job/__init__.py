@@ -9,23 +9,20 @@ JOB/<app>/custom/                   the user's modules and scripts
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from fedsag_cli.catalog import ComponentSpec
+from fedsag_cli.errors import JobError, nearest
+from fedsag_cli.job import hocon, placeholders, reader
+from fedsag_cli.job.meta import ALL, SERVER, Meta
+from fedsag_cli.job.section import Section
 from fedsag_cli.messages import ClientConfig, FilterSpec
 
-SERVER = "server"
+__all__ = ["SERVER", "App", "ClientApp", "Job", "Meta", "ServerConfig"]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Meta:
-    """What meta.conf says. `deploy_map` maps an app's name to its sites; ("@ALL",) means every one."""
-
-    name: str
-    min_clients: int = 1
-    mandatory_clients: Sequence[str] = ()
-    deploy_map: Mapping[str, Sequence[str]] = field(default_factory=dict)
+SERVER_FILE = "config_fed_server"
+CLIENT_FILE = "config_fed_client"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,18 +60,41 @@ class App:
         return self.folder / "custom"
 
     @property
-    def has_server(self) -> bool: ...
+    def config(self) -> Path:
+        return self.folder / "config"
 
     @property
-    def has_client(self) -> bool: ...
+    def has_server(self) -> bool:
+        return hocon.find(self.config, SERVER_FILE) is not None
+
+    @property
+    def has_client(self) -> bool:
+        return hocon.find(self.config, CLIENT_FILE) is not None
 
     def server(self, variables: Mapping[str, str]) -> ServerConfig:
         """Raises JobError naming file and key."""
-        ...
+        conf = self._read(SERVER_FILE, variables)
+        workflows, components = reader.workflows_and_components(conf, self.custom)
+        return ServerConfig(
+            workflows=workflows,
+            components=components,
+            task_data_filters=reader.filters(conf, "task_data_filters", "out", self.custom),
+            task_result_filters=reader.filters(conf, "task_result_filters", "in", self.custom),
+        )
 
     def client(self, variables: Mapping[str, str]) -> ClientApp:
         """`variables` are the system's: SITE_NAME, WORKSPACE, JOB_ID, JOB_CUSTOM_DIR, … Raises JobError."""
-        ...
+        command, script, config = reader.client(self._read(CLIENT_FILE, variables), self.custom)
+        return ClientApp(command=command, script=script, config=config)
+
+    def _read(self, stem: str, variables: Mapping[str, str]) -> Section:
+        path = hocon.find(self.config, stem)
+        if path is None:
+            raise JobError(f"app {self.name!r} has no config/{stem}.conf: {self.folder}")
+        name = f"{self.name}/config/{path.name}"
+        conf = Section(placeholders.resolved(hocon.load(path, name=name), variables, name=name), name)
+        reader.check_version(conf)
+        return conf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,12 +108,39 @@ class Job:
     @classmethod
     def load(cls, folder: Path) -> Job:
         """Raises JobError naming file, key, value, and the nearest known name."""
-        ...
+        folder = Path(folder).absolute()
+        if not folder.is_dir():
+            raise JobError(f"there is no job folder {folder}", hint="fedsag job create makes one")
+        file = hocon.find(folder, "meta")
+        if file is None:
+            raise JobError(f"{folder} is no job: it has no meta.conf", hint="fedsag job create makes one")
+        meta = Meta.read(Section(hocon.load(file, name=file.name), file.name), name=folder.name)
+        there = [path.name for path in folder.iterdir() if (path / "config").is_dir()]
+        apps = {name: App(name=name, folder=folder / name) for name in meta.deploy_map}
+        job = cls(folder=folder, meta=meta, apps=apps)
+        for app in apps.values():
+            job._check(app, file.name, there)
+        return job
 
     def named_sites(self) -> list[str]:
         """The clients deploy_map names, in its order; empty where it says @ALL."""
-        ...
+        return [site for sites in self.meta.deploy_map.values() for site in sites if site not in (SERVER, ALL)]
 
     def app_for(self, site: str) -> App:
         """The app deployed to `site` (SERVER for the server's). Raises JobError naming the site."""
-        ...
+        for name, sites in self.meta.deploy_map.items():
+            if site in sites or ALL in sites:
+                return self.apps[name]
+        raise JobError(
+            f"meta.conf: deploy_map has no app for site {site!r}", hint=nearest(site, [SERVER, *self.named_sites()])
+        )
+
+    def _check(self, app: App, file: str, there: Sequence[str]) -> None:
+        where = f"{file}: deploy_map.{app.name}"
+        sites = self.meta.deploy_map[app.name]
+        if app.name not in there:
+            raise JobError(f"{where}: there is no app {app.name!r} with a config folder", hint=nearest(app.name, there))
+        if (SERVER in sites or ALL in sites) and not app.has_server:
+            raise JobError(f"{where}: {app.name}/config has no {SERVER_FILE}.conf, which the server needs")
+        if any(site != SERVER for site in sites) and not app.has_client:
+            raise JobError(f"{where}: {app.name}/config has no {CLIENT_FILE}.conf, which clients need")

@@ -54,7 +54,8 @@ class ScatterAndGather:
             ("persist_every_n_rounds", persist_every_n_rounds, 0),
         ):
             whole = isinstance(value, int) or name in ("wait_time_after_min_received", "train_timeout")
-            if isinstance(value, bool) or not isinstance(value, int | float) or not whole or value < least:
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not whole or not least <= value < float("inf"):
                 raise JobError(f"ScatterAndGather: {name} must be a number from {least} on, not {value!r}")
         self._aggregator = aggregator
         self._persistor = persistor
@@ -121,7 +122,7 @@ class ScatterAndGather:
         if update.params is None:
             raise TensorError(f"{reply.site} sent no params for task {self._train!r}")
         if sent.params:
-            _check_shapes(update.params, sent.params)
+            _check_fits(update.params, sent.params)
         steps = update.num_steps
         self._aggregator.accept(reply.site, update)
         if self._selector:
@@ -142,8 +143,11 @@ class ScatterAndGather:
         assert self._selector is not None
         measured: dict[str, dict[str, float]] = {}
         for reply in clients.broadcast(Task(name=self._validate, model=model), timeout_s=self._timeout_s):
-            measured[reply.site] = reply.model.metrics or {}
-            self._selector.accept(reply.site, measured[reply.site], reply.model.num_steps)
+            try:
+                self._selector.accept(reply.site, reply.model.metrics or {}, reply.model.num_steps)
+                measured[reply.site] = reply.model.metrics or {}
+            except TensorError as error:
+                clients.reject(reply, error.message)
         metrics = arithmetic.weighted_means(measured, dict.fromkeys(measured, 1.0))
         run.emit(ModelValidated(round_num=self._end_round, metrics=metrics, by_site=measured))
         self._select(run, model, writer)
@@ -167,13 +171,15 @@ class ScatterAndGather:
         return f"min_clients is {self._min_clients}, there are {number} clients: it counts as {number}"
 
 
-def _check_shapes(params: dict[str, Any], sent: dict[str, Any]) -> None:
+def _check_fits(params: dict[str, Any], sent: dict[str, Any]) -> None:
     for name, value in params.items():
         if name not in sent:
             raise TensorError(f"params: {name!r} was not in the model that was sent")
         got, want = list(getattr(value, "shape", ())), list(getattr(sent[name], "shape", ()))
         if got != want:
             raise TensorError(f"params: {name!r} has shape {got}, the model that was sent has {want}")
+        if arithmetic.is_complex(value) != arithmetic.is_complex(sent[name]):
+            raise TensorError(f"params: {name!r} is complex on one side only")
 
 
 class _Clock:

@@ -1,0 +1,48 @@
+"""The command line: `fedsag config`, `fedsag job …`, `fedsag simulator`; `main` is the one door for errors."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import fedsag_cli
+from fedsag_cli.cli import config, display, job, simulator
+from fedsag_cli.errors import FedsagError
+
+app = typer.Typer(
+    name="fedsag",
+    help="Federated learning from the command line: make a job from a template, run it, read what came out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # its boxes cut the names of flags on a narrow terminal
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("config")(config.config)
+app.add_typer(job.app, name="job")
+app.command("simulator")(simulator.simulator)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        display.line(f"fedsag {fedsag_cli.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _fedsag(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    display.never_fails_to_encode()
+    try:
+        app(prog_name="fedsag")
+    except FedsagError as error:
+        display.error(error)
+        raise SystemExit(error.exit_code) from None

@@ -1,0 +1,44 @@
+"""`fedsag config`: where templates are looked up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedsag_cli.cli import display
+from fedsag_cli.cli.display import Format
+
+
+def config(
+    job_templates_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "-jt", "--job_templates_dir", "--job-templates-dir", help="Store DIR: where templates are looked up."
+        ),
+    ] = None,
+    output: Annotated[Format, typer.Option("--format", help="json: one document, for programs.")] = Format.TXT,
+    debug: Annotated[bool, typer.Option("-debug", "--debug", help="Show where an error was raised.")] = False,
+) -> None:
+    """Print the settings, or change them."""
+    from fedsag_cli.job import settings, templates  # reads HOCON: 0.1 s that --version does without
+
+    if debug:
+        display.show_tracebacks()
+    if job_templates_dir is not None:
+        settings.set_templates_dir(job_templates_dir)
+    where = templates.place()
+    found = {
+        "config_file": str(settings.config_file()),
+        "job_templates_dir": str(where.folder),
+        "named_by": where.named_by,
+    }
+    if output is Format.JSON:
+        display.document(found)
+    else:
+        display.table([{"setting": key, "value": value} for key, value in found.items()], ["setting", "value"])
+    if not where.folder.is_dir():
+        display.warning(f"there is no folder {where.folder}")
+    elif job_templates_dir is not None and where.named_by != found["config_file"]:
+        display.warning(f"stored, but {where.named_by} comes first")

@@ -1,0 +1,134 @@
+"""What `config` and `job` print: tables for people on a terminal, plain lines when piped, JSON for programs."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from itertools import groupby
+from typing import Any, TextIO
+
+from fedsag_cli.errors import FedsagError
+
+
+class Format(str, Enum):
+    TXT = "txt"
+    JSON = "json"
+
+
+class _Shown:
+    """Whether an error shows where it was raised: -debug."""
+
+    tracebacks = False
+
+
+def on_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
+
+
+def never_fails_to_encode() -> None:
+    """What the terminal's encoding has no sign for is escaped, not an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def show_tracebacks() -> None:
+    _Shown.tracebacks = True
+
+
+def line(text: str) -> None:
+    _write(sys.stdout, text)
+
+
+def document(value: Any) -> None:
+    _write(sys.stdout, json.dumps(value, indent=2))
+
+
+def note(text: str) -> None:
+    _aside("note", text, "36")
+
+
+def warning(text: str) -> None:
+    _aside("warning", text, "33")
+
+
+def error(error: FedsagError) -> None:
+    if _Shown.tracebacks:
+        traceback.print_exception(error)
+    _aside("error", error.message, "31")
+    if error.hint:
+        _aside("hint", error.hint, "2")
+
+
+def table(rows: Sequence[Mapping[str, str]], columns: Sequence[str], *, by: str = "") -> None:
+    """A row a line when piped, columns two blanks apart, `-` for what is empty; on a terminal cells are wrapped.
+
+    `by` is a column that is shown once over its rows on a terminal.
+    """
+    if on_terminal(sys.stdout):
+        _rich_tables(rows, columns, by)
+        return
+    lines = [list(columns), *([_escaped(row[column]) or "-" for column in columns] for row in rows)]
+    widths = [max(len(row[index]) for row in lines) for index in range(len(columns))]
+    for row in lines:
+        line("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+def shown(value: Any) -> str:
+    """A value on one line; an empty text, or one with blanks around it, is quoted."""
+    if isinstance(value, str):
+        return value if value and value == value.strip() else f'"{value}"'
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _escaped(text: str) -> str:
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def _aside(word: str, text: str, colour: str) -> None:
+    said = _escaped(text)  # a name with a line break or an escape sequence in it stays one line
+    if on_terminal(sys.stderr):
+        word = f"\x1b[{colour}m{word}\x1b[0m"
+    _write(sys.stderr, f"{word}: {said}")
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    if stream is not None:  # a command may be started without one
+        stream.write(f"{text}\n")
+
+
+def _rich_tables(rows: Sequence[Mapping[str, str]], columns: Sequence[str], by: str) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    shown = [column for column in columns if column != by]
+    for title, group in groupby(rows, key=lambda row: row[by] if by else ""):
+        if title:
+            console.print(Text(_escaped(title), style="bold"))
+        cells = [[_escaped(row[column]) for column in shown] for row in group]
+        widths = _widths([shown, *cells], console.width - 3 * (len(shown) - 1))
+        drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        for column, width in zip(shown, widths, strict=True):
+            drawn.add_column(column, overflow="fold", width=width)
+        for texts in cells:
+            drawn.add_row(*map(Text, texts))
+        console.print(drawn)
+        console.print()
+
+
+def _widths(rows: Sequence[Sequence[str]], room: int) -> list[int]:
+    """The columns' widths where the widest give way first, the first one, of names, last."""
+    from rich.cells import cell_len
+
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    while sum(widths) > room and max(widths) > 1:
+        counted = [widths[0] / 2, *widths[1:]]
+        widths[counted.index(max(counted))] -= 1
+    return widths

@@ -1,0 +1,186 @@
+"""`fedsag job`: templates, jobs made from them, and what can be set in a job."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from fedsag_cli.cli import display
+from fedsag_cli.cli.display import Format
+from fedsag_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from fedsag_cli.job.variables import Row
+
+app = typer.Typer(name="job", help="Make a job from a template, and see what can be set in it.", no_args_is_help=True)
+
+_FILE_FLAGS = ("-f", "--config_file", "--config-file")
+_BETWEEN = "\0"  # no word of a command line can hold it
+
+TemplatesDir = Annotated[
+    Path | None,
+    typer.Option("-d", "--job_templates_dir", "--job-templates-dir", help="Where templates are looked up."),
+]
+JobFolder = Annotated[Path, typer.Option("-j", "--job_folder", "--job-folder", help="The job's folder.")]
+FormatOption = Annotated[Format, typer.Option("--format", help="json: one document, for programs.")]
+Debug = Annotated[bool, typer.Option("-debug", "--debug", help="Show where an error was raised.")]
+
+
+class CommandWithOverrides(TyperCommand):
+    """A command whose `-f` takes a file and every `key=value` that follows it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, fold(args))
+
+
+def fold(args: list[str]) -> list[str]:
+    """`-f FILE k=v k=v` as `-f` and one word; what follows it up to the next flag is its. Raises UsageError."""
+    folded: list[str] = []
+    words = iter(args)
+    group: list[str] | None = None
+    for word in words:
+        flag, equals, file = word.partition("=")
+        if word in _FILE_FLAGS or (equals and flag in _FILE_FLAGS[1:]):
+            file = file if equals else next(words, "")
+            if not file or file.startswith("-"):
+                raise UsageError(f"{flag} needs a file of the job", hint="-f config_fed_server.conf num_rounds=5")
+            group = [file]
+            folded += ["-f", file]
+        elif group is not None and not word.startswith("-"):
+            if "=" not in word and not word.endswith("-"):
+                raise UsageError(
+                    f"-f {group[0]}: {word!r}: key=value is expected",
+                    hint='quote a value with blanks: app_config="--lr 0.1"; key- removes a key',
+                )
+            group.append(word)
+            folded[-1] = _BETWEEN.join(group)
+        else:
+            group = None
+            folded.append(word)
+    return folded
+
+
+@app.command("list-templates", hidden=True)
+@app.command("list_templates")
+def list_templates(
+    job_templates_dir: TemplatesDir = None,
+    output: FormatOption = Format.TXT,
+    debug: Debug = False,
+) -> None:
+    """What a job can be made from."""
+    from fedsag_cli.job import templates
+
+    if debug:
+        display.show_tracebacks()
+    where = templates.place(job_templates_dir)
+    columns = ["name", "description", "controller_type", "execution_api_type"]
+    found = [{column: getattr(template, column) for column in columns} for template in templates.listed(where)]
+    if output is Format.JSON:
+        display.document(found)
+        return
+    display.table(found, columns)
+    if not found:
+        display.note(f"no templates in {where.folder} ({where.named_by})")
+
+
+@app.command("show-variables", hidden=True)
+@app.command("show_variables")
+def show_variables(
+    job_folder: JobFolder = Path("current_job"),
+    output: FormatOption = Format.TXT,
+    debug: Debug = False,
+) -> None:
+    """What can be set in a job: value, type, default, meaning."""
+    from fedsag_cli.job import variables
+
+    if debug:
+        display.show_tracebacks()
+    rows = variables.of_job(job_folder)
+    if output is Format.JSON:
+        display.document([_as_json(row) for row in rows])
+    else:
+        _show(rows)
+
+
+@app.command("create", cls=CommandWithOverrides)
+def create(
+    job_folder: JobFolder = Path("current_job"),
+    template: Annotated[
+        str, typer.Option("-w", "--template", help="A template's name, or a folder with one.")
+    ] = "sag_pt",
+    config_file: Annotated[
+        list[str] | None,
+        typer.Option(
+            *_FILE_FLAGS,
+            metavar="FILE KEY=VALUE...",
+            help="What to set in a file of the job; key- removes a key. Can be given again.",
+        ),
+    ] = None,
+    script_dir: Annotated[
+        Path | None,
+        typer.Option("-sd", "--script_dir", "--script-dir", help="Your scripts, in place of the template's."),
+    ] = None,
+    force: Annotated[bool, typer.Option("-force", "--force", help="Replace the job that is there.")] = False,
+    job_templates_dir: TemplatesDir = None,
+    output: FormatOption = Format.TXT,
+    debug: Debug = False,
+) -> None:
+    """Make a job folder from a template."""
+    from fedsag_cli.job import variables
+    from fedsag_cli.job.create import create as make
+
+    if debug:
+        display.show_tracebacks()
+    groups = [word.split(_BETWEEN) for word in config_file or []]
+    made = make(
+        job_folder,
+        template,
+        overrides=[(file, words) for file, *words in groups],
+        script_dir=script_dir,
+        force=force,
+        templates_dir=job_templates_dir,
+        command=sys.argv[1:],
+    )
+    for text in made.warnings:
+        display.warning(text)
+    for text in made.notes:
+        display.note(text)
+    if output is Format.JSON:
+        said = {"notes": list(made.notes), "warnings": list(made.warnings)}
+        display.document({"job_folder": str(made.folder), "template": made.template, **said})
+        return
+    display.line(f"made {made.folder} from {made.template}")
+    rows = variables.of_job(made.folder, job_templates_dir)
+    _show([row for row in rows if row.meaning] or rows)
+    folder = shlex.quote(str(job_folder))
+    display.line(f"next: fedsag simulator {folder}    every key: fedsag job show_variables -j {folder}")
+
+
+def _show(rows: list[Row]) -> None:
+    cells = [{key: value if isinstance(value, str) else "" for key, value in _as_json(row).items()} for row in rows]
+    for row, shown in zip(rows, cells, strict=True):
+        shown["value"] = display.shown(row.value)
+        shown["default"] = "" if row.default is None else display.shown(row.default)
+        if display.on_terminal(sys.stdout):
+            shown["meaning"] = row.meaning or row.component  # one column less: the others need the room
+    columns = ["file_name", "var_name", "value", "type", "default", "component", "meaning"]
+    if display.on_terminal(sys.stdout):
+        columns.remove("component")
+    display.table(cells, columns, by="file_name")
+
+
+def _as_json(row: Row) -> dict[str, Any]:
+    return {
+        "file_name": row.file,
+        "var_name": row.key,
+        "value": row.value,
+        "type": row.kind,
+        "default": row.default,
+        "component": row.component,
+        "meaning": row.meaning,
+    }

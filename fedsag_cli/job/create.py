@@ -1,0 +1,214 @@
+"""A job folder made from a template: whole, or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import fedsag_cli
+from fedsag_cli.errors import JobError
+from fedsag_cli.job import SERVER, App, Job, templates
+from fedsag_cli.job.meta import ALL
+from fedsag_cli.job.placeholders import SYSTEM
+from fedsag_cli.job.plan import META, Plan, Wanted, draw_up
+from fedsag_cli.job.settings import absolute
+
+_MADE_FROM = re.compile(r"# Made by fedsag \S+ from the template (?P<template>.+):")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A new job, and what its author should know of it."""
+
+    folder: Path
+    template: str
+    notes: Sequence[str]
+    warnings: Sequence[str]
+
+
+def create(
+    folder: Path,
+    template: str = templates.DEFAULT,
+    *,
+    overrides: Wanted = (),
+    script_dir: Path | None = None,
+    force: bool = False,
+    templates_dir: Path | None = None,
+    command: Sequence[str] = (),
+) -> Made:
+    """Make `folder` a job. `command` is what the user typed, for the record in meta.conf.
+
+    Raises JobError naming file and key, with nothing made or changed.
+    """
+    folder = absolute(folder)
+    name = folder.name
+    folder = folder.resolve()
+    if not name:
+        raise JobError(f"{folder} cannot be a job", hint="-j names a folder to make")
+    _check_target(folder, force=force)
+    if script_dir is not None:
+        script_dir = absolute(script_dir)
+        _check_script_dir(script_dir, folder)
+    found = templates.find(template, templates_dir)
+    if _overlap(found.folder.resolve(), folder):
+        raise JobError(f"the job {folder} and the template {found.folder} lie in one another")
+    plan = draw_up(found, name, overrides, script_dir)
+    plan.texts[META] = _record(found.name, command) + plan.texts[META]
+    with _new_folder_beside(folder) as part:
+        _write(plan, part / "new")
+        notes = [*plan.notes, *_refusals(part / "new")]
+        notes += _exchange(part, folder)
+    return Made(folder=folder, template=found.name, notes=notes, warnings=plan.warnings)
+
+
+def template_of(folder: Path) -> str | None:
+    """The template a job was made from, as its meta.conf remembers."""
+    try:
+        with open(folder / META, encoding="utf-8", errors="replace") as file:
+            found = _MADE_FROM.fullmatch(file.readline().rstrip("\n"))
+        return shlex.split(found["template"])[0] if found else None
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def is_job(folder: Path) -> bool:
+    """Whether `folder` is a job's: it says where to deploy apps, or has an app with its config files."""
+    if (folder / templates.INFO).exists():
+        return False  # a template
+    metas = [path for path in folder.glob("meta.*") if path.is_file()]
+    if any("deploy_map" in path.read_text(errors="replace") for path in metas):
+        return True
+    return any(path.is_file() for path in folder.glob("*/config/config_fed_*"))
+
+
+def _check_target(folder: Path, *, force: bool) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise JobError(f"{folder} is a file", hint="-j names a folder to make")
+    if _stands_in(folder):
+        raise JobError(f"{folder} is the current folder", hint="-j names a folder to make, inside it or elsewhere")
+    if not any(folder.iterdir()):
+        return
+    if not is_job(folder):
+        raise JobError(f"{folder} is there and is no job folder: it stays as it is", hint="-j names another")
+    if not force:
+        raise JobError(f"there is a job in {folder} already", hint="-force replaces it, -j names another")
+
+
+def _stands_in(folder: Path) -> bool:
+    try:
+        return Path.cwd().is_relative_to(folder)
+    except FileNotFoundError:
+        return False  # the current folder was removed
+
+
+def _check_script_dir(script_dir: Path, folder: Path) -> None:
+    if not script_dir.is_dir():
+        what = "is no folder" if script_dir.exists() else "does not exist"
+        raise JobError(f"-sd {script_dir} {what}", hint="-sd names the folder of your scripts")
+    if _overlap(script_dir.resolve(), folder):
+        raise JobError(
+            f"-sd {script_dir} and -j {folder} lie in one another",
+            hint="put the job beside the scripts",
+        )
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    return one.is_relative_to(other) or other.is_relative_to(one)
+
+
+def _record(template: str, command: Sequence[str]) -> str:
+    typed = " ".join(_quoted(word) for word in ["fedsag", *command])
+    lines = [f"# Made by fedsag {fedsag_cli.__version__} from the template {_quoted(template)}:"]
+    return "\n".join([*lines, *([f"#   {typed}"] if command else []), "", ""])
+
+
+def _quoted(word: str) -> str:
+    """As a shell takes it, on one line."""
+    if word.isprintable():
+        return shlex.quote(word)
+    plain = word.replace("\\", "\\\\").replace("'", "\\'")
+    hidden = (char if char.isprintable() else "".join(f"\\x{b:02x}" for b in os.fsencode(char)) for char in plain)
+    return f"$'{''.join(hidden)}'"
+
+
+@contextmanager
+def _new_folder_beside(folder: Path) -> Iterator[Path]:
+    """A folder to build in, on the same disk; it is gone afterwards, and where it failed, all it needed above it."""
+    missing = [path for path in folder.parents if not path.exists()]
+    part = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=".fedsag-", dir=folder.parent))
+        yield part
+    except OSError as error:
+        raise JobError(f"{folder} cannot be made: {error.strerror or error}: {error.filename or ''}") from None
+    finally:
+        if part:
+            shutil.rmtree(part, ignore_errors=True)
+        for path in missing:
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+
+
+def _write(plan: Plan, new: Path) -> None:
+    for app in plan.apps:
+        (new / app / "config").mkdir(parents=True)
+        (new / app / "custom").mkdir()
+    for path, source in plan.copies.items():
+        (new / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, new / path)
+    for path, text in plan.texts.items():
+        (new / path).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            (new / path).write_bytes(text.encode())
+        except UnicodeEncodeError:
+            raise JobError(f"{path}: a value holds bytes that are no UTF-8") from None
+
+
+def _exchange(part: Path, folder: Path) -> list[str]:
+    """Put part/new where `folder` is; what was there goes with `part`. What may remain of it is told."""
+    old = part / "old"
+    if folder.exists():
+        folder.rename(old)
+    try:
+        (part / "new").rename(folder)
+    except BaseException:
+        if old.exists():
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+    return [f"the job that was there could not be removed wholly: {old}"] if old.exists() else []
+
+
+def _refusals(folder: Path) -> Iterator[str]:
+    """Why the simulator would refuse the job as it is: a script still to be written is no error here."""
+    try:
+        job = Job.load(folder)
+        for name, app in job.apps.items():
+            sites = job.meta.deploy_map[name]
+            if SERVER in sites or ALL in sites:
+                app.server(_variables(app, SERVER))
+            for site in [site for site in sites if site != SERVER][:1]:
+                yield from _missing_script(app, "site-1" if site == ALL else site)
+    except JobError as error:
+        hint = f" ({error.hint})" if error.hint else ""
+        yield f"the simulator will refuse this job as it is: {error.message}{hint}"
+
+
+def _missing_script(app: App, site: str) -> Iterator[str]:
+    script = app.client(_variables(app, site)).script
+    if script and not (app.folder / script).is_file():
+        yield f"{app.name}/{script} is not there yet: put it there before you run the job"
+
+
+def _variables(app: App, site: str) -> dict[str, str]:
+    return {**dict.fromkeys(SYSTEM, ""), "SITE_NAME": site, "JOB_CUSTOM_DIR": str(app.custom)}

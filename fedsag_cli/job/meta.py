@@ -1,0 +1,77 @@
+"""meta.conf: a job's name, and which app goes to which site."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedsag_cli.errors import JobError, nearest
+from fedsag_cli.job.section import Section
+
+SERVER = "server"
+ALL = "@ALL"
+KEYS = (
+    "name", "min_clients", "mandatory_clients", "deploy_map", "resource_spec", "launcher_spec", "scope",
+    "custom_props", "stats_pool_config", "study", "job_folder_name", "format_version",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meta:
+    """What meta.conf says. `deploy_map` maps an app's name to its sites; ("@ALL",) means every one."""
+
+    name: str
+    min_clients: int = 1
+    mandatory_clients: Sequence[str] = ()
+    deploy_map: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, conf: Section, *, name: str) -> Meta:
+        """`name` is the job's where the file has none. Raises JobError."""
+        for key in conf.values:
+            # a foreign key is none of our business; a mistyped one of ours is
+            if key not in KEYS and difflib.get_close_matches(key, KEYS, n=1, cutoff=0.85):
+                raise JobError(f"{conf.called(key)}: there is no such key", hint=nearest(key, KEYS))
+        apps = conf.section("deploy_map")
+        deploy_map = {app: _sites(apps, app) for app in apps.values}
+        if not any(deploy_map.values()):
+            raise JobError(f"{conf.called('deploy_map')} deploys nothing", hint='write app = ["@ALL"]')
+        _check(apps, deploy_map)
+        mandatory = conf.texts("mandatory_clients", [])
+        named = {site for sites in deploy_map.values() for site in sites}
+        for site in mandatory:
+            if ALL not in named and site not in named:
+                what = f"names {site!r}, which deploy_map does not"
+                raise conf.wrong("mandatory_clients", what, hint=nearest(site, named))
+        return cls(
+            name=conf.text("name", name) or name,
+            min_clients=conf.number("min_clients", 1, least=1),
+            mandatory_clients=tuple(mandatory),
+            deploy_map=deploy_map,
+        )
+
+
+def _sites(apps: Section, app: str) -> tuple[str, ...]:
+    said: Any = apps.values[app]
+    if isinstance(said, Mapping):
+        inner = apps.section(app)
+        inner.expect(["sites", "targets"])
+        said = inner.texts("sites" if "sites" in inner else "targets")
+    if not isinstance(said, list) or not all(isinstance(site, str) and site for site in said):
+        raise apps.wrong(app, f"must be a list of sites, not {said!r}")
+    return tuple(ALL if site.upper() == ALL else site for site in said)
+
+
+def _check(apps: Section, deploy_map: Mapping[str, Sequence[str]]) -> None:
+    seen: dict[str, str] = {}
+    for app, sites in deploy_map.items():
+        for site in sites:
+            if site in seen:
+                raise apps.wrong(app, f"has {site!r}, which {seen[site]} has already")
+            seen[site] = app
+    if ALL in seen and len(seen) > 1:
+        raise JobError(f"{apps.called()}: {ALL} stands for every site: no other can be named beside it")
+    if ALL not in seen and SERVER not in seen:
+        raise JobError(f"{apps.called()} names no app for {SERVER!r}", hint=f'write app_server = ["{SERVER}"]')

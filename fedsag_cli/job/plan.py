@@ -1,0 +1,239 @@
+"""What a job made from a template will hold, worked out before anything is written."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from fedsag_cli.errors import JobError, nearest
+from fedsag_cli.job import hocon, overrides, placeholders, templates, values
+from fedsag_cli.job.meta import ALL
+from fedsag_cli.job.overrides import Override
+from fedsag_cli.job.templates import Template, Variable
+
+META = "meta.conf"
+_NOT_CONFIG = (templates.INFO, "info.md", "README.md", "__init__.py", "__pycache__", "custom")
+
+Wanted = Sequence[tuple[str, Sequence[str]]]
+"""What `-f FILE key=value …` said, in its order."""
+
+
+@dataclass(kw_only=True)
+class Plan:
+    """Texts to write and files to copy, by their path in the job; what the user should know of it."""
+
+    apps: Sequence[str]
+    texts: dict[str, str] = field(default_factory=dict)
+    copies: dict[str, Path] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def draw_up(template: Template, name: str, wanted: Wanted = (), script_dir: Path | None = None) -> Plan:
+    """The plan of a job called `name`. Raises JobError naming file, key, and the nearest known name."""
+    plan = Plan(apps=list(template.apps))
+    customs: dict[str, list[Path]] = {}
+    for app, folder in template.apps.items():
+        customs[app] = [script_dir] if script_dir else _custom_folders(template, folder)
+        plan.copies |= {f"{app}/config/{path}": file for path, file in _config_files(template, folder)}
+        for custom in customs[app]:
+            plan.copies |= {f"{app}/custom/{path}": file for path, file in files_below(custom)}
+    meta = hocon.find(template.folder, "meta")
+    if meta:
+        plan.copies[META] = meta
+
+    names = FileNames([META, *plan.copies], plan.apps)
+    declared = declared_in(template, names)
+    asked = _asked(wanted, names)
+    elsewhere = {variable.name: names.short(path) for path, there in declared.items() for variable in there}
+    for path in list(dict.fromkeys([META, *plan.copies])):
+        draft = _Draft(
+            path=path,
+            short=names.short(path),
+            source=plan.copies.get(path),
+            variables={variable.name: variable for variable in declared.get(path, [])},
+            asked=asked.get(path, []),
+            search=customs.get(path.partition("/")[0], []),
+            elsewhere=elsewhere,
+        )
+        if path == META or draft.asked or (template.variables and draft.is_template):
+            plan.texts[path] = draft.text(template, name, plan)
+            plan.copies.pop(path, None)
+    return plan
+
+
+class FileNames:
+    """How a user may call the files of a job: `config_fed_server.conf` where there is one app, `app_1/…` else."""
+
+    def __init__(self, paths: Sequence[str], apps: Sequence[str]) -> None:
+        self._apps = apps
+        self._known: dict[str, str] = {}
+        for path in paths:
+            if PurePosixPath(path).suffix in hocon.SUFFIXES:
+                self._known |= {path: path, _without_config(path): path, self.short(path): path}
+
+    def short(self, path: str) -> str:
+        short = _without_config(path)
+        return short.partition("/")[2] if short != path and len(self._apps) == 1 else short
+
+    def find(self, name: str) -> str:
+        """The file's path in the job. Raises JobError with the nearest known name."""
+        short = sorted({self.short(path) for path in self._known.values()})
+        if PurePosixPath(name).is_absolute():
+            raise JobError(f"-f {name}: name the file as it is called in the job", hint=nearest(name, short))
+        found = self._known.get(str(PurePosixPath(name)))
+        if found is None:
+            several = [path for path in short if path.endswith(f"/{name}")]
+            if several:
+                raise JobError(f"-f {name}: this job has several apps", hint=f"say which: {', '.join(several)}")
+            raise JobError(f"-f {name}: the job has no such file", hint=nearest(name, short))
+        return found
+
+
+def _without_config(path: str) -> str:
+    app, _, inside = path.partition("/")
+    return f"{app}/{inside.removeprefix('config/')}" if inside.startswith("config/") else path
+
+
+def declared_in(template: Template, names: FileNames) -> dict[str, list[Variable]]:
+    """The template's variables by the file they are in. Raises JobError."""
+    declared: dict[str, list[Variable]] = {}
+    for variable in template.variables:
+        try:
+            path = names.find(variable.file)
+        except JobError as error:
+            where = f"{template.name}/{templates.INFO}: variable {variable.name!r}"
+            raise JobError(f"{where}: {error.message.removeprefix('-f ')}", hint=error.hint) from None
+        declared.setdefault(path, []).append(variable)
+    return declared
+
+
+def files_below(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[str, Path]]:
+    """Every file below `folder` with its path in it, links followed. Raises JobError for a link that leads nowhere."""
+    real = folder.resolve()
+    if real in above:
+        raise JobError(f"{folder} is a link to a folder it is in")
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            if path.name != "__pycache__":
+                yield from ((f"{path.name}/{inner}", file) for inner, file in files_below(path, (*above, real)))
+        elif path.is_file():
+            yield path.name, path
+        else:
+            raise JobError(f"{path} is a link to nothing" if path.is_symlink() else f"{path} is no ordinary file")
+
+
+def _config_files(template: Template, folder: Path) -> Iterator[tuple[str, Path]]:
+    apps = {path for path in template.apps.values() if path != folder}
+    for path in sorted(folder.iterdir()):
+        hidden = path.name.startswith(".") or path.name in _NOT_CONFIG or path.stem == "meta"
+        if hidden or path in apps:
+            continue
+        if path.is_dir():
+            yield from ((f"{path.name}/{inner}", file) for inner, file in files_below(path))
+        else:
+            yield path.name, path
+
+
+def _custom_folders(template: Template, app: Path) -> list[Path]:
+    """What every app of the template has in custom/, then what is this one's alone."""
+    folders = dict.fromkeys([template.folder / "custom", app / "custom"])
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def _asked(wanted: Wanted, names: FileNames) -> dict[str, list[Override]]:
+    asked: dict[str, list[Override]] = {}
+    for name, words in wanted:
+        path = names.find(name)
+        asked.setdefault(path, []).extend(Override.read(word, names.short(path)) for word in words)
+    return asked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Draft:
+    """One file on its way from the template into the job."""
+
+    path: str
+    short: str
+    source: Path | None
+    variables: Mapping[str, Variable]
+    asked: Sequence[Override]
+    search: Sequence[Path]
+    elsewhere: Mapping[str, str]
+
+    @property
+    def is_template(self) -> bool:
+        is_config = self.path == META or self.path.split("/")[1:2] == ["config"]
+        return is_config and self.source is not None and self.source.suffix == ".conf"
+
+    def text(self, template: Template, name: str, plan: Plan) -> str:
+        """Its text in the job; what the user should know goes into the plan. Raises JobError."""
+        text = self._drawn(template, name, plan.apps)
+        conf = self._read(text)
+        changed = copy.deepcopy(conf)
+        edits = [override for override in self.asked if not self._is_drawn(override)]
+        if self.path == META and any(override.key == "name" for override in edits):
+            raise JobError(f"{META}: name is that of the job's folder", hint="-j decides it")
+        overrides.apply(changed, edits, file=self.short, search=self.search, elsewhere=self.elsewhere)
+        if self.path == META:
+            changed["name"] = name
+        plan.warnings += self._unknown_names(changed)
+        if repr(changed) == repr(conf):  # == would take 1 for true
+            return text
+        if self._is_json:
+            return json.dumps(changed, indent=2) + "\n"
+        if hocon.has_comments(text):
+            keys = ", ".join(override.key for override in edits) or "name"
+            plan.notes.append(f"{self.short} was written anew to set {keys}: its comments are gone")
+        return hocon.dumps(changed, name=self.short)
+
+    @property
+    def _is_json(self) -> bool:
+        return self.path.endswith(".json")
+
+    def _is_drawn(self, override: Override) -> bool:
+        return self.is_template and override.text is not None and override.key in self.variables
+
+    def _drawn(self, template: Template, name: str, apps: Sequence[str]) -> str:
+        """The text before anything is set in its tree."""
+        if self.source is None:
+            return hocon.dumps(_default_meta(name, apps), name=META)
+        if self.path == META and self.source.suffix == ".json":
+            return hocon.dumps(hocon.load(self.source, name="meta.json"), name=META)
+        text = hocon.text_of(self.source, name=self.short)
+        if not (template.variables and self.is_template):
+            return text
+        meanings = {variable.name: variable.default for variable in self.variables.values()}
+        for override in self.asked:
+            if override.text is not None and override.key in self.variables:
+                kind = self.variables[override.key].kind
+                meanings[override.key] = values.parse(override.text, kind, where=f"{self.short}: {override.key}")
+        return templates.render(text, {"name": name, **meanings}, name=f"{template.name}/{self.source.name}")
+
+    def _read(self, text: str) -> dict[str, Any]:
+        folder = self.source.parent if self.source else None
+        read = hocon.loads_json if self._is_json else partial(hocon.loads, folder=folder)
+        return read(text, name=self.short)
+
+    def _unknown_names(self, conf: Mapping[str, Any]) -> Iterator[str]:
+        for override in self.asked:
+            for name in dict.fromkeys(placeholders.names(override.text)):
+                if name not in conf and name not in placeholders.SYSTEM:
+                    where = f"{self.short}: {override.key}"
+                    yield f"{where}: no variable is called {name!r}, so {{{name}}} stays as it is written"
+
+
+def _default_meta(name: str, apps: Sequence[str]) -> dict[str, Any]:
+    """One app goes everywhere; of several, app_server to the server and app_1 to site-1."""
+    deploy_map = {apps[0]: [ALL]} if len(apps) == 1 else {app: [_site(app)] for app in apps}
+    return {"name": name, "min_clients": 1, "deploy_map": deploy_map}
+
+
+def _site(app: str) -> str:
+    word = app.removeprefix("app_")
+    return f"site-{word}" if word.isdigit() else word

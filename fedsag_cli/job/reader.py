@@ -1,0 +1,110 @@
+"""config_fed_server and config_fed_client, their placeholders resolved, read into types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedsag_cli.errors import JobError, nearest
+from fedsag_cli.job import components, executor
+from fedsag_cli.job.section import Section
+from fedsag_cli.messages import ClientConfig, FilterSpec, ParamsType
+
+if TYPE_CHECKING:
+    from fedsag_cli.catalog import ComponentSpec
+
+
+def check_version(conf: Section) -> None:
+    version = conf.values.get("format_version", 2)
+    if version != 2:
+        raise conf.wrong("format_version", f"must be 2, not {version!r}")
+
+
+def workflows_and_components(conf: Section, custom: Path) -> tuple[list[ComponentSpec], list[ComponentSpec]]:
+    """The server's, each checked against its constructor. Raises JobError."""
+    parts = [part for part in conf.sections("components") if not part.flag("disabled", False)]
+    ids = [part.text("id") for part in parts]
+    flows = list(conf.sections("workflows"))
+    if not flows:
+        raise JobError(f"{conf.called('workflows')} is missing or empty", hint="a server has at least one workflow")
+    named = [flow.text("id") for flow in flows if "id" in flow]
+    for ids_there, sections in ((ids, parts), (named, flows)):
+        for index, name in enumerate(ids_there):
+            if not name:
+                raise sections[index].wrong("id", "is empty")
+            if name in ids_there[:index]:
+                raise sections[index].wrong("id", f"is {name!r}, as another's is")
+    both = sorted(set(ids) & set(named))
+    if both:
+        raise JobError(f"{conf.file}: a workflow and a component are both called {both[0]!r}")
+    return (
+        [components.read(flow, [custom], ids) for flow in flows],
+        [components.read(part, [custom], ids) for part in parts],
+    )
+
+
+def filters(conf: Section, key: str, direction: str, custom: Path) -> list[FilterSpec]:
+    """One chain, in the order it is written. `direction` is where this side filters: data in, results out, …"""
+    chain: list[FilterSpec] = []
+    for entry in conf.sections(key):
+        entry.expect(["tasks", "filters", "direction"])
+        if entry.text("direction", direction).lower() != direction:
+            raise entry.wrong("direction", f"must be {direction!r} here, or left out")
+        tasks = entry.texts("tasks")
+        for link in entry.sections("filters"):
+            if not link.flag("disabled", False):
+                spec = components.read(link, [custom])
+                chain.append(FilterSpec(tasks=tasks, path=spec.path, args=spec.args))
+    return chain
+
+
+def client(conf: Section, custom: Path) -> tuple[Sequence[str], str | None, ClientConfig]:
+    """What a client starts, the script in it, and what its Client API must know. Raises JobError."""
+    for part in conf.sections("components"):
+        if not part.flag("disabled", False):
+            raise JobError(f"{part.called()}: clients run no components", hint="remove it, or say disabled = true")
+    entries = list(conf.sections("executors"))
+    if not entries:
+        raise JobError(f"{conf.called('executors')} is missing or empty", hint="a client has one executor")
+    _check_tasks(entries)
+    for entry in entries:
+        entry.expect(["tasks", "executor"])
+        spec = components.read(entry.section("executor"), [custom])
+        if not executor.is_executor(spec.path):
+            raise JobError(
+                f"{entry.called('executor')}: no executor is called {spec.path!r}",
+                hint=nearest(spec.path, [executor.NAME]),
+            )
+    if len(entries) > 1:
+        raise JobError(f"{conf.called('executors')}: a client can have one {executor.NAME}, not {len(entries)}")
+    args = entries[0].section("executor").section("args", {})
+    command, script = executor.read_command(args, custom)
+    return command, script, _client_config(executor.task_names(entries[0]), args, conf, custom)
+
+
+def _check_tasks(entries: Iterable[Section]) -> None:
+    seen: set[str] = set()
+    for entry in entries:
+        for task in executor.task_names(entry):
+            if task in seen:
+                raise entry.wrong("tasks", f"has {task!r}, which an executor before it has too")
+            seen.add(task)
+
+
+def _client_config(tasks: Sequence[str], args: Section, conf: Section, custom: Path) -> ClientConfig:
+    return ClientConfig(
+        tasks=tuple(tasks),
+        train_task_name=args.text("train_task_name", "train"),
+        evaluate_task_name=args.text("evaluate_task_name", "validate"),
+        submit_model_task_name=args.text("submit_model_task_name", "submit_model"),
+        train_with_evaluation=args.flag("train_with_evaluation", False),
+        exchange_format=args.choice("params_exchange_format", "raw", executor.FORMATS),
+        transfer_type=ParamsType(args.choice("params_transfer_type", "FULL", executor.TRANSFERS)),
+        launch_once=args.flag("launch_once", True),
+        launch_timeout=args.seconds("launch_timeout", 300.0),
+        memory_gc_rounds=args.number("memory_gc_rounds", 0),
+        cuda_empty_cache=args.flag("cuda_empty_cache", False),
+        task_data_filters=filters(conf, "task_data_filters", "in", custom),
+        task_result_filters=filters(conf, "task_result_filters", "out", custom),
+    )

@@ -1,0 +1,83 @@
+"""One part of a config file, read into types: every error names file, key and value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from fedsag_cli.errors import JobError, nearest
+from fedsag_cli.job import tree
+from fedsag_cli.job.tree import Place
+
+
+class Section:
+    """The values at `at` of `file`. What is asked for without a default must be there."""
+
+    def __init__(self, values: Mapping[str, Any], file: str, at: Place = ()) -> None:
+        self.values = values
+        self.file = file
+        self.at = at
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.values
+
+    def text(self, key: str, default: str | None = None) -> str:
+        return str(self._read(key, default, str, "a text"))
+
+    def number(self, key: str, default: int | None = None, *, least: int = 0) -> int:
+        number = self._read(key, default, int, "a whole number")
+        if number < least:
+            raise self.wrong(key, f"must be at least {least}, not {number}")
+        return int(number)
+
+    def seconds(self, key: str, default: float) -> float:
+        """A duration; null is none at all: 0."""
+        return float(self._read(key, default, (int, float), "a number of seconds") if self.values.get(key, 0) else 0)
+
+    def flag(self, key: str, default: bool | None = None) -> bool:
+        return bool(self._read(key, default, bool, "true or false"))
+
+    def choice(self, key: str, default: str | None, known: Iterable[str]) -> str:
+        word = self.text(key, default)
+        if word not in known:
+            raise self.wrong(key, f"{word!r} is not supported", hint=nearest(word, known))
+        return word
+
+    def texts(self, key: str, default: Iterable[str] | None = None) -> list[str]:
+        words = self._read(key, None if default is None else list(default), list, "a list of texts")
+        if not all(isinstance(word, str) for word in words):
+            raise self.wrong(key, f"must be a list of texts, not {words!r}")
+        return list(words)
+
+    def section(self, key: str, default: Mapping[str, Any] | None = None) -> Section:
+        return Section(self._read(key, default, Mapping, "an object"), self.file, (*self.at, key))
+
+    def sections(self, key: str) -> Iterator[Section]:
+        """The objects of a list; none where the key is missing."""
+        for index, values in enumerate(self._read(key, [], list, "a list of objects")):
+            if not isinstance(values, Mapping):
+                raise self.wrong(key, f"must be a list of objects, not {values!r}")
+            yield Section(values, self.file, (*self.at, key, index))
+
+    def expect(self, known: Iterable[str]) -> None:
+        """Raises JobError for a key that is none of `known`."""
+        known = list(known)
+        for key in self.values:
+            if key not in known:
+                raise JobError(f"{self.called(key)}: there is no such key", hint=nearest(key, known))
+
+    def wrong(self, key: str, what: str, *, hint: str = "") -> JobError:
+        return JobError(f"{self.called(key)} {what}", hint=hint)
+
+    def called(self, key: str = "") -> str:
+        return f"{self.file}: {tree.written((*self.at, key) if key else self.at)}"
+
+    def _read(self, key: str, default: Any, kind: type | tuple[type, ...], expected: str) -> Any:
+        if key not in self.values:
+            if default is None:
+                raise JobError(f"{self.called(key)} is missing", hint=f"it must be {expected}")
+            return default
+        value = self.values[key]
+        if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+            raise self.wrong(key, f"must be {expected}, not {value!r}")
+        return value
