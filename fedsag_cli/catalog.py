@@ -233,6 +233,9 @@ def _import(spec: ComponentSpec) -> Any:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise JobError(f"{_called(spec)} cannot be imported: {error}") from error
+    except Exception as error:
+        # a module of the user's own may raise anything
+        raise JobError(f"{_called(spec)} cannot be imported: {type(error).__name__}: {error}") from error
 
 
 def _called(spec: ComponentSpec) -> str:

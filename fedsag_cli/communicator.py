@@ -255,17 +255,19 @@ class Communicator:
         """One reply to the workflow; counted as accepted when it asks for the next and has not rejected it."""
         arrived = call.arrived.pop(site)
         call.given.add(site)
-        try:
-            params = None if arrived.file is None else arrived.file.load()
-        except TensorError as error:
-            self.reject(Reply(site=site, model=arrived.answer.model.with_params(None)), error.message)
-            return
-        model = self._result_filters.process(call.task.name, arrived.answer.model.with_params(params))
-        del params
-        yield Reply(site=site, model=model)
         size = 0 if arrived.file is None else arrived.file.size
-        if arrived.file is not None:
-            arrived.file.close()
+        try:
+            try:
+                params = None if arrived.file is None else arrived.file.load()
+            except TensorError as error:
+                self.reject(Reply(site=site, model=arrived.answer.model.with_params(None)), error.message)
+                return
+            model = self._result_filters.process(call.task.name, arrived.answer.model.with_params(params))
+            del params
+            yield Reply(site=site, model=model)
+        finally:  # also where the workflow has had enough
+            if arrived.file is not None:
+                arrived.file.close()
         if site not in call.failed:
             self._emit(
                 ReplyAccepted(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -48,14 +49,14 @@ class PTFileModelPersistor:
         source_ckpt_file_full_name: str | None = None,
     ) -> None:
         self._model = model
-        self._exclude_vars = exclude_vars
+        self._excluded = _pattern(exclude_vars)
         self._file = Path(global_model_file_name)
         self._best_file = Path(best_global_model_file_name)
         self._source = source_ckpt_file_full_name
 
     def load(self) -> FLModel:
         state = self._from_checkpoint(self._source) if self._source else self._from_module()
-        return FLModel(params=_without(state, self._exclude_vars))
+        return FLModel(params=_without(state, self._excluded))
 
     def save(self, model: FLModel) -> Path:
         return self._write(self._file, model)
@@ -117,11 +118,10 @@ class NPModelPersistor:
     def load(self) -> FLModel:
         if self._source:
             return FLModel(params=self._from_file(Path(self._source)))
-        if isinstance(self._model, Mapping):
-            return FLModel(params={name: np.asarray(value, dtype=np.float32) for name, value in self._model.items()})
         first = _FIRST_NUMPY_MODEL if self._model is None else self._model
+        arrays = first if isinstance(first, Mapping) else {_NUMPY_KEY: first}
         try:
-            return FLModel(params={_NUMPY_KEY: np.asarray(first, dtype=np.float32)})
+            return FLModel(params={name: np.asarray(value, dtype=np.float32) for name, value in arrays.items()})
         except (TypeError, ValueError) as error:
             raise JobError(f"NPModelPersistor: model is no array of numbers: {error}") from None
 
@@ -134,19 +134,34 @@ class NPModelPersistor:
     def _from_file(self, path: Path) -> dict[str, Any]:
         try:
             found = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
+            return {_NUMPY_KEY: found} if isinstance(found, np.ndarray) else dict(found)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise JobError(f"NPModelPersistor: source_ckpt_file_full_name: {path}: {error}") from None
-        return {_NUMPY_KEY: found} if isinstance(found, np.ndarray) else dict(found)
 
     def _write(self, path: Path, model: FLModel) -> Path:
         params = {name: np.asarray(value) for name, value in (model.params or {}).items()}
         if set(params) == {_NUMPY_KEY}:
             return _write_whole(path, lambda file: np.save(file, params[_NUMPY_KEY], allow_pickle=False))
-        return _write_whole(path.with_suffix(".npz"), lambda file: np.savez(file, **params))  # type: ignore[arg-type]
+        return _write_whole(path.with_suffix(".npz"), lambda file: _write_npz(file, params))
 
 
-def _without(params: dict[str, Any], pattern: str | None) -> dict[str, Any]:
-    return {name: value for name, value in params.items() if not (pattern and re.search(pattern, name))}
+def _write_npz(file: IO[bytes], params: Mapping[str, Any]) -> None:
+    """What `numpy.savez` writes; that takes no key called "file", and would pickle."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in params.items():
+            with archive.open(name + ".npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def _pattern(exclude_vars: str | None) -> re.Pattern[str] | None:
+    try:
+        return re.compile(exclude_vars) if exclude_vars else None
+    except re.error as error:
+        raise JobError(f"exclude_vars: {exclude_vars!r} is not a regular expression: {error}") from None
+
+
+def _without(params: dict[str, Any], pattern: re.Pattern[str] | None) -> dict[str, Any]:
+    return {name: value for name, value in params.items() if not (pattern and pattern.search(name))}
 
 
 def _write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> Path:

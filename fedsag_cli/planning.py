@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from fedsag_cli import catalog, machine
 from fedsag_cli.errors import JobError, UsageError
@@ -210,11 +211,12 @@ def _check_tasks(server: ServerConfig, sites: Sequence[SitePlan]) -> None:
     """Somebody must take the task a workflow asks for."""
     for workflow in server.workflows:
         task = workflow.args.get("train_task_name", "train")
-        if catalog.is_same(workflow.path, "ScatterAndGather") and not any(task in site.config.tasks for site in sites):
-            known = sorted({name for site in sites for name in site.config.tasks})
+        patterns = {pattern for site in sites for pattern in site.config.tasks}
+        taken = any(fnmatchcase(task, pattern) for pattern in patterns)
+        if catalog.is_same(workflow.path, "ScatterAndGather") and not taken:
             raise JobError(
                 f"no client takes the task {task!r} of workflow {workflow.id!r}",
-                hint=f"executors list: {', '.join(known)}",
+                hint=f"executors list: {', '.join(sorted(patterns))}",
             )
 
 

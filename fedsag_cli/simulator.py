@@ -59,6 +59,7 @@ def simulate(job: Path, workspace: Path, options: Options, observers: Sequence[O
     Raises UsageError, JobError and WorkspaceError before anything has started; RunError, with the report written, where
     the run failed; Interrupted, likewise, on SIGINT and SIGTERM.
     """
+    _have_standard_streams()
     fork = options.launcher == "fork" and can_fork()
     if options.launcher not in ("fork", "spawn"):
         raise UsageError(f"--launcher {options.launcher!r}: it is fork or spawn")
@@ -227,6 +228,13 @@ class _Simulation:
     def _tell(self, event: Event) -> None:
         for observer in self._observers:
             observer.on(event)
+
+
+def _have_standard_streams() -> None:
+    """Nothing we open may get the number of a standard stream that was closed: a child's would be laid over it."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) < 3:
+        os.set_inheritable(fd, True)
+    os.close(fd)
 
 
 def _as_error(failed: RunFailed) -> FedsagError:

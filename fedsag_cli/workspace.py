@@ -120,7 +120,7 @@ class Workspace:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             pid = os.pread(self._lock, 100, 0).decode().strip()
-            os.close(self._lock)
+            self.release()
             raise WorkspaceError(
                 f"the workspace {self.root} is used by another run, process {pid}",
                 hint="wait for it, or choose another folder with -w",
@@ -140,7 +140,10 @@ class Workspace:
         folders: set[Path] = set()
         for name in sorted(self._made - {""}):
             path = self.root / name
-            path.unlink(missing_ok=True)
+            if self.root not in path.parents or ".." in path.parts:
+                continue  # a list that is damaged does not lead us out of here
+            if not path.is_dir() or path.is_symlink():
+                path.unlink(missing_ok=True)
             folders.update(parent for parent in path.parents if self.root in parent.parents)
         for checkpoint in self.checkpoints.glob("round-*.safetensors"):
             checkpoint.unlink()

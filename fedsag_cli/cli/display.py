@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -98,7 +99,13 @@ def _aside(word: str, text: str, colour: str) -> None:
 
 def _write(stream: TextIO | None, text: str) -> None:
     if stream is not None:  # a command may be started without one
-        stream.write(f"{text}\n")
+        try:
+            stream.write(f"{text}\n")
+            stream.flush()  # a line says how far a run is: whoever reads the pipe should have it now
+        except BrokenPipeError:  # nobody reads it any more (`| head`); what we do goes on
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, stream.fileno())
+            os.close(nothing)
 
 
 def _rich_tables(rows: Sequence[Mapping[str, str]], columns: Sequence[str], by: str) -> None:

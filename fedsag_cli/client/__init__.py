@@ -139,7 +139,8 @@ def get_site_name(ctx: APIContext | None = None) -> str:
 
 def system_info(ctx: APIContext | None = None) -> dict[str, str]:
     """`site_name` and `job_id`."""
-    return {"site_name": get_site_name(ctx), "job_id": get_job_id(ctx)}
+    session = _session(ctx, "system_info")
+    return {"site_name": session.site_name, "job_id": session.job_id}
 
 
 def get_config(ctx: APIContext | None = None) -> dict[str, Any]:

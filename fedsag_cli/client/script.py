@@ -74,7 +74,10 @@ def _report(error: BaseException, path: str) -> None:
     where = _where(frames, path)
     if isinstance(error, SyntaxError) and error.filename:
         where = f"{error.filename}:{error.lineno}"
-    say_last_word(LastWord(error="".join(traceback.format_exception_only(error)).strip(), where=where))
+        said = f"{type(error).__name__}: {error.msg}"  # its line is in `where`
+    else:
+        said = "".join(traceback.format_exception_only(error)).strip()
+    say_last_word(LastWord(error=said, where=where))
     try:
         sys.excepthook(type(error), error, frames)
     except Exception as second:  # the script's own hook: Python then says both

@@ -18,6 +18,7 @@ import msgspec
 
 from fedsag_cli import events
 from fedsag_cli.become import LastWord, ProcessSpec, hear_last_word
+from fedsag_cli.engines import guard
 from fedsag_cli.errors import ChannelClosed
 from fedsag_cli.events import Event, Failure, ProcessExited, ProcessStarted
 from fedsag_cli.nursery import Exited, Fork, FromNursery, Preload, Started, Stop, ToNursery, kill_group
@@ -41,6 +42,7 @@ class LocalEngine:
         self._followers: dict[str, threading.Thread] = {}
         self._pids: dict[str, int] = {}
         self._stopping = threading.Event()
+        self._guard: _Guard | None = None  # of those that are no children of the nursery
         self._nursery = _NurseryProcess(env) if fork else None
         if self._nursery:
             self._listen(self._hear_nursery, self._nursery)
@@ -88,6 +90,8 @@ class LocalEngine:
             kill_group(pid)
         for line in self._lines.values():
             line.close()
+        if self._guard:
+            self._guard.close()
 
     def _open_line(self, name: str) -> socket.socket:
         ours, theirs = socket.socketpair()
@@ -121,6 +125,7 @@ class LocalEngine:
             self._exited(NURSERY, nursery.process.wait(), LastWord(error=nursery.said() or "the nursery died"))
 
     def _start_subprocess(self, spec: ProcessSpec, line: socket.socket | None) -> None:
+        self._guard = self._guard or _Guard()
         reading, writing = os.pipe()
         fds = [writing] if line is None else [writing, line.fileno()]
         words = [msgspec.json.encode(spec).decode(), os.getpid(), -1 if line is None else line.fileno(), writing]
@@ -134,12 +139,15 @@ class LocalEngine:
             )
         finally:
             os.close(writing)
+        self._guard.tell(f"+{process.pid}")
         self._told.put(ProcessStarted(name=spec.name, pid=process.pid))
         self._followers[spec.name] = self._listen(self._await, spec.name, process, reading)
 
     def _await(self, name: str, process: subprocess.Popen[bytes], reading: int) -> None:
         code = process.wait()
         kill_group(process.pid)  # the DataLoader workers of a script that was killed live on otherwise
+        if self._guard:
+            self._guard.tell(f"-{process.pid}")
         self._exited(name, code, hear_last_word(reading))
 
     def _exited(self, name: str, exit_code: int, word: LastWord | None) -> None:
@@ -148,6 +156,29 @@ class LocalEngine:
             follower.join(timeout=5.0)
         failure = Failure(cause=word.error, where=word.where, exit_code=exit_code) if word else None
         self._told.put(ProcessExited(name=name, exit_code=exit_code, failure=failure))
+
+
+class _Guard:
+    """Ends the process groups that are left when we are killed: nobody else would reach a client's own children."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-S", "-E", guard.__file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def tell(self, line: str) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError, ValueError):
+            os.write(self._process.stdin.fileno(), f"{line}\n".encode())
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
 
 
 class _NurseryProcess:

@@ -32,7 +32,9 @@ class Section:
 
     def seconds(self, key: str, default: float) -> float:
         """A duration; null is none at all: 0."""
-        return float(self._read(key, default, (int, float), "a number of seconds") if self.values.get(key, 0) else 0)
+        if self.values.get(key, default) is None:
+            return 0.0
+        return float(self._read(key, default, (int, float), "a number of seconds"))
 
     def flag(self, key: str, default: bool | None = None) -> bool:
         return bool(self._read(key, default, bool, "true or false"))

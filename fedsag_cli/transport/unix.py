@@ -48,7 +48,8 @@ class UnixChannel(Generic[Out, In]):
         try:
             self._sock.settimeout(None)
             sent = self._sock.sendmsg([frame], beside)
-            self._sock.sendall(memoryview(frame)[sent:])
+            if sent < len(frame):  # sendall asks the socket even for nothing, and the other side may have closed by now
+                self._sock.sendall(memoryview(frame)[sent:])
         except OSError as error:
             raise ChannelClosed(f"the other side is gone: {error}") from None
 
@@ -62,7 +63,7 @@ class UnixChannel(Generic[Out, In]):
         except BaseException as error:
             for fd in files:
                 os.close(fd)
-            if isinstance(error, msgspec.DecodeError):
+            if isinstance(error, msgspec.DecodeError | RecursionError):
                 raise ChannelClosed(f"a message that is none of ours: {error}") from None
             raise
         for fd in files[1:]:
@@ -135,7 +136,8 @@ class Listener:
             hello, file = door.receive(timeout_s=_MESSAGE_LIMIT_S)
             if file is not None:
                 os.close(file)
-            answer = welcome(hello) if hmac.compare_digest(hello.token, self._token) else None
+            known = hmac.compare_digest(hello.token.encode(), self._token.encode())
+            answer = welcome(hello) if known else None
             if answer is not None:
                 door.send(answer)
                 return hello.site, UnixChannel(sock, ToServer)
@@ -157,8 +159,12 @@ def connect(address: str, hello: Hello) -> tuple[Welcome, UnixChannel[ToServer, 
         sock.close()
         raise ChannelClosed(f"no server listens on {address}: {error}") from None
     door: UnixChannel[Hello, Welcome] = UnixChannel(sock, Welcome)
-    door.send(hello)
-    welcome, _ = door.receive()
+    try:
+        door.send(hello)
+        welcome, _ = door.receive()
+    except BaseException:
+        door.close()
+        raise
     return welcome, UnixChannel(sock, ToClient)
 
 

@@ -1,0 +1,92 @@
+"""Events as lines of JSON, and the file they are written to."""
+
+import json
+import re
+import time
+
+import msgspec
+import pytest
+
+from fedsag_cli import events
+from fedsag_cli.events import AnyEvent, Event, Failure
+from fedsag_cli.observers import EventsFile
+
+FAILURE = Failure(cause="it broke", where="/job/train.py:7", log="/w/log.txt", log_tail=["a", "b"], exit_code=-9)
+VALUES = {
+    int: 7,
+    float: 0.1,
+    str: 'é "quoted"\n\u2028',
+    bool: True,
+    list[str]: ["a", "b"],
+    dict[str, str]: {"torch": "2"},
+    dict[str, float]: {"accuracy": 0.1},
+    dict[str, dict[str, float]]: {"a": {"accuracy": 0.1}},
+    Failure: FAILURE,
+    (Failure | None): FAILURE,
+}
+KINDS = list(AnyEvent.__args__)
+
+
+def example(kind):
+    fields = msgspec.structs.fields(kind)
+    return kind(**{field.name: VALUES[field.type] for field in fields if field.name != "at"})
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_every_kind_comes_back_from_its_line(kind):
+    event = example(kind)
+    line = events.to_line(event)
+
+    assert events.from_line(line) == event
+    assert line.count(b"\n") == 1
+    assert line.endswith(b"\n")
+    assert json.loads(line)["event"] == kind.__name__
+
+
+def test_every_kind_there_is_can_be_read():
+    assert set(KINDS) == set(Event.__subclasses__())
+
+
+def test_an_event_knows_when_it_was():
+    before = time.time()
+    at = events.ServerReady().at
+
+    assert before <= at <= time.time()
+
+
+def test_an_event_cannot_be_changed():
+    with pytest.raises(AttributeError):
+        events.Notice(text="x").text = "y"
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b"{", b"[]", b'{"event":"Nobody","at":1}', b'{"at":1}', b'{"event":"Notice","at":1,"text":5}']
+)
+def test_what_is_no_event_is_a_decode_error(line):
+    with pytest.raises(msgspec.DecodeError):
+        events.from_line(line)
+
+
+def test_the_events_file_has_each_event_at_once(tmp_path):
+    path = tmp_path / "events.jsonl"
+    file = EventsFile(path)
+    told = [events.ServerReady(), events.Notice(text="x"), events.ClientReady(site="a")]
+    seen = []
+    for event in told:
+        file.on(event)
+        seen.append([events.from_line(line) for line in path.read_bytes().splitlines()])
+    file.close()
+
+    assert seen == [told[:1], told[:2], told]
+
+
+def test_a_new_events_file_starts_empty(tmp_path):
+    path = tmp_path / "events.jsonl"
+    path.write_text("old")
+    EventsFile(path).close()
+
+    assert path.read_text() == ""
+
+
+def test_the_kinds_are_named_in_words_a_program_can_rely_on():
+    assert all(re.fullmatch(r"([A-Z][a-z]+){1,2}", kind.__name__) for kind in KINDS)

@@ -1,0 +1,256 @@
+"""What breaks, and what the user then reads: which site, why, where in the job folder, the end of its log."""
+
+import textwrap
+
+import numpy as np
+import pytest
+from runs import app, deploy, job, run, torch_job
+
+HEAD = """\
+import os, sys
+import numpy as np
+import fedsag_cli.client as flare
+from fedsag_cli.client import FLModel
+BAD = os.environ["FEDSAG_SITE"] == "site-2"
+print("the log of", os.environ["FEDSAG_SITE"])
+"""
+LOOP = (
+    HEAD
+    + """\
+flare.init()
+while flare.is_running():
+    model = flare.receive()
+    params = {k: v + 1 for k, v in model.params.items()}
+    {fault}
+    flare.send(FLModel(params=params, metrics={"mean": 1.0}))
+"""
+)
+BEFORE = HEAD + "{fault}\n" + LOOP.removeprefix(HEAD).replace("    {fault}\n", "")
+
+NEVER_STARTS = [
+    pytest.param(BEFORE, "if BAD: raise ValueError('no data')", "ValueError: no data", 7, id="raises before init"),
+    pytest.param(BEFORE, "if BAD: import nowhere", "ModuleNotFoundError: No module named 'nowhere'", 7, id="imports"),
+    pytest.param(BEFORE, "if BAD: sys.exit(0)", "its script ended without asking for a task", None, id="no init"),
+]
+FAILS_AT_WORK = [
+    pytest.param(LOOP, "if BAD: params['nowhere']", "KeyError: 'nowhere'", 11, id="raises after receive"),
+    pytest.param(LOOP, "if BAD: sys.exit(3)", "sys.exit(3)", 11, id="exits 3"),
+    pytest.param(LOOP, "if BAD: sys.exit('no memory')", "no memory", 11, id="exits with a text"),
+    pytest.param(LOOP, "if BAD: os._exit(5)", "its process ended with exit code 5", None, id="ends at once"),
+    pytest.param(LOOP, "if BAD: os.kill(os.getpid(), 9)", "signal 9 (SIGKILL): perhaps out", None, id="killed"),
+    pytest.param(LOOP, "if BAD: os.abort()", "signal 6 (SIGABRT)", None, id="aborts"),
+    pytest.param(LOOP, "if BAD: sys.exit(0)", "its script ended without answering its task", None, id="sends nothing"),
+    pytest.param(LOOP, "if BAD: params['numpy_key'] = object()", "'numpy_key'", 12, id="an object as a param"),
+    pytest.param(LOOP, "if BAD: params = {'numpy_key': np.ones((2, 2))}",
+                 "'numpy_key' has shape [2, 2], the model that was sent has [3, 3]", None, id="a wrong shape"),
+    pytest.param(LOOP, "if BAD: params['other'] = np.ones(1)", "'other' was not in the model that was sent", None,
+                 id="a foreign key"),
+    pytest.param(LOOP, "if BAD: flare.send(FLModel(metrics={'mean': 1})); continue", "sent no params", None,
+                 id="metrics only"),
+]  # fmt: skip
+REJECTED = [each.values[2] for each in FAILS_AT_WORK[-3:]]  # its process is well: what it sent was not
+ONCE = pytest.param(
+    HEAD + "flare.init()\nmodel = flare.receive()\n{fault}\nflare.send(FLModel(params=model.params))\n"
+    "while not BAD and flare.is_running():\n    flare.send(FLModel(params=flare.receive().params))\n",
+    "", "its script ended while tasks remained", None, id="ends after one round",
+)  # fmt: skip
+
+
+EVERY = [(*each.values, "fork") for each in (*NEVER_STARTS, *FAILS_AT_WORK, ONCE)]
+SPAWNED = [
+    (*each.values, "spawn") for each in FAILS_AT_WORK if each.id in ("raises after receive", "exits 3", "killed")
+]
+
+
+@pytest.mark.parametrize(
+    ("script", "fault", "cause", "line", "launcher"),
+    [*EVERY, *SPAWNED],
+    ids=[f"{launcher}-{fault or 'ends after one round'}" for _, fault, _, _, launcher in (*EVERY, *SPAWNED)],
+)
+def test_a_site_that_fails_is_named_with_its_cause_its_line_and_its_log(tmp_path, script, fault, cause, line, launcher):
+    made = job(tmp_path / "job", script.replace("{fault}", fault), min_clients=2)
+
+    ran = run(made, "-n", 2, "-t", 2, "--launcher", launcher)
+
+    assert ran.code == 4, ran
+    failure = ran.failures()["site-2"]
+    assert list(ran.failures()) == ["site-2"]
+    assert cause in failure["cause"]
+    assert f"site-2: {failure['cause']}" in ran.report["cause"]
+    assert f"first failure: site-2: {failure['cause']}".split("\n")[0] in ran.err.replace("\\n", "\n")
+    assert "site-2 failed" in ran.out
+    if line is not None:
+        where = f"{made}/app/custom/train.py:{line}"
+        assert failure["where"] == where
+        assert where in ran.err
+        assert where in ran.out
+    if cause not in REJECTED:
+        assert failure["log"] == f"{tmp_path}/ws/site-2/log.txt"
+        assert failure["log"] in ran.out
+    if failure["exit_code"]:
+        assert failure["log_tail"][0] == "the log of site-2"
+        assert "| the log of site-2" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("script", "fault", "cause", "line"), [*NEVER_STARTS[:1], *FAILS_AT_WORK[:3], *FAILS_AT_WORK[-3:], ONCE]
+)
+def test_the_others_go_on_where_the_quorum_is_met_without_it(tmp_path, script, fault, cause, line):
+    made = job(tmp_path / "job", script.replace("{fault}", fault), min_clients=2)
+
+    ran = run(made, "-n", 3, "-t", 3)
+
+    assert ran.code == 0, ran
+    assert cause in ran.failures()["site-2"]["cause"]
+    assert "site-2 failed" in ran.out
+    rounds = ran.report["rounds"]
+    assert rounds[-1]["answered"] == ["site-1", "site-3"]
+    assert "site-2" in rounds[-1]["failed"] or "site-2" in rounds[0]["failed"]
+    model = np.load(tmp_path / "ws" / "server" / "simulate_job" / "models" / "server.npy")
+    grown = 0 if "while not BAD" in script else 2
+    assert model.tolist() == (np.arange(1.0, 10.0).reshape(3, 3) + grown).tolist()
+
+
+def test_a_failure_in_a_module_of_the_users_names_that_line(tmp_path):
+    made = job(
+        tmp_path / "job",
+        "import fedsag_cli.client as flare\nimport steps\nflare.init()\nflare.receive()\nsteps.train()\n",
+        files={"steps.py": "import json\n\ndef train():\n    return json.loads('{')\n"},
+    )
+
+    ran = run(made, "-n", 2, "-t", 2)
+
+    assert ran.code == 4
+    assert {each["where"] for each in ran.failures().values()} == {f"{made}/app/custom/steps.py:4"}
+
+
+def test_a_script_that_breaks_in_a_later_round_leaves_the_rounds_before(tmp_path):
+    script = LOOP.replace("{fault}", "assert model.current_round < 2, 'enough'")
+    ran = run(job(tmp_path / "job", script, num_rounds=4), "-n", 2, "-t", 2)
+
+    assert ran.code == 4
+    assert [each["answered"] for each in ran.report["rounds"]] == [["site-1", "site-2"]] * 2 + [[]]
+    model = np.load(tmp_path / "ws" / "server" / "simulate_job" / "models" / "server.npy")
+    assert model[0, 0] == 3
+
+
+def test_a_client_that_is_too_slow_is_given_up_and_its_late_reply_is_dropped(tmp_path):
+    fault = "if BAD and model.current_round == 0: __import__('time').sleep(2); params = {}"
+    made = job(tmp_path / "job", LOOP.replace("{fault}", fault), min_clients=1, train_timeout=0.5, num_rounds=2)
+
+    ran = run(made, "-n", 2, "-t", 2)
+
+    assert ran.code == 0, ran
+    assert ran.report["rounds"][0]["answered"] == ["site-1"]
+    assert "no answer" in ran.failures()["site-2"]["cause"]
+
+
+def test_a_command_that_does_not_exist_is_said(tmp_path):
+    ran = run(job(tmp_path / "job", "", command="no-such-command --now"), "-n", 2, "-t", 2)
+
+    assert ran.code == 4, ran
+    assert "no-such-command: [Errno 2]" in ran.err
+
+
+def test_a_command_that_fails_is_shown_with_its_log(tmp_path):
+    made = job(tmp_path / "job", "", command="bash custom/run.sh", files={"run.sh": "echo no luck >&2; exit 6"})
+
+    ran = run(made, "-n", 2, "-t", 2)
+
+    assert ran.code == 4
+    assert "its process ended with exit code 6" in ran.err
+    assert "| no luck" in ran.out
+
+
+BROKEN_AGGREGATOR = """
+    class Mean:
+        def __init__(self, fails_at):
+            self.fails_at = fails_at
+
+        def accept(self, site, update):
+            if self.fails_at == "accept":
+                raise ZeroDivisionError("accepting " + site)
+
+        def aggregate(self):
+            raise LookupError("aggregating")
+"""
+
+
+@pytest.mark.parametrize(
+    ("fails_at", "said"), [("accept", "ZeroDivisionError: accepting site-1"), ("aggregate", "LookupError: aggregating")]
+)
+def test_an_aggregator_of_the_users_that_raises_ends_the_run_with_its_cause(tmp_path, fails_at, said):
+    parts = {"aggregator": {"path": "mean.Mean", "args": {"fails_at": fails_at}}}
+    made = job(tmp_path / "job", LOOP.replace("{fault}", ""), files={"mean.py": BROKEN_AGGREGATOR}, components=parts)
+
+    ran = run(made, "-n", 2, "-t", 2)
+
+    assert ran.code == 4, ran
+    assert said in ran.err
+    assert "mean.py:" in ran.err
+    assert said in ran.log("server")
+    assert said in ran.report["cause"]
+
+
+def test_an_aggregator_of_the_users_that_works_is_used(tmp_path):
+    last = """
+        class Last:
+            def accept(self, site, update):
+                self.update = update
+
+            def aggregate(self):
+                return self.update
+    """
+    parts = {"aggregator": {"path": "last.Last"}}
+    made = job(tmp_path / "job", LOOP.replace("{fault}", ""), files={"last.py": last}, components=parts)
+
+    assert run(made, "-n", 2, "-t", 2).code == 0
+
+
+def test_a_component_that_cannot_be_made_is_3(tmp_path):
+    parts = {"aggregator": {"path": "mean.Mean"}}
+    files = {"mean.py": "class Mean:\n    def __init__(self):\n        1 / 0\n"}
+    made = job(tmp_path / "job", "", files=files, components=parts)
+
+    ran = run(made, "-n", 2, "-t", 2)
+
+    assert ran.code == 3, ran
+    assert "component 'aggregator' (mean.Mean) cannot be made: ZeroDivisionError" in ran.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("net", "said"),
+    [
+        ("import nowhere\n\nclass Net: pass\n", "cannot be imported: No module named 'nowhere'"),
+        ("raise RuntimeError('broken')\n\nclass Net: pass\n", "RuntimeError: broken"),
+        ("class Net:\n    pass\n", "no torch module"),
+    ],
+)
+def test_a_net_that_cannot_be_used_is_3(tmp_path, net, said):
+    ran = run(torch_job(tmp_path / "job", "", net=net), "-n", 2, "-t", 2)
+
+    assert ran.code == 3, ran
+    assert said in ran.err
+
+
+def test_a_net_that_is_not_there_is_3_before_anything_starts(tmp_path):
+    ran = run(torch_job(tmp_path / "job", "", net="class Nett: pass"), "-n", 2, "-t", 2)
+
+    assert ran.code == 3, ran
+    assert "net.py has no class 'Net'" in ran.err
+    assert "did you mean 'Nett'?" in ran.err
+    assert not (tmp_path / "ws" / "report.json").exists()
+
+
+def test_each_sites_failure_names_its_own_app(tmp_path):
+    good = textwrap.dedent(LOOP.replace("{fault}", ""))
+    folder = tmp_path / "job"
+    app(folder / "app_1", good)
+    app(folder / "app_2", good.replace("flare.init()", "flare.init(); 1 / 0"))
+    deploy(folder, app_1=["server", "site-1"], app_2=["site-2"])
+
+    ran = run(folder, "-t", 2)
+
+    assert ran.code == 4
+    assert ran.failures()["site-2"]["where"] == f"{folder}/app_2/custom/train.py:7"

@@ -1,0 +1,118 @@
+"""Where a run stands: what a checkpoint keeps, and that it is there whole or not at all."""
+
+import pytest
+import torch
+
+from fedsag_cli import events, run, tensors
+from fedsag_cli.errors import TensorError
+from fedsag_cli.messages import FLModel
+from fedsag_cli.run import Best, Run
+
+
+def finished(round_num):
+    return events.RoundFinished(round_num=round_num, sites=[], metrics={}, wait_s=0, aggregate_s=0, save_s=0)
+
+
+def model(value):
+    return FLModel(params={"z": torch.tensor([value]), "a": torch.tensor(3)})
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_run_without_a_checkpoint_is_a_new_one(tmp_path):
+    found = Run.resumed(tmp_path, emit=print)
+
+    assert (found.next_round, found.model, found.best) == (0, None, None)
+
+
+def test_a_resumed_run_has_the_next_round_the_model_and_the_best_score(tmp_path):
+    first = Run(emit=lambda event: None, checkpoints=tmp_path)
+    first.better(Best(0.75, 2), "accuracy")
+    first.round_finished(finished(4), model(1.5))
+
+    found = Run.resumed(tmp_path, emit=print)
+
+    assert (found.next_round, found.best) == (5, Best(0.75, 2))
+    assert [(name, value.tolist()) for name, value in found.model.params.items()] == [("z", [1.5]), ("a", 3)]
+
+
+def test_there_is_one_checkpoint_at_a_time_under_a_new_name_each_round(tmp_path):
+    here = Run(emit=lambda event: None, checkpoints=tmp_path)
+    seen = []
+    for round_num in range(3):
+        here.round_finished(finished(round_num), model(float(round_num)))
+        seen.append(names(tmp_path))
+
+    assert seen == [[f"round-{round_num:06d}.safetensors"] for round_num in range(3)]
+
+
+def test_a_resumed_run_removes_the_checkpoint_it_came_from(tmp_path):
+    Run(emit=lambda event: None, checkpoints=tmp_path).round_finished(finished(0), model(0.0))
+
+    Run.resumed(tmp_path, emit=lambda event: None).round_finished(finished(1), model(1.0))
+
+    assert names(tmp_path) == ["round-000001.safetensors"]
+
+
+def test_of_two_checkpoints_the_later_round_counts_not_the_later_name(tmp_path):
+    """The run was killed between writing one and removing the other."""
+    for round_num, place in ((999_999, 1.0), (1_000_000, 2.0)):
+        Run(emit=lambda event: None, checkpoints=tmp_path).round_finished(finished(round_num), model(place))
+
+    found = Run.resumed(tmp_path, emit=print)
+
+    assert found.next_round == 1_000_001
+    assert found.model.params["z"].item() == 2.0
+
+
+def test_a_checkpoint_that_could_not_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    told = []
+    here = Run(emit=told.append, checkpoints=tmp_path)
+    here.round_finished(finished(0), model(1.0))
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tensors, "_write_all", full)
+    with pytest.raises(OSError, match="No space"):
+        here.round_finished(finished(1), model(2.0))
+
+    assert names(tmp_path) == ["round-000000.safetensors"]
+    assert Run.resumed(tmp_path, emit=print).model.params["z"].item() == 1.0
+    assert told == [told[0]]
+
+
+def test_a_round_is_told_when_its_checkpoint_is_there(tmp_path):
+    there = []
+    here = Run(emit=lambda event: there.append(names(tmp_path)), checkpoints=tmp_path)
+
+    here.round_finished(finished(0), model(1.0))
+
+    assert there == [["round-000000.safetensors"]]
+
+
+def test_without_a_folder_nothing_is_written_and_all_is_told():
+    told = []
+    here = Run(emit=told.append)
+    here.round_started(0, 5, ["a"])
+    here.better(Best(0.5, 0), "accuracy")
+    here.round_finished(finished(0), model(1.0))
+
+    assert [type(event) for event in told] == [events.RoundStarted, events.BestModel, events.RoundFinished]
+    assert (told[1].round_num, told[1].metric, told[1].score) == (0, "accuracy", 0.5)
+    assert here.next_round == 1
+
+
+def test_a_broken_checkpoint_is_an_error_and_not_a_new_run(tmp_path):
+    (tmp_path / "round-000003.safetensors").write_bytes(b"garbage!")
+
+    with pytest.raises(TensorError):
+        Run.resumed(tmp_path, emit=print)
+
+
+def test_the_name_of_a_checkpoint_is_the_one_that_is_looked_for(tmp_path):
+    Run(emit=lambda event: None, checkpoints=tmp_path).round_finished(finished(7), model(1.0))
+
+    assert run._round_of(next(tmp_path.iterdir())) == 7

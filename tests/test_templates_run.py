@@ -1,0 +1,56 @@
+"""Each template, as it is shipped, from `fedsag job create` to a trained model, with both launchers."""
+
+import numpy as np
+import pytest
+from runs import fedsag, run
+
+SMALL = "--limit 60 --batch_size 20 --local_epochs 1"
+SERVER = ["-f", "config_fed_server.conf", "num_rounds=2"]
+CHANGES = {
+    "sag_pt": [*SERVER, "-f", "config_fed_client.conf", f"app_config={SMALL}"],
+    "sag_pt_in_proc": [*SERVER, "-f", "config_fed_client.conf", f"app_config={SMALL}"],
+    "sag_pt_deploy_map": [
+        "-f", "app_server/config_fed_server.conf", "num_rounds=2",
+        "-f", "app_1/config_fed_client.conf", f"app_config={SMALL}",
+        "-f", "app_2/config_fed_client.conf", f"app_config={SMALL} --batch_size 30",
+    ],
+    "sag_np": [*SERVER, "-f", "config_fed_client.conf", "app_config=--delta 0.5"],
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["fork", "spawn"])
+@pytest.mark.parametrize("template", list(CHANGES))
+def test_a_template_runs_as_it_is(tmp_path, template, launcher):
+    made = fedsag("job", "create", "-w", template, "-j", "my_job", *CHANGES[template], cwd=tmp_path)
+    assert made.code == 0, made
+
+    ran = run(tmp_path / "my_job", "-n", 2, "-t", 2, "--launcher", launcher)
+
+    assert ran.code == 0, f"{ran}\n{ran.log('site-1')}"
+    report = ran.report
+    assert [each["answered"] for each in report["rounds"]] == [["site-1", "site-2"]] * 2
+    for accuracy in ran.metrics("accuracy"):
+        assert set(accuracy) == {"site-1", "site-2"}
+        assert all(0 <= value <= 100 for value in accuracy.values())
+    server = tmp_path / "ws" / "server" / "simulate_job"
+    if template == "sag_np":
+        assert np.load(server / "models" / "server.npy").tolist() == [[2, 3, 4], [5, 6, 7], [8, 9, 10]]
+        assert ran.metrics("accuracy") == [{"site-1": 5.0, "site-2": 5.0}, {"site-1": 5.5, "site-2": 5.5}]
+    else:
+        import torch
+
+        saved = torch.load(server / "app_server" / "FL_global_model.pt", weights_only=True)
+        assert sum(value.numel() for value in saved["model"].values()) == 62_006
+        assert saved["train_conf"] == {"train": {"model": "Net"}}
+        assert "generated set" in ran.log("site-1")
+    if template == "sag_pt_deploy_map":
+        assert report["rounds"][0]["num_steps"] == {"site-1": 3.0, "site-2": 2.0}
+
+
+def test_two_commands_are_enough(tmp_path):
+    made = fedsag("job", "create", "-w", "sag_np", cwd=tmp_path)
+    ran = fedsag("simulator", "-n", "2", "-t", "2", cwd=tmp_path)
+
+    assert (made.code, ran.code) == (0, 0), f"{made}\n{ran}"
+    assert "answered" in ran.out

@@ -1,0 +1,362 @@
+"""A workspace: one run at a time, and nothing fedsag did not make is ever removed."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from fedsag_cli.catalog import ComponentSpec
+from fedsag_cli.errors import WorkspaceError
+from fedsag_cli.messages import ClientConfig, FilterSpec, ParamsType
+from fedsag_cli.workspace import SERVER, Plan, ServerPlan, SitePlan, Workspace, read_plan, write_json
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    here = Workspace(tmp_path / "w")
+    here.take()
+    yield here
+    here.release()
+
+
+def app_of(folder, **files):
+    """An app folder with these files; `__` stands for a slash, `_py` for .py."""
+    for name, text in files.items():
+        path = folder / name.replace("__", "/").replace("_py", ".py").replace("_conf", ".conf")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+def files_in(folder):
+    return sorted(
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and ".fedsag" not in path.relative_to(folder).parts
+    )
+
+
+def test_everything_lies_where_nvflare_has_it(tmp_path):
+    here = Workspace(tmp_path)
+
+    assert here.app(SERVER) == tmp_path / "server/simulate_job/app_server"
+    assert here.app("site-1") == tmp_path / "site-1/simulate_job/app_site-1"
+    assert here.log("site-1") == tmp_path / "site-1/log.txt"
+    assert here.log(SERVER) == tmp_path / "server/log.txt"
+    assert (here.plan, here.events, here.report) == (
+        tmp_path / "plan.json",
+        tmp_path / "events.jsonl",
+        tmp_path / "report.json",
+    )
+
+
+def test_a_relative_workspace_is_made_absolute_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    here = Workspace(Path("w"))
+    monkeypatch.chdir("/")
+
+    assert here.root == tmp_path / "w"
+
+
+# the lock
+
+
+def test_a_second_run_is_refused_naming_the_first_ones_pid(workspace):
+    with pytest.raises(WorkspaceError, match=f"used by another run, process {os.getpid()}") as caught:
+        Workspace(workspace.root).take()
+
+    assert "-w" in caught.value.hint
+
+
+def test_another_process_is_refused_too_and_named(tmp_path):
+    code = f"""
+        import sys
+        from pathlib import Path
+        from fedsag_cli.workspace import Workspace
+        Workspace(Path({str(tmp_path / "w")!r})).take()
+        print("taken", flush=True)
+        sys.stdin.read()
+    """
+    other = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert other.stdout.readline() == "taken\n"
+        with pytest.raises(WorkspaceError, match=f"process {other.pid}$"):
+            Workspace(tmp_path / "w").take()
+    finally:
+        other.kill()
+        other.communicate()
+
+    here = Workspace(tmp_path / "w")  # killed hard, it holds nothing any more
+    here.take()
+    here.release()
+
+
+def test_a_refused_run_leaves_the_first_ones_lock(workspace):
+    for _ in range(2):
+        with pytest.raises(WorkspaceError):
+            Workspace(workspace.root).take()
+
+
+def test_after_its_release_a_workspace_can_be_taken_again(workspace):
+    workspace.release()
+    workspace.release()
+    other = Workspace(workspace.root)
+    other.take()
+    other.release()
+
+
+def test_the_lock_does_not_reach_a_program_that_is_started(workspace):
+    subprocess.run(["true"], check=True, close_fds=False)
+    sleeper = subprocess.Popen(["sleep", "30"], close_fds=False)
+    try:
+        workspace.release()
+        other = Workspace(workspace.root)
+        other.take()
+        other.release()
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+
+
+def test_a_file_where_the_workspace_should_be_is_an_error_naming_it(tmp_path):
+    (tmp_path / "w").write_text("mine")
+
+    with pytest.raises(WorkspaceError, match="w cannot be used"):
+        Workspace(tmp_path / "w").take()
+
+    assert (tmp_path / "w").read_text() == "mine"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_an_error_naming_it(tmp_path):
+    (tmp_path / "w").mkdir(mode=0o555)
+
+    with pytest.raises(WorkspaceError, match="Permission denied"):
+        Workspace(tmp_path / "w").take()
+
+
+# what is ours
+
+
+def test_an_app_is_copied_with_all_it_has_but_what_python_made_of_it(workspace, tmp_path):
+    app = app_of(tmp_path / "app", config__x_conf="a = 1", custom__train_py="1", custom__deep__net_py="2")
+    (app / "custom" / "__pycache__").mkdir(exist_ok=True)
+    (app / "custom" / "__pycache__" / "net.pyc").write_text("x")
+    (app / "custom" / "link.py").symlink_to(app / "custom" / "train.py")
+
+    workspace.deploy(app, "site-1")
+
+    below = files_in(workspace.app("site-1"))
+    assert "custom/__pycache__/net.pyc" not in below
+    assert {"config/x.conf", "custom/deep/net.py", "custom/link.py", "custom/train.py"} <= set(below)
+    assert not (workspace.app("site-1") / "custom" / "link.py").is_symlink()
+
+
+def test_an_app_in_a_linked_folder_is_copied(workspace, tmp_path):
+    real = app_of(tmp_path / "real", net_py="1")
+    app = app_of(tmp_path / "app", config__x_conf="a = 1")
+    (app / "custom").symlink_to(real)
+
+    workspace.deploy(app, "site-1")
+
+    assert files_in(workspace.app("site-1")) == ["config/x.conf", "custom/net.py"]
+
+
+def run_in(root, app, *, made=(), names=("site-1",)):
+    """One run as the simulator makes it: clear, deploy, write."""
+    here = Workspace(root)
+    here.take()
+    here.clear()
+    for name in names:
+        here.deploy(app, name)
+        here.log(name).write_text("log")
+    for path in made:
+        here.claim(root / path)
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text("made")
+    here.release()
+    return here
+
+
+def test_an_earlier_runs_files_are_replaced(tmp_path):
+    root = tmp_path / "w"
+    first = app_of(tmp_path / "one", custom__train_py="old", custom__gone_py="old")
+    second = app_of(tmp_path / "two", custom__train_py="new")
+    run_in(root, first, made=["events.jsonl", "server/simulate_job/app_server/FL_global_model.pt"])
+
+    run_in(root, second)
+
+    assert files_in(root) == ["site-1/log.txt", "site-1/simulate_job/app_site-1/custom/train.py"]
+    assert (root / "site-1/simulate_job/app_site-1/custom/train.py").read_text() == "new"
+
+
+def test_the_folders_of_clients_that_are_gone_go_too(tmp_path):
+    root, app = tmp_path / "w", app_of(tmp_path / "app", custom__train_py="1")
+    run_in(root, app, names=("site-1", "site-2", "site-3"))
+    (root / "site-3/simulate_job/app_site-3/custom/__pycache__").mkdir()
+    (root / "site-3/simulate_job/app_site-3/custom/__pycache__/x.pyc").write_text("")
+
+    run_in(root, app)
+
+    assert sorted(path.name for path in root.iterdir()) == [".fedsag", "site-1"]
+
+
+def test_what_fedsag_did_not_make_is_never_deleted(tmp_path):
+    root, app = tmp_path / "w", app_of(tmp_path / "app", custom__train_py="1")
+    run_in(root, app, made=["report.json"], names=("site-1", "site-2"))
+    mine = {
+        "notes.txt": "mine",
+        "site-2/notes.txt": "mine",
+        "site-2/simulate_job/app_site-2/best.pt": "mine",
+        "site-2/simulate_job/app_site-2/custom/scratch.py": "mine",
+        "server/old/model.pt": "mine",
+        "startup/kit": "mine",
+    }
+    for name, text in mine.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+
+    run_in(root, app)
+
+    assert {name: (root / name).read_text() for name in mine} == mine
+    assert not (root / "report.json").exists()
+    assert not (root / "site-2/log.txt").exists()
+
+
+def test_an_earlier_runs_checkpoints_are_removed_and_other_files_beside_them_stay(workspace):
+    workspace.checkpoints.mkdir(parents=True)
+    (workspace.checkpoints / "round-000004.safetensors").write_text("old")
+    (workspace.checkpoints / "mine.safetensors").write_text("mine")
+
+    workspace.clear()
+
+    assert files_in(workspace.checkpoints) == ["mine.safetensors"]
+
+
+def test_a_users_file_in_the_way_is_an_error_naming_it_and_stays(workspace, tmp_path):
+    app = app_of(tmp_path / "app", custom__train_py="fedsag's")
+    mine = workspace.app("site-1") / "custom" / "train.py"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+
+    with pytest.raises(WorkspaceError, match=f"{mine} is in the way, and fedsag did not make it"):
+        workspace.deploy(app, "site-1")
+
+    assert mine.read_text() == "mine"
+    assert files_in(workspace.root) == [str(mine.relative_to(workspace.root))]
+
+
+def test_a_users_log_in_the_way_is_one_too(workspace, tmp_path):
+    workspace.log("site-1").parent.mkdir(parents=True)
+    workspace.log("site-1").symlink_to("nowhere")
+
+    with pytest.raises(WorkspaceError, match=r"site-1/log\.txt is in the way"):
+        workspace.deploy(app_of(tmp_path / "app", custom__train_py=""), "site-1")
+
+
+def test_a_refused_file_does_not_become_ours_in_the_next_run(tmp_path):
+    root = tmp_path / "w"
+    root.mkdir()
+    (root / "report.json").write_text("mine")
+
+    for _ in range(2):
+        here = Workspace(root)
+        here.take()
+        here.clear()
+        with pytest.raises(WorkspaceError):
+            here.claim(root / "events.jsonl", root / "report.json")
+        here.release()
+
+    assert (root / "report.json").read_text() == "mine"
+
+
+def test_what_a_run_made_is_known_to_the_next_even_where_it_was_killed(tmp_path):
+    root = tmp_path / "w"
+    here = Workspace(root)
+    here.take()
+    here.remember(root / "odd name\n.txt", Path("/elsewhere/x"))
+    (root / "odd name\n.txt").write_text("ours")
+    here.release()
+
+    later = Workspace(root)
+    later.take()
+    later.clear()
+    later.release()
+
+    assert files_in(root) == []
+
+
+def test_nothing_outside_is_ever_removed_whatever_the_list_says(tmp_path):
+    precious = tmp_path / "precious.txt"
+    precious.write_text("mine")
+    here = Workspace(tmp_path / "w")
+    here.take()
+    (here.scratch / "made").write_text(f"../precious.txt\0{precious}\0")
+    here.clear()
+    here.release()
+
+    assert precious.read_text() == "mine"
+
+
+def test_a_users_folder_where_a_file_of_ours_was_stays(tmp_path):
+    root, app = tmp_path / "w", app_of(tmp_path / "app", custom__train_py="1")
+    run_in(root, app, made=["report.json"])
+    (root / "report.json").unlink()
+    (root / "report.json").mkdir()
+    (root / "report.json" / "mine").write_text("mine")
+
+    run_in(root, app)
+
+    assert (root / "report.json" / "mine").read_text() == "mine"
+
+
+# the plan
+
+
+def test_a_plan_comes_back_as_it_was_written(tmp_path):
+    plan = Plan(
+        job="j",
+        seed=5,
+        slots=2,
+        threads=1,
+        launcher="fork",
+        preload=["torch"],
+        server=ServerPlan(
+            workflows=[
+                ComponentSpec(path="ScatterAndGather", id="w", args={"num_rounds": 5, "x": [1, None, {"a": 0.5}]})
+            ],
+            components=[ComponentSpec(path="FedAvg", id="aggregator")],
+            task_data_filters=[FilterSpec(tasks=["*"], path="ExcludeVars", args={"exclude_vars": ["a"]})],
+            task_result_filters=[],
+        ),
+        sites=[
+            SitePlan(
+                name="site-1",
+                group=0,
+                script="/a b/é.py",
+                args=["--x", "1 2"],
+                command=[],
+                env={"A": "b"},
+                config=ClientConfig(tasks=("train", "validate"), transfer_type=ParamsType.DIFF, launch_once=False),
+            )
+        ],
+    )
+    write_json(tmp_path / "plan.json", plan)
+
+    assert read_plan(tmp_path / "plan.json") == plan
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_a_json_file_that_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch):
+    (tmp_path / "report.json").write_text("before")
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+
+    with pytest.raises(OSError, match="No space"):
+        write_json(tmp_path / "report.json", ComponentSpec(path="x"))
+
+    assert (tmp_path / "report.json").read_text() == "before"
