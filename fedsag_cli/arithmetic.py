@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fedsag_cli.errors import TensorError
-from fedsag_cli.tensors import is_torch
+from fedsag_cli.values import is_torch
 
 _TORCH_ALONE = ("torch.bfloat16", "torch.float8")  # numpy has none of these
 _PIECE = 1 << 18  # elements: 1 MB of float32 stays in the cache between the multiplication and the addition

@@ -12,13 +12,10 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TypeAlias
 
 from fedsag_cli import events, machine
+from fedsag_cli.calls import ENDING_LIMIT_S, Arrived, Call, Client, ClientChannel, State
 from fedsag_cli.errors import ChannelClosed, NotEnoughClients, NotEnoughMemory, RunError, TensorError
 from fedsag_cli.events import (
     ClientReady,
@@ -42,114 +39,13 @@ from fedsag_cli.messages import (
     Ready,
     Reply,
     Task,
-    ToClient,
-    ToServer,
     Usage,
     Welcome,
 )
 from fedsag_cli.tensors import TensorFile
-from fedsag_cli.transport.unix import Listener, UnixChannel
+from fedsag_cli.transport.unix import Listener
 
 _REASON_LIMIT_S = 10.0  # a channel that closed without a word: so long its process may take to end and tell why
-_ENDING_LIMIT_S = 60.0  # launch_once = false: so long a script may go on after its answer
-
-ClientChannel: TypeAlias = UnixChannel[ToClient, ToServer]
-
-
-class _State(Enum):
-    ABSENT = "has no process"
-    STARTING = "has a process, and a slot, and has not asked for a task yet"
-    WAITING = "waits for a task"
-    WORKING = "has a task, and a slot"
-    LATE = "has a task nobody waits for any more"
-    ENDING = "has answered and is to start anew for the next task"
-    GONE = "ended; out for the run"
-
-
-@dataclass
-class _Client:
-    """What we know of one client."""
-
-    site: str
-    config: ClientConfig
-    group: int  # clients of one group share its slots, and its GPUs
-    state: _State = _State.ABSENT
-    since: float = 0.0  # when the state began
-    channel: ClientChannel | None = None
-    lost: float | None = None  # when its channel closed without a word
-    failure: Failure | None = None
-    failure_told: bool = False
-    seeded_itself: bool = False
-
-    def now(self, state: _State) -> None:
-        self.state, self.since = state, time.monotonic()
-
-    @property
-    def holds_slot(self) -> bool:
-        return self.state in (_State.STARTING, _State.WORKING)
-
-    def takes(self, task_name: str) -> bool:
-        return any(fnmatchcase(task_name, pattern) for pattern in self.config.tasks)
-
-
-@dataclass
-class _Arrived:
-    """An answer that waits for its turn."""
-
-    answer: Answer
-    file: TensorFile | None
-    work_s: float
-
-
-@dataclass
-class _Call:
-    """One broadcast on its way."""
-
-    id: int
-    task: Task
-    file: TensorFile | None
-    targets: Sequence[str]
-    min_responses: int
-    timeout_s: float | None
-    grace_s: float | None
-    arrived: dict[str, _Arrived] = field(default_factory=dict)
-    work_s: list[float] = field(default_factory=list)  # of every answer, also those given to the workflow already
-    failed: dict[str, Failure] = field(default_factory=dict)
-    given: set[str] = field(default_factory=set)
-    began: float = field(default_factory=time.monotonic)
-
-    @property
-    def round_num(self) -> int:
-        return self.task.model.current_round or 0
-
-    def waits_for(self, site: str) -> bool:
-        return site in self.targets and not (site in self.arrived or site in self.failed or site in self.given)
-
-    @property
-    def possible(self) -> int:
-        return len(self.targets) - len(self.failed)
-
-    def deadline(self, client: _Client) -> float | None:
-        """When a client is given up. Its clock runs from when it was handed the task: waiting for a slot is not late.
-
-        So the grace after the quorum is, for each, counted from the time the quorum took on that clock. One that still
-        works on what it was given up for has been asked when everybody was.
-        """
-        if client.state is _State.STARTING:
-            return _earliest(client.since, self.timeout_s, client.config.launch_timeout or None)
-        if client.state is _State.ENDING:
-            return client.since + _ENDING_LIMIT_S
-        if client.state not in (_State.WORKING, _State.LATE):
-            return None
-        quorum_s = None
-        if self.grace_s is not None and 0 < self.min_responses <= len(self.work_s):
-            quorum_s = sorted(self.work_s)[self.min_responses - 1] + self.grace_s
-        return _earliest(client.since if client.state is _State.WORKING else self.began, self.timeout_s, quorum_s)
-
-
-def _earliest(start: float, *limits: float | None) -> float | None:
-    given = [limit for limit in limits if limit is not None]
-    return start + min(given) if given else None
 
 
 class Communicator:
@@ -173,7 +69,7 @@ class Communicator:
 
         At most `slots` clients of a group work at the same time.
         """
-        self._clients = {site: _Client(site, config, groups[site]) for site, config in configs.items()}
+        self._clients = {site: Client(site, config, groups[site]) for site, config in configs.items()}
         self._emit = emit
         self._slots = slots
         self._welcome = welcome
@@ -184,7 +80,7 @@ class Communicator:
         self._ears = selectors.DefaultSelector()
         self._ears.register(listener, selectors.EVENT_READ)
         self._ears.register(line, selectors.EVENT_READ)
-        self._call: _Call | None = None
+        self._call: Call | None = None
         self._calls = 0
         self._first_failure = ""
         self._measured = False
@@ -214,7 +110,7 @@ class Communicator:
         self._calls += 1
         model = self._data_filters.process(task.name, task.model)
         file = None if model.params is None else TensorFile.write(model.params, scratch=self._scratch)
-        call = self._call = _Call(
+        call = self._call = Call(
             id=self._calls,
             task=Task(name=task.name, model=model),
             file=file,
@@ -241,8 +137,7 @@ class Communicator:
     def reject(self, reply: Reply, cause: str) -> None:
         if self._call is None:
             raise RunError(f"{reply.site}: {cause}")
-        self._fail(self._call, self._clients[reply.site], Failure(cause=cause))
-        self._require_quorum(self._call)
+        self._refuse(self._call, reply.site, cause)
 
     def close(self) -> None:
         """The run is over: every client sees its channel close."""
@@ -251,19 +146,22 @@ class Communicator:
         self._ears.close()
         self._listener.close()
 
-    def _give(self, call: _Call, site: str) -> Iterator[Reply]:
+    def _refuse(self, call: Call, site: str, cause: str) -> None:
+        self._fail(call, self._clients[site], Failure(cause=cause))
+        self._require_quorum(call)
+
+    def _give(self, call: Call, site: str) -> Iterator[Reply]:
         """One reply to the workflow; counted as accepted when it asks for the next and has not rejected it."""
         arrived = call.arrived.pop(site)
         call.given.add(site)
         size = 0 if arrived.file is None else arrived.file.size
         try:
             try:
-                params = None if arrived.file is None else arrived.file.load()
-            except TensorError as error:
-                self.reject(Reply(site=site, model=arrived.answer.model.with_params(None)), error.message)
+                model = arrived.answer.model.with_params(None if arrived.file is None else arrived.file.load())
+            except ValueError as error:
+                self._refuse(call, site, str(error))
                 return
-            model = self._result_filters.process(call.task.name, arrived.answer.model.with_params(params))
-            del params
+            model = self._result_filters.process(call.task.name, model)
             yield Reply(site=site, model=model)
         finally:  # also where the workflow has had enough
             if arrived.file is not None:
@@ -281,10 +179,10 @@ class Communicator:
                 )
             )
 
-    def _advance(self, call: _Call) -> None:
+    def _advance(self, call: Call) -> None:
         """One step: hand out, listen until something happens or somebody is late, give up who is."""
         for client in self._clients.values():
-            if client.state is _State.GONE and call.waits_for(client.site):
+            if client.state is State.GONE and call.waits_for(client.site):
                 self._fail(call, client, client.failure or Failure(cause="its process ended"))
         self._hand_out(call)
         self._require_quorum(call)
@@ -297,7 +195,7 @@ class Communicator:
             if (moment := self._alarm(client)) is not None and moment <= now:
                 self._give_up(call, client)
 
-    def _alarm(self, client: _Client) -> float | None:
+    def _alarm(self, client: Client) -> float | None:
         assert self._call is not None
         if not self._call.waits_for(client.site):
             return None
@@ -305,26 +203,26 @@ class Communicator:
             return client.lost + _REASON_LIMIT_S
         return self._call.deadline(client)
 
-    def _hand_out(self, call: _Call) -> None:
+    def _hand_out(self, call: Call) -> None:
         busy = Counter(client.group for client in self._clients.values() if client.holds_slot)
         for client in map(self._clients.__getitem__, call.targets):
             if busy[client.group] >= self._slots or not call.waits_for(client.site):
                 continue
-            if client.state is _State.WAITING and client.channel is not None:
+            if client.state is State.WAITING and client.channel is not None:
                 busy[client.group] += self._send(call, client, client.channel)
-            elif client.state is _State.ABSENT:
-                client.now(_State.STARTING)
+            elif client.state is State.ABSENT:
+                client.now(State.STARTING)
                 busy[client.group] += 1
                 self._emit(ClientWanted(site=client.site))
 
-    def _send(self, call: _Call, client: _Client, channel: ClientChannel) -> bool:
+    def _send(self, call: Call, client: Client, channel: ClientChannel) -> bool:
         assignment = Assignment(task_id=call.id, task_name=call.task.name, model=ModelFacts.of(call.task.model))
         try:
             channel.send(assignment, None if call.file is None else call.file.fileno())
         except ChannelClosed:
             self._lose(client)
             return False
-        client.now(_State.WORKING)
+        client.now(State.WORKING)
         size = 0 if call.file is None else call.file.size
         self._emit(TaskSent(site=client.site, task=call.task.name, round_num=call.round_num, size=size))
         return True
@@ -348,11 +246,11 @@ class Communicator:
 
     def _welcome_for(self, hello: Hello) -> Welcome | None:
         client = self._clients.get(hello.site)
-        if client is None or client.state not in (_State.STARTING, _State.LATE) or client.channel is not None:
+        if client is None or client.state not in (State.STARTING, State.LATE) or client.channel is not None:
             return None
         return self._welcome(hello.site)
 
-    def _hear(self, client: _Client, timeout_s: float | None = None) -> bool:
+    def _hear(self, client: Client, timeout_s: float | None = None) -> bool:
         """One message of a client. False where there was none."""
         if client.channel is None:
             return False
@@ -371,23 +269,23 @@ class Communicator:
             return False
         match message:
             case Ready():
-                client.now(_State.WAITING)
+                client.now(State.WAITING)
                 self._emit(ClientReady(site=client.site))
             case Answer():
                 self._answered(client, message, file)
         return True
 
-    def _answered(self, client: _Client, answer: Answer, file: TensorFile | None) -> None:
+    def _answered(self, client: Client, answer: Answer, file: TensorFile | None) -> None:
         call = self._call
-        expected = client.state is _State.WORKING and call is not None and answer.task_id == call.id
+        expected = client.state is State.WORKING and call is not None and answer.task_id == call.id
         work_s = time.monotonic() - client.since
-        if client.state in (_State.WORKING, _State.LATE):
+        if client.state in (State.WORKING, State.LATE):
             self._rest(client)
-        client.seeded_itself = answer.seeded_itself
+        client.seeded_itself, client.has_answered = answer.seeded_itself, True
         if expected and call is not None and call.waits_for(client.site):
             if file is not None:
                 file = self._kept(call, file)
-            call.arrived[client.site] = _Arrived(answer, file, work_s)
+            call.arrived[client.site] = Arrived(answer, file, work_s)
             call.work_s.append(work_s)
             if answer.usage is not None:
                 self._measure(client, answer.usage)
@@ -396,25 +294,25 @@ class Communicator:
                 file.close()
             self._emit(ReplyLate(site=client.site, task="" if call is None else call.task.name))
 
-    def _rest(self, client: _Client) -> None:
-        client.now(_State.WAITING)
+    def _rest(self, client: Client) -> None:
+        client.now(State.WAITING)
         if not client.config.launch_once:
             self._hang_up(client)
-            client.now(_State.ENDING)
+            client.now(State.ENDING)
 
-    def _kept(self, call: _Call, file: TensorFile) -> TensorFile:
+    def _kept(self, call: Call, file: TensorFile) -> TensorFile:
         """Answers wait in memory up to a quarter of what is free, beyond it on disk."""
         waiting = sum(arrived.file.size for arrived in call.arrived.values() if arrived.file is not None)
         if waiting and waiting + file.size > machine.free_memory() // 4:
             return file.moved_to_disk(self._scratch)
         return file
 
-    def _measure(self, client: _Client, usage: Usage) -> None:
+    def _measure(self, client: Client, usage: Usage) -> None:
         """Once, after the first answer: whether all clients that are still to come will fit."""
         if self._measured or not client.config.launch_once:
             return
         self._measured = True
-        absent = [other for other in self._clients.values() if other.state is _State.ABSENT]
+        absent = [other for other in self._clients.values() if other.state is State.ABSENT]
         free = machine.free_memory()
         if free and usage.private * len(absent) > free:
             raise NotEnoughMemory(clients=len(absent), needed=usage.private * len(absent), free=free, where="main")
@@ -433,13 +331,14 @@ class Communicator:
             if isinstance(event, ProcessExited) and event.name in self._clients:
                 self._exited(self._clients[event.name], event)
 
-    def _exited(self, client: _Client, exited: ProcessExited) -> None:
+    def _exited(self, client: Client, exited: ProcessExited) -> None:
         while self._hear(client, timeout_s=0.001):  # its last words, if it has said any
             pass
         self._hang_up(client)
         client.lost = None
-        if client.state is _State.ENDING:
-            client.now(_State.ABSENT)
+        if client.state is State.ENDING:
+            client.now(State.ABSENT)
+            client.has_answered = False
             if exited.exit_code:
                 self._emit(Notice(text=f"{client.site} answered, then {_cause(client, exited)}"))
             return
@@ -451,57 +350,57 @@ class Communicator:
             log_tail=told.log_tail,
             exit_code=exited.exit_code,
         )
-        client.now(_State.GONE)
+        client.now(State.GONE)
 
-    def _lose(self, client: _Client) -> None:
+    def _lose(self, client: Client) -> None:
         """Its channel closed without a word. Its process's end, of which we will hear, tells why."""
         self._hang_up(client)
-        if client.state is not _State.GONE:
+        if client.state is not State.GONE:
             client.lost = time.monotonic()
 
-    def _hang_up(self, client: _Client) -> None:
+    def _hang_up(self, client: Client) -> None:
         if client.channel is not None:
             self._ears.unregister(client.channel)
             client.channel.close()
             client.channel = None
 
-    def _give_up(self, call: _Call, client: _Client) -> None:
+    def _give_up(self, call: Call, client: Client) -> None:
         if client.lost is not None:
             self._fail(call, client, client.failure or Failure(cause="it closed its channel (flare.shutdown()?)"))
-            client.now(_State.GONE)
-        elif client.state is _State.STARTING:
+            client.now(State.GONE)
+        elif client.state is State.STARTING:
             waited = time.monotonic() - client.since
             cause = (
                 f"it did not ask for a task within {waited:.0f} s: flare.init() and flare.receive() were not reached"
             )
             self._fail(call, client, Failure(cause=cause))
-            client.now(_State.LATE)
-        elif client.state is _State.ENDING:
-            cause = f"its script goes on {_ENDING_LIMIT_S:.0f} s after its answer, and launch_once is false"
+            client.now(State.LATE)
+        elif client.state is State.ENDING:
+            cause = f"its script goes on {ENDING_LIMIT_S:.0f} s after its answer, and launch_once is false"
             self._fail(call, client, Failure(cause=cause))
         else:
             waited = time.monotonic() - client.since
             self._fail(call, client, Failure(cause=f"no answer {waited:.1f} s after it was handed the task"))
-            client.now(_State.LATE)
+            client.now(State.LATE)
 
-    def _fail(self, call: _Call, client: _Client, failure: Failure) -> None:
+    def _fail(self, call: Call, client: Client, failure: Failure) -> None:
         call.failed[client.site] = failure
-        if client.state is _State.GONE and client.failure_told:
+        if client.state is State.GONE and client.failure_told:
             return  # said in an earlier round
-        client.failure_told = client.state is _State.GONE
+        client.failure_told = client.state is State.GONE
         self._first_failure = self._first_failure or f"{client.site}: {failure.cause}" + (
             f" ({failure.where})" if failure.where else ""
         )
         self._emit(ReplyFailed(site=client.site, task=call.task.name, round_num=call.round_num, failure=failure))
 
-    def _require_quorum(self, call: _Call) -> None:
+    def _require_quorum(self, call: Call) -> None:
         if call.possible < call.min_responses:
             raise NotEnoughClients(
                 call.task.name, needed=call.min_responses, possible=call.possible, cause=self._first_failure
             )
 
 
-def _cause(client: _Client, exited: ProcessExited) -> str:
+def _cause(client: Client, exited: ProcessExited) -> str:
     """Why a process that said no last word ended."""
     if exited.exit_code < 0:
         number = -exited.exit_code
@@ -512,8 +411,8 @@ def _cause(client: _Client, exited: ProcessExited) -> str:
         return f"it was killed by signal {number} ({name})" + (": perhaps out of memory" if number == 9 else "")
     if exited.exit_code:
         return f"its process ended with exit code {exited.exit_code}"
-    if client.state is _State.STARTING:
+    if client.state is State.STARTING:
         return "its script ended without asking for a task: it never reached flare.init() and flare.receive()"
-    if client.state is _State.WORKING:
+    if client.state is State.WORKING and not client.has_answered:  # a next task may reach one that ends already
         return "its script ended without answering its task: it never reached flare.send()"
     return "its script ended while tasks remained: loop `while flare.is_running()`, or set launch_once = false"

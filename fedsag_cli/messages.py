@@ -83,9 +83,9 @@ class FLModel:
             raise TensorError(f"meta[{NUM_STEPS!r}] must be a number from 0 on, not {steps!r}")
         return number
 
-    def at_round(self, round_num: int, num_rounds: int) -> FLModel:
-        """The same model, said to be the one sent in round `round_num` of `num_rounds`."""
-        return dataclasses.replace(self, current_round=round_num, total_rounds=num_rounds)
+    def at_round(self, round_num: int, num_rounds: int, *, start_round: int = 0) -> FLModel:
+        """The same model, said to be the one sent in round `round_num`, of `num_rounds` that began at `start_round`."""
+        return dataclasses.replace(self, current_round=round_num, total_rounds=num_rounds, start_round=start_round)
 
     def summary(self) -> dict[str, Any]:
         """What there is, without the tensors: sizes, metrics, rounds, meta."""

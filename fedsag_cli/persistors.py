@@ -12,7 +12,7 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
-from fedsag_cli.errors import JobError
+from fedsag_cli.errors import JobError, WorkspaceError
 from fedsag_cli.messages import FLModel
 
 _NUMPY_KEY = "numpy_key"
@@ -50,8 +50,8 @@ class PTFileModelPersistor:
     ) -> None:
         self._model = model
         self._excluded = _pattern(exclude_vars)
-        self._file = Path(global_model_file_name)
-        self._best_file = Path(best_global_model_file_name)
+        self._file = _OwnFile(Path(global_model_file_name))
+        self._best_file = _OwnFile(Path(best_global_model_file_name))
         self._source = source_ckpt_file_full_name
 
     def load(self) -> FLModel:
@@ -88,13 +88,13 @@ class PTFileModelPersistor:
             raise JobError(f"PTFileModelPersistor: {path} holds a {type(state).__name__}, no state dict")
         return dict(state)
 
-    def _write(self, path: Path, model: FLModel) -> Path:
+    def _write(self, target: _OwnFile, model: FLModel) -> Path:
         import torch
 
         saved: OrderedDict[str, Any] = OrderedDict(model=OrderedDict(model.params or {}))
         if self._model is not None:
             saved["train_conf"] = {"train": {"model": type(self._model).__name__}}
-        return _write_whole(path, lambda file: torch.save(saved, file))
+        return target.write(lambda file: torch.save(saved, file))
 
 
 class NPModelPersistor:
@@ -112,7 +112,9 @@ class NPModelPersistor:
         source_ckpt_file_full_name: str | None = None,
     ) -> None:
         self._model = model
-        self._file = Path("..", model_dir, model_name)
+        one, best = Path("..", model_dir, model_name), Path("..", model_dir, "best_" + model_name)
+        self._files = _OwnFile(one), _OwnFile(one.with_suffix(".npz"))
+        self._best_files = _OwnFile(best), _OwnFile(best.with_suffix(".npz"))
         self._source = source_ckpt_file_full_name
 
     def load(self) -> FLModel:
@@ -126,10 +128,10 @@ class NPModelPersistor:
             raise JobError(f"NPModelPersistor: model is no array of numbers: {error}") from None
 
     def save(self, model: FLModel) -> Path:
-        return self._write(self._file, model)
+        return self._write(self._files, model)
 
     def save_best(self, model: FLModel) -> Path:
-        return self._write(self._file.with_name("best_" + self._file.name), model)
+        return self._write(self._best_files, model)
 
     def _from_file(self, path: Path) -> dict[str, Any]:
         try:
@@ -138,11 +140,41 @@ class NPModelPersistor:
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise JobError(f"NPModelPersistor: source_ckpt_file_full_name: {path}: {error}") from None
 
-    def _write(self, path: Path, model: FLModel) -> Path:
+    def _write(self, files: tuple[_OwnFile, _OwnFile], model: FLModel) -> Path:
         params = {name: np.asarray(value) for name, value in (model.params or {}).items()}
+        one, several = files
         if set(params) == {_NUMPY_KEY}:
-            return _write_whole(path, lambda file: np.save(file, params[_NUMPY_KEY], allow_pickle=False))
-        return _write_whole(path.with_suffix(".npz"), lambda file: _write_npz(file, params))
+            return one.write(lambda file: np.save(file, params[_NUMPY_KEY], allow_pickle=False))
+        return several.write(lambda file: _write_npz(file, params))
+
+
+class _OwnFile:
+    """A file that this run writes, again and again, each time whole or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._is_ours = False
+
+    def write(self, write: Callable[[IO[bytes]], None]) -> Path:
+        """Raises WorkspaceError where somebody else's file has the name: an earlier run's were removed."""
+        if not self._is_ours and self._path.exists():
+            raise WorkspaceError(
+                f"{self._path.resolve()} is in the way, and fedsag did not make it",
+                hint="move it away, or choose another folder with -w",
+            )
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        part = self._path.with_name(self._path.name + ".part")
+        try:
+            with part.open("wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(self._path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        self._is_ours = True
+        return self._path.resolve()
 
 
 def _write_npz(file: IO[bytes], params: Mapping[str, Any]) -> None:
@@ -162,18 +194,3 @@ def _pattern(exclude_vars: str | None) -> re.Pattern[str] | None:
 
 def _without(params: dict[str, Any], pattern: re.Pattern[str] | None) -> dict[str, Any]:
     return {name: value for name, value in params.items() if not (pattern and pattern.search(name))}
-
-
-def _write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    return path.resolve()

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from fedsag_cli import catalog
+from fedsag_cli import catalog, signatures
 from fedsag_cli.aggregators.fedavg import FedAvg
 from fedsag_cli.catalog import ComponentSpec
 from fedsag_cli.errors import JobError
@@ -54,7 +54,7 @@ def test_every_known_name_is_a_class_of_that_name_with_a_signature(name):
 
     assert class_name == name
     assert isinstance(getattr(__import__(module, fromlist=[name]), name), type)
-    assert catalog.signature(name) is not None
+    assert catalog.signature_of(name) is not None
 
 
 def test_a_class_path_stands_for_itself():
@@ -62,7 +62,7 @@ def test_a_class_path_stands_for_itself():
 
 
 def test_a_signature_is_read_without_importing(custom):
-    found = catalog.signature("mine_catalog.Net", [custom])
+    found = catalog.signature_of("mine_catalog.Net", [custom])
 
     assert [(p.name, p.annotation, p.default, p.required) for p in found.parameters] == [
         ("size", "", None, True),
@@ -75,19 +75,19 @@ def test_a_signature_is_read_without_importing(custom):
 
 
 def test_a_signature_takes_its_arguments_and_ids_of_components_in_their_place(custom):
-    found = catalog.signature("ScatterAndGather")
+    found = catalog.signature_of("ScatterAndGather")
 
     assert found.takes("num_rounds")
     assert found.takes("aggregator_id")
     assert not found.takes("num_round")
-    assert catalog.signature("mine_catalog.Open", [custom]).takes("anything")
+    assert catalog.signature_of("mine_catalog.Open", [custom]).takes("anything")
 
 
 @pytest.mark.parametrize(
     "name", ["mine_catalog.Plain", "mine_catalog.OrderedDict", "collections.abc.Sized", "_json.Scanner"]
 )
 def test_where_the_source_does_not_tell_there_is_no_signature(name, custom):
-    assert catalog.signature(name, [custom]) is None
+    assert catalog.signature_of(name, [custom]) is None
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_where_the_source_does_not_tell_there_is_no_signature(name, custom):
 )
 def test_a_name_that_is_not_there_is_an_error_with_the_nearest(name, says, hint, custom):
     with pytest.raises(JobError, match=says) as caught:
-        catalog.signature(name, [custom])
+        catalog.signature_of(name, [custom])
 
     assert hint in caught.value.hint
 
@@ -109,14 +109,14 @@ def test_a_module_that_does_not_parse_is_an_error_with_its_line(custom):
     (custom / "broken_catalog.py").write_text("x = 1\nclass Net(:\n")
 
     with pytest.raises(JobError, match=r"broken_catalog\.py:2"):
-        catalog.signature("broken_catalog.Net", [custom])
+        catalog.signature_of("broken_catalog.Net", [custom])
 
 
 def test_a_jobs_own_module_comes_before_one_of_python(tmp_path):
     (tmp_path / "json.py").write_text("class Mine: ...")
 
-    assert catalog.find_module("json", [tmp_path]) == tmp_path / "json.py"
-    assert catalog.find_module("json").parts[-2:] == ("json", "__init__.py")
+    assert signatures.find_module("json", [tmp_path]) == tmp_path / "json.py"
+    assert signatures.find_module("json").parts[-2:] == ("json", "__init__.py")
 
 
 def test_a_component_is_built_with_its_arguments():
@@ -194,7 +194,7 @@ def test_what_needs_torch_is_known_by_its_name_or_path():
 def test_looking_names_up_imports_no_torch_and_no_numpy():
     code = (
         "import sys; from fedsag_cli import catalog;"
-        "[catalog.signature(name) for name in catalog.KNOWN];"
+        "[catalog.signature_of(name) for name in catalog.KNOWN];"
         "sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'safetensors')))"
     )
 

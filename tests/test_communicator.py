@@ -706,7 +706,7 @@ def test_a_script_that_fails_after_its_answer_is_told_and_started_again(house):
 
 
 def test_a_script_that_goes_on_after_its_answer_is_given_up_in_the_next_round(house, monkeypatch):
-    monkeypatch.setattr("fedsag_cli.communicator._ENDING_LIMIT_S", 0.1)
+    monkeypatch.setattr("fedsag_cli.calls.ENDING_LIMIT_S", 0.1)
     over = threading.Event()
 
     def script(client):

@@ -11,7 +11,7 @@ import torch
 from fakes import FakePersistor
 
 from fedsag_cli import persistors
-from fedsag_cli.errors import JobError
+from fedsag_cli.errors import JobError, WorkspaceError
 from fedsag_cli.messages import FLModel
 from fedsag_cli.persistors import NPModelPersistor, PTFileModelPersistor
 
@@ -283,3 +283,23 @@ def test_torch_params_can_be_saved_as_numpy():
     path = NPModelPersistor().save(FLModel(params={"numpy_key": torch.tensor([1.5])}))
 
     assert np.load(path).tolist() == [1.5]
+
+
+@pytest.mark.parametrize(
+    ("persistor", "name"),
+    [(lambda: PTFileModelPersistor(Net()), "FL_global_model.pt"), (NPModelPersistor, "../models/server.npy")],
+    ids=["torch", "numpy"],
+)
+def test_somebody_elses_file_of_that_name_is_an_error_and_stays(persistor, name, app):
+    ours = persistor()
+    model = ours.load()
+    theirs = app / name
+    theirs.parent.mkdir(exist_ok=True)
+    theirs.write_text("mine")
+
+    with pytest.raises(WorkspaceError, match=theirs.name):
+        ours.save(model)
+
+    assert theirs.read_text() == "mine"
+    ours.save_best(model)
+    ours.save_best(model)

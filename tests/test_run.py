@@ -75,7 +75,7 @@ def test_a_checkpoint_that_could_not_be_written_leaves_the_one_before(tmp_path, 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tensors, "_write_all", full)
+    monkeypatch.setattr("fedsag_cli.layout._write_all", full)
     with pytest.raises(OSError, match="No space"):
         here.round_finished(finished(1), model(2.0))
 

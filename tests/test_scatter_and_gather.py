@@ -122,6 +122,18 @@ def test_rounds_are_counted_from_the_start_round_on():
     assert story.run.next_round == 5
 
 
+def test_a_script_is_told_how_many_rounds_there_are_and_where_they_began():
+    heard = []
+
+    def train(model):
+        heard.append((model.current_round, model.start_round, model.total_rounds))
+        return adds(1.0)(model)
+
+    Story(FakeClients(a=train), num_rounds=2, start_round=3)
+
+    assert heard == [(3, 3, 2), (4, 3, 2)]
+
+
 def test_a_resumed_run_goes_on_with_the_round_after_the_last_whole_one():
     run = Run(emit=print, next_round=3, model=FLModel(params={"w": torch.tensor([7.0])}))
 

@@ -258,6 +258,15 @@ def test_a_written_file_cannot_be_changed_by_whoever_has_its_descriptor():
                 change()
 
 
+def test_a_memfd_that_nobody_sealed_is_refused():
+    fd = os.memfd_create("test", os.MFD_ALLOW_SEALING)
+    with TensorFile.write({"w": torch.ones(2)}) as good:
+        os.write(fd, os.pread(good.fileno(), good.size, 0))
+
+    with pytest.raises(TensorError, match="sealed"):
+        TensorFile(fd)
+
+
 def test_an_unsealed_file_with_a_name_is_refused_and_closed(tmp_path):
     path = tmp_path / "open.safetensors"
     tensors.save(path, {"t": torch.zeros(3)})
@@ -499,7 +508,7 @@ def test_a_failed_save_leaves_what_was_there_and_nothing_else(tmp_path, monkeypa
         os.truncate(fd, 3)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tensors, "_write_all", full)
+    monkeypatch.setattr("fedsag_cli.layout._write_all", full)
     with pytest.raises(OSError, match="No space"):
         tensors.save(path, {"w": torch.ones(2)})
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from fedsag_cli import catalog
-from fedsag_cli.catalog import ComponentSpec, Signature
+from fedsag_cli.catalog import ComponentSpec
 from fedsag_cli.errors import JobError, nearest
 from fedsag_cli.job import executor, tree
 from fedsag_cli.job.section import Section
 from fedsag_cli.job.tree import Place
+from fedsag_cli.signatures import Signature
 
 _KINDS: dict[str, tuple[type, ...]] = {
     "int": (int,),
@@ -50,7 +51,7 @@ def named_in(values: Mapping[str, Any]) -> Iterator[Named]:
 
 def signature(path: str, search: Sequence[Path]) -> Signature | None:
     """What the component's constructor takes; None where nobody can tell. Raises JobError where there is none."""
-    return executor.SIGNATURE if executor.is_executor(path) else catalog.signature(path, search)
+    return executor.SIGNATURE if executor.is_executor(path) else catalog.signature_of(path, search)
 
 
 def read(section: Section, search: Sequence[Path], ids: Collection[str] | None = None) -> ComponentSpec:

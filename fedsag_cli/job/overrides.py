@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedsag_cli import catalog
+from fedsag_cli import signatures
 from fedsag_cli.errors import JobError, nearest
 from fedsag_cli.job import components, placeholders, tree, values
 from fedsag_cli.job.meta import KEYS as META_KEYS
@@ -82,7 +82,7 @@ class _Finder:
         self._conf = conf
         self._file = file
         self._elsewhere = elsewhere
-        self._signatures: dict[Place, tuple[components.Named, catalog.Signature | None]] = {}
+        self._signatures: dict[Place, tuple[components.Named, signatures.Signature | None]] = {}
         for named in components.named_in(conf):
             try:
                 self._signatures[named.at] = (named, components.signature(named.path, search))
@@ -176,7 +176,7 @@ class _Finder:
             value = self._conf[str(variable)]
         return annotated or values.kind_of(value)
 
-    def _parameter(self, at: Place) -> catalog.Parameter | None:
+    def _parameter(self, at: Place) -> signatures.Parameter | None:
         named, signature = self._signatures.get(at[:-2], (None, None))
         if named and signature and at[-2] == "args":
             return next((parameter for parameter in signature.parameters if parameter.name == at[-1]), None)
@@ -192,7 +192,7 @@ class _Finder:
         return self._file.startswith("meta.")
 
 
-def _settable(named: components.Named, signature: catalog.Signature | None) -> list[str]:
+def _settable(named: components.Named, signature: signatures.Signature | None) -> list[str]:
     """The arguments a component takes, but for those that are components of their own, named by their ids."""
     names = [parameter.name for parameter in signature.parameters] if signature else []
     return [name for name in names if f"{name}_id" not in named.args]

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedsag_cli.catalog import Parameter
 from fedsag_cli.errors import JobError
 from fedsag_cli.job import components, hocon, placeholders, templates, tree, values
 from fedsag_cli.job.create import template_of
 from fedsag_cli.job.plan import FileNames, declared_in
 from fedsag_cli.job.templates import Variable
 from fedsag_cli.job.tree import Place
+from fedsag_cli.signatures import Parameter
 
 _NOT_ASKED = ("id", "path", "class_path", "name", "format_version")
 _PARTS = ("args", "components", "task_data_filters", "task_result_filters")

@@ -25,6 +25,7 @@ In = TypeVar("In")
 
 _LARGEST_MESSAGE = 64 << 20  # metrics and meta; tensors do not travel in messages
 _MESSAGE_LIMIT_S = 30.0  # a message that has begun is whole within this, or its sender is not one of ours
+_HELLO_LIMIT_S = 5.0  # nobody else is heard while one who has come says nothing
 _LONGEST_PATH = 103 if sys.platform == "darwin" else 107
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # macOS has none
 
@@ -133,7 +134,7 @@ class Listener:
         sock.set_inheritable(False)
         door: UnixChannel[Welcome, Hello] = UnixChannel(sock, Hello)
         try:
-            hello, file = door.receive(timeout_s=_MESSAGE_LIMIT_S)
+            hello, file = door.receive(timeout_s=_HELLO_LIMIT_S)
             if file is not None:
                 os.close(file)
             known = hmac.compare_digest(hello.token.encode(), self._token.encode())

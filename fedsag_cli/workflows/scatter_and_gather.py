@@ -74,9 +74,9 @@ class ScatterAndGather:
             run.emit(Notice(text=self._more_than_there_are(len(clients.takes(self._train)))))
         with _Writer(run) as writer:
             for round_num in range(max(run.next_round, self._start_round), self._end_round):
-                model = self._one_round(clients, run, model.at_round(round_num, self._end_round), writer)
+                model = self._one_round(clients, run, self._sent_in(model, round_num), writer)
             if self._selector and clients.takes(self._validate):
-                self._validate_last(clients, run, model.at_round(self._end_round, self._end_round), writer)
+                self._validate_last(clients, run, self._sent_in(model, self._end_round), writer)
         run.model = model
 
     def _one_round(self, clients: Clients, run: Run, model: FLModel, writer: _Writer) -> FLModel:
@@ -151,6 +151,10 @@ class ScatterAndGather:
         metrics = arithmetic.weighted_means(measured, dict.fromkeys(measured, 1.0))
         run.emit(ModelValidated(round_num=self._end_round, metrics=metrics, by_site=measured))
         self._select(run, model, writer)
+
+    def _sent_in(self, model: FLModel, round_num: int) -> FLModel:
+        num_rounds = self._end_round - self._start_round
+        return model.at_round(round_num, num_rounds, start_round=self._start_round)
 
     def _first_model(self) -> FLModel:
         model = self._persistor.load()

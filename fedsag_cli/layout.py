@@ -1,0 +1,117 @@
+"""The layout of a tensor file: eight bytes of header length, a JSON header, the data, as safetensors has it.
+
+https://github.com/huggingface/safetensors. What that format cannot say stands in its metadata: the order of the keys,
+which of them are tied, which values were numpy's or plain numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import msgspec
+
+from fedsag_cli.errors import TensorError
+
+METADATA = "__metadata__"
+_ALIGNMENT = 64
+_LARGEST_HEADER = 100_000_000
+
+SIZES = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "C64": 8, "C128": 16, "BOOL": 1,
+    "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1,
+}  # fmt: skip
+"""Bytes an element, by safetensors' word for its dtype."""
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """Where one tensor lies in a file: safetensors' dtype word, shape, first and last byte of the data."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data_offsets: tuple[int, int]
+
+
+class Extra(msgspec.Struct, frozen=True):
+    """What safetensors cannot say. `kinds`: what is no torch tensor is "numpy", "scalar" (numpy's) or "number"."""
+
+    order: list[str]
+    ties: dict[str, str] = {}
+    kinds: dict[str, str] = {}
+    about: dict[str, Any] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Flat:
+    """One value on its way into a file: its bytes, still where they were."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    kind: str
+    identity: tuple[Any, ...]
+    data: memoryview
+
+
+def write(fd: int, flats: Mapping[str, Flat], about: Mapping[str, Any]) -> None:
+    """Write header and data at the descriptor's place. Raises OSError."""
+    first: dict[tuple[Any, ...], str] = {}
+    ties = {name: first[flat.identity] for name, flat in flats.items() if first.setdefault(flat.identity, name) != name}
+    written = [name for name in flats if name not in ties]
+    written.sort(key=lambda name: -SIZES[flats[name].dtype])  # stable; wide elements first keeps each one aligned
+    extra = Extra(
+        order=list(flats),
+        ties=ties,
+        kinds={name: flat.kind for name, flat in flats.items() if flat.kind != "torch"},
+        about=dict(about),
+    )
+    header: dict[str, Any] = {METADATA: {"fedsag": msgspec.json.encode(extra).decode()}}
+    offset = 0
+    for name in written:
+        end = offset + len(flats[name].data)
+        header[name] = {"dtype": flats[name].dtype, "shape": flats[name].shape, "data_offsets": (offset, end)}
+        offset = end
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-(len(text) + 8) % _ALIGNMENT)
+    _write_all(fd, memoryview(len(text).to_bytes(8, "little") + text))
+    for name in written:
+        _write_all(fd, flats[name].data)
+
+
+def _write_all(fd: int, data: memoryview) -> None:
+    while len(data):
+        data = data[os.write(fd, data[: 1 << 30]) :]
+
+
+def read_header(fd: int, size: int) -> tuple[dict[str, Entry], Extra, int]:
+    """What lies in a file of `size` bytes, and where its data begins. Raises TensorError where it is no tensor file."""
+    length = int.from_bytes(os.pread(fd, 8, 0), "little")
+    if not 2 <= length <= min(size - 8, _LARGEST_HEADER):
+        raise TensorError(f"no tensor file: a header of {length} bytes in a file of {size}")
+    start = 8 + length
+    try:
+        fields = msgspec.json.decode(os.pread(fd, length, 8), type=dict[str, msgspec.Raw])
+        about = msgspec.json.decode(fields.pop(METADATA, b"{}"), type=dict[str, str])
+        entries = {name: msgspec.json.decode(raw, type=Entry) for name, raw in fields.items()}
+        extra = msgspec.json.decode(about["fedsag"], type=Extra) if "fedsag" in about else Extra(order=list(entries))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise TensorError(f"no tensor file: {error}") from None
+    for name, entry in entries.items():
+        _check(name, entry, size - start)
+    known = all(extra.ties.get(name, name) in entries for name in extra.order)
+    if not known or len(set(extra.order)) != len(extra.order):
+        raise TensorError("no tensor file: its keys and its tensors do not agree")
+    return entries, extra, start
+
+
+def _check(name: str, entry: Entry, room: int) -> None:
+    first, last = entry.data_offsets
+    if entry.dtype not in SIZES:
+        raise TensorError(f"no tensor file: {name!r} has the unknown dtype {entry.dtype!r}")
+    if min(entry.shape, default=0) < 0 or not 0 <= first <= last <= room:
+        raise TensorError(f"no tensor file: {name!r} lies outside the file")
+    if last - first != prod(entry.shape) * SIZES[entry.dtype]:
+        raise TensorError(f"no tensor file: {name!r} of shape {list(entry.shape)} does not take {last - first} bytes")
