@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fedsag_cli import events, run, tensors
+from fedsag_cli import events, run
 from fedsag_cli.errors import TensorError
 from fedsag_cli.messages import FLModel
 from fedsag_cli.run import Best, Run
