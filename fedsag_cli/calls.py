@@ -77,7 +77,7 @@ class Call:
     timeout_s: float | None
     grace_s: float | None
     arrived: dict[str, Arrived] = field(default_factory=dict)
-    work_s: list[float] = field(default_factory=list)  # of every answer, also those given to the workflow already
+    work_s: dict[str, float] = field(default_factory=dict)  # of every answer that counts
     failed: dict[str, Failure] = field(default_factory=dict)
     given: set[str] = field(default_factory=set)
     began: float = field(default_factory=time.monotonic)
@@ -107,7 +107,7 @@ class Call:
             return None
         quorum_s = None
         if self.grace_s is not None and 0 < self.min_responses <= len(self.work_s):
-            quorum_s = sorted(self.work_s)[self.min_responses - 1] + self.grace_s
+            quorum_s = sorted(self.work_s.values())[self.min_responses - 1] + self.grace_s
         return _earliest(client.since if client.state is State.WORKING else self.began, self.timeout_s, quorum_s)
 
 

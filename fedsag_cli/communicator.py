@@ -147,6 +147,7 @@ class Communicator:
         self._listener.close()
 
     def _refuse(self, call: Call, site: str, cause: str) -> None:
+        call.work_s.pop(site, None)
         self._fail(call, self._clients[site], Failure(cause=cause))
         self._require_quorum(call)
 
@@ -228,21 +229,23 @@ class Communicator:
         return True
 
     def _listen(self, timeout_s: float | None) -> None:
-        ready = [key.fileobj for key, _ in self._ears.select(timeout_s)]
-        for client in self._clients.values():  # what they said before what is said of them
-            if client.channel in ready:
-                self._hear(client)
-        if self._listener in ready:
-            self._greet()
-        if self._line in ready:
-            self._hear_news()
+        ready = [key for key, _ in self._ears.select(timeout_s)]
+        for key in ready:  # what clients said before what is said of them
+            if isinstance(key.data, Client):
+                self._hear(key.data)
+        for key in ready:
+            if key.fileobj is self._listener:
+                self._greet()
+            elif key.fileobj is self._line:
+                self._hear_news()
 
     def _greet(self) -> None:
         met = self._listener.accept(self._welcome_for)
         if met is not None:
             site, channel = met
-            self._clients[site].channel = channel
-            self._ears.register(channel, selectors.EVENT_READ)
+            client = self._clients[site]
+            client.channel = channel
+            self._ears.register(channel, selectors.EVENT_READ, client)
 
     def _welcome_for(self, hello: Hello) -> Welcome | None:
         client = self._clients.get(hello.site)
@@ -286,7 +289,7 @@ class Communicator:
             if file is not None:
                 file = self._kept(call, file)
             call.arrived[client.site] = Arrived(answer, file, work_s)
-            call.work_s.append(work_s)
+            call.work_s[client.site] = work_s
             if answer.usage is not None:
                 self._measure(client, answer.usage)
         else:

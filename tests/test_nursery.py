@@ -24,6 +24,7 @@ class Home:
 
     def __init__(self, folder):
         self.folder = folder
+        self.ended = []
         ours, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
@@ -47,12 +48,13 @@ class Home:
 
     def fork_spec(self, spec):
         self.channel.send(Fork(spec))
-        started = self.next()
-        assert isinstance(started, Started)
-        return started.pid
+        while not isinstance(told := self.channel.receive(timeout_s=LIMIT_S)[0], Started):
+            self.ended.append(told)  # of one that was forked before
+        return told.pid
 
     def next(self):
-        return self.channel.receive(timeout_s=LIMIT_S)[0]
+        """The next end of a child."""
+        return self.ended.pop(0) if self.ended else self.channel.receive(timeout_s=LIMIT_S)[0]
 
     def log(self, name="child"):
         path = self.folder / f"{name}.txt"
