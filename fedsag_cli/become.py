@@ -1,7 +1,6 @@
 """What a fresh process does to become the server, a client, or somebody's command.
 
-A child of the nursery and an ordinary subprocess go the same way, in the same order; `python -m fedsag_cli.become SPEC`
-is the latter's door.
+A forked child and a fresh interpreter go the same way, in the same order; `main` is the latter's door.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ def become(spec: ProcessSpec, *, parent: int, line: int | None, last_word: int |
     code = 1
     try:
         with contextlib.suppress(OSError):
-            os.setsid()  # a subprocess was given its own session already
+            os.setsid()
         _die_with(parent)
         line, _ending.fd = _keep_descriptors(spec.log, line, last_word)
         signal.set_wakeup_fd(-1)
@@ -161,16 +160,14 @@ def _flush(*streams: TextIO | None) -> None:
                 stream.flush()
 
 
+def fresh_interpreter(module: str, *args: str) -> list[str]:
+    """The command that runs `main` of a module of ours, and finds nothing in the current folder in its place."""
+    boot = f"import sys; sys.path[:1] = filter(None, sys.path[:1]); from {module} import main; main()"
+    return [sys.executable, "-u", "-c", boot, *args]
+
+
 def main() -> NoReturn:
-    """The door of an ordinary subprocess: SPEC PARENT LINE LAST_WORD; -1 where there is no such descriptor."""
+    """A fresh interpreter's door: SPEC PARENT LINE LAST_WORD; -1 where there is no such descriptor."""
     spec = msgspec.json.decode(sys.argv[1], type=ProcessSpec)
     parent, line, last_word = map(int, sys.argv[2:])
-    if not getattr(sys.flags, "safe_path", False):
-        del sys.path[0]  # the folder we were started from is not the user's script's
     become(spec, parent=parent, line=line if line >= 0 else None, last_word=last_word)
-
-
-if __name__ == "__main__":
-    from fedsag_cli import become as ourselves  # what this process imports must be this, not a second copy
-
-    ourselves.main()

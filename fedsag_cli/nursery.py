@@ -11,17 +11,16 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import selectors
+import select
 import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
 from typing import NoReturn
 
 import msgspec
 
-from fedsag_cli.become import LastWord, ProcessSpec, become, hear_last_word, preload
+from fedsag_cli.become import LastWord, ProcessSpec, become, fresh_interpreter, hear_last_word, preload
 from fedsag_cli.errors import ChannelClosed
 from fedsag_cli.transport.unix import UnixChannel
 
@@ -32,10 +31,11 @@ class Preload(msgspec.Struct, frozen=True, tag=True):
     modules: list[str]
 
 
-class Fork(msgspec.Struct, frozen=True, tag=True):
-    """Fork this; its line, if it talks, comes along."""
+class Start(msgspec.Struct, frozen=True, tag=True):
+    """Start this; its line, if it talks, comes along. `fresh`: in an interpreter of its own, which shares nothing."""
 
     spec: ProcessSpec
+    fresh: bool
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True):
@@ -57,50 +57,45 @@ class Exited(msgspec.Struct, frozen=True, tag=True):
     last_word: LastWord | None
 
 
-ToNursery = Preload | Fork | Stop
+ToNursery = Preload | Start | Stop
 FromNursery = Started | Exited
 
 
 class Nursery:
-    """The loop: requests in, children out, each one's end told."""
+    """The loop: requests in, children out, each one's end told. Every process of a run is a child of it."""
 
     def __init__(self, channel: UnixChannel[FromNursery, ToNursery]) -> None:
         self._channel = channel
         self._children: dict[int, tuple[str, int]] = {}  # pid -> name, the pipe of its last word
         self._frozen = False
-
-    def run(self) -> None:
-        """Until the parent says stop or is gone."""
-        woken, wake = os.pipe()
-        os.set_blocking(wake, False)
-        os.set_blocking(woken, False)
+        self._woken, wake = os.pipe()  # a byte for every child that ended
+        for end in (self._woken, wake):
+            os.set_blocking(end, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-        with selectors.DefaultSelector() as ears:
-            ears.register(self._channel, selectors.EVENT_READ)
-            ears.register(woken, selectors.EVENT_READ)
-            while True:
-                ready = {key.fd for key, _ in ears.select()}
-                if woken in ready:
-                    os.read(woken, 4096)
-                    self._reap()
-                if self._channel.fileno() in ready:
-                    try:
-                        request, line = self._channel.receive()
-                    except ChannelClosed:
-                        self._end_all(grace_s=0.0)
-                        return
-                    match request:
-                        case Preload(modules):
-                            preload(modules)
-                        case Fork(spec):
-                            self._fork(spec, line)
-                        case Stop(grace_s):
-                            self._end_all(grace_s)
-                            return
 
-    def _fork(self, spec: ProcessSpec, line: int | None) -> None:
+    def run(self) -> None:
+        """Until the parent says stop or is gone."""
+        while True:
+            ready, _, _ = select.select([self._channel.fileno(), self._woken], [], [])
+            if self._woken in ready:
+                self._reap()
+            if self._channel.fileno() in ready:
+                try:
+                    request, line = self._channel.receive()
+                except ChannelClosed:
+                    request = Stop(grace_s=0.0)
+                match request:
+                    case Preload(modules):
+                        preload(modules)
+                    case Start(spec, fresh):
+                        self._start(spec, line, fresh)
+                    case Stop(grace_s):
+                        self._end_all(grace_s)
+                        return
+
+    def _start(self, spec: ProcessSpec, line: int | None, fresh: bool) -> None:
         if not self._frozen:
             gc.collect()
             gc.freeze()  # without it a child's first collection touches, and so copies, 60 MB of torch's objects
@@ -110,6 +105,8 @@ class Nursery:
         pid = os.fork()
         if pid == 0:
             os.close(reading)
+            if fresh:
+                _exec_fresh(spec, nursery, line, writing)
             become(spec, parent=nursery, line=line, last_word=writing)
         os.close(writing)
         if line is not None:
@@ -118,19 +115,27 @@ class Nursery:
         self._tell(Started(spec.name, pid))
 
     def _reap(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._woken, 4096)
         while self._children:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 return
-            name, reading = self._children.pop(pid, ("", -1))
-            if not name:
-                continue
+            name, reading = self._children.pop(pid)
             kill_group(pid)  # the DataLoader workers of a script that was killed live on otherwise
             self._tell(Exited(name, os.waitstatus_to_exitcode(status), hear_last_word(reading)))
 
     def _end_all(self, grace_s: float) -> None:
-        signal.set_wakeup_fd(-1)
-        _end_groups(list(self._children), grace_s)
+        """SIGTERM to every child and its children, `grace_s` seconds to follow it, then SIGKILL."""
+        if grace_s > 0:
+            for pid in self._children:
+                kill_group(pid, signal.SIGTERM)
+        ends = time.monotonic() + grace_s
+        while self._children and (left := ends - time.monotonic()) > 0:
+            select.select([self._woken], [], [], left)
+            self._reap()
+        for pid in self._children:
+            kill_group(pid)
 
     def _tell(self, news: FromNursery) -> None:
         with contextlib.suppress(ChannelClosed):  # then the parent is gone, which the next receive tells
@@ -143,35 +148,19 @@ def kill_group(leader: int, number: int = signal.SIGKILL) -> None:
         os.killpg(leader, number)
 
 
-def _end_groups(leaders: Sequence[int], grace_s: float) -> None:
-    """SIGTERM to every group, `grace_s` seconds to follow it, then SIGKILL."""
-    if grace_s > 0:
-        for leader in leaders:
-            kill_group(leader, signal.SIGTERM)
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
-        ends = time.monotonic() + grace_s
-        while any(map(_lives, leaders)) and (left := ends - time.monotonic()) > 0:
-            signal.sigtimedwait([signal.SIGCHLD], left)
-    for leader in leaders:
-        kill_group(leader)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
-    except ChildProcessError:
-        return False
+def _exec_fresh(spec: ProcessSpec, nursery: int, line: int | None, last_word: int) -> None:
+    for fd in (line, last_word):
+        if fd is not None:
+            os.set_inheritable(fd, True)
+    words = [msgspec.json.encode(spec).decode(), nursery, -1 if line is None else line, last_word]
+    command = fresh_interpreter("fedsag_cli.become", *map(str, words))
+    os.execv(command[0], command)  # `become` sets the environment: what PYTHONPATH holds must not stand in for ours
 
 
 def main() -> NoReturn:
-    """`python -m fedsag_cli.nursery FD`: serve the parent at the other end of that socket."""
-    if not getattr(sys.flags, "safe_path", False):
-        del sys.path[0]  # the folder we were started from is not the user's script's
-    preload(["numpy", "fedsag_cli.client", "fedsag_cli.client.script"])
+    """A fresh interpreter's door: FD HOW. Serves the parent at the other end of that socket; HOW is fork or spawn."""
+    if sys.argv[2] == "fork":
+        preload(["numpy", "fedsag_cli.client", "fedsag_cli.client.script"])
     sock = socket.socket(fileno=int(sys.argv[1]))
     Nursery(UnixChannel(sock, ToNursery)).run()
     os._exit(0)
-
-
-if __name__ == "__main__":
-    main()

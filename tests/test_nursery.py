@@ -5,15 +5,14 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 from runs import eventually
 
-from fedsag_cli.become import ProcessSpec
-from fedsag_cli.nursery import Exited, Fork, FromNursery, Preload, Started, Stop, kill_group
+from fedsag_cli.become import ProcessSpec, fresh_interpreter
+from fedsag_cli.nursery import Exited, FromNursery, Preload, Start, Started, Stop, kill_group
 from fedsag_cli.transport.unix import UnixChannel
 
 LIMIT_S = 60
@@ -28,7 +27,7 @@ class Home:
         ours, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "fedsag_cli.nursery", str(theirs.fileno())],
+                fresh_interpreter("fedsag_cli.nursery", str(theirs.fileno()), "fork"),
                 env=os.environ | {"PYTHONPATH": str(folder)},
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
@@ -47,7 +46,7 @@ class Home:
         return ready | {"log": str(self.folder / f"{name}.txt")} | settings
 
     def fork_spec(self, spec):
-        self.channel.send(Fork(spec))
+        self.channel.send(Start(spec, fresh=False))
         while not isinstance(told := self.channel.receive(timeout_s=LIMIT_S)[0], Started):
             self.ended.append(told)  # of one that was forked before
         return told.pid

@@ -1,27 +1,24 @@
-"""Processes on this machine: forked from a nursery where that is safe, ordinary subprocesses otherwise."""
+"""Processes on this machine: children of a nursery, forked from it where that is safe, else fresh interpreters."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
-from typing import IO
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, Any
 
 import msgspec
 
 from fedsag_cli import events
-from fedsag_cli.become import LastWord, ProcessSpec, hear_last_word
-from fedsag_cli.engines import guard
+from fedsag_cli.become import LastWord, ProcessSpec, fresh_interpreter
 from fedsag_cli.errors import ChannelClosed
 from fedsag_cli.events import Event, Failure, ProcessExited, ProcessStarted
-from fedsag_cli.nursery import Exited, Fork, FromNursery, Preload, Started, Stop, ToNursery, kill_group
+from fedsag_cli.nursery import Exited, FromNursery, Preload, Start, Started, Stop, ToNursery, kill_group
 from fedsag_cli.transport.unix import UnixChannel
 
 NURSERY = "nursery"
@@ -33,34 +30,32 @@ def can_fork() -> bool:
 
 
 class LocalEngine:
-    """Threads here only listen; every process is started, and ended, by whoever calls."""
+    """Threads here only listen."""
 
     def __init__(self, *, fork: bool, env: Mapping[str, str]) -> None:
-        """`fork`: start the nursery now. `env` is its environment, from which OpenMP reads how to wait."""
+        """Starts the nursery. `env` is its environment, from which OpenMP reads how to wait."""
+        self._fork = fork
         self._told: queue.Queue[Event] = queue.Queue()
         self._lines: dict[str, socket.socket] = {}
         self._followers: dict[str, threading.Thread] = {}
         self._pids: dict[str, int] = {}
         self._stopping = threading.Event()
-        self._guard: _Guard | None = None  # of those that are no children of the nursery
-        self._nursery = _NurseryProcess(env) if fork else None
-        if self._nursery:
-            self._listen(self._hear_nursery, self._nursery)
+        self._channel, self._nursery, self._said = _start_nursery(fork=fork, env=env)
+        _listen(self._hear_nursery)
 
     def prepare(self, modules: Sequence[str]) -> None:
-        if self._nursery:
-            self._nursery.send(Preload(list(modules)))
+        if self._fork:
+            self._send(Preload(list(modules)))
 
     def start(self, spec: ProcessSpec) -> None:
-        theirs = self._open_line(spec.name) if spec.talks else None
-        try:
-            if self._nursery and not spec.command:
-                self._nursery.send(Fork(spec), theirs.fileno() if theirs else None)
-            else:
-                self._start_subprocess(spec, theirs)
-        finally:
-            if theirs:
-                theirs.close()
+        if not spec.talks:
+            self._send(Start(spec, fresh=not self._fork))
+            return
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._lines[spec.name] = ours
+            self._followers[spec.name] = _listen(self._follow, ours)
+            self._send(Start(spec, fresh=not self._fork), theirs.fileno())
 
     def tell(self, name: str, event: Event) -> None:
         with contextlib.suppress(OSError, KeyError):
@@ -79,30 +74,22 @@ class LocalEngine:
 
     def stop(self, grace_s: float = 5.0) -> None:
         self._stopping.set()
-        if self._nursery:
-            self._nursery.stop(grace_s, has_children=bool(self._pids))
+        if not self._pids:
+            self._nursery.kill()  # it may be in the middle of importing torch, and there is nobody to end first
+        self._send(Stop(grace_s))
+        try:
+            self._nursery.wait(timeout=grace_s + 5.0)
+        except subprocess.TimeoutExpired:
+            self._nursery.kill()
+            self._nursery.wait()
         for pid in self._pids.values():
-            kill_group(pid, signal.SIGTERM)
-        for name, follower in self._followers.items():
-            if name in self._pids:
-                follower.join(grace_s)
-        for pid in self._pids.values():
-            kill_group(pid)
+            kill_group(pid)  # a nursery that was killed could not
         for line in self._lines.values():
             line.close()
-        if self._guard:
-            self._guard.close()
 
-    def _open_line(self, name: str) -> socket.socket:
-        ours, theirs = socket.socketpair()
-        self._lines[name] = ours
-        self._followers[name + " line"] = self._listen(self._follow, ours)
-        return theirs
-
-    def _listen(self, ear: object, *args: object) -> threading.Thread:
-        thread = threading.Thread(target=ear, args=args, daemon=True)  # type: ignore[arg-type]
-        thread.start()
-        return thread
+    def _send(self, request: ToNursery, file: int | None = None) -> None:
+        with contextlib.suppress(ChannelClosed):  # its end is told as an event
+            self._channel.send(request, file)
 
     def _follow(self, line: socket.socket) -> None:
         with contextlib.suppress(OSError, ValueError), line.makefile("rb") as told:
@@ -110,10 +97,10 @@ class LocalEngine:
                 with contextlib.suppress(msgspec.DecodeError):  # cut off in the middle of a line by its end
                     self._told.put(events.from_line(text))
 
-    def _hear_nursery(self, nursery: _NurseryProcess) -> None:
+    def _hear_nursery(self) -> None:
         while True:
             try:
-                news, _ = nursery.channel.receive()
+                news, _ = self._channel.receive()
             except ChannelClosed:
                 break
             match news:
@@ -122,97 +109,41 @@ class LocalEngine:
                 case Exited(name, exit_code, word):
                     self._exited(name, exit_code, word)
         if not self._stopping.is_set():
-            self._exited(NURSERY, nursery.process.wait(), LastWord(error=nursery.said() or "the nursery died"))
-
-    def _start_subprocess(self, spec: ProcessSpec, line: socket.socket | None) -> None:
-        self._guard = self._guard or _Guard()
-        reading, writing = os.pipe()
-        fds = [writing] if line is None else [writing, line.fileno()]
-        words = [msgspec.json.encode(spec).decode(), os.getpid(), -1 if line is None else line.fileno(), writing]
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-u", "-m", "fedsag_cli.become", *map(str, words)],
-                env=spec.env,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,  # a group of its own: stop() reaches its children too
-                pass_fds=fds,
-            )
-        finally:
-            os.close(writing)
-        self._guard.tell(f"+{process.pid}")
-        self._told.put(ProcessStarted(name=spec.name, pid=process.pid))
-        self._followers[spec.name] = self._listen(self._await, spec.name, process, reading)
-
-    def _await(self, name: str, process: subprocess.Popen[bytes], reading: int) -> None:
-        code = process.wait()
-        kill_group(process.pid)  # the DataLoader workers of a script that was killed live on otherwise
-        if self._guard:
-            self._guard.tell(f"-{process.pid}")
-        self._exited(name, code, hear_last_word(reading))
+            self._exited(NURSERY, self._nursery.wait(), LastWord(error=_text(self._said) or "the nursery died"))
 
     def _exited(self, name: str, exit_code: int, word: LastWord | None) -> None:
         """What it still told comes first."""
-        if follower := self._followers.get(name + " line"):
+        if follower := self._followers.get(name):
             follower.join(timeout=5.0)
         failure = Failure(cause=word.error, where=word.where, exit_code=exit_code) if word else None
         self._told.put(ProcessExited(name=name, exit_code=exit_code, failure=failure))
 
 
-class _Guard:
-    """Ends the process groups that are left when we are killed: nobody else would reach a client's own children."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-S", "-E", guard.__file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
+def _start_nursery(
+    *, fork: bool, env: Mapping[str, str]
+) -> tuple[UnixChannel[ToNursery, FromNursery], subprocess.Popen[bytes], IO[bytes]]:
+    """Our end of its socket, its process, and what it prints, which is nothing unless it dies."""
+    ours, theirs = socket.socketpair()
+    said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  as long as the nursery
+    with theirs:
+        process = subprocess.Popen(
+            fresh_interpreter("fedsag_cli.nursery", str(theirs.fileno()), "fork" if fork else "spawn"),
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,  # Ctrl-C is for the parent, which then stops it
+            pass_fds=[theirs.fileno()],
         )
-
-    def tell(self, line: str) -> None:
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError, ValueError):
-            os.write(self._process.stdin.fileno(), f"{line}\n".encode())
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+    return UnixChannel(ours, FromNursery), process, said
 
 
-class _NurseryProcess:
-    """The nursery, and our end of its socket."""
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace").strip()
 
-    def __init__(self, env: Mapping[str, str]) -> None:
-        ours, theirs = socket.socketpair()
-        self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
-        with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "fedsag_cli.nursery", str(theirs.fileno())],
-                env=dict(env),
-                stdin=subprocess.DEVNULL,
-                stdout=self._said,
-                stderr=self._said,
-                start_new_session=True,  # Ctrl-C is for the parent, which then stops it
-                pass_fds=[theirs.fileno()],
-            )
-        self.channel: UnixChannel[ToNursery, FromNursery] = UnixChannel(ours, FromNursery)
 
-    def send(self, request: ToNursery, file: int | None = None) -> None:
-        with contextlib.suppress(ChannelClosed):  # its end is told as an event
-            self.channel.send(request, file)
-
-    def said(self) -> str:
-        self._said.seek(0)
-        return self._said.read().decode(errors="replace").strip()
-
-    def stop(self, grace_s: float, *, has_children: bool) -> None:
-        if not has_children:
-            self.process.kill()  # it may be in the middle of importing torch, and there is nobody to end first
-        self.send(Stop(grace_s))
-        try:
-            self.process.wait(timeout=grace_s + 5.0)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+def _listen(ear: Callable[..., None], *args: Any) -> threading.Thread:
+    thread = threading.Thread(target=ear, args=args, daemon=True)
+    thread.start()
+    return thread
