@@ -15,9 +15,9 @@ from pathlib import Path
 import fedsag_cli
 from fedsag_cli.errors import JobError
 from fedsag_cli.job import SERVER, App, Job, templates
+from fedsag_cli.job.draft import META, Draft, Wanted, draw_up
 from fedsag_cli.job.meta import ALL
 from fedsag_cli.job.placeholders import SYSTEM
-from fedsag_cli.job.plan import META, Plan, Wanted, draw_up
 from fedsag_cli.job.settings import absolute
 
 _MADE_FROM = re.compile(r"# Made by fedsag \S+ from the template (?P<template>.+):")
@@ -59,13 +59,13 @@ def create(
     found = templates.find(template, templates_dir)
     if _overlap(found.folder.resolve(), folder):
         raise JobError(f"the job {folder} and the template {found.folder} lie in one another")
-    plan = draw_up(found, name, overrides, script_dir)
-    plan.texts[META] = _record(found.name, command) + plan.texts[META]
+    draft = draw_up(found, name, overrides, script_dir)
+    draft.texts[META] = _record(found.name, command) + draft.texts[META]
     with _new_folder_beside(folder) as part:
-        _write(plan, part / "new")
-        notes = [*plan.notes, *_refusals(part / "new")]
+        _write(draft, part / "new")
+        notes = [*draft.notes, *_refusals(part / "new")]
         notes += _exchange(part, folder)
-    return Made(folder=folder, template=found.name, notes=notes, warnings=plan.warnings)
+    return Made(folder=folder, template=found.name, notes=notes, warnings=draft.warnings)
 
 
 def template_of(folder: Path) -> str | None:
@@ -159,14 +159,14 @@ def _new_folder_beside(folder: Path) -> Iterator[Path]:
                 path.rmdir()
 
 
-def _write(plan: Plan, new: Path) -> None:
-    for app in plan.apps:
+def _write(draft: Draft, new: Path) -> None:
+    for app in draft.apps:
         (new / app / "config").mkdir(parents=True)
         (new / app / "custom").mkdir()
-    for path, source in plan.copies.items():
+    for path, source in draft.copies.items():
         (new / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, new / path)
-    for path, text in plan.texts.items():
+    for path, text in draft.texts.items():
         (new / path).parent.mkdir(parents=True, exist_ok=True)
         try:
             (new / path).write_bytes(text.encode())

@@ -11,7 +11,7 @@ from typing import Any
 from fedsag_cli.errors import JobError
 from fedsag_cli.job import components, hocon, placeholders, templates, tree, values
 from fedsag_cli.job.create import template_of
-from fedsag_cli.job.plan import FileNames, declared_in
+from fedsag_cli.job.draft import FileNames, declared_in
 from fedsag_cli.job.templates import Variable
 from fedsag_cli.job.tree import Place
 from fedsag_cli.signatures import Parameter

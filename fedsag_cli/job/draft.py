@@ -24,7 +24,7 @@ Wanted = Sequence[tuple[str, Sequence[str]]]
 
 
 @dataclass(kw_only=True)
-class Plan:
+class Draft:
     """Texts to write and files to copy, by their path in the job; what the user should know of it."""
 
     apps: Sequence[str]
@@ -34,37 +34,37 @@ class Plan:
     warnings: list[str] = field(default_factory=list)
 
 
-def draw_up(template: Template, name: str, wanted: Wanted = (), script_dir: Path | None = None) -> Plan:
-    """The plan of a job called `name`. Raises JobError naming file, key, and the nearest known name."""
-    plan = Plan(apps=list(template.apps))
+def draw_up(template: Template, name: str, wanted: Wanted = (), script_dir: Path | None = None) -> Draft:
+    """The draft of a job called `name`. Raises JobError naming file, key, and the nearest known name."""
+    draft = Draft(apps=list(template.apps))
     customs: dict[str, list[Path]] = {}
     for app, folder in template.apps.items():
         customs[app] = [script_dir] if script_dir else _custom_folders(template, folder)
-        plan.copies |= {f"{app}/config/{path}": file for path, file in _config_files(template, folder)}
+        draft.copies |= {f"{app}/config/{path}": file for path, file in _config_files(template, folder)}
         for custom in customs[app]:
-            plan.copies |= {f"{app}/custom/{path}": file for path, file in files_below(custom)}
+            draft.copies |= {f"{app}/custom/{path}": file for path, file in files_below(custom)}
     meta = hocon.find(template.folder, "meta")
     if meta:
-        plan.copies[META] = meta
+        draft.copies[META] = meta
 
-    names = FileNames([META, *plan.copies], plan.apps)
+    names = FileNames([META, *draft.copies], draft.apps)
     declared = declared_in(template, names)
     asked = _asked(wanted, names)
     elsewhere = {variable.name: names.short(path) for path, there in declared.items() for variable in there}
-    for path in list(dict.fromkeys([META, *plan.copies])):
-        draft = _Draft(
+    for path in list(dict.fromkeys([META, *draft.copies])):
+        entry = _File(
             path=path,
             short=names.short(path),
-            source=plan.copies.get(path),
+            source=draft.copies.get(path),
             variables={variable.name: variable for variable in declared.get(path, [])},
             asked=asked.get(path, []),
             search=customs.get(path.partition("/")[0], []),
             elsewhere=elsewhere,
         )
-        if path == META or draft.asked or (template.variables and draft.is_template):
-            plan.texts[path] = draft.text(template, name, plan)
-            plan.copies.pop(path, None)
-    return plan
+        if path == META or entry.asked or (template.variables and entry.is_template):
+            draft.texts[path] = entry.text(template, name, draft)
+            draft.copies.pop(path, None)
+    return draft
 
 
 class FileNames:
@@ -155,7 +155,7 @@ def _asked(wanted: Wanted, names: FileNames) -> dict[str, list[Override]]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Draft:
+class _File:
     """One file on its way from the template into the job."""
 
     path: str
@@ -171,9 +171,9 @@ class _Draft:
         is_config = self.path == META or self.path.split("/")[1:2] == ["config"]
         return is_config and self.source is not None and self.source.suffix == ".conf"
 
-    def text(self, template: Template, name: str, plan: Plan) -> str:
-        """Its text in the job; what the user should know goes into the plan. Raises JobError."""
-        text = self._drawn(template, name, plan.apps)
+    def text(self, template: Template, name: str, draft: Draft) -> str:
+        """Its text in the job; what the user should know goes into the draft. Raises JobError."""
+        text = self._drawn(template, name, draft.apps)
         conf = self._read(text)
         changed = copy.deepcopy(conf)
         edits = [override for override in self.asked if not self._is_drawn(override)]
@@ -182,14 +182,14 @@ class _Draft:
         overrides.apply(changed, edits, file=self.short, search=self.search, elsewhere=self.elsewhere)
         if self.path == META:
             changed["name"] = name
-        plan.warnings += self._unknown_names(changed)
+        draft.warnings += self._unknown_names(changed)
         if repr(changed) == repr(conf):  # == would take 1 for true
             return text
         if self._is_json:
             return json.dumps(changed, indent=2) + "\n"
         if hocon.has_comments(text):
             keys = ", ".join(override.key for override in edits) or "name"
-            plan.notes.append(f"{self.short} was written anew to set {keys}: its comments are gone")
+            draft.notes.append(f"{self.short} was written anew to set {keys}: its comments are gone")
         return hocon.dumps(changed, name=self.short)
 
     @property
