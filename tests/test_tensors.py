@@ -100,7 +100,8 @@ def test_whatever_may_travel_comes_back_with_its_kind_dtype_shape_bits_and_place
 
 @pytest.mark.parametrize("dtype", TORCH_DTYPES, ids=str)
 def test_every_torch_dtype_travels_as_a_scalar_an_empty_one_and_a_row(dtype):
-    params = {"0d": torch.ones((), dtype=dtype), "empty": torch.ones(0, 3, dtype=dtype), "row": torch.ones(5).to(dtype)}
+    shapes = {"0d": (), "empty": (0, 3), "row": (5,)}
+    params = {name: torch.ones(shape).to(dtype) for name, shape in shapes.items()}
 
     back = there_and_back(params)
 
