@@ -100,9 +100,14 @@ def say_last_word(word: LastWord) -> None:
     """Tell whoever reaps this process why it ends. Once; says nothing where nobody asked."""
     fd, _ending.fd = _ending.fd, None
     if fd is not None:
-        short = LastWord(error=word.error[:_LARGEST_LAST_WORD], where=word.where[:1000])
+        short = LastWord(error=_printable(word.error)[:_LARGEST_LAST_WORD], where=_printable(word.where)[:1000])
         with contextlib.suppress(OSError):
             os.write(fd, msgspec.json.encode(short))
+
+
+def _printable(text: str) -> str:
+    """With what UTF-8 cannot hold written as escapes: a file's odd name may stand in an error."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def hear_last_word(fd: int) -> LastWord | None:

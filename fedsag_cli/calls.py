@@ -41,7 +41,7 @@ class Client:
     channel: ClientChannel | None = None
     lost: float | None = None  # when its channel closed without a word
     failure: Failure | None = None
-    failure_told: bool = False
+    out_since: int | None = None  # the round in which its end was told
     seeded_itself: bool = False
     has_answered: bool = False  # this process of it, at least once
 
@@ -100,14 +100,15 @@ class Call:
         works on what it was given up for has been asked when everybody was.
         """
         if client.state is State.STARTING:
-            return _earliest(client.since, self.timeout_s, client.config.launch_timeout or None)
+            return _earliest(client.since, client.config.launch_timeout or None)
         if client.state is State.ENDING:
             return client.since + ENDING_LIMIT_S
         if client.state not in (State.WORKING, State.LATE):
             return None
         quorum_s = None
-        if self.grace_s is not None and 0 < self.min_responses <= len(self.work_s):
-            quorum_s = sorted(self.work_s.values())[self.min_responses - 1] + self.grace_s
+        quorum = max(1, self.min_responses)
+        if self.grace_s is not None and quorum <= len(self.work_s):
+            quorum_s = sorted(self.work_s.values())[quorum - 1] + self.grace_s
         return _earliest(client.since if client.state is State.WORKING else self.began, self.timeout_s, quorum_s)
 
 

@@ -84,6 +84,8 @@ def build(spec: ComponentSpec, parts: Mapping[str, Any]) -> Any:
             args[key] = _build_nested(value)
     try:
         return made(**args)
+    except JobError as error:
+        raise JobError(f"{_called(spec)}: {error.message}", hint=error.hint) from error
     except Exception as error:
         # whatever a constructor raises, a user's own too, the job's author has to know which component it was
         raise JobError(f"{_called(spec)} cannot be made: {type(error).__name__}: {error}") from error

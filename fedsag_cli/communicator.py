@@ -94,6 +94,11 @@ class Communicator:
         """The sites whose scripts set random seeds of their own."""
         return [client.site for client in self._clients.values() if client.seeded_itself]
 
+    @property
+    def late(self) -> list[str]:
+        """The sites that still work on what they were given up for."""
+        return [client.site for client in self._clients.values() if client.state is State.LATE]
+
     def takes(self, task_name: str) -> Sequence[str]:
         return [client.site for client in self._clients.values() if client.takes(task_name)]
 
@@ -173,7 +178,7 @@ class Communicator:
                     site=site,
                     task=call.task.name,
                     round_num=call.round_num,
-                    metrics=model.metrics or {},
+                    metrics=events.told(model.metrics or {}),
                     num_steps=model.num_steps,
                     size=size,
                     work_s=arrived.work_s,
@@ -387,10 +392,11 @@ class Communicator:
             client.now(State.LATE)
 
     def _fail(self, call: Call, client: Client, failure: Failure) -> None:
+        if client.out_since is not None:
+            failure = Failure(cause=f"out since round {client.out_since}: {failure.cause}")
+        elif client.state is State.GONE:
+            client.out_since = call.round_num
         call.failed[client.site] = failure
-        if client.state is State.GONE and client.failure_told:
-            return  # said in an earlier round
-        client.failure_told = client.state is State.GONE
         self._first_failure = self._first_failure or f"{client.site}: {failure.cause}" + (
             f" ({failure.where})" if failure.where else ""
         )

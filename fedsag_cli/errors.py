@@ -29,6 +29,10 @@ class FedsagError(Exception):
         self.message = message
         self.hint = hint
 
+    def __str__(self) -> str:
+        """Both, for whoever meets it as an exception, such as a script's author."""
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
 
 class UsageError(FedsagError):
     exit_code = 2

@@ -6,10 +6,20 @@ them. Times: `at` in seconds since 1970, durations `…_s` in seconds. Sizes in 
 
 from __future__ import annotations
 
+import math
 import time
-from typing import Union
+from collections.abc import Mapping
+from typing import TypeAlias, Union
 
 import msgspec
+
+Metrics: TypeAlias = dict[str, float | None]
+"""What was measured, by name; None where it was no finite number, for which JSON has no word."""
+
+
+def told(metrics: Mapping[str, float]) -> Metrics:
+    """Metrics as events have them."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="event"):
@@ -52,6 +62,12 @@ class ProcessExited(Event, frozen=True, kw_only=True):
     failure: Failure | None = None
 
 
+class WillWrite(Event, frozen=True, kw_only=True):
+    """The files the server may write models to, said before anything is written."""
+
+    paths: list[str]
+
+
 class ServerReady(Event, frozen=True, kw_only=True):
     """Components are built, the socket listens."""
 
@@ -69,7 +85,10 @@ class ClientReady(Event, frozen=True, kw_only=True):
 
 
 class RoundStarted(Event, frozen=True, kw_only=True):
+    """The run has `num_rounds` rounds, the first of which is `first_round`."""
+
     round_num: int
+    first_round: int
     num_rounds: int
     sites: list[str]
 
@@ -87,7 +106,7 @@ class ReplyAccepted(Event, frozen=True, kw_only=True):
     site: str
     task: str
     round_num: int
-    metrics: dict[str, float]
+    metrics: Metrics
     num_steps: float
     size: int
     work_s: float
@@ -118,7 +137,7 @@ class RoundFinished(Event, frozen=True, kw_only=True):
 
     round_num: int
     sites: list[str]
-    metrics: dict[str, float]
+    metrics: Metrics
     wait_s: float
     aggregate_s: float
     save_s: float
@@ -128,8 +147,8 @@ class ModelValidated(Event, frozen=True, kw_only=True):
     """The last aggregate, measured by the clients that list a validate task."""
 
     round_num: int
-    metrics: dict[str, float]
-    by_site: dict[str, dict[str, float]]
+    metrics: Metrics
+    by_site: dict[str, Metrics]
 
 
 class BestModel(Event, frozen=True, kw_only=True):
@@ -147,6 +166,7 @@ class WorkflowFinished(Event, frozen=True, kw_only=True):
 
     digest: str
     seeded_themselves: list[str]
+    late: list[str] = []  # clients that still work on what they were given up for
 
 
 class RunFailed(Event, frozen=True, kw_only=True):
@@ -171,6 +191,7 @@ AnyEvent = Union[  # noqa: UP007  msgspec reads it at run time
     RunStarted,
     ProcessStarted,
     ProcessExited,
+    WillWrite,
     ServerReady,
     ClientWanted,
     ClientReady,

@@ -12,16 +12,19 @@ import contextlib
 import gc
 import os
 import select
+import shutil
 import signal
 import socket
 import sys
 import time
+from pathlib import Path
 from typing import NoReturn
 
 import msgspec
 
 from fedsag_cli.become import LastWord, ProcessSpec, become, fresh_interpreter, hear_last_word, preload
 from fedsag_cli.errors import ChannelClosed
+from fedsag_cli.messages import ADDRESS
 from fedsag_cli.transport.unix import UnixChannel
 
 
@@ -163,4 +166,6 @@ def main() -> NoReturn:
         preload(["numpy", "fedsag_cli.client", "fedsag_cli.client.script"])
     sock = socket.socket(fileno=int(sys.argv[1]))
     Nursery(UnixChannel(sock, ToNursery)).run()
+    if socket_folder := os.environ.get(ADDRESS):
+        shutil.rmtree(Path(socket_folder).parent, ignore_errors=True)  # a parent that was killed could not
     os._exit(0)

@@ -6,21 +6,30 @@ import os
 import re
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from fedsag_cli.errors import JobError, WorkspaceError
+from fedsag_cli.errors import JobError
 from fedsag_cli.messages import FLModel
 
 _NUMPY_KEY = "numpy_key"
 _FIRST_NUMPY_MODEL = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
 
 
-class Persistor(Protocol):
-    """Relative paths lie in the server's app folder, which is its working directory."""
+@runtime_checkable
+class WritesFiles(Protocol):
+    """A component that writes files into the workspace says which, before it writes one."""
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """Every file it may write. Relative paths lie in the server's app folder, its working directory."""
+
+
+class Persistor(WritesFiles, Protocol):
+    """The way from a file to the model and back."""
 
     def load(self) -> FLModel:
         """The model training starts from. Raises JobError."""
@@ -50,9 +59,13 @@ class PTFileModelPersistor:
     ) -> None:
         self._model = model
         self._excluded = _pattern(exclude_vars)
-        self._file = _OwnFile(Path(global_model_file_name))
-        self._best_file = _OwnFile(Path(best_global_model_file_name))
+        self._file = Path(global_model_file_name)
+        self._best_file = Path(best_global_model_file_name)
         self._source = source_ckpt_file_full_name
+
+    @property
+    def files(self) -> Sequence[Path]:
+        return self._file, self._best_file
 
     def load(self) -> FLModel:
         state = self._from_checkpoint(self._source) if self._source else self._from_module()
@@ -88,13 +101,13 @@ class PTFileModelPersistor:
             raise JobError(f"PTFileModelPersistor: {path} holds a {type(state).__name__}, no state dict")
         return dict(state)
 
-    def _write(self, target: _OwnFile, model: FLModel) -> Path:
+    def _write(self, path: Path, model: FLModel) -> Path:
         import torch
 
         saved: OrderedDict[str, Any] = OrderedDict(model=OrderedDict(model.params or {}))
         if self._model is not None:
             saved["train_conf"] = {"train": {"model": type(self._model).__name__}}
-        return target.write(lambda file: torch.save(saved, file))
+        return _write_whole(path, lambda file: torch.save(saved, file))
 
 
 class NPModelPersistor:
@@ -113,9 +126,13 @@ class NPModelPersistor:
     ) -> None:
         self._model = model
         one, best = Path("..", model_dir, model_name), Path("..", model_dir, "best_" + model_name)
-        self._files = _OwnFile(one), _OwnFile(one.with_suffix(".npz"))
-        self._best_files = _OwnFile(best), _OwnFile(best.with_suffix(".npz"))
+        self._files = one, one.with_suffix(".npz")
+        self._best_files = best, best.with_suffix(".npz")
         self._source = source_ckpt_file_full_name
+
+    @property
+    def files(self) -> Sequence[Path]:
+        return *self._files, *self._best_files
 
     def load(self) -> FLModel:
         if self._source:
@@ -140,41 +157,27 @@ class NPModelPersistor:
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise JobError(f"NPModelPersistor: source_ckpt_file_full_name: {path}: {error}") from None
 
-    def _write(self, files: tuple[_OwnFile, _OwnFile], model: FLModel) -> Path:
+    def _write(self, files: tuple[Path, Path], model: FLModel) -> Path:
         params = {name: np.asarray(value) for name, value in (model.params or {}).items()}
         one, several = files
         if set(params) == {_NUMPY_KEY}:
-            return one.write(lambda file: np.save(file, params[_NUMPY_KEY], allow_pickle=False))
-        return several.write(lambda file: _write_npz(file, params))
+            return _write_whole(one, lambda file: np.save(file, params[_NUMPY_KEY], allow_pickle=False))
+        return _write_whole(several, lambda file: _write_npz(file, params))
 
 
-class _OwnFile:
-    """A file that this run writes, again and again, each time whole or not at all."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._is_ours = False
-
-    def write(self, write: Callable[[IO[bytes]], None]) -> Path:
-        """Raises WorkspaceError where somebody else's file has the name: an earlier run's were removed."""
-        if not self._is_ours and self._path.exists():
-            raise WorkspaceError(
-                f"{self._path.resolve()} is in the way, and fedsag did not make it",
-                hint="move it away, or choose another folder with -w",
-            )
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        part = self._path.with_name(self._path.name + ".part")
-        try:
-            with part.open("wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self._path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-        self._is_ours = True
-        return self._path.resolve()
+def _write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    return path.resolve()
 
 
 def _write_npz(file: IO[bytes], params: Mapping[str, Any]) -> None:

@@ -59,6 +59,10 @@ class Planned:
 
 def make_plan(job: Job, workspace: Workspace, options: Options) -> Planned:
     """Raises UsageError, JobError."""
+    if workspace.root.is_relative_to(job.folder):
+        raise UsageError(f"-w {workspace.root}: the workspace lies in the job {job.folder}", hint="choose another -w")
+    if options.seed is not None and not 0 <= options.seed < 1 << 63:
+        raise UsageError(f"--seed {options.seed}: a number from 0 on, below 2 to the power of 63")
     notices: list[str] = []
     names = _site_names(job, options, notices)
     groups = _gpu_groups(options.gpus)
@@ -71,11 +75,6 @@ def make_plan(job: Job, workspace: Workspace, options: Options) -> Planned:
     if threads < 1:
         raise UsageError(f"--threads {threads}: a client needs at least one")
     apps = {name: job.app_for(name) for name in [SERVER, *names]}
-    for app in apps.values():
-        if workspace.root.is_relative_to(app.folder.absolute()):
-            raise UsageError(
-                f"-w {workspace.root}: the workspace lies in the app {app.folder}, which is copied into it"
-            )
     server = apps[SERVER].server(_variables(SERVER, workspace))
     sites = [
         _plan_site(name, apps[name], workspace, threads, index % len(groups) if groups else 0, groups)

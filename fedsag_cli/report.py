@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from fedsag_cli import events
-from fedsag_cli.events import Event, Failure
+from fedsag_cli.events import Event, Failure, Metrics
 
 _SETTINGS = ("job", "workspace", "sites", "slots", "threads", "seed", "launcher", "versions")
 
@@ -15,8 +15,8 @@ class RoundReport(msgspec.Struct, kw_only=True):
 
     round_num: int
     answered: list[str] = []
-    metrics: dict[str, float] = {}
-    metrics_by_site: dict[str, dict[str, float]] = {}
+    metrics: Metrics = {}
+    metrics_by_site: dict[str, Metrics] = {}
     num_steps: dict[str, float] = {}
     failed: dict[str, Failure] = {}
     bytes_sent: int = 0
@@ -46,6 +46,7 @@ class Report(msgspec.Struct, kw_only=True):
     cause: str = ""
     hint: str = ""
     sites: list[str] = []
+    first_round: int = 0
     num_rounds: int = 0
     slots: int = 0
     threads: int = 0
@@ -54,8 +55,9 @@ class Report(msgspec.Struct, kw_only=True):
     versions: dict[str, str] = {}
     rounds: list[RoundReport] = []
     best: BestReport | None = None
-    final_metrics: dict[str, float] = {}
-    final_metrics_by_site: dict[str, dict[str, float]] = {}
+    final_metrics: Metrics = {}
+    final_metrics_by_site: dict[str, Metrics] = {}
+    final_failed: dict[str, Failure] = {}
     digest: str = ""
     seeded_themselves: list[str] = []
     models: list[str] = []
@@ -72,6 +74,11 @@ class Reporter:
         self._began = self._round_began = 0.0
         self._moments: dict[str, float] = {}
 
+    @property
+    def whole_rounds(self) -> int:
+        """How many rounds are finished."""
+        return sum(each.total_s > 0 for each in self.report.rounds)
+
     def on(self, event: Event) -> None:
         report = self.report
         match event:
@@ -84,7 +91,7 @@ class Reporter:
             case events.ClientReady():
                 self._moments.setdefault("first_client_ready", event.at)
             case events.RoundStarted():
-                report.num_rounds = event.num_rounds
+                report.first_round, report.num_rounds = event.first_round, event.num_rounds
                 report.rounds.append(RoundReport(round_num=event.round_num))
                 self._round_began = event.at
             case events.RoundFinished() if report.rounds:
@@ -117,10 +124,12 @@ class Reporter:
 
     def _within_round(self, current: RoundReport, event: Event) -> None:
         match event:
-            case events.TaskSent():
+            case events.TaskSent() if event.round_num == current.round_num:
                 current.bytes_sent += event.size
-            case events.ReplyFailed():
+            case events.ReplyFailed() if event.round_num == current.round_num:
                 current.failed[event.site] = event.failure
+            case events.ReplyFailed():
+                self.report.final_failed[event.site] = event.failure
             case events.ReplyAccepted() if event.round_num == current.round_num:
                 current.metrics_by_site[event.site] = event.metrics
                 current.num_steps[event.site] = event.num_steps

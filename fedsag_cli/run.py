@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from fedsag_cli import tensors
-from fedsag_cli.events import BestModel, Event, RoundFinished, RoundStarted
+from fedsag_cli.events import BestModel, Event, RoundFinished
 from fedsag_cli.messages import FLModel
 from fedsag_cli.tensors import TensorFile
 
@@ -53,9 +53,6 @@ class Run:
                 run.model = FLModel(params=file.load())
             run.next_round, run.best, run._checkpoint = state.next_round, state.best, found[-1]
         return run
-
-    def round_started(self, round_num: int, num_rounds: int, sites: list[str]) -> None:
-        self.emit(RoundStarted(round_num=round_num, num_rounds=num_rounds, sites=sites))
 
     def better(self, best: Best, metric: str) -> None:
         """Remember a new best score."""

@@ -14,8 +14,9 @@ from fedsag_cli import catalog, events, tensors
 from fedsag_cli.become import preload
 from fedsag_cli.communicator import Communicator
 from fedsag_cli.errors import FedsagError
-from fedsag_cli.events import Event, RunFailed, ServerReady, WorkflowFinished
+from fedsag_cli.events import Event, RunFailed, ServerReady, WillWrite, WorkflowFinished
 from fedsag_cli.messages import ADDRESS, TOKEN, Welcome
+from fedsag_cli.persistors import WritesFiles
 from fedsag_cli.run import Run
 from fedsag_cli.seeds import derived, sow
 from fedsag_cli.transport.unix import Listener
@@ -79,11 +80,15 @@ def _run(plan: Plan, workspace: Workspace, parent: socket.socket, emit: Any) -> 
     for spec in plan.server.components:
         parts[spec.id] = catalog.build(spec, parts)
     workflows: list[Controller] = [catalog.build(spec, parts) for spec in plan.server.workflows]
+    writers = [part for part in parts.values() if isinstance(part, WritesFiles)]
+    emit(WillWrite(paths=[str(path.resolve()) for part in writers for path in part.files]))
     emit(ServerReady())
     run = Run(emit=emit, checkpoints=workspace.checkpoints)
     for workflow in workflows:
         run.next_round = 0
         workflow.run(communicator, run)
+    late = communicator.late
     communicator.close()
     params = (run.model.params if run.model else None) or {}
-    emit(WorkflowFinished(digest=tensors.digest(params), seeded_themselves=communicator.seeded_themselves))
+    seeded = communicator.seeded_themselves
+    emit(WorkflowFinished(digest=tensors.digest(params), seeded_themselves=seeded, late=late))

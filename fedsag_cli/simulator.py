@@ -25,16 +25,17 @@ from fedsag_cli.engines import Engine
 from fedsag_cli.engines.local import NURSERY, LocalEngine, can_fork
 from fedsag_cli.errors import FedsagError, Interrupted, RunError, UsageError
 from fedsag_cli.events import (
+    ClientReady,
     ClientWanted,
     Event,
     Failure,
-    ModelSaved,
     Notice,
     ProcessExited,
     ProcessStarted,
     RunFailed,
     RunFinished,
     RunStarted,
+    WillWrite,
     WorkflowFinished,
 )
 from fedsag_cli.job import Job
@@ -47,6 +48,8 @@ from fedsag_cli.workspace import SERVER, SitePlan, Workspace, write_json
 
 _LAST_WORDS_S = 30.0  # what a script may still do after its last task
 _TAIL_LINES = 20
+_NOTES_IN = 20_000  # the first characters of a log
+_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",  # two clients' threads that spin on two cores make training 4 to 40 times slower
     "PYTHONHASHSEED": "0",  # a script that goes through a set of names goes the same way in every run
@@ -63,9 +66,9 @@ def simulate(job: Path, workspace: Path, options: Options, observers: Sequence[O
     fork = options.launcher == "fork" and can_fork()
     if options.launcher not in ("fork", "spawn"):
         raise UsageError(f"--launcher {options.launcher!r}: it is fork or spawn")
-    env = _ENVIRONMENT | os.environ
     place = Workspace(workspace)
-    with _signals():
+    with _signals(), _private_folder() as folder:
+        env = _ENVIRONMENT | os.environ | {ADDRESS: address_in(folder), TOKEN: secrets.token_hex(16)}
         engine = LocalEngine(fork=fork, env=env)  # it makes itself ready while the job is read
         try:
             planned = make_plan(Job.load(job), place, options)
@@ -90,16 +93,15 @@ class _Simulation:
         self._sites = {site.name: site for site in self._plan.sites}
         self._alive: set[str] = set()
         self._finished: WorkflowFinished | None = None
+        self._notes: set[str] = set()
 
     def run(self) -> Report:
         self._prepare_workspace()
-        folder = Path(tempfile.mkdtemp(prefix="fedsag-"))
         log = EventsFile(self._place.events)
         self._observers.append(log)
         outcome = RunFinished(ok=False, exit_code=1, cause="a bug of fedsag's own")
         error: FedsagError | None = None
         try:
-            self._env |= {ADDRESS: address_in(folder), TOKEN: secrets.token_hex(16)}
             self._tell(self._run_started())
             for text in self._planned.notices:
                 self._tell(Notice(text=text))
@@ -109,13 +111,14 @@ class _Simulation:
             outcome = RunFinished(ok=True, exit_code=0, cause="every round met its quorum, the final model is written")
         except FedsagError as failure:
             error = failure
+            if isinstance(failure, Interrupted) and self._reporter.whole_rounds:
+                failure.hint = f"{self._reporter.whole_rounds} rounds are whole; see {self._place.report}"
             outcome = RunFinished(ok=False, exit_code=failure.exit_code, cause=failure.message, hint=failure.hint)
             self._engine.stop(grace_s=5.0 if isinstance(failure, Interrupted) else 1.0)
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
             self._tell(msgspec.structs.replace(outcome, report=str(self._place.report)))
-            log.close()
             write_json(self._place.report, self._reporter.report)
+            log.close()
         if error is not None:
             raise error
         return self._reporter.report
@@ -143,7 +146,9 @@ class _Simulation:
             self._answer(event)
             if self._finished is not None:
                 ends = ends or time.monotonic() + _LAST_WORDS_S
-                if not self._alive:
+                if self._alive <= set(self._finished.late):
+                    for name in sorted(self._alive):
+                        self._tell(Notice(text=f"{name}: still at work on a task it was given up for, stopped"))
                     return
 
     def _answer(self, event: Event) -> None:
@@ -152,8 +157,10 @@ class _Simulation:
                 self._alive.add(event.name)
             case ClientWanted():
                 self._engine.start(self._client(self._sites[event.site]))
-            case ModelSaved():
-                self._place.remember(Path(event.path))
+            case WillWrite():
+                self._place.claim(*map(Path, event.paths))
+            case ClientReady():
+                self._pass_notes_on(event.site)
             case WorkflowFinished():
                 self._finished = event
             case RunFailed():
@@ -218,16 +225,27 @@ class _Simulation:
             target="" if site.command else "fedsag_cli.client.script:run",
             args=[] if site.command else [site.script, *site.args],
             command=site.command,
-            env=self._env
-            | site.env
-            | {SITE: site.name, SEED: str(self._plan.seed), PRELOAD: ",".join(self._plan.preload)},
+            env=self._env | site.env | self._said_to_all | {SITE: site.name},
             cwd=str(self._place.app(site.name)),
             log=str(self._place.log(site.name)),
         )
 
+    def _pass_notes_on(self, site: str) -> None:
+        """What a script prints before its first task as `note: …` is for whoever follows the run, once."""
+        text = self._place.log(site).read_text(errors="replace")[:_NOTES_IN]
+        for line in text.splitlines():
+            if line.startswith("note: ") and line not in self._notes:
+                self._notes.add(line)
+                self._tell(Notice(text=line.removeprefix("note: ")))
+
     def _tell(self, event: Event) -> None:
-        for observer in self._observers:
-            observer.on(event)
+        """A full disk or a terminal that is gone ends an observer, not the run."""
+        for observer in list(self._observers):
+            try:
+                observer.on(event)
+            except OSError as error:
+                self._observers.remove(observer)
+                self._reporter.report.notices.append(f"{type(observer).__name__} stopped: {error}")
 
 
 def _have_standard_streams() -> None:
@@ -270,18 +288,29 @@ def _versions(preload: Sequence[str]) -> dict[str, str]:
 
 
 @contextmanager
+def _private_folder() -> Iterator[Path]:
+    """A folder nobody else may look into, for the socket. Should we be killed, the nursery removes it."""
+    folder = Path(tempfile.mkdtemp(prefix="fedsag-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
 def _signals() -> Iterator[None]:
-    """SIGINT and SIGTERM become Interrupted, in the main thread, where Python lets us hear them."""
+    """SIGINT, SIGTERM and a terminal that closes become Interrupted, in the main thread, where Python hears them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def interrupt(number: int, _: FrameType | None) -> None:
-        for each in (signal.SIGINT, signal.SIGTERM):
+        for each in before:
             signal.signal(each, signal.SIG_IGN)  # one is enough: what follows is the ending
         raise Interrupted(number)
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = [number for number in _ENDINGS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup says not to
+    before = {number: signal.signal(number, interrupt) for number in heard}
     try:
         yield
     finally:

@@ -110,6 +110,10 @@ class Workspace:
     def take(self) -> None:
         """Make it ours until `release`. Raises WorkspaceError where another run has it, or it cannot be written."""
         try:
+            str(self.root).encode()
+        except UnicodeEncodeError:
+            raise WorkspaceError("the workspace's path is no UTF-8, which plan.json could not hold") from None
+        try:
             self.scratch.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.scratch / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:

@@ -67,6 +67,7 @@ def on_a_terminal(*words, cwd, columns):
         (["-f", "a", "k=--x 1", "j-", "-force", "-f", "b"], ["-f", "a\0k=--x 1\0j-", "-force", "-f", "b"]),
         (["--config_file", "a", "k="], ["-f", "a\0k="]),
         (["--config-file=a", "k=v=w", "-f", "a", "k=z"], ["-f", "a\0k=v=w", "-f", "a\0k=z"]),
+        (["-f=a", "k=v", "--force"], ["-f", "a\0k=v", "--force"]),
         (["-f", "a", "-j", "x=y"], ["-f", "a", "-j", "x=y"]),
     ],
 )
@@ -75,11 +76,29 @@ def test_the_words_after_a_file_are_its(words, folded):
 
 
 @pytest.mark.parametrize(
-    "words", [["-f"], ["-f", "-force"], ["-f", "a", "k"], ["-f", "a", "k=v", "more"], ["--config_file="]]
+    "words", [["-f"], ["-f", "-force"], ["-f", "a", "k"], ["-f", "a", "k=v", "more"], ["--config_file="], ["-f="]]
 )
 def test_a_word_that_is_no_key_and_value_is_a_usage_error(words):
     with pytest.raises(UsageError):
         fold(words)
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("-forec", "-force"),
+        ("-fo", "-force"),
+        ("-force=yes", "-force"),
+        ("-fmeta.conf", "-f meta.conf"),
+        ("-file", "-f ile"),
+    ],
+)
+@pytest.mark.parametrize("before", [[], ["-f", "a", "k=v"]])
+def test_a_word_that_only_begins_like_f_is_a_usage_error_naming_the_nearest_flag(before, word, meant):
+    with pytest.raises(UsageError, match=f"there is no flag '{word}'") as error:
+        fold([*before, word, "k=v"])
+
+    assert error.value.hint == f"did you mean '{meant}'?"
 
 
 @pytest.mark.parametrize("absolute", [True, False])
@@ -146,6 +165,10 @@ def test_every_long_name_of_a_flag_works(fedsag, tmp_path):
         (["-f", "meta.json", "min_clients=2"], 3, "did you mean 'meta.conf'?"),
         (["-f", "config_fed_server.conf", "num_rounds=abc"], 3, "num_rounds must be a whole number, not 'abc'"),
         (["-f", "config_fed_server.conf", "num_rounds"], 2, "key=value is expected"),
+        (["-f", "config_fed_server.conf", "num_rounds=-1"], 3, "num_rounds must be a number from 1 on, not -1"),
+        (["-f", "config_fed_server.conf", "workflows[0].args.start_round=-1"], 3, "must be a number from 0 on, not -1"),
+        (["-forec"], 2, "did you mean '-force'?"),
+        (["-f=meta.conf", "min_clients=x"], 3, "min_clients must be a whole number, not 'x'"),
         (["-f"], 2, "-f needs a file"),
         (["x=y"], 2, "x=y"),
         (["-zz"], 2, "-z"),

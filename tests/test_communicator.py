@@ -566,13 +566,15 @@ def test_the_first_cause_is_named_also_when_a_later_one_breaks_the_quorum(house)
         home.ask(min_responses=2)
 
 
-def test_who_is_gone_is_out_for_the_run_and_told_once(house):
+def test_who_is_gone_is_out_for_the_run_which_every_round_says(house):
     home = house({"a": dies(1), "b": adds(2.0)})
 
     for round_num in range(3):
         assert [site for site, _, _ in home.ask(round_num=round_num)] == ["b"]
 
-    assert [(event.site, event.round_num) for event in home.of(ReplyFailed)] == [("a", 0)]
+    told = [(event.site, event.round_num, event.failure.cause[:9]) for event in home.of(ReplyFailed)]
+    assert told[1:] == [("a", 1, "out since"), ("a", 2, "out since")]
+    assert told[0][:2] == ("a", 0)
     assert [event.site for event in home.of(ClientWanted)] == ["a", "b"]
 
 

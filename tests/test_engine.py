@@ -16,13 +16,13 @@ from fedsag_cli.errors import Interrupted, RunError, WorkspaceError
 from fedsag_cli.events import (
     ClientWanted,
     Failure,
-    ModelSaved,
     Notice,
     ProcessExited,
     ProcessStarted,
     RunFailed,
     RunFinished,
     ServerReady,
+    WillWrite,
     WorkflowFinished,
 )
 from fedsag_cli.planning import Options
@@ -374,16 +374,26 @@ def test_an_interrupted_run_says_so_and_writes_its_report(lived):
     assert engine.came.exit_code == 130
 
 
-def test_a_saved_model_is_one_of_the_files_the_next_run_may_replace(lived, tmp_path):
+def test_what_the_server_said_it_would_write_is_the_next_runs_to_replace(lived, tmp_path):
     model = tmp_path / "ws" / "server" / "simulate_job" / "models" / "server.npy"
+    lived(up("server"), WillWrite(paths=[str(model)]), DONE, ended("server"))
     model.parent.mkdir(parents=True)
     model.write_bytes(b"")
-    lived(up("server"), ModelSaved(path=str(model)), DONE, ended("server"))
 
-    assert model.exists()
     lived(up("server"), RunFailed(cause="", hint="", exit_code=4))
 
     assert not model.exists()
+
+
+def test_a_file_of_the_users_where_the_server_would_write_is_refused_and_stays(lived, tmp_path):
+    model = tmp_path / "ws" / "server" / "simulate_job" / "models" / "server.npy"
+    model.parent.mkdir(parents=True)
+    model.write_text("mine")
+
+    with pytest.raises(WorkspaceError, match=r"server\.npy"):
+        lived(up("server"), WillWrite(paths=[str(model)]), ClientWanted(site="site-1"))
+
+    assert model.read_text() == "mine"
 
 
 def test_a_workspace_that_is_used_is_refused_before_anything_starts(tmp_path, monkeypatch):

@@ -19,8 +19,8 @@ VALUES = {
     bool: True,
     list[str]: ["a", "b"],
     dict[str, str]: {"torch": "2"},
-    dict[str, float]: {"accuracy": 0.1},
-    dict[str, dict[str, float]]: {"a": {"accuracy": 0.1}},
+    events.Metrics: {"accuracy": 0.1, "loss": None},
+    dict[str, events.Metrics]: {"a": {"accuracy": 0.1}},
     Failure: FAILURE,
     (Failure | None): FAILURE,
 }
@@ -30,6 +30,10 @@ KINDS = list(AnyEvent.__args__)
 def example(kind):
     fields = msgspec.structs.fields(kind)
     return kind(**{field.name: VALUES[field.type] for field in fields if field.name != "at"})
+
+
+def test_a_metric_that_is_no_finite_number_is_told_as_none():
+    assert events.told({"a": 0.5, "b": float("nan"), "c": float("-inf")}) == {"a": 0.5, "b": None, "c": None}
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

@@ -128,11 +128,13 @@ def test_generated_pictures_are_the_same_for_the_same_seed_and_of_ten_classes():
 
 
 @pytest.mark.parametrize("path", ["nowhere", "{CIFAR10_ROOT}"])
-def test_a_folder_without_cifar10_falls_back_to_generated_pictures_in_one_line_naming_it(path, capsys):
+def test_a_folder_without_cifar10_falls_back_to_generated_pictures_in_a_note_naming_it(path, capsys):
     trainset, testset = data.load(path)
 
-    said = capsys.readouterr().out
+    printed, said = capsys.readouterr()
     assert (len(trainset), len(testset)) == (1200, 500)
+    assert printed == ""
+    assert said.startswith("note: ")
     assert said.count("\n") == 1
     assert repr(path) in said
 
@@ -434,6 +436,35 @@ def test_without_a_network_the_download_says_what_to_do(tmp_path, monkeypatch, c
 
     assert download.main() == 1
     assert "without a network, pass --archive" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("there", ["nothing", "above", "the folder", "a file"])
+@pytest.mark.parametrize("archive", [[], ["--archive", "nowhere.tar"]])
+def test_a_download_that_fails_leaves_everything_as_it_was(tmp_path, monkeypatch, capsys, there, archive):
+    folder = tmp_path / "above" / "cifar10"
+    if there != "nothing":
+        (folder.parent if there == "above" else folder).mkdir(parents=True)
+    if there == "a file":
+        (folder / "mine.txt").write_text("")
+    before = sorted(tmp_path.rglob("*"))
+
+    def unreachable(folder):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(download, "download", unreachable)
+    monkeypatch.setattr(sys, "argv", ["download.py", "--dataset_path", str(folder), *archive])
+
+    assert download.main() == 1
+    assert "error: no CIFAR-10" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_model_the_examples_save_is_not_taken_for_a_source():
+    command = ["git", "check-ignore", "-q", "--no-index", CIFAR10 / "code" / "dl" / "cifar_net.pth"]
+
+    assert "*.pth" in (CIFAR10 / ".gitignore").read_text().splitlines()
+    if (ROOT / ".git").exists():
+        assert subprocess.run(command, cwd=ROOT).returncode == 0
 
 
 def test_the_download_goes_where_the_scripts_look():

@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
+from fedsag_cli.catalog import ComponentSpec, build
 from fedsag_cli.errors import JobError
-from fedsag_cli.job import SERVER, Job
+from fedsag_cli.job import SERVER, Job, limits
 from fedsag_cli.messages import FilterSpec, ParamsType
 
 META = 'name = "j"\nmin_clients = 2\ndeploy_map { app = ["@ALL"] }\n'
@@ -228,6 +229,27 @@ def test_a_wrong_server_config_is_an_error_naming_file_and_key(job, was, becomes
     assert error.value.message.startswith("app/config/config_fed_server.conf: ")
     assert says in error.value.message
     assert hint in error.value.hint
+
+
+@pytest.mark.parametrize("path", ["ScatterAndGather", "fedsag_cli.workflows.scatter_and_gather.ScatterAndGather"])
+@pytest.mark.parametrize(("name", "least"), limits.LEAST["ScatterAndGather"].items())
+def test_a_job_refuses_the_numbers_that_the_workflow_refuses_and_no_others(job, path, name, least):
+    def text(value):
+        args = f'aggregator_id = "a", persistor_id = "p", {name} = {value}'
+        parts = '{ id = "a", path = "parts.Net" }, { id = "p", path = "parts.Net" }'
+        return f'workflows = [ {{ path = "{path}", args {{ {args} }} }} ], components = [ {parts} ]'
+
+    def made(value):
+        return build(ComponentSpec(path=path, args={"aggregator": None, "persistor": None, name: value}), {})
+
+    with pytest.raises(
+        JobError, match=rf"workflows\[0\]\.args\.{name} must be a number from {least} on, not {least - 1}"
+    ):
+        server_of(job(server=text(least - 1)))
+    with pytest.raises(JobError, match=f"{name} must be a number from {least} on, not {least - 1}"):
+        made(least - 1)
+    assert server_of(job(server=text(least))).workflows
+    assert made(least)
 
 
 def test_filters_are_read_as_chains(job):

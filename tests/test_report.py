@@ -46,7 +46,7 @@ def accepted(site, round_num=0, accuracy=0.5, steps=10.0, size=400, work_s=2.0, 
 
 
 def began(round_num, at, num_rounds=2):
-    return events.RoundStarted(at=at, round_num=round_num, num_rounds=num_rounds, sites=["a", "b"])
+    return events.RoundStarted(at=at, round_num=round_num, first_round=0, num_rounds=num_rounds, sites=["a", "b"])
 
 
 def ended(round_num, at, sites=("a", "b"), **metrics):
@@ -118,11 +118,16 @@ def test_validating_the_last_model_is_no_part_of_the_last_round():
         began(0, at=110.0, num_rounds=1),
         accepted("a", 0, accuracy=0.1),
         ended(0, at=111.0, accuracy=0.1),
+        events.TaskSent(site="a", task="validate", round_num=1, size=10**6),
         accepted("a", 1, accuracy=0.9, task="validate"),
+        events.ReplyFailed(site="b", task="validate", round_num=1, failure=LOST),
         events.ModelValidated(round_num=1, metrics={"accuracy": 0.9}, by_site={"a": {"accuracy": 0.9}}),
     )
 
     assert report.rounds[0].metrics_by_site == {"a": {"accuracy": 0.1}}
+    assert report.rounds[0].failed == {}
+    assert report.rounds[0].bytes_sent < 10**6
+    assert report.final_failed == {"b": LOST}
     assert report.final_metrics == {"accuracy": 0.9}
     assert report.final_metrics_by_site == {"a": {"accuracy": 0.9}}
 

@@ -399,7 +399,8 @@ def test_an_existing_job_stays_as_it_is_without_force(shop, tmp_path):
 
 def test_force_replaces_a_job_and_leaves_nothing_of_it(shop, tmp_path):
     folder = make(tmp_path / "jobs" / "j", "sag", templates_dir=shop).folder
-    (folder / "mine.txt").write_text("")
+    (folder / "app/custom/mine.txt").write_text("")
+    (folder / "empty").mkdir()
 
     make(folder, "plain", templates_dir=shop, force=True)
 
@@ -408,6 +409,31 @@ def test_force_replaces_a_job_and_leaves_nothing_of_it(shop, tmp_path):
         "j/app/config/config_fed_server.conf",
         "j/meta.conf",
     ]
+
+
+@pytest.mark.parametrize(
+    "mine", ["notes.txt", ".git/HEAD", "workspace/site-1/log.txt", "workspace/app/config/x.conf", "meta.d/x"]
+)
+def test_force_refuses_where_a_file_in_the_job_is_none_of_its_parts(shop, tmp_path, mine):
+    folder = make(tmp_path / "jobs" / "j", "sag", templates_dir=shop).folder
+    write(folder, {mine: "years of work", "zz.txt": ""})
+    before = tree(tmp_path)
+
+    with pytest.raises(JobError, match=rf"-force would remove {folder / mine}, which is no part of the job") as error:
+        make(folder, "sag", templates_dir=shop, force=True)
+
+    assert error.value.hint == "move it away"
+    assert tree(tmp_path) == before
+
+
+def test_force_refuses_where_a_link_in_the_job_is_none_of_its_parts(shop, tmp_path):
+    folder = make(tmp_path / "jobs" / "j", "sag", templates_dir=shop).folder
+    (folder / "data").symlink_to(tmp_path)
+
+    with pytest.raises(JobError, match=r"would remove .*/j/data"):
+        make(folder, "sag", templates_dir=shop, force=True)
+
+    assert (folder / "data").is_symlink()
 
 
 @pytest.mark.parametrize(
@@ -556,6 +582,17 @@ def test_a_shipped_template_makes_a_job_that_reads(tmp_path, monkeypatch, name):
     declared = [row for row in variables.of_job(made.folder) if row.meaning]
     assert len(declared) == len(templates.find(name).variables)
     assert all(row.value == row.default for row in declared)
+
+
+@pytest.mark.parametrize("name", ["sag_pt", "sag_pt_in_proc", "sag_np", "sag_pt_deploy_map"])
+def test_a_shipped_template_does_not_claim_that_the_simulator_asks_for_sites(name):
+    template = templates.find(name)
+
+    (meaning,) = [each.meaning for each in template.variables if (each.name, each.file) == ("min_clients", "meta.conf")]
+    comments = (template.folder / "meta.conf").read_text()
+    assert "the simulator runs with the clients it is given" in meaning
+    assert "the simulator runs with the clients it is given" in comments
+    assert "the simulator does not ask for them" in comments
 
 
 def test_a_folder_is_a_job_only_with_a_deploy_map_or_an_app(tmp_path):

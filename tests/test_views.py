@@ -30,7 +30,7 @@ def a_round(number: int, **accuracy: float) -> list[events.Event]:
     finished = events.RoundFinished(
         round_num=number, sites=sites, metrics={"accuracy": mean}, wait_s=0.5, aggregate_s=0.1, save_s=0.0
     )
-    return [events.RoundStarted(round_num=number, num_rounds=2, sites=sites), *answers, finished]
+    return [events.RoundStarted(round_num=number, first_round=0, num_rounds=2, sites=sites), *answers, finished]
 
 
 def report_of(*told: events.Event):
@@ -105,7 +105,7 @@ def test_the_live_view_shows_round_state_metrics_and_time_left(sites):
             job="j", workspace="/w", sites=names, slots=2, threads=1, seed=7, launcher="fork", versions={}
         ),
         *a_round(0, site_1=10.0, site_2=20.0),
-        events.RoundStarted(round_num=1, num_rounds=2, sites=names),
+        events.RoundStarted(round_num=1, first_round=0, num_rounds=2, sites=names),
         events.TaskSent(site="site-1", task="train", round_num=1, size=1),
         events.ProcessExited(name="site-3", exit_code=1),
     ]

@@ -85,7 +85,7 @@ def test_another_process_is_refused_too_and_named(tmp_path):
     )
     try:
         assert other.stdout.readline() == "taken\n"
-        with pytest.raises(WorkspaceError, match=f"process {other.pid}$"):
+        with pytest.raises(WorkspaceError, match=f"process {other.pid} "):
             Workspace(tmp_path / "w").take()
     finally:
         other.kill()

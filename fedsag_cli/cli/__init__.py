@@ -46,3 +46,5 @@ def main() -> None:
     except FedsagError as error:
         display.error(error)
         raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

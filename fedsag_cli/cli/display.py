@@ -73,7 +73,7 @@ def table(rows: Sequence[Mapping[str, str]], columns: Sequence[str], *, by: str 
     if on_terminal(sys.stdout):
         _rich_tables(rows, columns, by)
         return
-    lines = [list(columns), *([_escaped(row[column]) or "-" for column in columns] for row in rows)]
+    lines = [list(columns), *([escaped(row[column]) or "-" for column in columns] for row in rows)]
     widths = [max(len(row[index]) for row in lines) for index in range(len(columns))]
     for row in lines:
         line("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
@@ -86,12 +86,13 @@ def shown(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """With line breaks and control characters written out: one line stays one, and no terminal obeys it."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _aside(word: str, text: str, colour: str) -> None:
-    said = _escaped(text)  # a name with a line break or an escape sequence in it stays one line
+    said = escaped(text)  # a name with a line break or an escape sequence in it stays one line
     if on_terminal(sys.stderr):
         word = f"\x1b[{colour}m{word}\x1b[0m"
     _write(sys.stderr, f"{word}: {said}")
@@ -102,7 +103,7 @@ def _write(stream: TextIO | None, text: str) -> None:
         try:
             stream.write(f"{text}\n")
             stream.flush()  # a line says how far a run is: whoever reads the pipe should have it now
-        except BrokenPipeError:  # nobody reads it any more (`| head`); what we do goes on
+        except OSError:  # nobody reads it any more (`| head`), or the disk is full; what we do goes on
             nothing = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nothing, stream.fileno())
             os.close(nothing)
@@ -118,8 +119,8 @@ def _rich_tables(rows: Sequence[Mapping[str, str]], columns: Sequence[str], by: 
     shown = [column for column in columns if column != by]
     for title, group in groupby(rows, key=lambda row: row[by] if by else ""):
         if title:
-            console.print(Text(_escaped(title), style="bold"))
-        cells = [[_escaped(row[column]) for column in shown] for row in group]
+            console.print(Text(escaped(title), style="bold"))
+        cells = [[escaped(row[column]) for column in shown] for row in group]
         widths = _widths([shown, *cells], console.width - 3 * (len(shown) - 1))
         drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
         for column, width in zip(shown, widths, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import shlex
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer(name="job", help="Make a job from a template, and see what can be set in it.", no_args_is_help=True)
 
 _FILE_FLAGS = ("-f", "--config_file", "--config-file")
+_FORCE_FLAGS = ("-force", "--force")
 _BETWEEN = "\0"  # no word of a command line can hold it
 
 TemplatesDir = Annotated[
@@ -45,7 +47,7 @@ def fold(args: list[str]) -> list[str]:
     group: list[str] | None = None
     for word in words:
         flag, equals, file = word.partition("=")
-        if word in _FILE_FLAGS or (equals and flag in _FILE_FLAGS[1:]):
+        if word in _FILE_FLAGS or (equals and flag in _FILE_FLAGS):
             file = file if equals else next(words, "")
             if not file or file.startswith("-"):
                 raise UsageError(f"{flag} needs a file of the job", hint="-f config_fed_server.conf num_rounds=5")
@@ -59,10 +61,17 @@ def fold(args: list[str]) -> list[str]:
                 )
             group.append(word)
             folded[-1] = _BETWEEN.join(group)
+        elif word.startswith("-f") and word not in _FORCE_FLAGS:
+            raise _no_flag(word)  # click would take -forec for -f and a file "orec"
         else:
             group = None
             folded.append(word)
     return folded
+
+
+def _no_flag(word: str) -> UsageError:
+    near = difflib.get_close_matches(word, _FORCE_FLAGS, n=1)
+    return UsageError(f"there is no flag {word!r}", hint=f"did you mean {near[0] if near else f'-f {word[2:]}'!r}?")
 
 
 @app.command("list-templates", hidden=True)
@@ -125,7 +134,7 @@ def create(
         Path | None,
         typer.Option("-sd", "--script_dir", "--script-dir", help="Your scripts, in place of the template's."),
     ] = None,
-    force: Annotated[bool, typer.Option("-force", "--force", help="Replace the job that is there.")] = False,
+    force: Annotated[bool, typer.Option(*_FORCE_FLAGS, help="Replace the job that is there.")] = False,
     job_templates_dir: TemplatesDir = None,
     output: FormatOption = Format.TXT,
     debug: Debug = False,

@@ -11,7 +11,7 @@ from typing import Any
 from fedsag_cli import events
 from fedsag_cli.cli import display
 from fedsag_cli.cli.display import Format
-from fedsag_cli.events import Event, Failure
+from fedsag_cli.events import Event, Failure, Metrics
 from fedsag_cli.observers import Observer
 from fedsag_cli.report import Report
 
@@ -43,7 +43,7 @@ class PlainView:
 
     def on(self, event: Event) -> None:
         for text in lines_of(event):
-            display.line(text)
+            display.line(display.escaped(text))
 
 
 class LiveView:
@@ -76,7 +76,7 @@ class LiveView:
         self._follow(event)
         if not isinstance(event, events.RoundStarted | events.ReplyAccepted):
             for text in lines_of(event):
-                self._console.print(Text(text), soft_wrap=True)
+                self._console.print(Text(display.escaped(text)), soft_wrap=True)
 
     def _follow(self, event: Event) -> None:
         match event:
@@ -85,7 +85,8 @@ class LiveView:
             case events.ProcessStarted() if event.name in self._states:
                 self._states[event.name] = "starting"
             case events.RoundStarted():
-                self._round, self._end_round, self._stage = event.round_num, event.num_rounds, "training"
+                self._round, self._end_round = event.round_num, event.first_round + event.num_rounds
+                self._stage = "training"
                 if self._first_round is None:
                     self._first_round, self._rounds_began = event.round_num, time.monotonic()
             case events.ClientReady():
@@ -158,7 +159,7 @@ def lines_of(event: Event) -> list[str]:
                 f"round {event.round_num}  {event.site} answered in {event.work_s:.1f} s  {_metrics(event.metrics)}"
             ]
         case events.ReplyFailed():
-            return _failure(f"round {event.round_num}  {event.site} failed", event.failure)
+            return _failure(f"{_when(event)}  {event.site} failed", event.failure)
         case events.ReplyLate():
             return [f"note: {event.site} answered a task that had been given up: dropped"]
         case events.Notice():
@@ -172,7 +173,9 @@ def lines_of(event: Event) -> list[str]:
         case events.ModelValidated():
             return [f"final model  measured by {len(event.by_site)} clients  {_metrics(event.metrics)}"]
         case events.BestModel():
-            return [f"round {event.round_num}  its model is the best so far: {event.metric} {_number(event.score)}"]
+            return [
+                f"round {event.round_num}  the model sent is the best so far: {event.metric} {_number(event.score)}"
+            ]
         case events.RunFinished() if not event.ok:
             return [f"the run failed; what there is of it: {event.report}"]
     return []
@@ -191,7 +194,9 @@ def summary(report: Report) -> None:
         which = (
             "the final model" if best.round_num == report.num_rounds else f"the model sent in round {best.round_num}"
         )
-        display.line(f"best: {which}, {best.metric} {_number(best.score)}")
+        display.line(f"best: {which}, {best.metric} {_number(best.score)}, the plain mean over the clients")
+    for text in _who_failed(report):
+        display.line(display.escaped(text))
     for path in report.models:
         display.line(f"model      {path}")
     display.line(f"digest     {report.digest}")
@@ -203,18 +208,19 @@ def summary(report: Report) -> None:
 
 def table_of(report: Report) -> tuple[list[dict[str, Any]], list[str]]:
     """By round: the mean of each metric, the sites' own where they are few, who answered, the time."""
-    metrics = list(dict.fromkeys(name for each in report.rounds for name in each.metrics))
+    measured = [*(each.metrics for each in report.rounds), report.final_metrics]
+    metrics = list(dict.fromkeys(name for each in measured for name in each))
     by_site = [(site, name) for name in metrics for site in report.sites] if len(report.sites) <= _MOST_SITES else []
     if len(metrics) > 1:
         headings = {(site, name): f"{site} {name}" for site, name in by_site}
     else:
         headings = {(site, name): site for site, name in by_site}
 
-    def row(label: str, means: Mapping[str, float], own: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    def row(label: str, means: Metrics, own: Mapping[str, Metrics]) -> dict[str, Any]:
         cells = {"round": label, **{name: _number(means[name]) if name in means else "" for name in metrics}}
         for site, name in by_site:
-            value = own.get(site, {}).get(name)
-            cells[headings[site, name]] = "" if value is None else _number(value)
+            mine = own.get(site, {})
+            cells[headings[site, name]] = _number(mine[name]) if name in mine else ""
         return cells
 
     rows = []
@@ -229,6 +235,22 @@ def table_of(report: Report) -> tuple[list[dict[str, Any]], list[str]]:
     return rows, ["round", *metrics, *headings.values(), "answered", "seconds"]
 
 
+def _who_failed(report: Report) -> list[str]:
+    """One line a site that failed: in which rounds, and the first cause."""
+    rounds: dict[str, list[str]] = {}
+    causes: dict[str, str] = {}
+    failed = [(str(each.round_num), each.failed) for each in report.rounds] + [("the end", report.final_failed)]
+    for label, failures in failed:
+        for site, failure in failures.items():
+            rounds.setdefault(site, []).append(label)
+            causes.setdefault(site, failure.cause)
+    return [f"failed: {site} in round {', '.join(rounds[site])}: {causes[site]}" for site in rounds]
+
+
+def _when(event: events.ReplyAccepted | events.ReplyFailed) -> str:
+    return f"round {event.round_num}" if event.task == "train" else event.task
+
+
 def _failure(head: str, failure: Failure) -> list[str]:
     texts = [f"{head}: {failure.cause}"]
     if failure.where:
@@ -241,12 +263,12 @@ def _failure(head: str, failure: Failure) -> list[str]:
     return texts
 
 
-def _metrics(metrics: Mapping[str, float]) -> str:
+def _metrics(metrics: Metrics) -> str:
     return ", ".join(f"{name} {_number(value)}" for name, value in metrics.items())
 
 
-def _number(value: float) -> str:
-    return f"{value:.4g}"
+def _number(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4g}"
 
 
 def _seconds(seconds: float) -> str:

@@ -219,8 +219,8 @@ def _floats(metrics: Mapping[str, Any] | None) -> dict[str, float] | None:
     numbers: dict[str, float] = {}
     for name, value in metrics.items():
         try:
-            numbers[str(name)] = float(value)
-        except (TypeError, ValueError):
+            numbers[str(name).encode().decode()] = float(value)
+        except (TypeError, ValueError):  # a name UTF-8 cannot hold is a ValueError too
             raise ClientError(
                 f"metrics: {name!r} is a {type(value).__name__}, not a number",
                 hint="metrics are single numbers; other things go into meta",
@@ -234,8 +234,9 @@ def _checked_meta(meta: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in meta.items():
         try:
             plain[name] = msgspec.to_builtins(value, enc_hook=_number)
+            msgspec.msgpack.encode({name: plain[name]})
         except (TypeError, ValueError):
-            raise TensorError(f"meta: {name!r} is a {type(value).__name__}, which cannot travel") from None
+            raise TensorError(f"meta: {name!r} is a {type(value).__name__} that cannot travel") from None
     return plain
 
 

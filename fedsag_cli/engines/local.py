@@ -17,7 +17,7 @@ import msgspec
 from fedsag_cli import events
 from fedsag_cli.become import LastWord, ProcessSpec, fresh_interpreter
 from fedsag_cli.errors import ChannelClosed
-from fedsag_cli.events import Event, Failure, ProcessExited, ProcessStarted
+from fedsag_cli.events import Event, Failure, Notice, ProcessExited, ProcessStarted
 from fedsag_cli.nursery import Exited, FromNursery, Preload, Start, Started, Stop, ToNursery, kill_group
 from fedsag_cli.transport.unix import UnixChannel
 
@@ -39,6 +39,7 @@ class LocalEngine:
         self._lines: dict[str, socket.socket] = {}
         self._followers: dict[str, threading.Thread] = {}
         self._pids: dict[str, int] = {}
+        self._has_started = False
         self._stopping = threading.Event()
         self._channel, self._nursery, self._said = _start_nursery(fork=fork, env=env)
         _listen(self._hear_nursery)
@@ -48,6 +49,7 @@ class LocalEngine:
             self._send(Preload(list(modules)))
 
     def start(self, spec: ProcessSpec) -> None:
+        self._has_started = True
         if not spec.talks:
             self._send(Start(spec, fresh=not self._fork))
             return
@@ -66,15 +68,11 @@ class LocalEngine:
             event = self._told.get(timeout=timeout_s)
         except queue.Empty:
             raise TimeoutError from None
-        if isinstance(event, ProcessStarted):
-            self._pids[event.name] = event.pid
-        elif isinstance(event, ProcessExited):
-            self._pids.pop(event.name, None)
         return event
 
     def stop(self, grace_s: float = 5.0) -> None:
         self._stopping.set()
-        if not self._pids:
+        if not self._has_started:
             self._nursery.kill()  # it may be in the middle of importing torch, and there is nobody to end first
         self._send(Stop(grace_s))
         try:
@@ -82,7 +80,7 @@ class LocalEngine:
         except subprocess.TimeoutExpired:
             self._nursery.kill()
             self._nursery.wait()
-        for pid in self._pids.values():
+        for pid in list(self._pids.values()):
             kill_group(pid)  # a nursery that was killed could not
         for line in self._lines.values():
             line.close()
@@ -94,8 +92,12 @@ class LocalEngine:
     def _follow(self, line: socket.socket) -> None:
         with contextlib.suppress(OSError, ValueError), line.makefile("rb") as told:
             for text in told:  # ends when the other side does
-                with contextlib.suppress(msgspec.DecodeError):  # cut off in the middle of a line by its end
+                if not text.endswith(b"\n"):
+                    return  # cut off in the middle of a line by its end
+                try:
                     self._told.put(events.from_line(text))
+                except msgspec.DecodeError as error:
+                    self._told.put(Notice(text=f"a bug of fedsag's own, an event nobody can read: {error}: {text!r}"))
 
     def _hear_nursery(self) -> None:
         while True:
@@ -105,8 +107,10 @@ class LocalEngine:
                 break
             match news:
                 case Started(name, pid):
+                    self._pids[name] = pid
                     self._told.put(ProcessStarted(name=name, pid=pid))
                 case Exited(name, exit_code, word):
+                    self._pids.pop(name, None)
                     self._exited(name, exit_code, word)
         if not self._stopping.is_set():
             self._exited(NURSERY, self._nursery.wait(), LastWord(error=_text(self._said) or "the nursery died"))

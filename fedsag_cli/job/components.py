@@ -10,7 +10,7 @@ from typing import Any
 from fedsag_cli import catalog
 from fedsag_cli.catalog import ComponentSpec
 from fedsag_cli.errors import JobError, nearest
-from fedsag_cli.job import executor, tree
+from fedsag_cli.job import executor, limits, tree
 from fedsag_cli.job.section import Section
 from fedsag_cli.job.tree import Place
 from fedsag_cli.signatures import Signature
@@ -81,6 +81,7 @@ def _check(path: str, section: Section, args: Section, search: Sequence[Path], i
             value = args.values.get(parameter.name)
             if parameter.name in args and not _fits(parameter.annotation, value):
                 raise args.wrong(parameter.name, f"must be {parameter.annotation}, not {value!r}")
+        limits.check(path, args)
         if ids is not None:
             _check_ids(known, args, ids)
     for key, value in args.values.items():

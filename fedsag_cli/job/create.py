@@ -101,6 +101,18 @@ def _check_target(folder: Path, *, force: bool) -> None:
         raise JobError(f"{folder} is there and is no job folder: it stays as it is", hint="-j names another")
     if not force:
         raise JobError(f"there is a job in {folder} already", hint="-force replaces it, -j names another")
+    foreign = next(_foreign(folder), None)
+    if foreign:
+        raise JobError(f"-force would remove {foreign}, which is no part of the job", hint="move it away")
+
+
+def _foreign(folder: Path) -> Iterator[Path]:
+    """The files of a job folder that are neither its meta.* nor in an app."""
+    for path in sorted(folder.iterdir()):
+        if (path / "config").is_dir() or (path.name.startswith("meta.") and path.is_file()):
+            continue
+        below = sorted(path.rglob("*")) if path.is_dir() and not path.is_symlink() else [path]
+        yield from (file for file in below if file.is_symlink() or not file.is_dir())
 
 
 def _stands_in(folder: Path) -> bool:

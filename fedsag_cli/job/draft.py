@@ -11,9 +11,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fedsag_cli.errors import JobError, nearest
-from fedsag_cli.job import hocon, overrides, placeholders, templates, values
+from fedsag_cli.job import components, hocon, limits, overrides, placeholders, templates, values
 from fedsag_cli.job.meta import ALL
 from fedsag_cli.job.overrides import Override
+from fedsag_cli.job.section import Section
 from fedsag_cli.job.templates import Template, Variable
 
 META = "meta.conf"
@@ -182,6 +183,7 @@ class _File:
         overrides.apply(changed, edits, file=self.short, search=self.search, elsewhere=self.elsewhere)
         if self.path == META:
             changed["name"] = name
+        self._check_limits(changed)
         draft.warnings += self._unknown_names(changed)
         if repr(changed) == repr(conf):  # == would take 1 for true
             return text
@@ -219,6 +221,13 @@ class _File:
         folder = self.source.parent if self.source else None
         read = hocon.loads_json if self._is_json else partial(hocon.loads, folder=folder)
         return read(text, name=self.short)
+
+    def _check_limits(self, conf: Mapping[str, Any]) -> None:
+        """Raises JobError for a number that was asked for and that its component refuses."""
+        asked = {override.key.rpartition(".")[2] for override in self.asked}
+        for named in components.named_in(conf):
+            args = {key: value for key, value in named.args.items() if key in asked}
+            limits.check(named.path, Section(args, self.short, (*named.at, "args")))
 
     def _unknown_names(self, conf: Mapping[str, Any]) -> Iterator[str]:
         for override in self.asked:

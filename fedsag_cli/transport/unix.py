@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from fedsag_cli.errors import ChannelClosed, RunError
+from fedsag_cli.errors import ChannelClosed, RunError, TensorError
 from fedsag_cli.messages import Hello, ToClient, ToServer, Welcome
 
 Out = TypeVar("Out")
@@ -44,6 +44,9 @@ class UnixChannel(Generic[Out, In]):
 
     def send(self, message: Out, file: int | None = None) -> None:
         body = _encoder.encode(message)
+        if len(body) > _LARGEST_MESSAGE:
+            what = f"meta and metrics take {len(body)} bytes, {_LARGEST_MESSAGE} can travel"
+            raise TensorError(what, hint="large things are params")
         frame = len(body).to_bytes(8, "little") + body
         beside = [] if file is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file]))]
         try:

@@ -31,9 +31,10 @@ class Clients(Protocol):
         """Replies in site order, each as soon as every earlier site answered, failed or was given up.
 
         `to`: these sites (default: all that take the task). `timeout_s`: a client is given up so long after it was
-        handed the task; None, never. `grace_s`: once `min_responses` answered, a client that has the task is given up
-        so long after, or after it was handed it; None, never. Failures are events, not replies. A reply's params live
-        until the next one is asked for. Raises NotEnoughClients as soon as `min_responses` is out of reach.
+        handed the task; None, never. `grace_s`: once `min_responses` (at least one) answered, a client that has the
+        task is given up so long after; its clock, too, begins when it was handed the task; None, never. Failures are
+        events, not replies. A reply's params live until the next one is asked for. Raises NotEnoughClients as soon as
+        `min_responses` is out of reach.
         """
 
     def reject(self, reply: Reply, cause: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 from fedsag_cli import arithmetic
 from fedsag_cli.aggregators import Aggregator
 from fedsag_cli.errors import JobError, TensorError
-from fedsag_cli.events import ModelSaved, ModelValidated, Notice, RoundFinished
+from fedsag_cli.events import ModelSaved, ModelValidated, Notice, RoundFinished, RoundStarted, told
 from fedsag_cli.messages import FLModel, ParamsType, Reply, Task
 from fedsag_cli.persistors import Persistor
 from fedsag_cli.run import Best, Run
@@ -67,6 +67,8 @@ class ScatterAndGather:
         self._train, self._validate = train_task_name, validate_task_name
         self._persist_every = persist_every_n_rounds
         self._allow_empty = allow_empty_global_weights
+        self._answered: list[str] | None = None  # the sites that did in the last round
+        self._said_unscored = False
 
     def run(self, clients: Clients, run: Run) -> None:
         model = run.model or self._first_model()
@@ -75,14 +77,16 @@ class ScatterAndGather:
         with _Writer(run) as writer:
             for round_num in range(max(run.next_round, self._start_round), self._end_round):
                 model = self._one_round(clients, run, self._sent_in(model, round_num), writer)
-            if self._selector and clients.takes(self._validate):
-                self._validate_last(clients, run, self._sent_in(model, self._end_round), writer)
+            self._validate_last(clients, run, self._sent_in(model, self._end_round), writer)
         run.model = model
 
     def _one_round(self, clients: Clients, run: Run, model: FLModel, writer: _Writer) -> FLModel:
         round_num = model.current_round or 0
         targets = clients.takes(self._train)
-        run.round_started(round_num, self._end_round, list(targets))
+        num_rounds = self._end_round - self._start_round
+        run.emit(
+            RoundStarted(round_num=round_num, first_round=self._start_round, num_rounds=num_rounds, sites=list(targets))
+        )
         measured: dict[str, dict[str, float]] = {}
         weights: dict[str, float] = {}
         clock = _Clock()
@@ -100,16 +104,20 @@ class ScatterAndGather:
                 clients.reject(reply, error.message)
             clock.lap("aggregate")
         clock.lap("wait")
-        self._select(run, model, writer)
-        merged = self._updated(model, self._aggregator.aggregate())
+        self._select(run, model, writer, measured)
+        change = self._aggregator.aggregate()
+        if measured and not change.params:
+            run.emit(Notice(text=f"round {round_num}: no update had a weight above zero: the model stays as it is"))
+        merged = self._updated(model, change)
         clock.lap("aggregate")
+        self._answered = list(measured)
         last = round_num + 1 == self._end_round
         if last or (self._persist_every and (round_num + 1) % self._persist_every == 0):
             writer.write(self._persistor.save, merged)
         finished = RoundFinished(
             round_num=round_num,
             sites=list(measured),
-            metrics=arithmetic.weighted_means(measured, weights),
+            metrics=told(arithmetic.weighted_means(measured, weights)),
             wait_s=clock.laps["wait"],
             aggregate_s=clock.laps["aggregate"],
             save_s=clock.lap("save"),
@@ -119,7 +127,7 @@ class ScatterAndGather:
 
     def _accept(self, reply: Reply, sent: FLModel) -> float:
         update = reply.model
-        if update.params is None:
+        if update.params is None or (sent.params and not update.params):
             raise TensorError(f"{reply.site} sent no params for task {self._train!r}")
         if sent.params:
             _check_fits(update.params, sent.params)
@@ -129,28 +137,41 @@ class ScatterAndGather:
             self._selector.accept(reply.site, update.metrics or {}, steps)
         return steps
 
-    def _select(self, run: Run, sent: FLModel, writer: _Writer) -> None:
+    def _select(self, run: Run, sent: FLModel, writer: _Writer, measured: Mapping[str, Mapping[str, float]]) -> None:
         """Whether the model that was sent is the best so far. That of round 0, which nobody trained, is not judged."""
         if self._selector is None:
             return
         score, round_num = self._selector.score(), sent.current_round or 0
         best = run.best.score if run.best else None
+        if measured and score is None and not self._said_unscored:
+            self._said_unscored = True
+            names = ", ".join(sorted({name for metrics in measured.values() for name in metrics})) or "none"
+            run.emit(Notice(text=_unscored(self._selector.key_metric, names)))
         if round_num > 0 and score is not None and self._selector.is_better(score, best):
             run.better(Best(score, round_num), self._selector.key_metric)
             writer.write(self._persistor.save_best, sent)
 
     def _validate_last(self, clients: Clients, run: Run, model: FLModel, writer: _Writer) -> None:
-        assert self._selector is not None
+        """By the clients that list the task and answered in the last round: nobody waits for one that is late."""
+        takers = clients.takes(self._validate)
+        targets = [site for site in takers if self._answered is None or site in self._answered]
+        if not targets:
+            return
         measured: dict[str, dict[str, float]] = {}
-        for reply in clients.broadcast(Task(name=self._validate, model=model), timeout_s=self._timeout_s):
+        task = Task(name=self._validate, model=model)
+        for reply in clients.broadcast(task, to=targets, timeout_s=self._timeout_s, grace_s=self._grace_s):
             try:
-                self._selector.accept(reply.site, reply.model.metrics or {}, reply.model.num_steps)
-                measured[reply.site] = reply.model.metrics or {}
+                steps = reply.model.num_steps
             except TensorError as error:
                 clients.reject(reply, error.message)
-        metrics = arithmetic.weighted_means(measured, dict.fromkeys(measured, 1.0))
-        run.emit(ModelValidated(round_num=self._end_round, metrics=metrics, by_site=measured))
-        self._select(run, model, writer)
+                continue
+            measured[reply.site] = reply.model.metrics or {}
+            if self._selector:
+                self._selector.accept(reply.site, measured[reply.site], steps)
+        metrics = told(arithmetic.weighted_means(measured, dict.fromkeys(measured, 1.0)))
+        by_site = {site: told(own) for site, own in measured.items()}
+        run.emit(ModelValidated(round_num=self._end_round, metrics=metrics, by_site=by_site))
+        self._select(run, model, writer, measured)
 
     def _sent_in(self, model: FLModel, round_num: int) -> FLModel:
         num_rounds = self._end_round - self._start_round
@@ -173,6 +194,10 @@ class ScatterAndGather:
 
     def _more_than_there_are(self, number: int) -> str:
         return f"min_clients is {self._min_clients}, there are {number} clients: it counts as {number}"
+
+
+def _unscored(key_metric: str, names: str) -> str:
+    return f"no client sent a finite {key_metric!r}, the key_metric, so no model is judged; metrics sent: {names}"
 
 
 def _check_fits(params: dict[str, Any], sent: dict[str, Any]) -> None:
