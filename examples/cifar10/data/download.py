@@ -10,9 +10,23 @@ import socket
 import sys
 import tarfile
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 DATASET_PATH = "/tmp/fedsag/data/cifar10"
+
+
+@contextmanager
+def made(folder):
+    """`folder`, with those above it; where nothing came into them, those that were not there before are gone again."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+    finally:
+        for path in missing:
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
 
 
 def download(folder):
@@ -57,11 +71,11 @@ def main():
     parser.add_argument("--archive", type=Path, help="a tar archive of pictures by class, instead of the network")
     args = parser.parse_args()
     try:
-        args.dataset_path.mkdir(parents=True, exist_ok=True)
-        if args.archive:
-            unpack(args.archive, args.dataset_path)
-        else:
-            download(args.dataset_path)
+        with made(args.dataset_path) as folder:
+            if args.archive:
+                unpack(args.archive, folder)
+            else:
+                download(folder)
     except (OSError, ValueError, RuntimeError, tarfile.TarError) as error:
         print(f"error: no CIFAR-10: {error}", file=sys.stderr)
         if not args.archive:

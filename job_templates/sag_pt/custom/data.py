@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import os
 import re
+import sys
 from operator import attrgetter
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def load(dataset_path=DATASET_PATH, *, limit=0):
 
     - what torchvision.datasets.CIFAR10 downloads: cifar-10-batches-py/,
     - pictures by class: train/<class>/*.jpg and test/<class>/*.jpg,
-    - nothing of this kind: then the sets are generated, and a line says so.
+    - nothing of this kind: then the sets are generated, and a note on standard error says so.
 
     With a `limit`, only so many of each, the same ones every time.
     """
@@ -85,8 +86,9 @@ def load(dataset_path=DATASET_PATH, *, limit=0):
         sets = _from_folder(root / "train"), _from_folder(root / "test")
     else:
         print(
-            f"no CIFAR-10 in {str(root)!r}: using a small generated set; the real one: pass --dataset_path DIR after "
-            "python -c \"from torchvision.datasets import CIFAR10; CIFAR10('DIR', download=True)\""
+            f"note: no CIFAR-10 in {str(root)!r}: using a small generated set; the real one: pass --dataset_path DIR "
+            "after python -c \"from torchvision.datasets import CIFAR10; CIFAR10('DIR', download=True)\"",
+            file=sys.stderr,
         )
         sets = generated(1200, seed=1), generated(500, seed=2)
     if limit:
