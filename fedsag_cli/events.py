@@ -152,9 +152,12 @@ class ModelValidated(Event, frozen=True, kw_only=True):
 
 
 class BestModel(Event, frozen=True, kw_only=True):
+    """The model sent in that round has the best score so far; `is_final`: it is the last aggregate, validated."""
+
     round_num: int
     metric: str
     score: float
+    is_final: bool = False
 
 
 class ModelSaved(Event, frozen=True, kw_only=True):

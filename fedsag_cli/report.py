@@ -34,6 +34,7 @@ class BestReport(msgspec.Struct, kw_only=True):
     round_num: int
     metric: str
     score: float
+    is_final: bool = False
 
 
 class Report(msgspec.Struct, kw_only=True):
@@ -99,7 +100,9 @@ class Reporter:
             case events.ModelValidated():
                 report.final_metrics, report.final_metrics_by_site = event.metrics, event.by_site
             case events.BestModel():
-                report.best = BestReport(round_num=event.round_num, metric=event.metric, score=event.score)
+                report.best = BestReport(
+                    round_num=event.round_num, metric=event.metric, score=event.score, is_final=event.is_final
+                )
             case events.ModelSaved() if event.path not in report.models:
                 report.models.append(event.path)
             case events.Notice():

@@ -54,10 +54,10 @@ class Run:
             run.next_round, run.best, run._checkpoint = state.next_round, state.best, found[-1]
         return run
 
-    def better(self, best: Best, metric: str) -> None:
+    def better(self, best: Best, metric: str, *, is_final: bool = False) -> None:
         """Remember a new best score."""
         self.best = best
-        self.emit(BestModel(round_num=best.round_num, metric=metric, score=best.score))
+        self.emit(BestModel(round_num=best.round_num, metric=metric, score=best.score, is_final=is_final))
 
     def round_finished(self, finished: RoundFinished, model: FLModel) -> None:
         """Save where we are now: a new file, then the one before goes."""

@@ -126,3 +126,17 @@ def test_the_live_view_shows_round_state_metrics_and_time_left(sites):
     else:
         assert "1 training" in shown
         assert "1 failed" in shown
+
+
+def test_what_happens_after_the_last_round_is_not_called_a_round():
+    validated = events.ReplyAccepted(
+        site="site-1", task="validate", round_num=2, metrics={"accuracy": 80.0}, num_steps=1, size=0, work_s=0.1
+    )
+    best = events.BestModel(round_num=2, metric="accuracy", score=80.0, is_final=True)
+
+    lines = [*views.lines_of(validated), *views.lines_of(best)]
+
+    assert lines == [
+        "validate  site-1 answered in 0.1 s  accuracy 80",
+        "final model  it is the best so far: accuracy 80",
+    ]

@@ -156,7 +156,7 @@ def lines_of(event: Event) -> list[str]:
             return [f"round {event.round_num}  started with {len(event.sites)} clients"]
         case events.ReplyAccepted():
             return [
-                f"round {event.round_num}  {event.site} answered in {event.work_s:.1f} s  {_metrics(event.metrics)}"
+                f"{_when(event)}  {event.site} answered in {event.work_s:.1f} s  {_metrics(event.metrics)}".rstrip()
             ]
         case events.ReplyFailed():
             return _failure(f"{_when(event)}  {event.site} failed", event.failure)
@@ -173,9 +173,8 @@ def lines_of(event: Event) -> list[str]:
         case events.ModelValidated():
             return [f"final model  measured by {len(event.by_site)} clients  {_metrics(event.metrics)}"]
         case events.BestModel():
-            return [
-                f"round {event.round_num}  the model sent is the best so far: {event.metric} {_number(event.score)}"
-            ]
+            which = "final model  it" if event.is_final else f"round {event.round_num}  the model sent"
+            return [f"{which} is the best so far: {event.metric} {_number(event.score)}"]
         case events.RunFinished() if not event.ok:
             return [f"the run failed; what there is of it: {event.report}"]
     return []
@@ -191,10 +190,8 @@ def summary(report: Report) -> None:
         display.line("a round's metrics are those of the model sent in it, measured before training")
     if report.best:
         best = report.best
-        which = (
-            "the final model" if best.round_num == report.num_rounds else f"the model sent in round {best.round_num}"
-        )
-        display.line(f"best: {which}, {best.metric} {_number(best.score)}, the plain mean over the clients")
+        which = "the final model" if best.is_final else f"the model sent in round {best.round_num}"
+        display.line(f"best: {which}, {best.metric} {_number(best.score)} (the mean as the model selector takes it)")
     for text in _who_failed(report):
         display.line(display.escaped(text))
     for path in report.models:
