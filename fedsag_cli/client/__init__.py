@@ -90,9 +90,9 @@ def send(model: FLModel, clear_cache: bool = True, ctx: APIContext | None = None
 
     `model.params` maps texts to torch tensors (any device, any dtype), numpy arrays or numbers; `model.metrics` are
     measured on the model that was received; `model.meta["NUM_STEPS_CURRENT_ROUND"]` is the update's weight. Where the
-    job says DIFF, the difference to what was received is what travels. Neither model is changed, whatever
-    `clear_cache` says. Raises TypeError, ClientError (nothing was received; neither params nor metrics), TensorError
-    (naming the key that cannot travel).
+    job says DIFF, the difference to what was received is what travels; `optimizer_params` stay here. Neither model is
+    changed, whatever `clear_cache` says. Raises TypeError, ClientError (nothing was received; neither params nor
+    metrics), TensorError (naming the key that cannot travel).
     """
     if not isinstance(model, FLModel):
         raise TypeError(f"flare.send() takes an FLModel, not a {type(model).__name__}")
