@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import importlib
 import io
 import os
@@ -132,7 +133,7 @@ def _die_with(parent: int) -> None:
 def _keep_descriptors(log: str, line: int | None, last_word: int | None) -> tuple[int | None, int | None]:
     """Standard streams anew, then `line` and `last_word` on the numbers after them, then nothing."""
     kept = [fd for fd in (line, last_word) if fd is not None]
-    high = [os.dup2(fd, 200 + index, inheritable=False) for index, fd in enumerate(kept)]
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3 + len(kept)) for fd in kept]  # out of the way of what follows
     nothing = os.open(os.devnull, os.O_RDONLY)
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(nothing, 0)
