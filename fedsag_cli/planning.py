@@ -12,9 +12,10 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from fedsag_cli import catalog, machine
 from fedsag_cli.errors import JobError, UsageError
@@ -22,6 +23,7 @@ from fedsag_cli.job import App, Job, ServerConfig
 from fedsag_cli.workspace import SERVER, Plan, ServerPlan, SitePlan, Workspace
 
 _SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_OPTIMIZER = "torch.optim"
 _IMPLY_TORCH = {
     "torch",
     "torchvision",
@@ -57,8 +59,13 @@ class Planned:
     notices: Sequence[str]
 
 
-def make_plan(job: Job, workspace: Workspace, options: Options) -> Planned:
-    """Raises UsageError, JobError."""
+def make_plan(
+    job: Job,
+    workspace: Workspace,
+    options: Options,
+    prepare: Callable[[Sequence[str]], None] = lambda _: None,
+) -> Planned:
+    """`prepare` is told, as soon as it is known, what the processes will import. Raises UsageError, JobError."""
     if workspace.root.is_relative_to(job.folder):
         raise UsageError(f"-w {workspace.root}: the workspace lies in the job {job.folder}", hint="choose another -w")
     if options.seed is not None and not 0 <= options.seed < 1 << 63:
@@ -75,6 +82,8 @@ def make_plan(job: Job, workspace: Workspace, options: Options) -> Planned:
     if threads < 1:
         raise UsageError(f"--threads {threads}: a client needs at least one")
     apps = {name: job.app_for(name) for name in [SERVER, *names]}
+    scripts = _imports_of_scripts({app.custom for app in apps.values()})
+    prepare(_preload(scripts))
     server = apps[SERVER].server(_variables(SERVER, workspace))
     sites = [
         _plan_site(name, apps[name], workspace, threads, index % len(groups) if groups else 0, groups)
@@ -87,7 +96,7 @@ def make_plan(job: Job, workspace: Workspace, options: Options) -> Planned:
         slots=slots,
         threads=threads,
         launcher=options.launcher,
-        preload=_preload(server, apps.values()),
+        preload=_preload(scripts | _imports_of_parts(server)),
         server=ServerPlan(
             workflows=list(server.workflows),
             components=list(server.components),
@@ -219,29 +228,35 @@ def _check_tasks(server: ServerConfig, sites: Sequence[SitePlan]) -> None:
             )
 
 
-def _preload(server: ServerConfig, apps: Iterable[App]) -> list[str]:
+def _preload(imported: Set[str]) -> list[str]:
     """What the processes will import anyway, and heavy enough to be imported once for all."""
-    folders = {app.custom for app in apps}
+    modules: list[str] = []
+    if imported & _IMPLY_TORCH:
+        modules.append("torch")
+        if _OPTIMIZER in imported:
+            modules.append("torch._dynamo")  # the first optimizer's step would import it, in every client
+    if "torchvision" in imported:
+        modules.append("torchvision")
+    return modules
+
+
+def _imports_of_scripts(folders: Set[Path]) -> set[str]:
+    """The packages that modules in these folders import; _OPTIMIZER beside them where one is spoken of."""
     names: set[str] = set()
-    optimizes = False
     for file in (file for folder in folders for file in sorted(folder.rglob("*.py"))):
         source = file.read_bytes()
-        optimizes = optimizes or b"optim" in source
+        if b"optim" in source:
+            names.add(_OPTIMIZER)
         try:
             names |= _imports(ast.parse(source))
         except (SyntaxError, ValueError):
             continue  # where it is run, Python says what is wrong with it
-    for spec in [*server.workflows, *server.components]:
-        if catalog.needs_torch(spec.path):
-            names.add("torch")
-    modules: list[str] = []
-    if names & _IMPLY_TORCH:
-        modules.append("torch")
-        if optimizes:
-            modules.append("torch._dynamo")  # the first optimizer's step would import it, in every client
-    if "torchvision" in names:
-        modules.append("torchvision")
-    return modules
+    return names
+
+
+def _imports_of_parts(server: ServerConfig) -> set[str]:
+    parts = [*server.workflows, *server.components]
+    return {"torch"} if any(catalog.needs_torch(spec.path) for spec in parts) else set()
 
 
 def _imports(tree: ast.Module) -> set[str]:

@@ -19,7 +19,7 @@ from types import FrameType
 
 import msgspec
 
-from fedsag_cli import __version__
+from fedsag_cli import __version__, catalog
 from fedsag_cli.become import ProcessSpec
 from fedsag_cli.engines import Engine
 from fedsag_cli.engines.local import NURSERY, LocalEngine, can_fork
@@ -44,8 +44,9 @@ from fedsag_cli.observers import EventsFile, Observer
 from fedsag_cli.planning import Options, Planned, make_plan
 from fedsag_cli.report import Report, Reporter
 from fedsag_cli.transport.unix import address_in
-from fedsag_cli.workspace import SERVER, SitePlan, Workspace, write_json
+from fedsag_cli.workspace import SERVER, Plan, SitePlan, Workspace, write_json
 
+_SERVE = "fedsag_cli.server:serve"
 _LAST_WORDS_S = 30.0  # what a script may still do after its last task
 _TAIL_LINES = 20
 _NOTES_IN = 20_000  # the first characters of a log
@@ -71,7 +72,7 @@ def simulate(job: Path, workspace: Path, options: Options, observers: Sequence[O
         env = _ENVIRONMENT | os.environ | {ADDRESS: address_in(folder), TOKEN: secrets.token_hex(16)}
         engine = LocalEngine(fork=fork, env=env)  # it makes itself ready while the job is read
         try:
-            planned = make_plan(Job.load(job), place, options)
+            planned = make_plan(Job.load(job), place, options, engine.prepare)
             place.take()
             return _Simulation(planned, place, engine, env, observers).run()
         finally:
@@ -105,7 +106,7 @@ class _Simulation:
             self._tell(self._run_started())
             for text in self._planned.notices:
                 self._tell(Notice(text=text))
-            self._engine.prepare(self._plan.preload)
+            self._engine.prepare([*self._plan.preload, *_modules_of_server(self._plan)])
             self._engine.start(self._server())
             self._follow()
             outcome = RunFinished(ok=True, exit_code=0, cause="every round met its quorum, the final model is written")
@@ -211,7 +212,7 @@ class _Simulation:
     def _server(self) -> ProcessSpec:
         return ProcessSpec(
             name=SERVER,
-            target="fedsag_cli.server:serve",
+            target=_SERVE,
             args=[str(self._place.root)],
             env=self._env | {"OMP_NUM_THREADS": "1"},
             cwd=str(self._place.app(SERVER)),
@@ -246,6 +247,13 @@ class _Simulation:
             except OSError as error:
                 self._observers.remove(observer)
                 self._reporter.report.notices.append(f"{type(observer).__name__} stopped: {error}")
+
+
+def _modules_of_server(plan: Plan) -> list[str]:
+    """Those of ours it will import: forked, it finds them there. A job's own modules wait for its own folder."""
+    paths = [catalog.class_path(spec.path) for spec in [*plan.server.workflows, *plan.server.components]]
+    named = [_SERVE.partition(":")[0], *(path.rpartition(".")[0] for path in paths)]
+    return [name for name in dict.fromkeys(named) if name.startswith("fedsag_cli.")]
 
 
 def _have_standard_streams() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from fedsag_cli import machine, planning
 from fedsag_cli.errors import JobError, UsageError
-from fedsag_cli.job import Job
+from fedsag_cli.job import Job, hocon
 from fedsag_cli.planning import Options, make_plan
 from fedsag_cli.workspace import Workspace
 
@@ -402,3 +402,26 @@ def test_a_containers_limit_counts(tmp_path, monkeypatch):
 
 def test_a_launch_timeout_that_is_not_given_is_nvflares_300_seconds(job, plan):
     assert plan(job(), num_clients=1).plan.sites[0].config.launch_timeout == 300.0
+
+
+# what it costs
+
+
+def test_a_config_is_read_once_however_many_sites_it_is_for(job, plan, monkeypatch):
+    made, read = job(), []
+    monkeypatch.setattr(hocon, "load", lambda path, load=hocon.load, **how: read.append(path.name) or load(path, **how))
+
+    planned = plan(made, num_clients=50)
+
+    assert read == ["config_fed_server.conf", "config_fed_client.conf"]
+    assert len({site.env["PYTHONPATH"] for site in planned.plan.sites}) == 50
+
+
+def test_what_the_scripts_import_is_told_before_the_configs_are_read(job, tmp_path):
+    made, told = job(train="import torch"), []
+    (made.folder / "app" / "config" / "config_fed_server.conf").write_text("{")
+
+    with pytest.raises(JobError, match="config_fed_server"):
+        make_plan(made, Workspace(tmp_path / "w"), Options(num_clients=2), told.append)
+
+    assert told == [["torch"]]

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from fedsag_cli.cli import views
 from fedsag_cli.cli.display import Format
 
 
@@ -53,6 +52,7 @@ def simulator(
     Exit codes: 0 every round met its quorum and the final model is written; 2 usage; 3 a bad job; 4 the run failed;
     130 and 143 interrupted.
     """
+    from fedsag_cli.cli import views
     from fedsag_cli.planning import Options
     from fedsag_cli.simulator import simulate
 

@@ -9,8 +9,9 @@ JOB/<app>/custom/                   the user's modules and scripts
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fedsag_cli.catalog import ComponentSpec
 from fedsag_cli.errors import JobError, nearest
@@ -54,6 +55,7 @@ class App:
 
     name: str
     folder: Path
+    _read_so_far: dict[str, dict[str, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def custom(self) -> Path:
@@ -92,7 +94,9 @@ class App:
         if path is None:
             raise JobError(f"app {self.name!r} has no config/{stem}.conf: {self.folder}")
         name = f"{self.name}/config/{path.name}"
-        conf = Section(placeholders.resolved(hocon.load(path, name=name), variables, name=name), name)
+        if stem not in self._read_so_far:  # once, however many sites it is resolved for: HOCON takes its time
+            self._read_so_far[stem] = hocon.load(path, name=name)
+        conf = Section(placeholders.resolved(self._read_so_far[stem], variables, name=name), name)
         reader.check_version(conf)
         return conf
 

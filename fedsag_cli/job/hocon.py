@@ -16,10 +16,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pyhocon
-from pyhocon.exceptions import ConfigException
-from pyparsing import ParseBaseException
-
 from fedsag_cli.errors import JobError
 
 SUFFIXES = (".json", ".conf")  # in this order, as NVFLARE looks for them
@@ -57,6 +53,10 @@ def load(path: Path, *, name: str = "", errors: str = "strict") -> dict[str, Any
 
 def loads(text: str, *, name: str, folder: Path | None = None) -> dict[str, Any]:
     """What a HOCON text says; `include "x"` is looked up in `folder`. Raises JobError naming `name` and the line."""
+    import pyhocon  # 0.05 s, in which a nursery that was started before makes itself ready
+    from pyhocon.exceptions import ConfigException
+    from pyparsing import ParseBaseException
+
     marks = _Marks(text)
     prepared = marks.put(text, name, folder, seen=())
     try:
@@ -216,8 +216,8 @@ def _refuse_constant(word: str) -> Any:
 
 def _plain(node: Any, marks: _Marks, name: str, path: str) -> Any:
     match node:
-        case pyhocon.ConfigTree():
-            # dict.items, because ConfigTree's own looks each key up again, as a path
+        case dict():
+            # dict.items, because those of pyhocon's trees look each key up again, as a path
             keys = {key: marks.take(key[1:-1] if len(key) > 1 and key[0] == key[-1] == '"' else key) for key in node}
             return {keys[key]: _plain(inner, marks, name, f"{path}{keys[key]}.") for key, inner in dict.items(node)}
         case list():

@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from jinja2.sandbox import SandboxedEnvironment
-
 import fedsag_cli
 from fedsag_cli.errors import JobError, nearest
 from fedsag_cli.job import hocon, settings, values
@@ -109,25 +106,22 @@ def find(name: str, given: Path | None = None) -> Template:
 
 def render(text: str, meanings: Mapping[str, Any], *, name: str) -> str:
     """A template's config file with its variables drawn as HOCON; all else as it stands. Raises JobError."""
+    import jinja2  # what only lists templates does without
+    from jinja2.sandbox import SandboxedEnvironment
+
+    environment = SandboxedEnvironment(
+        undefined=jinja2.StrictUndefined,
+        finalize=lambda meaning: meaning if isinstance(meaning, jinja2.Undefined) else hocon.literal(meaning),
+        keep_trailing_newline=True,
+        comment_start_string="{{#",  # `{#` may open an object whose first line is a HOCON comment
+        comment_end_string="#}}",
+    )
     try:
-        return _JINJA.from_string(text).render(meanings)
+        return environment.from_string(text).render(meanings)
     except jinja2.TemplateSyntaxError as error:
         raise JobError(f"{name}: line {error.lineno}: {error.message}") from None
     except (jinja2.TemplateError, ValueError, TypeError) as error:
         raise JobError(f"{name}: {error}", hint=f"{INFO} declares what stands in {{{{ }}}}") from None
-
-
-def _drawn(meaning: Any) -> Any:
-    return meaning if isinstance(meaning, jinja2.Undefined) else hocon.literal(meaning)
-
-
-_JINJA = SandboxedEnvironment(
-    undefined=jinja2.StrictUndefined,
-    finalize=_drawn,
-    keep_trailing_newline=True,
-    comment_start_string="{{#",  # `{#` may open an object whose first line is a HOCON comment
-    comment_end_string="#}}",
-)
 
 
 def _shipped() -> Path:
