@@ -1,0 +1,327 @@
+"""The works, one function each: what runs, what is measured, what should come of it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmark import measure, systems
+from benchmark.measure import Failed, Held, Memory, Took
+from benchmark.results import Results, Row, Target, ratio_of
+from benchmark.systems import FEDSAG, Job, System, Work
+
+_BIG = 256 << 20
+_SLOW = ("NVFLARE", "NVFLARE tuned", "Flower")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """`folder` is for whatever the works make. `runs` count for the medians, `slow_runs` for slow peers."""
+
+    folder: Path
+    runs: int = 5
+    slow_runs: int = 3
+    peers: bool = False
+
+
+@dataclass
+class Series:
+    """The runs of one system. The first of all is not counted: it warms caches, and its memory is looked at."""
+
+    system: System
+    memory: Memory | None = None
+    took: list[Took] = field(default_factory=list)
+    figures: list[float] = field(default_factory=list)  # what `after` made of each counted run
+
+    @property
+    def seconds(self) -> list[float]:
+        return [each.seconds for each in self.took]
+
+    def row(self, work: str) -> Row:
+        return Row(work=work, system=self.system.name, seconds=self.seconds, peak=self.memory and self.memory.peak)
+
+
+def w0_numpy(settings: Settings) -> Results:
+    """sag_np as it is: the whole command beside the imports it cannot do without."""
+    work = Work(name="W0 numpy", clients=2, slots=2, rounds=5, pictures=0)
+    job = Job(template="sag_np", clients=work.clients, slots=work.slots, code=None)
+    contestants = [systems.fedsag(settings.folder / work.name, job), _python(settings, "numpy, typer, rich, pyhocon")]
+    if settings.peers:
+        contestants += [systems.nvflare_numpy(settings.folder, work, tuned=tuned) for tuned in (False, True)]
+    series = _alternate(contestants, settings)
+    found = Results(rows=[each.row(work.name) for each in series.values()])
+    ratio = ratio_of(series["fedsag"].seconds, series["its imports"].seconds)
+    found.targets.append(Target(work=work.name, says="fedsag / its imports", value=ratio, limit=3.0))
+    return found
+
+
+def w1_seed(settings: Settings) -> Results:
+    """The tutorial's training, made small; and where the time goes."""
+    work = Work(name="W1 seed", clients=2, slots=2, rounds=5, pictures=600)
+    limits = {"bare nursery": 1.2, "plain loop": 0.85, "NVFLARE": 8.0, "NVFLARE tuned": 6.0}
+    series = _training(work, settings)
+    found = _held_against(work, series, limits)
+    found.stages = _stages(series["fedsag"])
+    return found
+
+
+def w2_many(settings: Settings) -> Results:
+    """More clients than work at a time."""
+    work = Work(name="W2 many", clients=16, slots=2, rounds=3, pictures=600)
+    return _held_against(work, _training(work, settings), {"bare nursery": 1.15, "NVFLARE": 30.0})
+
+
+def w3_idle(settings: Settings) -> Results:
+    """What a round costs when nobody trains."""
+    found = Results()
+    for clients, limit_ms in ((2, 5.0), (100, 100.0)):
+        work = f"W3 idle {clients}"
+        counts = ["num_rounds=50", f"min_clients={clients}"]
+        job = Job(template="sag_np", clients=clients, slots=2, server=counts, code=None)
+        [series] = _alternate([systems.fedsag(settings.folder / work, job)], settings, _a_round).values()
+        found.rows += [series.row(work), Row(work=work, system="a round", seconds=series.figures, unit="ms")]
+        value = 1e3 * statistics.median(series.figures)
+        found.targets.append(Target(work=work, says="ms a round, checkpoint included", value=value, limit=limit_ms))
+    trips = [float(_floor(settings, "trip").out) for _ in range(settings.runs)]
+    found.rows.append(Row(work="W3 idle 2", system="a socket trip", seconds=trips, unit="ms"))
+    return found
+
+
+def w4_big(settings: Settings) -> Results:
+    """A model of 256 MB: the cost of a round, and what the server holds."""
+    work = "W4 big"
+    [two] = _alternate([_big(settings, 2, delay_s=0)], settings, _a_round).values()
+    floors = [float(_floor(settings, "copy", "5").out) for _ in range(settings.runs)]
+    found = Results(
+        rows=[
+            two.row(work),
+            Row(work=work, system="a round", seconds=two.figures, unit="ms"),
+            Row(work=work, system="the copies alone", seconds=floors, unit="ms"),
+        ]
+    )
+    ratio = statistics.median(two.figures) / statistics.median(floors)
+    found.targets.append(Target(work=work, says="a round / the copies alone", value=ratio, limit=2.0))
+    for clients in (2, 8):
+        system = _big(settings, clients, delay_s=4)
+        held = _by_name(system, system.run(sample=True))["server"]
+        if held:
+            above = (max(each.total for each in held) - held[0].total) / _BIG
+            says = f"models the server holds, {clients} clients, site-1 last"
+            found.targets.append(Target(work=work, says=says, value=above, limit=3.0))
+    return found
+
+
+def w5_crowd(settings: Settings) -> Results:
+    """Many clients that wait and keep their state."""
+    work = Work(name="W5 crowd", clients=200, slots=2, rounds=2, pictures=60)
+    system = systems.fedsag_training(settings.folder / work.name, work)
+    held = _by_name(system, system.run(sample=True))
+    took = [system.run().seconds for _ in range(settings.slow_runs)]
+    found = Results(rows=[Row(work=work.name, system="fedsag", seconds=took)])
+    if waiting := [each[-1].private / 1e6 for name, each in held.items() if name.startswith("site-")]:
+        says, value = "private MB of a waiting client", statistics.median(waiting)
+        found.targets.append(Target(work=work.name, says=says, value=value, limit=30.0))
+    return found
+
+
+def long_run(settings: Settings) -> Results:
+    """A thousand idle rounds: nothing grows."""
+    work = "long run"
+    counts = ["num_rounds=1000", "min_clients=2"]
+    job = Job(template="sag_np", clients=2, slots=2, server=counts, code=None)
+    system = systems.fedsag(settings.folder / work, job)
+    took = system.run(sample=True)
+    rounds = _round_seconds(system)
+    found = Results(rows=[Row(work=work, system="fedsag", seconds=[took.seconds])])
+    ratio = statistics.median(rounds[-200:]) / statistics.median(rounds[1:201])
+    found.targets.append(Target(work=work, says="the last 200 rounds / the first 200", value=ratio, limit=1.2))
+    for name, held in _by_name(system, took).items():
+        settled = held[len(held) // 4]
+        more = (held[-1].private - settled.private) / 1e6
+        found.targets.append(Target(work=work, says=f"private MB that {name} gained", value=more, limit=1.0))
+        files = held[-1].descriptors - settled.descriptors
+        found.targets.append(Target(work=work, says=f"descriptors that {name} gained", value=files, limit=0))
+    return found
+
+
+def command_line(settings: Settings) -> Results:
+    """What the small commands cost, and what a train.py pays for the Client API."""
+    work = "commands"
+    folder = settings.folder / work
+    folder.mkdir(parents=True)
+    contestants = [
+        System(name="fedsag --version", command=[FEDSAG, "--version"], folder=folder),
+        _program("import typer", folder),
+        System(name="fedsag job list_templates", command=[FEDSAG, "job", "list_templates"], folder=folder),
+        _program("import torch", folder),
+        _program("import torch, fedsag_cli.client", folder),
+    ]
+    version, typer, templates, torch, client = _alternate(contestants, settings).values()
+    beyond = statistics.median(a - b for a, b in zip(client.seconds, torch.seconds, strict=True))
+    cpu_s = statistics.median(each.cpu_s for each in templates.took)
+    return Results(
+        rows=[each.row(work) for each in (version, typer, templates, torch, client)],
+        targets=[
+            Target(
+                work=work,
+                says="--version / import typer",
+                value=ratio_of(version.seconds, typer.seconds),
+                limit=1.3,
+            ),
+            Target(work=work, says="CPU seconds of list_templates", value=cpu_s, limit=0.35),
+            Target(work=work, says="ms of the Client API beyond torch", value=1e3 * beyond, limit=20.0),
+        ],
+    )
+
+
+SECTIONS: dict[str, Callable[[Settings], Results]] = {
+    "W0": w0_numpy,
+    "W1": w1_seed,
+    "W2": w2_many,
+    "W3": w3_idle,
+    "W4": w4_big,
+    "W5": w5_crowd,
+    "long": long_run,
+    "commands": command_line,
+}
+
+
+def _training(work: Work, settings: Settings) -> dict[str, Series]:
+    """The same training by every system, and proof that it was the same: the models agree."""
+    folder = settings.folder / work.name
+    contestants = [
+        systems.fedsag_training(folder / "fedsag", work),
+        systems.loop(folder / "loop", work),
+        systems.nursery(folder / "nursery", work),
+    ]
+    if settings.peers:
+        contestants += [systems.nvflare(folder, work, tuned=tuned) for tuned in (False, True)]
+        contestants.append(systems.flower(folder, work))
+    series = _alternate(contestants, settings)
+    _agree([contestant for contestant in contestants if contestant.model])
+    return series
+
+
+def _held_against(work: Work, series: dict[str, Series], limits: dict[str, float]) -> Results:
+    """A limit below 2 is the most fedsag may take of that system's time; above, how many times faster it should be."""
+    found = Results(rows=[each.row(work.name) for each in series.values()])
+    ours = series["fedsag"].seconds
+    for name, limit in limits.items():
+        if name in series and limit < 2:
+            ratio = ratio_of(ours, series[name].seconds)
+            found.targets.append(Target(work=work.name, says=f"fedsag / {name}", value=ratio, limit=limit))
+        elif name in series:
+            ratio = ratio_of(series[name].seconds, ours)
+            found.targets.append(Target(work=work.name, says=f"{name} / fedsag", value=ratio, limit=limit, least=True))
+    return found
+
+
+def _alternate(
+    contestants: Sequence[System], settings: Settings, after: Callable[[System], float] | None = None
+) -> dict[str, Series]:
+    """Run them in turn, again and again, so that what slows the machine down for a while slows all of them."""
+    series = {contestant.name: Series(contestant) for contestant in contestants}
+    for number in range(settings.runs + 1):
+        for name, each in series.items():
+            if name in _SLOW and number > settings.slow_runs:
+                continue
+            print(f"  {name}, run {number}", file=sys.stderr)
+            took = each.system.run(sample=number == 0)
+            if number == 0:
+                each.memory = took.memory
+                continue
+            each.took.append(took)
+            if after is not None:
+                each.figures.append(after(each.system))
+    return series
+
+
+def _agree(contestants: Sequence[System]) -> None:
+    """Raises Failed where two final models differ by more than rounding."""
+    import torch
+
+    models = {each.name: torch.load(each.model, weights_only=True)["model"] for each in contestants if each.model}
+    wanted = models["plain loop"]
+    for name, model in models.items():
+        for key, value in wanted.items():
+            if not torch.allclose(torch.as_tensor(model[key]), value, rtol=1e-4, atol=1e-5):
+                raise Failed(f"{name} ends with another model than the plain loop: {key} differs")
+
+
+def _big(settings: Settings, clients: int, *, delay_s: int) -> System:
+    job = Job(
+        template="sag_pt",
+        clients=clients,
+        slots=2,
+        server=[
+            "num_rounds=5" if not delay_s else "num_rounds=2",
+            f"min_clients={clients}",
+            "model_class_path=net.Big",
+        ],
+        client=["app_script=big.py", f"app_config={delay_s}", "params_transfer_type=FULL"],
+    )
+    return systems.fedsag(settings.folder / f"W4 big {clients} {delay_s}", job)
+
+
+def _python(settings: Settings, modules: str) -> System:
+    return System(name="its imports", command=[sys.executable, "-c", f"import {modules}"], folder=settings.folder)
+
+
+def _program(text: str, folder: Path) -> System:
+    return System(name=f"python -c {text!r}", command=[sys.executable, "-c", text], folder=folder)
+
+
+def _floor(settings: Settings, *words: str) -> Took:
+    return measure.run(systems.floor(*words), folder=settings.folder)
+
+
+def _events(system: System) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (system.folder / "ws/events.jsonl").read_text().splitlines()]
+
+
+def _round_seconds(system: System) -> list[float]:
+    """From one round's end to the next one's; the first is left out, for it starts the clients."""
+    ends = [event["at"] for event in _events(system) if event["event"] == "RoundFinished"]
+    return [after - before for before, after in itertools.pairwise(ends)]
+
+
+def _a_round(system: System) -> float:
+    return statistics.median(_round_seconds(system))
+
+
+def _by_name(system: System, took: Took) -> dict[str, Sequence[Held]]:
+    """What server and clients held in the last run, by name, in the order of time; empty where nobody can look."""
+    history = took.memory.history if took.memory else {}
+    started = [event for event in _events(system) if event["event"] == "ProcessStarted"]
+    return {event["name"]: history[event["pid"]] for event in started if event["pid"] in history}
+
+
+def _stages(series: Series) -> list[tuple[str, float]]:
+    """What the events of the last run say of where its seconds went."""
+    took, events = series.took[-1], _events(series.system)
+
+    def first(kind: str) -> float:
+        return next(event["at"] for event in events if event["event"] == kind)
+
+    def last(kind: str) -> float:
+        return next(event["at"] for event in reversed(events) if event["event"] == kind)
+
+    finished = [event for event in events if event["event"] == "RoundFinished"]
+    moments = [
+        ("the command reads the job", first("RunStarted") - took.began),
+        ("torch is imported, the server is up", first("ServerReady") - first("RunStarted")),
+        ("the clients' scripts start", last("ClientReady") - first("ServerReady")),
+        (
+            "the clients train",
+            sum(event["wait_s"] for event in finished) - (last("ClientReady") - first("ServerReady")),
+        ),
+        ("updates are folded, checkpoints written", sum(event["aggregate_s"] + event["save_s"] for event in finished)),
+        ("the last model is written, all end", took.ended - last("RoundFinished")),
+    ]
+    return [*moments, ("all", took.seconds)]
