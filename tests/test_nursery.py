@@ -139,6 +139,23 @@ def test_each_of_hundreds_of_children_can_say_why_it_ends(home):
     assert sorted(words) == sorted(f"I am {pid}" for pid in pids)
 
 
+def test_what_imports_take_down_at_exit_is_not_taken_down_in_every_child(home):
+    (home.folder / "heavy.py").write_text(
+        "import pathlib, weakref\nkept = type('Kept', (), {})()\nweakref.finalize(kept, print, 'taken down')\n"
+    )
+    home.channel.send(Preload(["heavy"]))
+    home.fork("""
+        import atexit, heavy, tempfile
+        folder = tempfile.TemporaryDirectory()
+        print(folder.name)
+        atexit._run_exitfuncs()
+    """)
+
+    assert home.next().exit_code == 0
+    assert not Path(home.log().split()[0]).exists(), "its own finalizers run"
+    assert "taken down" not in home.log()
+
+
 def test_what_cannot_be_imported_is_left_to_who_wants_it(home):
     (home.folder / "broken.py").write_text("1 / 0")
     home.channel.send(Preload(["nowhere", "broken", "", "colorsys"]))
