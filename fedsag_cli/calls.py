@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import bisect
+import heapq
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from fnmatch import fnmatchcase
 from typing import TypeAlias
 
+from fedsag_cli.attic import Kept
 from fedsag_cli.events import Failure
 from fedsag_cli.messages import Answer, ClientConfig, Task, ToClient, ToServer
 from fedsag_cli.tensors import TensorFile
@@ -31,8 +35,9 @@ class State(Enum):
 
 @dataclass
 class Client:
-    """What we know of one client."""
+    """What we know of one client. `number`: its place in the order of replies."""
 
+    number: int
     site: str
     config: ClientConfig
     group: int  # clients of one group share its slots, and its GPUs
@@ -45,15 +50,53 @@ class Client:
     seeded_itself: bool = False
     has_answered: bool = False  # this process of it, at least once
 
-    def now(self, state: State) -> None:
-        self.state, self.since = state, time.monotonic()
-
     @property
     def holds_slot(self) -> bool:
         return self.state in (State.STARTING, State.WORKING)
 
+    @property
+    def could_start(self) -> bool:
+        """Whether a task could be handed to it now, or its process started for it."""
+        return self.state is State.ABSENT or (self.state is State.WAITING and self.channel is not None)
+
     def takes(self, task_name: str) -> bool:
         return any(fnmatchcase(task_name, pattern) for pattern in self.config.tasks)
+
+
+class Roster:
+    """All clients, and who of them is at work: what a step costs does not grow with those who wait."""
+
+    def __init__(self, clients: Sequence[Client]) -> None:
+        self.by_site = {client.site: client for client in clients}
+        self._busy: defaultdict[int, int] = defaultdict(int)
+        self._timed: dict[str, Client] = {}
+
+    def now(self, client: Client, state: State) -> None:
+        """A client's next state begins."""
+        self._busy[client.group] -= client.holds_slot
+        client.state, client.since = state, time.monotonic()
+        self._busy[client.group] += client.holds_slot
+        self._watch(client)
+
+    def lost(self, client: Client, moment: float | None) -> None:
+        """Its channel closed without a word at `moment`; None: we know why by now."""
+        client.lost = moment
+        self._watch(client)
+
+    def busy(self, group: int) -> int:
+        """How many slots of a group are taken."""
+        return self._busy[group]
+
+    @property
+    def timed(self) -> list[Client]:
+        """Those who may turn out to be late."""
+        return list(self._timed.values())
+
+    def _watch(self, client: Client) -> None:
+        if client.lost is None and client.state in (State.ABSENT, State.WAITING, State.GONE):
+            self._timed.pop(client.site, None)
+        else:
+            self._timed[client.site] = client
 
 
 @dataclass
@@ -61,7 +104,7 @@ class Arrived:
     """An answer that waits for its turn."""
 
     answer: Answer
-    file: TensorFile | None
+    file: Kept | None
     work_s: float
 
 
@@ -72,26 +115,87 @@ class Call:
     id: int
     task: Task
     file: TensorFile | None
-    targets: Sequence[str]
+    targets: Sequence[Client]
     min_responses: int
     timeout_s: float | None
     grace_s: float | None
     arrived: dict[str, Arrived] = field(default_factory=dict)
-    work_s: dict[str, float] = field(default_factory=dict)  # of every answer that counts
     failed: dict[str, Failure] = field(default_factory=dict)
-    given: set[str] = field(default_factory=set)
+    waiting_bytes: int = 0  # of the answers that wait for their turn
     began: float = field(default_factory=time.monotonic)
+    _waits: set[str] = field(default_factory=set)
+    _unsent: set[str] = field(default_factory=set)  # those who have not had the task
+    _work_s: dict[str, float] = field(default_factory=dict)  # of every answer that counts
+    _in_order: list[float] = field(default_factory=list)  # the same, the least first
+    _queues: defaultdict[int, list[tuple[int, str]]] = field(default_factory=lambda: defaultdict(list))
+
+    def __post_init__(self) -> None:
+        self._waits = {client.site for client in self.targets}
+        self._unsent = set(self._waits)
+        for client in self.targets:
+            self.queue(client)
 
     @property
     def round_num(self) -> int:
         return self.task.model.current_round or 0
 
-    def waits_for(self, site: str) -> bool:
-        return site in self.targets and not (site in self.arrived or site in self.failed or site in self.given)
+    @property
+    def is_waiting(self) -> bool:
+        """Whether anybody has still to answer."""
+        return bool(self._waits)
 
     @property
     def possible(self) -> int:
         return len(self.targets) - len(self.failed)
+
+    def waits_for(self, site: str) -> bool:
+        return site in self._waits
+
+    def queue(self, client: Client) -> None:
+        """It can be handed the task, if it has not been: in its turn, when a slot of its group is free."""
+        if client.could_start and self.waits_for(client.site):
+            heapq.heappush(self._queues[client.group], (client.number, client.site))
+
+    def next_of(self, group: int) -> str | None:
+        """The next site of a group to be handed the task."""
+        queue = self._queues[group]
+        return heapq.heappop(queue)[1] if queue else None
+
+    @property
+    def groups(self) -> list[int]:
+        """Those in which somebody is to be handed the task."""
+        return [group for group, queue in self._queues.items() if queue]
+
+    def sent(self, site: str) -> None:
+        """A site has been handed the task. With the last one our hold on its file ends: the clients have theirs."""
+        self._unsent.discard(site)
+        if not self._unsent:
+            self.forget_file()
+
+    def forget_file(self) -> None:
+        if self.file is not None:
+            self.file.close()
+
+    def answered(self, site: str, arrived: Arrived) -> None:
+        self._waits.discard(site)
+        self.arrived[site] = arrived
+        self.waiting_bytes += arrived.file.size if arrived.file else 0
+        self._work_s[site] = arrived.work_s
+        bisect.insort(self._in_order, arrived.work_s)
+
+    def given(self, site: str) -> Arrived:
+        """The answer whose turn has come."""
+        arrived = self.arrived.pop(site)
+        self.waiting_bytes -= arrived.file.size if arrived.file else 0
+        return arrived
+
+    def gave_up(self, site: str, failure: Failure) -> None:
+        """It will not answer, or its answer does not count."""
+        self._waits.discard(site)
+        self._unsent.discard(site)
+        self.failed[site] = failure
+        if site in self._work_s:
+            self._in_order.remove(self._work_s.pop(site))
 
     def deadline(self, client: Client) -> float | None:
         """When a client is given up. Its clock runs from when it was handed the task: waiting for a slot is not late.
@@ -107,8 +211,8 @@ class Call:
             return None
         quorum_s = None
         quorum = max(1, self.min_responses)
-        if self.grace_s is not None and quorum <= len(self.work_s):
-            quorum_s = sorted(self.work_s.values())[quorum - 1] + self.grace_s
+        if self.grace_s is not None and quorum <= len(self._in_order):
+            quorum_s = self._in_order[quorum - 1] + self.grace_s
         return _earliest(client.since if client.state is State.WORKING else self.began, self.timeout_s, quorum_s)
 
 

@@ -10,12 +10,12 @@ import selectors
 import signal
 import socket
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fedsag_cli import events, machine
-from fedsag_cli.calls import ENDING_LIMIT_S, Arrived, Call, Client, ClientChannel, State
+from fedsag_cli.attic import Attic
+from fedsag_cli.calls import ENDING_LIMIT_S, Arrived, Call, Client, ClientChannel, Roster, State
 from fedsag_cli.errors import ChannelClosed, NotEnoughClients, NotEnoughMemory, RunError, TensorError
 from fedsag_cli.events import (
     ClientReady,
@@ -69,12 +69,16 @@ class Communicator:
 
         At most `slots` clients of a group work at the same time.
         """
-        self._clients = {site: Client(site, config, groups[site]) for site, config in configs.items()}
+        self._roster = Roster(
+            [Client(number, site, config, groups[site]) for number, (site, config) in enumerate(configs.items())]
+        )
+        self._clients = self._roster.by_site
         self._emit = emit
         self._slots = slots
         self._welcome = welcome
         self._data_filters, self._result_filters = data_filters, result_filters
         self._scratch = scratch
+        self._attic = Attic(scratch)
         self._listener, self._line = listener, line
         self._news = b""
         self._ears = selectors.DefaultSelector()
@@ -119,53 +123,52 @@ class Communicator:
             id=self._calls,
             task=Task(name=task.name, model=model),
             file=file,
-            targets=[site for site in self._clients if site in wanted],
+            targets=[client for client in self._clients.values() if client.site in wanted],
             min_responses=min_responses,
             timeout_s=timeout_s,
             grace_s=grace_s,
         )
         try:
-            for site in call.targets:
-                while call.waits_for(site):
+            for client in call.targets:
+                if client.state is State.GONE:
+                    self._fail(call, client, client.failure or Failure(cause="its process ended"))
+            for client in call.targets:
+                while call.waits_for(client.site):
                     self._advance(call)
-                if site in call.arrived:
-                    yield from self._give(call, site)
+                if client.site in call.arrived:
+                    yield from self._give(call, client.site)
             self._require_quorum(call)
         finally:
             self._call = None
             for arrived in call.arrived.values():
                 if arrived.file is not None:
                     arrived.file.close()
-            if file is not None:
-                file.close()
+            call.forget_file()
 
     def reject(self, reply: Reply, cause: str) -> None:
         if self._call is None:
             raise RunError(f"{reply.site}: {cause}")
-        self._refuse(self._call, reply.site, cause)
+        self._fail(self._call, self._clients[reply.site], Failure(cause=cause))
+        self._require_quorum(self._call)
 
     def close(self) -> None:
         """The run is over: every client sees its channel close."""
         for client in self._clients.values():
             self._hang_up(client)
+        self._attic.close()
         self._ears.close()
         self._listener.close()
 
-    def _refuse(self, call: Call, site: str, cause: str) -> None:
-        call.work_s.pop(site, None)
-        self._fail(call, self._clients[site], Failure(cause=cause))
-        self._require_quorum(call)
-
     def _give(self, call: Call, site: str) -> Iterator[Reply]:
         """One reply to the workflow; counted as accepted when it asks for the next and has not rejected it."""
-        arrived = call.arrived.pop(site)
-        call.given.add(site)
+        arrived = call.given(site)
         size = 0 if arrived.file is None else arrived.file.size
         try:
             try:
-                model = arrived.answer.model.with_params(None if arrived.file is None else arrived.file.load())
+                params = None if arrived.file is None else arrived.file.take().load()
+                model = arrived.answer.model.with_params(params)
             except ValueError as error:
-                self._refuse(call, site, str(error))
+                self.reject(Reply(site=site, model=call.task.model), str(error))
                 return
             model = self._result_filters.process(call.task.name, model)
             yield Reply(site=site, model=model)
@@ -187,17 +190,14 @@ class Communicator:
 
     def _advance(self, call: Call) -> None:
         """One step: hand out, listen until something happens or somebody is late, give up who is."""
-        for client in self._clients.values():
-            if client.state is State.GONE and call.waits_for(client.site):
-                self._fail(call, client, client.failure or Failure(cause="its process ended"))
         self._hand_out(call)
         self._require_quorum(call)
-        if not any(call.waits_for(site) for site in call.targets):
+        if not call.is_waiting:
             return
-        ends = [moment for moment in map(self._alarm, self._clients.values()) if moment is not None]
+        ends = [moment for moment in map(self._alarm, self._roster.timed) if moment is not None]
         self._listen(max(0.0, min(ends) - time.monotonic()) if ends else None)
         now = time.monotonic()
-        for client in self._clients.values():
+        for client in self._roster.timed:
             if (moment := self._alarm(client)) is not None and moment <= now:
                 self._give_up(call, client)
 
@@ -210,28 +210,33 @@ class Communicator:
         return self._call.deadline(client)
 
     def _hand_out(self, call: Call) -> None:
-        busy = Counter(client.group for client in self._clients.values() if client.holds_slot)
-        for client in map(self._clients.__getitem__, call.targets):
-            if busy[client.group] >= self._slots or not call.waits_for(client.site):
-                continue
-            if client.state is State.WAITING and client.channel is not None:
-                busy[client.group] += self._send(call, client, client.channel)
-            elif client.state is State.ABSENT:
-                client.now(State.STARTING)
-                busy[client.group] += 1
-                self._emit(ClientWanted(site=client.site))
+        for group in call.groups:
+            while self._roster.busy(group) < self._slots and (site := call.next_of(group)) is not None:
+                client = self._clients[site]
+                if not call.waits_for(site):
+                    continue
+                if client.state is State.ABSENT:
+                    self._roster.now(client, State.STARTING)
+                    self._emit(ClientWanted(site=site))
+                elif client.state is State.WAITING and client.channel is not None:
+                    self._send(call, client, client.channel)
 
-    def _send(self, call: Call, client: Client, channel: ClientChannel) -> bool:
-        assignment = Assignment(task_id=call.id, task_name=call.task.name, model=ModelFacts.of(call.task.model))
+    def _send(self, call: Call, client: Client, channel: ClientChannel) -> None:
+        assignment = Assignment(
+            task_id=call.id,
+            task_name=call.task.name,
+            model=ModelFacts.of(call.task.model),
+            tell_usage=not self._measured and client.config.launch_once,
+        )
         try:
             channel.send(assignment, None if call.file is None else call.file.fileno())
         except ChannelClosed:
             self._lose(client)
-            return False
-        client.now(State.WORKING)
+            return
+        self._roster.now(client, State.WORKING)
+        call.sent(client.site)
         size = 0 if call.file is None else call.file.size
         self._emit(TaskSent(site=client.site, task=call.task.name, round_num=call.round_num, size=size))
-        return True
 
     def _listen(self, timeout_s: float | None) -> None:
         ready = [key for key, _ in self._ears.select(timeout_s)]
@@ -277,7 +282,7 @@ class Communicator:
             return False
         match message:
             case Ready():
-                client.now(State.WAITING)
+                self._is_free(client, State.WAITING)
                 self._emit(ClientReady(site=client.site))
             case Answer():
                 self._answered(client, message, file)
@@ -286,38 +291,37 @@ class Communicator:
     def _answered(self, client: Client, answer: Answer, file: TensorFile | None) -> None:
         call = self._call
         expected = client.state is State.WORKING and call is not None and answer.task_id == call.id
+        had_a_task = client.state in (State.WORKING, State.LATE)
         work_s = time.monotonic() - client.since
-        if client.state in (State.WORKING, State.LATE):
-            self._rest(client)
         client.seeded_itself, client.has_answered = answer.seeded_itself, True
         if expected and call is not None and call.waits_for(client.site):
-            if file is not None:
-                file = self._kept(call, file)
-            call.arrived[client.site] = Arrived(answer, file, work_s)
-            call.work_s[client.site] = work_s
+            kept = None if file is None else self._attic.keep(file, beside=call.waiting_bytes)
+            call.answered(client.site, Arrived(answer, kept, work_s))
             if answer.usage is not None:
                 self._measure(client, answer.usage)
         else:
             if file is not None:
                 file.close()
             self._emit(ReplyLate(site=client.site, task="" if call is None else call.task.name))
+        if had_a_task:
+            self._rest(client)
 
     def _rest(self, client: Client) -> None:
-        client.now(State.WAITING)
-        if not client.config.launch_once:
+        if client.config.launch_once:
+            self._is_free(client, State.WAITING)
+        else:
             self._hang_up(client)
-            client.now(State.ENDING)
+            self._roster.now(client, State.ENDING)
 
-    def _kept(self, call: Call, file: TensorFile) -> TensorFile:
-        """Answers wait in memory up to a quarter of what is free, beyond it on disk."""
-        waiting = sum(arrived.file.size for arrived in call.arrived.values() if arrived.file is not None)
-        if waiting and waiting + file.size > machine.free_memory() // 4:
-            return file.moved_to_disk(self._scratch)
-        return file
+    def _is_free(self, client: Client, state: State) -> None:
+        """For the task that is out, if it has not had it."""
+        self._roster.now(client, state)
+        if self._call is not None:
+            self._call.queue(client)
 
     def _measure(self, client: Client, usage: Usage) -> None:
         """Once, after the first answer: whether all clients that are still to come will fit."""
-        if self._measured or not client.config.launch_once:
+        if self._measured:
             return
         self._measured = True
         absent = [other for other in self._clients.values() if other.state is State.ABSENT]
@@ -343,10 +347,10 @@ class Communicator:
         while self._hear(client, timeout_s=0.001):  # its last words, if it has said any
             pass
         self._hang_up(client)
-        client.lost = None
+        self._roster.lost(client, None)
         if client.state is State.ENDING:
-            client.now(State.ABSENT)
             client.has_answered = False
+            self._is_free(client, State.ABSENT)
             if exited.exit_code:
                 self._emit(Notice(text=f"{client.site} answered, then {_cause(client, exited)}"))
             return
@@ -358,13 +362,15 @@ class Communicator:
             log_tail=told.log_tail,
             exit_code=exited.exit_code,
         )
-        client.now(State.GONE)
+        self._roster.now(client, State.GONE)
+        if self._call is not None and self._call.waits_for(client.site):
+            self._fail(self._call, client, client.failure)
 
     def _lose(self, client: Client) -> None:
         """Its channel closed without a word. Its process's end, of which we will hear, tells why."""
         self._hang_up(client)
         if client.state is not State.GONE:
-            client.lost = time.monotonic()
+            self._roster.lost(client, time.monotonic())
 
     def _hang_up(self, client: Client) -> None:
         if client.channel is not None:
@@ -375,28 +381,28 @@ class Communicator:
     def _give_up(self, call: Call, client: Client) -> None:
         if client.lost is not None:
             self._fail(call, client, client.failure or Failure(cause="it closed its channel (flare.shutdown()?)"))
-            client.now(State.GONE)
+            self._roster.now(client, State.GONE)
         elif client.state is State.STARTING:
             waited = time.monotonic() - client.since
             cause = (
                 f"it did not ask for a task within {waited:.0f} s: flare.init() and flare.receive() were not reached"
             )
             self._fail(call, client, Failure(cause=cause))
-            client.now(State.LATE)
+            self._roster.now(client, State.LATE)
         elif client.state is State.ENDING:
             cause = f"its script goes on {ENDING_LIMIT_S:.0f} s after its answer, and launch_once is false"
             self._fail(call, client, Failure(cause=cause))
         else:
             waited = time.monotonic() - client.since
             self._fail(call, client, Failure(cause=f"no answer {waited:.1f} s after it was handed the task"))
-            client.now(State.LATE)
+            self._roster.now(client, State.LATE)
 
     def _fail(self, call: Call, client: Client, failure: Failure) -> None:
         if client.out_since is not None:
             failure = Failure(cause=f"out since round {client.out_since}: {failure.cause}")
         elif client.state is State.GONE:
             client.out_since = call.round_num
-        call.failed[client.site] = failure
+        call.gave_up(client.site, failure)
         self._first_failure = self._first_failure or f"{client.site}: {failure.cause}" + (
             f" ({failure.where})" if failure.where else ""
         )

@@ -201,11 +201,15 @@ class Ready(Message, frozen=True, kw_only=True):
 
 
 class Assignment(Message, frozen=True, kw_only=True):
-    """A task for one client; its model's tensors come along as a file."""
+    """A task for one client; its model's tensors come along as a file.
+
+    `tell_usage`: the answer should say what memory the client holds, which takes the kernel some milliseconds.
+    """
 
     task_id: int
     task_name: str
     model: ModelFacts
+    tell_usage: bool = False
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

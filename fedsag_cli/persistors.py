@@ -46,7 +46,8 @@ class PTFileModelPersistor:
 
     `model` is a torch module (a job gives its class path), which draws the initial weights, or None where
     `source_ckpt_file_full_name` names a checkpoint to start from: such a file, or a bare state dict.
-    `exclude_vars` is a regular expression: keys in which it is found are neither sent nor saved.
+    `exclude_vars` is a regular expression: keys in which it is found are neither sent nor saved. Loaded after it has
+    saved, it gives what it saved.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class PTFileModelPersistor:
         source_ckpt_file_full_name: str | None = None,
     ) -> None:
         self._model = model
+        self._model_name = "" if model is None else type(model).__name__
         self._excluded = _pattern(exclude_vars)
         self._file = Path(global_model_file_name)
         self._best_file = Path(best_global_model_file_name)
@@ -72,7 +74,9 @@ class PTFileModelPersistor:
         return FLModel(params=_without(state, self._excluded))
 
     def save(self, model: FLModel) -> Path:
-        return self._write(self._file, model)
+        path = self._write(self._file, model)
+        self._model, self._source = None, str(path)  # the first weights' memory is let go of
+        return path
 
     def save_best(self, model: FLModel) -> Path:
         return self._write(self._best_file, model)
@@ -105,8 +109,8 @@ class PTFileModelPersistor:
         import torch
 
         saved: OrderedDict[str, Any] = OrderedDict(model=OrderedDict(model.params or {}))
-        if self._model is not None:
-            saved["train_conf"] = {"train": {"model": type(self._model).__name__}}
+        if self._model_name:
+            saved["train_conf"] = {"train": {"model": self._model_name}}
         return _write_whole(path, lambda file: torch.save(saved, file))
 
 

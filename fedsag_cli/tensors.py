@@ -12,7 +12,7 @@ import hashlib
 import mmap
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from fedsag_cli.errors import TensorError
 from fedsag_cli.layout import Entry, Extra, read_header
 from fedsag_cli.values import flattened, viewed
 
-_PIECE = 16 << 20
+_PIECE = 1 << 20
 _SEALS = ("F_SEAL_SEAL", "F_SEAL_SHRINK", "F_SEAL_GROW", "F_SEAL_WRITE")
 
 
@@ -102,14 +102,22 @@ class TensorFile:
                 loaded[name] = viewed(name, memory, start, entries[source], extra.kinds.get(name, "torch"))
         return loaded
 
-    def moved_to_disk(self, scratch: str | Path) -> TensorFile:
-        """The same file as an unlinked one under `scratch`; this one is closed."""
+    def twin(self) -> TensorFile:
+        """The same file by a descriptor of its own."""
+        return TensorFile(os.dup(self._fd))
+
+    def on_disk(self, scratch: str | Path, *, stop: Callable[[], bool] = lambda: False) -> TensorFile | None:
+        """A copy, unlinked, under `scratch`; None where `stop` said so before it was whole. Raises OSError."""
         fd = _new_file_on_disk(scratch)
-        offset = 0
-        while offset < self.size:
-            offset += os.write(fd, os.pread(self._fd, _PIECE, offset))
-        self.close()
-        return TensorFile(fd)
+        try:
+            offset = 0
+            while offset < self.size and not stop():
+                offset += os.write(fd, os.pread(self._fd, _PIECE, offset))
+            if offset == self.size:
+                return TensorFile(os.dup(fd))
+        finally:
+            os.close(fd)
+        return None
 
     def close(self) -> None:
         if self._fd >= 0:

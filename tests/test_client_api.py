@@ -49,7 +49,8 @@ class FakeServer:
     def give(self, params=None, name="train", round_num=0, total=5, **facts):
         self._tasks += 1
         model = flare.FLModel(params=params, current_round=round_num, total_rounds=total, **facts)
-        assignment = Assignment(task_id=self._tasks, task_name=name, model=ModelFacts.of(model))
+        facts = ModelFacts.of(model)
+        assignment = Assignment(task_id=self._tasks, task_name=name, model=facts, tell_usage=self._tasks == 1)
         if params is None:
             self.channel.send(assignment)
             return

@@ -13,6 +13,7 @@ import torch
 from fakes import FakeClients, open_descriptors, update
 
 from fedsag_cli import events
+from fedsag_cli.calls import Call
 from fedsag_cli.communicator import Communicator
 from fedsag_cli.errors import ChannelClosed, NotEnoughClients, NotEnoughMemory, RunError
 from fedsag_cli.events import (
@@ -842,8 +843,58 @@ def test_clients_that_fit_are_none(house, monkeypatch):
     assert len(home.ask()) == 3
 
 
+def test_only_the_first_to_answer_are_asked_what_memory_they_hold(house):
+    asked = []
+
+    def tells(client):
+        for assignment, params in client.tasks():
+            asked.append((client.site, assignment.tell_usage))
+            client.answer(assignment, params=params, usage=Usage(private=1) if assignment.tell_usage else None)
+
+    home = house(dict.fromkeys("abc", tells), slots=1)
+    home.ask()
+    home.ask(round_num=1)
+
+    assert asked == [("a", True), ("b", False), ("c", False), ("a", False), ("b", False), ("c", False)]
+
+
+def test_the_server_lets_go_of_the_model_it_sent_when_the_last_client_has_it(house):
+    held = {}
+
+    def looks(client):
+        client.channel.send(Ready())
+        assignment, fd = client.channel.receive(30)
+        inode = os.fstat(fd).st_ino
+        others = {int(name) for name in open_descriptors()} - {fd}
+        held[client.site] = sum(_inode(other) == inode for other in others)
+        client.answer(assignment, params={"w": torch.tensor([1.0])})
+        os.close(fd)
+
+    house({"a": looks, "b": looks}, slots=1).ask()
+
+    assert held == {"a": 1, "b": 0}
+
+
+def test_what_a_step_costs_does_not_grow_with_those_who_wait(house, monkeypatch):
+    looked = []
+    monkeypatch.setattr(Call, "deadline", lambda self, client, old=Call.deadline: looked.append(1) or old(self, client))
+    home = house({f"site-{number:02}": adds(1.0) for number in range(60)}, slots=1)
+
+    assert len(home.ask()) == 60
+
+    assert len(looked) < 12 * 60  # not 60 * 60
+
+
+def _inode(fd):
+    try:
+        return os.fstat(fd).st_ino
+    except OSError:
+        return None
+
+
 def test_where_memory_is_short_early_answers_wait_on_disk_and_come_whole(house, monkeypatch):
-    monkeypatch.setattr("fedsag_cli.communicator.machine.free_memory", lambda: 1)
+    monkeypatch.setattr("fedsag_cli.attic._LARGE", 1)
+    monkeypatch.setattr("fedsag_cli.attic.machine.free_memory", lambda: 1)
     last = threading.Event()
     home = house({"a": adds(1.0, after=last), "b": adds(2.0), "c": adds(3.0, then=last)})
 

@@ -120,7 +120,7 @@ FACTS = ModelFacts(
             ),
         ),
         Ready(),
-        Assignment(task_id=1, task_name="train", model=FACTS),
+        Assignment(task_id=1, task_name="train", model=FACTS, tell_usage=True),
         Answer(task_id=1, model=FACTS, usage=Usage(private=1, gpu=2, gpu_free=3), seeded_itself=True),
     ],
     ids=lambda message: type(message).__name__,

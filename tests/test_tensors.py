@@ -288,19 +288,34 @@ def test_entries_tell_every_key_its_dtype_and_shape_without_loading():
     assert list(told.items()) == [("b", ("F32", (2, 3))), ("a", ("BF16", ())), ("tied", ("F32", (2, 3)))]
 
 
-def test_moving_a_file_to_disk_keeps_its_content_and_leaves_no_name(tmp_path):
+def test_a_copy_on_disk_has_the_same_content_and_no_name(tmp_path):
     params = {"b": torch.arange(5.0), "a": np.float16(3), "n": 7}
     file = TensorFile.write(params)
-    before, fd = os.pread(file.fileno(), file.size, 0), file.fileno()
+    before = os.pread(file.fileno(), file.size, 0)
 
-    with file.moved_to_disk(tmp_path) as moved:
+    with file, file.on_disk(tmp_path) as moved:
         assert os.pread(moved.fileno(), moved.size, 0) == before
         assert {name: bits(value) for name, value in moved.load().items()} == {n: bits(v) for n, v in params.items()}
         assert os.fstat(moved.fileno()).st_nlink == 0
         assert os.fstat(moved.fileno()).st_dev == tmp_path.stat().st_dev
 
     assert list(tmp_path.iterdir()) == []
-    assert file.fileno() == -1 != fd
+
+
+def test_a_copy_that_is_stopped_is_none_and_leaves_nothing(tmp_path):
+    before = open_descriptors()
+    with TensorFile.write({"b": torch.arange(5.0)}) as file:
+        assert file.on_disk(tmp_path, stop=lambda: True) is None
+
+    assert list(tmp_path.iterdir()) == []
+    assert open_descriptors() == before
+
+
+def test_a_twin_lives_on_when_the_first_is_closed():
+    file = TensorFile.write({"b": torch.arange(5.0)})
+    with file.twin() as twin:
+        file.close()
+        assert twin.load()["b"].tolist() == [0, 1, 2, 3, 4]
 
 
 def test_where_memory_is_short_a_file_is_written_to_disk(tmp_path, monkeypatch):

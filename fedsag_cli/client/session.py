@@ -117,7 +117,7 @@ class Session:
                 Answer(
                     task_id=self._assignment.task_id,
                     model=facts,
-                    usage=_usage() if self._answers == 0 else None,
+                    usage=_usage() if self._assignment.tell_usage else None,
                     seeded_itself=self._streams.script_seeded,
                 ),
                 None if file is None else file.fileno(),

@@ -112,7 +112,9 @@ class _Sampler:
         return self._memory
 
     def _watch(self) -> None:
-        while not self._over.wait(_EVERY_S):
+        took = 0.0
+        while not self._over.wait(max(_EVERY_S, 4 * took)):  # who is looked at should not feel it
+            began = time.perf_counter()
             held = {pid: found for pid in self._pids() if (found := _held_by(pid))}
             files: dict[int, int] = {}
             for pid, each in held.items():
@@ -120,6 +122,7 @@ class _Sampler:
                 self._memory.history.setdefault(pid, []).append(each)
             together = sum(each.proportional for each in held.values()) + sum(files.values())
             self._memory.peak = max(self._memory.peak, together)
+            took = time.perf_counter() - began
 
     def _pids(self) -> list[int]:
         found = []
