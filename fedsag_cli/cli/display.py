@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
 import traceback
@@ -46,6 +45,8 @@ def line(text: str) -> None:
 
 
 def document(value: Any) -> None:
+    import json  # what --version does without
+
     _write(sys.stdout, json.dumps(value, indent=2))
 
 
@@ -81,6 +82,8 @@ def table(rows: Sequence[Mapping[str, str]], columns: Sequence[str], *, by: str 
 
 def shown(value: Any) -> str:
     """A value on one line; an empty text, or one with blanks around it, is quoted."""
+    import json
+
     if isinstance(value, str):
         return value if value and value == value.strip() else f'"{value}"'
     return json.dumps(value, ensure_ascii=False)

@@ -11,14 +11,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fedsag_cli.catalog import ComponentSpec
 from fedsag_cli.errors import JobError, nearest
-from fedsag_cli.job import hocon, placeholders, reader
+from fedsag_cli.job import hocon
 from fedsag_cli.job.meta import ALL, SERVER, Meta
 from fedsag_cli.job.section import Section
-from fedsag_cli.messages import ClientConfig, FilterSpec
+
+if TYPE_CHECKING:
+    from fedsag_cli.catalog import ComponentSpec
+    from fedsag_cli.messages import ClientConfig, FilterSpec
 
 __all__ = ["SERVER", "App", "ClientApp", "Job", "Meta", "ServerConfig"]
 
@@ -75,6 +77,8 @@ class App:
 
     def server(self, variables: Mapping[str, str]) -> ServerConfig:
         """Raises JobError naming file and key."""
+        from fedsag_cli.job import reader  # and all that components are: what lists templates does without
+
         conf = self._read(SERVER_FILE, variables)
         workflows, components = reader.workflows_and_components(conf, self.custom)
         return ServerConfig(
@@ -86,10 +90,14 @@ class App:
 
     def client(self, variables: Mapping[str, str]) -> ClientApp:
         """`variables` are the system's: SITE_NAME, WORKSPACE, JOB_ID, JOB_CUSTOM_DIR, … Raises JobError."""
+        from fedsag_cli.job import reader
+
         command, script, config = reader.client(self._read(CLIENT_FILE, variables), self.custom)
         return ClientApp(command=command, script=script, config=config)
 
     def _read(self, stem: str, variables: Mapping[str, str]) -> Section:
+        from fedsag_cli.job import placeholders, reader
+
         path = hocon.find(self.config, stem)
         if path is None:
             raise JobError(f"app {self.name!r} has no config/{stem}.conf: {self.folder}")

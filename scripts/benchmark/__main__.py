@@ -33,7 +33,11 @@ def main() -> int:
             print(f"{name}: {SECTIONS[name].__doc__}", file=sys.stderr)
             (folder / name).mkdir()
             try:
-                found.extend(SECTIONS[name](Settings(folder=folder / name, runs=given.runs, peers=given.peers)))
+                found.extend(
+                    SECTIONS[name](
+                        Settings(folder=folder / name, runs=given.runs, slow_runs=min(3, given.runs), peers=given.peers)
+                    )
+                )
             except Failed as failure:
                 failed = True
                 print(f"{name} failed: {failure}", file=sys.stderr)
