@@ -40,18 +40,18 @@ class Kept:
 
     def move(self, scratch: Path) -> None:
         """To disk, when it has waited long enough. Stays where it is if it is wanted before, or the disk is full."""
-        if self._wanted.wait(max(0.0, self._due - time.monotonic())):
-            return
+        self._wanted.wait(max(0.0, self._due - time.monotonic()))
         with self._lock:
-            source = None if self._wanted.is_set() else self._file.twin()
-        with source or contextlib.nullcontext(), contextlib.suppress(OSError):
-            moved = source and source.on_disk(scratch, stop=self._wanted.is_set)
-            with self._lock:
-                if moved and self._wanted.is_set():
-                    moved.close()
-                elif moved:
-                    self._file.close()
-                    self._file = moved
+            if self._wanted.is_set():
+                return
+            source = self._file.twin()  # whoever takes the file closes it, whether or not we still read
+        with source, contextlib.suppress(OSError):
+            other = source.on_disk(scratch, stop=self._wanted.is_set)
+            if other is not None:
+                with self._lock:
+                    if not self._wanted.is_set():
+                        self._file, other = other, self._file
+                other.close()
 
 
 class Attic:

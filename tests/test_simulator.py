@@ -252,6 +252,16 @@ def test_all_cores_and_dataloader_workers_with_and_without_a_main_guard(tmp_path
     assert ran.metrics("total") == [{"site-1": 28.0, "site-2": 28.0}] * 2
 
 
+def test_no_process_of_a_numpy_job_has_torch_in_it(tmp_path):
+    with Running(job(tmp_path / "job", WAITS), "-n", 2, "-t", 2) as running:
+        running.wait_until_told("TaskSent", 2)
+        maps = [Path(f"/proc/{pid}/maps").read_text() for pid in marked(running.mark)]
+
+    assert len(maps) == 5  # the command, nursery, server and two clients
+    assert not any("libtorch" in text or "torch/_C" in text for text in maps)
+    assert sum("numpy" in text for text in maps) == 4  # not in the command's own process
+
+
 def test_a_command_of_another_kind_runs_as_it_is(tmp_path):
     made = job(
         tmp_path / "job",

@@ -197,7 +197,7 @@ SECTIONS: dict[str, Callable[[Settings], Results]] = {
 
 def _training(work: Work, settings: Settings) -> dict[str, Series]:
     """The same training by every system, and proof that it was the same: the models agree."""
-    folder = settings.folder / work.name
+    folder = settings.folder
     contestants = [
         systems.fedsag_training(folder / "fedsag", work),
         systems.loop(folder / "loop", work),
@@ -232,7 +232,7 @@ def _alternate(contestants: Sequence[System], settings: Settings, *, look: bool 
     """
     series = {contestant.name: Series(contestant) for contestant in contestants}
     for each in series.values():
-        if settings.peers or (each.system.name == "fedsag" and look):
+        if look and (settings.peers or each.system.name == "fedsag"):
             print(f"  {each.system.name}, its memory", file=sys.stderr)
             each.peak = _peak(each.system.run(sample=True))
     for number in range(1, settings.runs + 1):
@@ -247,7 +247,12 @@ def _agree(contestants: Sequence[System]) -> None:
     """Raises Failed where two final models differ by more than what rounding grows to in some hundred steps."""
     import torch
 
-    models = {each.name: torch.load(each.model, weights_only=True)["model"] for each in contestants if each.model}
+    models = {}
+    for each in contestants:
+        if each.model and not each.model.exists():
+            raise Failed(f"{each.name} ended well and left no model {each.model}")
+        if each.model:
+            models[each.name] = torch.load(each.model, weights_only=True)["model"]
     wanted = models["plain loop"]
     for name, model in models.items():
         for key, value in wanted.items():

@@ -170,7 +170,7 @@ def _nvflare(
     python = _peer("nvflare", "nvflare==2.9.0", "tensorboard")
     tool = str(python.parent / "nvflare")
     name = "NVFLARE tuned" if tuned else "NVFLARE"
-    folder = folder / name
+    folder = folder / ("nvflare-tuned" if tuned else "nvflare")  # it starts no client where a path has a blank
     copy = folder / "code"
     copy.mkdir(parents=True)
     for file in code.glob("*.py"):  # the same scripts with its Client API: nothing else differs
