@@ -1,10 +1,9 @@
 """The same training as a Flower simulation. A program: CLIENTS SLOTS ROUNDS PICTURES FILE."""
 
-import functools
 import sys
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict  # noqa: F401
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
@@ -16,17 +15,12 @@ CLIENTS, SLOTS, ROUNDS, PICTURES = map(int, sys.argv[1:5])
 client_app, server_app = ClientApp(), ServerApp()
 
 
-@functools.cache
-def data_of(number: int):
-    return pictures(number, PICTURES)
-
-
 @client_app.train()
 def train_round(message: Message, context: Context) -> Message:
     torch.set_num_threads(1)
     net = Net()
     net.load_state_dict(message.content["arrays"].to_torch_state_dict())
-    steps = train(net, *data_of(int(context.node_config["partition-id"]) + 1))
+    steps = train(net, *pictures(int(context.node_config["partition-id"]) + 1, PICTURES))
     reply = {"arrays": ArrayRecord(net.state_dict()), "metrics": MetricRecord({"num-examples": steps})}
     return Message(content=RecordDict(reply), reply_to=message)
 
