@@ -17,7 +17,7 @@ from benchmark.results import Results, Row, Target, ratio_of
 from benchmark.systems import FEDSAG, Job, System, Work
 
 _BIG = 256 << 20
-_SLOW_S = 5.0  # a system whose run takes longer is run `slow_runs` times
+_SLOW_S = 4.0  # a system whose run takes longer is run `slow_runs` times
 
 
 @dataclass(frozen=True, kw_only=True)
