@@ -124,14 +124,12 @@ class Call:
     waiting_bytes: int = 0  # of the answers that wait for their turn
     began: float = field(default_factory=time.monotonic)
     _waits: set[str] = field(default_factory=set)
-    _unsent: set[str] = field(default_factory=set)  # those who have not had the task
     _work_s: dict[str, float] = field(default_factory=dict)  # of every answer that counts
     _in_order: list[float] = field(default_factory=list)  # the same, the least first
     _queues: defaultdict[int, list[tuple[int, str]]] = field(default_factory=lambda: defaultdict(list))
 
     def __post_init__(self) -> None:
         self._waits = {client.site for client in self.targets}
-        self._unsent = set(self._waits)
         for client in self.targets:
             self.queue(client)
 
@@ -166,16 +164,6 @@ class Call:
         """Those in which somebody is to be handed the task."""
         return [group for group, queue in self._queues.items() if queue]
 
-    def sent(self, site: str) -> None:
-        """A site has been handed the task. With the last one our hold on its file ends: the clients have theirs."""
-        self._unsent.discard(site)
-        if not self._unsent:
-            self.forget_file()
-
-    def forget_file(self) -> None:
-        if self.file is not None:
-            self.file.close()
-
     def answered(self, site: str, arrived: Arrived) -> None:
         self._waits.discard(site)
         self.arrived[site] = arrived
@@ -192,7 +180,6 @@ class Call:
     def gave_up(self, site: str, failure: Failure) -> None:
         """It will not answer, or its answer does not count."""
         self._waits.discard(site)
-        self._unsent.discard(site)
         self.failed[site] = failure
         if site in self._work_s:
             self._in_order.remove(self._work_s.pop(site))

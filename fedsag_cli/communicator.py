@@ -119,6 +119,8 @@ class Communicator:
         self._calls += 1
         model = self._data_filters.process(task.name, task.model)
         file = None if model.params is None else TensorFile.write(model.params, scratch=self._scratch)
+        if file is not None and model.params is not None:
+            model.params.update(file.load())  # the same values: the server holds them once
         call = self._call = Call(
             id=self._calls,
             task=Task(name=task.name, model=model),
@@ -143,7 +145,8 @@ class Communicator:
             for arrived in call.arrived.values():
                 if arrived.file is not None:
                     arrived.file.close()
-            call.forget_file()
+            if file is not None:
+                file.close()
 
     def reject(self, reply: Reply, cause: str) -> None:
         if self._call is None:
@@ -234,7 +237,6 @@ class Communicator:
             self._lose(client)
             return
         self._roster.now(client, State.WORKING)
-        call.sent(client.site)
         size = 0 if call.file is None else call.file.size
         self._emit(TaskSent(site=client.site, task=call.task.name, round_num=call.round_num, size=size))
 

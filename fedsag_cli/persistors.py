@@ -60,6 +60,7 @@ class PTFileModelPersistor:
     ) -> None:
         self._model = model
         self._model_name = "" if model is None else type(model).__name__
+        self._first: dict[str, Any] | None = None
         self._excluded = _pattern(exclude_vars)
         self._file = Path(global_model_file_name)
         self._best_file = Path(best_global_model_file_name)
@@ -70,12 +71,14 @@ class PTFileModelPersistor:
         return self._file, self._best_file
 
     def load(self) -> FLModel:
-        state = self._from_checkpoint(self._source) if self._source else self._from_module()
-        return FLModel(params=_without(state, self._excluded))
+        if self._first is None:
+            state = self._from_checkpoint(self._source) if self._source else self._from_module()
+            self._first, self._model = _without(state, self._excluded), None
+        return FLModel(params=self._first)  # the same dict: who exchanges its values has exchanged ours
 
     def save(self, model: FLModel) -> Path:
         path = self._write(self._file, model)
-        self._model, self._source = None, str(path)  # the first weights' memory is let go of
+        self._first, self._source = None, str(path)  # the first weights' memory is let go of
         return path
 
     def save_best(self, model: FLModel) -> Path:

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import weakref
 from collections import OrderedDict
 from pathlib import Path
 
@@ -60,6 +61,20 @@ def test_what_training_starts_from_has_params_and_may_be_loaded_again(persistor)
 
     assert first.params
     assert plain(first.params) == plain(second.params)
+
+
+def test_the_first_weights_are_held_by_the_model_that_was_given_and_by_nobody_else():
+    net = torch.nn.Linear(2, 1)
+    before = net.weight.tolist()
+    persistor = PTFileModelPersistor(net)
+    weight = weakref.ref(net.weight)
+    del net
+
+    model = persistor.load()
+    model.params.update({name: value.clone() for name, value in model.params.items()})  # as who publishes it does
+
+    assert weight() is None
+    assert persistor.load().params["weight"].tolist() == before
 
 
 def test_saving_says_where_and_the_best_model_lies_elsewhere(persistor):

@@ -30,6 +30,9 @@ class Clients(Protocol):
     ) -> Iterator[Reply]:
         """Replies in site order, each as soon as every earlier site answered, failed or was given up.
 
+        The values in `task.model.params` are exchanged for the same ones in the file that travels, so that they are
+        held once.
+
         `to`: these sites (default: all that take the task). `timeout_s`: a client is given up so long after it was
         handed the task; None, never. `grace_s`: once `min_responses` (at least one) answered, a client that has the
         task is given up so long after; its clock, too, begins when it was handed the task; None, never. Failures are
