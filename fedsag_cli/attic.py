@@ -41,12 +41,13 @@ class Kept:
     def move(self, scratch: Path) -> None:
         """To disk, when it has waited long enough. Stays where it is if it is wanted before, or the disk is full."""
         self._wanted.wait(max(0.0, self._due - time.monotonic()))
-        with self._lock:
-            if self._wanted.is_set():
-                return
-            source = self._file.twin()  # whoever takes the file closes it, whether or not we still read
-        with source, contextlib.suppress(OSError):
-            other = source.on_disk(scratch, stop=self._wanted.is_set)
+        with contextlib.suppress(OSError):  # no room, or no descriptor left
+            with self._lock:
+                if self._wanted.is_set():
+                    return
+                source = self._file.twin()  # whoever takes the file closes it, whether or not we still read
+            with source:
+                other = source.on_disk(scratch, stop=self._wanted.is_set)
             if other is not None:
                 with self._lock:
                     if not self._wanted.is_set():
