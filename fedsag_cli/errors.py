@@ -8,6 +8,7 @@ FedsagError                   1   a bug of ours if it is raised as it stands
 │   ├── NotEnoughClients      4   a task's quorum is out of reach
 │   ├── NotEnoughMemory       4   the clients cannot all stay in memory
 │   └── ChannelClosed         4   the other side is gone
+│       └── BadMessage        4   it said what none of ours would say, and is not heard any more
 ├── ClientError               4   the Client API was called in a way it cannot answer (a RuntimeError too)
 ├── TensorError               4   params that cannot travel, or a tensor file that is not one (a ValueError too)
 └── Interrupted               130 or 143
@@ -16,11 +17,14 @@ FedsagError                   1   a bug of ours if it is raised as it stands
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class FedsagError(Exception):
-    """What a user can act on: `message` says what is wrong and where, `hint` what to do now."""
+    """What a user can act on: `message` says what is wrong and where, `hint` what to do now.
+
+    `details` are lines to read beside it.
+    """
 
     exit_code = 1
 
@@ -28,6 +32,7 @@ class FedsagError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.details: Sequence[str] = ()
 
     def __str__(self) -> str:
         """Both, for whoever meets it as an exception, such as a script's author."""
@@ -68,6 +73,10 @@ class NotEnoughMemory(RunError):
 
 
 class ChannelClosed(RunError):
+    pass
+
+
+class BadMessage(ChannelClosed):
     pass
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -19,13 +21,22 @@ from fedsag_cli.errors import TensorError
 
 METADATA = "__metadata__"
 _ALIGNMENT = 64
-_LARGEST_HEADER = 100_000_000
+_LARGEST_HEADER = 16 << 20  # some 100,000 tensors; as Python objects it may take fifty times that
+_MOST_AXES = 64  # of numpy and of torch
+
+_short = reprlib.Repr()
+_short.maxstring = 200
+shown = _short.repr
+"""As repr(), but short: a name or a shape from outside may be as long as a header."""
 
 SIZES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "C64": 8, "C128": 16, "BOOL": 1,
     "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1,
 }  # fmt: skip
 """Bytes an element, by safetensors' word for its dtype."""
+
+
+Kind = Literal["torch", "numpy", "scalar", "number"]
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -37,11 +48,11 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Extra(msgspec.Struct, frozen=True):
-    """What safetensors cannot say. `kinds`: what is no torch tensor is "numpy", "scalar" (numpy's) or "number"."""
+    """What safetensors cannot say. `kinds`: what is no torch tensor; a scalar is numpy's."""
 
     order: list[str]
     ties: dict[str, str] = {}
-    kinds: dict[str, str] = {}
+    kinds: dict[str, Kind] = {}
     about: dict[str, Any] = {}
 
 
@@ -51,13 +62,13 @@ class Flat:
 
     dtype: str
     shape: tuple[int, ...]
-    kind: str
+    kind: Kind
     identity: tuple[Any, ...]
     data: memoryview
 
 
 def write(fd: int, flats: Mapping[str, Flat], about: Mapping[str, Any]) -> None:
-    """Write header and data at the descriptor's place. Raises OSError."""
+    """Write header and data at the descriptor's place. Raises OSError, TensorError."""
     first: dict[tuple[Any, ...], str] = {}
     ties = {name: first[flat.identity] for name, flat in flats.items() if first.setdefault(flat.identity, name) != name}
     written = [name for name in flats if name not in ties]
@@ -76,6 +87,10 @@ def write(fd: int, flats: Mapping[str, Flat], about: Mapping[str, Any]) -> None:
         offset = end
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-(len(text) + 8) % _ALIGNMENT)
+    if len(text) > _LARGEST_HEADER:
+        raise TensorError(
+            f"params: the names of {len(flats)} values take {len(text)} bytes, too many for a tensor file"
+        )
     _write_all(fd, memoryview(len(text).to_bytes(8, "little") + text))
     for name in written:
         _write_all(fd, flats[name].data)
@@ -98,11 +113,12 @@ def read_header(fd: int, size: int) -> tuple[dict[str, Entry], Extra, int]:
         entries = {name: msgspec.json.decode(raw, type=Entry) for name, raw in fields.items()}
         extra = msgspec.json.decode(about["fedsag"], type=Extra) if "fedsag" in about else Extra(order=list(entries))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise TensorError(f"no tensor file: {error}") from None
+        raise TensorError(f"no tensor file: {str(error)[:200]}") from None
     for name, entry in entries.items():
         _check(name, entry, size - start)
-    known = all(extra.ties.get(name, name) in entries for name in extra.order)
-    if not known or len(set(extra.order)) != len(extra.order):
+    if any(first[1] > then[0] for first, then in pairwise(sorted(entry.data_offsets for entry in entries.values()))):
+        raise TensorError("no tensor file: its tensors lie over each other")
+    if sorted(extra.order) != sorted([*entries, *extra.ties]) or not entries.keys() >= set(extra.ties.values()):
         raise TensorError("no tensor file: its keys and its tensors do not agree")
     return entries, extra, start
 
@@ -110,8 +126,12 @@ def read_header(fd: int, size: int) -> tuple[dict[str, Entry], Extra, int]:
 def _check(name: str, entry: Entry, room: int) -> None:
     first, last = entry.data_offsets
     if entry.dtype not in SIZES:
-        raise TensorError(f"no tensor file: {name!r} has the unknown dtype {entry.dtype!r}")
+        raise TensorError(f"no tensor file: {shown(name)} has the unknown dtype {shown(entry.dtype)}")
+    if len(entry.shape) > _MOST_AXES:
+        raise TensorError(f"no tensor file: {shown(name)} has {len(entry.shape)} axes")
     if min(entry.shape, default=0) < 0 or not 0 <= first <= last <= room:
-        raise TensorError(f"no tensor file: {name!r} lies outside the file")
+        raise TensorError(f"no tensor file: {shown(name)} lies outside the file")
     if last - first != prod(entry.shape) * SIZES[entry.dtype]:
-        raise TensorError(f"no tensor file: {name!r} of shape {list(entry.shape)} does not take {last - first} bytes")
+        raise TensorError(
+            f"no tensor file: {shown(name)} of shape {shown(list(entry.shape))} does not take {last - first} bytes"
+        )

@@ -1,18 +1,20 @@
 """A dict of tensors <-> a file without a name: order, ties and dtypes kept, no pickle, no copy on reading.
 
 The file is a memfd, sealed once it is written, so that nobody can change it under its reader; where memory-backed room
-is short, an unlinked temporary file. Either way its descriptor is all there is of it: nothing is left by any ending.
+is short, an unlinked temporary file, which a reader that does not trust its sender copies. Either way its descriptor is
+all there is of it: nothing is left by any ending.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
 import mmap
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +30,18 @@ _SEALS = ("F_SEAL_SEAL", "F_SEAL_SHRINK", "F_SEAL_GROW", "F_SEAL_WRITE")
 class TensorFile:
     """Tensors in a file, known by its descriptor. Whoever holds one closes it; what `load` gave lives on."""
 
-    def __init__(self, fd: int, *, named: bool = False) -> None:
-        """Takes over `fd`. Raises TensorError where the file could change under its reader (`named`: it may)."""
+    def __init__(self, fd: int, *, trusted: bool = False) -> None:
+        """Takes over `fd`. Raises TensorError where others could change it, or where it is not what its size says.
+
+        `trusted`: whoever could change it does not. It is mapped though it is not sealed, where another one is copied.
+        """
         self._fd = fd
         self._header: tuple[dict[str, Entry], Extra, int] | None = None
         try:
-            status = os.fstat(fd)
-            self.size = status.st_size
-            if not named and not _is_sealed(fd) and (status.st_nlink > 0 or _could_be_sealed(fd)):
-                raise TensorError("a tensor file must be sealed, or have no name: others could change it")
+            self.size = os.fstat(fd).st_size
+            self._stays_as_it_is = trusted or _is_sealed(fd)
+            if not trusted:
+                _check(fd)
         except BaseException:
             self.close()
             raise
@@ -63,12 +68,12 @@ class TensorFile:
         except BaseException:
             os.close(fd)
             raise
-        return cls(fd)
+        return cls(fd, trusted=True)
 
     @classmethod
     def open(cls, path: Path) -> TensorFile:
         """A file with a name, such as a checkpoint. Raises OSError."""
-        return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC), named=True)
+        return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC), trusted=True)
 
     def fileno(self) -> int:
         return self._fd
@@ -87,12 +92,12 @@ class TensorFile:
     def load(self) -> dict[str, Any]:
         """The params, mapped privately: nothing is copied until somebody writes to it, and nobody else sees that.
 
-        Raises TensorError where the file is no good.
+        A file that its sender could still change is copied instead. Raises TensorError where the file is no good.
         """
         entries, extra, start = self._read_header()
         if self.size == 0 or not extra.order:
             return {}
-        memory = mmap.mmap(self._fd, self.size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        memory = self._memory()
         loaded: dict[str, Any] = {}
         for name in extra.order:
             source = extra.ties.get(name, name)
@@ -104,17 +109,20 @@ class TensorFile:
 
     def twin(self) -> TensorFile:
         """The same file by a descriptor of its own."""
-        return TensorFile(os.dup(self._fd))
+        return TensorFile(os.dup(self._fd), trusted=self._stays_as_it_is)
 
     def on_disk(self, scratch: str | Path, *, stop: Callable[[], bool] = lambda: False) -> TensorFile | None:
-        """A copy, unlinked, under `scratch`; None where `stop` said so before it was whole. Raises OSError."""
+        """A copy, unlinked, under `scratch`; None where `stop` said so before it was whole, or this one shrank.
+
+        Raises OSError.
+        """
         fd = _new_file_on_disk(scratch)
         try:
             offset = 0
-            while offset < self.size and not stop():
-                offset += os.write(fd, os.pread(self._fd, _PIECE, offset))
+            while offset < self.size and not stop() and (piece := os.pread(self._fd, _PIECE, offset)):
+                offset += os.write(fd, piece)
             if offset == self.size:
-                return TensorFile(os.dup(fd))
+                return TensorFile(os.dup(fd), trusted=True)
         finally:
             os.close(fd)
         return None
@@ -132,8 +140,21 @@ class TensorFile:
 
     def _read_header(self) -> tuple[dict[str, Entry], Extra, int]:
         if self._header is None:
-            self._header = read_header(self._fd, self.size)
+            with _told_as_no_good():
+                self._header = read_header(self._fd, self.size)
         return self._header
+
+    def _memory(self) -> mmap.mmap:
+        with _told_as_no_good():
+            if self._stays_as_it_is:
+                return mmap.mmap(self._fd, self.size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+            memory = mmap.mmap(-1, self.size, flags=mmap.MAP_PRIVATE)
+            while room := self.size - memory.tell():
+                piece = os.pread(self._fd, min(_PIECE, room), memory.tell())
+                if not piece:
+                    raise TensorError(f"no tensor file: it was {self.size} bytes long, and {room} of them are gone")
+                memory.write(piece)
+        return memory
 
 
 def save(path: Path, params: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> None:
@@ -161,6 +182,26 @@ def digest(params: Mapping[str, Any]) -> str:
     return sha.hexdigest()
 
 
+@contextlib.contextmanager
+def _told_as_no_good() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TensorError(f"no tensor file: it cannot be read: {error.strerror}") from None
+
+
+def _check(fd: int) -> None:
+    """Raises TensorError where a file from a sender that is not trusted is not as `TensorFile.write` makes one."""
+    status, seals = os.fstat(fd), _seals(fd)
+    could_be_sealed = seals == 0  # a memfd; a file of a file system can have no seals, or none any more
+    if not _is_sealed(fd) and (status.st_nlink > 0 or could_be_sealed):
+        raise TensorError("a tensor file must be sealed, or have no name: others could change it")
+    if seals > 0 and status.st_blocks * 512 < status.st_size:
+        raise TensorError("no tensor file: it has holes, and to read them takes memory that nobody gave")
+    if not _is_sealed(fd) and 0 < machine.free_memory() < status.st_size:
+        raise TensorError(f"a tensor file of {status.st_size} bytes has no room in memory")
+
+
 def _new_file(size: int, scratch: str | Path | None) -> int:
     large = size > 64 << 20
     if not hasattr(os, "memfd_create") or (scratch is not None and large and size > machine.free_memory() // 2):
@@ -185,11 +226,6 @@ def _seal(fd: int) -> None:
 def _is_sealed(fd: int) -> bool:
     wanted = getattr(fcntl, "F_SEAL_SHRINK", 0) | getattr(fcntl, "F_SEAL_WRITE", 0)
     return _seals(fd) > 0 and _seals(fd) & wanted == wanted
-
-
-def _could_be_sealed(fd: int) -> bool:
-    """A memfd that nobody has sealed; a file of a file system can have no seals, or none any more."""
-    return _seals(fd) == 0
 
 
 def _seals(fd: int) -> int:

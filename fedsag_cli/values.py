@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fedsag_cli.errors import TensorError
-from fedsag_cli.layout import METADATA, Entry, Flat
+from fedsag_cli.layout import METADATA, SIZES, Entry, Flat, Kind, shown
 
 _NUMPY = {
     "F64": "float64", "F32": "float32", "F16": "float16", "C64": "complex64", "C128": "complex128", "BOOL": "bool",
@@ -24,6 +24,7 @@ _TORCH = _NUMPY | {"BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "f
 _WORD_OF_NUMPY = {name: word for word, name in _NUMPY.items()}
 _WORD_OF_TORCH = {f"torch.{name}": word for word, name in _TORCH.items()}
 _DTYPE_OF_NUMBER: dict[type, type] = {bool: np.bool_, int: np.int64, float: np.float64}
+_NUMBERS = {"BOOL", "I64", "F64"}
 
 
 def is_torch(value: object) -> bool:
@@ -71,7 +72,7 @@ def _of_torch(name: str, value: Any) -> Flat:
     return Flat(word, tuple(value.shape), "torch", identity, data.data)
 
 
-def _of_numpy(name: str, value: Any, kind: str) -> Flat:
+def _of_numpy(name: str, value: Any, kind: Kind) -> Flat:
     array = np.asarray(value)
     word = _WORD_OF_NUMPY.get(array.dtype.newbyteorder("=").name)
     if word is None:
@@ -84,18 +85,24 @@ def _of_numpy(name: str, value: Any, kind: str) -> Flat:
     return Flat(word, array.shape, kind, identity, data.data)
 
 
-def viewed(name: str, memory: mmap.mmap, start: int, entry: Entry, kind: str) -> Any:
+def viewed(name: str, memory: mmap.mmap, start: int, entry: Entry, kind: Kind) -> Any:
     """The value over the bytes of `memory`, which it keeps alive. Raises TensorError where they cannot be one."""
     if kind != "torch" and entry.dtype not in _NUMPY:
         raise TensorError(f"no tensor file: numpy has no dtype {entry.dtype}")
+    if kind == "number" and entry.dtype not in _NUMBERS:
+        raise TensorError(f"no tensor file: {shown(name)} is a number of dtype {entry.dtype}")
+    held: mmap.mmap | bytearray = memory
+    offset = start + entry.data_offsets[0]
+    if offset % SIZES[entry.dtype]:  # what is not aligned ends the process where torch or numpy take it for aligned
+        held, offset = bytearray(memory[offset : start + entry.data_offsets[1]]), 0
     try:
-        return _view(memory, start + entry.data_offsets[0], entry, kind)
+        return _view(held, offset, entry, kind)
     except (ValueError, RuntimeError, TypeError, KeyError, OverflowError) as error:
         # more axes than numpy has, sizes beyond 64 bits beside a 0, a kind that does not fit its shape
-        raise TensorError(f"no tensor file: {name!r}: {error}") from None
+        raise TensorError(f"no tensor file: {shown(name)}: {str(error)[:200]}") from None
 
 
-def _view(memory: mmap.mmap, offset: int, entry: Entry, kind: str) -> Any:
+def _view(memory: mmap.mmap | bytearray, offset: int, entry: Entry, kind: Kind) -> Any:
     count = prod(entry.shape)
     if kind == "torch":
         import torch

@@ -5,8 +5,12 @@ import fcntl
 import json
 import os
 import random
+import shutil
 import struct
+import tempfile
+import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +22,7 @@ from fakes import open_descriptors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsag_cli import tensors
+from fedsag_cli import layout, tensors
 from fedsag_cli.errors import TensorError
 from fedsag_cli.tensors import TensorFile
 
@@ -280,6 +284,137 @@ def test_an_unsealed_file_with_a_name_is_refused_and_closed(tmp_path):
         os.fstat(fd)
 
 
+@pytest.mark.parametrize("left", [0, 5, 200, -1])
+def test_a_file_on_disk_that_shrinks_once_it_was_received_is_an_error(left, tmp_path):
+    fd = on_disk(tmp_path, {"w": torch.ones(5000)})
+
+    with TensorFile(fd) as file:
+        assert list(file.entries) == ["w"]
+        os.ftruncate(fd, left if left >= 0 else file.size - 1)
+        with pytest.raises(TensorError, match="are gone"):
+            file.load()
+
+
+def test_what_was_loaded_from_a_received_file_on_disk_stays_whatever_its_sender_does(tmp_path):
+    fd = on_disk(tmp_path, {"t": torch.arange(3.0), "n": 5})
+
+    with TensorFile(fd) as file, file.twin() as twin:
+        loaded, again = file.load(), twin.load()
+        os.pwrite(fd, bytes(file.size), 0)
+        os.ftruncate(fd, 0)
+
+    assert loaded["t"].tolist() == again["t"].tolist() == [0, 1, 2]
+    assert loaded["n"] == 5
+
+
+def test_a_received_file_that_shrinks_has_no_copy_on_disk_and_nobody_waits_for_one(tmp_path):
+    fd = on_disk(tmp_path, {"w": torch.ones(5000)})
+
+    with TensorFile(fd) as file:
+        os.ftruncate(fd, 300)
+        assert file.on_disk(tmp_path) is None
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_ones_own_and_of_who_is_trusted_are_mapped_without_a_copy(tmp_path, monkeypatch):
+    tensors.save(tmp_path / "named", {"w": torch.ones(3)})
+    written = TensorFile.write({"w": torch.ones(3)})
+    kept = [
+        written,
+        written.on_disk(tmp_path),
+        written.on_disk(tmp_path).twin(),
+        TensorFile.open(tmp_path / "named"),
+        TensorFile(on_disk(tmp_path, {"w": torch.ones(3)}), trusted=True),
+        TensorFile(os.dup(written.fileno())),
+    ]
+    mapped, mmap = [], tensors.mmap.mmap
+    monkeypatch.setattr(tensors.mmap, "mmap", lambda fd, *args, **how: mapped.append(fd) or mmap(fd, *args, **how))
+
+    for file in kept:
+        assert file.load()["w"].tolist() == [1, 1, 1]
+
+    assert mapped == [file.fileno() for file in kept]
+    for file in kept:
+        file.close()
+
+
+def test_a_received_file_on_disk_that_is_larger_than_free_memory_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(tensors.machine, "free_memory", lambda: 1 << 20)
+
+    with pytest.raises(TensorError, match="no room in memory"):
+        TensorFile(on_disk(tmp_path, {"w": torch.ones(1 << 19)}))
+
+
+def test_a_memfd_that_cannot_be_sealed_any_more_is_copied():
+    fd = os.memfd_create("test", 0)
+    with TensorFile.write({"w": torch.ones(2)}) as good:
+        os.write(fd, os.pread(good.fileno(), good.size, 0))
+
+    with TensorFile(fd) as file:
+        loaded = file.load()
+        os.ftruncate(fd, 0)
+
+    assert loaded["w"].tolist() == [1, 1]
+
+
+def test_a_sealed_file_with_holes_is_refused():
+    fd = os.memfd_create("test", os.MFD_ALLOW_SEALING)
+    os.write(fd, file_bytes({"w": entry("U8", [1 << 38], 0, 1 << 38)}, 0))
+    os.ftruncate(fd, 1 << 39)
+    tensors._seal(fd)
+
+    with pytest.raises(TensorError, match="holes"):
+        TensorFile(fd)
+
+
+def opened_otherwise(how):
+    """A sealed file by another descriptor, opened while it could be."""
+    with TensorFile.write({"w": torch.ones(2)}) as good:
+        fd = os.memfd_create("test", os.MFD_ALLOW_SEALING)
+        os.write(fd, os.pread(good.fileno(), good.size, 0))
+    other = os.open(f"/proc/self/fd/{fd}", how)
+    tensors._seal(fd)
+    os.close(fd)
+    return other
+
+
+def folder_that_is_gone():
+    folder = tempfile.mkdtemp()
+    fd = os.open(folder, os.O_RDONLY)
+    Path(folder).rmdir()
+    return fd
+
+
+def fifo_without_a_name():
+    folder = tempfile.mkdtemp()
+    os.mkfifo(f"{folder}/fifo")
+    fd = os.open(f"{folder}/fifo", os.O_RDWR)
+    shutil.rmtree(folder)
+    return fd
+
+
+NO_FILES = {
+    "a folder that is gone": folder_that_is_gone,
+    "a fifo without a name": fifo_without_a_name,
+    "a file to write only": lambda: opened_otherwise(os.O_WRONLY),
+    "a path alone": lambda: opened_otherwise(os.O_PATH),
+    "a device": lambda: os.open("/dev/zero", os.O_RDWR),
+    "a pipe": lambda: os.pipe()[0],
+}
+
+
+@pytest.mark.parametrize("case", NO_FILES)
+def test_what_cannot_be_read_is_an_error(case):
+    fd = NO_FILES[case]()
+
+    with pytest.raises(TensorError), TensorFile(fd) as file:
+        file.load()
+
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+
+
 def test_entries_tell_every_key_its_dtype_and_shape_without_loading():
     weight = torch.zeros(2, 3)
     with TensorFile.write({"b": weight, "a": torch.zeros((), dtype=torch.bfloat16), "tied": weight}) as file:
@@ -412,6 +547,12 @@ def test_numpys_lack_of_a_dtype_shows_in_a_file_that_claims_it(tmp_path):
 # broken files
 
 
+def on_disk(folder, params):
+    """The descriptor of a file as a client sends it where memory is short: nobody can seal it."""
+    with TensorFile.write(params) as file, file.on_disk(folder) as moved:
+        return os.dup(moved.fileno())
+
+
 def entry(dtype, shape, first, last):
     return {"dtype": dtype, "shape": shape, "data_offsets": [first, last]}
 
@@ -459,6 +600,15 @@ BROKEN = {
     "a key without a tensor": file_bytes({"w": entry("F32", [1], 0, 4)}, 4, order=["w", "v"]),
     "a key twice": file_bytes({"w": entry("F32", [1], 0, 4)}, 4, order=["w", "w"]),
     "a tie to nothing": file_bytes({"w": entry("F32", [1], 0, 4)}, 4, order=["w", "v"], ties={"v": "u"}),
+    "a tensor without a key": file_bytes({"w": entry("F32", [1], 0, 4)}, 4, order=[]),
+    "ties in a circle": file_bytes(
+        {"w": entry("F32", [1], 0, 4), "v": entry("F32", [1], 4, 8)}, 8, order=["w", "v"], ties={"w": "v", "v": "w"}
+    ),
+    "a tie to a tie": file_bytes({"w": entry("F32", [1], 0, 4)}, 4, order=["w", "v", "u"], ties={"v": "w", "u": "v"}),
+    "tensors over each other": file_bytes({"w": entry("F32", [2], 0, 8), "v": entry("F32", [1], 4, 8)}, 8),
+    "one tensor by two entries": file_bytes({"w": entry("F32", [2], 0, 8), "v": entry("F32", [2], 0, 8)}, 8),
+    "a complex number": file_bytes({"w": entry("C64", [], 0, 8)}, 8, order=["w"], kinds={"w": "number"}),
+    "an unknown kind of one number": file_bytes({"w": entry("F64", [], 0, 8)}, 8, order=["w"], kinds={"w": "pickle"}),
     "an order of numbers": file_bytes({"w": entry("F32", [1], 0, 4)}, 4, order=[1]),
     "metadata of numbers": struct.pack("<Q", 24) + b'{"__metadata__":{"a":1}}',
 }
@@ -468,6 +618,42 @@ BROKEN = {
 def test_a_broken_file_is_an_error(case, tmp_path):
     with pytest.raises(TensorError):
         load_bytes(tmp_path, BROKEN[case])
+
+
+def test_a_shape_of_a_million_axes_is_refused_at_once(tmp_path):
+    began = time.monotonic()
+    with pytest.raises(TensorError, match="1000000 axes"):
+        load_bytes(tmp_path, file_bytes({"w": entry("F32", [99] * 1_000_000, 0, 4)}, 4))
+
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("size", [200_000, 20_000_000])
+def test_what_is_said_of_a_broken_file_is_short_however_long_its_words_are(size, tmp_path):
+    for bad in ({"w" * size: entry("F32", [1], 0, 2)}, {"w": entry("F" * size, [1], 0, 2)}, {"w": "x" * size}):
+        with pytest.raises(TensorError) as caught:
+            load_bytes(tmp_path, file_bytes(bad, 4))
+        assert len(caught.value.message) < 1000
+
+
+def test_more_names_than_a_header_has_room_for_are_an_error_before_they_travel(monkeypatch):
+    monkeypatch.setattr(layout, "_LARGEST_HEADER", 1000)
+
+    with pytest.raises(TensorError, match="names of 50 values"):
+        TensorFile.write({f"number {n}": n for n in range(50)})
+
+
+@pytest.mark.parametrize("kind", ["torch", "numpy"])
+@pytest.mark.parametrize(("dtype", "size"), [("C128", 16), ("F64", 8), ("F32", 4), ("I16", 2)])
+def test_data_that_is_not_aligned_is_copied_to_where_it_is(dtype, size, kind, tmp_path):
+    entries = {"odd": entry("U8", [1], 0, 1), "w": entry(dtype, [9], 1, 1 + 9 * size)}
+    header = file_bytes(entries, 0, order=["odd", "w"], kinds={"w": kind})[8:]
+    for padding in range(16):
+        text = header + b" " * padding
+        value = load_bytes(tmp_path, struct.pack("<Q", len(text)) + text + bytes(1 + 9 * size))["w"]
+        address = value.data_ptr() if kind == "torch" else value.__array_interface__["data"][0]
+        assert address % size == 0
+        assert not value.any()
 
 
 def test_every_truncation_of_a_file_is_an_error(tmp_path):

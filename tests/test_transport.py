@@ -1,10 +1,12 @@
 """Channels over Unix sockets: typed messages and descriptors, and how an end, a stranger or a babbler shows."""
 
+import contextlib
 import fcntl
 import os
 import socket
 import struct
 import threading
+import time
 
 import msgspec
 import pytest
@@ -204,6 +206,42 @@ def test_half_a_message_and_then_silence_is_an_end_too(babbler, monkeypatch):
         channel.receive(5)
 
 
+@pytest.fixture
+def dribbling():
+    """A function that sends bytes one by one to a socket, until the test ends or the other end does."""
+    over = threading.Event()
+    threads = []
+
+    def dribble(sock, data, every_s):
+        def run():
+            with contextlib.suppress(OSError):
+                for byte in data:
+                    sock.sendall(bytes([byte]))
+                    if over.wait(every_s):
+                        return
+
+        threads.append(threading.Thread(target=run))
+        threads[-1].start()
+
+    yield dribble
+    over.set()
+    for thread in threads:
+        thread.join()
+
+
+def test_a_message_that_comes_byte_by_byte_has_no_longer_time_than_another(babbler, dribbling, monkeypatch):
+    monkeypatch.setattr(unix, "_MESSAGE_LIMIT_S", 0.2)
+    channel, other = babbler
+    dribbling(other, struct.pack("<Q", 1_000_000) + bytes(1_000_000), 0)
+
+    began = time.monotonic()
+    with pytest.raises(ChannelClosed, match="middle of a message"):
+        channel.receive(5)
+
+    assert time.monotonic() - began < 2
+    channel.close()
+
+
 def test_a_message_in_two_pieces_is_one(babbler):
     channel, other = babbler
     other.sendall(GOOD[:9])
@@ -231,6 +269,7 @@ def test_a_length_beyond_any_of_ours_is_refused_before_it_is_read(babbler, lengt
         msgspec.msgpack.encode({"type": "Ready", "more": 1}),
         msgspec.msgpack.encode({"type": "Answer", "task_id": "7", "model": {}}),
         msgspec.msgpack.encode(TASK),
+        msgspec.msgpack.encode(ANSWER).replace(b"Answer", b"Ans\xffer"),
         b"\x91" * 100_000,
         msgspec.msgpack.encode(Answer(task_id=7, model=ModelFacts(meta={"x": 1}))).replace(
             b"\xa1x\x01", b"\xa1x" + b"\x91" * 100_000 + b"\x01"
@@ -244,6 +283,7 @@ def test_a_length_beyond_any_of_ours_is_refused_before_it_is_read(babbler, lengt
         "a field more",
         "a wrong type",
         "the other way's",
+        "no UTF-8",
         "a nest",
         "a nest in meta",
     ],
@@ -273,6 +313,30 @@ def test_of_several_files_with_one_message_no_one_stays_open(babbler):
             os.close(fd)
 
         assert open_descriptors() == before
+
+
+def test_of_many_files_that_come_with_a_message_no_more_than_one_is_open_at_a_time(babbler, monkeypatch):
+    channel, other = babbler
+    most, close = [], os.close
+    monkeypatch.setattr(unix.os, "close", lambda fd: most.append(len(open_descriptors())) or close(fd))
+    with open(os.devnull) as file:
+        before = open_descriptors()
+        for piece in (GOOD[place : place + 1] for place in range(len(GOOD))):
+            socket.send_fds(other, [piece], [file.fileno()] * 2)
+        _, fd = channel.receive(5)
+
+    assert max(most) <= len(before) + 4
+    close(fd)
+
+
+def test_what_is_said_of_a_message_that_is_none_of_ours_is_short(babbler):
+    channel, other = babbler
+    other.sendall(frame(msgspec.msgpack.encode({"type": "x" * 50_000})))
+
+    with pytest.raises(ChannelClosed) as caught:
+        channel.receive(5)
+
+    assert len(caught.value.message) < 1000
 
 
 # the door
@@ -342,6 +406,29 @@ def test_a_babbler_at_the_door_gets_no_channel_and_the_next_one_does(door, words
     assert server[0] == "a"
     server[1].close()
     channel.close()
+
+
+def test_a_hello_is_short(door):
+    _, (_, channel) = knock(door, Hello(site="a" * 60_000, token="secret"))
+    channel.close()
+
+    listener, address = door
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.connect(address)
+        stranger.sendall(frame(msgspec.msgpack.encode(Hello(site="a" * (64 << 10), token="secret"))))
+        assert listener.accept(lambda hello: WELCOME) is None
+
+
+def test_nobody_holds_the_door_by_a_hello_that_comes_byte_by_byte(door, dribbling, monkeypatch):
+    monkeypatch.setattr(unix, "_HELLO_LIMIT_S", 0.2)
+    listener, address = door
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.connect(address)
+        dribbling(stranger, frame(bytes(10_000)), 0.01)
+
+        began = time.monotonic()
+        assert listener.accept(lambda hello: WELCOME) is None
+        assert time.monotonic() - began < 2
 
 
 def test_where_nobody_listens_is_an_error_naming_the_address(short_path):

@@ -17,15 +17,16 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from fedsag_cli.errors import ChannelClosed, RunError, TensorError
+from fedsag_cli.errors import BadMessage, ChannelClosed, RunError, TensorError
 from fedsag_cli.messages import Hello, ToClient, ToServer, Welcome
 
 Out = TypeVar("Out")
 In = TypeVar("In")
 
-_LARGEST_MESSAGE = 64 << 20  # metrics and meta; tensors do not travel in messages
+_LARGEST_MESSAGE = 16 << 20  # metrics and meta, no tensors; as Python objects it may take eighty times that
+_LARGEST_HELLO = 64 << 10  # nobody knows yet who says it
 _MESSAGE_LIMIT_S = 30.0  # a message that has begun is whole within this, or its sender is not one of ours
-_HELLO_LIMIT_S = 5.0  # nobody else is heard while one who has come says nothing
+_HELLO_LIMIT_S = 5.0  # nobody else is heard while one who has come says nothing, or says it slowly
 _LONGEST_PATH = 103 if sys.platform == "darwin" else 107
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # macOS has none
 
@@ -35,9 +36,11 @@ _encoder = msgspec.msgpack.Encoder()
 class UnixChannel(Generic[Out, In]):
     """A connected socket that speaks `Out` and hears `In`."""
 
-    def __init__(self, sock: socket.socket, hears: Any) -> None:
+    def __init__(self, sock: socket.socket, hears: Any, *, from_stranger: bool = False) -> None:
+        """`from_stranger`: who speaks has not said yet who it is; it is heard for less long, and less of it."""
         self._sock = sock
         self._decoder = msgspec.msgpack.Decoder(hears)
+        self._from_stranger = from_stranger
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -58,20 +61,22 @@ class UnixChannel(Generic[Out, In]):
             raise ChannelClosed(f"the other side is gone: {error}") from None
 
     def receive(self, timeout_s: float | None = None) -> tuple[In, int | None]:
+        largest = _LARGEST_HELLO if self._from_stranger else _LARGEST_MESSAGE
+        limit_s = _HELLO_LIMIT_S if self._from_stranger else _MESSAGE_LIMIT_S
         files: list[int] = []
         try:
-            length = int.from_bytes(self._read_first(8, files, timeout_s), "little")
-            if length > _LARGEST_MESSAGE:
-                raise ChannelClosed(f"a message of {length} bytes is larger than any of ours")
-            message: In = self._decoder.decode(self._read(length, files))
+            first = self._read_first(8, files, timeout_s)
+            ends = time.monotonic() + limit_s
+            length = int.from_bytes(first + self._read(8 - len(first), files, ends), "little")
+            if length > largest:
+                raise BadMessage(f"a message of {length} bytes is larger than any of ours")
+            message: In = self._decoder.decode(self._read(length, files, ends))
         except BaseException as error:
             for fd in files:
                 os.close(fd)
-            if isinstance(error, msgspec.DecodeError | RecursionError):
-                raise ChannelClosed(f"a message that is none of ours: {error}") from None
+            if isinstance(error, msgspec.DecodeError | UnicodeDecodeError | RecursionError):
+                raise BadMessage(f"a message that is none of ours: {str(error)[:200]}") from None
             raise
-        for fd in files[1:]:
-            os.close(fd)
         return message, files[0] if files else None
 
     def close(self) -> None:
@@ -81,20 +86,20 @@ class UnixChannel(Generic[Out, In]):
         if self._sock.fileno() < 0:
             raise ChannelClosed("this channel is closed")
         self._sock.settimeout(timeout_s)
-        first = self._some(count, files)
-        return first + self._read(count - len(first), files)
+        return self._some(count, files)
 
-    def _read(self, count: int, files: list[int]) -> bytes:
-        parts: list[bytes] = []
-        ends = time.monotonic() + _MESSAGE_LIMIT_S
-        while count:
-            self._sock.settimeout(max(0.001, ends - time.monotonic()))
+    def _read(self, count: int, files: list[int], ends: float) -> bytearray:
+        read = bytearray()
+        while len(read) < count:
+            left_s = ends - time.monotonic()
             try:
-                parts.append(self._some(min(count, 1 << 20), files))
+                if left_s <= 0:  # each byte may come in time
+                    raise TimeoutError
+                self._sock.settimeout(left_s)
+                read += self._some(min(count - len(read), 1 << 20), files)
             except TimeoutError:
                 raise ChannelClosed("the other side stopped in the middle of a message") from None
-            count -= len(parts[-1])
-        return b"".join(parts)
+        return read
 
     def _some(self, count: int, files: list[int]) -> bytes:
         try:
@@ -110,6 +115,9 @@ class UnixChannel(Generic[Out, In]):
                 files.extend(fds)
                 for fd in fds:
                     os.set_inheritable(fd, False)
+        for fd in files[1:]:  # one goes with a message: nobody fills our table with others while it lasts
+            os.close(fd)
+        del files[1:]
         if not data:
             raise ChannelClosed("the other side closed the channel")
         return data
@@ -135,7 +143,7 @@ class Listener:
         """Settle one hello; None where the caller did not know the token or `welcome` does not want it."""
         sock, _ = self._sock.accept()
         sock.set_inheritable(False)
-        door: UnixChannel[Welcome, Hello] = UnixChannel(sock, Hello)
+        door: UnixChannel[Welcome, Hello] = UnixChannel(sock, Hello, from_stranger=True)
         try:
             hello, file = door.receive(timeout_s=_HELLO_LIMIT_S)
             if file is not None:
