@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,11 @@ import pytest
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from benchmark import measure  # noqa: E402
+from benchmark import faults, measure  # noqa: E402
 from benchmark.measure import Failed  # noqa: E402
 from benchmark.results import Results, Row, Target, ratio_of  # noqa: E402
+from benchmark.sections import SECTIONS, Settings  # noqa: E402
+from benchmark.systems import System  # noqa: E402
 
 
 def python(text):
@@ -40,6 +43,26 @@ def test_a_command_past_its_limit_is_ended(tmp_path):
         measure.run(python("import time; time.sleep(1000)"), folder=tmp_path, limit_s=0.2)
 
 
+def test_a_command_that_should_fail_must_fail_like_that(tmp_path):
+    assert measure.run(python("print('as it should'); raise SystemExit(4)"), folder=tmp_path, code=4).out
+
+    with pytest.raises(Failed, match="exit code 0, not 4"):
+        measure.run(python(""), folder=tmp_path, code=4)
+
+
+def test_a_command_is_ended_when_nobody_waits_for_it_any_longer(tmp_path):
+    begun = []
+
+    def interrupt(command):
+        begun.append(command)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure.run(python("import time; time.sleep(1000)"), folder=tmp_path, meanwhile=interrupt)
+
+    assert begun[0].wait(timeout=60) == -9
+
+
 def test_ratios_are_taken_run_by_run():
     assert ratio_of([2.0, 20.0, 4.0], [1.0, 10.0, 4.0]) == 2.0
 
@@ -63,6 +86,26 @@ def test_the_tables_say_what_was_missed():
     assert "W other / fedsag 4 ≥ 3" in lines
     assert "W fedsag / other 0.25 ≤ 0.2 missed" in lines
     assert [target["met"] for target in found.document()["targets"]] == [True, False]
+
+
+@pytest.mark.parametrize("fault", [*faults.ENDS, faults.HANGS, *faults.KILLED], ids=lambda fault: fault.says)
+def test_a_run_that_fails_of_something_else_gives_no_figures(tmp_path, fault):
+    system = System(name=fault.says, command=python("print('of its own'); raise SystemExit(4)"), folder=tmp_path)
+
+    with pytest.raises(Failed, match=f"(?s)^{re.escape(fault.says)}: .*of its own"):
+        faults.commit(fault, system)
+
+
+@pytest.mark.slow
+def test_every_fault_ends_its_run_and_is_told_before_the_prompt(tmp_path):
+    found = SECTIONS["faults"](Settings(folder=tmp_path, runs=1))
+
+    took = {row.system: row.seconds[0] for row in found.rows}
+    assert all(row.unit == "ms" for row in found.rows)
+    for fault in (*faults.ENDS, faults.HANGS):
+        assert 0 <= took[f"{fault.says}, told"] < took[f"{fault.says}, to the prompt"]
+    for fault in faults.KILLED:
+        assert took[f"{fault.says}, to the prompt"] > 0
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,8 +63,10 @@ def run(
     env: Mapping[str, str] | None = None,
     sample: bool = False,
     limit_s: float = 900.0,
+    code: int = 0,
+    meanwhile: Callable[[subprocess.Popen[bytes]], None] | None = None,
 ) -> Took:
-    """Run `command` to its end, piped. Raises Failed where it ends with another code than 0."""
+    """Run `command` to its end, piped; `meanwhile` may hasten it. Raises Failed where it ends with another `code`."""
     mark = uuid.uuid4().hex
     log = folder / "said.txt"
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -82,13 +84,19 @@ def run(
         sampler = _Sampler(mark) if sample and sys.platform == "linux" else None
         limit = threading.Timer(limit_s, process.kill)  # wait(timeout) would look only every 50 ms
         limit.start()
-        code = process.wait()
-        ended_at, ended = time.time(), time.perf_counter()
-        limit.cancel()
-        memory = sampler.stop() if sampler else None
+        try:
+            if meanwhile:
+                meanwhile(process)
+            ended_with = process.wait()
+            ended_at, ended = time.time(), time.perf_counter()
+        finally:
+            limit.cancel()
+            process.kill()  # of use where waiting was interrupted
+            memory = sampler.stop() if sampler else None
     out = log.read_text(errors="replace")
-    if code:
-        raise Failed(f"{' '.join(command)}: exit code {code}\n{out[-2000:]}")
+    if ended_with != code:
+        wanted = f", not {code}" if code else ""
+        raise Failed(f"{' '.join(command)}: exit code {ended_with}{wanted}\n{out[-2000:]}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Took(began=began_at, ended=ended_at, seconds=ended - began, cpu_s=cpu_s, out=out, memory=memory)

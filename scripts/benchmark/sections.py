@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import json
 import statistics
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from benchmark import measure, systems
+from benchmark import faults, measure, systems
+from benchmark.faults import Fault
 from benchmark.measure import Failed, Held, Took
 from benchmark.results import Results, Row, Target, ratio_of
 from benchmark.systems import FEDSAG, Job, System, Work
@@ -67,7 +66,7 @@ def w1_seed(settings: Settings) -> Results:
     series = _training(work, settings)
     found = _held_against(work, series, limits)
     found.stages = _stages(series["fedsag"])
-    last_reply = max(event["at"] for event in _events(series["fedsag"].system) if event["event"] == "ReplyAccepted")
+    last_reply = max(event["at"] for event in series["fedsag"].system.events() if event["event"] == "ReplyAccepted")
     to_prompt = series["fedsag"].took[-1].ended - last_reply
     found.targets.append(Target(work=work.name, says="s from the last reply to the prompt", value=to_prompt, limit=0.2))
     return found
@@ -183,6 +182,38 @@ def command_line(settings: Settings) -> Results:
     )
 
 
+def failures(settings: Settings) -> Results:
+    """What goes wrong on purpose: how long until the run tells it, and until the command has ended."""
+    work = "faults"
+    prepared = {
+        fault: faults.prepare(settings.folder / fault.says, fault)
+        for fault in (*faults.ENDS, faults.HANGS, *faults.KILLED)
+    }
+    took: dict[tuple[Fault, str], list[float]] = {}
+    for number in range(1, settings.slow_runs + 1):
+        for fault, system in prepared.items():
+            print(f"  {fault.says}, run {number}", file=sys.stderr)
+            for until, seconds in faults.commit(fault, system).items():
+                took.setdefault((fault, until), []).append(seconds)
+
+    def worst_ms(kinds: Sequence[Fault], until: str) -> float:
+        return 1e3 * max(statistics.median(took[kind, until]) for kind in kinds)
+
+    dies, hangs = worst_ms(faults.ENDS, faults.TOLD), worst_ms([faults.HANGS], faults.TOLD)
+    killed = worst_ms(faults.KILLED, faults.TO_PROMPT)
+    return Results(
+        rows=[
+            Row(work=work, system=f"{fault.says}, {until}", seconds=seconds, unit="ms")
+            for (fault, until), seconds in took.items()
+        ],
+        targets=[
+            Target(work=work, says="ms from a client's death to ReplyFailed", value=dies, limit=100.0),
+            Target(work=work, says="ms from train_timeout to ReplyFailed", value=hangs, limit=100.0),
+            Target(work=work, says="ms from the server's or nursery's death to the prompt", value=killed, limit=500.0),
+        ],
+    )
+
+
 SECTIONS: dict[str, Callable[[Settings], Results]] = {
     "W0": w0_numpy,
     "W1": w1_seed,
@@ -192,6 +223,7 @@ SECTIONS: dict[str, Callable[[Settings], Results]] = {
     "W5": w5_crowd,
     "long": long_run,
     "commands": command_line,
+    "faults": failures,
 }
 
 
@@ -283,13 +315,9 @@ def _floor(settings: Settings, *words: str) -> Took:
     return measure.run(systems.floor(*words), folder=settings.folder)
 
 
-def _events(system: System) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (system.folder / "ws/events.jsonl").read_text().splitlines()]
-
-
 def _round_seconds(system: System) -> list[float]:
     """From one round's end to the next one's; the first is left out, for it starts the clients."""
-    ends = [event["at"] for event in _events(system) if event["event"] == "RoundFinished"]
+    ends = [event["at"] for event in system.events() if event["event"] == "RoundFinished"]
     return [after - before for before, after in itertools.pairwise(ends)]
 
 
@@ -300,13 +328,13 @@ def _peak(took: Took) -> int | None:
 def _by_name(system: System, took: Took) -> dict[str, Sequence[Held]]:
     """What server and clients held in the last run, by name, in the order of time; empty where nobody can look."""
     history = took.memory.history if took.memory else {}
-    started = [event for event in _events(system) if event["event"] == "ProcessStarted"]
+    started = [event for event in system.events() if event["event"] == "ProcessStarted"]
     return {event["name"]: history[event["pid"]] for event in started if event["pid"] in history}
 
 
 def _stages(series: Series) -> list[tuple[str, float]]:
     """What the events of the last run say of where its seconds went."""
-    took, events = series.took[-1], _events(series.system)
+    took, events = series.took[-1], series.system.events()
 
     def first(kind: str) -> float:
         return next(event["at"] for event in events if event["event"] == kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import sysconfig
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from benchmark import measure
 from benchmark.measure import Failed, Took
@@ -43,6 +45,12 @@ class System:
     def run(self, *, sample: bool = False) -> Took:
         self.before()
         return measure.run(self.command, folder=self.folder, sample=sample)
+
+    def events(self) -> list[dict[str, Any]]:
+        """What fedsag's last run has told so far."""
+        file = self.folder / "ws/events.jsonl"
+        lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 @dataclass(frozen=True, kw_only=True)
