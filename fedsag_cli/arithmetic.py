@@ -7,6 +7,7 @@ is int64.
 
 from __future__ import annotations
 
+import cmath
 from collections.abc import Mapping
 from typing import Any
 
@@ -86,8 +87,39 @@ def sum_dtype(array: Any) -> Any:
 
 def is_complex(value: Any) -> bool:
     """Whether its numbers are complex."""
+    return kind(value) == "complex"
+
+
+def kind(value: Any) -> str:
+    """What its numbers are: bool, integer, float or complex."""
     array = _as_array(value)
-    return bool(array.dtype.is_complex) if is_torch(array) else array.dtype.kind == "c"
+    if not is_torch(array):
+        return {"b": "bool", "f": "float", "c": "complex"}.get(array.dtype.kind, "integer")
+    if array.dtype.is_complex or array.dtype.is_floating_point:
+        return "complex" if array.dtype.is_complex else "float"
+    return "bool" if str(array.dtype) == "torch.bool" else "integer"
+
+
+def dtype_name(value: Any) -> str:
+    """Such as "float32", whether torch's or numpy's."""
+    return str(_as_array(value).dtype).removeprefix("torch.")
+
+
+def count_not_finite(value: Any, base: Any) -> int:
+    """How many of its numbers are NaN or infinite where those of `base`, of the same shape, are not."""
+    array = _as_array(value)
+    if not _is_float(array):
+        return 0
+    row, below = array.reshape(-1), _of_kind(_as_array(base), array).reshape(-1)
+    count, total_dtype = 0, sum_dtype(array)
+    for start in range(0, len(row), _PIECE):
+        piece = _calculable(row[start : start + _PIECE])
+        with np.errstate(all="ignore"):
+            total = piece.sum(dtype=total_dtype).item()
+        if not cmath.isfinite(total):  # a sum that is finite has no NaN and no infinity in it, and is quickly made
+            bad = ~_isfinite(piece) & _isfinite(_calculable(below[start : start + _PIECE]))
+            count += int(bad.sum())
+    return count
 
 
 def difference(new: Mapping[str, Any], received: Mapping[str, Any]) -> dict[str, Any]:
@@ -216,6 +248,10 @@ def _zeros(array: Any, dtype: Any) -> Any:
 
         return torch.zeros(array.numel(), dtype=dtype)
     return np.zeros(array.size, dtype=dtype)
+
+
+def _isfinite(array: Any) -> Any:
+    return array.isfinite() if is_torch(array) else np.isfinite(array)
 
 
 def _is_float(array: Any) -> bool:

@@ -18,7 +18,9 @@ from typing import NoReturn, TextIO
 
 import msgspec
 
+SCRIPT = "fedsag_cli.client.script:run"  # the target of a ProcessSpec that runs a script of the user's
 _PR_SET_PDEATHSIG = 1
+STACK_SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGUSR2)  # ends a script of ours, which first prints its stack
 _LARGEST_LAST_WORD = 2000  # a pipe takes it whole, even where nobody reads yet
 
 

@@ -121,6 +121,7 @@ class Call:
     grace_s: float | None
     arrived: dict[str, Arrived] = field(default_factory=dict)
     failed: dict[str, Failure] = field(default_factory=dict)
+    is_lost: bool = False  # its quorum is out of reach
     waiting_bytes: int = 0  # of the answers that wait for their turn
     began: float = field(default_factory=time.monotonic)
     _waits: set[str] = field(default_factory=set)

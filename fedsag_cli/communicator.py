@@ -7,7 +7,6 @@ how processes end. Who says what is settled here: a workflow sees replies in sit
 from __future__ import annotations
 
 import selectors
-import signal
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 from fedsag_cli import events, machine
 from fedsag_cli.attic import Attic
 from fedsag_cli.calls import ENDING_LIMIT_S, Arrived, Call, Client, ClientChannel, Roster, State
-from fedsag_cli.errors import ChannelClosed, NotEnoughClients, NotEnoughMemory, RunError, TensorError
+from fedsag_cli.errors import BadMessage, ChannelClosed, NotEnoughClients, NotEnoughMemory, RunError, TensorError
 from fedsag_cli.events import (
     ClientReady,
     ClientWanted,
@@ -45,6 +44,7 @@ from fedsag_cli.messages import (
 from fedsag_cli.tensors import TensorFile
 from fedsag_cli.transport.unix import Listener
 
+_SAME_CAUSE_S = 0.2  # clients that fail of one cause do so within this: all are named
 _REASON_LIMIT_S = 10.0  # a channel that closed without a word: so long its process may take to end and tell why
 
 
@@ -60,6 +60,7 @@ class Communicator:
         configs: Mapping[str, ClientConfig],
         groups: Mapping[str, int],
         slots: int,
+        strict: bool = False,
         welcome: Callable[[str], Welcome],
         data_filters: Chain,
         result_filters: Chain,
@@ -67,14 +68,14 @@ class Communicator:
     ) -> None:
         """`line` leads to the parent, `emit` tells it. `configs` and `groups` go by site, in the order of replies.
 
-        At most `slots` clients of a group work at the same time.
+        At most `slots` clients of a group work at the same time. With `strict` a task needs the answers of all.
         """
         self._roster = Roster(
             [Client(number, site, config, groups[site]) for number, (site, config) in enumerate(configs.items())]
         )
         self._clients = self._roster.by_site
         self._emit = emit
-        self._slots = slots
+        self._slots, self._strict = slots, strict
         self._welcome = welcome
         self._data_filters, self._result_filters = data_filters, result_filters
         self._scratch = scratch
@@ -273,7 +274,9 @@ class Communicator:
             message, fd = client.channel.receive(timeout_s)
         except TimeoutError:
             return False
-        except ChannelClosed:
+        except ChannelClosed as error:
+            if isinstance(error, BadMessage):
+                client.failure = Failure(cause=f"it sent {error.message}")
             self._lose(client)
             return False
         try:
@@ -389,17 +392,18 @@ class Communicator:
             cause = (
                 f"it did not ask for a task within {waited:.0f} s: flare.init() and flare.receive() were not reached"
             )
-            self._fail(call, client, Failure(cause=cause))
+            self._fail(call, client, Failure(cause=cause), hangs=True)
             self._roster.now(client, State.LATE)
         elif client.state is State.ENDING:
             cause = f"its script goes on {ENDING_LIMIT_S:.0f} s after its answer, and launch_once is false"
-            self._fail(call, client, Failure(cause=cause))
+            self._fail(call, client, Failure(cause=cause), hangs=True)
         else:
             waited = time.monotonic() - client.since
-            self._fail(call, client, Failure(cause=f"no answer {waited:.1f} s after it was handed the task"))
+            cause = f"no answer {waited:.1f} s after it was handed the task"
+            self._fail(call, client, Failure(cause=cause), hangs=True)
             self._roster.now(client, State.LATE)
 
-    def _fail(self, call: Call, client: Client, failure: Failure) -> None:
+    def _fail(self, call: Call, client: Client, failure: Failure, *, hangs: bool = False) -> None:
         if client.out_since is not None:
             failure = Failure(cause=f"out since round {client.out_since}: {failure.cause}")
         elif client.state is State.GONE:
@@ -408,26 +412,29 @@ class Communicator:
         self._first_failure = self._first_failure or f"{client.site}: {failure.cause}" + (
             f" ({failure.where})" if failure.where else ""
         )
-        self._emit(ReplyFailed(site=client.site, task=call.task.name, round_num=call.round_num, failure=failure))
+        self._emit(
+            ReplyFailed(site=client.site, task=call.task.name, round_num=call.round_num, failure=failure, hangs=hangs)
+        )
 
     def _require_quorum(self, call: Call) -> None:
-        if call.possible < call.min_responses:
-            raise NotEnoughClients(
-                call.task.name, needed=call.min_responses, possible=call.possible, cause=self._first_failure
-            )
+        needed = len(call.targets) if self._strict else call.min_responses
+        if call.possible < needed and not call.is_lost:
+            call.is_lost = True
+            self._hear_who_fails_too(call)
+            raise NotEnoughClients(call.task.name, needed=needed, possible=call.possible, cause=self._first_failure)
+
+    def _hear_who_fails_too(self, call: Call) -> None:
+        ends = time.monotonic() + _SAME_CAUSE_S
+        while any(call.waits_for(client.site) for client in self._roster.timed):
+            if (left := ends - time.monotonic()) <= 0:
+                break
+            self._listen(left)
 
 
 def _cause(client: Client, exited: ProcessExited) -> str:
     """Why a process that said no last word ended."""
-    if exited.exit_code < 0:
-        number = -exited.exit_code
-        try:
-            name = signal.Signals(number).name
-        except ValueError:
-            name = "unknown"
-        return f"it was killed by signal {number} ({name})" + (": perhaps out of memory" if number == 9 else "")
     if exited.exit_code:
-        return f"its process ended with exit code {exited.exit_code}"
+        return events.how_it_ended(exited.exit_code)
     if client.state is State.STARTING:
         return "its script ended without asking for a task: it never reached flare.init() and flare.receive()"
     if client.state is State.WORKING and not client.has_answered:  # a next task may reach one that ends already

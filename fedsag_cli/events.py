@@ -7,6 +7,7 @@ them. Times: `at` in seconds since 1970, durations `…_s` in seconds. Sizes in 
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Mapping
 from typing import TypeAlias, Union
@@ -38,6 +39,17 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
 
 
+def how_it_ended(exit_code: int) -> str:
+    """A process's ending in words; a signal's number is negative."""
+    if exit_code >= 0:
+        return f"its process ended with exit code {exit_code}"
+    try:
+        name = signal.Signals(-exit_code).name
+    except ValueError:
+        name = "unknown"
+    return f"it was killed by signal {-exit_code} ({name})" + (": perhaps out of memory" if exit_code == -9 else "")
+
+
 class RunStarted(Event, frozen=True, kw_only=True):
     job: str
     workspace: str
@@ -66,10 +78,6 @@ class WillWrite(Event, frozen=True, kw_only=True):
     """The files the server may write models to, said before anything is written."""
 
     paths: list[str]
-
-
-class ServerReady(Event, frozen=True, kw_only=True):
-    """Components are built, the socket listens."""
 
 
 class ClientWanted(Event, frozen=True, kw_only=True):
@@ -113,10 +121,13 @@ class ReplyAccepted(Event, frozen=True, kw_only=True):
 
 
 class ReplyFailed(Event, frozen=True, kw_only=True):
+    """`hangs`: its process may still be at work on the task."""
+
     site: str
     task: str
     round_num: int
     failure: Failure
+    hangs: bool = False
 
 
 class ReplyLate(Event, frozen=True, kw_only=True):
@@ -124,6 +135,13 @@ class ReplyLate(Event, frozen=True, kw_only=True):
 
     site: str
     task: str
+
+
+class ClientStopped(Event, frozen=True, kw_only=True):
+    """A client that hung, or still worked when the run was over, was stopped; its log ends with where it was."""
+
+    site: str
+    failure: Failure
 
 
 class Notice(Event, frozen=True, kw_only=True):
@@ -158,6 +176,18 @@ class BestModel(Event, frozen=True, kw_only=True):
     metric: str
     score: float
     is_final: bool = False
+
+
+class ServerReady(Event, frozen=True, kw_only=True):
+    """Components are built, the socket listens, `whole_rounds` are done.
+
+    Where that is more than none, the run goes on with `next_round`; the last one ended with `last`, `best` is so far.
+    """
+
+    next_round: int = 0
+    whole_rounds: int = 0
+    last: RoundFinished | None = None
+    best: BestModel | None = None
 
 
 class ModelSaved(Event, frozen=True, kw_only=True):
@@ -203,6 +233,7 @@ AnyEvent = Union[  # noqa: UP007  msgspec reads it at run time
     ReplyAccepted,
     ReplyFailed,
     ReplyLate,
+    ClientStopped,
     Notice,
     RoundFinished,
     ModelValidated,

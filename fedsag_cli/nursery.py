@@ -18,12 +18,22 @@ import socket
 import sys
 import time
 import weakref
+from collections.abc import Collection
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import msgspec
 
-from fedsag_cli.become import LastWord, ProcessSpec, become, fresh_interpreter, hear_last_word, preload
+from fedsag_cli.become import (
+    SCRIPT,
+    STACK_SIGNAL,
+    LastWord,
+    ProcessSpec,
+    become,
+    fresh_interpreter,
+    hear_last_word,
+    preload,
+)
 from fedsag_cli.errors import ChannelClosed
 from fedsag_cli.messages import ADDRESS
 from fedsag_cli.transport.unix import UnixChannel
@@ -43,9 +53,10 @@ class Start(msgspec.Struct, frozen=True, tag=True):
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True):
-    """Ask all children to end, insist after `grace_s` seconds, and end."""
+    """Ask all children to end, those that hang for their stacks too, insist after `grace_s` seconds, and end."""
 
     grace_s: float
+    hung: list[str] = []
 
 
 class Started(msgspec.Struct, frozen=True, tag=True):
@@ -65,12 +76,18 @@ ToNursery = Preload | Start | Stop
 FromNursery = Started | Exited
 
 
+class _Child(NamedTuple):
+    name: str
+    last_word: int  # the pipe in which it says that
+    has_stack: bool  # it ends with its stack in its log when STACK_SIGNAL comes
+
+
 class Nursery:
     """The loop: requests in, children out, each one's end told. Every process of a run is a child of it."""
 
     def __init__(self, channel: UnixChannel[FromNursery, ToNursery]) -> None:
         self._channel = channel
-        self._children: dict[int, tuple[str, int]] = {}  # pid -> name, the pipe of its last word
+        self._children: dict[int, _Child] = {}
         self._frozen = False
         self._woken, wake = os.pipe()  # a byte for every child that ended
         for end in (self._woken, wake):
@@ -95,8 +112,8 @@ class Nursery:
                         preload(modules)
                     case Start(spec, fresh):
                         self._start(spec, line, fresh)
-                    case Stop(grace_s):
-                        self._end_all(grace_s)
+                    case Stop(grace_s, hung):
+                        self._end_all(grace_s, hung)
                         return
 
     def _start(self, spec: ProcessSpec, line: int | None, fresh: bool) -> None:
@@ -116,7 +133,7 @@ class Nursery:
         os.close(writing)
         if line is not None:
             os.close(line)
-        self._children[pid] = (spec.name, reading)
+        self._children[pid] = _Child(spec.name, reading, has_stack=spec.target == SCRIPT)
         self._tell(Started(spec.name, pid))
 
     def _reap(self) -> None:
@@ -126,14 +143,16 @@ class Nursery:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 return
-            name, reading = self._children.pop(pid)
+            child = self._children.pop(pid)
             kill_group(pid)  # the DataLoader workers of a script that was killed live on otherwise
-            self._tell(Exited(name, os.waitstatus_to_exitcode(status), hear_last_word(reading)))
+            self._tell(Exited(child.name, os.waitstatus_to_exitcode(status), hear_last_word(child.last_word)))
 
-    def _end_all(self, grace_s: float) -> None:
+    def _end_all(self, grace_s: float, hung: Collection[str]) -> None:
         """SIGTERM to every child and its children, `grace_s` seconds to follow it, then SIGKILL."""
-        if grace_s > 0:
-            for pid in self._children:
+        for pid, child in self._children.items() if grace_s > 0 else ():
+            if child.name in hung and child.has_stack:
+                os.kill(pid, STACK_SIGNAL)
+            else:
                 kill_group(pid, signal.SIGTERM)
         ends = time.monotonic() + grace_s
         while self._children and (left := ends - time.monotonic()) > 0:

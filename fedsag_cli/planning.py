@@ -6,12 +6,14 @@ Everything that can be checked without starting anything is checked here.
 from __future__ import annotations
 
 import ast
+import hashlib
 import os
 import re
 import secrets
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -20,10 +22,11 @@ from pathlib import Path
 from fedsag_cli import catalog, machine
 from fedsag_cli.errors import JobError, UsageError
 from fedsag_cli.job import App, Job, ServerConfig
-from fedsag_cli.workspace import SERVER, Plan, ServerPlan, SitePlan, Workspace
+from fedsag_cli.workspace import SERVER, Plan, ServerPlan, SitePlan, Workspace, files_in
 
 _SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _OPTIMIZER = "torch.optim"
+FORK, SPAWN = "fork", "spawn"
 _IMPLY_TORCH = {
     "torch",
     "torchvision",
@@ -45,9 +48,11 @@ class Options:
     slots: int | None = None  # -t
     gpus: str | None = None
     threads: int | None = None
-    launcher: str = "fork"
+    launcher: str | None = None
     seed: int | None = None
     max_clients: int = 100
+    resume: bool = False
+    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +61,7 @@ class Planned:
 
     plan: Plan
     apps: Mapping[str, App]
-    notices: Sequence[str]
+    notices: list[str]
 
 
 def make_plan(
@@ -70,6 +75,8 @@ def make_plan(
         raise UsageError(f"-w {workspace.root}: the workspace lies in the job {job.folder}", hint="choose another -w")
     if options.seed is not None and not 0 <= options.seed < 1 << 63:
         raise UsageError(f"--seed {options.seed}: a number from 0 on, below 2 to the power of 63")
+    if options.launcher not in (None, FORK, SPAWN):
+        raise UsageError(f"--launcher {options.launcher!r}: it is {FORK} or {SPAWN}")
     notices: list[str] = []
     names = _site_names(job, options, notices)
     groups = _gpu_groups(options.gpus)
@@ -95,7 +102,15 @@ def make_plan(
         seed=options.seed if options.seed is not None else secrets.randbits(31),
         slots=slots,
         threads=threads,
-        launcher=options.launcher,
+        launcher=options.launcher or FORK,
+        gpus=options.gpus,
+        strict=options.strict,
+        files={
+            f"{app.name}/{path.relative_to(app.folder)}": _digest(path)
+            for app in {app.name: app for app in apps.values()}.values()
+            for path in files_in(app.folder)
+            if app.config not in path.parents
+        },
         preload=_preload(scripts | _imports_of_parts(server)),
         server=ServerPlan(
             workflows=list(server.workflows),
@@ -108,22 +123,25 @@ def make_plan(
     return Planned(plan=plan, apps=apps, notices=notices)
 
 
+def site_names(options: Options) -> list[str]:
+    """The clients' names by -c, else by -n; none where neither is given. Raises UsageError."""
+    if options.clients or options.num_clients is None:
+        return list(options.clients)
+    if options.num_clients < 1:
+        raise UsageError(f"-n {options.num_clients}: a run needs at least one client")
+    if options.num_clients > options.max_clients:
+        raise UsageError(f"-n {options.num_clients}: at most {options.max_clients} clients", hint="-m raises the limit")
+    return [f"site-{number}" for number in range(1, options.num_clients + 1)]
+
+
 def _site_names(job: Job, options: Options, notices: list[str]) -> list[str]:
-    """-c, else -n, else the job's own, else two."""
-    names = list(options.clients)
-    if not names and options.num_clients is not None:
-        if options.num_clients < 1:
-            raise UsageError(f"-n {options.num_clients}: a run needs at least one client")
-        if options.num_clients > options.max_clients:
-            raise UsageError(
-                f"-n {options.num_clients}: at most {options.max_clients} clients", hint="-m raises the limit"
-            )
-        names = [f"site-{number}" for number in range(1, options.num_clients + 1)]
-    if not names:
-        names = job.named_sites()
+    """By the command line, else the job's own, else two."""
+    names = site_names(options) or job.named_sites()
     if not names:
         names = ["site-1", "site-2"]
         notices.append("neither -n nor -c given, and the job names no sites: 2 clients")
+    if idle := [site for site in job.named_sites() if site not in names]:
+        notices.append(f"deploy_map names {', '.join(idle)}: no client of this run")
     for name in names:
         if not _SITE_NAME.fullmatch(name) or name == SERVER:
             raise UsageError(
@@ -200,9 +218,29 @@ def _plan_site(
             f"{app.name}: the script {client.script} of {name} does not exist",
             hint=f"there is: {', '.join(there)}" if there else f"{app.custom} holds no Python files; see create's -sd",
         )
+    _check_compiles(app, client.script)
     args = command[command.index(client.script) + 1 :]
     script = str(folder / client.script)
     return SitePlan(name=name, group=group, script=script, args=args, command=[], env=env, config=client.config)
+
+
+def _check_compiles(app: App, script: str) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            compile((app.folder / script).read_bytes(), script, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        raise JobError(f"{app.folder / script}:{error.lineno}: {type(error).__name__}: {error.msg}") from None
+    except ValueError as error:
+        raise JobError(f"{app.folder / script}: {error}") from None
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def _variables(name: str, workspace: Workspace) -> dict[str, str]:

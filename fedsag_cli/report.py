@@ -26,6 +26,15 @@ class RoundReport(msgspec.Struct, kw_only=True):
     aggregate_s: float = 0.0
     save_s: float = 0.0
     total_s: float = 0.0
+    is_whole: bool = False
+
+
+class SiteFailure(msgspec.Struct, kw_only=True):
+    """Why a site failed first, and in which round; `task` is empty where it had none."""
+
+    round_num: int | None
+    task: str
+    failure: Failure
 
 
 class BestReport(msgspec.Struct, kw_only=True):
@@ -59,6 +68,8 @@ class Report(msgspec.Struct, kw_only=True):
     final_metrics: Metrics = {}
     final_metrics_by_site: dict[str, Metrics] = {}
     final_failed: dict[str, Failure] = {}
+    failures: dict[str, SiteFailure] = {}  # the first cause first
+    resumed_at: list[int] = []  # after so many whole rounds
     digest: str = ""
     seeded_themselves: list[str] = []
     models: list[str] = []
@@ -78,17 +89,19 @@ class Reporter:
     @property
     def whole_rounds(self) -> int:
         """How many rounds are finished."""
-        return sum(each.total_s > 0 for each in self.report.rounds)
+        return sum(each.is_whole for each in self.report.rounds)
 
     def on(self, event: Event) -> None:
         report = self.report
         match event:
             case events.RunStarted():
                 self._began = event.at
+                self._moments.clear()
                 for name in _SETTINGS:
                     setattr(report, name, getattr(event, name))
             case events.ServerReady():
                 self._moments["server_ready"] = event.at
+                self._go_on(event)
             case events.ClientReady():
                 self._moments.setdefault("first_client_ready", event.at)
             case events.RoundStarted():
@@ -109,6 +122,10 @@ class Reporter:
                 report.notices.append(event.text)
             case events.ProcessExited():
                 report.exit_codes[event.name] = event.exit_code
+                if event.exit_code and event.failure and event.name in report.sites:
+                    report.failures.setdefault(event.name, self._failure(event.failure))
+            case events.ClientStopped():
+                self._stopped(event)
             case events.WorkflowFinished():
                 report.digest, report.seeded_themselves = event.digest, event.seeded_themselves
                 self._moments["workflow_finished"] = event.at
@@ -120,19 +137,52 @@ class Reporter:
             case _ if report.rounds:
                 self._within_round(report.rounds[-1], event)
 
+    def _go_on(self, ready: events.ServerReady) -> None:
+        """What was told of rounds that were not whole when an earlier run ended was undone by that."""
+        report = self.report
+        if ready.last and len(report.rounds) < ready.whole_rounds:
+            report.rounds.append(RoundReport(round_num=ready.last.round_num))
+        del report.rounds[ready.whole_rounds :]
+        if ready.last and report.rounds and not report.rounds[-1].is_whole:
+            self._round_began = ready.last.at
+            self._finish_round(report.rounds[-1], ready.last)
+        failed = {site for each in report.rounds for site in each.failed}
+        report.failures = {site: first for site, first in report.failures.items() if site in failed}
+        report.final_failed, report.exit_codes, report.best = {}, {}, None
+        if ready.best:
+            self.on(ready.best)
+        if ready.whole_rounds:
+            report.resumed_at.append(ready.whole_rounds)
+
+    def _failure(self, failure: Failure, task: str = "", round_num: int | None = None) -> SiteFailure:
+        if round_num is None and self.report.rounds:
+            round_num = self.report.rounds[-1].round_num
+        return SiteFailure(round_num=round_num, task=task, failure=failure)
+
+    def _replied_badly(self, event: events.ReplyFailed) -> None:
+        """Its process's end, where that was the cause, has been told before; the task was not."""
+        known = self.report.failures.get(event.site)
+        if known is None or not known.task:
+            self.report.failures[event.site] = self._failure(event.failure, event.task, event.round_num)
+
+    def _stopped(self, event: events.ClientStopped) -> None:
+        """What it was given up for comes first; where it was, and its log, are known now."""
+        known = self.report.failures.setdefault(event.site, self._failure(event.failure))
+        known.failure = msgspec.structs.replace(event.failure, cause=known.failure.cause)
+
     def _finish_round(self, current: RoundReport, event: events.RoundFinished) -> None:
         current.answered, current.metrics = event.sites, event.metrics
         current.wait_s, current.aggregate_s, current.save_s = event.wait_s, event.aggregate_s, event.save_s
-        current.total_s = event.at - self._round_began
+        current.total_s, current.is_whole = event.at - self._round_began, True
 
     def _within_round(self, current: RoundReport, event: Event) -> None:
         match event:
             case events.TaskSent() if event.round_num == current.round_num:
                 current.bytes_sent += event.size
-            case events.ReplyFailed() if event.round_num == current.round_num:
-                current.failed[event.site] = event.failure
             case events.ReplyFailed():
-                self.report.final_failed[event.site] = event.failure
+                is_of_round = event.round_num == current.round_num
+                (current.failed if is_of_round else self.report.final_failed)[event.site] = event.failure
+                self._replied_badly(event)
             case events.ReplyAccepted() if event.round_num == current.round_num:
                 current.metrics_by_site[event.site] = event.metrics
                 current.num_steps[event.site] = event.num_steps

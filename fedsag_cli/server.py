@@ -14,7 +14,7 @@ from fedsag_cli import catalog, events, tensors
 from fedsag_cli.become import preload
 from fedsag_cli.communicator import Communicator
 from fedsag_cli.errors import FedsagError
-from fedsag_cli.events import Event, RunFailed, ServerReady, WillWrite, WorkflowFinished
+from fedsag_cli.events import Event, RunFailed, WillWrite, WorkflowFinished
 from fedsag_cli.messages import ADDRESS, TOKEN, Welcome
 from fedsag_cli.persistors import WritesFiles
 from fedsag_cli.run import Run
@@ -61,6 +61,7 @@ def _run(plan: Plan, workspace: Workspace, parent: socket.socket, emit: Any) -> 
     sys.path.insert(0, str(workspace.app(SERVER) / "custom"))
     sow(derived(plan.seed, SERVER))
     workspace.checkpoints.mkdir(parents=True, exist_ok=True)
+    workspace.hold_as_server()
     configs = {site.name: site.config for site in plan.sites}
     communicator = Communicator(
         Listener(os.environ[ADDRESS], os.environ[TOKEN]),
@@ -69,6 +70,7 @@ def _run(plan: Plan, workspace: Workspace, parent: socket.socket, emit: Any) -> 
         configs=configs,
         groups={site.name: site.group for site in plan.sites},
         slots=plan.slots,
+        strict=plan.strict,
         welcome=lambda site: Welcome(
             job_id=plan.job, seed=plan.seed, scratch=str(workspace.scratch), config=configs[site]
         ),
@@ -82,11 +84,12 @@ def _run(plan: Plan, workspace: Workspace, parent: socket.socket, emit: Any) -> 
     workflows: list[Controller] = [catalog.build(spec, parts) for spec in plan.server.workflows]
     writers = [part for part in parts.values() if isinstance(part, WritesFiles)]
     emit(WillWrite(paths=[str(path.resolve()) for part in writers for path in part.files]))
-    emit(ServerReady())
-    run = Run(emit=emit, checkpoints=workspace.checkpoints)
-    for workflow in workflows:
-        run.next_round = 0
-        workflow.run(communicator, run)
+    run = Run.resumed(workspace.checkpoints, emit, plan.seed)
+    emit(run.stands())
+    for number, workflow in enumerate(workflows):
+        if run.enter(number):
+            workflow.run(communicator, run)
+    run.finished()
     late = communicator.late
     communicator.close()
     params = (run.model.params if run.model else None) or {}

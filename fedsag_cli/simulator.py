@@ -12,36 +12,40 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 import msgspec
 
-from fedsag_cli import __version__, catalog
-from fedsag_cli.become import ProcessSpec
+from fedsag_cli import __version__, catalog, logs, resume
+from fedsag_cli.become import SCRIPT, ProcessSpec
 from fedsag_cli.engines import Engine
 from fedsag_cli.engines.local import NURSERY, LocalEngine, can_fork
-from fedsag_cli.errors import FedsagError, Interrupted, RunError, UsageError
+from fedsag_cli.errors import FedsagError, Interrupted, RunError
 from fedsag_cli.events import (
     ClientReady,
+    ClientStopped,
     ClientWanted,
     Event,
     Failure,
     Notice,
     ProcessExited,
     ProcessStarted,
+    ReplyFailed,
+    ReplyLate,
     RunFailed,
     RunFinished,
     RunStarted,
     WillWrite,
     WorkflowFinished,
+    how_it_ended,
 )
 from fedsag_cli.job import Job
 from fedsag_cli.messages import ADDRESS, PRELOAD, SEED, SITE, TOKEN
-from fedsag_cli.observers import EventsFile, Observer
-from fedsag_cli.planning import Options, Planned, make_plan
+from fedsag_cli.observers import EventsFile, Observer, told_before
+from fedsag_cli.planning import FORK, Options, Planned, make_plan
 from fedsag_cli.report import Report, Reporter
 from fedsag_cli.transport.unix import address_in
 from fedsag_cli.workspace import SERVER, Plan, SitePlan, Workspace, write_json
@@ -49,7 +53,6 @@ from fedsag_cli.workspace import SERVER, Plan, SitePlan, Workspace, write_json
 _SERVE = "fedsag_cli.server:serve"
 _LAST_WORDS_S = 30.0  # what a script may still do after its last task
 _TAIL_LINES = 20
-_NOTES_IN = 20_000  # the first characters of a log
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",  # two clients' threads that spin on two cores make training 4 to 40 times slower
@@ -60,21 +63,31 @@ _ENVIRONMENT = {
 def simulate(job: Path, workspace: Path, options: Options, observers: Sequence[Observer] = ()) -> Report:
     """Run a job folder in a workspace folder and give the report, which is also written there.
 
-    Raises UsageError, JobError and WorkspaceError before anything has started; RunError, with the report written, where
-    the run failed; Interrupted, likewise, on SIGINT and SIGTERM.
+    With `options.resume` it goes on with the run that is there, after its last whole round. Raises UsageError, JobError
+    and WorkspaceError before anything has started; RunError, with the report written, where the run failed (where any
+    client did, with `options.strict`); Interrupted, likewise, on SIGINT and SIGTERM.
     """
     _have_standard_streams()
-    fork = options.launcher == "fork" and can_fork()
-    if options.launcher not in ("fork", "spawn"):
-        raise UsageError(f"--launcher {options.launcher!r}: it is fork or spawn")
     place = Workspace(workspace)
+    before = resume.plan_in(place) if options.resume else None
+    if before is not None:
+        options = resume.settings_of(before, options)
+    fork = options.launcher in (None, FORK) and can_fork()
     with _signals(), _private_folder() as folder:
         env = _ENVIRONMENT | os.environ | {ADDRESS: address_in(folder), TOKEN: secrets.token_hex(16)}
         engine = LocalEngine(fork=fork, env=env)  # it makes itself ready while the job is read
         try:
             planned = make_plan(Job.load(job), place, options, engine.prepare)
+            if options.resume and before is None:
+                planned.notices.append("the run that was here ended before its plan was written: it starts anew")
+            if before is not None:
+                resume.check_same_job(before, planned.plan)
             place.take()
-            return _Simulation(planned, place, engine, env, observers).run()
+            if before is not None and (report := resume.finished_report(place)) is not None:
+                for observer in observers:
+                    observer.on(Notice(text="this run has finished: there is nothing left to do"))
+                return report
+            return _Simulation(planned, place, engine, env, observers).run(goes_on=before is not None)
         finally:
             engine.stop(grace_s=0.0)
             place.release()
@@ -84,40 +97,53 @@ class _Simulation:
     """One run: what has happened so far, and what is to happen next."""
 
     def __init__(
-        self, planned: Planned, place: Workspace, engine: Engine, env: dict[str, str], observers: Sequence[Observer]
+        self,
+        planned: Planned,
+        place: Workspace,
+        engine: Engine,
+        env: dict[str, str],
+        observers: Sequence[Observer],
     ) -> None:
         self._planned, self._plan, self._place, self._engine = planned, planned.plan, place, engine
         self._env = env
+        self._notices = list(planned.notices)
         self._reporter = Reporter()
         self._observers = [self._reporter, *observers]
         self._said_to_all = {SEED: str(self._plan.seed), PRELOAD: ",".join(self._plan.preload)}
         self._sites = {site.name: site for site in self._plan.sites}
         self._alive: set[str] = set()
+        self._hung: set[str] = set()  # who was given up for and may still be at work on it
         self._finished: WorkflowFinished | None = None
         self._notes: set[str] = set()
 
-    def run(self) -> Report:
-        self._prepare_workspace()
+    def run(self, *, goes_on: bool) -> Report:
+        if goes_on:
+            self._reopen_workspace()
+        else:
+            self._prepare_workspace()
         log = EventsFile(self._place.events)
         self._observers.append(log)
         outcome = RunFinished(ok=False, exit_code=1, cause="a bug of fedsag's own")
         error: FedsagError | None = None
         try:
             self._tell(self._run_started())
-            for text in self._planned.notices:
+            for text in self._notices:
                 self._tell(Notice(text=text))
             self._engine.prepare([*self._plan.preload, *_modules_of_server(self._plan)])
             self._engine.start(self._server())
             self._follow()
+            self._judge()
             outcome = RunFinished(ok=True, exit_code=0, cause="every round met its quorum, the final model is written")
         except FedsagError as failure:
             error = failure
-            if isinstance(failure, Interrupted) and self._reporter.whole_rounds:
-                failure.hint = f"{self._reporter.whole_rounds} rounds are whole; see {self._place.report}"
+            if rounds := self._reporter.whole_rounds:
+                many = "1 round is" if rounds == 1 else f"{rounds} rounds are"
+                failure.hint = f"{failure.hint}; " * bool(failure.hint) + f"{many} whole: --resume goes on after that"
             outcome = RunFinished(ok=False, exit_code=failure.exit_code, cause=failure.message, hint=failure.hint)
-            self._engine.stop(grace_s=5.0 if isinstance(failure, Interrupted) else 1.0)
+            why = dict.fromkeys(self._hung & self._alive, "")
+            self._stop(5.0 if isinstance(failure, Interrupted) else 1.0, why)
         finally:
-            self._tell(msgspec.structs.replace(outcome, report=str(self._place.report)))
+            self._tell(msgspec.structs.replace(outcome, report=str(self._place.report), at=time.time()))
             write_json(self._place.report, self._reporter.report)
             log.close()
         if error is not None:
@@ -131,6 +157,18 @@ class _Simulation:
             self._place.deploy(app.folder, name)
         write_json(self._place.plan, self._plan)
 
+    def _reopen_workspace(self) -> None:
+        self._place.reopen()
+        self._place.report.unlink(missing_ok=True)
+        write_json(self._place.plan, self._plan)
+        if self._place.events.exists():
+            for event in told_before(self._place.events):
+                self._reporter.on(event)
+        earlier = self._reporter.report.versions
+        for name, version in self._run_started().versions.items():
+            if earlier.get(name, version) != version:
+                self._notices.append(f"{name} was {earlier[name]} when the run began and is {version}: bits may differ")
+
     def _follow(self) -> None:
         """Until the last process has ended after a run that went well. Raises RunError where it did not."""
         ends: float | None = None
@@ -138,19 +176,30 @@ class _Simulation:
             try:
                 event = self._engine.next_event(None if ends is None else max(0.0, ends - time.monotonic()))
             except TimeoutError:
-                names = ", ".join(sorted(self._alive))
-                self._tell(Notice(text=f"{names}: still alive {_LAST_WORDS_S:.0f} s after the last task, stopped"))
+                why = f"still alive {_LAST_WORDS_S:.0f} s after the last task, stopped"
+                self._stop(1.0, dict.fromkeys(sorted(self._alive), why))
                 return
-            if isinstance(event, ProcessExited):
-                event = self._with_log(event)
+            event = self._with_log(event)
             self._tell(event)
             self._answer(event)
             if self._finished is not None:
                 ends = ends or time.monotonic() + _LAST_WORDS_S
                 if self._alive <= set(self._finished.late):
-                    for name in sorted(self._alive):
-                        self._tell(Notice(text=f"{name}: still at work on a task it was given up for, stopped"))
+                    why = "still at work on a task it was given up for, stopped"
+                    self._stop(1.0, dict.fromkeys(sorted(self._alive), why))
                     return
+
+    def _judge(self) -> None:
+        """Raises RunError where a client failed after its last task, and none may."""
+        for site, first in self._reporter.report.failures.items() if self._plan.strict else ():
+            raise RunError(f"with --strict no client may fail, and {site} did: {first.failure.cause}")
+
+    def _stop(self, grace_s: float, hung: Mapping[str, str]) -> None:
+        """End what is left; `hung` says of whom we want to see where they are, and why."""
+        self._engine.stop(grace_s, hung)
+        for site, why in hung.items():
+            failure = self._read_log(site, Failure(cause=why or "stopped"), has_stack=True)
+            self._tell(ClientStopped(site=site, failure=failure))
 
     def _answer(self, event: Event) -> None:
         match event:
@@ -162,6 +211,11 @@ class _Simulation:
                 self._place.claim(*map(Path, event.paths))
             case ClientReady():
                 self._pass_notes_on(event.site)
+            case ReplyFailed():
+                if event.hangs:
+                    self._hung.add(event.site)
+            case ReplyLate():
+                self._hung.discard(event.site)
             case WorkflowFinished():
                 self._finished = event
             case RunFailed():
@@ -178,22 +232,36 @@ class _Simulation:
                 self._tell(Notice(text=f"{event.name} ended with exit code {event.exit_code} after its last task"))
         elif event.name == NURSERY or self._finished is None:
             failure = event.failure or Failure(cause="")
-            how = f"exit code {event.exit_code}" if event.exit_code >= 0 else f"signal {-event.exit_code}"
             raise RunError(
-                f"the {event.name} process ended with {how}" + (f": {failure.cause}" if failure.cause else ""),
+                f"the {event.name}: {failure.cause or how_it_ended(event.exit_code)}",
                 hint=f"see {failure.log}" if failure.log else "",
             )
 
-    def _with_log(self, event: ProcessExited) -> ProcessExited:
-        """The event with where its log is and, where it ended badly, how that ends."""
-        if event.name == NURSERY:
-            return event
-        log = self._place.log(event.name)
-        failure = event.failure or Failure(cause="", exit_code=event.exit_code)
-        tail = _tail(log) if event.exit_code else []
-        where = _in_job(failure.where, self._place.app(event.name), self._planned.apps[event.name].folder)
+    def _with_log(self, event: Event) -> Event:
+        """What is told of a failure, with where its log is and how that ends."""
+        if isinstance(event, ProcessExited) and event.name != NURSERY:
+            failure = event.failure or Failure(cause="", exit_code=event.exit_code)
+            if event.exit_code and not failure.cause:
+                failure = msgspec.structs.replace(failure, cause=how_it_ended(event.exit_code))
+            failure = self._read_log(event.name, failure, has_stack=event.exit_code < 0)
+            return msgspec.structs.replace(event, failure=failure)
+        if (
+            isinstance(event, ReplyFailed)
+            and not event.failure.log
+            and event.site not in self._reporter.report.failures
+        ):
+            return msgspec.structs.replace(event, failure=self._read_log(event.site, event.failure))
+        return event
+
+    def _read_log(self, name: str, failure: Failure, *, has_stack: bool = False) -> Failure:
+        """`has_stack`: it may end with the stack of a process that was stopped, or crashed."""
+        log, copy = self._place.log(name), self._place.app(name)
+        where = failure.where or (logs.place_in_stack(log, copy) if has_stack else "")
         return msgspec.structs.replace(
-            event, failure=msgspec.structs.replace(failure, where=where, log=str(log), log_tail=tail)
+            failure,
+            where=_in_job(where, copy, self._planned.apps[name].folder),
+            log=str(log),
+            log_tail=[] if failure.exit_code == 0 else logs.tail(log, _TAIL_LINES),
         )
 
     def _run_started(self) -> RunStarted:
@@ -223,7 +291,7 @@ class _Simulation:
     def _client(self, site: SitePlan) -> ProcessSpec:
         return ProcessSpec(
             name=site.name,
-            target="" if site.command else "fedsag_cli.client.script:run",
+            target="" if site.command else SCRIPT,
             args=[] if site.command else [site.script, *site.args],
             command=site.command,
             env=self._env | site.env | self._said_to_all | {SITE: site.name},
@@ -233,11 +301,10 @@ class _Simulation:
 
     def _pass_notes_on(self, site: str) -> None:
         """What a script prints before its first task as `note: …` is for whoever follows the run, once."""
-        text = self._place.log(site).read_text(errors="replace")[:_NOTES_IN]
-        for line in text.splitlines():
-            if line.startswith("note: ") and line not in self._notes:
-                self._notes.add(line)
-                self._tell(Notice(text=line.removeprefix("note: ")))
+        for text in logs.notes(self._place.log(site)):
+            if text not in self._notes:
+                self._notes.add(text)
+                self._tell(Notice(text=text))
 
     def _tell(self, event: Event) -> None:
         """A full disk or a terminal that is gone ends an observer, not the run."""
@@ -267,16 +334,6 @@ def _as_error(failed: RunFailed) -> FedsagError:
     error = RunError(failed.cause, hint=failed.hint)
     error.exit_code = failed.exit_code
     return error
-
-
-def _tail(log: Path) -> list[str]:
-    """The last lines of what a process printed."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
-            return file.read().decode(errors="replace").splitlines()[-_TAIL_LINES:]
-    except OSError:
-        return []
 
 
 def _in_job(where: str, copy: Path, original: Path) -> str:

@@ -24,6 +24,8 @@ from fedsag_cli.errors import WorkspaceError
 from fedsag_cli.messages import ClientConfig, FilterSpec
 
 SERVER = "server"
+_PART = ".part"  # at the end of a name: half written
+_CHECKPOINTS = ("round-*.safetensors", "best-*.safetensors")
 
 
 class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +53,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """A run before it starts. From here on nobody reads a config file.
 
     `slots`: how many clients of one group work at the same time. `threads`: torch's, in each client. `preload`: what
-    the processes will import.
+    the processes will import. `files`: the SHA-256 of every file of the job that is no config file, by its path there.
     """
 
     job: str
@@ -59,9 +61,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     slots: int
     threads: int
     launcher: str
+    gpus: str | None = None
+    strict: bool = False
     preload: list[str]
     server: ServerPlan
     sites: list[SitePlan]
+    files: dict[str, str] = {}
 
 
 class Workspace:
@@ -104,6 +109,11 @@ class Workspace:
         return self.job(SERVER) / "checkpoints"
 
     @property
+    def has_run(self) -> bool:
+        """Whether fedsag has been here."""
+        return self.scratch.is_dir()
+
+    @property
     def _list_of_made(self) -> Path:
         return self.scratch / "made"
 
@@ -131,6 +141,13 @@ class Workspace:
             ) from None
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        os.close(self.hold_as_server())  # that of a run whose command was killed may have a moment to live
+
+    def hold_as_server(self) -> int:
+        """A descriptor that, while it is open, keeps the next run from beginning; waits for that of the one before."""
+        fd = os.open(self.scratch / "server", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        return fd
 
     def release(self) -> None:
         if self._lock >= 0:
@@ -139,17 +156,13 @@ class Workspace:
 
     def clear(self) -> None:
         """Remove what an earlier run made; what others put here stays."""
-        if self._list_of_made.exists():
-            self._made = set(self._list_of_made.read_text().split("\0"))
+        self.reopen()
         folders: set[Path] = set()
-        for name in sorted(self._made - {""}):
-            path = self.root / name
-            if self.root not in path.parents or ".." in path.parts:
-                continue  # a list that is damaged does not lead us out of here
+        for path in sorted(self._paths_made(), key=lambda path: path != self.plan):  # without it none can go on
             if not path.is_dir() or path.is_symlink():
                 path.unlink(missing_ok=True)
             folders.update(parent for parent in path.parents if self.root in parent.parents)
-        for checkpoint in self.checkpoints.glob("round-*.safetensors"):
+        for checkpoint in self._checkpoints():
             checkpoint.unlink()
         for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
             shutil.rmtree(folder / "__pycache__", ignore_errors=True)  # Python made it of what was ours
@@ -157,6 +170,22 @@ class Workspace:
                 folder.rmdir()
         self._list_of_made.unlink(missing_ok=True)
         self._made = set()
+
+    def reopen(self) -> None:
+        """Go on with what an earlier run made: it is ours, but for what was half written when that run ended."""
+        if self._list_of_made.exists():
+            self._made = set(self._list_of_made.read_text().split("\0")) - {""}
+        parts = [path.with_name(path.name + _PART) for path in self._paths_made()]
+        for part in [*parts, *self._checkpoints(_PART)]:
+            part.unlink(missing_ok=True)
+
+    def _checkpoints(self, ending: str = "") -> list[Path]:
+        return [path for pattern in _CHECKPOINTS for path in self.checkpoints.glob(pattern + ending)]
+
+    def _paths_made(self) -> list[Path]:
+        """A list that is damaged does not lead us out of here."""
+        paths = [self.root / name for name in sorted(self._made)]
+        return [path for path in paths if self.root in path.parents and ".." not in path.parts]
 
     def claim(self, *paths: Path) -> None:
         """These are files of ours from now on. Raises WorkspaceError where somebody else's file has such a name."""
@@ -181,7 +210,7 @@ class Workspace:
 
     def deploy(self, app: Path, name: str) -> None:
         """Copy an app folder to where SERVER or a site runs it. Raises WorkspaceError, OSError."""
-        pairs = [(source, self.app(name) / source.relative_to(app)) for source in _files(app)]
+        pairs = [(source, self.app(name) / source.relative_to(app)) for source in files_in(app)]
         self.claim(self.log(name), *(target for _, target in pairs))
         self.app(name).mkdir(parents=True, exist_ok=True)
         for source, target in pairs:
@@ -189,7 +218,8 @@ class Workspace:
             shutil.copy(source, target)
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def files_in(folder: Path) -> Iterator[Path]:
+    """Every file below an app folder that is run with it, in the order of their names."""
     for base, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if name != "__pycache__")
         yield from (Path(base, name) for name in sorted(files))
@@ -197,7 +227,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def write_json(path: Path, value: msgspec.Struct) -> None:
     """Write it for people and programs, whole or not at all. Raises OSError."""
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(path.name + _PART)
     part.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
     part.replace(path)
 

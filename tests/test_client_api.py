@@ -481,8 +481,18 @@ def test_a_task_is_answered_once(server):
     flare.receive()
     flare.send(flare.FLModel(params=arrays(w=[1])))
 
-    with pytest.raises(ClientError, match="none is in hand"):
+    with pytest.raises(ClientError, match="a second time for one task"):
         flare.send(flare.FLModel(params=arrays(w=[1])))
+
+
+def test_a_loop_that_comes_round_to_a_task_it_has_not_answered_is_an_error_and_no_endless_loop(server):
+    server.give(arrays(w=[1]), name="validate")
+
+    assert flare.is_running()
+    flare.receive()
+    assert flare.is_running()
+    with pytest.raises(ClientError, match="without an answer to its task 'validate'"):
+        flare.receive()
 
 
 def test_each_task_says_which_it_is(serving):

@@ -794,7 +794,7 @@ def test_garbage_from_a_client_is_its_own_failure(house, words):
     home = house({"a": babbles, "b": adds(2.0)})
 
     assert [site for site, _, _ in home.ask()] == ["b"]
-    assert home.of(ReplyFailed)[0].failure.cause == "babbled"
+    assert home.of(ReplyFailed)[0].failure.cause.startswith("it sent a message")
 
 
 def test_a_broken_tensor_file_is_that_clients_failure(house):

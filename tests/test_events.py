@@ -9,7 +9,7 @@ import pytest
 
 from fedsag_cli import events
 from fedsag_cli.events import AnyEvent, Event, Failure
-from fedsag_cli.observers import EventsFile
+from fedsag_cli.observers import EventsFile, told_before
 
 FAILURE = Failure(cause="it broke", where="/job/train.py:7", log="/w/log.txt", log_tail=["a", "b"], exit_code=-9)
 VALUES = {
@@ -23,6 +23,8 @@ VALUES = {
     dict[str, events.Metrics]: {"a": {"accuracy": 0.1}},
     Failure: FAILURE,
     (Failure | None): FAILURE,
+    (events.RoundFinished | None): None,
+    (events.BestModel | None): events.BestModel(round_num=3, metric="accuracy", score=0.5),
 }
 KINDS = list(AnyEvent.__args__)
 
@@ -84,12 +86,17 @@ def test_the_events_file_has_each_event_at_once(tmp_path):
     assert seen == [told[:1], told[:2], told]
 
 
-def test_a_new_events_file_starts_empty(tmp_path):
+def test_an_events_file_goes_on_after_what_is_there_without_a_line_that_was_cut_off(tmp_path):
     path = tmp_path / "events.jsonl"
-    path.write_text("old")
-    EventsFile(path).close()
+    first, second = events.Notice(text="one", at=1.0), events.Notice(text="two", at=2.0)
+    path.write_bytes(events.to_line(first) + b"a line of a stranger\n" + events.to_line(second)[:-5])
 
-    assert path.read_text() == ""
+    assert told_before(path) == [first]
+    file = EventsFile(path)
+    file.on(second)
+    file.close()
+
+    assert told_before(path) == [first, second]
 
 
 def test_the_kinds_are_named_in_words_a_program_can_rely_on():

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from runs import app, deploy, job, run, torch_job
 
+from fedsag_cli.planning import Options
+from fedsag_cli.simulator import simulate
+
 HEAD = """\
 import os, sys
 import numpy as np
@@ -45,10 +48,25 @@ FAILS_AT_WORK = [
                  "'numpy_key' has shape [2, 2], the model that was sent has [3, 3]", None, id="a wrong shape"),
     pytest.param(LOOP, "if BAD: params['other'] = np.ones(1)", "'other' was not in the model that was sent", None,
                  id="a foreign key"),
+    pytest.param(LOOP, "if BAD: params['numpy_key'] = np.ones((3, 3), int)",
+                 "'numpy_key' is int64, the model that was sent has float32", None, id="another kind of number"),
+    pytest.param(LOOP, "if BAD: params['numpy_key'][0, 0] = np.nan",
+                 "'numpy_key' has 1 numbers that are NaN or infinite", None, id="NaN"),
+    pytest.param(LOOP, "if BAD: params['numpy_key'] /= 0", "'numpy_key' has 9 numbers that are NaN or infinite", None,
+                 id="infinity"),
     pytest.param(LOOP, "if BAD: flare.send(FLModel(metrics={'mean': 1})); continue", "sent no params", None,
                  id="metrics only"),
+    pytest.param(LOOP, "if BAD: flare.send(FLModel(params=params))",
+                 "flare.send() was called a second time for one task", 12, id="sends twice"),
+    pytest.param(LOOP, "if BAD: continue", "the loop came round to flare.receive() without an answer", 9,
+                 id="loops without an answer"),
+    pytest.param(LOOP, "if BAD: import ctypes; ctypes.string_at(0)", "signal 11 (SIGSEGV)", 11, id="segfault"),
 ]  # fmt: skip
-REJECTED = [each.values[2] for each in FAILS_AT_WORK[-3:]]  # its process is well: what it sent was not
+REJECTED = [
+    each.values[2]
+    for each in FAILS_AT_WORK
+    if each.id in ("a wrong shape", "a foreign key", "another kind of number", "NaN", "infinity", "metrics only")
+]  # its process is well: what it sent was not
 ONCE = pytest.param(
     HEAD + "flare.init()\nmodel = flare.receive()\n{fault}\nflare.send(FLModel(params=model.params))\n"
     "while not BAD and flare.is_running():\n    flare.send(FLModel(params=flare.receive().params))\n",
@@ -84,9 +102,14 @@ def test_a_site_that_fails_is_named_with_its_cause_its_line_and_its_log(tmp_path
         assert failure["where"] == where
         assert where in ran.err
         assert where in ran.out
+    assert failure["log"] == f"{tmp_path}/ws/site-2/log.txt"
+    assert failure["log"] in ran.out
+    round_num = ran.told("ReplyFailed")[0]["round_num"]
+    for text in (f"site-2, round {round_num}: {failure['cause']}", failure["log"]):
+        assert text.split("\n")[0] in ran.err.replace("\\n", "\n")
+    told = [event["event"] for event in ran.events if "site-2" in (event.get("site"), event.get("name"))]
     if cause not in REJECTED:
-        assert failure["log"] == f"{tmp_path}/ws/site-2/log.txt"
-        assert failure["log"] in ran.out
+        assert told.index("ProcessExited") < told.index("ReplyFailed")
     if failure["exit_code"]:
         assert failure["log_tail"][0] == "the log of site-2"
         assert "| the log of site-2" in ran.out
@@ -143,6 +166,156 @@ def test_a_client_that_is_too_slow_is_given_up_and_its_late_reply_is_dropped(tmp
     assert ran.code == 0, ran
     assert ran.report["rounds"][0]["answered"] == ["site-1"]
     assert "no answer" in ran.failures()["site-2"]["cause"]
+
+
+HANGS = (
+    HEAD
+    + """\
+def deep():
+    while True:
+        {waits}
+
+flare.init()
+while flare.is_running():
+    model = flare.receive()
+    if BAD:
+        deep()
+    flare.send(FLModel(params=model.params))
+"""
+)
+
+
+@pytest.mark.parametrize("launcher", ["fork", "spawn"])
+@pytest.mark.parametrize("waits", ["pass", "__import__('time').sleep(1000)", "__import__('ctypes').CDLL(None).pause()"])
+@pytest.mark.parametrize("min_clients", [1, 2])
+def test_a_client_that_hangs_leaves_its_stack_in_its_log(tmp_path, launcher, waits, min_clients):
+    made = job(tmp_path / "job", HANGS.replace("{waits}", waits), min_clients=min_clients, train_timeout=0.5)
+
+    ran = run(made, "-n", 2, "-t", 2, "--launcher", launcher)
+
+    assert ran.code == (0 if min_clients == 1 else 4), ran
+    assert ran.told("ClientStopped")[0]["site"] == "site-2"
+    first = ran.report["failures"]["site-2"]
+    where = first["failure"]["where"]
+    assert first["round_num"] == 0
+    assert where in (f"{made}/app/custom/train.py:8", f"{made}/app/custom/train.py:9")
+    assert first["failure"]["cause"].startswith("no answer 0.5 s after")
+    assert "in deep" in ran.log("site-2")
+    assert "(most recent call first)" in ran.log("site-2")
+    assert where in (ran.out if min_clients == 1 else ran.err)
+    assert f"no answer 0.5 s after it was handed the task\n    at {where}" in ran.err or min_clients == 1
+
+
+def test_a_client_that_hangs_before_it_asks_for_a_task_is_given_up_and_shown(tmp_path):
+    script = HANGS.replace("flare.init()", "if BAD: deep()\nflare.init()").replace(
+        "{waits}", "os.read(os.pipe()[0], 1)"
+    )
+    made = job(tmp_path / "job", script, executor={"launch_timeout": 1.0})
+
+    ran = run(made, "-n", 2, "-t", 2)
+
+    assert ran.code == 4
+    assert "flare.init() and flare.receive() were not reached" in ran.err
+    assert f"    at {made}/app/custom/train.py:9" in ran.err
+
+
+def test_a_script_that_goes_on_after_its_last_task_is_stopped_and_shown(tmp_path, monkeypatch):
+    endless = LOOP.replace("{fault}", "") + "if BAD:\n    while True: pass\n"
+    monkeypatch.setattr("fedsag_cli.simulator._LAST_WORDS_S", 1.0)
+
+    report = simulate(job(tmp_path / "job", endless), tmp_path / "ws", Options(num_clients=2, slots=2))
+
+    stopped = report.failures["site-2"].failure
+    assert "still alive 1 s after the last task" in stopped.cause
+    assert stopped.where == f"{tmp_path}/job/app/custom/train.py:14"
+    assert report.ok
+
+
+def test_all_who_fail_of_one_cause_are_named_the_first_one_first(tmp_path):
+    ran = run(
+        job(tmp_path / "job", LOOP.replace("{fault}", "if model.current_round: raise ValueError('no data')")),
+        "-n",
+        2,
+        "-t",
+        2,
+    )
+
+    assert ran.code == 4
+    first, second = [event["site"] for event in ran.told("ReplyFailed")]
+    assert f"the first failure: {first}: ValueError: no data" in ran.err
+    assert ran.err.index(f"\n{first}, round 1: ValueError") < ran.err.index(f"\n{second}, round 1: ValueError")
+    assert list(ran.report["failures"]) == [first, second]
+
+
+def test_nobody_who_fails_because_the_run_has_is_named_beside(tmp_path):
+    script = LOOP.replace("    {fault}", "    if BAD: raise ValueError('no data')\n    __import__('time').sleep(1)")
+
+    ran = run(job(tmp_path / "job", script), "-n", 3, "-t", 3)
+
+    assert list(ran.report["failures"]) == ["site-2"]
+
+
+def test_strict_a_failure_ends_the_run_though_the_quorum_is_met(tmp_path):
+    made = job(tmp_path / "job", LOOP.replace("{fault}", "if BAD: raise ValueError('no data')"), min_clients=1)
+
+    ran = run(made, "-n", 3, "-t", 3, "--strict")
+
+    assert ran.code == 4
+    assert "site-2, round 0: ValueError: no data" in ran.err
+    assert run(made, "-n", 3, "-t", 3).code == 0
+
+
+def test_strict_a_script_that_fails_after_its_last_task_is_a_failure(tmp_path):
+    made = job(tmp_path / "job", LOOP.replace("{fault}", "") + "if BAD: sys.exit(3)\n")
+
+    ran = run(made, "-n", 2, "-t", 2, "--strict")
+
+    assert ran.code == 4
+    assert "site-2 did: the script called sys.exit(3)" in ran.err
+    assert f"    at {made}/app/custom/train.py:13" in ran.err
+    assert ran.report["digest"]
+    assert run(made, "-n", 2, "-t", 2).code == 0
+
+
+def test_strict_a_run_in_which_nobody_fails_is_well(tmp_path):
+    assert run(job(tmp_path / "job", LOOP.replace("{fault}", "")), "-n", 2, "-t", 2, "--strict").code == 0
+
+
+def test_numbers_that_are_not_finite_can_be_accepted(tmp_path):
+    made = job(tmp_path / "job", LOOP.replace("{fault}", "params['numpy_key'] *= np.inf"), allow_non_finite=True)
+
+    ran = run(made, "-n", 2, "-t", 2)
+
+    assert ran.code == 0
+    assert np.isinf(np.load(tmp_path / "ws" / "server" / "simulate_job" / "models" / "server.npy")).all()
+
+
+def test_garbage_on_the_socket_is_that_clients_failure(tmp_path):
+    babble = "if BAD: flare._last[0]._session._channel._sock.sendall(b'\\xff' * 100)"
+
+    ran = run(job(tmp_path / "job", LOOP.replace("{fault}", babble), min_clients=1), "-n", 2, "-t", 2)
+
+    assert ran.code == 0, ran
+    assert "it sent a message of" in ran.failures()["site-2"]["cause"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("import os\ndef broken(:\n", "train.py:2: SyntaxError: invalid syntax"),
+        ("if True:\nprint()\n", "train.py:2: IndentationError: expected an indented block"),
+        ("x = 1\0\n", "train.py"),
+    ],
+)
+def test_a_script_that_does_not_compile_is_3_before_anything_starts(tmp_path, text, said):
+    made = job(tmp_path / "job")
+    (made / "app" / "custom" / "train.py").write_text(text)
+
+    ran = run(made, "-n", 2, "-t", 2)
+
+    assert ran.code == 3, ran
+    assert said in ran.err
+    assert not (tmp_path / "ws").exists()
 
 
 def test_a_command_that_does_not_exist_is_said(tmp_path):

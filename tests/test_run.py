@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fedsag_cli import events, run
+from fedsag_cli import events
 from fedsag_cli.errors import TensorError
 from fedsag_cli.messages import FLModel
 from fedsag_cli.run import Best, Run
@@ -29,7 +29,7 @@ def test_a_run_without_a_checkpoint_is_a_new_one(tmp_path):
 
 def test_a_resumed_run_has_the_next_round_the_model_and_the_best_score(tmp_path):
     first = Run(emit=lambda event: None, checkpoints=tmp_path)
-    first.better(Best(0.75, 2), "accuracy")
+    first.better(Best(0.75, 2), model(0.5))
     first.round_finished(finished(4), model(1.5))
 
     found = Run.resumed(tmp_path, emit=print)
@@ -96,7 +96,7 @@ def test_a_round_is_told_when_its_checkpoint_is_there(tmp_path):
 def test_without_a_folder_nothing_is_written_and_all_is_told():
     told = []
     here = Run(emit=told.append)
-    here.better(Best(0.5, 0), "accuracy")
+    here.better(Best(0.5, 0, "accuracy"), model(0.0))
     here.round_finished(finished(0), model(1.0))
 
     assert [type(event) for event in told] == [events.BestModel, events.RoundFinished]
@@ -111,7 +111,83 @@ def test_a_broken_checkpoint_is_an_error_and_not_a_new_run(tmp_path):
         Run.resumed(tmp_path, emit=print)
 
 
-def test_the_name_of_a_checkpoint_is_the_one_that_is_looked_for(tmp_path):
-    Run(emit=lambda event: None, checkpoints=tmp_path).round_finished(finished(7), model(1.0))
+def test_the_best_model_is_kept_until_it_has_a_file_of_its_own(tmp_path):
+    """Its file is written while the next round runs: whoever goes on after a kill writes it again."""
+    first = Run(emit=lambda event: None, checkpoints=tmp_path)
+    first.round_finished(finished(0), model(0.0))
+    first.better(Best(0.5, 1), model(0.0))
+    first.round_finished(finished(1), model(1.0))
+    first.round_finished(finished(2), model(2.0))
 
-    assert run._round_of(next(tmp_path.iterdir())) == 7
+    found = Run.resumed(tmp_path, emit=print)
+
+    assert found.best == Best(0.5, 1)
+    assert found.best_model.params["z"].item() == 0.0
+    assert found.model.params["z"].item() == 2.0
+    found.better(Best(0.75, 3), model(2.0))
+    found.round_finished(finished(3), model(3.0))
+    assert names(tmp_path) == ["best-000003.safetensors", "round-000003.safetensors"]
+    found.finished()
+    assert names(tmp_path) == ["round-000003.safetensors"]
+
+
+def test_a_best_model_that_no_checkpoint_has_is_kept_too(tmp_path):
+    first = Run(emit=lambda event: None, checkpoints=tmp_path)
+    first.better(Best(0.5, 7), model(0.25))
+    first.round_finished(finished(7), model(1.0))
+
+    assert Run.resumed(tmp_path, emit=print).best_model.params["z"].item() == 0.25
+
+
+def test_a_best_score_of_a_round_that_was_not_whole_is_forgotten(tmp_path):
+    first = Run(emit=lambda event: None, checkpoints=tmp_path)
+    first.round_finished(finished(0), model(0.0))
+    first.better(Best(0.5, 1), model(0.0))
+
+    found = Run.resumed(tmp_path, emit=print)
+
+    assert (found.best, found.best_model) == (None, None)
+
+
+def test_without_links_the_best_model_is_copied(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("os.link", refuse)
+    first = Run(emit=lambda event: None, checkpoints=tmp_path)
+    first.round_finished(finished(0), model(0.0))
+    first.better(Best(0.5, 1), model(0.0))
+    first.round_finished(finished(1), model(1.0))
+
+    assert Run.resumed(tmp_path, emit=print).best_model.params["z"].item() == 0.0
+
+
+def test_a_run_of_two_workflows_goes_on_in_the_one_it_was_in(tmp_path):
+    """Whose rounds begin at 0 again."""
+    first = Run(emit=lambda event: None, checkpoints=tmp_path)
+    assert first.enter(0)
+    for round_num in range(5):
+        first.round_finished(finished(round_num), model(float(round_num)))
+    (tmp_path / "kept").hardlink_to(tmp_path / "round-000004.safetensors")
+    assert first.enter(1)
+    first.round_finished(finished(0), model(7.0))
+    (tmp_path / "kept").rename(tmp_path / "round-000004.safetensors")  # killed before it could be removed
+
+    found = Run.resumed(tmp_path, emit=print)
+
+    assert not found.enter(0)
+    assert found.enter(1)
+    assert (found.next_round, found.whole_rounds, found.model.params["z"].item()) == (1, 6, 7.0)
+
+
+def test_what_the_server_draws_in_a_round_depends_on_the_seed_and_the_round_alone():
+    started = events.RoundStarted(round_num=3, first_round=0, num_rounds=5, sites=[])
+    drawn = []
+    for before in (0, 100):
+        torch.rand(before)
+        here = Run(emit=lambda event: None, seed=7)
+        here.round_started(started)
+        drawn.append(torch.rand(1).item())
+    Run(emit=lambda event: None, seed=8).round_started(started)
+
+    assert drawn[0] == drawn[1] != torch.rand(1).item()

@@ -357,7 +357,7 @@ def test_the_best_model_is_the_one_sent_in_the_best_round_and_never_round_0s():
 
     assert [(event.round_num, event.score) for event in story.of(events.BestModel)] == [(1, 0.5), (2, 0.7)]
     assert story.best == [1.0, 2.0]
-    assert story.run.best == Best(0.7, 2)
+    assert story.run.best == Best(0.7, 2, "accuracy")
 
 
 def test_negated_the_least_is_the_best():
@@ -393,7 +393,7 @@ def test_rejected_answers_have_no_say_in_the_best_model():
 
     story = Story(clients, num_rounds=2, model_selector=IntimeModelSelector("accuracy"))
 
-    assert story.run.best == Best(0.25, 1)
+    assert story.run.best == Best(0.25, 1, "accuracy")
 
 
 def test_the_last_aggregate_is_validated_where_clients_list_it_and_may_become_the_best():
@@ -410,7 +410,7 @@ def test_the_last_aggregate_is_validated_where_clients_list_it_and_may_become_th
     assert (validated.round_num, validated.metrics) == (3, pytest.approx({"accuracy": 0.3, "loss": -3.0}))
     assert list(validated.by_site) == ["b"]
     assert story.best == [1.0, 2.0, 3.0]
-    assert story.run.best == Best(pytest.approx(0.3), 3)
+    assert story.run.best == Best(pytest.approx(0.3), 3, "accuracy")
 
 
 def test_a_last_aggregate_that_is_worse_does_not_become_the_best():

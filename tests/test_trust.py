@@ -103,11 +103,11 @@ def test_an_update_without_a_single_key_is_no_answer(tmp_path):
     assert "site-2 sent no params" in outcome.err
 
 
-def test_a_script_is_told_what_to_call_first(tmp_path):
+def test_a_script_that_sends_twice_is_told_so(tmp_path):
     outcome = run(job(tmp_path / "job", looping("", answer="flare.send(model)\nflare.send(model)")), "-n", 2, "-t", 2)
 
     assert outcome.code == 4
-    assert "call flare.receive() first" in outcome.err
+    assert "flare.send() was called a second time for one task" in outcome.err
 
 
 def test_a_terminal_that_speaks_escapes_in_an_error_is_not_obeyed(tmp_path):

@@ -62,6 +62,8 @@ def error(error: FedsagError) -> None:
     if _Shown.tracebacks:
         traceback.print_exception(error)
     _aside("error", error.message, "31")
+    for text in error.details:
+        _write(sys.stderr, escaped(text))
     if error.hint:
         _aside("hint", error.hint, "2")
 

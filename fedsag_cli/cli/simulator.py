@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fedsag_cli.cli.display import Format
+from fedsag_cli.errors import RunError
 
 
 def simulator(
@@ -33,11 +34,18 @@ def simulator(
         typer.Option("--threads", metavar="K", help="torch's threads in a client (default: cores / clients)."),
     ] = None,
     launcher: Annotated[
-        str, typer.Option("--launcher", metavar="fork|spawn", help="How clients start; spawn where fork is not safe.")
-    ] = "fork",
+        str | None,
+        typer.Option("--launcher", metavar="fork|spawn", help="How clients start; spawn where fork is not safe."),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option("--seed", metavar="N", help="The same seed gives the same model (default: drawn).")
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in WS after its last whole round.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Any client that fails ends the run, also where min_clients is met.")
+    ] = False,
     max_clients: Annotated[int, typer.Option("-m", "--max_clients", metavar="MAX", help="More is an error.")] = 100,
     output: Annotated[Format, typer.Option("--format", help="txt for people, json for one event a line.")] = Format.TXT,
     log_config: Annotated[  # noqa: ARG001
@@ -49,11 +57,13 @@ def simulator(
 ) -> None:
     """Run a job on this machine: a server process and one process a client.
 
-    Exit codes: 0 every round met its quorum and the final model is written; 2 usage; 3 a bad job; 4 the run failed;
-    130 and 143 interrupted.
+    Exit codes: 0 every round met its quorum and the final model is written; 2 usage: a flag, or the workspace; 3 a bad
+    template, job or config; 4 the run failed: not enough clients, a time-out, the server died; 130 and 143 interrupted,
+    by Ctrl-C and by SIGTERM; 1 a bug of fedsag's own.
     """
     from fedsag_cli.cli import views
     from fedsag_cli.planning import Options
+    from fedsag_cli.report import Reporter
     from fedsag_cli.simulator import simulate
 
     options = Options(
@@ -65,8 +75,15 @@ def simulator(
         launcher=launcher,
         seed=seed,
         max_clients=max_clients,
+        resume=resume,
+        strict=strict,
     )
-    with views.view(output) as shown:
-        report = simulate(job, workspace, options, [shown])
+    reporter = Reporter()
+    try:
+        with views.view(output) as shown:
+            report = simulate(job, workspace, options, [shown, reporter])
+    except RunError as error:
+        error.details = views.failures(reporter.report)
+        raise
     if output is Format.TXT:
         views.summary(report)

@@ -98,6 +98,8 @@ class LiveView:
                 self._metrics[event.site] = _metrics(event.metrics)
             case events.ReplyFailed():
                 self._states[event.site] = "failed"
+            case events.ClientStopped():
+                self._states[event.site] = "stopped"
             case events.ProcessExited() if event.name in self._states and event.exit_code:
                 self._states[event.name] = "failed"
             case events.ProcessExited() if event.name in self._states:
@@ -152,6 +154,9 @@ def lines_of(event: Event) -> list[str]:
             threads = "thread" if event.threads == 1 else "threads"
             settings = f"{event.slots} at a time, {event.threads} {threads} each, seed {event.seed}, {event.launcher}"
             return [f"job {event.job}: {len(event.sites)} {many}, {settings}", f"workspace {event.workspace}"]
+        case events.ServerReady() if event.whole_rounds:
+            done = "1 round is" if event.whole_rounds == 1 else f"{event.whole_rounds} rounds are"
+            return [f"resumed: {done} whole"]
         case events.RoundStarted():
             return [f"round {event.round_num}  started with {len(event.sites)} clients"]
         case events.ReplyAccepted():
@@ -162,6 +167,8 @@ def lines_of(event: Event) -> list[str]:
             return _failure(f"{_when(event)}  {event.site} failed", event.failure)
         case events.ReplyLate():
             return [f"note: {event.site} answered a task that had been given up: dropped"]
+        case events.ClientStopped():
+            return _failure(f"note: {event.site}", event.failure)
         case events.Notice():
             return [f"note: {event.text}"]
         case events.RoundFinished():
@@ -232,16 +239,25 @@ def table_of(report: Report) -> tuple[list[dict[str, Any]], list[str]]:
     return rows, ["round", *metrics, *headings.values(), "answered", "seconds"]
 
 
+def failures(report: Report) -> list[str]:
+    """Every site that failed, the first cause first: the round, why, the line in the job, the end of its log."""
+    texts = []
+    for site, first in report.failures.items():
+        when = "" if first.round_num is None else f", round {first.round_num}"
+        task = f", {first.task}" if first.task not in ("", "train") else ""
+        texts += _failure(f"{site}{when}{task}", first.failure)
+    return texts
+
+
 def _who_failed(report: Report) -> list[str]:
     """One line a site that failed: in which rounds, and the first cause."""
-    rounds: dict[str, list[str]] = {}
-    causes: dict[str, str] = {}
-    failed = [(str(each.round_num), each.failed) for each in report.rounds] + [("the end", report.final_failed)]
-    for label, failures in failed:
-        for site, failure in failures.items():
-            rounds.setdefault(site, []).append(label)
-            causes.setdefault(site, failure.cause)
-    return [f"failed: {site} in round {', '.join(rounds[site])}: {causes[site]}" for site in rounds]
+    failed = [(f"round {each.round_num}", each.failed) for each in report.rounds] + [("the end", report.final_failed)]
+    texts = []
+    for site, first in report.failures.items():
+        labels = [label for label, failures in failed if site in failures]
+        rounds = ", ".join(labels).replace(", round ", ", ")
+        texts.append(f"failed: {site} in {rounds or 'no task'}: {first.failure.cause}")
+    return texts
 
 
 def _when(event: events.ReplyAccepted | events.ReplyFailed) -> str:

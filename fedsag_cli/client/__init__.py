@@ -80,7 +80,8 @@ def receive(timeout: float | None = None, ctx: APIContext | None = None) -> FLMo
     """The global model of the current task; waits for one.
 
     Called again before `send()`, it gives the same model. Its `params` are this process's own: changing them changes
-    nothing elsewhere. None at the end of the run, past `timeout` seconds, and for ranks other than "0".
+    nothing elsewhere. None at the end of the run, past `timeout` seconds, and for ranks other than "0". Raises
+    ClientError where the loop around it has come round, by `is_running()`, to a task that was received, not answered.
     """
     return _session(ctx, "receive").receive(timeout)
 
@@ -101,7 +102,7 @@ def send(model: FLModel, clear_cache: bool = True, ctx: APIContext | None = None
 
 def is_running(ctx: APIContext | None = None) -> bool:
     """Whether there is a task to answer; waits until that is known. False at the end of the run."""
-    return _session(ctx, "is_running").wait() is not None
+    return _session(ctx, "is_running").is_running()
 
 
 def is_train(ctx: APIContext | None = None) -> bool:

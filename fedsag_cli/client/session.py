@@ -55,6 +55,7 @@ class Session:
         self._pristine: dict[str, Any] | None = None
         self._said_ready = False
         self._handed_out = False  # is_running() waits too, but gives the script nothing
+        self._came_round = False  # the script's loop did, and what it was handed has no answer
         self._answers = 0
         if rank == "0":
             self._connect()
@@ -86,7 +87,19 @@ class Session:
                 self.close()
         return self._received
 
+    def is_running(self) -> bool:
+        """Whether there is a task to answer; waits until that is known."""
+        waiting = self.wait() is not None
+        self._came_round = waiting and self._handed_out
+        return waiting
+
     def receive(self, timeout_s: float | None = None) -> FLModel | None:
+        """Raises ClientError where the script's loop comes round to the same task: it would do so for ever."""
+        if self._came_round and self._assignment is not None:
+            raise ClientError(
+                f"the loop came round to flare.receive() without an answer to its task {self._assignment.task_name!r}",
+                hint="flare.send() answers every task, also one to validate",
+            )
         model = self.wait(timeout_s)
         self._handed_out = model is not None
         return model
@@ -103,6 +116,10 @@ class Session:
             if self.rank == "0":
                 log.warning("the run is over: this answer is not needed any more")
             return
+        if self._received is None and self._answers:
+            raise ClientError(
+                "flare.send() was called a second time for one task", hint="call flare.receive() before each send"
+            )
         if self._received is None or self._assignment is None or not self._handed_out:
             raise ClientError("flare.send() answers a task, and none is in hand", hint="call flare.receive() first")
         if model.params is None and model.metrics is None:
@@ -185,6 +202,7 @@ class Session:
     def _let_go(self) -> None:
         """The task is answered. What the script still holds of either model stays as it is."""
         self._received = self._pristine = None
+        self._came_round = False
         if self._file is not None:
             self._file.close()
             self._file = None

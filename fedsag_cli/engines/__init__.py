@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from fedsag_cli.become import ProcessSpec
@@ -24,5 +24,8 @@ class Engine(Protocol):
     def next_event(self, timeout_s: float | None = None) -> Event:
         """What happened next; what a process told comes before its ProcessExited. Raises TimeoutError."""
 
-    def stop(self, grace_s: float = 5.0) -> None:
-        """End every process and its children: ask, wait `grace_s` seconds, insist."""
+    def stop(self, grace_s: float = 5.0, hung: Collection[str] = ()) -> None:
+        """End every process and its children: ask, wait `grace_s` seconds, insist.
+
+        Those named `hung` print their stacks into their logs first, where they are Python scripts.
+        """

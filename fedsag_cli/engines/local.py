@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import IO, Any
 
 import msgspec
@@ -70,11 +70,11 @@ class LocalEngine:
             raise TimeoutError from None
         return event
 
-    def stop(self, grace_s: float = 5.0) -> None:
+    def stop(self, grace_s: float = 5.0, hung: Collection[str] = ()) -> None:
         self._stopping.set()
         if not self._has_started:
             self._nursery.kill()  # it may be in the middle of importing torch, and there is nobody to end first
-        self._send(Stop(grace_s))
+        self._send(Stop(grace_s, list(hung)))
         try:
             self._nursery.wait(timeout=grace_s + 5.0)
         except subprocess.TimeoutExpired:
@@ -113,7 +113,7 @@ class LocalEngine:
                     self._pids.pop(name, None)
                     self._exited(name, exit_code, word)
         if not self._stopping.is_set():
-            self._exited(NURSERY, self._nursery.wait(), LastWord(error=_text(self._said) or "the nursery died"))
+            self._exited(NURSERY, self._nursery.wait(), LastWord(error=_text(self._said)))
 
     def _exited(self, name: str, exit_code: int, word: LastWord | None) -> None:
         """What it still told comes first."""

@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from fedsag_cli import arithmetic
+from fedsag_cli import arithmetic, updates
 from fedsag_cli.aggregators import Aggregator
 from fedsag_cli.errors import JobError, TensorError
 from fedsag_cli.events import ModelSaved, ModelValidated, Notice, RoundFinished, RoundStarted, told
@@ -25,8 +24,10 @@ class ScatterAndGather:
 
     A round needs answers from `min_clients` of them (more than there are counts as all) and, once it has those, waits
     `wait_time_after_min_received` seconds for the others. `train_timeout` seconds after it was handed the task, a
-    client is given up (0: never). The global model is written every `persist_every_n_rounds` rounds and at the end (0:
-    at the end only). Where executors list `validate_task_name`, the last aggregate is validated too.
+    client is given up (0: never). An update whose keys, shapes or kinds of number are not those of the model that was
+    sent, or in which a number is NaN or infinite (unless `allow_non_finite`), counts as failed. The global model is
+    written every `persist_every_n_rounds` rounds and at the end (0: at the end only). Where executors list
+    `validate_task_name`, the last aggregate is validated too.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class ScatterAndGather:
         validate_task_name: str = "validate",
         persist_every_n_rounds: int = 1,
         allow_empty_global_weights: bool = False,
+        allow_non_finite: bool = False,
     ) -> None:
         """Raises JobError naming the argument that is out of range."""
         for name, value, least in (
@@ -67,6 +69,7 @@ class ScatterAndGather:
         self._train, self._validate = train_task_name, validate_task_name
         self._persist_every = persist_every_n_rounds
         self._allow_empty = allow_empty_global_weights
+        self._allow_non_finite = allow_non_finite
         self._answered: list[str] | None = None  # the sites that did in the last round
         self._said_unscored = False
 
@@ -74,7 +77,12 @@ class ScatterAndGather:
         model = run.model or self._first_model()
         if self._min_clients > len(clients.takes(self._train)):
             run.emit(Notice(text=self._more_than_there_are(len(clients.takes(self._train)))))
+        self._answered = run.last.sites if run.last else None
         with _Writer(run) as writer:
+            if run.best_model:
+                writer.write(self._persistor.save_best, run.best_model)
+            if run.next_round >= self._end_round:
+                writer.write(self._persistor.save, model)
             for round_num in range(max(run.next_round, self._start_round), self._end_round):
                 model = self._one_round(clients, run, self._sent_in(model, round_num), writer)
             self._validate_last(clients, run, self._sent_in(model, self._end_round), writer)
@@ -84,7 +92,7 @@ class ScatterAndGather:
         round_num = model.current_round or 0
         targets = clients.takes(self._train)
         num_rounds = self._end_round - self._start_round
-        run.emit(
+        run.round_started(
             RoundStarted(round_num=round_num, first_round=self._start_round, num_rounds=num_rounds, sites=list(targets))
         )
         measured: dict[str, dict[str, float]] = {}
@@ -130,7 +138,7 @@ class ScatterAndGather:
         if update.params is None or (sent.params and not update.params):
             raise TensorError(f"{reply.site} sent no params for task {self._train!r}")
         if sent.params:
-            _check_fits(update.params, sent.params)
+            updates.check(update, sent.params, allow_non_finite=self._allow_non_finite)
         steps = update.num_steps
         self._aggregator.accept(reply.site, update)
         if self._selector:
@@ -149,7 +157,7 @@ class ScatterAndGather:
             run.emit(Notice(text=_unscored(self._selector.key_metric, names)))
         if round_num > 0 and score is not None and self._selector.is_better(score, best):
             is_final = round_num == self._end_round
-            run.better(Best(score, round_num), self._selector.key_metric, is_final=is_final)
+            run.better(Best(score, round_num, self._selector.key_metric), sent, is_final=is_final)
             writer.write(self._persistor.save_best, sent)
 
     def _validate_last(self, clients: Clients, run: Run, model: FLModel, writer: _Writer) -> None:
@@ -199,17 +207,6 @@ class ScatterAndGather:
 
 def _unscored(key_metric: str, names: str) -> str:
     return f"no client sent a finite {key_metric!r}, the key_metric, so no model is judged; metrics sent: {names}"
-
-
-def _check_fits(params: dict[str, Any], sent: dict[str, Any]) -> None:
-    for name, value in params.items():
-        if name not in sent:
-            raise TensorError(f"params: {name!r} was not in the model that was sent")
-        got, want = list(getattr(value, "shape", ())), list(getattr(sent[name], "shape", ()))
-        if got != want:
-            raise TensorError(f"params: {name!r} has shape {got}, the model that was sent has {want}")
-        if arithmetic.is_complex(value) != arithmetic.is_complex(sent[name]):
-            raise TensorError(f"params: {name!r} is complex on one side only")
 
 
 class _Clock:

@@ -1,0 +1,35 @@
+"""What counts as an update of a model: the keys, shapes and kinds of number that were sent, and finite numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fedsag_cli import arithmetic
+from fedsag_cli.errors import TensorError
+from fedsag_cli.messages import FLModel, ParamsType
+
+
+def check(update: FLModel, sent: Mapping[str, Any], *, allow_non_finite: bool = False) -> None:
+    """Raises TensorError naming the first key of `update` that does not fit the params that were `sent`, and why.
+
+    NaN and infinity may stand where what was sent has them too, and anywhere with `allow_non_finite`.
+    """
+    for name, value in (update.params or {}).items():
+        if name not in sent:
+            raise TensorError(f"params: {name!r} was not in the model that was sent")
+        got, want = list(getattr(value, "shape", ())), list(getattr(sent[name], "shape", ()))
+        if got != want:
+            raise TensorError(f"params: {name!r} has shape {got}, the model that was sent has {want}")
+        _check_kind(name, value, sent[name], is_diff=update.params_type is ParamsType.DIFF)
+        if not allow_non_finite and (count := arithmetic.count_not_finite(value, sent[name])):
+            raise TensorError(f"params: {name!r} has {count} numbers that are NaN or infinite")
+
+
+def _check_kind(name: str, value: Any, sent: Any, *, is_diff: bool) -> None:
+    got, want = arithmetic.kind(value), arithmetic.kind(sent)
+    if is_diff and want == "bool":
+        want = "integer"  # a difference of bools is -1, 0 or 1
+    if got != want:
+        types = f"{arithmetic.dtype_name(value)}, the model that was sent has {arithmetic.dtype_name(sent)}"
+        raise TensorError(f"params: {name!r} is {types}: {got} numbers for {want} ones")

@@ -1,0 +1,325 @@
+"""Going on with a run that was ended: whatever ended it, it comes to what it would have come to, or says why not."""
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runs import ADDS_ONE, Running, app, deploy, eventually, job, run, torch_job
+
+ROUNDS = 12
+DRAWS = """
+    import os, time
+    import numpy as np
+    import fedsag_cli.client as flare
+
+    site = int(os.environ["FEDSAG_SITE"][-1])
+    flare.init()
+    while flare.is_running():
+        model = flare.receive()
+        mean = float(np.mean([np.abs(array).mean() for array in model.params.values()]))
+        if flare.is_evaluate():
+            flare.send(flare.FLModel(metrics={"mean": mean}))
+            continue
+        time.sleep(0.004 * (4 - site))
+        params = {k: v + site * np.random.standard_normal(v.shape).astype(v.dtype) for k, v in model.params.items()}
+        flare.send(flare.FLModel(params=params, metrics={"mean": mean}, meta={"NUM_STEPS_CURRENT_ROUND": site}))
+"""
+LEFT = {"server.npy", "best_server.npy"}
+
+
+def draws(folder, script=DRAWS, **settings):
+    """Three sites, whose updates differ by site and round and come in reversed order."""
+    return job(folder, script, **{"num_rounds": ROUNDS, "min_clients": 3, "tasks": ["train", "validate"]} | settings)
+
+
+def models(workspace):
+    folder = workspace / "server" / "simulate_job" / "models"
+    return {path.name: np.load(path).tobytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    outcome = run(draws(folder / "job"), "-n", 3, "-t", 3, "--seed", 11)
+    assert outcome.code == 0, outcome
+    assert set(models(outcome.workspace)) == LEFT
+    return outcome
+
+
+def parent_of(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def kill(running, who, after_s):
+    """SIGKILL to one process of a run, `after_s` seconds after it is there."""
+    there = "server" if who == "nursery" else who
+    if who != "command":
+        eventually(lambda: there in running.pids() or running.process.poll() is not None)
+    time.sleep(after_s)
+    with contextlib.suppress(OSError, KeyError):  # it has ended by now
+        pid = running.process.pid if who == "command" else running.pids()[there]
+        os.kill(parent_of(pid) if who == "nursery" else pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("who", ["command", "nursery", "server", "site-1", "site-3"])
+@pytest.mark.parametrize("moments", [1, 2, 3], ids="moments {}".format)
+def test_whoever_is_killed_whenever_the_run_goes_on_to_the_same_bits(tmp_path, undisturbed, who, moments):
+    draw = random.Random(f"{who} {moments}")
+    made = draws(tmp_path / "job")
+    words = ["-n", 3, "-t", 3, "--seed", 11]
+    killed = 0
+    for _ in range(3):
+        with Running(made, *words) as running:
+            kill(running, who, draw.uniform(0.0, 1.2 if who == "command" else 0.4))
+            outcome = running.outcome()
+        assert outcome.code in (0, -signal.SIGKILL if who == "command" else 4), outcome
+        assert outcome.left_alive == []
+        killed += outcome.code != 0
+        if (tmp_path / "ws" / ".fedsag").exists():
+            words = ["--resume"] if (tmp_path / "ws" / "plan.json").exists() else [*words[:6], "--resume"]
+
+    outcome = run(made, *words)
+
+    assert outcome.code == 0, outcome
+    assert outcome.report["digest"] == undisturbed.report["digest"]
+    assert models(outcome.workspace) == models(undisturbed.workspace)
+    assert outcome.report["best"] == undisturbed.report["best"]
+    assert outcome.report["final_metrics"] == undisturbed.report["final_metrics"]
+    for mine, theirs in zip(outcome.report["rounds"], undisturbed.report["rounds"], strict=True):
+        assert (mine["round_num"], mine["answered"], mine["metrics"]) == (
+            theirs["round_num"], theirs["answered"], theirs["metrics"],
+        )  # fmt: skip
+        assert mine["is_whole"]
+    checkpoints = outcome.workspace / "server" / "simulate_job" / "checkpoints"
+    assert [path.name for path in checkpoints.iterdir()] == [f"round-{ROUNDS - 1:06d}.safetensors"]
+    assert not list(outcome.workspace.rglob("*.part"))
+    assert len(outcome.told("RunStarted")) <= killed + 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["fork", "spawn"])
+def test_a_torch_run_goes_on_to_the_same_bits(tmp_path, launcher):
+    script = """
+        import os, time
+        import torch
+        import fedsag_cli.client as flare
+        from net import Net
+
+        flare.init()
+        net = Net()
+        while flare.is_running():
+            model = flare.receive()
+            net.load_state_dict(model.params)
+            optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+            for _ in range(5):
+                optimizer.zero_grad()
+                net(torch.randn(8, 4)).square().sum().backward()
+                optimizer.step()
+            flare.send(flare.FLModel(params=net.state_dict(), metrics={"mean": float(net.bias.mean())}))
+    """
+    made = torch_job(tmp_path / "job", script, num_rounds=40, persist_every_n_rounds=0)
+    whole = run(made, "-n", 2, "-t", 2, "--seed", 3, workspace=tmp_path / "whole")
+
+    with Running(made, "-n", 2, "-t", 1, "--seed", 3, "--launcher", launcher) as running:
+        running.wait_until_told("RoundFinished", 5)
+        running.process.kill()
+        assert running.outcome().left_alive == []
+    resumed = run(made, "--resume")
+
+    assert resumed.code == 0, resumed
+    assert resumed.report["launcher"] == launcher
+    assert resumed.report["resumed_at"][0] >= 5
+    assert resumed.report["digest"] == whole.report["digest"]
+    assert "resumed: " in resumed.out
+
+
+@pytest.fixture
+def failed(tmp_path):
+    """A run that ended in round 1, and its job."""
+    fails = ADDS_ONE.replace("        mean =", "        assert model.current_round < 1, 'worn out'\n        mean =")
+    made = job(tmp_path / "job", fails, num_rounds=3)
+    outcome = run(made, "-n", 2, "-t", 2, "--seed", 4)
+    assert outcome.code == 4
+    assert "--resume goes on after that" in outcome.err
+    return made
+
+
+def test_what_the_run_was_told_need_not_be_said_again(failed, tmp_path):
+    outcome = run(failed, "--resume")
+
+    started = outcome.told("RunStarted")
+    assert [(each["sites"], each["slots"], each["seed"]) for each in started] == [(["site-1", "site-2"], 2, 4)] * 2
+    assert "resumed: 1 round is whole" in outcome.out
+    assert [each["round_num"] for each in outcome.told("RoundStarted")] == [0, 1, 1]
+    assert [each["answered"] for each in outcome.report["rounds"]] == [["site-1", "site-2"], []]
+    assert {each["round_num"] for each in outcome.report["failures"].values()} == {1}
+
+
+def test_how_many_work_at_a_time_may_change(failed):
+    assert run(failed, "--resume", "-t", 1).told("RunStarted")[1]["slots"] == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--seed", 5], "--seed: the run to go on with has 4, not 5"),
+        (["-n", 3], "-n: the run to go on with has site-1, site-2, not site-1, site-2, site-3"),
+        (["-c", "a,b"], "-c: the run to go on with has site-1, site-2, not a, b"),
+        (["--threads", 7], "--threads: the run to go on with has"),
+    ],
+)
+def test_another_seed_or_other_clients_are_refused(failed, tmp_path, words, said):
+    before = sorted(tmp_path.rglob("*"))
+
+    outcome = run(failed, "--resume", *words)
+
+    assert outcome.code == 2
+    assert said in outcome.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def _edit_script(made):
+    path = made / "app" / "custom" / "train.py"
+    path.write_text(path.read_text() + "# other\n")
+
+
+def _edit_rounds(made):
+    path = made / "app" / "config" / "config_fed_server.json"
+    config = json.loads(path.read_text())
+    config["workflows"][0]["args"]["num_rounds"] = 9
+    path.write_text(json.dumps(config))
+
+
+def _edit_arguments(made):
+    path = made / "app" / "config" / "config_fed_client.json"
+    path.write_text(path.read_text().replace("train.py ", "train.py --lr 1"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_edit_script, "app/custom/train.py has changed"),
+        (lambda made: (made / "app" / "custom" / "data.csv").write_text("1"), "app/custom/data.csv is new"),
+        (_edit_rounds, "server.workflows[0].args.num_rounds was 3 and is 9"),
+        (_edit_arguments, "sites.site-1.args was [] and is ['--lr', '1']"),
+        (lambda made: deploy(made, other=["@ALL"]), "app/custom/train.py is gone"),
+    ],
+    ids=["script", "new file", "rounds", "arguments", "app"],
+)
+def test_a_job_that_changed_is_refused_naming_what_changed(failed, tmp_path, change, said):
+    app(failed / "other", ADDS_ONE)
+    change(failed)
+
+    outcome = run(failed, "--resume")
+
+    assert outcome.code == 2
+    assert said in outcome.err
+    assert "start anew without --resume" in outcome.err
+
+
+def test_a_comment_in_a_config_changes_nothing(tmp_path):
+    made = job(tmp_path / "job", "raise ValueError")
+    assert run(made, "-n", 2).code == 4
+    path = made / "app" / "config" / "config_fed_server.json"
+    path.write_text(json.dumps(json.loads(path.read_text()), indent=4))
+
+    assert "ValueError" in run(made, "--resume").err
+
+
+def test_a_finished_run_says_so_and_is_left_as_it_is(tmp_path):
+    made = job(tmp_path / "job")
+    first = run(made, "-n", 2, "-t", 2)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "ws").rglob("*.*") if path.is_file()}
+
+    again = run(made, "--resume")
+
+    assert again.code == 0
+    assert "this run has finished: there is nothing left to do" in again.out
+    assert first.report["digest"] in again.out
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_finished_run_in_json_says_so_too(tmp_path):
+    made = job(tmp_path / "job")
+    run(made, "-n", 2, "-t", 2)
+
+    again = run(made, "--resume", "--format", "json")
+
+    assert [json.loads(line)["event"] for line in again.out.splitlines()] == ["Notice"]
+
+
+def test_where_no_run_is_there_is_none_to_go_on_with(tmp_path):
+    outcome = run(job(tmp_path / "job"), "--resume")
+
+    assert outcome.code == 2
+    assert f"there is no run in {tmp_path}/ws to go on with" in outcome.err
+    assert not (tmp_path / "ws").exists()
+
+
+def test_a_run_that_ended_before_its_plan_was_written_starts_anew_and_says_so(tmp_path):
+    made = job(tmp_path / "job")
+    run(made, "-n", 2, "-t", 2)
+    (tmp_path / "ws" / "plan.json").unlink()
+
+    outcome = run(made, "--resume", "-n", 2, "-t", 2)
+
+    assert outcome.code == 0
+    assert "it starts anew" in outcome.out
+
+
+def test_a_plan_that_is_none_is_said(tmp_path):
+    made = job(tmp_path / "job")
+    run(made, "-n", 2, "-t", 2)
+    (tmp_path / "ws" / "plan.json").write_text("{}")
+
+    outcome = run(made, "--resume")
+
+    assert outcome.code == 2
+    assert "plan.json is no plan that fedsag wrote" in outcome.err
+
+
+def test_a_broken_checkpoint_is_named(failed, tmp_path):
+    checkpoint = tmp_path / "ws" / "server" / "simulate_job" / "checkpoints" / "round-000000.safetensors"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:20])
+
+    outcome = run(failed, "--resume")
+
+    assert outcome.code == 4
+    assert f"{checkpoint} is no checkpoint" in outcome.err
+
+
+def test_a_run_goes_on_in_a_workspace_that_was_moved(tmp_path):
+    made = draws(tmp_path / "job")
+    with Running(made, "-n", 3, "-t", 3, "--seed", 11) as running:
+        running.wait_until_told("RoundFinished", 2)
+        running.process.kill()
+        running.outcome()
+    shutil.move(tmp_path / "ws", tmp_path / "elsewhere")
+
+    outcome = run(made, "--resume", workspace=tmp_path / "elsewhere")
+
+    assert outcome.code == 0, outcome
+    assert outcome.told("RunStarted")[1]["workspace"] == f"{tmp_path}/elsewhere"
+
+
+def test_other_libraries_than_the_run_began_with_are_said(failed, tmp_path):
+    events = tmp_path / "ws" / "events.jsonl"
+    events.write_text(events.read_text().replace('"numpy":"', '"numpy":"0.'))
+
+    assert "numpy was 0." in run(failed, "--resume").out
+
+
+def test_what_the_first_part_of_a_run_told_is_kept(failed, tmp_path):
+    size = len((tmp_path / "ws" / "events.jsonl").read_bytes())
+    first = (tmp_path / "ws" / "events.jsonl").read_bytes()
+
+    run(failed, "--resume")
+
+    assert (tmp_path / "ws" / "events.jsonl").read_bytes()[:size] == first
