@@ -6,7 +6,6 @@ A forked child and a fresh interpreter go the same way, in the same order; `main
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import importlib
 import io
@@ -18,8 +17,9 @@ from typing import NoReturn, TextIO
 
 import msgspec
 
+from fedsag_cli.processes import die_with_parent
+
 SCRIPT = "fedsag_cli.client.script:run"  # the target of a ProcessSpec that runs a script of the user's
-_PR_SET_PDEATHSIG = 1
 STACK_SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGUSR2)  # ends a script of ours, which first prints its stack
 _LARGEST_LAST_WORD = 2000  # a pipe takes it whole, even where nobody reads yet
 
@@ -66,7 +66,7 @@ def become(spec: ProcessSpec, *, parent: int, line: int | None, last_word: int |
     try:
         with contextlib.suppress(OSError):
             os.setsid()
-        _die_with(parent)
+        die_with_parent(parent)
         line, _ending.fd = _keep_descriptors(spec.log, line, last_word)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
@@ -123,13 +123,6 @@ def hear_last_word(fd: int) -> LastWord | None:
         return None
     finally:
         os.close(fd)
-
-
-def _die_with(parent: int) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before we could ask to be told
-        os._exit(1)
 
 
 def _keep_descriptors(log: str, line: int | None, last_word: int | None) -> tuple[int | None, int | None]:

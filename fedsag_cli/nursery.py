@@ -36,6 +36,7 @@ from fedsag_cli.become import (
 )
 from fedsag_cli.errors import ChannelClosed
 from fedsag_cli.messages import ADDRESS
+from fedsag_cli.processes import adopt_orphans, kill_descendants, kill_group
 from fedsag_cli.transport.unix import UnixChannel
 
 
@@ -89,6 +90,7 @@ class Nursery:
         self._channel = channel
         self._children: dict[int, _Child] = {}
         self._frozen = False
+        adopt_orphans()
         self._woken, wake = os.pipe()  # a byte for every child that ended
         for end in (self._woken, wake):
             os.set_blocking(end, False)
@@ -143,7 +145,9 @@ class Nursery:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 return
-            child = self._children.pop(pid)
+            child = self._children.pop(pid, None)
+            if child is None:
+                continue  # an orphan that became ours
             kill_group(pid)  # the DataLoader workers of a script that was killed live on otherwise
             self._tell(Exited(child.name, os.waitstatus_to_exitcode(status), hear_last_word(child.last_word)))
 
@@ -160,6 +164,7 @@ class Nursery:
             self._reap()
         for pid in self._children:
             kill_group(pid)
+        kill_descendants()  # also who left their group: `setsid`, a daemon
 
     def _tell(self, news: FromNursery) -> None:
         with contextlib.suppress(ChannelClosed):  # then the parent is gone, which the next receive tells
@@ -173,12 +178,6 @@ def _leave_tidying_to_the_end() -> None:
     """
     for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]  # there is no public list of them
         finalizer.atexit = False
-
-
-def kill_group(leader: int, number: int = signal.SIGKILL) -> None:
-    """Signal a process and all that share its group. One that is gone already is fine."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(leader, number)
 
 
 def _exec_fresh(spec: ProcessSpec, nursery: int, line: int | None, last_word: int) -> None:

@@ -6,10 +6,8 @@ import importlib.metadata
 import os
 import platform
 import secrets
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +21,7 @@ from fedsag_cli import __version__, catalog, logs, resume
 from fedsag_cli.become import SCRIPT, ProcessSpec
 from fedsag_cli.engines import Engine
 from fedsag_cli.engines.local import NURSERY, LocalEngine, can_fork
-from fedsag_cli.errors import FedsagError, Interrupted, RunError
+from fedsag_cli.errors import FedsagError, Interrupted, RunError, WorkspaceError
 from fedsag_cli.events import (
     ClientReady,
     ClientStopped,
@@ -47,7 +45,7 @@ from fedsag_cli.messages import ADDRESS, PRELOAD, SEED, SITE, TOKEN
 from fedsag_cli.observers import EventsFile, Observer, told_before
 from fedsag_cli.planning import FORK, Options, Planned, make_plan
 from fedsag_cli.report import Report, Reporter
-from fedsag_cli.transport.unix import address_in
+from fedsag_cli.transport.unix import private_address
 from fedsag_cli.workspace import SERVER, Plan, SitePlan, Workspace, write_json
 
 _SERVE = "fedsag_cli.server:serve"
@@ -73,8 +71,8 @@ def simulate(job: Path, workspace: Path, options: Options, observers: Sequence[O
     if before is not None:
         options = resume.settings_of(before, options)
     fork = options.launcher in (None, FORK) and can_fork()
-    with _signals(), _private_folder() as folder:
-        env = _ENVIRONMENT | os.environ | {ADDRESS: address_in(folder), TOKEN: secrets.token_hex(16)}
+    with _signals(), private_address() as address:
+        env = _ENVIRONMENT | os.environ | {ADDRESS: address, TOKEN: secrets.token_hex(16)}
         engine = LocalEngine(fork=fork, env=env)  # it makes itself ready while the job is read
         try:
             planned = make_plan(Job.load(job), place, options, engine.prepare)
@@ -117,11 +115,14 @@ class _Simulation:
         self._notes: set[str] = set()
 
     def run(self, *, goes_on: bool) -> Report:
-        if goes_on:
-            self._reopen_workspace()
-        else:
-            self._prepare_workspace()
-        log = EventsFile(self._place.events)
+        try:
+            if goes_on:
+                self._reopen_workspace()
+            else:
+                self._prepare_workspace()
+            log = EventsFile(self._place.events)
+        except OSError as failed:
+            raise WorkspaceError(f"{failed.filename or self._place.root}: {failed.strerror}") from None
         self._observers.append(log)
         outcome = RunFinished(ok=False, exit_code=1, cause="a bug of fedsag's own")
         error: FedsagError | None = None
@@ -144,7 +145,12 @@ class _Simulation:
             self._stop(5.0 if isinstance(failure, Interrupted) else 1.0, why)
         finally:
             self._tell(msgspec.structs.replace(outcome, report=str(self._place.report), at=time.time()))
-            write_json(self._place.report, self._reporter.report)
+            try:
+                write_json(self._place.report, self._reporter.report)
+            except OSError as failed:
+                said = f"{self._place.report} cannot be written: {failed.strerror}"
+                error = error or RunError(said)
+                error.hint = error.hint or said
             log.close()
         if error is not None:
             raise error
@@ -350,16 +356,6 @@ def _versions(preload: Sequence[str]) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return known | {"platform": f"{sys.platform} {platform.machine()}"}
-
-
-@contextmanager
-def _private_folder() -> Iterator[Path]:
-    """A folder nobody else may look into, for the socket. Should we be killed, the nursery removes it."""
-    folder = Path(tempfile.mkdtemp(prefix="fedsag-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

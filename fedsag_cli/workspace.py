@@ -16,6 +16,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
@@ -139,9 +140,13 @@ class Workspace:
                 f"the workspace {self.root} is used by another run, process {pid}",
                 hint="wait for it, or choose another folder with -w",
             ) from None
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
-        os.close(self.hold_as_server())  # that of a run whose command was killed may have a moment to live
+        try:
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+            os.close(self.hold_as_server())  # that of a run whose command was killed may have a moment to live
+        except OSError as error:
+            self.release()
+            raise WorkspaceError(f"the workspace {self.root} cannot be used: {error.strerror}") from None
 
     def hold_as_server(self) -> int:
         """A descriptor that, while it is open, keeps the next run from beginning; waits for that of the one before."""
@@ -174,7 +179,7 @@ class Workspace:
     def reopen(self) -> None:
         """Go on with what an earlier run made: it is ours, but for what was half written when that run ended."""
         if self._list_of_made.exists():
-            self._made = set(self._list_of_made.read_text().split("\0")) - {""}
+            self._made = set(self._list_of_made.read_text().split("\0")[:-1])  # each name is ended by one
         parts = [path.with_name(path.name + _PART) for path in self._paths_made()]
         for part in [*parts, *self._checkpoints(_PART)]:
             part.unlink(missing_ok=True)
@@ -205,8 +210,13 @@ class Workspace:
         names = {str(path.relative_to(self.root)) for path in paths if self.root in path.parents}
         new = sorted(names - self._made)
         self._made.update(new)
-        with self._list_of_made.open("a") as file:
-            file.write("".join(f"{name}\0" for name in new))
+        with self._list_of_made.open("ab", buffering=0) as file:
+            size = file.tell()
+            try:
+                _write_all(file, "".join(f"{name}\0" for name in new).encode())
+            except OSError:
+                file.truncate(size)  # half a name could be that of somebody else's file
+                raise
 
     def deploy(self, app: Path, name: str) -> None:
         """Copy an app folder to where SERVER or a site runs it. Raises WorkspaceError, OSError."""
@@ -215,7 +225,15 @@ class Workspace:
         self.app(name).mkdir(parents=True, exist_ok=True)
         for source, target in pairs:
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source, target)
+            try:
+                shutil.copy(source, target)
+            except OSError as error:  # which shutil says of the source, whatever failed
+                raise OSError(error.errno, f"{error.strerror}, copied from {source}", str(target)) from None
+
+
+def _write_all(file: IO[bytes], data: bytes) -> None:
+    while data:
+        data = data[file.write(data) :]
 
 
 def files_in(folder: Path) -> Iterator[Path]:
@@ -228,8 +246,12 @@ def files_in(folder: Path) -> Iterator[Path]:
 def write_json(path: Path, value: msgspec.Struct) -> None:
     """Write it for people and programs, whole or not at all. Raises OSError."""
     part = path.with_name(path.name + _PART)
-    part.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
-    part.replace(path)
+    try:
+        part.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def read_plan(path: Path) -> Plan:

@@ -12,7 +12,8 @@ import pytest
 from runs import eventually
 
 from fedsag_cli.become import ProcessSpec, fresh_interpreter
-from fedsag_cli.nursery import Exited, FromNursery, Preload, Start, Started, Stop, kill_group
+from fedsag_cli.nursery import Exited, FromNursery, Preload, Start, Started, Stop
+from fedsag_cli.processes import kill_group
 from fedsag_cli.transport.unix import UnixChannel
 
 LIMIT_S = 60

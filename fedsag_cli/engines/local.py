@@ -18,7 +18,9 @@ from fedsag_cli import events
 from fedsag_cli.become import LastWord, ProcessSpec, fresh_interpreter
 from fedsag_cli.errors import ChannelClosed
 from fedsag_cli.events import Event, Failure, Notice, ProcessExited, ProcessStarted
-from fedsag_cli.nursery import Exited, FromNursery, Preload, Start, Started, Stop, ToNursery, kill_group
+from fedsag_cli.messages import TOKEN
+from fedsag_cli.nursery import Exited, FromNursery, Preload, Start, Started, Stop, ToNursery
+from fedsag_cli.processes import kill_group, kill_marked
 from fedsag_cli.transport.unix import UnixChannel
 
 NURSERY = "nursery"
@@ -34,7 +36,7 @@ class LocalEngine:
 
     def __init__(self, *, fork: bool, env: Mapping[str, str]) -> None:
         """Starts the nursery. `env` is its environment, from which OpenMP reads how to wait."""
-        self._fork = fork
+        self._fork, self._token = fork, env.get(TOKEN, "")
         self._told: queue.Queue[Event] = queue.Queue()
         self._lines: dict[str, socket.socket] = {}
         self._followers: dict[str, threading.Thread] = {}
@@ -80,8 +82,10 @@ class LocalEngine:
         except subprocess.TimeoutExpired:
             self._nursery.kill()
             self._nursery.wait()
-        for pid in list(self._pids.values()):
-            kill_group(pid)  # a nursery that was killed could not
+        if self._nursery.returncode:  # it was killed, and could not end the others
+            for pid in list(self._pids.values()):
+                kill_group(pid)
+            kill_marked(TOKEN, self._token)
         for line in self._lines.values():
             line.close()
 

@@ -6,12 +6,17 @@ Nothing listens on the network. The socket lies in a private folder, and a hello
 from __future__ import annotations
 
 import array
+import contextlib
+import fcntl
 import hmac
 import os
+import shutil
 import socket
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -27,6 +32,7 @@ _LARGEST_MESSAGE = 16 << 20  # metrics and meta, no tensors; as Python objects i
 _LARGEST_HELLO = 64 << 10  # nobody knows yet who says it
 _MESSAGE_LIMIT_S = 30.0  # a message that has begun is whole within this, or its sender is not one of ours
 _HELLO_LIMIT_S = 5.0  # nobody else is heard while one who has come says nothing, or says it slowly
+_FOLDER, _SOCKET = "fedsag-run-", "server.sock"
 _LONGEST_PATH = 103 if sys.platform == "darwin" else 107
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # macOS has none
 
@@ -180,9 +186,50 @@ def connect(address: str, hello: Hello) -> tuple[Welcome, UnixChannel[ToServer, 
     return welcome, UnixChannel(sock, ToClient)
 
 
+@contextmanager
+def private_address() -> Iterator[str]:
+    """Where a socket may lie: in a folder of its own, into which nobody else may look.
+
+    Should this process be killed, the nursery removes it; should that be killed too, the next run does, for nobody
+    holds its lock. Raises RunError where none can be made, or its path is longer than the system takes.
+    """
+    try:
+        for left in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+            _remove_if_left(left)
+        folder, lock = _locked_folder()
+    except OSError as error:
+        raise RunError(f"no folder for the socket can be made: {error.strerror}", hint="set TMPDIR") from None
+    try:
+        yield address_in(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _locked_folder() -> tuple[Path, int]:
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_FOLDER))
+        lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.exists():  # no other run has taken it for one that was left
+            return folder, lock
+        os.close(lock)
+
+
+def _remove_if_left(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # somebody else's, in use, or gone by now
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            (folder / _SOCKET).unlink(missing_ok=True)
+            folder.rmdir()
+        finally:
+            os.close(lock)
+
+
 def address_in(folder: Path) -> str:
     """Where in `folder` the socket lies. Raises RunError where the path is longer than the system takes."""
-    address = str(folder / "server.sock")
+    address = str(folder / _SOCKET)
     if len(os.fsencode(address)) > _LONGEST_PATH:
         raise RunError(f"{address}: a socket's path may have {_LONGEST_PATH} bytes", hint="set TMPDIR to a short path")
     return address
