@@ -107,6 +107,46 @@ def test_the_same_seed_gives_the_same_bits_whatever_the_launcher_and_the_slots(t
     assert work["site-1"] == max(work.values())
 
 
+TRAINS = """
+    import os, time
+    import torch
+    import fedsag_cli.client as flare
+    from net import Net
+
+    site = int(os.environ["FEDSAG_SITE"][-1])
+    flare.init()
+    net, dropout = Net(), torch.nn.Dropout(0.2)
+    data = torch.utils.data.TensorDataset(torch.randn(40, 4) + site, torch.randint(0, 2, (40,)))
+    while flare.is_running():
+        net.load_state_dict(flare.receive().params)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.05 * site, momentum=0.9)
+        for x, y in torch.utils.data.DataLoader(data, batch_size=8, shuffle=True, num_workers=1):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(dropout(net(x)), y).backward()
+            optimizer.step()
+        time.sleep(0.15 * (3 - site))  # the last site's answer comes first
+        flare.send(flare.FLModel(params=net.state_dict(), meta={"NUM_STEPS_CURRENT_ROUND": 5 * site}))
+"""
+
+
+@pytest.mark.slow
+def test_a_torch_training_gives_the_same_bits_in_whatever_order_its_updates_come(tmp_path):
+    made = torch_job(tmp_path / "job", TRAINS, min_clients=3, executor={"params_transfer_type": "DIFF"})
+
+    ways = [("fork", 3), ("fork", 1), ("spawn", 3)]
+    ran = [
+        run(made, "-n", 3, "-t", slots, "--launcher", launcher, "--seed", 5, workspace=tmp_path / f"ws{index}")
+        for index, (launcher, slots) in enumerate(ways)
+    ]
+
+    assert [each.code for each in ran] == [0] * 3
+    assert len({each.report["digest"] for each in ran}) == 1
+    assert [each["answered"] for each in ran[0].report["rounds"]] == [["site-1", "site-2", "site-3"]] * 2
+    work = ran[0].report["rounds"][1]["work_s"]
+    assert work["site-1"] > work["site-2"] > work["site-3"]
+    assert ran[0].report["seeded_themselves"] == []
+
+
 def test_a_drawn_seed_is_told_and_repeats(tmp_path):
     made = job(tmp_path / "job", DRAWS)
     first = run(made, "-n", 2, "-t", 2)
