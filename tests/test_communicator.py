@@ -1,6 +1,7 @@
 """The communicator with real sockets: clients are threads of this process, the parent's line is a socketpair."""
 
 import contextlib
+import itertools
 import os
 import re
 import socket
@@ -11,8 +12,11 @@ import time
 import pytest
 import torch
 from fakes import FakeClients, open_descriptors, update
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fedsag_cli import events
+from fedsag_cli.aggregators.fedavg import FedAvg
 from fedsag_cli.calls import Call
 from fedsag_cli.communicator import Communicator
 from fedsag_cli.errors import ChannelClosed, NotEnoughClients, NotEnoughMemory, RunError
@@ -29,7 +33,7 @@ from fedsag_cli.events import (
 )
 from fedsag_cli.filters import Chain
 from fedsag_cli.filters.exclude_vars import ExcludeVars
-from fedsag_cli.messages import Answer, ClientConfig, FLModel, Hello, ModelFacts, Ready, Task, Usage, Welcome
+from fedsag_cli.messages import NUM_STEPS, Answer, ClientConfig, FLModel, Hello, ModelFacts, Ready, Task, Usage, Welcome
 from fedsag_cli.tensors import TensorFile
 from fedsag_cli.transport.unix import Listener, address_in, connect
 
@@ -273,6 +277,37 @@ def test_a_rejected_reply_is_a_failure(clients):
 
 
 # order
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(order=st.permutations("abcde"), slots=st.integers(1, 5), updates=st.lists(st.floats(-1e6, 1e6), min_size=5))
+def test_the_mean_has_the_same_bits_in_whatever_order_the_updates_come(house, order, slots, updates):
+    """`order` is that in which those who work at the same time answer; with fewer slots some begin later."""
+    change = dict(zip("abcde", updates, strict=False))
+    turns = {site: threading.Event() for site in order}
+    following = dict(itertools.pairwise(order))
+
+    def answers(site):
+        def script(client):
+            for assignment, params in client.tasks():
+                turns[site].wait(20 if slots == 5 else 0.01)
+                client.answer(assignment, params={"w": params["w"] + change[site]}, meta={NUM_STEPS: ord(site)})
+                if site in following:
+                    turns[following[site]].set()
+
+        return script
+
+    turns[order[0]].set()
+    home = house({site: answers(site) for site in "abcde"}, slots=slots)
+    summed, expected = FedAvg(), FedAvg()
+    model = FLModel(params={"w": torch.tensor([0.1])}, current_round=0)
+    for reply in home.communicator.broadcast(Task(name="train", model=model)):
+        summed.accept(reply.site, reply.model)
+    for site in "abcde":
+        update = FLModel(params={"w": torch.tensor([0.1]) + change[site]}, meta={NUM_STEPS: ord(site)})
+        expected.accept(site, update)
+
+    assert torch.equal(summed.aggregate().params["w"], expected.aggregate().params["w"])
 
 
 def test_replies_are_in_site_order_though_they_arrive_reversed(house):
