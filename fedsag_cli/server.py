@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import socket
 import sys
@@ -26,6 +27,7 @@ from fedsag_cli.workspace import SERVER, Plan, Workspace, read_plan
 
 def serve(root: str, *, line: int) -> int:
     """Run the plan of the workspace at `root`; `line` is the descriptor of the line to the parent."""
+    faulthandler.enable(2)  # a component that crashes in compiled code leaves its stack in the log
     parent = socket.socket(fileno=line)
     lock = threading.Lock()  # the thread that writes models tells so
 

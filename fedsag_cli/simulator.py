@@ -238,10 +238,12 @@ class _Simulation:
                 self._tell(Notice(text=f"{event.name} ended with exit code {event.exit_code} after its last task"))
         elif event.name == NURSERY or self._finished is None:
             failure = event.failure or Failure(cause="")
-            raise RunError(
+            error = RunError(
                 f"the {event.name}: {failure.cause or how_it_ended(event.exit_code)}",
                 hint=f"see {failure.log}" if failure.log else "",
             )
+            error.details = [f"    | {line}" for line in failure.log_tail]
+            raise error
 
     def _with_log(self, event: Event) -> Event:
         """What is told of a failure, with where its log is and how that ends."""

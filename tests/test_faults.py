@@ -1,5 +1,6 @@
 """What breaks, and what the user then reads: which site, why, where in the job folder, the end of its log."""
 
+import re
 import textwrap
 
 import numpy as np
@@ -363,6 +364,24 @@ def test_an_aggregator_of_the_users_that_raises_ends_the_run_with_its_cause(tmp_
     assert "mean.py:" in ran.err
     assert said in ran.log("server")
     assert said in ran.report["cause"]
+
+
+def test_a_server_that_crashes_in_compiled_code_shows_where(tmp_path):
+    crashes = """
+        import ctypes
+
+        class Mean:
+            def accept(self, site, update):
+                ctypes.string_at(0)
+    """
+    parts = {"aggregator": {"path": "mean.Mean"}}
+    made = job(tmp_path / "job", LOOP.replace("{fault}", ""), files={"mean.py": crashes}, components=parts)
+
+    ran = run(made, "-n", 2, "-t", 2)
+
+    assert ran.code == 4, ran
+    assert "the server: it was killed by signal 11 (SIGSEGV)" in ran.err
+    assert re.search(r'\| .*mean\.py", line 6 in accept', ran.err)
 
 
 def test_an_aggregator_of_the_users_that_works_is_used(tmp_path):

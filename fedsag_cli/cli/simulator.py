@@ -83,7 +83,7 @@ def simulator(
         with views.view(output) as shown:
             report = simulate(job, workspace, options, [shown, reporter])
     except RunError as error:
-        error.details = views.failures(reporter.report)
+        error.details = [*views.failures(reporter.report), *error.details]
         raise
     if output is Format.TXT:
         views.summary(report)
