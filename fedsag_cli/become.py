@@ -6,6 +6,7 @@ A forked child and a fresh interpreter go the same way, in the same order; `main
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import fcntl
 import importlib
 import io
@@ -19,7 +20,6 @@ import msgspec
 
 from fedsag_cli.processes import die_with_parent
 
-SCRIPT = "fedsag_cli.client.script:run"  # the target of a ProcessSpec that runs a script of the user's
 STACK_SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGUSR2)  # ends a script of ours, which first prints its stack
 _LARGEST_LAST_WORD = 2000  # a pipe takes it whole, even where nobody reads yet
 
@@ -90,6 +90,12 @@ def become(spec: ProcessSpec, *, parent: int, line: int | None, last_word: int |
     finally:
         _flush(sys.stdout, sys.stderr)
         os._exit(code)  # tearing an interpreter with torch down takes 0.3 s that nobody has to wait for
+
+
+def show_stack_when_stopped() -> None:
+    """A crash in compiled code and STACK_SIGNAL, which ends this process, leave its threads' stacks in its log."""
+    faulthandler.enable(2)
+    faulthandler.register(STACK_SIGNAL, 2, all_threads=True, chain=True)
 
 
 def preload(modules: Sequence[str]) -> None:

@@ -87,7 +87,7 @@ class Communicator:
         self._ears.register(line, selectors.EVENT_READ)
         self._call: Call | None = None
         self._calls = 0
-        self._first_failure = ""
+        self._first_failure, self._first_hangs = "", False
         self._measured = False
 
     @property
@@ -353,13 +353,16 @@ class Communicator:
             pass
         self._hang_up(client)
         self._roster.lost(client, None)
+        told = exited.failure or Failure(cause="")
         if client.state is State.ENDING:
             client.has_answered = False
             self._is_free(client, State.ABSENT)
             if exited.exit_code:
-                self._emit(Notice(text=f"{client.site} answered, then {_cause(client, exited)}"))
+                after = f"{client.site} answered, then failed: {told.cause or _cause(client, exited)}"
+                self._emit(Notice(text=after))
+                if self._strict:
+                    raise RunError(f"with --strict no client may fail, and {after}")
             return
-        told = exited.failure or Failure(cause="")
         client.failure = Failure(
             cause=(client.failure.cause if client.failure else "") or told.cause or _cause(client, exited),
             where=told.where,
@@ -409,6 +412,7 @@ class Communicator:
         elif client.state is State.GONE:
             client.out_since = call.round_num
         call.gave_up(client.site, failure)
+        self._first_hangs = hangs if not self._first_failure else self._first_hangs
         self._first_failure = self._first_failure or f"{client.site}: {failure.cause}" + (
             f" ({failure.where})" if failure.where else ""
         )
@@ -421,7 +425,22 @@ class Communicator:
         if call.possible < needed and not call.is_lost:
             call.is_lost = True
             self._hear_who_fails_too(call)
-            raise NotEnoughClients(call.task.name, needed=needed, possible=call.possible, cause=self._first_failure)
+            raise NotEnoughClients(
+                call.task.name,
+                needed=needed,
+                possible=call.possible,
+                cause=self._first_failure,
+                hint=self._way_out(call.min_responses),
+            )
+
+    def _way_out(self, min_responses: int) -> str:
+        if self._strict and min_responses < len(self._clients):
+            return "without --strict a run goes on while min_clients others answer"
+        return (
+            "raise train_timeout, or lower min_clients"
+            if self._first_hangs
+            else "lower min_clients where others suffice"
+        )
 
     def _hear_who_fails_too(self, call: Call) -> None:
         ends = time.monotonic() + _SAME_CAUSE_S

@@ -56,11 +56,11 @@ class RunError(FedsagError):
 
 
 class NotEnoughClients(RunError):
-    def __init__(self, task: str, *, needed: int, possible: int, cause: str = "") -> None:
+    def __init__(self, task: str, *, needed: int, possible: int, cause: str = "", hint: str = "") -> None:
         super().__init__(
             f"task {task!r} needs answers from {needed} clients, only {possible} can still give one"
             + (f"; the first failure: {cause}" if cause else ""),
-            hint="read the clients' logs, lower min_clients, or raise train_timeout",
+            hint=hint,
         )
 
 

@@ -25,7 +25,6 @@ from typing import NamedTuple, NoReturn
 import msgspec
 
 from fedsag_cli.become import (
-    SCRIPT,
     STACK_SIGNAL,
     LastWord,
     ProcessSpec,
@@ -80,7 +79,8 @@ FromNursery = Started | Exited
 class _Child(NamedTuple):
     name: str
     last_word: int  # the pipe in which it says that
-    has_stack: bool  # it ends with its stack in its log when STACK_SIGNAL comes
+    talks: bool
+    is_command: bool
 
 
 class Nursery:
@@ -135,26 +135,30 @@ class Nursery:
         os.close(writing)
         if line is not None:
             os.close(line)
-        self._children[pid] = _Child(spec.name, reading, has_stack=spec.target == SCRIPT)
+        self._children[pid] = _Child(spec.name, reading, spec.talks, bool(spec.command))
         self._tell(Started(spec.name, pid))
 
     def _reap(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(self._woken, 4096)
+        ended: list[tuple[_Child, int]] = []
         while self._children:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
-                return
+                break
             child = self._children.pop(pid, None)
-            if child is None:
-                continue  # an orphan that became ours
-            kill_group(pid)  # the DataLoader workers of a script that was killed live on otherwise
+            if child is not None:  # no orphan that became ours
+                kill_group(pid)  # the DataLoader workers of a script that was killed live on otherwise
+                ended.append((child, status))
+        for child, status in sorted(ended, key=lambda each: not each[0].talks):  # whose end may be that of the others
             self._tell(Exited(child.name, os.waitstatus_to_exitcode(status), hear_last_word(child.last_word)))
 
     def _end_all(self, grace_s: float, hung: Collection[str]) -> None:
         """SIGTERM to every child and its children, `grace_s` seconds to follow it, then SIGKILL."""
         for pid, child in self._children.items() if grace_s > 0 else ():
-            if child.name in hung and child.has_stack:
+            if child.name in hung and child.is_command:
+                kill_group(pid, STACK_SIGNAL)  # whoever in it has joined the run prints its stack, the others end
+            elif child.name in hung and not child.talks:
                 os.kill(pid, STACK_SIGNAL)
             else:
                 kill_group(pid, signal.SIGTERM)

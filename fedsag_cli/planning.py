@@ -9,23 +9,25 @@ import ast
 import hashlib
 import os
 import re
+import resource
 import secrets
 import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from fedsag_cli import catalog, machine
 from fedsag_cli.errors import JobError, UsageError
-from fedsag_cli.job import App, Job, ServerConfig
+from fedsag_cli.job import CLIENT_FILE, SERVER_FILE, App, Job, ServerConfig
 from fedsag_cli.workspace import SERVER, Plan, ServerPlan, SitePlan, Workspace, files_in
 
 _SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _OPTIMIZER = "torch.optim"
+_OTHER_DESCRIPTORS = 40  # of a process, beside those for clients
 FORK, SPAWN = "fork", "spawn"
 _IMPLY_TORCH = {
     "torch",
@@ -79,6 +81,7 @@ def make_plan(
         raise UsageError(f"--launcher {options.launcher!r}: it is {FORK} or {SPAWN}")
     notices: list[str] = []
     names = _site_names(job, options, notices)
+    _check_descriptors(len(names))
     groups = _gpu_groups(options.gpus)
     if len(groups) > len(names):
         raise UsageError(
@@ -105,12 +108,7 @@ def make_plan(
         launcher=options.launcher or FORK,
         gpus=options.gpus,
         strict=options.strict,
-        files={
-            f"{app.name}/{path.relative_to(app.folder)}": _digest(path)
-            for app in {app.name: app for app in apps.values()}.values()
-            for path in files_in(app.folder)
-            if app.config not in path.parents
-        },
+        files=_digests({app.name: app for app in apps.values()}.values()),
         preload=_preload(scripts | _imports_of_parts(server)),
         server=ServerPlan(
             workflows=list(server.workflows),
@@ -153,6 +151,18 @@ def _site_names(job: Job, options: Options, notices: list[str]) -> list[str]:
     if len(names) > options.max_clients:
         raise UsageError(f"{len(names)} clients: at most {options.max_clients}", hint="-m raises the limit")
     return names
+
+
+def _check_descriptors(num_clients: int) -> None:
+    """The nursery has a pipe for each client, the server, which may raise its limit, a channel and perhaps a model."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 3 * num_clients + _OTHER_DESCRIPTORS
+    for limit, count in ((soft, num_clients + _OTHER_DESCRIPTORS), (hard, needed)):
+        if limit != resource.RLIM_INFINITY and count > limit:
+            raise UsageError(
+                f"{num_clients} clients need {count} file descriptors in one process, the limit is {limit}",
+                hint=f"`ulimit -n {needed}` raises it, or give fewer clients",
+            )
 
 
 def _gpu_groups(gpus: str | None) -> list[str]:
@@ -211,6 +221,8 @@ def _plan_site(
     if client.script is None:
         if command[0] in ("python", "python3"):
             command[0] = sys.executable  # the one we run in, not whatever PATH has
+        if not (app.folder / command[0]).is_file() and shutil.which(command[0]) is None:
+            raise JobError(f"{app.name}: the command of {name}, {command[0]!r}, is not there")
         return SitePlan(name=name, group=group, script="", args=[], command=command, env=env, config=client.config)
     if not (app.folder / client.script).is_file():
         there = [str(path.relative_to(app.folder)) for path in sorted(app.custom.rglob("*.py"))]
@@ -231,8 +243,25 @@ def _check_compiles(app: App, script: str) -> None:
             compile((app.folder / script).read_bytes(), script, "exec", dont_inherit=True)
     except SyntaxError as error:
         raise JobError(f"{app.folder / script}:{error.lineno}: {type(error).__name__}: {error.msg}") from None
-    except ValueError as error:
-        raise JobError(f"{app.folder / script}: {error}") from None
+    except (ValueError, MemoryError, RecursionError) as error:
+        raise JobError(f"{app.folder / script} cannot be compiled: {error or type(error).__name__}") from None
+
+
+def _digests(apps: Iterable[App]) -> dict[str, str]:
+    """Of every file of the apps but the configs, whose meaning stands in the plan. Raises JobError."""
+    found: dict[str, str] = {}
+    for app in apps:
+        for path in files_in(app.folder):
+            name = f"{app.name}/{path.relative_to(app.folder)}"
+            try:
+                name.encode()
+                if path.parent != app.config or path.stem not in (SERVER_FILE, CLIENT_FILE):
+                    found[name] = _digest(path)
+            except UnicodeEncodeError:
+                raise JobError(f"{name!r}: a file's name must be UTF-8") from None
+            except OSError as error:
+                raise JobError(f"{name} cannot be read: {error.strerror}") from None
+    return found
 
 
 def _digest(path: Path) -> str:
@@ -281,13 +310,13 @@ def _preload(imported: Set[str]) -> list[str]:
 def _imports_of_scripts(folders: Set[Path]) -> set[str]:
     """The packages that modules in these folders import; _OPTIMIZER beside them where one is spoken of."""
     names: set[str] = set()
-    for file in (file for folder in folders for file in sorted(folder.rglob("*.py"))):
+    for file in (file for folder in folders for file in sorted(folder.rglob("*.py")) if file.is_file()):
         source = file.read_bytes()
         if b"optim" in source:
             names.add(_OPTIMIZER)
         try:
             names |= _imports(ast.parse(source))
-        except (SyntaxError, ValueError):
+        except (SyntaxError, ValueError, MemoryError, RecursionError):
             continue  # where it is run, Python says what is wrong with it
     return names
 

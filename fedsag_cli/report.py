@@ -47,7 +47,10 @@ class BestReport(msgspec.Struct, kw_only=True):
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """A run in numbers. `final_metrics` belong to the last aggregate, where the job lets clients validate it."""
+    """A run in numbers. `final_metrics` belong to the last aggregate, where the job lets clients validate it.
+
+    `times` and `exit_codes` are those since the run was started or, last, resumed.
+    """
 
     job: str = ""
     workspace: str = ""
@@ -85,6 +88,7 @@ class Reporter:
         self.report = Report()
         self._began = self._round_began = 0.0
         self._moments: dict[str, float] = {}
+        self._said_before: set[str] = set()  # notices, before the run was resumed
 
     @property
     def whole_rounds(self) -> int:
@@ -97,6 +101,9 @@ class Reporter:
             case events.RunStarted():
                 self._began = event.at
                 self._moments.clear()
+                self._said_before = set(report.notices)
+                if event.workspace != report.workspace:
+                    report.models = []
                 for name in _SETTINGS:
                     setattr(report, name, getattr(event, name))
             case events.ServerReady():
@@ -118,7 +125,7 @@ class Reporter:
                 )
             case events.ModelSaved() if event.path not in report.models:
                 report.models.append(event.path)
-            case events.Notice():
+            case events.Notice() if event.text not in self._said_before:
                 report.notices.append(event.text)
             case events.ProcessExited():
                 report.exit_codes[event.name] = event.exit_code
@@ -127,7 +134,8 @@ class Reporter:
             case events.ClientStopped():
                 self._stopped(event)
             case events.WorkflowFinished():
-                report.digest, report.seeded_themselves = event.digest, event.seeded_themselves
+                report.digest = event.digest
+                report.seeded_themselves = sorted({*report.seeded_themselves, *event.seeded_themselves})
                 self._moments["workflow_finished"] = event.at
             case events.RunFinished():
                 report.ok, report.exit_code = event.ok, event.exit_code
@@ -142,9 +150,9 @@ class Reporter:
         report = self.report
         if ready.last and len(report.rounds) < ready.whole_rounds:
             report.rounds.append(RoundReport(round_num=ready.last.round_num))
+            self._round_began = ready.last.at  # nothing else is known of it
         del report.rounds[ready.whole_rounds :]
         if ready.last and report.rounds and not report.rounds[-1].is_whole:
-            self._round_began = ready.last.at
             self._finish_round(report.rounds[-1], ready.last)
         failed = {site for each in report.rounds for site in each.failed}
         report.failures = {site: first for site, first in report.failures.items() if site in failed}

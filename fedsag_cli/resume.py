@@ -47,22 +47,24 @@ def settings_of(plan: Plan, options: Options) -> Options:
         ("--seed", options.seed, plan.seed),
         ("--threads", options.threads, plan.threads),
     ):
-        if value and value != was:
+        if value not in (None, []) and value != was:
             now, then = (", ".join(each) if isinstance(each, list) else each for each in (value, was))
             raise UsageError(
                 f"{flag}: the run to go on with has {then}, not {now}",
                 hint=f"leave {flag} out, or start anew without --resume",
             )
     several_groups = len({site.group for site in plan.sites}) > 1
+    slots = None if several_groups and options.gpus is None else plan.slots
     return dataclasses.replace(
         options,
         num_clients=None,
         clients=names,
-        slots=options.slots or (None if several_groups and options.gpus is None else plan.slots),
-        gpus=options.gpus or plan.gpus,
+        slots=slots if options.slots is None else options.slots,
+        gpus=plan.gpus if options.gpus is None else options.gpus,
         threads=plan.threads,
         launcher=options.launcher or plan.launcher,
         seed=plan.seed,
+        strict=options.strict or plan.strict,
         max_clients=max(options.max_clients, len(names)),
     )
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -16,6 +18,8 @@ from fedsag_cli.events import BestModel, Event, RoundFinished, RoundStarted, Ser
 from fedsag_cli.messages import FLModel
 from fedsag_cli.tensors import TensorFile
 
+_NAME = re.compile(r"(round|best)-\d{6,}\.safetensors")
+
 
 class Best(msgspec.Struct, frozen=True):
     """The best score so far, and the round in which the model that has it was sent."""
@@ -23,6 +27,8 @@ class Best(msgspec.Struct, frozen=True):
     score: float
     round_num: int
     metric: str = ""
+    is_final: bool = False  # it is the last aggregate, which clients have measured
+    workflow: int = 0
 
 
 class _State(msgspec.Struct, frozen=True):
@@ -33,6 +39,7 @@ class _State(msgspec.Struct, frozen=True):
     whole_rounds: int = 0
     last: RoundFinished | None = None
     best: Best | None = None
+    meta: dict[str, Any] = {}  # the model's
 
 
 @dataclass(kw_only=True)
@@ -63,22 +70,24 @@ class Run:
         Raises TensorError naming a checkpoint that is none.
         """
         run = cls(emit=emit, checkpoints=checkpoints, seed=seed)
-        run._best_files = set(checkpoints.glob("best-*.safetensors"))
-        found = [(_state_in(path), path) for path in checkpoints.glob("round-*.safetensors")]
+        run._best_files = {path for path in _saved_in(checkpoints) if path.name.startswith("best")}
+        found = [(_state_in(path), path) for path in _saved_in(checkpoints) if path.name.startswith("round")]
         if found:  # two, where it was killed between writing one and removing the other
             state, path = max(found, key=lambda each: (each[0].workflow, each[0].next_round))
             for name in ("next_round", "workflow", "whole_rounds", "last", "best"):
                 setattr(run, name, getattr(state, name))
-            run.model, run._checkpoint = _model_in(path), path
-            if run.best and run._best_file(run.best) in run._best_files:
+            run.model, run._checkpoint = replace(_model_in(path), meta=state.meta), path
+            if run.best and run.best.workflow == run.workflow and run._best_file(run.best) in run._best_files:
                 run.best_model = _model_in(run._best_file(run.best))
         return run
 
     def stands(self) -> ServerReady:
         """Where it goes on, for whoever follows it."""
-        best = self.best and BestModel(round_num=self.best.round_num, metric=self.best.metric, score=self.best.score)
         return ServerReady(
-            next_round=self.next_round, whole_rounds=self.whole_rounds, last=self.last, best=best or None
+            next_round=self.next_round,
+            whole_rounds=self.whole_rounds,
+            last=self.last,
+            best=_told(self.best) if self.best else None,
         )
 
     def enter(self, workflow: int) -> bool:
@@ -92,9 +101,9 @@ class Run:
         seeds.sow(seeds.derived(self.seed, "server", started.round_num))
         self.emit(started)
 
-    def better(self, best: Best, model: FLModel, *, is_final: bool = False) -> None:
+    def better(self, best: Best, model: FLModel) -> None:
         """Remember a new best score, and the model that has it, which was sent in this round."""
-        self.best = best
+        best = self.best = msgspec.structs.replace(best, workflow=self.workflow)
         if self.checkpoints is not None:
             file = self._best_file(best)
             self._best_files.add(file)
@@ -102,7 +111,7 @@ class Run:
                 tensors.save(file, model.params or {})
             else:
                 _give_another_name(self._checkpoint, file)  # it was saved when the round before was whole
-        self.emit(BestModel(round_num=best.round_num, metric=best.metric, score=best.score, is_final=is_final))
+        self.emit(_told(best))
 
     def round_finished(self, finished: RoundFinished, model: FLModel) -> None:
         """Save where we are now: a new file, then the one before goes."""
@@ -111,7 +120,7 @@ class Run:
         if self.checkpoints is not None:
             # a new name each time: a rename over an old file waits for the disk, 2.3 ms against 0.03
             path = self.checkpoints / f"round-{finished.round_num:06d}.safetensors"
-            state = _State(self.next_round, self.workflow, self.whole_rounds, finished, self.best)
+            state = _State(self.next_round, self.workflow, self.whole_rounds, finished, self.best, model.meta)
             tensors.save(path, model.params or {}, msgspec.to_builtins(state))
             if self._checkpoint is not None and self._checkpoint != path:
                 self._checkpoint.unlink(missing_ok=True)
@@ -132,6 +141,14 @@ class Run:
         for path in self._best_files - kept:
             path.unlink(missing_ok=True)
         self._best_files &= kept
+
+
+def _told(best: Best) -> BestModel:
+    return BestModel(round_num=best.round_num, metric=best.metric, score=best.score, is_final=best.is_final)
+
+
+def _saved_in(checkpoints: Path) -> list[Path]:
+    return [path for path in checkpoints.iterdir() if _NAME.fullmatch(path.name)]
 
 
 def _state_in(path: Path) -> _State:

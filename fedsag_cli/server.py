@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import faulthandler
 import os
+import resource
 import socket
 import sys
 import threading
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsag_cli import catalog, events, tensors
-from fedsag_cli.become import preload
+from fedsag_cli.become import preload, show_stack_when_stopped
 from fedsag_cli.communicator import Communicator
 from fedsag_cli.errors import FedsagError
 from fedsag_cli.events import Event, RunFailed, WillWrite, WorkflowFinished
@@ -27,7 +27,9 @@ from fedsag_cli.workspace import SERVER, Plan, Workspace, read_plan
 
 def serve(root: str, *, line: int) -> int:
     """Run the plan of the workspace at `root`; `line` is the descriptor of the line to the parent."""
-    faulthandler.enable(2)  # a component that crashes in compiled code leaves its stack in the log
+    show_stack_when_stopped()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a channel and perhaps a model for each client
     parent = socket.socket(fileno=line)
     lock = threading.Lock()  # the thread that writes models tells so
 

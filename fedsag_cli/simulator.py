@@ -18,7 +18,7 @@ from types import FrameType
 import msgspec
 
 from fedsag_cli import __version__, catalog, logs, resume
-from fedsag_cli.become import SCRIPT, ProcessSpec
+from fedsag_cli.become import ProcessSpec
 from fedsag_cli.engines import Engine
 from fedsag_cli.engines.local import NURSERY, LocalEngine, can_fork
 from fedsag_cli.errors import FedsagError, Interrupted, RunError, WorkspaceError
@@ -49,8 +49,10 @@ from fedsag_cli.transport.unix import private_address
 from fedsag_cli.workspace import SERVER, Plan, SitePlan, Workspace, write_json
 
 _SERVE = "fedsag_cli.server:serve"
+_SCRIPT = "fedsag_cli.client.script:run"
 _LAST_WORDS_S = 30.0  # what a script may still do after its last task
 _TAIL_LINES = 20
+_LEAVE_A_STACK = {signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT, signal.SIGBUS, signal.SIGILL}  # by faulthandler
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",  # two clients' threads that spin on two cores make training 4 to 40 times slower
@@ -82,6 +84,8 @@ def simulate(job: Path, workspace: Path, options: Options, observers: Sequence[O
                 resume.check_same_job(before, planned.plan)
             place.take()
             if before is not None and (report := resume.finished_report(place)) is not None:
+                if planned.plan.strict and report.failures:
+                    raise RunError(f"the run has finished, but with --strict no client may fail: {[*report.failures]}")
                 for observer in observers:
                     observer.on(Notice(text="this run has finished: there is nothing left to do"))
                 return report
@@ -110,6 +114,7 @@ class _Simulation:
         self._said_to_all = {SEED: str(self._plan.seed), PRELOAD: ",".join(self._plan.preload)}
         self._sites = {site.name: site for site in self._plan.sites}
         self._alive: set[str] = set()
+        self._log_began: dict[str, int] = {}  # bytes, when the process that writes it now was started
         self._hung: set[str] = set()  # who was given up for and may still be at work on it
         self._finished: WorkflowFinished | None = None
         self._notes: set[str] = set()
@@ -131,12 +136,13 @@ class _Simulation:
             for text in self._notices:
                 self._tell(Notice(text=text))
             self._engine.prepare([*self._plan.preload, *_modules_of_server(self._plan)])
-            self._engine.start(self._server())
+            self._start(self._server())
             self._follow()
             self._judge()
             outcome = RunFinished(ok=True, exit_code=0, cause="every round met its quorum, the final model is written")
         except FedsagError as failure:
             error = failure
+            _hear_no_more_signals()
             if rounds := self._reporter.whole_rounds:
                 many = "1 round is" if rounds == 1 else f"{rounds} rounds are"
                 failure.hint = f"{failure.hint}; " * bool(failure.hint) + f"{many} whole: --resume goes on after that"
@@ -147,6 +153,7 @@ class _Simulation:
             self._tell(msgspec.structs.replace(outcome, report=str(self._place.report), at=time.time()))
             try:
                 write_json(self._place.report, self._reporter.report)
+                self._place.forget_missing()
             except OSError as failed:
                 said = f"{self._place.report} cannot be written: {failed.strerror}"
                 error = error or RunError(said)
@@ -157,19 +164,29 @@ class _Simulation:
         return self._reporter.report
 
     def _prepare_workspace(self) -> None:
+        ours = [self._place.plan, self._place.events, self._place.report]
+        deployed = [path for name, app in self._planned.apps.items() for path in self._place.of_app(app.folder, name)]
+        self._place.reopen()
+        self._place.check_free(*ours, *deployed)  # before anything of an earlier run goes
         self._place.clear()
-        self._place.claim(self._place.plan, self._place.events, self._place.report)
+        self._place.claim(*ours)
         for name, app in self._planned.apps.items():
             self._place.deploy(app.folder, name)
         write_json(self._place.plan, self._plan)
 
     def _reopen_workspace(self) -> None:
         self._place.reopen()
+        for event in told_before(self._place.events) if self._place.events.exists() else ():
+            self._reporter.on(event)
+        report = self._reporter.report
+        failed = {site: each.round_num for each in report.rounds if each.is_whole for site in each.failed}
+        for site, round_num in failed.items() if self._plan.strict else ():
+            raise WorkspaceError(f"--strict: no client may fail, and {site} did in round {round_num} of this run")
         self._place.report.unlink(missing_ok=True)
+        for name, app in self._planned.apps.items():
+            if not self._place.app(name).is_dir():
+                self._place.deploy(app.folder, name)
         write_json(self._place.plan, self._plan)
-        if self._place.events.exists():
-            for event in told_before(self._place.events):
-                self._reporter.on(event)
         earlier = self._reporter.report.versions
         for name, version in self._run_started().versions.items():
             if earlier.get(name, version) != version:
@@ -203,8 +220,10 @@ class _Simulation:
     def _stop(self, grace_s: float, hung: Mapping[str, str]) -> None:
         """End what is left; `hung` says of whom we want to see where they are, and why."""
         self._engine.stop(grace_s, hung)
+        self._place.remove_parts()
         for site, why in hung.items():
-            failure = self._read_log(site, Failure(cause=why or "stopped"), has_stack=True)
+            failure = Failure(cause=why or "it hung until the run ended, and was stopped")
+            failure = self._read_log(site, failure, has_stack=True)
             self._tell(ClientStopped(site=site, failure=failure))
 
     def _answer(self, event: Event) -> None:
@@ -212,7 +231,7 @@ class _Simulation:
             case ProcessStarted():
                 self._alive.add(event.name)
             case ClientWanted():
-                self._engine.start(self._client(self._sites[event.site]))
+                self._start(self._client(self._sites[event.site]))
             case WillWrite():
                 self._place.claim(*map(Path, event.paths))
             case ClientReady():
@@ -250,8 +269,8 @@ class _Simulation:
         if isinstance(event, ProcessExited) and event.name != NURSERY:
             failure = event.failure or Failure(cause="", exit_code=event.exit_code)
             if event.exit_code and not failure.cause:
-                failure = msgspec.structs.replace(failure, cause=how_it_ended(event.exit_code))
-            failure = self._read_log(event.name, failure, has_stack=event.exit_code < 0)
+                failure = self._without_last_word(event)
+            failure = self._read_log(event.name, failure, has_stack=-event.exit_code in _LEAVE_A_STACK)
             return msgspec.structs.replace(event, failure=failure)
         if (
             isinstance(event, ReplyFailed)
@@ -263,14 +282,29 @@ class _Simulation:
 
     def _read_log(self, name: str, failure: Failure, *, has_stack: bool = False) -> Failure:
         """`has_stack`: it may end with the stack of a process that was stopped, or crashed."""
-        log, copy = self._place.log(name), self._place.app(name)
-        where = failure.where or (logs.place_in_stack(log, copy) if has_stack else "")
+        log, copy, since = self._place.log(name), self._place.app(name), self._log_began.get(name, 0)
+        where = failure.where or (logs.place_in_stack(log, copy, since=since) if has_stack else "")
+        is_well = failure.exit_code == 0 and (
+            self._finished is not None or name == SERVER or not self._sites[name].config.launch_once
+        )
         return msgspec.structs.replace(
             failure,
             where=_in_job(where, copy, self._planned.apps[name].folder),
             log=str(log),
-            log_tail=[] if failure.exit_code == 0 else logs.tail(log, _TAIL_LINES),
+            log_tail=[] if is_well else logs.tail(log, _TAIL_LINES, since=since),
         )
+
+    def _without_last_word(self, event: ProcessExited) -> Failure:
+        """What ended a process that could not say so: a signal, or an error in a command that is no script of ours."""
+        error = where = ""
+        if event.exit_code > 0:
+            since = self._log_began.get(event.name, 0)
+            error, where = logs.last_error(self._place.log(event.name), self._place.app(event.name), since=since)
+        return Failure(cause=error or how_it_ended(event.exit_code), where=where, exit_code=event.exit_code)
+
+    def _start(self, spec: ProcessSpec) -> None:
+        self._log_began[spec.name] = logs.size(Path(spec.log))
+        self._engine.start(spec)
 
     def _run_started(self) -> RunStarted:
         plan = self._plan
@@ -299,7 +333,7 @@ class _Simulation:
     def _client(self, site: SitePlan) -> ProcessSpec:
         return ProcessSpec(
             name=site.name,
-            target="" if site.command else SCRIPT,
+            target="" if site.command else _SCRIPT,
             args=[] if site.command else [site.script, *site.args],
             command=site.command,
             env=self._env | site.env | self._said_to_all | {SITE: site.name},
@@ -309,7 +343,7 @@ class _Simulation:
 
     def _pass_notes_on(self, site: str) -> None:
         """What a script prints before its first task as `note: …` is for whoever follows the run, once."""
-        for text in logs.notes(self._place.log(site)):
+        for text in logs.notes(self._place.log(site), since=self._log_began[site]):
             if text not in self._notes:
                 self._notes.add(text)
                 self._tell(Notice(text=text))
@@ -360,6 +394,13 @@ def _versions(preload: Sequence[str]) -> dict[str, str]:
     return known | {"platform": f"{sys.platform} {platform.machine()}"}
 
 
+def _hear_no_more_signals() -> None:
+    """What follows is the ending, of which the cause is known; `_signals` sets them back."""
+    if threading.current_thread() is threading.main_thread():
+        for number in _ENDINGS:
+            signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def _signals() -> Iterator[None]:
     """SIGINT, SIGTERM and a terminal that closes become Interrupted, in the main thread, where Python hears them."""
@@ -368,8 +409,7 @@ def _signals() -> Iterator[None]:
         return
 
     def interrupt(number: int, _: FrameType | None) -> None:
-        for each in before:
-            signal.signal(each, signal.SIG_IGN)  # one is enough: what follows is the ending
+        _hear_no_more_signals()  # one is enough
         raise Interrupted(number)
 
     heard = [number for number in _ENDINGS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup says not to

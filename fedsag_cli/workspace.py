@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +27,7 @@ from fedsag_cli.messages import ClientConfig, FilterSpec
 
 SERVER = "server"
 _PART = ".part"  # at the end of a name: half written
-_CHECKPOINTS = ("round-*.safetensors", "best-*.safetensors")
+_CHECKPOINT = re.compile(r"(round|best)-\d{6,}\.safetensors")
 
 
 class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,6 +162,8 @@ class Workspace:
 
     def clear(self) -> None:
         """Remove what an earlier run made; what others put here stays."""
+        if not self._list_of_made.exists():
+            return
         self.reopen()
         folders: set[Path] = set()
         for path in sorted(self._paths_made(), key=lambda path: path != self.plan):  # without it none can go on
@@ -180,12 +183,20 @@ class Workspace:
         """Go on with what an earlier run made: it is ours, but for what was half written when that run ended."""
         if self._list_of_made.exists():
             self._made = set(self._list_of_made.read_text().split("\0")[:-1])  # each name is ended by one
+        self.remove_parts()
+
+    def remove_parts(self) -> None:
+        """Of whatever was being written by a process that was killed."""
         parts = [path.with_name(path.name + _PART) for path in self._paths_made()]
         for part in [*parts, *self._checkpoints(_PART)]:
             part.unlink(missing_ok=True)
 
     def _checkpoints(self, ending: str = "") -> list[Path]:
-        return [path for pattern in _CHECKPOINTS for path in self.checkpoints.glob(pattern + ending)]
+        return [
+            path
+            for path in self.checkpoints.glob(f"*{ending}")
+            if _CHECKPOINT.fullmatch(path.name, endpos=len(path.name) - len(ending))
+        ]
 
     def _paths_made(self) -> list[Path]:
         """A list that is damaged does not lead us out of here."""
@@ -194,16 +205,17 @@ class Workspace:
 
     def claim(self, *paths: Path) -> None:
         """These are files of ours from now on. Raises WorkspaceError where somebody else's file has such a name."""
+        self.check_free(*paths)
+        self.remember(*paths)
+
+    def check_free(self, *paths: Path) -> None:
+        """Raises WorkspaceError where somebody else's file has such a name."""
         for path in paths:
-            name = str(path.relative_to(self.root))
-            if name in self._made:
-                continue
-            if path.exists() or path.is_symlink():
+            if str(path.relative_to(self.root)) not in self._made and (path.exists() or path.is_symlink()):
                 raise WorkspaceError(
                     f"{path} is in the way, and fedsag did not make it",
                     hint="move it away, or choose another folder with -w",
                 )
-        self.remember(*paths)
 
     def remember(self, *paths: Path) -> None:
         """These are files a run of ours has made here."""
@@ -218,10 +230,21 @@ class Workspace:
                 file.truncate(size)  # half a name could be that of somebody else's file
                 raise
 
+    def of_app(self, app: Path, name: str) -> list[Path]:
+        """The files of SERVER or a site: its log, and what `deploy` copies."""
+        return [self.log(name), *(self.app(name) / source.relative_to(app) for source in files_in(app))]
+
+    def forget_missing(self) -> None:
+        """What was claimed and never made is anybody's, now that the run has ended. Raises OSError."""
+        self._made = {name for name in self._made if (self.root / name).exists()}
+        part = self._list_of_made.with_name("made.part")
+        part.write_text("".join(f"{name}\0" for name in sorted(self._made)))
+        part.replace(self._list_of_made)
+
     def deploy(self, app: Path, name: str) -> None:
         """Copy an app folder to where SERVER or a site runs it. Raises WorkspaceError, OSError."""
         pairs = [(source, self.app(name) / source.relative_to(app)) for source in files_in(app)]
-        self.claim(self.log(name), *(target for _, target in pairs))
+        self.claim(*self.of_app(app, name))
         self.app(name).mkdir(parents=True, exist_ok=True)
         for source, target in pairs:
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,16 @@
 """What breaks, and what the user then reads: which site, why, where in the job folder, the end of its log."""
 
+import os
 import re
+import resource
+import signal
+import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import app, deploy, job, run, torch_job
+from runs import Running, app, deploy, eventually, job, run, torch_job
 
 from fedsag_cli.planning import Options
 from fedsag_cli.simulator import simulate
@@ -133,6 +138,133 @@ def test_the_others_go_on_where_the_quorum_is_met_without_it(tmp_path, script, f
     model = np.load(tmp_path / "ws" / "server" / "simulate_job" / "models" / "server.npy")
     grown = 0 if "while not BAD" in script else 2
     assert model.tolist() == (np.arange(1.0, 10.0).reshape(3, 3) + grown).tolist()
+
+
+def test_a_script_that_ends_well_after_an_error_shows_what_it_printed(tmp_path):
+    script = HEAD + "import traceback\nflare.init()\nflare.receive()\ntry: raise ValueError('no data')\n"
+
+    ran = run(job(tmp_path / "job", script + "except ValueError: traceback.print_exc()\n"), "-n", 2, "-t", 2)
+
+    assert "| ValueError: no data" in ran.err
+
+
+def test_a_line_that_was_printed_is_not_where_a_process_was_killed(tmp_path):
+    script = (
+        HEAD + "import traceback\ntry: int('x')\nexcept ValueError: traceback.print_exc()\nos.kill(os.getpid(), 9)\n"
+    )
+
+    ran = run(job(tmp_path / "job", script), "-n", 2, "-t", 2)
+
+    assert {each["where"] for each in ran.failures().values()} == {""}
+
+
+@pytest.mark.parametrize("command", ["python3 -m train", "bash custom/run.sh"])
+def test_an_error_in_a_command_that_is_no_script_is_named_with_its_line(tmp_path, command):
+    script = LOOP.replace("{fault}", "if BAD: raise ValueError('no data')")
+    made = job(tmp_path / "job", script, command=command, files={"run.sh": "exec python custom/train.py\n"})
+
+    ran = run(made, "-n", 2, "-t", 2, env={"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"})
+
+    assert ran.code == 4
+    assert "site-2, round 0: ValueError: no data" in ran.err
+    assert ran.failures()["site-2"]["where"] == f"{made}/app/custom/train.py:11"
+
+
+def test_a_command_that_hangs_shows_its_stack_too(tmp_path):
+    script = HANGS.replace("{waits}", "__import__('time').sleep(99)")
+    files = {"run.sh": f"{sys.executable} custom/train.py\n"}
+    made = job(tmp_path / "job", script, command="bash custom/run.sh", train_timeout=0.5, files=files)
+
+    ran = run(made, "-n", 2, "-t", 2)
+
+    assert f"    at {made}/app/custom/train.py:9" in ran.err
+
+
+def test_who_fails_because_the_server_was_killed_is_not_named_beside(tmp_path):
+    script = LOOP.replace("    {fault}", "    __import__('time').sleep(0.3)").replace("flare.is_running()", "True")
+    with Running(job(tmp_path / "job", script, num_rounds=500), "-n", 2, "-t", 2) as running:
+        running.wait_until_told("RoundFinished", 2)
+        pids = running.pids()
+        nursery = int(Path(f"/proc/{pids['server']}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(nursery, signal.SIGSTOP)  # it will find all of them ended at once
+        os.kill(pids["server"], signal.SIGKILL)
+        eventually(lambda: all("\nState:\tZ" in Path(f"/proc/{pid}/status").read_text() for pid in pids.values()))
+        os.kill(nursery, signal.SIGCONT)
+        ran = running.outcome()
+
+    assert ran.code == 4
+    assert ran.report["failures"] == {}
+    assert "the server: it was killed by signal 9" in ran.err
+
+
+def test_strict_a_script_that_fails_after_its_answer_ends_the_run_at_once(tmp_path):
+    script = (
+        HEAD + "flare.init()\nmodel = flare.receive()\nflare.send(FLModel(params=model.params))\nif BAD: sys.exit(3)\n"
+    )
+    made = job(tmp_path / "job", script, executor={"launch_once": False}, num_rounds=3)
+
+    ran = run(made, "-n", 2, "-t", 2, "--strict")
+
+    assert ran.code == 4
+    assert len(ran.told("RoundFinished")) < 3
+    assert "site-2 answered, then failed: the script called sys.exit(3)" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("files", "code"),
+    [
+        ({"data.py/table.csv": "1"}, 0),
+        ({"long.py": "x = " + "-" * 200_000 + "1"}, 0),
+        ({"train.py": "x = " + "-" * 200_000 + "1"}, 3),
+        (
+            {
+                "train.py": LOOP.replace("{fault}", "").replace(
+                    "flare.init()", "os.unlink('../../log.txt'); flare.init()"
+                )
+            },
+            0,
+        ),
+    ],
+    ids=["a folder called like a module", "a module too deep", "a script too deep", "a log that is removed"],
+)
+def test_odd_files_in_custom_are_no_bug_of_ours(tmp_path, files, code):
+    ran = run(job(tmp_path / "job", LOOP.replace("{fault}", ""), files=files), "-n", 2, "-t", 2)
+
+    assert ran.code == code, ran
+
+
+def test_a_file_whose_name_is_no_text_is_an_error_before_anything_starts(tmp_path):
+    made = job(tmp_path / "job")
+    open(os.fsencode(made / "app" / "custom") + b"/d\xff.txt", "w").close()
+
+    ran = run(made, "-n", 2, "-t", 2)
+
+    assert ran.code == 3, ran
+    assert "must be UTF-8" in ran.err
+
+
+def test_more_clients_than_there_are_descriptors_for_are_refused(tmp_path):
+    limit = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))  # noqa: E731
+
+    ran = run(job(tmp_path / "job"), "-n", 40, preexec_fn=limit)
+
+    assert ran.code == 2, ran
+    assert "40 clients need 160 file descriptors" in ran.err
+
+
+def test_a_refused_run_leaves_what_the_one_before_has_made(tmp_path):
+    made = job(tmp_path / "job")
+    assert run(made, "-n", 2, "-t", 2).code == 0
+    mine = tmp_path / "ws" / "site-1" / "simulate_job" / "app_site-1" / "custom" / "mine.py"
+    mine.write_text("mine")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "ws").rglob("*.*") if path.is_file()}
+    (made / "app" / "custom" / "mine.py").write_text("theirs")
+
+    ran = run(made, "-n", 2, "-t", 2)
+
+    assert ran.code == 2
+    assert f"{mine} is in the way" in ran.err
+    assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 def test_a_failure_in_a_module_of_the_users_names_that_line(tmp_path):
@@ -322,8 +454,8 @@ def test_a_script_that_does_not_compile_is_3_before_anything_starts(tmp_path, te
 def test_a_command_that_does_not_exist_is_said(tmp_path):
     ran = run(job(tmp_path / "job", "", command="no-such-command --now"), "-n", 2, "-t", 2)
 
-    assert ran.code == 4, ran
-    assert "no-such-command: [Errno 2]" in ran.err
+    assert ran.code == 3, ran
+    assert "the command of site-1, 'no-such-command', is not there" in ran.err
 
 
 def test_a_command_that_fails_is_shown_with_its_log(tmp_path):

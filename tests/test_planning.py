@@ -276,7 +276,7 @@ def test_in_process_is_started_the_same_way(job, plan, tmp_path):
     [
         ("torchrun --nproc 2 custom/train.py", ["torchrun", "--nproc", "2", "custom/train.py"]),
         ("bash custom/run.sh x", ["bash", "custom/run.sh", "x"]),
-        ("/opt/python custom/train.py", ["/opt/python", "custom/train.py"]),
+        ("/usr/bin/env custom/train.py", ["/usr/bin/env", "custom/train.py"]),
         ("python3 -m torch.distributed.run x", [sys.executable, "-m", "torch.distributed.run", "x"]),
         ("python3 -O custom/train.py", [sys.executable, "-O", "custom/train.py"]),
         ("python3 -c pass", [sys.executable, "-c", "pass"]),

@@ -4,11 +4,13 @@ FEDSAG_CHAOS=10 draws ten sets of moments to kill at, instead of two.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import random
 import shutil
 import signal
+import textwrap
 import time
 from pathlib import Path
 
@@ -331,3 +333,100 @@ def test_what_the_first_part_of_a_run_told_is_kept(failed, tmp_path):
     run(failed, "--resume")
 
     assert (tmp_path / "ws" / "events.jsonl").read_bytes()[:size] == first
+
+
+@pytest.mark.parametrize("words", [["--seed", 0], ["--threads", 0]])
+def test_nought_is_another_value_too(failed, words):
+    assert run(failed, "--resume", *words).code == 2
+
+
+def test_no_slot_is_refused_as_in_a_new_run(failed):
+    outcome = run(failed, "--resume", "-t", 0)
+
+    assert outcome.code == 2
+    assert "-t 0: between 1 and" in outcome.err
+
+
+ONE_FAILS = ADDS_ONE.replace(
+    "        mean =",
+    "        assert flare.get_site_name() == 'site-1' or model.current_round != 1, 'worn out'\n"
+    "        assert model.current_round < 3, 'the end'\n        mean =",
+)
+
+
+def test_a_run_that_was_strict_stays_so(tmp_path):
+    made = job(tmp_path / "job", ONE_FAILS, num_rounds=3, min_clients=1)
+    assert run(made, "-n", 2, "-t", 2, "--strict").code == 4
+
+    assert run(made, "--resume").code == 4
+
+
+def test_strict_comes_too_late_where_a_client_failed_already(tmp_path):
+    made = job(tmp_path / "job", ONE_FAILS, num_rounds=5, min_clients=1)
+    assert run(made, "-n", 2, "-t", 2).code == 4
+    before = (tmp_path / "ws" / "report.json").read_bytes()
+
+    outcome = run(made, "--resume", "--strict")
+
+    assert outcome.code == 2
+    assert "--strict: no client may fail, and site-2 did in round" in outcome.err
+    assert (tmp_path / "ws" / "report.json").read_bytes() == before
+
+
+def test_a_finished_run_in_which_a_client_failed_is_no_strict_one(tmp_path):
+    made = job(tmp_path / "job", ONE_FAILS, num_rounds=3, min_clients=1)
+    assert run(made, "-n", 2, "-t", 2).code == 0
+
+    assert run(made, "--resume").code == 0
+    assert run(made, "--resume", "--strict").code == 4
+
+
+def test_what_an_earlier_process_printed_is_not_shown_for_a_later_one(failed, tmp_path):
+    script = failed / "app" / "custom" / "train.py"
+    plan = tmp_path / "ws" / "plan.json"
+    old = json.loads(plan.read_text())
+    text = script.read_text().replace("assert model.current_round < 1, 'worn out'", "os.kill(os.getpid(), 9)")
+    copies = [tmp_path / "ws" / site / "simulate_job" / f"app_{site}" / "custom" for site in ("site-1", "site-2")]
+    for path in (script, *(copy / "train.py" for copy in copies)):
+        path.write_text("import os\n" + text)
+    old["files"]["app/custom/train.py"] = hashlib.sha256(script.read_bytes()).hexdigest()
+    plan.write_text(json.dumps(old))
+
+    outcome = run(failed, "--resume")
+
+    assert "signal 9" in outcome.err
+    assert "worn out" not in outcome.err + outcome.out
+    assert " at " not in outcome.err
+
+
+def test_another_file_beside_the_configs_is_part_of_the_job(failed):
+    (failed / "app" / "config" / "extra.json").write_text("{}")
+
+    assert "app/config/extra.json is new" in run(failed, "--resume").err
+
+
+def test_an_app_that_is_gone_from_the_workspace_is_put_there_again(failed, tmp_path):
+    shutil.rmtree(tmp_path / "ws" / "site-2")
+
+    assert "worn out" in run(failed, "--resume").err
+
+
+def test_a_users_copy_of_a_checkpoint_is_none(failed, tmp_path):
+    checkpoints = tmp_path / "ws" / "server" / "simulate_job" / "checkpoints"
+    (checkpoints / "round-mine.safetensors").write_text("mine")
+
+    assert "worn out" in run(failed, "--resume").err
+    assert (checkpoints / "round-mine.safetensors").read_text() == "mine"
+
+
+def test_notices_are_not_doubled_and_a_moved_runs_models_are_where_it_is(tmp_path):
+    made = job(
+        tmp_path / "job", "print('note: by the script')\n" + textwrap.dedent(ONE_FAILS), min_clients=9, num_rounds=4
+    )
+    run(made, "-n", 2, "-t", 2)
+    shutil.move(tmp_path / "ws", tmp_path / "moved")
+
+    report = run(made, "--resume", workspace=tmp_path / "moved").report
+
+    assert len(report["notices"]) == len(set(report["notices"]))
+    assert all(path.startswith(f"{tmp_path}/moved/") for path in report["models"])

@@ -191,3 +191,25 @@ def test_what_the_server_draws_in_a_round_depends_on_the_seed_and_the_round_alon
     Run(emit=lambda event: None, seed=8).round_started(started)
 
     assert drawn[0] == drawn[1] != torch.rand(1).item()
+
+
+def test_a_best_model_of_an_earlier_workflow_is_not_written_by_a_later_one(tmp_path):
+    first = Run(emit=lambda event: None, checkpoints=tmp_path)
+    first.round_finished(finished(0), model(0.0))
+    first.better(Best(0.5, 1, "accuracy", is_final=True), model(0.0))
+    first.enter(1)
+    first.round_finished(finished(0), model(1.0))
+
+    found = Run.resumed(tmp_path, emit=print)
+
+    assert found.best_model is None
+    assert found.stands().best.is_final
+
+
+def test_a_models_meta_goes_on_too(tmp_path):
+    params = {"z": torch.tensor([1.0])}
+    Run(emit=lambda event: None, checkpoints=tmp_path).round_finished(
+        finished(0), FLModel(params=params, meta={"lr": 0.5})
+    )
+
+    assert Run.resumed(tmp_path, emit=print).model.meta == {"lr": 0.5}

@@ -410,7 +410,7 @@ def test_the_last_aggregate_is_validated_where_clients_list_it_and_may_become_th
     assert (validated.round_num, validated.metrics) == (3, pytest.approx({"accuracy": 0.3, "loss": -3.0}))
     assert list(validated.by_site) == ["b"]
     assert story.best == [1.0, 2.0, 3.0]
-    assert story.run.best == Best(pytest.approx(0.3), 3, "accuracy")
+    assert story.run.best == Best(pytest.approx(0.3), 3, "accuracy", is_final=True)
 
 
 def test_a_last_aggregate_that_is_worse_does_not_become_the_best():

@@ -229,13 +229,39 @@ def test_what_fedsag_did_not_make_is_never_deleted(tmp_path):
 
 
 def test_an_earlier_runs_checkpoints_are_removed_and_other_files_beside_them_stay(workspace):
+    workspace.claim(workspace.plan)
     workspace.checkpoints.mkdir(parents=True)
-    (workspace.checkpoints / "round-000004.safetensors").write_text("old")
-    (workspace.checkpoints / "mine.safetensors").write_text("mine")
+    for name in ("round-000004.safetensors", "best-000002.safetensors", "round-000005.safetensors.part"):
+        (workspace.checkpoints / name).write_text("old")
+    mine = ["best-of-all.safetensors", "mine.safetensors", "round-mine.safetensors", "round-mine.safetensors.part"]
+    for name in mine:
+        (workspace.checkpoints / name).write_text("mine")
 
     workspace.clear()
 
-    assert files_in(workspace.checkpoints) == ["mine.safetensors"]
+    assert files_in(workspace.checkpoints) == mine
+
+
+def test_where_fedsag_has_never_been_nothing_is_removed(workspace):
+    workspace.checkpoints.mkdir(parents=True)
+    (workspace.checkpoints / "round-000004.safetensors").write_text("mine")
+
+    workspace.clear()
+
+    assert files_in(workspace.checkpoints) == ["round-000004.safetensors"]
+
+
+def test_what_was_claimed_and_never_made_is_anybodys_after_the_run(workspace):
+    model, other = workspace.root / "server.npy", workspace.root / "server.npz"
+    workspace.claim(model, other)
+    model.write_text("ours")
+    workspace.forget_missing()
+    other.write_text("mine")
+
+    workspace.clear()
+
+    assert not model.exists()
+    assert other.read_text() == "mine"
 
 
 def test_a_users_file_in_the_way_is_an_error_naming_it_and_stays(workspace, tmp_path):

@@ -41,7 +41,7 @@ def simulator(
         int | None, typer.Option("--seed", metavar="N", help="The same seed gives the same model (default: drawn).")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in WS after its last whole round.")
+        bool, typer.Option("--resume", help="Go on with the run in WS; -t, -gpu, --launcher may be given anew.")
     ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Any client that fails ends the run, also where min_clients is met.")

@@ -251,12 +251,14 @@ def failures(report: Report) -> list[str]:
 
 def _who_failed(report: Report) -> list[str]:
     """One line a site that failed: in which rounds, and the first cause."""
-    failed = [(f"round {each.round_num}", each.failed) for each in report.rounds] + [("the end", report.final_failed)]
+    failed = [(f"round {each.round_num}", each.failed) for each in report.rounds] + [
+        ("validation", report.final_failed)
+    ]
     texts = []
     for site, first in report.failures.items():
         labels = [label for label, failures in failed if site in failures]
         rounds = ", ".join(labels).replace(", round ", ", ")
-        texts.append(f"failed: {site} in {rounds or 'no task'}: {first.failure.cause}")
+        texts.append(f"failed: {site}{f' in {rounds}' if rounds else ''}: {first.failure.cause}")
     return texts
 
 
@@ -270,7 +272,7 @@ def _failure(head: str, failure: Failure) -> list[str]:
         texts.append(f"    at {failure.where}")
     if failure.log_tail:
         texts.append(f"    the last lines of {failure.log}:")
-        texts += [f"    | {text}" for text in failure.log_tail]
+        texts += [f"    | {text.expandtabs(4)}" for text in failure.log_tail]
     elif failure.log:
         texts.append(f"    its log: {failure.log}")
     return texts

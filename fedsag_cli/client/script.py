@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import builtins
-import faulthandler
 import gc
 import importlib.machinery
 import io
@@ -17,7 +16,7 @@ import traceback
 import types
 from pathlib import Path
 
-from fedsag_cli.become import STACK_SIGNAL, LastWord, preload, say_last_word
+from fedsag_cli.become import LastWord, preload, say_last_word, show_stack_when_stopped
 from fedsag_cli.client.seeding import streams
 from fedsag_cli.messages import PRELOAD, SEED, SITE
 
@@ -27,8 +26,7 @@ def run(path: str, *argv: str) -> int:
 
     The order is Python's: the script, threads joined, atexit, open files flushed. Tracebacks show the user's frames.
     """
-    faulthandler.enable(2)  # a script that crashes in compiled code leaves its stack in its log
-    faulthandler.register(STACK_SIGNAL, 2, all_threads=True, chain=True)  # and so does one that hangs and is stopped
+    show_stack_when_stopped()
     preload(os.environ[PRELOAD].split(","))  # a forked client has them; with them a spawned one has its random numbers
     streams(int(os.environ[SEED]), os.environ[SITE])
     if "torch" in sys.modules and "OMP_NUM_THREADS" in os.environ:

@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import msgspec
 
 from fedsag_cli import arithmetic, machine
+from fedsag_cli.become import show_stack_when_stopped
 from fedsag_cli.client.seeding import streams
 from fedsag_cli.errors import ChannelClosed, ClientError, TensorError
 from fedsag_cli.filters import Chain
@@ -160,6 +162,8 @@ class Session:
             raise ClientError("this script was not started by fedsag", hint="run its job with `fedsag simulator JOB`")
         hello = Hello(site=self._site, token=os.environ.get(TOKEN, ""))
         self._welcome, self._channel = connect(os.environ[ADDRESS], hello)
+        if threading.current_thread() is threading.main_thread():
+            show_stack_when_stopped()  # where we started the script, it does so already
         self._streams = streams(self._welcome.seed, self._site)
         self._data_filters = _chain(self.config.task_data_filters)
         self._result_filters = _chain(self.config.task_result_filters)

@@ -109,7 +109,7 @@ class UnixChannel(Generic[Out, In]):
 
     def _some(self, count: int, files: list[int]) -> bytes:
         try:
-            data, beside, _, _ = self._sock.recvmsg(count, socket.CMSG_SPACE(array.array("i").itemsize), _CLOEXEC)
+            data, beside, flags, _ = self._sock.recvmsg(count, socket.CMSG_SPACE(array.array("i").itemsize), _CLOEXEC)
         except TimeoutError:
             raise
         except OSError as error:
@@ -124,6 +124,8 @@ class UnixChannel(Generic[Out, In]):
         for fd in files[1:]:  # one goes with a message: nobody fills our table with others while it lasts
             os.close(fd)
         del files[1:]
+        if flags & socket.MSG_CTRUNC and not files:
+            raise RunError("no file descriptor is left to take a model with", hint="`ulimit -n` raises their number")
         if not data:
             raise ChannelClosed("the other side closed the channel")
         return data

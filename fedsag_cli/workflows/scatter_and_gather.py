@@ -157,7 +157,7 @@ class ScatterAndGather:
             run.emit(Notice(text=_unscored(self._selector.key_metric, names)))
         if round_num > 0 and score is not None and self._selector.is_better(score, best):
             is_final = round_num == self._end_round
-            run.better(Best(score, round_num, self._selector.key_metric), sent, is_final=is_final)
+            run.better(Best(score, round_num, self._selector.key_metric, is_final), sent)
             writer.write(self._persistor.save_best, sent)
 
     def _validate_last(self, clients: Clients, run: Run, model: FLModel, writer: _Writer) -> None:
