@@ -142,10 +142,10 @@ def _site_names(job: Job, options: Options, notices: list[str]) -> list[str]:
         notices.append(f"deploy_map names {', '.join(idle)}: no client of this run")
     for name in names:
         if not _SITE_NAME.fullmatch(name) or name == SERVER:
-            raise UsageError(
-                f"-c: {name!r} cannot be a client's name",
-                hint="letters, digits, '.', '_' and '-', beginning with a letter or a digit, and not 'server'",
-            )
+            hint = "letters, digits, '.', '_' and '-', beginning with a letter or a digit, and not 'server'"
+            if options.clients:
+                raise UsageError(f"-c: {name!r} cannot be a client's name", hint=hint)
+            raise JobError(f"meta.conf: deploy_map: {name!r} cannot be a client's name", hint=hint)
         if names.count(name) > 1:
             raise UsageError(f"-c: {name!r} is named twice")
     if len(names) > options.max_clients:
@@ -311,12 +311,12 @@ def _imports_of_scripts(folders: Set[Path]) -> set[str]:
     """The packages that modules in these folders import; _OPTIMIZER beside them where one is spoken of."""
     names: set[str] = set()
     for file in (file for folder in folders for file in sorted(folder.rglob("*.py")) if file.is_file()):
-        source = file.read_bytes()
-        if b"optim" in source:
-            names.add(_OPTIMIZER)
         try:
+            source = file.read_bytes()
+            if b"optim" in source:
+                names.add(_OPTIMIZER)
             names |= _imports(ast.parse(source))
-        except (SyntaxError, ValueError, MemoryError, RecursionError):
+        except (OSError, SyntaxError, ValueError, MemoryError, RecursionError):
             continue  # where it is run, Python says what is wrong with it
     return names
 

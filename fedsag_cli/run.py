@@ -73,7 +73,9 @@ class Run:
         run._best_files = {path for path in _saved_in(checkpoints) if path.name.startswith("best")}
         found = [(_state_in(path), path) for path in _saved_in(checkpoints) if path.name.startswith("round")]
         if found:  # two, where it was killed between writing one and removing the other
-            state, path = max(found, key=lambda each: (each[0].workflow, each[0].next_round))
+            *older, (state, path) = sorted(found, key=lambda each: (each[0].workflow, each[0].next_round))
+            for _, other in older:
+                other.unlink()
             for name in ("next_round", "workflow", "whole_rounds", "last", "best"):
                 setattr(run, name, getattr(state, name))
             run.model, run._checkpoint = replace(_model_in(path), meta=state.meta), path

@@ -249,7 +249,8 @@ class Workspace:
         for source, target in pairs:
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
-                shutil.copy(source, target)
+                shutil.copyfile(source, target)
+                target.chmod(source.stat().st_mode & 0o777)  # no set-user-id: the copy is ours, whosever the file was
             except OSError as error:  # which shutil says of the source, whatever failed
                 raise OSError(error.errno, f"{error.strerror}, copied from {source}", str(target)) from None
 

@@ -227,6 +227,18 @@ def test_create_tells_programs_what_it_made(fedsag, tmp_path):
     assert "custom/later.py" in told["notes"][0]
 
 
+def test_a_file_that_was_copied_as_it_is_and_cannot_be_read_is_a_note(fedsag, tmp_path):
+    for name, text in {"meta.conf": "", "config_fed_client.conf": "a = 1", "more.json": "{"}.items():
+        (tmp_path / "t").mkdir(exist_ok=True)
+        (tmp_path / "t" / name).write_text(text)
+
+    done = fedsag("job", "create", "-w", "./t")
+
+    assert done.returncode == 0
+    assert "note: what can be set is not shown: more.json: line 1 is no JSON" in done.stderr
+    assert (tmp_path / "current_job" / "app" / "config" / "more.json").read_text() == "{"
+
+
 @pytest.mark.parametrize("spelling", ["list_templates", "list-templates"])
 def test_templates_are_listed_a_row_a_line_whatever_the_width(fedsag, spelling):
     done = fedsag("job", spelling, COLUMNS="20", FORCE_COLOR="1", TERM="xterm")

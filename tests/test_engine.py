@@ -376,17 +376,6 @@ def test_an_interrupted_run_says_so_and_writes_its_report(lived):
     assert engine.came.exit_code == 130
 
 
-def test_what_the_server_said_it_would_write_is_the_next_runs_to_replace(lived, tmp_path):
-    model = tmp_path / "ws" / "server" / "simulate_job" / "models" / "server.npy"
-    lived(up("server"), WillWrite(paths=[str(model)]), DONE, ended("server"))
-    model.parent.mkdir(parents=True)
-    model.write_bytes(b"")
-
-    lived(up("server"), RunFailed(cause="", hint="", exit_code=4))
-
-    assert not model.exists()
-
-
 def test_a_file_of_the_users_where_the_server_would_write_is_refused_and_stays(lived, tmp_path):
     model = tmp_path / "ws" / "server" / "simulate_job" / "models" / "server.npy"
     model.parent.mkdir(parents=True)

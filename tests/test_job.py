@@ -1,6 +1,8 @@
 """A job folder: what is read from it, and what is refused."""
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 
@@ -8,7 +10,7 @@ import pytest
 
 from fedsag_cli.catalog import ComponentSpec, build
 from fedsag_cli.errors import JobError
-from fedsag_cli.job import SERVER, Job, limits
+from fedsag_cli.job import SERVER, Job, limits, variables
 from fedsag_cli.messages import FilterSpec, ParamsType
 
 META = 'name = "j"\nmin_clients = 2\ndeploy_map { app = ["@ALL"] }\n'
@@ -319,6 +321,137 @@ def test_a_wrong_meta_is_an_error_naming_the_key(job, meta, says, hint):
 
 def test_keys_of_others_in_meta_are_none_of_our_business(job):
     assert Job.load(job(META + "required_clients = 2\nresource_spec {}\nmy_own = [1]"))
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "meta.conf",
+        "meta.json",
+        "app",
+        "app/config",
+        "app/config/config_fed_server.conf",
+        "app/config/other.conf",
+        "app/custom",
+        "app/custom/parts.py",
+        "app/custom/deep/data",
+        "app/custom/__pycache__/parts.py",
+        "app/notes.txt",
+    ],
+)
+@pytest.mark.parametrize("absolute", [True, False])
+def test_a_link_that_leads_out_of_the_job_is_an_error_naming_it(job, tmp_path, inside, absolute):
+    link = job() / inside
+    away = tmp_path / "away" / link.name
+    away.parent.mkdir()
+    link.parent.mkdir(exist_ok=True)
+    if link.exists():
+        link.rename(away)
+    else:
+        away.write_text("")
+    link.symlink_to(away if absolute else os.path.relpath(away, link.parent))
+
+    with pytest.raises(JobError) as error:
+        Job.load(tmp_path / "my_job")
+
+    assert error.value.message == f"{link} is a link that leads out of the job, to {away}"
+    assert error.value.exit_code == 3
+
+
+def test_links_within_the_job_and_to_the_job_are_followed(job, tmp_path):
+    folder = job(
+        'deploy_map { app_server = ["server"], app = ["site-1"], twin = ["site-2"] }', apps=("app_server", "app")
+    )
+    (folder / "shared").mkdir()
+    (folder / "app" / "custom" / "parts.py").rename(folder / "shared" / "parts.py")
+    (folder / "app" / "custom" / "parts.py").symlink_to("../../shared/parts.py")
+    (folder / "app" / "custom" / "all").symlink_to(folder / "shared")
+    (folder / "twin").symlink_to("app")
+    (tmp_path / "link").symlink_to("my_job")
+
+    assert Job.load(folder).app_for("site-2").client({"SITE_NAME": "site-2"}).script == "custom/train.py"
+    assert Job.load(tmp_path / "link").app_for(SERVER).server({"SITE_NAME": SERVER}).workflows
+
+
+@pytest.mark.parametrize(
+    ("link", "target", "says"),
+    [
+        ("app/custom/x", "nowhere", "is a link to nothing"),
+        ("app/custom/x", "x", "is a link to nothing"),
+        ("app/custom/x", ".", "is a link to a folder it is in"),
+        ("app/custom/deep/x", "../../..", "is a link to a folder it is in"),
+        ("app/custom/x", "/dev/zero", "leads out of the job"),
+    ],
+)
+def test_a_link_that_cannot_be_followed_is_an_error_naming_it(job, link, target, says):
+    folder = job()
+    (folder / link).symlink_to(target)
+
+    with pytest.raises(JobError, match=rf"my_job/{link} is a link .*") as error:
+        Job.load(folder)
+
+    assert says in error.value.message
+
+
+def test_links_to_folders_of_links_are_an_error_before_they_fill_the_disk(job):
+    folder = job()
+    for number in range(40):
+        (folder / "app" / "custom" / f"d{number}").mkdir()
+        for name in "ab":
+            (folder / "app" / "custom" / f"d{number}" / name).symlink_to(f"../{f'd{number - 1}' if number else 'deep'}")
+
+    with pytest.raises(JobError, match="folders and links are nested too deeply"):
+        Job.load(folder)
+
+
+@pytest.mark.parametrize("inside", ["meta.conf", "meta.json", "app/config/config_fed_server.conf", "app/custom/x.py"])
+def test_a_pipe_in_a_job_is_an_error_naming_it_and_never_waited_for(job, inside):
+    pipe = job() / inside
+    pipe.unlink(missing_ok=True)
+    os.mkfifo(pipe)
+
+    with pytest.raises(JobError, match=f"{inside} is no ordinary file"):
+        Job.load(pipe.parents[inside.count("/")])
+    with contextlib.suppress(JobError):
+        variables.of_job(pipe.parents[inside.count("/")])
+
+
+@pytest.mark.parametrize("script", ["../secret.py", "custom/../../secret.py", "custom/../.."])
+def test_a_script_outside_the_app_is_an_error_naming_the_key(job, script):
+    folder = job(client=CLIENT_CONF.replace("custom/{app_script}", script))
+
+    with pytest.raises(JobError, match=rf"executor\.args\.command starts '{script}', which is outside the app"):
+        client_of(folder)
+
+
+@pytest.mark.parametrize("script", ["*.py", "**x.py", "[.py", "**", "a\0.py"])
+def test_a_script_is_no_pattern(job, script):
+    folder = job(client=client_conf(f'execution_mode = "in_process", task_script_path = "{script}"'))
+
+    assert client_of(folder).script == f"custom/{script}"
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/x.Flow", "../../x.Flow", "...Flow", "/.Flow", "a b.Flow", "parts.Flow ", "a\0.X"]
+)
+def test_a_class_path_is_no_path_of_files(job, path):
+    with pytest.raises(JobError, match=r"workflows\[0\]: .* is no class"):
+        server_of(job(server=SERVER_CONF.replace("parts.Flow", path)))
+
+
+@pytest.mark.parametrize("source", ["x = " + "-" * 100_000 + "1", "x = a" + ".a" * 5000, "x = 1\0", "x = " + "(" * 500])
+def test_a_module_python_cannot_read_is_an_error_naming_the_component(job, source):
+    folder = job()
+    (folder / "app" / "custom" / "parts.py").write_text(source)
+
+    with pytest.raises(JobError, match=r"workflows\[0\]: 'parts\.Flow': "):
+        server_of(folder)
+
+
+def test_a_name_too_long_for_the_system_is_an_error(tmp_path):
+    for call in (Job.load, variables.of_job):
+        with pytest.raises(JobError, match="cannot be read: File name too long"):
+            call(tmp_path / ("x" * 300))
 
 
 @pytest.mark.parametrize(

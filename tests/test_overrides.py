@@ -3,10 +3,11 @@
 import copy
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fedsag_cli.errors import JobError
+from fedsag_cli.job import hocon, tree
 from fedsag_cli.job.overrides import Override, apply
 
 SERVER = {
@@ -72,6 +73,15 @@ def test_a_key_that_only_repeats_the_variable_above_is_not_a_second_one(changed)
 def test_a_bare_key_that_is_there_twice_is_an_error_listing_both_paths(changed):
     with pytest.raises(JobError, match=r"'id' is found more than once: workflows\[0\]\.id, components\[0\]\.id"):
         changed("id=x")
+
+
+def test_a_key_at_the_top_that_others_are_called_like_is_meant_by_its_name_in_quotes(changed):
+    conf = {"x": 1, "a": {"x": 2}}
+
+    with pytest.raises(JobError, match=r"'x' is found more than once: \"x\", a\.x"):
+        changed("x=3", tree=conf)
+    assert changed('"x"=3', "a.x=4", tree=conf) == {"x": 3, "a": {"x": 4}}
+    assert changed('"x"-', tree=conf) == {"a": {"x": 2}}
 
 
 def test_a_bare_key_may_be_an_argument_its_constructor_has(changed):
@@ -237,3 +247,67 @@ def test_any_text_arrives_as_it_is_written(text):
     apply(conf, [Override.read(f"a={text}", "x.conf")], file="x.conf")
 
     assert conf == {"a": text}
+
+
+ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+NAMES = st.from_regex(r"\A[a-z][a-z_]{0,5}\Z")
+LEAVES = st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.booleans() | ANY_TEXT
+TREES = st.dictionaries(
+    NAMES,
+    st.recursive(
+        LEAVES, lambda inner: st.dictionaries(NAMES, inner, min_size=1, max_size=3) | st.lists(inner, max_size=3)
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+def written(value):
+    return value if isinstance(value, str) else hocon.literal(value)
+
+
+@settings(max_examples=150, deadline=None)
+@given(TREES, st.data())
+def test_any_value_is_set_by_the_path_it_is_at_and_nothing_else_changes(conf, data):
+    at, old = data.draw(st.sampled_from(list(tree.leaves(conf))))
+    new = data.draw(
+        st.just(old) if isinstance(old, list | dict) else st.from_type(type(old)).filter(lambda value: value == value)
+    )
+    if isinstance(new, float):
+        new = data.draw(st.floats(allow_nan=False, allow_infinity=False))
+    if isinstance(new, str):
+        new = data.draw(ANY_TEXT)
+    expected = copy.deepcopy(conf)
+    tree.put(expected, at, new)
+
+    apply(conf, [Override.read(f"{tree.whole(at)}={written(new)}", "x.conf")], file="x.conf")
+
+    assert repr(conf) == repr(expected)
+
+
+@settings(max_examples=100, deadline=None)
+@given(TREES, st.data())
+def test_any_key_is_removed_by_the_path_it_is_at_and_nothing_else_changes(conf, data):
+    at, _ = data.draw(st.sampled_from(list(tree.walk(conf))))
+    expected = copy.deepcopy(conf)
+    tree.remove(expected, at)
+
+    apply(conf, [Override.read(f"{tree.whole(at)}-", "x.conf")], file="x.conf")
+
+    assert conf == expected
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.sampled_from('ab.[]0"=-{}$,: \n\\é')) | st.text())
+@example("num_rounds=" + "9" * 5000)
+@example("seed=" + "9" * 5000)
+@example("seed=" + "[" * 5000)
+@example("a" + ".a" * 5000 + "=1")
+def test_any_word_sets_something_or_is_refused(word):
+    conf = {"num_rounds": 1, "seed": None, "a": {"b": [1, {"a": "x"}]}, "b": "y"}
+    before = copy.deepcopy(conf)
+
+    try:
+        apply(conf, [Override.read(word, "x.conf")], file="x.conf")
+    except JobError:
+        assert conf == before

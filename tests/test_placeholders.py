@@ -69,3 +69,27 @@ def test_a_text_without_braces_is_left_alone(text):
 
 def test_the_names_a_value_speaks_of_are_told():
     assert list(placeholders.names({"x": ["{a} {b}", "{$HOME}", 5, "{{c}}"]})) == ["a", "b"]
+
+
+@pytest.mark.parametrize("twice", ["{{a{0}}}{{a{0}}}", ["{{a{0}}}", "{{a{0}}}"], {"x": "{{a{0}}}", "y": "{{a{0}}}"}])
+def test_names_that_stand_for_names_twice_each_are_refused_before_they_fill_the_memory(twice):
+    def step(number):
+        if isinstance(twice, str):
+            return twice.format(number)
+        if isinstance(twice, list):
+            return [text.format(number) for text in twice]
+        return {key: text.format(number) for key, text in twice.items()}
+
+    tree = {"a0": "x", **{f"a{number + 1}": step(number) for number in range(60)}}
+
+    with pytest.raises(JobError, match=r"x\.conf: \{a\d+\} makes it larger than any config"):
+        resolved(tree)
+
+
+def test_a_long_chain_of_names_is_no_bomb_and_too_long_a_one_an_error():
+    def chain(length):
+        return {f"a{number}": f"{{a{number + 1}}}" for number in range(length)} | {f"a{length}": "end"}
+
+    assert resolved(chain(100))["a0"] == "end"
+    with pytest.raises(JobError, match=r"x\.conf: nested too deeply"):
+        resolved(dict(chain(5000)))

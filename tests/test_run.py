@@ -64,6 +64,7 @@ def test_of_two_checkpoints_the_later_round_counts_not_the_later_name(tmp_path):
     found = Run.resumed(tmp_path, emit=print)
 
     assert found.next_round == 1_000_001
+    assert names(tmp_path) == ["round-1000000.safetensors"]
     assert found.model.params["z"].item() == 2.0
 
 

@@ -3,6 +3,9 @@
 import json
 import os
 import shlex
+import signal
+import subprocess
+import sys
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -488,6 +491,243 @@ def test_a_link_to_a_job_stays_a_link(shop, tmp_path):
     assert Job.load(tmp_path / "real").meta.name == "link"
 
 
+INSIDE = [
+    "info.conf",
+    "meta.conf",
+    "config_fed_server.conf",
+    "more.conf",
+    "custom",
+    "custom/parts.py",
+    "custom/x",
+    "sub/x",
+]
+
+
+@pytest.mark.parametrize("inside", INSIDE)
+def test_a_templates_link_that_leads_out_of_it_is_an_error_naming_it(shop, tmp_path, inside):
+    link = shop / "sag" / inside
+    away = tmp_path / "secret" / link.name
+    away.parent.mkdir()
+    link.parent.mkdir(exist_ok=True)
+    if link.exists():
+        link.rename(away)
+    else:
+        away.write_text("")
+    link.symlink_to(away)
+
+    with pytest.raises(JobError, match=f"shop/sag/{inside} is a link that leads out of the template, to {away}"):
+        make(tmp_path / "j", "sag", templates_dir=shop)
+
+    assert not (tmp_path / "j").exists()
+
+
+def test_a_template_may_link_to_itself_and_to_a_template_beside_it(shop, tmp_path):
+    (shop / "sag" / "custom" / "again.py").symlink_to("train.py")
+    (shop / "sag" / "custom" / "shared.py").symlink_to("../../several/custom/shared.py")
+    (tmp_path / "elsewhere").symlink_to(shop / "sag")
+
+    for template in ("sag", "./elsewhere", str(shop / "sag")):
+        made = make(tmp_path / "j", template, templates_dir=shop, force=True)
+        assert {"again.py", "shared.py"} <= {path.name for path in (made.folder / "app/custom").iterdir()}
+        assert not any(path.is_symlink() for path in made.folder.rglob("*"))
+
+
+def test_a_folder_beside_a_template_that_is_no_template_is_out_of_its_reach(shop, tmp_path):
+    write(shop / ".ssh", {"id": "secret"})
+    (shop / "sag" / "custom" / "id").symlink_to("../../.ssh/id")
+
+    with pytest.raises(JobError, match="leads out of the template"):
+        make(tmp_path / "j", str(shop / "sag"))
+
+
+@pytest.mark.parametrize(
+    "inside", ["info.conf", "meta.conf", "config_fed_server.conf", "more.conf", "custom/x", "sub/x"]
+)
+@pytest.mark.parametrize("of", ["template", "scripts"])
+def test_a_pipe_is_an_error_naming_it_and_never_waited_for(shop, tmp_path, inside, of):
+    pipe = (shop / "sag" if of == "template" else tmp_path / "scripts") / inside
+    pipe.parent.mkdir(parents=True, exist_ok=True)
+    pipe.unlink(missing_ok=True)
+    os.mkfifo(pipe)
+
+    with pytest.raises(JobError, match=f"{inside}:? is no ordinary file"):
+        make(tmp_path / "j", "sag", templates_dir=shop, script_dir=None if of == "template" else tmp_path / "scripts")
+
+    assert not (tmp_path / "j").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+        "{% for i in range(10 ** 9) %}{% endfor %}",
+        "{% for i in [[1], [2]] recursive %}{{ loop(i) }}{% endfor %}",
+        "{% for i in range(9999) %}" + "x" * 1000 + "{% endfor %}",
+        "{{ 10 ** 10 ** 10 }}",
+        "{{ 'a' * 10 ** 11 }}",
+        "{{ '%99999999999d' % 1 }}",
+        "{{ ''|center(99999999999) }}",
+        "{{ 1 / 0 }}",
+        "{% set a = name %}" + "{% set a = a ~ a %}" * 50 + "{{ a }}",
+        "{% macro f(n) %}{{ f(n - 1) }}{{ f(n - 1) }}{% endmacro %}{{ f(60) }}",
+        "{% include '/etc/passwd' %}",
+        "{% import 'os' as os %}",
+        "{{ ''.__class__ }}",
+        "{{ '{0.__class__}'.format(name) }}",
+        "{{ name|attr('__class__') }}",
+        "{{ cycler.__init__.__globals__ }}",
+        "{{ lipsum() }}",
+        "{{ range(3) }}",
+        "{{ range('a') }}",
+        "{{ name['x'] }}",
+        "{{ [][5] }}",
+        "{{ " + "(" * 500 + "1" + ")" * 500 + " }}",
+    ],
+)
+def test_a_template_that_reaches_for_more_or_would_not_end_is_an_error_naming_its_file(shop, tmp_path, text):
+    (shop / "sag" / "meta.conf").write_text(META + text)
+
+    with pytest.raises(JobError, match=r"^sag/meta\.conf: "):
+        make(tmp_path / "j", "sag", templates_dir=shop)
+
+    assert not (tmp_path / "j").exists()
+
+
+def test_a_template_may_choose_and_repeat(shop, tmp_path):
+    (shop / "sag" / "meta.conf").write_text(
+        "min_clients = {{ min_clients + 1 if min_clients is defined and min_clients > 1 else 1 }}\n"
+        'deploy_map { app = [{% for i in range(min_clients) %}"site-{{ i + 1 }}", {% endfor %}"server"] }\n'
+        "{% if name|upper in ['J'] %}x = {{ name|lower }}{% endif %}\n"
+    )
+
+    job = Job.load(make(tmp_path / "j", "sag", templates_dir=shop).folder)
+
+    assert (job.meta.min_clients, job.named_sites()) == (3, ["site-1", "site-2"])
+    assert hocon.load(tmp_path / "j" / "meta.conf")["x"] == "j"
+
+
+def test_a_copy_is_executable_where_the_file_was_and_never_runs_as_its_owner(shop, tmp_path):
+    (shop / "sag" / "custom" / "train.py").chmod(0o6755)
+
+    folder = make(tmp_path / "j", "sag", templates_dir=shop).folder
+
+    assert (folder / "app/custom/train.py").stat().st_mode & 0o7777 == 0o755
+
+
+@pytest.mark.parametrize("target", ["x" * 300, "loop", "loop/x", "file/x"])
+def test_a_target_the_system_cannot_make_is_an_error(shop, tmp_path, target):
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_text("")
+    before = tree(tmp_path)
+
+    with pytest.raises(JobError):
+        make(tmp_path / target, "sag", templates_dir=shop)
+
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("inside", ["app", "app/config", "app/custom", "app/custom/parts.py", "meta.conf"])
+def test_force_deletes_nothing_behind_a_link(shop, tmp_path, inside):
+    folder = make(tmp_path / "j", "sag", templates_dir=shop).folder
+    away = tmp_path / "away"
+    (folder / inside).rename(away)
+    (folder / inside).symlink_to(away)
+    before = tree(away), away.is_file() and away.read_text()
+
+    make(folder, "sag", templates_dir=shop, force=True)
+
+    assert (tree(away), away.is_file() and away.read_text()) == before
+    assert not any(path.is_symlink() for path in folder.rglob("*"))
+
+
+def test_a_full_disk_leaves_the_job_that_was_there_and_nothing_else(shop, tmp_path):
+    folder = make(tmp_path / "jobs" / "j", "plain", templates_dir=shop).folder
+    (shop / "sag" / "custom" / "large").write_bytes(bytes(1 << 20))
+    before = {path: (tmp_path / path).read_bytes() for path in tree(tmp_path)}
+    code = (
+        "import resource, sys; from pathlib import Path; from fedsag_cli.job.create import create\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "create(Path(sys.argv[1]), 'sag', templates_dir=Path(sys.argv[2]), force=True)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code, str(folder), str(shop)], capture_output=True, text=True)
+
+    assert "JobError" in done.stderr
+    assert "File too large" in done.stderr
+    assert {path: (tmp_path / path).read_bytes() for path in tree(tmp_path)} == before
+
+
+@pytest.mark.parametrize("after", ["old", "j"])
+def test_an_interrupt_while_jobs_are_exchanged_leaves_one_of_them_whole(shop, tmp_path, monkeypatch, after):
+    folder = make(tmp_path / "jobs" / "j", "plain", templates_dir=shop).folder
+    was = tree(folder)
+    rename = type(folder).rename
+
+    def interrupted(self, target):
+        rename(self, target)
+        if target.name == after:
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(folder), "rename", interrupted)
+
+    with pytest.raises(KeyboardInterrupt):
+        make(folder, "sag", templates_dir=shop, force=True)
+
+    assert [path.name for path in folder.parent.iterdir()] == ["j"]
+    assert (tree(folder) == was) == (after == "old")
+    assert Job.load(folder) if after == "j" else True
+
+
+def test_a_job_that_cannot_be_put_back_is_kept_and_told(shop, tmp_path, monkeypatch):
+    folder = make(tmp_path / "jobs" / "j", "plain", templates_dir=shop).folder
+    rename = type(folder).rename
+
+    def somebody_is_quicker(self, target):
+        if self.name == "new":
+            write(folder, {"theirs": ""})
+        return rename(self, target)
+
+    monkeypatch.setattr(type(folder), "rename", somebody_is_quicker)
+
+    with pytest.raises(JobError, match=r"the job that was in .*/j is in .*/old now"):
+        make(folder, "sag", templates_dir=shop, force=True)
+
+    assert tree(folder) == ["theirs"]
+    assert [path.parent.name for path in (tmp_path / "jobs").rglob("meta.conf")] == ["old"]
+
+
+def test_a_kill_while_jobs_are_exchanged_loses_neither(shop, tmp_path):
+    folder = make(tmp_path / "jobs" / "j", "plain", templates_dir=shop).folder
+    code = (
+        "import os, sys; from pathlib import Path; from fedsag_cli.job.create import create\n"
+        "rename = Path.rename\n"
+        "Path.rename = lambda self, target: (rename(self, target), os.kill(os.getpid(), 9))\n"
+        "create(Path(sys.argv[1]), 'sag', templates_dir=Path(sys.argv[2]), force=True)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code, str(folder), str(shop)], capture_output=True)
+
+    assert done.returncode == -signal.SIGKILL
+    assert sorted(path.parent.name for path in (tmp_path / "jobs").rglob("meta.conf")) == ["new", "old"]
+
+
+def test_a_file_that_comes_into_the_job_meanwhile_is_not_removed(shop, tmp_path, monkeypatch):
+    folder = make(tmp_path / "j", "plain", templates_dir=shop).folder
+    draw_up = create.draw_up
+
+    def slowly(*args):
+        write(folder, {"results.txt": "years of work"})
+        return draw_up(*args)
+
+    monkeypatch.setattr(create, "draw_up", slowly)
+
+    with pytest.raises(JobError, match=r"-force would remove .*/j/results\.txt"):
+        make(folder, "sag", templates_dir=shop, force=True)
+
+    assert (folder / "results.txt").read_text() == "years of work"
+
+
 def test_the_old_job_is_put_back_when_the_new_one_cannot_take_its_place(shop, tmp_path, monkeypatch):
     folder = make(tmp_path / "j", "plain", templates_dir=shop).folder
     rename = type(folder).rename
@@ -561,6 +801,18 @@ def test_every_key_that_is_shown_can_be_set_by_that_name(shop, tmp_path):
             make(
                 tmp_path / "x", template, overrides=[(row.file, [f"{row.key}={text}"])], templates_dir=shop, force=True
             )
+
+
+def test_a_key_at_the_top_that_others_are_called_like_is_shown_as_it_can_be_set(shop, tmp_path):
+    (shop / "plain" / "config_fed_client.conf").write_text("x = 1\na { x = 2 }")
+    folder = make(tmp_path / "j", "plain", templates_dir=shop).folder
+
+    keys = [row.key for row in variables.of_job(folder) if row.file == "config_fed_client.conf"]
+    asked = [("config_fed_client.conf", [f"{key}={number}" for number, key in enumerate(keys, 5)])]
+    make(folder, "plain", overrides=asked, templates_dir=shop, force=True)
+
+    assert keys == ['"x"', "a.x"]
+    assert hocon.load(folder / "app/config/config_fed_client.conf") == {"x": 5, "a": {"x": 6}}
 
 
 def test_a_folder_that_is_no_job_has_nothing_to_show(tmp_path):

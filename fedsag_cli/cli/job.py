@@ -13,7 +13,7 @@ from typer.core import TyperCommand
 
 from fedsag_cli.cli import display
 from fedsag_cli.cli.display import Format
-from fedsag_cli.errors import UsageError
+from fedsag_cli.errors import JobError, UsageError
 
 if TYPE_CHECKING:
     from fedsag_cli.job.variables import Row
@@ -164,8 +164,12 @@ def create(
         display.document({"job_folder": str(made.folder), "template": made.template, **said})
         return
     display.line(f"made {made.folder} from {made.template}")
-    rows = variables.of_job(made.folder, job_templates_dir)
-    _show([row for row in rows if row.meaning] or rows)
+    try:
+        rows = variables.of_job(made.folder, job_templates_dir)
+    except JobError as error:  # a file that was copied as it is
+        display.note(f"what can be set is not shown: {error.message}")
+    else:
+        _show([row for row in rows if row.meaning] or rows)
     folder = shlex.quote(str(job_folder))
     display.line(f"next: fedsag simulator {folder}    every key: fedsag job show_variables -j {folder}")
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsag_cli.errors import JobError, nearest
-from fedsag_cli.job import hocon
+from fedsag_cli.job import files, hocon
+from fedsag_cli.job.files import Bounds
 from fedsag_cli.job.meta import ALL, SERVER, Meta
 from fedsag_cli.job.section import Section
 
@@ -75,6 +76,7 @@ class App:
     def has_client(self) -> bool:
         return hocon.find(self.config, CLIENT_FILE) is not None
 
+    @files.reading()
     def server(self, variables: Mapping[str, str]) -> ServerConfig:
         """Raises JobError naming file and key."""
         from fedsag_cli.job import reader  # and all that components are: what lists templates does without
@@ -88,6 +90,7 @@ class App:
             task_result_filters=reader.filters(conf, "task_result_filters", "in", self.custom),
         )
 
+    @files.reading()
     def client(self, variables: Mapping[str, str]) -> ClientApp:
         """`variables` are the system's: SITE_NAME, WORKSPACE, JOB_ID, JOB_CUSTOM_DIR, … Raises JobError."""
         from fedsag_cli.job import reader
@@ -118,11 +121,15 @@ class Job:
     apps: Mapping[str, App]
 
     @classmethod
+    @files.reading()
     def load(cls, folder: Path) -> Job:
         """Raises JobError naming file, key, value, and the nearest known name."""
         folder = Path(folder).absolute()
         if not folder.is_dir():
             raise JobError(f"there is no job folder {folder}", hint="fedsag job create makes one")
+        bounds = Bounds.of(folder, "the job")
+        for meta_file in folder.glob("meta.*"):
+            files.check(meta_file, bounds)
         file = hocon.find(folder, "meta")
         if file is None:
             raise JobError(f"{folder} is no job: it has no meta.conf", hint="fedsag job create makes one")
@@ -131,6 +138,8 @@ class Job:
         apps = {name: App(name=name, folder=folder / name) for name in meta.deploy_map}
         job = cls(folder=folder, meta=meta, apps=apps)
         for app in apps.values():
+            if app.name in there:
+                _check_files(app, bounds)
             job._check(app, file.name, there)
         return job
 
@@ -156,3 +165,10 @@ class Job:
             raise JobError(f"{where}: {app.name}/config has no {SERVER_FILE}.conf, which the server needs")
         if any(site != SERVER for site in sites) and not app.has_client:
             raise JobError(f"{where}: {app.name}/config has no {CLIENT_FILE}.conf, which clients need")
+
+
+def _check_files(app: App, bounds: Bounds) -> None:
+    """Raises JobError where the app holds what is no file of the job: a link that leads out of it, a pipe."""
+    files.check(app.folder, bounds)
+    for _ in files.below(app.folder, bounds):
+        pass

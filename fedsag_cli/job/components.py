@@ -51,7 +51,14 @@ def named_in(values: Mapping[str, Any]) -> Iterator[Named]:
 
 def signature(path: str, search: Sequence[Path]) -> Signature | None:
     """What the component's constructor takes; None where nobody can tell. Raises JobError where there is none."""
-    return executor.SIGNATURE if executor.is_executor(path) else catalog.signature_of(path, search)
+    if executor.is_executor(path):
+        return executor.SIGNATURE
+    if not all(word.isidentifier() for word in path.split(".")):
+        raise JobError(f"{path!r} is no class", hint="write module.Class")
+    try:
+        return catalog.signature_of(path, search)
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise JobError(f"{path!r}: its source cannot be read: {error or type(error).__name__}") from None
 
 
 def read(section: Section, search: Sequence[Path], ids: Collection[str] | None = None) -> ComponentSpec:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import fedsag_cli
 from fedsag_cli.errors import JobError
-from fedsag_cli.job import SERVER, App, Job, templates
+from fedsag_cli.job import SERVER, App, Job, files, hocon, templates
 from fedsag_cli.job.draft import META, Draft, Wanted, draw_up
 from fedsag_cli.job.meta import ALL
 from fedsag_cli.job.placeholders import SYSTEM
@@ -33,6 +33,7 @@ class Made:
     warnings: Sequence[str]
 
 
+@files.reading()
 def create(
     folder: Path,
     template: str = templates.DEFAULT,
@@ -49,7 +50,7 @@ def create(
     """
     folder = absolute(folder)
     name = folder.name
-    folder = folder.resolve()
+    folder = files.real(folder)
     if not name:
         raise JobError(f"{folder} cannot be a job", hint="-j names a folder to make")
     _check_target(folder, force=force)
@@ -57,13 +58,14 @@ def create(
         script_dir = absolute(script_dir)
         _check_script_dir(script_dir, folder)
     found = templates.find(template, templates_dir)
-    if _overlap(found.folder.resolve(), folder):
+    if _overlap(files.real(found.folder), folder):
         raise JobError(f"the job {folder} and the template {found.folder} lie in one another")
     draft = draw_up(found, name, overrides, script_dir)
     draft.texts[META] = _record(found.name, command) + draft.texts[META]
     with _new_folder_beside(folder) as part:
         _write(draft, part / "new")
         notes = [*draft.notes, *_refusals(part / "new")]
+        _check_target(folder, force=force)  # a file may have come into it meanwhile
         notes += _exchange(part, folder)
     return Made(folder=folder, template=found.name, notes=notes, warnings=draft.warnings)
 
@@ -71,10 +73,10 @@ def create(
 def template_of(folder: Path) -> str | None:
     """The template a job was made from, as its meta.conf remembers."""
     try:
-        with open(folder / META, encoding="utf-8", errors="replace") as file:
-            found = _MADE_FROM.fullmatch(file.readline().rstrip("\n"))
+        first, *_ = hocon.text_of(folder / META, name=META, errors="replace").splitlines()
+        found = _MADE_FROM.fullmatch(first)
         return shlex.split(found["template"])[0] if found else None
-    except (OSError, ValueError, IndexError):
+    except (JobError, ValueError, IndexError):
         return None
 
 
@@ -83,7 +85,7 @@ def is_job(folder: Path) -> bool:
     if (folder / templates.INFO).exists():
         return False  # a template
     metas = [path for path in folder.glob("meta.*") if path.is_file()]
-    if any("deploy_map" in path.read_text(errors="replace") for path in metas):
+    if any("deploy_map" in hocon.text_of(path, name=str(path), errors="replace") for path in metas):
         return True
     return any(path.is_file() for path in folder.glob("*/config/config_fed_*"))
 
@@ -126,7 +128,7 @@ def _check_script_dir(script_dir: Path, folder: Path) -> None:
     if not script_dir.is_dir():
         what = "is no folder" if script_dir.exists() else "does not exist"
         raise JobError(f"-sd {script_dir} {what}", hint="-sd names the folder of your scripts")
-    if _overlap(script_dir.resolve(), folder):
+    if _overlap(files.real(script_dir), folder):
         raise JobError(
             f"-sd {script_dir} and -j {folder} lie in one another",
             hint="put the job beside the scripts",
@@ -165,6 +167,7 @@ def _new_folder_beside(folder: Path) -> Iterator[Path]:
         raise JobError(f"{folder} cannot be made: {error.strerror or error}: {error.filename or ''}") from None
     finally:
         if part:
+            _put_back(part, folder)
             shutil.rmtree(part, ignore_errors=True)
         for path in missing:
             if path.is_dir() and not any(path.iterdir()):
@@ -177,7 +180,8 @@ def _write(draft: Draft, new: Path) -> None:
         (new / app / "custom").mkdir()
     for path, source in draft.copies.items():
         (new / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(source, new / path)
+        shutil.copyfile(source, new / path)
+        (new / path).chmod(source.stat().st_mode & 0o777)  # no set-user-id: the copy is ours, whosever the file was
     for path, text in draft.texts.items():
         (new / path).parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -191,14 +195,20 @@ def _exchange(part: Path, folder: Path) -> list[str]:
     old = part / "old"
     if folder.exists():
         folder.rename(old)
-    try:
-        (part / "new").rename(folder)
-    except BaseException:
-        if old.exists():
-            old.rename(folder)
-        raise
+    (part / "new").rename(folder)
     shutil.rmtree(old, ignore_errors=True)
     return [f"the job that was there could not be removed wholly: {old}"] if old.exists() else []
+
+
+def _put_back(part: Path, folder: Path) -> None:
+    """Where the exchange broke off half way, whatever broke it off, what was there goes back. Raises JobError."""
+    old = part / "old"
+    if old.exists() and (part / "new").exists():
+        try:
+            old.rename(folder)
+        except OSError as error:
+            shutil.rmtree(part / "new", ignore_errors=True)
+            raise JobError(f"the job that was in {folder} is in {old} now: {error.strerror}") from None
 
 
 def _refusals(folder: Path) -> Iterator[str]:
@@ -213,7 +223,8 @@ def _refusals(folder: Path) -> Iterator[str]:
                 yield from _missing_script(app, "site-1" if site == ALL else site)
     except JobError as error:
         hint = f" ({error.hint})" if error.hint else ""
-        yield f"the simulator will refuse this job as it is: {error.message}{hint}"
+        message = error.message.replace(f"{folder}{os.sep}", "")
+        yield f"the simulator will refuse this job as it is: {message}{hint}"
 
 
 def _missing_script(app: App, site: str) -> Iterator[str]:

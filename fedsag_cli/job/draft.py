@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fedsag_cli.errors import JobError, nearest
-from fedsag_cli.job import components, hocon, limits, overrides, placeholders, templates, values
+from fedsag_cli.job import components, files, hocon, limits, overrides, placeholders, templates, values
+from fedsag_cli.job.files import Bounds
 from fedsag_cli.job.meta import ALL
 from fedsag_cli.job.overrides import Override
 from fedsag_cli.job.section import Section
@@ -43,7 +44,8 @@ def draw_up(template: Template, name: str, wanted: Wanted = (), script_dir: Path
         customs[app] = [script_dir] if script_dir else _custom_folders(template, folder)
         draft.copies |= {f"{app}/config/{path}": file for path, file in _config_files(template, folder)}
         for custom in customs[app]:
-            draft.copies |= {f"{app}/custom/{path}": file for path, file in files_below(custom)}
+            bounds = None if script_dir else template.bounds  # what -sd names is the user's, wherever it lies
+            draft.copies |= {f"{app}/custom/{path}": file for path, file in _sources(custom, bounds)}
     meta = hocon.find(template.folder, "meta")
     if meta:
         draft.copies[META] = meta
@@ -114,29 +116,23 @@ def declared_in(template: Template, names: FileNames) -> dict[str, list[Variable
     return declared
 
 
-def files_below(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[str, Path]]:
-    """Every file below `folder` with its path in it, links followed. Raises JobError for a link that leads nowhere."""
-    real = folder.resolve()
-    if real in above:
-        raise JobError(f"{folder} is a link to a folder it is in")
-    for path in sorted(folder.iterdir()):
-        if path.is_dir():
-            if path.name != "__pycache__":
-                yield from ((f"{path.name}/{inner}", file) for inner, file in files_below(path, (*above, real)))
-        elif path.is_file():
-            yield path.name, path
-        else:
-            raise JobError(f"{path} is a link to nothing" if path.is_symlink() else f"{path} is no ordinary file")
+def _sources(folder: Path, bounds: Bounds | None) -> Iterator[tuple[str, Path]]:
+    files.check(folder, bounds)
+    found = files.below(folder, bounds)
+    return ((path, file) for path, file in found if "__pycache__" not in PurePosixPath(path).parts[:-1])
 
 
 def _config_files(template: Template, folder: Path) -> Iterator[tuple[str, Path]]:
+    files.check(folder, template.bounds)
     apps = {path for path in template.apps.values() if path != folder}
     for path in sorted(folder.iterdir()):
-        hidden = path.name.startswith(".") or path.name in _NOT_CONFIG or path.stem == "meta"
-        if hidden or path in apps:
+        if path.name.startswith(".") or path in apps:
+            continue
+        files.check(path, template.bounds)
+        if path.name in _NOT_CONFIG or path.stem == "meta":
             continue
         if path.is_dir():
-            yield from ((f"{path.name}/{inner}", file) for inner, file in files_below(path))
+            yield from ((f"{path.name}/{inner}", file) for inner, file in _sources(path, template.bounds))
         else:
             yield path.name, path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shlex
 from collections.abc import Sequence
@@ -71,7 +72,10 @@ def read_command(args: Section, custom: Path) -> tuple[list[str], str | None]:
         words = args.texts("command") if isinstance(args.values.get("command"), list) else _words(args, "command")
         if not words:
             raise args.wrong("command", "is empty")
-        return words, _script(words)
+        program = _script(words)
+        if program and posixpath.normpath(program).split("/")[0] == "..":
+            raise args.wrong("command", f"starts {program!r}, which is outside the app", hint="put it in custom/")
+        return words, program
     script = _found(args, PurePosixPath(args.text("task_script_path")), custom)
     return ["python3", "-u", script, *_words(args, "task_script_args", "")], script
 
@@ -98,8 +102,9 @@ def _found(args: Section, script: PurePosixPath, custom: Path) -> str:
     if not script.name or script.is_absolute() or ".." in script.parts:
         raise args.wrong("task_script_path", f"{str(script)!r} must be the path of a script in custom/")
     if not (custom / script).is_file():
-        below = (path.relative_to(custom) for path in sorted(custom.rglob(script.name)) if path.is_file())
-        found = [path for path in below if path.parts[-len(script.parts) :] == script.parts]
+        below = (path.relative_to(custom) for path in sorted(custom.rglob("*")) if path.name == script.name)
+        fits = (path for path in below if path.parts[-len(script.parts) :] == script.parts)
+        found = [path for path in fits if (custom / path).is_file()]
         if len(found) > 1:
             paths = ", ".join(path.as_posix() for path in found)
             raise args.wrong("task_script_path", f"{str(script)!r} is found more than once: {paths}")

@@ -2,6 +2,7 @@
 
 What pyhocon does to a text stays here. It loses `""` in a list and turns a raw tab into blanks: such texts are marked
 before it sees them. It makes a request while it parses `include url(…)`: includes are written out or refused before.
+What it makes of `${…}` has bounds: see substitutions.
 """
 
 from __future__ import annotations
@@ -17,8 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from fedsag_cli.errors import JobError
+from fedsag_cli.job import files, substitutions, tree
 
 SUFFIXES = (".json", ".conf")  # in this order, as NVFLARE looks for them
+
+LARGEST = 1_000_000  # bytes of a file, and of those it includes
+_DEEPEST = 100
 
 _UNITS = (
     "ns|nanos?|nanoseconds?|us|micros?|microseconds?|ms|millis?|milliseconds?|s|seconds?|m|minutes?|h|hours?"
@@ -53,14 +58,15 @@ def load(path: Path, *, name: str = "", errors: str = "strict") -> dict[str, Any
 
 def loads(text: str, *, name: str, folder: Path | None = None) -> dict[str, Any]:
     """What a HOCON text says; `include "x"` is looked up in `folder`. Raises JobError naming `name` and the line."""
-    import pyhocon  # 0.05 s, in which a nursery that was started before makes itself ready
+    from pyhocon.config_parser import ConfigParser  # 0.05 s, in which a nursery started before makes itself ready
     from pyhocon.exceptions import ConfigException
     from pyparsing import ParseBaseException
 
     marks = _Marks(text)
     prepared = marks.put(text, name, folder, seen=())
     try:
-        tree = pyhocon.ConfigFactory.parse_string(prepared)
+        parsed = ConfigParser.parse(prepared, resolve=False)
+        substitutions.resolve(parsed, ConfigParser, name=name)
     except ParseBaseException as error:
         line = marks.take(error.line).strip()
         raise JobError(f"{name}: line {error.lineno} is no HOCON: {line or 'the file ends too early'}") from None
@@ -68,9 +74,9 @@ def loads(text: str, *, name: str, folder: Path | None = None) -> dict[str, Any]
         raise JobError(f"{name}: {marks.take(str(error))}") from None
     except RecursionError:
         raise JobError(f"{name}: nested too deeply") from None
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise JobError(f"{name}: pyhocon cannot read it: {type(error).__name__}: {marks.take(str(error))}") from None
-    plain = _plain(tree, marks, name, "")
+    plain = _plain(parsed, marks, name, "")
     if not isinstance(plain, dict):
         raise JobError(f"{name}: must hold keys and values, not a list")
     return plain
@@ -78,10 +84,10 @@ def loads(text: str, *, name: str, folder: Path | None = None) -> dict[str, Any]
 
 def value(text: str, *, name: str) -> Any:
     """What one HOCON value says: `[1, 2]`, `{a = 1}`, `5`. Raises JobError."""
-    tree = loads(f"value = {text}\n", name=name)
-    if list(tree) != ["value"]:
+    parsed = loads(f"value = {text}\n", name=name)
+    if list(parsed) != ["value"]:
         raise JobError(f"{name}: more than one value: {text}")
-    return tree["value"]
+    return parsed["value"]
 
 
 def dumps(tree: Mapping[str, Any], *, name: str) -> str:
@@ -142,24 +148,28 @@ class _Marks:
     def __init__(self, text: str) -> None:
         unused = (chr(code) for code in range(0xE000, 0xF900) if chr(code) not in text)
         self._tab, self._nothing = next(unused), next(unused)
+        self._room = LARGEST  # for what is included
 
     def put(self, text: str, name: str, folder: Path | None, seen: tuple[Path, ...]) -> str:
         """`text` as pyhocon may see it: marked, its includes written out."""
 
+        def line(token: re.Match[str]) -> int:
+            return text.count("\n", 0, token.start()) + 1
+
         def mark(token: re.Match[str]) -> str:
-            line = text.count("\n", 0, token.start()) + 1
             if token["duration"]:
                 raise JobError(
-                    f"{name}: line {line}: {token['duration']!r} would be read as a duration",
+                    f"{name}: line {line(token)}: {token['duration']!r} would be read as a duration",
                     hint="write a plain number of seconds, or quote it if it is a text",
                 )
-            where = f"{name}: line {line}: include"
             if token["elsewhere"]:
                 raise JobError(
-                    f"{where} {token['elsewhere'].strip()}: only a file beside this one can be included",
+                    f"{name}: line {line(token)}: include {token['elsewhere'].strip()}: "
+                    "only a file beside this one can be included",
                     hint='write include "name.conf"; nothing is fetched from elsewhere',
                 )
             if token["plain"] is not None or token["file"] is not None:
+                where = f"{name}: line {line(token)}: include"
                 return self._included(token["plain"] or token["file"] or "", where, folder, seen)
             if token["text"] == '""':
                 return f'"{self._nothing}"'
@@ -175,12 +185,17 @@ class _Marks:
 
     def _included(self, path: str, where: str, folder: Path | None, seen: tuple[Path, ...]) -> str:
         where = f"{where} {path!r}"
-        file = (folder or Path()).joinpath(path).resolve()
-        if folder is None or not file.is_relative_to(folder.resolve()) or file.suffix not in SUFFIXES:
+        if folder is None or "\0" in path or Path(path).suffix not in SUFFIXES:
+            raise JobError(f"{where}: only a .conf or .json file beside this one can be included")
+        file = files.real(folder / path)
+        if not file.is_relative_to(files.real(folder)) or file.suffix not in SUFFIXES:
             raise JobError(f"{where}: only a .conf or .json file beside this one can be included")
         if file in seen:
             raise JobError(f"{where}: it includes itself")
         text = text_of(file, name=where).strip()
+        self._room -= len(text) + 1
+        if self._room < 0:
+            raise JobError(f"{where}: more is included than any config needs")
         if self._tab in text or self._nothing in text:
             raise JobError(f"{where}: it holds private characters, which cannot be included")
         inner = self.put(text, str(file), file.parent, (*seen, file))
@@ -190,7 +205,13 @@ class _Marks:
 def text_of(path: Path, *, name: str, errors: str = "strict") -> str:
     """The file's text, in UTF-8. Raises JobError."""
     try:
-        return path.read_bytes().decode("utf-8-sig", errors)
+        if path.exists() and not path.is_file():
+            raise JobError(f"{name}: is no ordinary file")  # to read a pipe would wait for ever
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)
+        if len(data) > LARGEST:
+            raise JobError(f"{name}: is larger than any config, {LARGEST:,} bytes")
+        return data.decode("utf-8-sig", errors)
     except UnicodeDecodeError as error:
         raise JobError(f"{name}: byte {error.start} is no UTF-8") from None
     except OSError as error:
@@ -200,14 +221,18 @@ def text_of(path: Path, *, name: str, errors: str = "strict") -> str:
 def loads_json(text: str, *, name: str) -> dict[str, Any]:
     """What a JSON text says. Raises JobError naming `name` and the line."""
     try:
-        tree = json.loads(text, parse_constant=_refuse_constant)
+        parsed = json.loads(text, parse_constant=_refuse_constant)
+        if any(len(at) > _DEEPEST for at, _ in tree.walk(parsed)):
+            raise RecursionError
     except json.JSONDecodeError as error:
         raise JobError(f"{name}: line {error.lineno} is no JSON: {error.msg}") from None
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise JobError(f"{name}: nested too deeply") from None
+    except ValueError as error:
         raise JobError(f"{name}: {error}") from None
-    if not isinstance(tree, dict):
-        raise JobError(f"{name}: must hold keys and values, not {type(tree).__name__}")
-    return tree
+    if not isinstance(parsed, dict):
+        raise JobError(f"{name}: must hold keys and values, not {type(parsed).__name__}")
+    return parsed
 
 
 def _refuse_constant(word: str) -> Any:

@@ -96,7 +96,7 @@ class _Finder:
             raise JobError(
                 f"{self._file}: {key!r} is no key", hint="write name, or a path such as components[0].args.x"
             )
-        if len(at) == 1:
+        if len(at) == 1 and not key.startswith('"'):
             at = self._bare(str(at[0]), removes=removes)
         else:
             self._check_path(at, removes=removes)
@@ -120,7 +120,7 @@ class _Finder:
             hint = f"it is a key of {other}" if other else nearest(key, self._names())
             raise JobError(f"{self._file} has no key {key!r}", hint=hint)
         if len(places) > 1:
-            paths = ", ".join(tree.written(at) for at in places)
+            paths = ", ".join(tree.whole(at) for at in places)
             raise JobError(f"{self._file}: {key!r} is found more than once: {paths}", hint="write the whole path")
         return places[0]
 

@@ -12,19 +12,24 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fedsag_cli.errors import JobError
+from fedsag_cli.job import tree as trees
 
 SYSTEM = (
     "SITE_NAME", "WORKSPACE", "JOB_ID", "JOB_CUSTOM_DIR", "JOB_CONFIG_DIR",
     "ROOT_URL", "CP_URL", "RELAY_URL", "SECURE_MODE",
 )  # fmt: skip
 
+_ROOM = 1_000_000  # characters and values that names stand for
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _PLACEHOLDER = re.compile(rf"\{{\{{(?P<literal>{_NAME})\}}\}}|\{{(?P<name>\$?{_NAME})\}}")
 
 
 def resolved(tree: Mapping[str, Any], system: Mapping[str, str], *, name: str) -> dict[str, Any]:
     """`tree` with its placeholders replaced. Raises JobError naming the keys that go round in a circle."""
-    return _Resolver(tree, system, name).tree()
+    try:
+        return _Resolver(tree, system, name).tree()
+    except RecursionError:
+        raise JobError(f"{name}: nested too deeply") from None
 
 
 def names(value: Any) -> Iterator[str]:
@@ -50,6 +55,8 @@ class _Resolver:
         self._system = system
         self._name = name
         self._done: dict[str, Any] = {}
+        self._weights: dict[str, int] = {}
+        self._room = _ROOM
 
     def tree(self) -> dict[str, Any]:
         return {key: self._variable(key, ()) for key in self._tree}
@@ -85,7 +92,16 @@ class _Resolver:
             return os.environ.get(name[1:], otherwise)
         if name in self._system:
             return self._system[name]
-        return self._variable(name, above) if name in self._tree else otherwise
+        if name not in self._tree:
+            return otherwise
+        meaning = self._variable(name, above)
+        if name not in self._weights:
+            parts = (part for _, part in trees.walk({name: meaning}))
+            self._weights[name] = sum(len(part) if isinstance(part, str) else 1 for part in parts)
+        self._room -= self._weights[name]
+        if self._room < 0:  # names that stand for names twice each, and so on
+            raise JobError(f"{self._name}: {{{name}}} makes it larger than any config")
+        return meaning
 
     def _knows(self, name: str) -> bool:
         return name in self._system or name in self._tree

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsag_cli.errors import JobError
-from fedsag_cli.job import hocon
+from fedsag_cli.job import files, hocon
 from fedsag_cli.job.section import Section
 
 
@@ -23,6 +23,7 @@ def config_file() -> Path:
     return Path.home() / ".fedsag" / "config.conf"
 
 
+@files.reading()
 def templates_dir() -> Path | None:
     """The templates folder the config file names. Raises JobError."""
     file = config_file()
@@ -31,6 +32,7 @@ def templates_dir() -> Path | None:
     return Path(section.text("path")) if "path" in section else None
 
 
+@files.reading()
 def set_templates_dir(folder: Path) -> Path:
     """Store an existing folder, everything else kept; the absolute path. Raises JobError."""
     folder = absolute(folder)

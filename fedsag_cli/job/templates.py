@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import fedsag_cli
 from fedsag_cli.errors import JobError, nearest
-from fedsag_cli.job import hocon, settings, values
+from fedsag_cli.job import files, hocon, settings, values
+from fedsag_cli.job.files import Bounds
 from fedsag_cli.job.section import Section
 
 DEFAULT = "sag_pt"
 INFO = "info.conf"
+# what ends, and stays small, whoever wrote it
+_JINJA = (
+    "Template", "TemplateData", "Output", "Name", "Const", "If", "For", "CondExpr", "And", "Or", "Not", "Compare",
+    "Operand", "Test", "Getattr", "Getitem", "Slice", "List", "Tuple", "Dict", "Pair", "Add", "Sub", "Neg", "Concat",
+    "Filter", "Call",
+)  # fmt: skip
+_FILTERS = ("default", "first", "last", "length", "list", "lower", "sort", "trim", "unique", "upper")
+_MOST_STEPS = 10_000
 _CONFIG_STEMS = ("config_fed_server", "config_fed_client")
 
 
@@ -44,7 +53,7 @@ class Template:
     def read(cls, folder: Path, *, name: str = "") -> Template:
         """Raises JobError."""
         name = name or folder.name
-        if not (folder / INFO).is_file():
+        if not os.path.lexists(folder / INFO):
             return cls(name=name, folder=folder)
         file = f"{name}/{INFO}"
         info = Section(hocon.load(folder / INFO, name=file), file)
@@ -62,6 +71,20 @@ class Template:
         """The folder of each app's config files: this one, or several below it."""
         below = [path for path in sorted(self.folder.iterdir()) if path.is_dir() and _holds_config(path)]
         return {path.name: path for path in below} if below else {"app": self.folder}
+
+    @property
+    def bounds(self) -> Bounds:
+        """Links in it may lead to itself, and to a template beside it that it shares files with."""
+        root = files.real(self.folder)
+
+        def allow(target: Path) -> bool:
+            if target.is_relative_to(root):
+                return True
+            if not target.is_relative_to(root.parent) or target == root.parent:
+                return False
+            return (root.parent / target.relative_to(root.parent).parts[0] / INFO).is_file()
+
+        return Bounds(whole="the template", allow=allow)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,11 +107,13 @@ def place(given: Path | None = None) -> Place:
     return Place(folder=_shipped(), named_by="shipped with fedsag")
 
 
+@files.reading()
 def listed(where: Place) -> list[Template]:
     """Every template at `where`, by name. Raises JobError."""
     return [Template.read(folder) for folder in _folders(where)]
 
 
+@files.reading()
 def find(name: str, given: Path | None = None) -> Template:
     """The template called `name`, or the one in the folder `name`. Raises JobError with the nearest known name."""
     folder = settings.absolute(name)
@@ -105,9 +130,20 @@ def find(name: str, given: Path | None = None) -> Template:
 
 
 def render(text: str, meanings: Mapping[str, Any], *, name: str) -> str:
-    """A template's config file with its variables drawn as HOCON; all else as it stands. Raises JobError."""
+    """A template's config file with its variables drawn as HOCON; all else as it stands. Raises JobError.
+
+    It may use conditions, and loops of so many steps; nothing in it reaches further, or goes on for ever.
+    """
     import jinja2  # what only lists templates does without
     from jinja2.sandbox import SandboxedEnvironment
+
+    steps = iter(range(_MOST_STEPS))
+
+    def counted(items: Iterable[Any]) -> Iterator[Any]:
+        for item in items:
+            if next(steps, None) is None:
+                raise ValueError(f"its loops take more than {_MOST_STEPS} steps")
+            yield item
 
     environment = SandboxedEnvironment(
         undefined=jinja2.StrictUndefined,
@@ -116,12 +152,42 @@ def render(text: str, meanings: Mapping[str, Any], *, name: str) -> str:
         comment_start_string="{{#",  # `{#` may open an object whose first line is a HOCON comment
         comment_end_string="#}}",
     )
+    environment.filters["counted"] = counted
+    drawn: list[str] = []
     try:
-        return environment.from_string(text).render(meanings)
+        parsed = environment.parse(text)
+        _check_jinja(parsed.find_all(jinja2.nodes.Node), name)
+        for loop in list(parsed.find_all(jinja2.nodes.For)):
+            loop.iter = jinja2.nodes.Filter(loop.iter, "counted", [], [], None, None)
+        room = hocon.LARGEST
+        for piece in environment.from_string(parsed).generate(meanings):
+            room -= len(piece)
+            if room < 0:
+                raise ValueError("grows larger than any config")
+            drawn.append(piece)
     except jinja2.TemplateSyntaxError as error:
         raise JobError(f"{name}: line {error.lineno}: {error.message}") from None
-    except (jinja2.TemplateError, ValueError, TypeError) as error:
+    except RecursionError:
+        raise JobError(f"{name}: nested too deeply") from None
+    except (jinja2.TemplateError, ValueError, TypeError, LookupError, ArithmeticError) as error:
         raise JobError(f"{name}: {error}", hint=f"{INFO} declares what stands in {{{{ }}}}") from None
+    return "".join(drawn)
+
+
+def _check_jinja(nodes: Iterable[Any], name: str) -> None:
+    """Raises JobError for what a template may not do."""
+    for node in nodes:
+        kind = type(node).__name__
+        known = kind in _JINJA
+        if kind == "Filter":
+            known, kind = node.name in _FILTERS, f"the filter {node.name!r}"
+        elif kind == "Call":
+            known, kind = getattr(node.node, "name", None) == "range", "a call"
+        if not known:
+            raise JobError(
+                f"{name}: line {node.lineno}: {kind} cannot be used in a template",
+                hint="{{ a variable }}, {% if %} and {% for %} can",
+            )
 
 
 def _shipped() -> Path:
@@ -137,7 +203,8 @@ def _folders(where: Place) -> Iterator[Path]:
             hint="fedsag config -jt DIR stores another",
         )
     for folder in sorted(where.folder.iterdir()):
-        if folder.is_dir() and not folder.name.startswith(".") and _holds_job_files(folder):
+        readable = folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)
+        if readable and not folder.name.startswith(".") and _holds_job_files(folder):
             yield folder
 
 

@@ -32,6 +32,11 @@ def written(place: Place) -> str:
     return "".join(words).removeprefix(".")
 
 
+def whole(place: Place) -> str:
+    """The same, but a key at the top in quotes: bare it stands for every key of that name."""
+    return f'"{place[0]}"' if len(place) == 1 else written(place)
+
+
 def _quoted(key: str) -> str:
     return key if _PLAIN_KEY.fullmatch(key) else f'"{key}"'
 

@@ -19,6 +19,7 @@ EXPECTED = {
     "object": "an object such as {a = 1}",
 }
 _ANNOTATIONS = {"str": "text", "int": "int", "float": "float", "bool": "bool"}
+_INT = re.compile(r"[+-]?[0-9]{1,1000}")  # Python reads no longer ones
 _FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -27,7 +28,7 @@ def parse(text: str, kind: str | None, *, where: str) -> Any:
     match kind:
         case "text":
             return text
-        case "int" if re.fullmatch(r"[+-]?[0-9]+", text.strip()):
+        case "int" if _INT.fullmatch(text.strip()):
             return int(text)
         case "float" if _FLOAT.fullmatch(text.strip()) and math.isfinite(float(text)):
             return float(text) if re.search(r"[.eE]", text) else int(text)
@@ -71,7 +72,7 @@ def _looks_like(text: str, where: str) -> Any:
     word = text.strip()
     if word.lower() in ("true", "false", "null"):
         return {"true": True, "false": False, "null": None}[word.lower()]
-    if re.fullmatch(r"[+-]?[0-9]+", word):
+    if _INT.fullmatch(word):
         return int(word)
     if _FLOAT.fullmatch(word) and math.isfinite(float(word)):
         return float(word)

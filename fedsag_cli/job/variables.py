@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsag_cli.errors import JobError
-from fedsag_cli.job import components, hocon, placeholders, templates, tree, values
+from fedsag_cli.job import components, files, hocon, placeholders, templates, tree, values
 from fedsag_cli.job.create import template_of
 from fedsag_cli.job.draft import FileNames, declared_in
 from fedsag_cli.job.templates import Variable
@@ -33,6 +33,7 @@ class Row:
     component: str
 
 
+@files.reading()
 def of_job(folder: Path, templates_dir: Path | None = None) -> list[Row]:
     """Everything that can be set in the job, file by file. Raises JobError."""
     meta = hocon.find(folder, "meta")
@@ -121,13 +122,16 @@ class _File:
             value = default
         return Row(
             file=self._name,
-            key=key if bare and (declared or at[-2:-1] in ((), ("args",))) else tree.written(at),
+            key=key if bare and (declared or at[-2:-1] in ((), ("args",))) else self._called(at),
             value=value,
             kind=declared.kind if declared else values.kind_of(value) or "null",
             default=default,
             meaning=declared.meaning if declared else "",
             component=self._component(at),
         )
+
+    def _called(self, at: Place) -> str:
+        return tree.written(at) if at[-1] in self._declared else tree.whole(at)
 
     def _component(self, at: Place) -> str:
         around = [named for named in self._named if at[: len(named.at)] == named.at]

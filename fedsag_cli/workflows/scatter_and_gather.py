@@ -57,7 +57,7 @@ class ScatterAndGather:
         ):
             whole = isinstance(value, int) or name in ("wait_time_after_min_received", "train_timeout")
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not is_number or not whole or not least <= value < float("inf"):
+            if not is_number or not whole or not least <= value < 2**53:
                 raise JobError(f"ScatterAndGather: {name} must be a number from {least} on, not {value!r}")
         self._aggregator = aggregator
         self._persistor = persistor

@@ -1,0 +1,79 @@
+"""Files of a template or a job, as somebody else may have made them: links, pipes, what may not be read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedsag_cli.errors import JobError
+
+_DEEPEST = 100
+_MOST_LINKS = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """Where links of a whole, such as "the job", may lead."""
+
+    whole: str
+    allow: Callable[[Path], bool]
+
+    @classmethod
+    def of(cls, folder: Path, whole: str) -> Bounds:
+        root = real(folder)
+        return cls(whole=whole, allow=lambda target: target.is_relative_to(root))
+
+
+def real(path: Path) -> Path:
+    """The path with its links followed; one that goes round in a circle stays as it is."""
+    return Path(os.path.realpath(path))
+
+
+def check(path: Path, bounds: Bounds | None = None) -> None:
+    """Raises JobError for what is neither a file nor a folder, and for a link that leads out of `bounds`."""
+    if path.is_symlink():
+        if not path.exists():
+            raise JobError(f"{path} is a link to nothing")
+        target = real(path)
+        if bounds and not bounds.allow(target):
+            raise JobError(
+                f"{path} is a link that leads out of {bounds.whole}, to {target}", hint="put there what it leads to"
+            )
+    if not path.is_file() and not path.is_dir():
+        raise JobError(f"{path} is no ordinary file")
+
+
+def below(folder: Path, bounds: Bounds | None = None) -> Iterator[tuple[str, Path]]:
+    """Every file below `folder` with its path in it, links followed.
+
+    Raises JobError for what `check` refuses, and for a link to a folder it is in.
+    """
+    num_links = 0
+    ahead: list[tuple[Path, str, tuple[Path, ...]]] = [(folder, "", (real(folder),))]
+    while ahead:
+        at, inside, above = ahead.pop()
+        for path in sorted(at.iterdir()):
+            check(path, bounds)
+            if not path.is_dir():
+                yield f"{inside}{path.name}", path
+                continue
+            target = real(path) if path.is_symlink() else above[-1] / path.name
+            num_links += path.is_symlink()
+            if any(one.is_relative_to(target) for one in above):
+                raise JobError(f"{path} is a link to a folder it is in")
+            # links to folders of links to folders of links … are more files than any disk holds
+            if len(above) > _DEEPEST or num_links > _MOST_LINKS:
+                raise JobError(f"{path}: folders and links are nested too deeply")
+            ahead.append((path, f"{inside}{path.name}/", (*above, target)))
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """What the system refuses, such as a folder that may not be read or a name too long, is a JobError."""
+    try:
+        yield
+    except OSError as error:
+        raise JobError(f"{error.filename or 'a file'} cannot be read: {error.strerror or error}") from None

@@ -1,0 +1,100 @@
+"""`${…}` in a HOCON file, put in by pyhocon, within bounds.
+
+pyhocon copies what `${…}` stands for, however large that grows, and where keys are set again and again it may try
+combinations without end. A file somebody else wrote must not hold up the command, or fill the memory.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fedsag_cli.errors import JobError
+
+_ROOM = 100_000  # characters and values that are put in
+_CALLS = 5_000_000  # of functions, in a second or two; one `${…}` takes about a hundred
+_COMBINATIONS = 1000
+
+
+def resolve(config: Any, parser: Any, *, name: str) -> None:
+    """Put into `config`, as `parser` read it, what each `${…}` stands for. Raises JobError, and what `parser` does."""
+    room = _ROOM
+    too_much = JobError(f"{name}: its keys and ${{…}} are too entangled", hint="set each key once")
+
+    class Bounded(parser):  # type: ignore[misc]
+        @classmethod
+        def _do_substitute(cls, substitution: Any, resolved_value: Any, *args: Any, **kwargs: Any) -> Any:
+            nonlocal room
+            room -= _weight(resolved_value)
+            if room < 0:
+                raise JobError(f"{name}: ${{{substitution.variable}}} makes it larger than any config")
+            return super()._do_substitute(substitution, resolved_value, *args, **kwargs)
+
+        @classmethod
+        def _find_substitutions(cls, item: Any) -> Any:
+            if any(num > _COMBINATIONS for num, _ in enumerate(_overridden(item))):  # a circle, which it would follow
+                raise too_much
+            return super()._find_substitutions(item)
+
+    if math.prod(max(1, _count(node)) for node in _set_again(config)) > _COMBINATIONS:
+        raise too_much
+    with _bounded(_CALLS, too_much):
+        Bounded.resolve_substitutions(config)
+
+
+@contextmanager
+def _bounded(num_calls: int, error: JobError) -> Iterator[None]:
+    """Raise `error` in what is done meanwhile after so many calls: unlike a clock, everywhere at the same place."""
+    left = num_calls
+
+    def count(*_: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise error
+
+    if sys.getprofile() is None:  # else somebody measures us, and counts for himself
+        sys.setprofile(count)
+    try:
+        yield
+    finally:
+        if sys.getprofile() is count:
+            sys.setprofile(None)
+
+
+def _overridden(node: Any) -> Iterator[Any]:
+    """The values that it takes the place of, one after the other."""
+    while hasattr(node, "tokens"):
+        node = node.overridden_value
+        yield node
+
+
+def _set_again(node: Any) -> Iterator[Any]:
+    """The values with `${…}` that take the place of earlier ones."""
+    if hasattr(node, "tokens"):
+        if node.overridden_value is not None:
+            yield node
+        yield from _set_again(node.overridden_value)
+    for inner in _inside(node):
+        yield from _set_again(inner)
+
+
+def _count(node: Any) -> int:
+    """How many `${…}` there are in it."""
+    return int(hasattr(node, "variable")) + sum(map(_count, _inside(node)))
+
+
+def _weight(node: Any) -> int:
+    """How many characters and values."""
+    return 1 + (len(node) if isinstance(node, str) else sum(map(_weight, _inside(node))))
+
+
+def _inside(node: Any) -> Iterable[Any]:
+    if isinstance(node, dict):
+        return dict.values(node)
+    if hasattr(node, "tokens"):
+        return list(node.tokens)
+    return node if isinstance(node, list) else ()
