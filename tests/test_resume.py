@@ -62,7 +62,7 @@ def parent_of(pid):
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-CODES = {"command": -signal.SIGKILL, "interrupted": 128 + signal.SIGTERM}
+CODES = {"command": [-signal.SIGKILL], "interrupted": [128 + signal.SIGTERM, -signal.SIGTERM]}
 
 
 def kill(running, who, after_s):
@@ -89,7 +89,7 @@ def test_whoever_is_killed_whenever_the_run_goes_on_to_the_same_bits(tmp_path, u
         with Running(made, *words) as running:
             kill(running, who, draw.uniform(0.0, 1.2 if who in CODES else 0.4))
             outcome = running.outcome()
-        assert outcome.code in (0, CODES.get(who, 4)), outcome
+        assert outcome.code in (0, *CODES.get(who, [4])), outcome  # SIGTERM may come before or after we hear it
         assert outcome.left_alive == []
         killed += outcome.code != 0
         if (tmp_path / "ws" / ".fedsag").exists():
