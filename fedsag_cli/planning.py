@@ -100,6 +100,7 @@ def make_plan(
         for index, name in enumerate(names)
     ]
     _check_tasks(server, sites)
+    notices += dict.fromkeys(note for app in apps.values() for note in app.notes)
     plan = Plan(
         job=job.meta.name,
         seed=options.seed if options.seed is not None else secrets.randbits(31),

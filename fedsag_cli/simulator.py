@@ -40,6 +40,7 @@ from fedsag_cli.events import (
     WorkflowFinished,
     how_it_ended,
 )
+from fedsag_cli.interop import nvflare
 from fedsag_cli.job import Job
 from fedsag_cli.messages import ADDRESS, PRELOAD, SEED, SITE, TOKEN
 from fedsag_cli.observers import EventsFile, Observer, told_before
@@ -77,7 +78,7 @@ def simulate(job: Path, workspace: Path, options: Options, observers: Sequence[O
         env = _ENVIRONMENT | os.environ | {ADDRESS: address, TOKEN: secrets.token_hex(16)}
         engine = LocalEngine(fork=fork, env=env)  # it makes itself ready while the job is read
         try:
-            planned = make_plan(Job.load(job), place, options, engine.prepare)
+            planned = make_plan(Job.load(job, nvflare.translate), place, options, engine.prepare)
             if options.resume and before is None:
                 planned.notices.append("the run that was here ended before its plan was written: it starts anew")
             if before is not None:

@@ -140,6 +140,7 @@ def create(
     debug: Debug = False,
 ) -> None:
     """Make a job folder from a template."""
+    from fedsag_cli.interop import nvflare
     from fedsag_cli.job import variables
     from fedsag_cli.job.create import create as make
 
@@ -154,6 +155,7 @@ def create(
         force=force,
         templates_dir=job_templates_dir,
         command=sys.argv[1:],
+        translate=nvflare.translate,
     )
     for text in made.warnings:
         display.warning(text)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from fedsag_cli.become import LastWord, preload, say_last_word, show_stack_when_stopped
 from fedsag_cli.client.seeding import streams
+from fedsag_cli.interop import shim
 from fedsag_cli.messages import PRELOAD, SEED, SITE
 
 
@@ -33,6 +34,7 @@ def run(path: str, *argv: str) -> int:
         sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # OpenMP read its variable long ago
     sys.argv = [path, *argv]
     _lead_path(str(Path(path).parent))
+    shim.install()
     main = _fresh_main(path)
     code = _execute(path, main)
     try:

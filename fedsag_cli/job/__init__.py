@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fedsag_cli.errors import JobError, nearest
 from fedsag_cli.job import files, hocon
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fedsag_cli.catalog import ComponentSpec
     from fedsag_cli.messages import ClientConfig, FilterSpec
 
-__all__ = ["SERVER", "App", "ClientApp", "Job", "Meta", "ServerConfig"]
+__all__ = ["SERVER", "App", "ClientApp", "Job", "Meta", "ServerConfig", "Translate"]
 
 SERVER_FILE = "config_fed_server"
 CLIENT_FILE = "config_fed_client"
@@ -52,12 +52,26 @@ class ClientApp:
     config: ClientConfig
 
 
+class Translate(Protocol):
+    """What a config file says, in our words, and what to tell the user of it."""
+
+    def __call__(
+        self, values: Mapping[str, Any], *, stem: str, file: str
+    ) -> tuple[Mapping[str, Any], Sequence[str]]: ...
+
+
+def _ours(values: Mapping[str, Any], **_: str) -> tuple[Mapping[str, Any], Sequence[str]]:
+    return values, ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class App:
-    """One app folder of a job."""
+    """One app folder of a job. `notes` is what there is to tell of its configs, once they were read."""
 
     name: str
     folder: Path
+    translate: Translate = field(default=_ours, repr=False, compare=False)
+    notes: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
     _read_so_far: dict[str, dict[str, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -107,7 +121,10 @@ class App:
         name = f"{self.name}/config/{path.name}"
         if stem not in self._read_so_far:  # once, however many sites it is resolved for: HOCON takes its time
             self._read_so_far[stem] = hocon.load(path, name=name)
-        conf = Section(placeholders.resolved(self._read_so_far[stem], variables, name=name), name)
+        resolved = placeholders.resolved(self._read_so_far[stem], variables, name=name)
+        values, notes = self.translate(resolved, stem=stem, file=name)
+        self.notes.extend(note for note in notes if note not in self.notes)
+        conf = Section(values, name)
         reader.check_version(conf)
         return conf
 
@@ -122,8 +139,11 @@ class Job:
 
     @classmethod
     @files.reading()
-    def load(cls, folder: Path) -> Job:
-        """Raises JobError naming file, key, value, and the nearest known name."""
+    def load(cls, folder: Path, translate: Translate = _ours) -> Job:
+        """`translate` is told what each config file says. A bare app folder is a job of one app.
+
+        Raises JobError naming file, key, value, and the nearest known name.
+        """
         folder = Path(folder).absolute()
         if not folder.is_dir():
             raise JobError(f"there is no job folder {folder}", hint="fedsag job create makes one")
@@ -131,17 +151,20 @@ class Job:
         for meta_file in folder.glob("meta.*"):
             files.check(meta_file, bounds)
         file = hocon.find(folder, "meta")
+        if file is None and (folder / "config").is_dir():
+            app = App(name="app", folder=folder, translate=translate)
+            meta = Meta(name=folder.name, deploy_map={app.name: (ALL,)})
+            _check_files(app, bounds)
+            return cls(folder=folder, meta=meta, apps={app.name: app})._checked(app.name, [app.name])
         if file is None:
             raise JobError(f"{folder} is no job: it has no meta.conf", hint="fedsag job create makes one")
         meta = Meta.read(Section(hocon.load(file, name=file.name), file.name), name=folder.name)
         there = [path.name for path in folder.iterdir() if (path / "config").is_dir()]
-        apps = {name: App(name=name, folder=folder / name) for name in meta.deploy_map}
-        job = cls(folder=folder, meta=meta, apps=apps)
+        apps = {name: App(name=name, folder=folder / name, translate=translate) for name in meta.deploy_map}
         for app in apps.values():
             if app.name in there:
                 _check_files(app, bounds)
-            job._check(app, file.name, there)
-        return job
+        return cls(folder=folder, meta=meta, apps=apps)._checked(file.name, there)
 
     def named_sites(self) -> list[str]:
         """The clients deploy_map names, in its order; empty where it says @ALL."""
@@ -155,6 +178,11 @@ class Job:
         raise JobError(
             f"meta.conf: deploy_map has no app for site {site!r}", hint=nearest(site, [SERVER, *self.named_sites()])
         )
+
+    def _checked(self, file: str, there: Sequence[str]) -> Job:
+        for app in self.apps.values():
+            self._check(app, file, there)
+        return self
 
     def _check(self, app: App, file: str, there: Sequence[str]) -> None:
         where = f"{file}: deploy_map.{app.name}"

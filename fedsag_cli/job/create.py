@@ -14,7 +14,7 @@ from pathlib import Path
 
 import fedsag_cli
 from fedsag_cli.errors import JobError
-from fedsag_cli.job import SERVER, App, Job, files, hocon, templates
+from fedsag_cli.job import SERVER, App, Job, Translate, files, hocon, templates
 from fedsag_cli.job.draft import META, Draft, Wanted, draw_up
 from fedsag_cli.job.meta import ALL
 from fedsag_cli.job.placeholders import SYSTEM
@@ -43,8 +43,9 @@ def create(
     force: bool = False,
     templates_dir: Path | None = None,
     command: Sequence[str] = (),
+    translate: Translate | None = None,
 ) -> Made:
-    """Make `folder` a job. `command` is what the user typed, for the record in meta.conf.
+    """Make `folder` a job. `command` is what the user typed, for the record in meta.conf; `translate` as in Job.load.
 
     Raises JobError naming file and key, with nothing made or changed.
     """
@@ -64,7 +65,7 @@ def create(
     draft.texts[META] = _record(found.name, command) + draft.texts[META]
     with _new_folder_beside(folder) as part:
         _write(draft, part / "new")
-        notes = [*draft.notes, *_refusals(part / "new")]
+        notes = [*draft.notes, *_refusals(part / "new", translate)]
         _check_target(folder, force=force)  # a file may have come into it meanwhile
         notes += _exchange(part, folder)
     return Made(folder=folder, template=found.name, notes=notes, warnings=draft.warnings)
@@ -211,10 +212,10 @@ def _put_back(part: Path, folder: Path) -> None:
             raise JobError(f"the job that was in {folder} is in {old} now: {error.strerror}") from None
 
 
-def _refusals(folder: Path) -> Iterator[str]:
+def _refusals(folder: Path, translate: Translate | None) -> Iterator[str]:
     """Why the simulator would refuse the job as it is: a script still to be written is no error here."""
     try:
-        job = Job.load(folder)
+        job = Job.load(folder, translate) if translate else Job.load(folder)
         for name, app in job.apps.items():
             sites = job.meta.deploy_map[name]
             if SERVER in sites or ALL in sites:
