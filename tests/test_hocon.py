@@ -47,6 +47,12 @@ def keys(value):
     return "".join(key + keys(inner) for key, inner in value.items()) if isinstance(value, dict) else ""
 
 
+@pytest.mark.parametrize("key", ["tokens", "variable", "overridden_value"])
+def test_a_key_that_pyhocons_own_objects_have_too_is_one_like_any_other(key):
+    assert hocon.loads(f"{key} = 1\na {{ {key} = [2], x = ${{{key}}} }}", name="x") == {key: 1, "a": {key: [2], "x": 1}}
+    assert hocon.loads(hocon.dumps({key: {key: None}}, name="x"), name="x") == {key: {key: None}}
+
+
 KEYS = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 
 

@@ -6,6 +6,7 @@ import textwrap
 
 import numpy as np
 import pytest
+import yaml
 from runs import deploy, fedsag, job, run
 
 from fedsag_cli.errors import JobError
@@ -335,3 +336,17 @@ def test_a_template_folder_of_theirs_makes_a_job_that_runs(tmp_path):
     assert "refuse" not in made.out + made.err
     assert run(tmp_path / "job", "-n", 2, "-t", 2).code == 0
     assert final(tmp_path)[0, 0] == 2
+
+
+def test_configs_in_yaml_are_read(tmp_path):
+    app(tmp_path / "job" / "app")
+    meta = {"name": "job", "deploy_map": {"app": ["@ALL"]}, "min_clients": 1}
+    (tmp_path / "job" / "meta.yml").write_text(yaml.safe_dump(meta))
+    for path in list((tmp_path / "job" / "app" / "config").iterdir()):
+        path.with_suffix(".yml").write_text(yaml.safe_dump(json.loads(path.read_text())))
+        path.unlink()
+
+    ran = run(tmp_path / "job", "-n", 2, "-t", 2)
+
+    assert ran.code == 0, ran
+    assert final(tmp_path)[0, 0] == 4

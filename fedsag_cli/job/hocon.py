@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsag_cli.errors import JobError
-from fedsag_cli.job import files, substitutions, tree
+from fedsag_cli.job import files, substitutions, tree, yml
 
 SUFFIXES = (".json", ".conf")  # in this order, as NVFLARE looks for them
 
@@ -45,14 +45,17 @@ _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\
 
 
 def find(folder: Path, stem: str) -> Path | None:
-    """The file called `stem` in `folder`: .json before .conf."""
-    return next((folder / (stem + suffix) for suffix in SUFFIXES if (folder / (stem + suffix)).is_file()), None)
+    """The file called `stem` in `folder`: .json before .conf before .yml."""
+    paths = (folder / (stem + suffix) for suffix in (*SUFFIXES, *yml.SUFFIXES))
+    return next((path for path in paths if path.is_file()), None)
 
 
 def load(path: Path, *, name: str = "", errors: str = "strict") -> dict[str, Any]:
-    """What a .conf or .json file says. `name` is how errors call it. Raises JobError."""
+    """What a .conf, .json or .yml file says. `name` is how errors call it. Raises JobError."""
     name = name or str(path)
     text = text_of(path, name=name, errors=errors)
+    if path.suffix in yml.SUFFIXES:
+        return yml.loads(text, name=name)
     return loads_json(text, name=name) if path.suffix == ".json" else loads(text, name=name, folder=path.parent)
 
 

@@ -67,14 +67,14 @@ def _bounded(num_calls: int, error: JobError) -> Iterator[None]:
 
 def _overridden(node: Any) -> Iterator[Any]:
     """The values that it takes the place of, one after the other."""
-    while hasattr(node, "tokens"):
+    while _has(node, "tokens"):
         node = node.overridden_value
         yield node
 
 
 def _set_again(node: Any) -> Iterator[Any]:
     """The values with `${…}` that take the place of earlier ones."""
-    if hasattr(node, "tokens"):
+    if _has(node, "tokens"):
         if node.overridden_value is not None:
             yield node
         yield from _set_again(node.overridden_value)
@@ -84,7 +84,7 @@ def _set_again(node: Any) -> Iterator[Any]:
 
 def _count(node: Any) -> int:
     """How many `${…}` there are in it."""
-    return int(hasattr(node, "variable")) + sum(map(_count, _inside(node)))
+    return int(_has(node, "variable")) + sum(map(_count, _inside(node)))
 
 
 def _weight(node: Any) -> int:
@@ -92,9 +92,14 @@ def _weight(node: Any) -> int:
     return 1 + (len(node) if isinstance(node, str) else sum(map(_weight, _inside(node))))
 
 
+def _has(node: Any, name: str) -> bool:
+    """Whether it is a part of a value with such an attribute; an object of pyhocon's gives its keys as such too."""
+    return not isinstance(node, dict) and hasattr(node, name)
+
+
 def _inside(node: Any) -> Iterable[Any]:
     if isinstance(node, dict):
         return dict.values(node)
-    if hasattr(node, "tokens"):
+    if _has(node, "tokens"):
         return list(node.tokens)
     return node if isinstance(node, list) else ()
