@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsag_cli.errors import JobError
@@ -70,6 +70,8 @@ def test_what_is_no_config_is_refused_naming_the_place(text, said):
     assert said in raised.value.message
 
 
+@settings(max_examples=200, deadline=None)
 @given(st.dictionaries(TEXTS, PLAIN, max_size=4))
 def test_any_plain_tree_comes_back_as_yaml_has_written_it(values):
-    assert load(yaml.dump(values, Dumper=Plain, allow_unicode=True)) == values
+    """Texts in quotes: without them `0E0` is a number here, and a text to the one who wrote it."""
+    assert load(yaml.dump(values, Dumper=Plain, allow_unicode=True, default_style='"')) == values
