@@ -110,14 +110,15 @@ def count_not_finite(value: Any, base: Any) -> int:
     array = _as_array(value)
     if not _is_float(array):
         return 0
-    row, below = array.reshape(-1), _of_kind(_as_array(base), array).reshape(-1)
+    row = array.reshape(-1)
     count, total_dtype = 0, sum_dtype(array)
     for start in range(0, len(row), _PIECE):
         piece = _calculable(row[start : start + _PIECE])
         with np.errstate(all="ignore"):
             total = piece.sum(dtype=total_dtype).item()
         if not cmath.isfinite(total):  # a sum that is finite has no NaN and no infinity in it, and is quickly made
-            bad = ~_isfinite(piece) & _isfinite(_calculable(below[start : start + _PIECE]))
+            below = _of_kind(_as_array(base).reshape(-1)[start : start + _PIECE], array)
+            bad = ~_isfinite(piece) & _isfinite(_calculable(below))
             count += int(bad.sum())
     return count
 

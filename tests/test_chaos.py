@@ -37,12 +37,8 @@ SCRIPT = """
             os.abort()
         if fault == "hangs":
             time.sleep(1000)
-        if fault == "sends twice":
-            flare.send(flare.FLModel(params=params, meta={"NUM_STEPS_CURRENT_ROUND": STEP}))
         if fault == "babbles":
             flare._last[0]._session._channel._sock.sendall(b"\\xff" * 64)
-        if fault == "leaves":
-            flare.shutdown()
         if fault == "NaN":
             params["numpy_key"][1, 1] = np.nan
         if fault == "infinity":

@@ -83,7 +83,7 @@ _FEDERATED_AVERAGING = {"FedAvg", "PTFedAvg"}  # their workflows of that name; o
 
 
 def translate(values: Mapping[str, Any], *, stem: str, file: str) -> tuple[dict[str, Any], list[str]]:
-    """See Translation."""
+    """What the config file `file`, of that stem, says in our words, and what to tell the user. Raises JobError."""
     reading = _Reading(file)
     tree = dict(values)
     if stem == "config_fed_server":

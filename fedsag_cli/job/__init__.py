@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fedsag_cli.catalog import ComponentSpec
     from fedsag_cli.messages import ClientConfig, FilterSpec
 
-__all__ = ["SERVER", "App", "ClientApp", "Job", "Meta", "ServerConfig", "Translate"]
+__all__ = ["SERVER", "App", "ClientApp", "Job", "Meta", "ServerConfig", "Translate", "as_written"]
 
 SERVER_FILE = "config_fed_server"
 CLIENT_FILE = "config_fed_client"
@@ -53,14 +53,18 @@ class ClientApp:
 
 
 class Translate(Protocol):
-    """What a config file says, in our words, and what to tell the user of it."""
+    """What a config file says, in our words, and what to tell the user of it.
+
+    `stem` is config_fed_server or config_fed_client, `file` how errors call it. What is ours already stays as it is.
+    Raises JobError naming what has no counterpart.
+    """
 
     def __call__(
         self, values: Mapping[str, Any], *, stem: str, file: str
     ) -> tuple[Mapping[str, Any], Sequence[str]]: ...
 
 
-def _ours(values: Mapping[str, Any], **_: str) -> tuple[Mapping[str, Any], Sequence[str]]:
+def as_written(values: Mapping[str, Any], **_: str) -> tuple[Mapping[str, Any], Sequence[str]]:
     return values, ()
 
 
@@ -70,7 +74,7 @@ class App:
 
     name: str
     folder: Path
-    translate: Translate = field(default=_ours, repr=False, compare=False)
+    translate: Translate = field(default=as_written, repr=False, compare=False)
     notes: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
     _read_so_far: dict[str, dict[str, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -139,7 +143,7 @@ class Job:
 
     @classmethod
     @files.reading()
-    def load(cls, folder: Path, translate: Translate = _ours) -> Job:
+    def load(cls, folder: Path, translate: Translate = as_written) -> Job:
         """`translate` is told what each config file says. A bare app folder is a job of one app.
 
         Raises JobError naming file, key, value, and the nearest known name.

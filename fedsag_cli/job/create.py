@@ -14,7 +14,7 @@ from pathlib import Path
 
 import fedsag_cli
 from fedsag_cli.errors import JobError
-from fedsag_cli.job import SERVER, App, Job, Translate, files, hocon, templates
+from fedsag_cli.job import SERVER, App, Job, Translate, as_written, files, hocon, templates
 from fedsag_cli.job.draft import META, Draft, Wanted, draw_up
 from fedsag_cli.job.meta import ALL
 from fedsag_cli.job.placeholders import SYSTEM
@@ -43,7 +43,7 @@ def create(
     force: bool = False,
     templates_dir: Path | None = None,
     command: Sequence[str] = (),
-    translate: Translate | None = None,
+    translate: Translate = as_written,
 ) -> Made:
     """Make `folder` a job. `command` is what the user typed, for the record in meta.conf; `translate` as in Job.load.
 
@@ -212,10 +212,10 @@ def _put_back(part: Path, folder: Path) -> None:
             raise JobError(f"the job that was in {folder} is in {old} now: {error.strerror}") from None
 
 
-def _refusals(folder: Path, translate: Translate | None) -> Iterator[str]:
+def _refusals(folder: Path, translate: Translate) -> Iterator[str]:
     """Why the simulator would refuse the job as it is: a script still to be written is no error here."""
     try:
-        job = Job.load(folder, translate) if translate else Job.load(folder)
+        job = Job.load(folder, translate)
         for name, app in job.apps.items():
             sites = job.meta.deploy_map[name]
             if SERVER in sites or ALL in sites:
