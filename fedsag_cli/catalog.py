@@ -26,6 +26,9 @@ KNOWN = {
     "NPModelPersistor": "fedsag_cli.persistors.NPModelPersistor",
     "IntimeModelSelector": "fedsag_cli.workflows.model_selector.IntimeModelSelector",
     "ExcludeVars": "fedsag_cli.filters.exclude_vars.ExcludeVars",
+    "TBAnalyticsReceiver": "fedsag_cli.trackers.tensorboard.TBAnalyticsReceiver",
+    "MLflowReceiver": "fedsag_cli.trackers.mlflow.MLflowReceiver",
+    "WandBReceiver": "fedsag_cli.trackers.wandb.WandBReceiver",
 }
 
 _NEED_TORCH = {"PTFileModelPersistor"}

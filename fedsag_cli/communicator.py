@@ -27,6 +27,7 @@ from fedsag_cli.events import (
     ReplyFailed,
     ReplyLate,
     TaskSent,
+    ValuesLogged,
 )
 from fedsag_cli.filters import Chain
 from fedsag_cli.messages import (
@@ -34,6 +35,7 @@ from fedsag_cli.messages import (
     Assignment,
     ClientConfig,
     Hello,
+    LogValues,
     ModelFacts,
     Ready,
     Reply,
@@ -291,6 +293,9 @@ class Communicator:
                 self._emit(ClientReady(site=client.site))
             case Answer():
                 self._answered(client, message, file)
+            case LogValues():
+                told = ValuesLogged(site=client.site, kind=message.kind, values=message.values, step=message.step)
+                self._emit(told)
         return True
 
     def _answered(self, client: Client, answer: Answer, file: TensorFile | None) -> None:

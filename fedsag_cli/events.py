@@ -14,6 +14,8 @@ from typing import TypeAlias, Union
 
 import msgspec
 
+from fedsag_cli.messages import LogKind
+
 Metrics: TypeAlias = dict[str, float | None]
 """What was measured, by name; None where it was no finite number, for which JSON has no word."""
 
@@ -75,9 +77,10 @@ class ProcessExited(Event, frozen=True, kw_only=True):
 
 
 class WillWrite(Event, frozen=True, kw_only=True):
-    """The files the server may write models to, said before anything is written."""
+    """The files the server may write, and folders whose every file is its own, said before anything is written."""
 
     paths: list[str]
+    folders: list[str] = []
 
 
 class ClientWanted(Event, frozen=True, kw_only=True):
@@ -128,6 +131,15 @@ class ReplyFailed(Event, frozen=True, kw_only=True):
     round_num: int
     failure: Failure
     hangs: bool = False
+
+
+class ValuesLogged(Event, frozen=True, kw_only=True):
+    """What a site's script logs for trackers, or a round's metrics; a number that is not finite is None in JSON."""
+
+    site: str
+    kind: LogKind
+    values: Mapping[str, float | str | None]
+    step: int | None = None
 
 
 class ReplyLate(Event, frozen=True, kw_only=True):
@@ -233,6 +245,7 @@ AnyEvent = Union[  # noqa: UP007  msgspec reads it at run time
     ReplyAccepted,
     ReplyFailed,
     ReplyLate,
+    ValuesLogged,
     ClientStopped,
     Notice,
     RoundFinished,

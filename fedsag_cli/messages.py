@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -24,6 +24,9 @@ SEED = "FEDSAG_SEED"
 PRELOAD = "FEDSAG_PRELOAD"  # modules, by commas
 
 NUM_STEPS = "NUM_STEPS_CURRENT_ROUND"
+
+LogKind: TypeAlias = Literal["metric", "param", "tag", "text"]
+"""What trackers keep: numbers by step, settings of a run, words about it, and texts, by name or path."""
 
 
 class ParamsType(str, Enum):
@@ -229,5 +232,13 @@ class Answer(Message, frozen=True, kw_only=True):
     seeded_itself: bool = False
 
 
-ToServer = Ready | Answer
+class LogValues(Message, frozen=True, kw_only=True):
+    """What a script says for trackers to keep, by name. `step` is whatever the script counts."""
+
+    kind: LogKind
+    values: dict[str, float | str]
+    step: int | None = None
+
+
+ToServer = Ready | Answer | LogValues
 ToClient = Assignment

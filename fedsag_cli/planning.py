@@ -22,6 +22,7 @@ from pathlib import Path
 
 from fedsag_cli import catalog, machine
 from fedsag_cli.errors import JobError, UsageError
+from fedsag_cli.interop import shim
 from fedsag_cli.job import CLIENT_FILE, SERVER_FILE, App, Job, ServerConfig
 from fedsag_cli.workspace import SERVER, Plan, ServerPlan, SitePlan, Workspace, files_in
 
@@ -212,7 +213,9 @@ def _plan_site(
     client = app.client(_variables(name, workspace))
     folder = workspace.app(name)
     env = {
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(folder / "custom"), os.environ.get("PYTHONPATH")])),
+        "PYTHONPATH": os.pathsep.join(
+            filter(None, [str(folder / "custom"), shim.STARTUP, os.environ.get("PYTHONPATH")])
+        ),
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": str(threads),
     }

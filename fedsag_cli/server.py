@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ from fedsag_cli.communicator import Communicator
 from fedsag_cli.errors import FedsagError
 from fedsag_cli.events import Event, RunFailed, WillWrite, WorkflowFinished
 from fedsag_cli.messages import ADDRESS, TOKEN, Welcome
+from fedsag_cli.observers import Observer
 from fedsag_cli.persistors import WritesFiles
+from fedsag_cli.recorder import Recorder
 from fedsag_cli.run import Run
 from fedsag_cli.seeds import derived, sow
+from fedsag_cli.trackers import Tracker
 from fedsag_cli.transport.unix import Listener
 from fedsag_cli.workflows import Controller
 from fedsag_cli.workspace import SERVER, Plan, Workspace, read_plan
@@ -31,15 +35,18 @@ def serve(root: str, *, line: int) -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a channel and perhaps a model for each client
     parent = socket.socket(fileno=line)
-    lock = threading.Lock()  # the thread that writes models tells so
+    lock = threading.Lock()  # the thread that writes models tells so, those of trackers what they lack
+    observers: list[Observer] = []
 
     def emit(event: Event) -> None:
         with lock:
             parent.sendall(events.to_line(event))
+        for observer in observers:
+            observer.on(event)
 
     try:
         workspace = Workspace(Path(root))
-        _run(read_plan(workspace.plan), workspace, parent, emit)
+        _run(read_plan(workspace.plan), workspace, parent, emit, observers)
     except FedsagError as error:
         traceback.print_exc()
         emit(RunFailed(cause=error.message, hint=error.hint, exit_code=error.exit_code))
@@ -58,7 +65,13 @@ def serve(root: str, *, line: int) -> int:
     return 0
 
 
-def _run(plan: Plan, workspace: Workspace, parent: socket.socket, emit: Any) -> None:
+def _run(
+    plan: Plan,
+    workspace: Workspace,
+    parent: socket.socket,
+    emit: Callable[[Event], None],
+    observers: list[Observer],
+) -> None:
     preload(plan.preload)  # forked, they are here already; spawned, the seed must find them
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)  # the cores are the clients'
@@ -87,13 +100,24 @@ def _run(plan: Plan, workspace: Workspace, parent: socket.socket, emit: Any) -> 
         parts[spec.id] = catalog.build(spec, parts)
     workflows: list[Controller] = [catalog.build(spec, parts) for spec in plan.server.workflows]
     writers = [part for part in parts.values() if isinstance(part, WritesFiles)]
-    emit(WillWrite(paths=[str(path.resolve()) for part in writers for path in part.files]))
+    trackers = [part for part in parts.values() if isinstance(part, Tracker)]
+    emit(
+        WillWrite(
+            paths=[str(path.resolve()) for part in writers for path in part.files],
+            folders=[str(folder.resolve()) for tracker in trackers for folder in tracker.folders],
+        )
+    )
     run = Run.resumed(workspace.checkpoints, emit, plan.seed)
     emit(run.stands())
-    for number, workflow in enumerate(workflows):
-        if run.enter(number):
-            workflow.run(communicator, run)
-    run.finished()
+    recorder = Recorder(trackers, plan.job, emit)
+    observers.append(recorder)
+    try:
+        for number, workflow in enumerate(workflows):
+            if run.enter(number):
+                workflow.run(communicator, run)
+        run.finished()
+    finally:
+        recorder.close()
     late = communicator.late
     communicator.close()
     params = (run.model.params if run.model else None) or {}

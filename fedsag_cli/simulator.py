@@ -234,7 +234,7 @@ class _Simulation:
             case ClientWanted():
                 self._start(self._client(self._sites[event.site]))
             case WillWrite():
-                self._place.claim(*map(Path, event.paths))
+                self._place.claim(*map(Path, event.paths), folders=map(Path, event.folders))
             case ClientReady():
                 self._pass_notes_on(event.site)
             case ReplyFailed():

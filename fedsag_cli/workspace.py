@@ -15,7 +15,7 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -166,8 +166,11 @@ class Workspace:
             return
         self.reopen()
         folders: set[Path] = set()
+        whole = {self.root / name for name in self._made if name.endswith("/")}
         for path in sorted(self._paths_made(), key=lambda path: path != self.plan):  # without it none can go on
-            if not path.is_dir() or path.is_symlink():
+            if path in whole:
+                shutil.rmtree(path, ignore_errors=True)
+            elif not path.is_dir() or path.is_symlink():
                 path.unlink(missing_ok=True)
             folders.update(parent for parent in path.parents if self.root in parent.parents)
         for checkpoint in self._checkpoints():
@@ -203,23 +206,29 @@ class Workspace:
         paths = [self.root / name for name in sorted(self._made)]
         return [path for path in paths if self.root in path.parents and ".." not in path.parts]
 
-    def claim(self, *paths: Path) -> None:
-        """These are files of ours from now on. Raises WorkspaceError where somebody else's file has such a name."""
-        self.check_free(*paths)
-        self.remember(*paths)
+    def claim(self, *paths: Path, folders: Iterable[Path] = ()) -> None:
+        """These are files of ours from now on, and of `folders` everything in them.
+
+        Raises WorkspaceError where somebody else's file has such a name.
+        """
+        whole = list(folders)
+        self.check_free(*paths, *whole)
+        self.remember(*paths, folders=whole)
 
     def check_free(self, *paths: Path) -> None:
         """Raises WorkspaceError where somebody else's file has such a name."""
-        for path in paths:
-            if str(path.relative_to(self.root)) not in self._made and (path.exists() or path.is_symlink()):
+        for path in (path for path in paths if self.root in path.parents):
+            name = str(path.relative_to(self.root))
+            if self._made.isdisjoint({name, f"{name}/"}) and (path.exists() or path.is_symlink()):
                 raise WorkspaceError(
                     f"{path} is in the way, and fedsag did not make it",
                     hint="move it away, or choose another folder with -w",
                 )
 
-    def remember(self, *paths: Path) -> None:
-        """These are files a run of ours has made here."""
+    def remember(self, *paths: Path, folders: Iterable[Path] = ()) -> None:
+        """These are files a run of ours has made here, and whole folders, whose names end with "/" in the list."""
         names = {str(path.relative_to(self.root)) for path in paths if self.root in path.parents}
+        names |= {f"{path.relative_to(self.root)}/" for path in folders if self.root in path.parents}
         new = sorted(names - self._made)
         self._made.update(new)
         with self._list_of_made.open("ab", buffering=0) as file:

@@ -41,6 +41,7 @@ from fedsag_cli.messages import (
     ClientConfig,
     FilterSpec,
     Hello,
+    LogValues,
     ModelFacts,
     ParamsType,
     Ready,
@@ -65,9 +66,10 @@ FACTS = ModelFacts(
     total_rounds=3,
     meta={"x": [1, "é", None, {"y": 0.5}], "raw": b"\0\1"},
 )
+LOGGED = LogValues(kind="metric", values={"loss": 0.5, "name": "é"}, step=3)
 CONFIG = ClientConfig(task_data_filters=[FilterSpec(tasks=["train"], path="X", args={"a": [1]})])
 SPOKEN = {
-    "to the server": (ToServer, [Ready(), Answer(task_id=7, model=FACTS, usage=Usage(private=1))]),
+    "to the server": (ToServer, [Ready(), Answer(task_id=7, model=FACTS, usage=Usage(private=1)), LOGGED]),
     "to a client": (ToClient, [Assignment(task_id=7, task_name="train", model=FACTS, tell_usage=True)]),
     "a hello": (Hello, [Hello(site="site-1", token=TOKEN)]),
     "a welcome": (Welcome, [Welcome(job_id="job", seed=1 << 60, scratch="/s", config=CONFIG)]),

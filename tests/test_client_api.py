@@ -20,6 +20,7 @@ from fedsag_cli.messages import (
     Assignment,
     ClientConfig,
     FilterSpec,
+    LogValues,
     ModelFacts,
     ParamsType,
     Ready,
@@ -29,7 +30,7 @@ from fedsag_cli.tensors import TensorFile
 from fedsag_cli.transport.unix import Listener
 
 LIMIT_S = 30
-NEEDING_INIT = [name for name in flare.__all__ if name[0].islower() and name not in ("init", "send")]
+NEEDING_INIT = [name for name in flare.__all__ if name[0].islower() and name not in ("init", "send", "log")]
 
 
 class FakeServer:
@@ -123,8 +124,9 @@ def arrays(**values):
 
 def test_the_public_surface_is_this():
     assert sorted(flare.__all__) == [
-        "APIContext", "FLModel", "ParamsType", "get_config", "get_job_id", "get_site_name", "get_task_name", "init",
-        "is_evaluate", "is_running", "is_submit_model", "is_train", "receive", "send", "shutdown", "system_info",
+        "APIContext", "AnalyticsDataType", "FLModel", "ParamsType", "get_config", "get_job_id", "get_site_name",
+        "get_task_name", "init", "is_evaluate", "is_running", "is_submit_model", "is_train", "log", "receive", "send",
+        "shutdown", "system_info",
     ]  # fmt: skip
 
 
@@ -135,9 +137,26 @@ def test_before_init_every_function_says_to_call_it_first(name):
     assert raised.value.hint == "call flare.init() first, once"
 
 
-def test_send_before_init_says_to_call_it_first():
-    with pytest.raises(ClientError, match=r"flare\.send\(\) was called before flare\.init\(\)"):
-        flare.send(flare.FLModel(params={}))
+@pytest.mark.parametrize(
+    ("name", "args"), [("send", [flare.FLModel(params={})]), ("log", ["x", 1, flare.AnalyticsDataType.SCALAR])]
+)
+def test_what_takes_arguments_says_before_init_to_call_it_first(name, args):
+    with pytest.raises(ClientError, match=rf"flare\.{name}\(\) was called before flare\.init\(\)"):
+        getattr(flare, name)(*args)
+
+
+def test_logging_says_values_to_the_server(server):
+    flare.log("loss", np.float32(0.5), flare.AnalyticsDataType.SCALAR, global_step=3, writer="whoever")
+
+    message, file = server.heard()
+    assert (message, file) == (LogValues(kind="metric", values={"loss": 0.5}, step=3), None)
+
+
+def test_another_rank_may_not_log(server):
+    flare.init(rank=1)
+
+    with pytest.raises(ClientError, match="only rank 0"):
+        flare.log("loss", 0.5, flare.AnalyticsDataType.SCALAR)
 
 
 def test_outside_a_run_init_says_how_to_start_one():

@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from collections.abc import Mapping
 
 import msgspec
 import pytest
@@ -21,6 +22,9 @@ VALUES = {
     dict[str, str]: {"torch": "2"},
     events.Metrics: {"accuracy": 0.1, "loss": None},
     dict[str, events.Metrics]: {"a": {"accuracy": 0.1}},
+    events.LogKind: "text",
+    Mapping[str, float | str | None]: {"loss": 0.1, "name": "é", "nan": None},
+    (int | None): 7,
     Failure: FAILURE,
     (Failure | None): FAILURE,
     (events.RoundFinished | None): None,

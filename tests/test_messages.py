@@ -11,6 +11,7 @@ from fedsag_cli.messages import (
     FilterSpec,
     FLModel,
     Hello,
+    LogValues,
     ModelFacts,
     ParamsType,
     Ready,
@@ -122,6 +123,7 @@ FACTS = ModelFacts(
         Ready(),
         Assignment(task_id=1, task_name="train", model=FACTS, tell_usage=True),
         Answer(task_id=1, model=FACTS, usage=Usage(private=1, gpu=2, gpu_free=3), seeded_itself=True),
+        LogValues(kind="text", values={"notes/a.txt": "é"}, step=4),
     ],
     ids=lambda message: type(message).__name__,
 )
@@ -130,7 +132,7 @@ def test_every_message_comes_back_from_its_bytes(message):
 
 
 def test_what_a_server_hears_is_told_apart():
-    for message in (Ready(), Answer(task_id=1, model=FACTS)):
+    for message in (Ready(), Answer(task_id=1, model=FACTS), LogValues(kind="metric", values={"loss": 0.5})):
         assert msgspec.msgpack.decode(msgspec.msgpack.encode(message), type=ToServer) == message
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from fedsag_cli import machine, planning
 from fedsag_cli.errors import JobError, UsageError
+from fedsag_cli.interop import shim
 from fedsag_cli.job import Job, hocon
 from fedsag_cli.planning import Options, make_plan
 from fedsag_cli.workspace import Workspace
@@ -311,7 +312,9 @@ def test_a_client_finds_its_own_modules_before_those_of_the_user(job, plan, tmp_
     monkeypatch.setenv("PYTHONPATH", "/mine")
     custom = str(app_path(tmp_path) / "custom")
 
-    assert plan(job(), num_clients=1).plan.sites[0].env["PYTHONPATH"] == f"{custom}{os.pathsep}/mine"
+    assert plan(job(), num_clients=1).plan.sites[0].env["PYTHONPATH"] == os.pathsep.join(
+        [custom, shim.STARTUP, "/mine"]
+    )
 
 
 def test_a_task_nobody_takes_is_an_error_naming_it_and_what_there_is(job, plan):

@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -820,7 +821,10 @@ def test_a_folder_that_is_no_job_has_nothing_to_show(tmp_path):
         variables.of_job(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["sag_pt", "sag_pt_in_proc", "sag_np", "sag_pt_deploy_map"])
+SHIPPED = sorted(path.name for path in (Path(__file__).parents[1] / "job_templates").iterdir())
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_template_makes_a_job_that_reads(tmp_path, monkeypatch, name):
     monkeypatch.delenv("FEDSAG_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -836,7 +840,7 @@ def test_a_shipped_template_makes_a_job_that_reads(tmp_path, monkeypatch, name):
     assert all(row.value == row.default for row in declared)
 
 
-@pytest.mark.parametrize("name", ["sag_pt", "sag_pt_in_proc", "sag_np", "sag_pt_deploy_map"])
+@pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_template_does_not_claim_that_the_simulator_asks_for_sites(name):
     template = templates.find(name)
 

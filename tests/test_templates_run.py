@@ -14,6 +14,11 @@ CHANGES = {
         "-f", "app_1/config_fed_client.conf", f"app_config={SMALL}",
         "-f", "app_2/config_fed_client.conf", f"app_config={SMALL} --batch_size 30",
     ],
+    "sag_pt_mlflow": [
+        "-f", "config_fed_server.conf", "num_rounds=2", "experiment_name=mine", "run_name=first",
+        "-f", "config_fed_client.conf", f"app_config={SMALL}",
+    ],
+    "sag_np_metrics": [*SERVER, "-f", "config_fed_client.conf", "app_config=--delta 0.5"],
     "sag_np": [*SERVER, "-f", "config_fed_client.conf", "app_config=--delta 0.5"],
 }  # fmt: skip
 
@@ -34,9 +39,10 @@ def test_a_template_runs_as_it_is(tmp_path, template, launcher):
         assert set(accuracy) == {"site-1", "site-2"}
         assert all(0 <= value <= 100 for value in accuracy.values())
     server = tmp_path / "ws" / "server" / "simulate_job"
-    if template == "sag_np":
-        assert np.load(server / "models" / "server.npy").tolist() == [[2, 3, 4], [5, 6, 7], [8, 9, 10]]
-        assert ran.metrics("accuracy") == [{"site-1": 5.0, "site-2": 5.0}, {"site-1": 5.5, "site-2": 5.5}]
+    if template.startswith("sag_np"):
+        assert np.load(server / "models" / "server.npy").round(5).tolist() == [[2, 3, 4], [5, 6, 7], [8, 9, 10]]
+        assert ran.metrics("accuracy")[0] == {"site-1": 5.0, "site-2": 5.0}
+        assert ran.metrics("accuracy")[1] == pytest.approx({"site-1": 5.5, "site-2": 5.5})
     else:
         import torch
 
@@ -44,6 +50,11 @@ def test_a_template_runs_as_it_is(tmp_path, template, launcher):
         assert sum(value.numel() for value in saved["model"].values()) == 62_006
         assert saved["train_conf"] == {"train": {"model": "Net"}}
         assert "generated set" in ran.log("site-1")
+    if template in ("sag_pt", "sag_pt_in_proc", "sag_np_metrics"):
+        assert {path.name for path in server.glob("tb_events/*")} == {"server", "site-1", "site-2"}
+    if template == "sag_pt_mlflow":
+        names = {path.read_text() for path in server.glob("mlruns/*/*/tags/mlflow.runName")}
+        assert names == {"server-first", "site-1-first", "site-2-first"}
     if template == "sag_pt_deploy_map":
         assert report["rounds"][0]["num_steps"] == {"site-1": 3.0, "site-2": 2.0}
 

@@ -19,12 +19,14 @@ import logging
 import os
 from typing import Any
 
+from fedsag_cli.client.analytics import AnalyticsDataType, log_values
 from fedsag_cli.client.session import Session
 from fedsag_cli.errors import ClientError
 from fedsag_cli.messages import FLModel, ParamsType
 
 __all__ = [
     "APIContext",
+    "AnalyticsDataType",
     "FLModel",
     "ParamsType",
     "get_config",
@@ -36,6 +38,7 @@ __all__ = [
     "is_running",
     "is_submit_model",
     "is_train",
+    "log",
     "receive",
     "send",
     "shutdown",
@@ -163,6 +166,26 @@ def get_config(ctx: APIContext | None = None) -> dict[str, Any]:
         "memory_gc_rounds": config.memory_gc_rounds,
         "cuda_empty_cache": config.cuda_empty_cache,
     }
+
+
+def log(
+    key: str,
+    value: Any,
+    data_type: AnalyticsDataType,
+    ctx: APIContext | None = None,
+    *,
+    global_step: int | None = None,
+    path: str | None = None,
+    **_: Any,
+) -> None:
+    """Say a value, or, with a type in the plural, a dict of them, for the job's trackers to keep.
+
+    Numbers are whatever `float()` takes, `global_step` is what the script counts (None: step 0), `path` is the file a
+    text becomes. Other keywords, which one tracker or the other may know, are accepted and not used. May be called
+    from any thread. Raises ClientError naming a key that cannot be logged; the writers of `fedsag_cli.client.tracking`
+    call this.
+    """
+    _of_rank_0(ctx, "log").log(log_values(key, value, data_type, step=global_step, path=path))
 
 
 def shutdown(ctx: APIContext | None = None) -> None:

@@ -11,12 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import msgspec
-
 from fedsag_cli import arithmetic, machine
 from fedsag_cli.become import show_stack_when_stopped
+from fedsag_cli.client import plain
 from fedsag_cli.client.seeding import streams
-from fedsag_cli.errors import ChannelClosed, ClientError, TensorError
+from fedsag_cli.errors import ChannelClosed, ClientError
 from fedsag_cli.filters import Chain
 from fedsag_cli.messages import (
     ADDRESS,
@@ -28,6 +27,7 @@ from fedsag_cli.messages import (
     FilterSpec,
     FLModel,
     Hello,
+    LogValues,
     ModelFacts,
     ParamsType,
     Ready,
@@ -55,7 +55,8 @@ class Session:
         self._file: TensorFile | None = None
         self._received: FLModel | None = None
         self._pristine: dict[str, Any] | None = None
-        self._said_ready = False
+        self._said_ready = self._said_deaf = False
+        self._speaking = threading.Lock()  # a script may log from a thread of its own
         self._handed_out = False  # is_running() waits too, but gives the script nothing
         self._came_round = False  # the script's loop did, and what it was handed has no answer
         self._answers = 0
@@ -79,7 +80,8 @@ class Session:
         if self._received is None and self._channel is not None:
             try:
                 if not self._said_ready:
-                    self._channel.send(Ready())
+                    with self._speaking:
+                        self._channel.send(Ready())
                     self._said_ready = True
                 assignment, fd = self._channel.receive(timeout_s)
                 self._take(assignment, fd)
@@ -130,17 +132,18 @@ class Session:
             )
         answer = self._result_filters.process(self._assignment.task_name, self._as_update(model))
         file = None if answer.params is None else TensorFile.write(answer.params, scratch=self._welcome.scratch)
-        facts = ModelFacts.of(replace(answer, metrics=_floats(answer.metrics), meta=_checked_meta(answer.meta)))
+        metrics = None if answer.metrics is None else plain.floats(answer.metrics, what="metrics")
+        meta = plain.builtins(answer.meta, what="meta")
+        facts = ModelFacts.of(replace(answer, metrics=metrics, meta=meta))
+        said = Answer(
+            task_id=self._assignment.task_id,
+            model=facts,
+            usage=_usage() if self._assignment.tell_usage else None,
+            seeded_itself=self._streams.script_seeded,
+        )
         try:
-            self._channel.send(
-                Answer(
-                    task_id=self._assignment.task_id,
-                    model=facts,
-                    usage=_usage() if self._assignment.tell_usage else None,
-                    seeded_itself=self._streams.script_seeded,
-                ),
-                None if file is None else file.fileno(),
-            )
+            with self._speaking:
+                self._channel.send(said, None if file is None else file.fileno())
         except ChannelClosed:
             self.close()
         finally:
@@ -149,6 +152,19 @@ class Session:
         self._answers += 1
         self._let_go()
         self._tidy()
+
+    def log(self, values: LogValues) -> None:
+        """Say them to the server's trackers, from any thread. Raises TensorError where they are too large to travel."""
+        with self._speaking:
+            if self._channel is not None:
+                try:
+                    self._channel.send(values)
+                    return
+                except ChannelClosed:
+                    pass  # the main thread finds that out, and closes its end
+            if self.rank == "0" and not self._said_deaf:
+                self._said_deaf = True
+                log.warning("the run is over: what is logged now is not kept")
 
     def close(self) -> None:
         """Leave the run: the server sees the channel close. Closing twice is fine."""
@@ -233,40 +249,6 @@ def _copied(params: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     with TensorFile.write(params) as file:
         return file.load()
-
-
-def _floats(metrics: Mapping[str, Any] | None) -> dict[str, float] | None:
-    if metrics is None:
-        return None
-    numbers: dict[str, float] = {}
-    for name, value in metrics.items():
-        try:
-            numbers[str(name).encode().decode()] = float(value)
-        except (TypeError, ValueError):  # a name UTF-8 cannot hold is a ValueError too
-            raise ClientError(
-                f"metrics: {name!r} is a {type(value).__name__}, not a number",
-                hint="metrics are single numbers; other things go into meta",
-            ) from None
-    return numbers
-
-
-def _checked_meta(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """meta as plain values. Raises TensorError naming the key that cannot travel."""
-    plain: dict[str, Any] = {}
-    for name, value in meta.items():
-        try:
-            plain[name] = msgspec.to_builtins(value, enc_hook=_number)
-            msgspec.msgpack.encode({name: plain[name]})
-        except (TypeError, ValueError):
-            raise TensorError(f"meta: {name!r} is a {type(value).__name__} that cannot travel") from None
-    return plain
-
-
-def _number(value: Any) -> Any:
-    """numpy's and torch's single numbers say what they are by `item()`."""
-    if hasattr(value, "item"):
-        return value.item()
-    raise TypeError(type(value).__name__)
 
 
 def _usage() -> Usage:

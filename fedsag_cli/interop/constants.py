@@ -1,8 +1,32 @@
 """Names that NVFLARE's scripts import beside its Client API, with the values that travel."""
 
+from fedsag_cli.messages import NUM_STEPS
+
 
 class ModelName:
     """Which of its models a site is asked for: `meta["submit_model_name"]`."""
 
     BEST_MODEL = "best_model"
     FINAL_MODEL = "final_model"
+
+
+class MetaKey:
+    """What stands in a model's `meta`."""
+
+    NUM_STEPS_CURRENT_ROUND = NUM_STEPS
+    CURRENT_ROUND = "current_round"
+    TOTAL_ROUNDS = "total_rounds"
+    INITIAL_METRICS = "initial_metrics"
+    VALIDATE_TYPE = "validate_type"
+    SUBMIT_MODEL_NAME = "submit_model_name"
+    JOB_ID = "job_id"
+    SITE_NAME = "site_name"
+
+
+FLMetaKey = MetaKey
+
+
+class NPConstants:
+    """How a numpy job calls its one array."""
+
+    NUMPY_KEY = "numpy_key"

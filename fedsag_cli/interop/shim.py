@@ -1,7 +1,7 @@
 """Lets a script that imports `nvflare.client` run as it is, whether or not NVFLARE is installed.
 
-In a client's process only. What the Client API is made of comes from us in any case: a run of ours can do nothing with
-another system's. Other modules are NVFLARE's own where that is installed, and not there where it is not.
+In a client's processes only. What the Client API is made of comes from us in any case: a run of ours can do nothing
+with another system's. Other modules are NVFLARE's own where that is installed, and not there where it is not.
 """
 
 from __future__ import annotations
@@ -11,18 +11,34 @@ import sys
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
 from types import ModuleType
 
+STARTUP = str(Path(__file__).parent / "startup")
+"""A folder for PYTHONPATH: every Python started with it has the hook, as what a client's script or command starts."""
+
 _ROOT = "nvflare"
+_CLIENT_API = ("fedsag_cli.client", "fedsag_cli.client.decorators")
+_CONSTANTS = ("fedsag_cli.interop.constants",)
 _ALWAYS = {
-    "nvflare.client": "fedsag_cli.client",
-    "nvflare.client.api": "fedsag_cli.client",
-    "nvflare.app_common.abstract.fl_model": "fedsag_cli.client",
+    "nvflare.client": _CLIENT_API,
+    "nvflare.client.api": _CLIENT_API,
+    "nvflare.client.decorator": _CLIENT_API,
+    "nvflare.client.tracking": ("fedsag_cli.client.tracking",),
+    "nvflare.app_common.abstract.fl_model": ("fedsag_cli.client",),
 }
 _WHERE_IT_IS_NOT_INSTALLED = {
-    "nvflare.app_common.app_constant": "fedsag_cli.interop.constants",
+    "nvflare": (),
+    "nvflare.apis": (),
+    "nvflare.apis.analytix": ("fedsag_cli.client.analytics",),
+    "nvflare.apis.dxo": _CONSTANTS,
+    "nvflare.apis.fl_constant": _CONSTANTS,
+    "nvflare.app_common": (),
+    "nvflare.app_common.abstract": (),
+    "nvflare.app_common.app_constant": _CONSTANTS,
+    "nvflare.app_common.np": (),
+    "nvflare.app_common.np.constants": _CONSTANTS,
 }
-_PACKAGES = {"nvflare", "nvflare.client", "nvflare.app_common", "nvflare.app_common.abstract"}
 
 
 def install() -> None:
@@ -42,23 +58,25 @@ class _Finder(MetaPathFinder):
             return None
         ours = _ALWAYS.get(fullname)
         if ours is None and not _is_installed():
-            ours = _WHERE_IT_IS_NOT_INSTALLED.get(fullname, "" if fullname in _PACKAGES else None)
+            ours = _WHERE_IT_IS_NOT_INSTALLED.get(fullname)
         if ours is None:
             return None
-        return ModuleSpec(fullname, _Loader(ours), is_package=fullname in _PACKAGES)
+        is_package = any(known.startswith(f"{fullname}.") for known in (*_ALWAYS, *_WHERE_IT_IS_NOT_INSTALLED))
+        return ModuleSpec(fullname, _Loader(ours), is_package=is_package)
 
 
 class _Loader(Loader):
     """Fills a module with the public names of ours; an empty package has none."""
 
-    def __init__(self, ours: str) -> None:
+    def __init__(self, ours: Sequence[str]) -> None:
         self._ours = ours
 
     def exec_module(self, module: ModuleType) -> None:
-        if self._ours:
-            known = vars(importlib.import_module(self._ours))
-            module.__dict__.update({name: value for name, value in known.items() if not name.startswith("_")})
-            module.__doc__ = known.get("__doc__")
+        for name in self._ours:
+            known = vars(importlib.import_module(name))
+            public = known.get("__all__") or [each for each in known if not each.startswith("_")]
+            module.__dict__.update({each: known[each] for each in public})
+            module.__doc__ = module.__doc__ or known.get("__doc__")
 
 
 def _is_installed() -> bool:

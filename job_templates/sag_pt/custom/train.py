@@ -9,6 +9,7 @@ import torch.optim as optim
 from net import Net
 
 import fedsag_cli.client as flare
+from fedsag_cli.client.tracking import SummaryWriter
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -66,6 +67,7 @@ def main():
     net = Net()
     steps = args.local_epochs * len(trainloader)
     best_accuracy = -1.0
+    writer = SummaryWriter()
 
     while flare.is_running():
         input_model = flare.receive()
@@ -85,6 +87,7 @@ def main():
 
         accuracy = evaluate(net, testloader)
         print(f"({site}) Accuracy of the network on the {len(testset)} test images: {accuracy:.2f} %")
+        writer.add_scalar("local_accuracy", accuracy, global_step=input_model.current_round)
         if accuracy > best_accuracy:
             best_accuracy = accuracy
             torch.save(net.state_dict(), model_path)

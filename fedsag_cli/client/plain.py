@@ -1,0 +1,51 @@
+"""What scripts hand over beside tensors, as plain values that travel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from fedsag_cli.errors import ClientError, TensorError
+
+
+def floats(values: Mapping[Any, Any], *, what: str) -> dict[str, float]:
+    """Single numbers by name: whatever `float()` takes. Raises ClientError naming `what` and the name."""
+    numbers: dict[str, float] = {}
+    for name, value in values.items():
+        try:
+            numbers[str(name).encode().decode()] = float(value)
+        except (TypeError, ValueError):  # a name UTF-8 cannot hold is a ValueError too
+            raise ClientError(
+                f"{what}: {name!r} is a {type(value).__name__}, not a number",
+                hint="metrics are single numbers; other things go into meta",
+            ) from None
+    return numbers
+
+
+def texts(values: Mapping[Any, Any], *, what: str) -> dict[str, float | str]:
+    """Whatever it is, as text by name. Raises ClientError where UTF-8 cannot hold it."""
+    try:
+        return {str(name).encode().decode(): str(value).encode().decode() for name, value in values.items()}
+    except ValueError:
+        raise ClientError(f"{what}: {values!r} holds what UTF-8 cannot") from None
+
+
+def builtins(values: Mapping[str, Any], *, what: str) -> dict[str, Any]:
+    """Values of JSON's kinds, and bytes. Raises TensorError naming `what` and the key that cannot travel."""
+    plain: dict[str, Any] = {}
+    for name, value in values.items():
+        try:
+            plain[name] = msgspec.to_builtins(value, enc_hook=_number)
+            msgspec.msgpack.encode({name: plain[name]})
+        except (TypeError, ValueError):
+            raise TensorError(f"{what}: {name!r} is a {type(value).__name__} that cannot travel") from None
+    return plain
+
+
+def _number(value: Any) -> Any:
+    """numpy's and torch's single numbers say what they are by `item()`."""
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(type(value).__name__)

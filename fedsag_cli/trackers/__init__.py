@@ -1,0 +1,32 @@
+"""Trackers: they keep what scripts log, and each round's metrics, where the field's tools find them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from fedsag_cli.events import ValuesLogged
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """Called from one thread that nothing else waits for. Whatever it raises is told, and the run goes on.
+
+    `extra` is the one of fedsag's extras that brings what it needs. `folders`, relative to the server's working
+    directory, are its own: everything in them is removed by the next run there.
+    """
+
+    extra: str
+
+    @property
+    def folders(self) -> Sequence[Path]: ...
+
+    def open(self, job: str) -> None:
+        """Import what it needs for a job of that name; nothing is on disk yet. Raises ImportError."""
+
+    def write(self, values: Sequence[ValuesLogged]) -> None:
+        """Keep these, at least one, in their order; they are there whatever happens next."""
+
+    def close(self) -> None:
+        """There is no more."""

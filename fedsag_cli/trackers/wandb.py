@@ -1,0 +1,71 @@
+"""Keeps what is logged for Weights & Biases: a run for each site, in files until `wandb sync` sends them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedsag_cli.events import ValuesLogged
+
+_FOLDER = Path("..", "wandb")
+
+
+class WandBReceiver:
+    """`wandb_args` are those of `wandb.init`: `project`, `name` (each site's goes before it), `config`, `tags`, ….
+
+    `mode` is "offline", or "online" where wandb can reach its server with the user's key. Offline runs lie beside the
+    server's app folder: `wandb sync WS/server/simulate_job/wandb/offline-run-*`.
+    """
+
+    extra = "wandb"
+
+    def __init__(self, wandb_args: dict[str, Any] | None = None, mode: str = "offline") -> None:
+        self._words = wandb_args or {}
+        self._mode = mode
+        self._job = ""
+        self._runs: dict[str, Any] = {}
+
+    @property
+    def folders(self) -> Sequence[Path]:
+        return (_FOLDER,)
+
+    def open(self, job: str) -> None:
+        import wandb  # noqa: F401
+
+        self._job = job
+
+    def write(self, values: Sequence[ValuesLogged]) -> None:
+        for each in values:
+            run = self._run_of(each.site)
+            if each.kind == "metric":
+                numbers = {name: float("nan") if value is None else value for name, value in each.values.items()}
+                run.log(numbers | {} if each.step is None else numbers | {"global_step": each.step})
+            else:
+                run.config.update({name: str(text) for name, text in each.values.items()}, allow_val_change=True)
+
+    def close(self) -> None:
+        for run in self._runs.values():
+            run.finish()
+
+    def _run_of(self, site: str) -> Any:
+        """Its own count of steps is no use here, for it must never go back: what the script counts is a metric."""
+        import wandb
+
+        if site not in self._runs:
+            _FOLDER.mkdir(exist_ok=True)  # else wandb looks for another place
+            config = self._words.get("config")
+            words: dict[str, Any] = {
+                "project": self._job,
+                "group": self._words.get("name") or self._job,
+                **self._words,
+                "name": "-".join(filter(None, [site, self._words.get("name")])),
+                "config": {**(config if isinstance(config, Mapping) else {}), "site": site},
+                "dir": str(_FOLDER.parent.resolve()),
+                "mode": self._mode,
+                "reinit": "create_new",
+                "settings": wandb.Settings(console="off", silent=True, x_disable_stats=True),
+            }
+            self._runs[site] = wandb.init(**words)
+            self._runs[site].define_metric("*", step_metric="global_step")
+        return self._runs[site]

@@ -1,0 +1,196 @@
+"""Scripts that import NVFLARE's names, in the processes that a client is made of, and only there."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+from runs import job, run
+
+import fedsag_cli.client
+from fedsag_cli.interop import shim
+from fedsag_cli.interop.constants import MetaKey, ModelName
+
+NAMES = {
+    "nvflare.client": [
+        "FLModel",
+        "ParamsType",
+        "AnalyticsDataType",
+        "init",
+        "log",
+        "get_task_name",
+        "train",
+        "evaluate",
+    ],
+    "nvflare.client.api": ["init", "receive", "send", "clear"],
+    "nvflare.client.decorator": ["train", "evaluate"],
+    "nvflare.client.tracking": ["SummaryWriter", "MLflowWriter", "WandBWriter"],
+    "nvflare.apis.analytix": ["AnalyticsDataType"],
+    "nvflare.apis.dxo": ["MetaKey"],
+    "nvflare.apis.fl_constant": ["FLMetaKey"],
+    "nvflare.app_common.abstract.fl_model": ["FLModel", "ParamsType"],
+    "nvflare.app_common.app_constant": ["ModelName"],
+    "nvflare.app_common.np.constants": ["NPConstants"],
+}
+ON_A_TREADMILL = """
+    import nvflare.client as flare
+    from nvflare.app_common.abstract.fl_model import FLModel
+
+    calls = []
+
+
+    @flare.evaluate
+    def measure(model, scale):
+        calls.append(("measure", scale))
+        return {evaluated}
+
+
+    @flare.train()
+    def train(input_model=None, delta=0, *, twice=False):
+        calls.append(("train", delta, twice))
+        return FLModel(params={{name: array + delta for name, array in input_model.params.items()}})
+
+
+    flare.init()
+    while flare.is_running():
+        measure(None, 10)
+        if flare.is_train():
+            update = train(input_model=flare.receive(), delta=2, twice=True)
+            assert update.metrics == {{"accuracy": 0.5}}, update.metrics
+    print(calls)
+"""
+
+
+@pytest.fixture
+def their_names(monkeypatch):
+    """The hook, as a client's process has it, for one test."""
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    shim.install()
+    yield importlib.import_module
+    for name in [name for name in sys.modules if name.partition(".")[0] == "nvflare"]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("module", NAMES)
+def test_what_scripts_import_is_there(their_names, module):
+    found = their_names(module)
+
+    assert [name for name in NAMES[module] if not hasattr(found, name)] == []
+
+
+def test_their_client_api_is_ours(their_names):
+    assert their_names("nvflare.client").FLModel is fedsag_cli.client.FLModel
+    assert their_names("nvflare.client.api").receive is fedsag_cli.client.receive
+
+
+def test_a_name_that_is_not_served_is_not_there(their_names):
+    with pytest.raises(ModuleNotFoundError, match=r"nvflare\.client\.hf"):
+        their_names("nvflare.client.hf")
+
+
+def test_the_words_that_travel_are_theirs():
+    assert (ModelName.BEST_MODEL, ModelName.FINAL_MODEL) == ("best_model", "final_model")
+    assert MetaKey.NUM_STEPS_CURRENT_ROUND == "NUM_STEPS_CURRENT_ROUND"
+
+
+def test_the_process_that_tests_run_in_has_no_hook():
+    assert not any(type(finder).__module__ == shim.__name__ for finder in sys.meta_path)
+
+
+def python(code, *folders):
+    paths = ":".join(map(str, folders))
+    return subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": paths}, capture_output=True, text=True)
+
+
+def test_a_python_that_a_client_starts_has_the_hook():
+    ran = python("import nvflare.client as flare; print(flare.FLModel.__module__)", shim.STARTUP)
+
+    assert ran.stdout.strip() == "fedsag_cli.messages", ran.stderr
+
+
+def test_a_sitecustomize_of_the_users_is_run_all_the_same(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import builtins; builtins.MINE = __file__")
+
+    ran = python(
+        "import nvflare.client; import sitecustomize; print(MINE, sitecustomize.__file__)", shim.STARTUP, tmp_path
+    )
+    assert ran.stdout.split() == [str(tmp_path / "sitecustomize.py")] * 2, ran.stderr
+
+
+def test_a_python_without_fedsag_starts_all_the_same():
+    path = f"{shim.STARTUP}/sitecustomize.py"
+    code = f"import runpy, sys; sys.modules['fedsag_cli'] = None; runpy.run_path({path!r}); print('started')"
+
+    ran = python(code)
+
+    assert ran.stdout.strip() == "started", ran.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("evaluated", ["0.5", "{{'accuracy': 0.5}}"])
+def test_decorated_functions_take_part(tmp_path, evaluated):
+    script = ON_A_TREADMILL.format(evaluated=evaluated.replace("{{", "{").replace("}}", "}"))
+    folder = job(tmp_path / "job", script, tasks=["train", "validate"])
+
+    ran = run(folder, "-n", 2, "-t", 2)
+
+    assert ran.code == 0, ran
+    assert ran.report["rounds"][1]["metrics"] == {"accuracy": 0.5}
+    assert ran.report["final_metrics"] == {"accuracy": 0.5}
+    assert "('measure', 10), ('train', 2, True)" in ran.log("site-1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("decorator", ["train", "evaluate"])
+def test_a_decorated_function_that_gives_nothing_is_an_error_in_it(tmp_path, decorator):
+    script = f"""
+        import nvflare.client as flare
+        flare.init()
+
+        @flare.{decorator}
+        def works(model):
+            pass
+
+        works(None)
+    """
+    ran = run(job(tmp_path / "job", script), "-n", 1)
+
+    assert ran.code == 4
+    assert f"TypeError: a function under @flare.{decorator} gives" in ran.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["fork", "spawn"])
+def test_the_tutorials_writer_reaches_the_run(tmp_path, launcher):
+    script = """
+        import nvflare.client as flare
+        from nvflare.client.tracking import SummaryWriter
+
+        flare.init()
+        summary_writer = SummaryWriter()
+        while flare.is_running():
+            input_model = flare.receive()
+            summary_writer.add_scalar(tag="loss_for_each_batch", scalar=0.25, global_step=input_model.current_round)
+            flare.send(flare.FLModel(params=input_model.params, metrics={"mean": 1.0}))
+    """
+    ran = run(job(tmp_path / "job", script), "-n", 1, "--launcher", launcher)
+
+    assert ran.code == 0, ran
+    told = [(each["values"], each["step"]) for each in ran.told("ValuesLogged")]
+    assert told == [({"loss_for_each_batch": 0.25}, 0), ({"loss_for_each_batch": 0.25}, 1)]
+
+
+@pytest.mark.slow
+def test_a_script_started_by_a_command_of_the_users_finds_their_names_too(tmp_path):
+    script = """
+        import nvflare.client as flare
+
+        flare.init()
+        while flare.is_running():
+            flare.send(flare.receive())
+    """
+    folder = job(tmp_path / "job", script, command="sh -c 'exec python3 custom/train.py'")
+
+    ran = run(folder, "-n", 2, "-t", 2)
+
+    assert ran.code == 0, ran

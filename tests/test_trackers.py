@@ -1,0 +1,486 @@
+"""What scripts log, and each round's metrics, in the files of TensorBoard, MLflow and Weights & Biases."""
+
+import json
+import math
+import sys
+import threading
+import time
+
+import pytest
+from runs import ADDS_ONE, job, run
+
+from fedsag_cli.client.analytics import AnalyticsDataType, log_values
+from fedsag_cli.errors import ClientError
+from fedsag_cli.events import ModelValidated, Notice, ReplyAccepted, RoundFinished, ValuesLogged, from_line, to_line
+from fedsag_cli.recorder import Recorder
+from fedsag_cli.trackers import Tracker
+from fedsag_cli.trackers.mlflow import MLflowReceiver
+from fedsag_cli.trackers.tensorboard import TBAnalyticsReceiver
+from fedsag_cli.trackers.wandb import WandBReceiver
+
+WRITES = """
+    import fedsag_cli.client as flare
+    from fedsag_cli.client.tracking import MLflowWriter, SummaryWriter, WandBWriter
+
+    flare.init()
+    summary, mlflow, wandb = SummaryWriter(), MLflowWriter(), WandBWriter()
+    mlflow.log_params({"lr": 0.1, "name": "é"})
+    mlflow.set_tag("who", "me")
+    step = 0
+    while flare.is_running():
+        model = flare.receive()
+        for _ in range(2):
+            step += 1
+            summary.add_scalar("loss", 1 / step, step)
+            summary.add_scalars("both", {"a": step, "b": -step}, step)
+            wandb.log({"rate": step}, step)
+            mlflow.log_metric("depth", 3, step)
+        mlflow.log_text(f"round {model.current_round}", "notes/text.txt")
+        flare.send(flare.FLModel(params=model.params, metrics={"mean": 1.5 + model.current_round}))
+"""
+TRACKERS = {"tb": "TBAnalyticsReceiver", "mlflow": "MLflowReceiver", "wandb": "WandBReceiver"}
+
+
+class Kept:
+    """A tracker that keeps everything in a list."""
+
+    extra = "kept"
+    folders = ()
+
+    def __init__(self, fails=None):
+        self.values, self.closed, self.job, self.fails = [], False, "", dict(fails or {})
+        self.thread = None
+
+    def open(self, job):
+        self.job, self.thread = job, threading.current_thread()
+        self._perhaps_fail("open")
+
+    def write(self, values):
+        assert values
+        self._perhaps_fail("write")
+        self.values += values
+
+    def close(self):
+        self.closed = True
+        self._perhaps_fail("close")
+
+    def _perhaps_fail(self, name):
+        if name in self.fails:
+            raise self.fails[name]
+
+
+def recorded(*events, tracker=None):
+    """What a tracker keeps of these events, and what was said meanwhile."""
+    tracker, said = tracker or Kept(), []
+    recorder = Recorder([tracker], "my job", said.append)
+    for event in events:
+        recorder.on(event)
+    recorder.close()
+    return tracker, said
+
+
+def logged(**values):
+    return ValuesLogged(site="site-1", kind="metric", values=values, step=7)
+
+
+@pytest.mark.parametrize("tracker", [Kept(), TBAnalyticsReceiver(), MLflowReceiver(), WandBReceiver()])
+def test_each_tracker_keeps_the_contract(tracker):
+    assert isinstance(tracker, Tracker)
+
+
+def test_a_tracker_gets_what_scripts_log_in_its_order_and_is_closed():
+    first, second = logged(loss=0.5), ValuesLogged(site="site-2", kind="text", values={"a.txt": "hello"})
+
+    tracker, said = recorded(first, second)
+
+    assert (tracker.values, tracker.closed, tracker.job, said) == ([first, second], True, "my job", [])
+
+
+def test_a_tracker_gets_each_rounds_metrics_under_names_of_their_own():
+    reply = ReplyAccepted(
+        site="site-2", task="train", round_num=3, metrics={"accuracy": 50.0}, num_steps=1, size=1, work_s=0.1
+    )
+    finished = RoundFinished(
+        round_num=3, sites=["site-2"], metrics={"accuracy": 60.0}, wait_s=0, aggregate_s=0, save_s=0
+    )
+    last = ModelValidated(round_num=4, metrics={"accuracy": 70.0}, by_site={})
+
+    tracker, _ = recorded(reply, finished, last)
+
+    assert [(each.site, dict(each.values), each.step) for each in tracker.values] == [
+        ("site-2", {"round/accuracy": 50.0}, 3),
+        ("server", {"round/accuracy": 60.0}, 3),
+        ("server", {"round/accuracy": 70.0}, 4),
+    ]
+
+
+def test_events_without_metrics_are_nothing_to_keep():
+    reply = ReplyAccepted(site="site-2", task="train", round_num=3, metrics={}, num_steps=1, size=1, work_s=0.1)
+
+    assert recorded(reply, Notice(text="x"))[0].values == []
+
+
+def test_a_tracker_that_is_not_installed_is_one_line_that_says_what_to_install():
+    missing = ModuleNotFoundError("No module named 'kept'")
+
+    tracker, said = recorded(logged(a=1), logged(a=2), tracker=Kept({"open": missing}))
+
+    text = "Kept: No module named 'kept'; `pip install 'fedsag[kept]'` brings it; the run goes on without"
+    assert [each.text for each in said] == [text]
+    assert tracker.values == []
+
+
+@pytest.mark.parametrize("when", ["open", "write", "close"])
+def test_whatever_a_tracker_raises_is_said_once_in_one_line(when):
+    _, said = recorded(logged(a=1), logged(a=2), tracker=Kept({when: OSError("disk\nfull")}))
+
+    assert [each.text for each in said] == ["Kept: OSError: disk full; the run goes on without"]
+
+
+def test_after_a_bad_batch_the_next_is_kept():
+    tracker, said = Kept({"write": ValueError("no")}), []
+    recorder = Recorder([tracker], "job", said.append)
+    recorder.on(logged(a=1))
+    while not said:
+        time.sleep(0.001)
+    tracker.fails.clear()
+    recorder.on(logged(a=2))
+    recorder.close()
+
+    assert [dict(each.values) for each in tracker.values] == [{"a": 2}]
+
+
+def test_a_tracker_that_does_not_end_holds_the_run_up_for_a_while_only(monkeypatch):
+    monkeypatch.setattr("fedsag_cli.recorder._CLOSING_LIMIT_S", 0.05)
+    goes_on = threading.Event()
+    tracker = Kept()
+    tracker.write = lambda values: goes_on.wait()
+
+    _, said = recorded(logged(a=1), tracker=tracker)
+    goes_on.set()
+
+    assert "does not come to an end" in said[0].text
+
+
+def test_values_beyond_what_a_slow_tracker_can_wait_with_are_dropped_and_counted(monkeypatch):
+    monkeypatch.setattr("fedsag_cli.recorder._MOST_WAITING", 2)
+    goes_on, began = threading.Event(), threading.Event()
+    tracker = Kept()
+    keeps = tracker.write
+
+    def slowly(values):
+        began.set()
+        goes_on.wait()
+        keeps(values)
+
+    tracker.write, said = slowly, []
+    recorder = Recorder([tracker], "job", said.append)
+    recorder.on(logged(a=0))
+    began.wait()
+    for number in range(1, 5):
+        recorder.on(logged(a=number))
+    goes_on.set()
+    recorder.close()
+
+    assert [dict(each.values) for each in tracker.values] == [{"a": 0}, {"a": 1}, {"a": 2}]
+    assert "2 values were dropped" in said[0].text
+
+
+def test_a_job_without_trackers_has_no_thread_for_them():
+    before = threading.active_count()
+    recorder = Recorder([], "job", lambda _: None)
+    recorder.on(logged(a=1))
+
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(
+    ("data_type", "value", "kind", "values"),
+    [
+        ("SCALAR", 2, "metric", {"x": 2.0}),
+        ("METRIC", True, "metric", {"x": 1.0}),
+        ("SCALARS", {"a": 1, "b": 2}, "metric", {"x/a": 1.0, "x/b": 2.0}),
+        ("METRICS", {"a": 1, "b": 2}, "metric", {"a": 1.0, "b": 2.0}),
+        ("PARAMETER", 0.1, "param", {"x": "0.1"}),
+        ("PARAMETERS", {"lr": None}, "param", {"lr": "None"}),
+        ("TAG", "é", "tag", {"x": "é"}),
+        ("TAGS", {"a": 1}, "tag", {"a": "1"}),
+        ("TEXT", "hello", "text", {"x": "hello"}),
+    ],
+)
+def test_what_is_logged_travels_as_one_of_four_kinds(data_type, value, kind, values):
+    said = log_values("x", value, AnalyticsDataType(data_type), step=3)
+
+    assert (said.kind, said.values, said.step) == (kind, values, 3)
+
+
+def test_a_tensors_number_is_a_number_and_so_is_its_step():
+    import torch
+
+    said = log_values("x", torch.tensor(0.5), AnalyticsDataType.SCALAR, step=torch.tensor(4))
+
+    assert (said.values, said.step) == ({"x": 0.5}, 4)
+
+
+@pytest.mark.parametrize(
+    ("data_type", "value", "message"),
+    [
+        ("SCALAR", "five", "log: 'x' is a str, not a number"),
+        ("METRICS", {"a": [1, 2]}, "log: 'a' is a list, not a number"),
+        ("METRICS", 0.5, "log: 'x' is a float; METRICS takes a dict"),
+        ("IMAGE", 0.5, "log: 'x' is of type IMAGE, which no tracker keeps"),
+        ("TAG", "\ud800", "UTF-8"),
+    ],
+)
+def test_what_no_tracker_can_keep_is_an_error_that_names_it(data_type, value, message):
+    with pytest.raises(ClientError, match=message):
+        log_values("x", value, AnalyticsDataType(data_type))
+
+
+def test_a_step_is_a_whole_number():
+    with pytest.raises(TypeError, match=r"must be a whole number, not 0\.5"):
+        log_values("x", 1, AnalyticsDataType.SCALAR, step=0.5)
+
+
+def test_a_number_that_is_not_finite_is_none_in_the_file_of_events():
+    event = from_line(to_line(logged(loss=math.nan, rate=1.0)))
+
+    assert event.values == {"loss": None, "rate": 1.0}
+
+
+def folder_of(ran):
+    return ran.workspace / "server" / "simulate_job"
+
+
+def tracked(tmp_path, script=WRITES, **args):
+    parts = {name: {"path": path, "args": args.get(name, {})} for name, path in TRACKERS.items() if name in args}
+    return job(tmp_path / "job", script, components=parts)
+
+
+@pytest.mark.slow
+def test_tensorboard_has_a_folder_of_scalars_for_each_site(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    ran = run(tracked(tmp_path, tb={}), "-n", 2, "-t", 2)
+
+    assert ran.code == 0, ran
+    for site in ("site-1", "site-2"):
+        found = EventAccumulator(str(folder_of(ran) / "tb_events" / site))
+        found.Reload()
+        scalars = {tag: [(each.step, each.value) for each in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+        assert scalars["loss"] == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3)), (4, 0.25)]
+        assert scalars["both/b"] == [(1, -1.0), (2, -2.0), (3, -3.0), (4, -4.0)]
+        assert scalars["rate"] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)]
+        assert scalars["depth"] == [(1, 3.0), (2, 3.0), (3, 3.0), (4, 3.0)]
+        assert scalars["round/mean"] == [(0, 1.5), (1, 2.5)]
+        assert found.Tensors("name")[0].tensor_proto.string_val == ["é".encode()]
+    found = EventAccumulator(str(folder_of(ran) / "tb_events" / "server"))
+    found.Reload()
+    assert [each.value for each in found.Scalars("round/mean")] == [1.5, 2.5]
+
+
+@pytest.mark.slow
+def test_mlflow_has_a_run_for_each_site_in_its_files(tmp_path, monkeypatch):
+    tracking = pytest.importorskip("mlflow.tracking")
+    words = {"experiment_name": "mine", "run_name": "first", "experiment_tags": {"a": "b"}, "run_tags": {"c": "d"}}
+
+    ran = run(tracked(tmp_path, mlflow={"kw_args": words}), "-n", 2, "-t", 2)
+
+    assert ran.code == 0, ran
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    client = tracking.MlflowClient((folder_of(ran) / "mlruns").as_uri())
+    experiment = client.get_experiment_by_name("mine")
+    assert experiment.tags["a"] == "b"
+    runs = {each.info.run_name: each for each in client.search_runs([experiment.experiment_id])}
+    assert set(runs) == {"site-1-first", "site-2-first", "server-first"}
+    mine = runs["site-2-first"]
+    assert mine.info.status == "FINISHED"
+    assert mine.data.params == {"lr": "0.1", "name": "é"}
+    assert {"c": "d", "who": "me", "site": "site-2"}.items() <= mine.data.tags.items()
+    history = [(each.step, each.value) for each in client.get_metric_history(mine.info.run_id, "loss")]
+    assert history == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3)), (4, 0.25)]
+    artifacts = folder_of(ran) / "mlruns" / experiment.experiment_id / mine.info.run_id / "artifacts"
+    assert (artifacts / "notes" / "text.txt").read_text() == "round 1"
+
+
+@pytest.mark.slow
+def test_mlflow_may_be_told_of_a_store_elsewhere(tmp_path, monkeypatch):
+    tracking = pytest.importorskip("mlflow.tracking")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    uri = (tmp_path / "elsewhere").as_uri()
+
+    for _ in range(2):
+        ran = run(tracked(tmp_path, mlflow={"tracking_uri": uri}), "-n", 1)
+
+    assert ran.code == 0, ran
+    assert not (folder_of(ran) / "mlruns").exists()
+    client = tracking.MlflowClient(uri)
+    experiment = client.get_experiment_by_name("job")
+    names = sorted(each.info.run_name for each in client.search_runs([experiment.experiment_id]))
+    assert names == ["server", "server", "site-1", "site-1"]
+
+
+def small_log(data):
+    """The records of a file of wandb's that is smaller than a block: checksum, length and kind before each."""
+    at = 7
+    while at + 7 < len(data):
+        length = int.from_bytes(data[at + 4 : at + 6], "little")
+        yield data[at + 7 : at + 7 + length]
+        at += 7 + length
+
+
+@pytest.mark.slow
+def test_wandb_has_a_run_for_each_site_that_can_be_sent_later(tmp_path):
+    pytest.importorskip("wandb")
+    from wandb.proto import wandb_internal_pb2
+
+    ran = run(tracked(tmp_path, wandb={"wandb_args": {"project": "p", "name": "first"}}), "-n", 2, "-t", 2)
+
+    assert ran.code == 0, ran
+    found = {}
+    for path in folder_of(ran).glob("wandb/offline-run-*/*.wandb"):
+        name, rows = "", []
+        for data in small_log(path.read_bytes()):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(data)
+            name = record.run.display_name or name
+            if record.history.item:
+                items = record.history.item
+                rows.append({each.key or "/".join(each.nested_key): json.loads(each.value_json) for each in items})
+        found[name] = rows
+    assert set(found) == {"site-1-first", "site-2-first", "server-first"}
+    losses = [(row["global_step"], row["loss"]) for row in found["site-2-first"] if "loss" in row]
+    assert losses == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3)), (4, 0.25)]
+    assert ran.left_alive == []
+
+
+@pytest.mark.slow
+def test_without_the_library_a_run_goes_on_and_says_what_brings_it(tmp_path):
+    """A module that cannot be imported stands for one that is not installed."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "tensorboard.py").write_text("raise ModuleNotFoundError(\"No module named 'tensorboard'\")")
+
+    ran = run(tracked(tmp_path, tb={}), "-n", 1, env={"PYTHONPATH": str(site)})
+
+    assert ran.code == 0, ran
+    lines = [line for line in ran.out.splitlines() + ran.err.splitlines() if "tensorboard" in line]
+    install = "`pip install 'fedsag[tensorboard]'` brings it"
+    assert lines == [f"note: TBAnalyticsReceiver: No module named 'tensorboard'; {install}; the run goes on without"]
+    assert len(ran.told("ValuesLogged")) == 2 + 2 * 9
+
+
+@pytest.mark.slow
+def test_what_is_logged_is_in_the_events_also_where_no_tracker_is(tmp_path):
+    ran = run(job(tmp_path / "job", WRITES), "-n", 1)
+
+    losses = [(each["step"], each["values"]["loss"]) for each in ran.told("ValuesLogged") if "loss" in each["values"]]
+    assert losses == [(1, 1.0), (2, 0.5), (3, 1 / 3), (4, 0.25)]
+
+
+@pytest.mark.slow
+def test_a_second_run_replaces_the_first_ones_curves_and_nothing_else(tmp_path):
+    pytest.importorskip("tensorboard")
+    folder = tracked(tmp_path, tb={})
+    first = run(folder, "-n", 2, "-t", 2)
+    mine = folder_of(first) / "mine.txt"
+    mine.write_text("keep")
+
+    again = run(folder, "-n", 1)
+
+    assert again.code == 0, again
+    assert {path.name for path in folder_of(again).glob("tb_events/*")} == {"site-1", "server"}
+    assert len(list(folder_of(again).glob("tb_events/site-1/*"))) == 1
+    assert mine.read_text() == "keep"
+
+
+@pytest.mark.slow
+def test_a_folder_of_the_users_is_not_taken(tmp_path):
+    theirs = tmp_path / "ws" / "server" / "simulate_job" / "tb_events"
+    theirs.mkdir(parents=True)
+    (theirs / "mine").write_text("keep")
+
+    ran = run(tracked(tmp_path, tb={}), "-n", 1)
+
+    assert ran.code == 2, ran
+    assert "tb_events is in the way" in ran.err
+    assert (theirs / "mine").read_text() == "keep"
+
+
+@pytest.mark.slow
+def test_the_model_is_the_same_with_trackers_and_without(tmp_path):
+    pytest.importorskip("tensorboard")
+    script = """
+        import numpy as np
+        import fedsag_cli.client as flare
+        from fedsag_cli.client.tracking import SummaryWriter
+
+        flare.init()
+        while flare.is_running():
+            model = flare.receive()
+            params = {k: v + np.random.randn(*v.shape).astype(v.dtype) for k, v in model.params.items()}
+            SummaryWriter().add_scalar("x", 1.0)
+            flare.send(flare.FLModel(params=params))
+    """
+    runs = [run(tracked(tmp_path / name, script, **args), "-n", 2, "-t", 2, "--seed", 1)
+            for name, args in (("with", {"tb": {}}), ("without", {}))]  # fmt: skip
+
+    assert runs[0].report["digest"] == runs[1].report["digest"]
+
+
+@pytest.mark.slow
+def test_values_logged_from_many_threads_arrive_whole(tmp_path):
+    script = """
+        import threading
+        import fedsag_cli.client as flare
+        from fedsag_cli.client.tracking import SummaryWriter
+
+        flare.init()
+        writer = SummaryWriter()
+
+        def write(name):
+            for step in range(200):
+                writer.add_scalar(name, step, step)
+
+        while flare.is_running():
+            model = flare.receive()
+            threads = [threading.Thread(target=write, args=(name,)) for name in "abcd"]
+            for thread in threads:
+                thread.start()
+            flare.send(model)
+            for thread in threads:
+                thread.join()
+    """
+    ran = run(job(tmp_path / "job", script, num_rounds=1, min_clients=1), "-n", 1)
+
+    assert ran.code == 0, ran
+    for event in ran.told("ValuesLogged"):
+        assert len(event["values"]) == 1
+
+
+@pytest.mark.slow
+def test_what_is_logged_after_the_run_is_over_is_said_to_be_lost(tmp_path):
+    script = (
+        ADDS_ONE
+        + """
+    from fedsag_cli.client.tracking import SummaryWriter
+    for step in range(3):
+        SummaryWriter().add_scalar("late", step, step)
+"""
+    )
+    ran = run(job(tmp_path / "job", script), "-n", 1)
+
+    assert ran.code == 0, ran
+    assert ran.log("site-1").count("the run is over: what is logged now is not kept") == 1
+
+
+def test_importing_the_writers_imports_no_tracker():
+    import subprocess
+
+    code = (
+        "import sys, fedsag_cli.client.tracking; print({'tensorboard', 'mlflow', 'wandb', 'torch'} & set(sys.modules))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert ran.stdout.strip() == "set()"
