@@ -20,6 +20,7 @@ import os
 from typing import Any
 
 from fedsag_cli.client.analytics import AnalyticsDataType, log_values
+from fedsag_cli.client.ranks import Loop
 from fedsag_cli.client.session import Session
 from fedsag_cli.errors import ClientError
 from fedsag_cli.messages import FLModel, ParamsType
@@ -51,6 +52,7 @@ class APIContext:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._loop = Loop(session.rank)
 
     def __enter__(self) -> APIContext:
         return self
@@ -104,8 +106,12 @@ def send(model: FLModel, clear_cache: bool = True, ctx: APIContext | None = None
 
 
 def is_running(ctx: APIContext | None = None) -> bool:
-    """Whether there is a task to answer; waits until that is known. False at the end of the run."""
-    return _session(ctx, "is_running").is_running()
+    """Whether there is a task to answer; waits until that is known. False at the end of the run.
+
+    Ranks other than "0" are told what rank 0 learns, where torch.distributed has made them a group; else it is False.
+    """
+    session = _session(ctx, "is_running")
+    return (ctx or _last[0])._loop.goes_on(session.is_running)
 
 
 def is_train(ctx: APIContext | None = None) -> bool:
