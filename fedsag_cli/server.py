@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import resource
 import socket
@@ -31,6 +32,12 @@ from fedsag_cli.workspace import SERVER, Plan, Workspace, read_plan
 
 def serve(root: str, *, line: int) -> int:
     """Run the plan of the workspace at `root`; `line` is the descriptor of the line to the parent."""
+    code = _serve(root, line)
+    atexit._run_exitfuncs()  # trackers' libraries have temporary folders to remove
+    return code
+
+
+def _serve(root: str, line: int) -> int:
     show_stack_when_stopped()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a channel and perhaps a model for each client

@@ -3,8 +3,10 @@
 import json
 import math
 import sys
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from runs import ADDS_ONE, job, run
@@ -335,7 +337,10 @@ def test_wandb_has_a_run_for_each_site_that_can_be_sent_later(tmp_path):
     pytest.importorskip("wandb")
     from wandb.proto import wandb_internal_pb2
 
-    ran = run(tracked(tmp_path, wandb={"wandb_args": {"project": "p", "name": "first"}}), "-n", 2, "-t", 2)
+    with tempfile.TemporaryDirectory(dir="/tmp") as tmp:  # short: a socket's path ends at 107 bytes
+        folder = tracked(tmp_path, wandb={"wandb_args": {"project": "p", "name": "first"}})
+        ran = run(folder, "-n", 2, "-t", 2, env={"TMPDIR": tmp})
+        left = list(Path(tmp).iterdir())
 
     assert ran.code == 0, ran
     found = {}
@@ -352,7 +357,7 @@ def test_wandb_has_a_run_for_each_site_that_can_be_sent_later(tmp_path):
     assert set(found) == {"site-1-first", "site-2-first", "server-first"}
     losses = [(row["global_step"], row["loss"]) for row in found["site-2-first"] if "loss" in row]
     assert losses == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3)), (4, 0.25)]
-    assert ran.left_alive == []
+    assert (ran.left_alive, left) == ([], [])
 
 
 @pytest.mark.slow

@@ -45,8 +45,11 @@ class WandBReceiver:
                 run.config.update({name: str(text) for name, text in each.values.items()}, allow_val_change=True)
 
     def close(self) -> None:
+        import wandb
+
         for run in self._runs.values():
             run.finish()
+        wandb.teardown()  # its own process ends here
 
     def _run_of(self, site: str) -> Any:
         """Its own count of steps is no use here, for it must never go back: what the script counts is a metric."""
