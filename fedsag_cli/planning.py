@@ -40,6 +40,7 @@ _IMPLY_TORCH = {
     "timm",
     "monai",
 }
+_LIGHTNING = {"lightning": "lightning.pytorch", "pytorch_lightning": "pytorch_lightning"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,6 +305,7 @@ def _preload(imported: Set[str]) -> list[str]:
     modules: list[str] = []
     if imported & _IMPLY_TORCH:
         modules.append("torch")
+        modules += [module for package, module in _LIGHTNING.items() if package in imported]
         if _OPTIMIZER in imported:
             modules.append("torch._dynamo")  # the first optimizer's step would import it, in every client
     if "torchvision" in imported:

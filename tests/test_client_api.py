@@ -88,7 +88,7 @@ def fresh_process(monkeypatch):
     monkeypatch.setattr(seeding, "_streams", {})
     monkeypatch.setattr(random, "seed", random.seed)
     monkeypatch.setattr(np.random, "seed", np.random.seed)
-    for name in (ADDRESS, SITE, TOKEN, "RANK"):
+    for name in (ADDRESS, SITE, TOKEN, "RANK", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -571,11 +571,11 @@ def test_it_knows_where_it_is_and_what_its_job_says(serving):
     assert config["TASK_EXCHANGE"]["train_with_eval"] is True
 
 
-@pytest.mark.parametrize("how", ["argument", "environment"])
+@pytest.mark.parametrize("how", ["argument", "RANK", "LOCAL_RANK"])
 def test_another_rank_takes_part_in_nothing(monkeypatch, how):
     monkeypatch.setenv(SITE, "site-4")
-    if how == "environment":
-        monkeypatch.setenv("RANK", "2")
+    if how != "argument":
+        monkeypatch.setenv(how, "2")
         flare.init()
     else:
         flare.init(rank=2)

@@ -68,11 +68,11 @@ _last: list[APIContext] = []
 def init(rank: str | int | None = None, config_file: str | None = None) -> APIContext:  # noqa: ARG001
     """Join the run that started this process. Call it first, once.
 
-    `rank` is this process's among several that train one model together (default: the environment's RANK, else "0");
-    only rank "0" talks to the server. `config_file` is accepted for scripts that name one; a run needs none.
-    Raises ClientError where no fedsag run started this process.
+    `rank` is this process's among several that train one model together (default: the environment's RANK, or LOCAL_RANK
+    where there is none, else "0"); only rank "0" talks to the server. `config_file` is accepted for scripts that name
+    one; a run needs none. Raises ClientError where no fedsag run started this process.
     """
-    key = str(rank if rank is not None else os.environ.get("RANK", "0"))
+    key = str(rank if rank is not None else os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0")
     if key in _contexts:
         logging.getLogger("fedsag").warning("flare.init() was called before: the same context is given again")
     else:

@@ -21,6 +21,8 @@ from fedsag_cli.client.seeding import streams
 from fedsag_cli.interop import shim
 from fedsag_cli.messages import PRELOAD, SEED, SITE
 
+_OURS = __name__.partition(".")[0]  # a job that was written for NVFLARE brings a package of that name
+
 
 def run(path: str, *argv: str) -> int:
     """Run the script at the absolute `path` to its end and give its exit code.
@@ -132,7 +134,7 @@ def _lead_path(folder: str) -> None:
     sys.path[:] = first + [entry for entry in sys.path if entry not in first]
     importlib.invalidate_caches()
     for name in itertools.chain.from_iterable(map(_modules_in, new)):
-        loaded = sys.modules.get(name)
+        loaded = None if name == _OURS else sys.modules.get(name)
         if loaded is not None and getattr(loaded.__spec__, "origin", None) not in ("built-in", "frozen"):
             for inner in [key for key in sys.modules if key == name or key.startswith(name + ".")]:
                 del sys.modules[inner]

@@ -91,6 +91,16 @@ class Session:
                 self.close()
         return self._received
 
+    @property
+    def has_task(self) -> bool:
+        """Whether a task came that has no answer yet."""
+        return self._received is not None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no task can come any more."""
+        return self._channel is None
+
     def is_running(self) -> bool:
         """Whether there is a task to answer; waits until that is known."""
         waiting = self.wait() is not None

@@ -25,6 +25,7 @@ _ALWAYS = {
     "nvflare.client.api": _CLIENT_API,
     "nvflare.client.decorator": _CLIENT_API,
     "nvflare.client.tracking": ("fedsag_cli.client.tracking",),
+    "nvflare.client.lightning": ("fedsag_cli.client.lightning",),
     "nvflare.app_common.abstract.fl_model": ("fedsag_cli.client",),
 }
 _WHERE_IT_IS_NOT_INSTALLED = {

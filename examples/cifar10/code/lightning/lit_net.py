@@ -1,0 +1,1 @@
+../../../../job_templates/sag_pt_lightning/custom/lit_net.py

@@ -1,0 +1,74 @@
+"""A received model goes into a module; where it does not fit, the error says which keys, and what may be meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from fedsag_cli.errors import ClientError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+_SHOWN = 3
+
+
+def load(module: Module, params: Mapping[str, Any], *, strict: bool) -> None:
+    """Copy `params` into `module`. Raises ClientError where they do not fit.
+
+    Not `strict`: keys that only one of them has stay out; there must be one that both have.
+    """
+    import torch
+
+    received = {name: torch.as_tensor(value) for name, value in params.items()}
+    own = module.state_dict()
+    if not strict and own.keys().isdisjoint(received):
+        raise _misfit(type(module).__name__, own, received)
+    try:
+        module.load_state_dict(received, strict=strict)
+    except RuntimeError as error:
+        raise _misfit(type(module).__name__, own, received, str(error)) from None
+
+
+def _misfit(name: str, own: Mapping[str, Tensor], received: Mapping[str, Tensor], said: str = "") -> ClientError:
+    missing = [key for key in own if key not in received]
+    unexpected = [key for key in received if key not in own]
+    reshaped = [
+        f"{key!r} is {list(value.shape)} there and {list(own[key].shape)} here"
+        for key, value in received.items()
+        if key in own and value.shape != own[key].shape
+    ]
+    facts = [
+        f"it lacks {_some(map(repr, missing))}" if missing else "",
+        f"it has {_some(map(repr, unexpected))}, which {name} has not" if unexpected else "",
+        _some(reshaped),
+    ]
+    why = "; ".join(filter(None, facts)) or said
+    return ClientError(f"the received model does not fit {name}: {why}", hint=_meant(name, missing, unexpected))
+
+
+def _meant(name: str, missing: list[str], unexpected: list[str]) -> str:
+    if prefix := _prefix(missing, unexpected):
+        return f"{name} has them under {prefix!r}: the job's model_class_path must be {name}, not what is inside it"
+    if prefix := _prefix(unexpected, missing):
+        return f"the server's model has them under {prefix!r}: its model_class_path must be {name}"
+    for key in missing:
+        if near := difflib.get_close_matches(key, unexpected, n=1):
+            return f"is {near[0]!r} there what is {key!r} here?"
+    return "the job's model_class_path and the script must make the same model"
+
+
+def _prefix(longer: list[str], shorter: list[str]) -> str:
+    """What stands before every key of the one list where the other has it bare."""
+    if not longer or not shorter or not longer[0].endswith(shorter[0]):
+        return ""
+    prefix = longer[0].removesuffix(shorter[0])
+    return prefix if longer == [prefix + key for key in shorter] else ""
+
+
+def _some(texts: Iterable[str]) -> str:
+    given = list(texts)
+    more = len(given) - _SHOWN
+    return ", ".join(given[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
