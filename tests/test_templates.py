@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from fedsag_cli.errors import JobError
-from fedsag_cli.job import Job, create, hocon, templates, variables
+from fedsag_cli.job import Job, create, hocon, placing, templates, variables
 from fedsag_cli.job.create import create as make
 
 INFO = """
@@ -856,4 +856,4 @@ def test_a_folder_is_a_job_only_with_a_deploy_map_or_an_app(tmp_path):
         tmp_path, {"a/meta.conf": "deploy_map {}", "b/app/config/config_fed_client.json": "", "c/meta.conf": "name = x"}
     )
 
-    assert [create.is_job(tmp_path / name) for name in "abc"] == [True, True, False]
+    assert [placing.is_job(tmp_path / name) for name in "abc"] == [True, True, False]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import shlex
 import sys
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -174,6 +175,39 @@ def create(
         _show([row for row in rows if row.meaning] or rows)
     folder = shlex.quote(str(job_folder))
     display.line(f"next: fedsag simulator {folder}    every key: fedsag job show_variables -j {folder}")
+
+
+class Target(str, Enum):
+    """A system that a job can be written for."""
+
+    NVFLARE = "nvflare"
+
+
+@app.command("export")
+def export(
+    job_folder: Annotated[Path, typer.Argument(metavar="JOB", help="The job's folder.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
+    to: Annotated[Target, typer.Option("--to", help="The system to write it for.")] = Target.NVFLARE,
+    force: Annotated[bool, typer.Option(*_FORCE_FLAGS, help="Replace the job that is there.")] = False,
+    output: FormatOption = Format.TXT,
+    debug: Debug = False,
+) -> None:
+    """Write a job for NVFLARE 2.9, scripts included, to run where fedsag is not installed."""
+    from fedsag_cli.interop import export as dialect
+    from fedsag_cli.interop import nvflare
+    from fedsag_cli.job import Job
+    from fedsag_cli.job.export import export as write
+
+    if debug:
+        display.show_tracebacks()
+    written = write(Job.load(job_folder, nvflare.translate), out, dialect, force=force)
+    for text in written.notes:
+        display.note(text)
+    if output is Format.JSON:
+        display.document({"job_folder": str(written.folder), "to": to.value, "notes": list(written.notes)})
+        return
+    display.line(f"wrote {written.folder} for {to.value}")
+    display.line(f"next, where NVFLARE is installed: nvflare simulator {shlex.quote(str(out))} -w WS -n 2 -t 2")
 
 
 def _show(rows: list[Row]) -> None:

@@ -116,6 +116,16 @@ class App:
         command, script, config = reader.client(self._read(CLIENT_FILE, variables), self.custom)
         return ClientApp(command=command, script=script, config=config)
 
+    @files.reading()
+    def written(self, stem: str) -> Mapping[str, Any] | None:
+        """What a config file says in our words, its placeholders as they stand; None where there is none."""
+        path = hocon.find(self.config, stem)
+        if path is None:
+            return None
+        name = f"{self.name}/config/{path.name}"
+        values, _ = self.translate(hocon.load(path, name=name), stem=stem, file=name)
+        return values
+
     def _read(self, stem: str, variables: Mapping[str, str]) -> Section:
         from fedsag_cli.job import placeholders, reader
 

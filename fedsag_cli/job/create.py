@@ -6,9 +6,7 @@ import os
 import re
 import shlex
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from fedsag_cli.job import SERVER, App, Job, Translate, as_written, files, hocon
 from fedsag_cli.job.draft import META, Draft, Wanted, draw_up
 from fedsag_cli.job.meta import ALL
 from fedsag_cli.job.placeholders import SYSTEM
+from fedsag_cli.job.placing import check_target, exchange, new_folder_beside
 from fedsag_cli.job.settings import absolute
 
 _MADE_FROM = re.compile(r"# Made by fedsag \S+ from the template (?P<template>.+):")
@@ -54,7 +53,7 @@ def create(
     folder = files.real(folder)
     if not name:
         raise JobError(f"{folder} cannot be a job", hint="-j names a folder to make")
-    _check_target(folder, force=force)
+    check_target(folder, force=force)
     if script_dir is not None:
         script_dir = absolute(script_dir)
         _check_script_dir(script_dir, folder)
@@ -63,11 +62,11 @@ def create(
         raise JobError(f"the job {folder} and the template {found.folder} lie in one another")
     draft = draw_up(found, name, overrides, script_dir)
     draft.texts[META] = _record(found.name, command) + draft.texts[META]
-    with _new_folder_beside(folder) as part:
+    with new_folder_beside(folder) as part:
         _write(draft, part / "new")
         notes = [*draft.notes, *_refusals(part / "new", translate)]
-        _check_target(folder, force=force)  # a file may have come into it meanwhile
-        notes += _exchange(part, folder)
+        check_target(folder, force=force)  # a file may have come into it meanwhile
+        notes += exchange(part, folder)
     return Made(folder=folder, template=found.name, notes=notes, warnings=draft.warnings)
 
 
@@ -79,50 +78,6 @@ def template_of(folder: Path) -> str | None:
         return shlex.split(found["template"])[0] if found else None
     except (JobError, ValueError, IndexError):
         return None
-
-
-def is_job(folder: Path) -> bool:
-    """Whether `folder` is a job's: it says where to deploy apps, or has an app with its config files."""
-    if (folder / templates.INFO).exists():
-        return False  # a template
-    metas = [path for path in folder.glob("meta.*") if path.is_file()]
-    if any("deploy_map" in hocon.text_of(path, name=str(path), errors="replace") for path in metas):
-        return True
-    return any(path.is_file() for path in folder.glob("*/config/config_fed_*"))
-
-
-def _check_target(folder: Path, *, force: bool) -> None:
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise JobError(f"{folder} is a file", hint="-j names a folder to make")
-    if _stands_in(folder):
-        raise JobError(f"{folder} is the current folder", hint="-j names a folder to make, inside it or elsewhere")
-    if not any(folder.iterdir()):
-        return
-    if not is_job(folder):
-        raise JobError(f"{folder} is there and is no job folder: it stays as it is", hint="-j names another")
-    if not force:
-        raise JobError(f"there is a job in {folder} already", hint="-force replaces it, -j names another")
-    foreign = next(_foreign(folder), None)
-    if foreign:
-        raise JobError(f"-force would remove {foreign}, which is no part of the job", hint="move it away")
-
-
-def _foreign(folder: Path) -> Iterator[Path]:
-    """The files of a job folder that are neither its meta.* nor in an app."""
-    for path in sorted(folder.iterdir()):
-        if (path / "config").is_dir() or (path.name.startswith("meta.") and path.is_file()):
-            continue
-        below = sorted(path.rglob("*")) if path.is_dir() and not path.is_symlink() else [path]
-        yield from (file for file in below if file.is_symlink() or not file.is_dir())
-
-
-def _stands_in(folder: Path) -> bool:
-    try:
-        return Path.cwd().is_relative_to(folder)
-    except FileNotFoundError:
-        return False  # the current folder was removed
 
 
 def _check_script_dir(script_dir: Path, folder: Path) -> None:
@@ -155,26 +110,6 @@ def _quoted(word: str) -> str:
     return f"$'{''.join(hidden)}'"
 
 
-@contextmanager
-def _new_folder_beside(folder: Path) -> Iterator[Path]:
-    """A folder to build in, on the same disk; it is gone afterwards, and where it failed, all it needed above it."""
-    missing = [path for path in folder.parents if not path.exists()]
-    part = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=".fedsag-", dir=folder.parent))
-        yield part
-    except OSError as error:
-        raise JobError(f"{folder} cannot be made: {error.strerror or error}: {error.filename or ''}") from None
-    finally:
-        if part:
-            _put_back(part, folder)
-            shutil.rmtree(part, ignore_errors=True)
-        for path in missing:
-            if path.is_dir() and not any(path.iterdir()):
-                path.rmdir()
-
-
 def _write(draft: Draft, new: Path) -> None:
     for app in draft.apps:
         (new / app / "config").mkdir(parents=True)
@@ -189,27 +124,6 @@ def _write(draft: Draft, new: Path) -> None:
             (new / path).write_bytes(text.encode())
         except UnicodeEncodeError:
             raise JobError(f"{path}: a value holds bytes that are no UTF-8") from None
-
-
-def _exchange(part: Path, folder: Path) -> list[str]:
-    """Put part/new where `folder` is; what was there goes with `part`. What may remain of it is told."""
-    old = part / "old"
-    if folder.exists():
-        folder.rename(old)
-    (part / "new").rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-    return [f"the job that was there could not be removed wholly: {old}"] if old.exists() else []
-
-
-def _put_back(part: Path, folder: Path) -> None:
-    """Where the exchange broke off half way, whatever broke it off, what was there goes back. Raises JobError."""
-    old = part / "old"
-    if old.exists() and (part / "new").exists():
-        try:
-            old.rename(folder)
-        except OSError as error:
-            shutil.rmtree(part / "new", ignore_errors=True)
-            raise JobError(f"the job that was in {folder} is in {old} now: {error.strerror}") from None
 
 
 def _refusals(folder: Path, translate: Translate) -> Iterator[str]:

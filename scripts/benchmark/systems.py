@@ -18,6 +18,7 @@ from benchmark.measure import Failed, Took
 
 HERE = Path(__file__).parent
 CODE = HERE / "code"
+NVFLARE = ("nvflare==2.9.0", "tensorboard")
 FEDSAG = str(Path(sysconfig.get_path("scripts")) / "fedsag")
 
 
@@ -119,7 +120,7 @@ def nvflare_numpy(folder: Path, work: Work, *, tuned: bool) -> System:
 def flower(folder: Path, work: Work) -> System:
     folder = folder / "flower"
     folder.mkdir(parents=True)
-    python = _peer("flower", "flwr[simulation]")
+    python = peer("flower", "flwr[simulation]")
     model = folder / "model.pt"
     counts = map(str, (work.clients, work.slots, work.rounds, work.pictures))
     command = [str(python), str(CODE / "flower_app.py"), *counts, str(model)]
@@ -131,7 +132,7 @@ def floor(*words: str) -> list[str]:
     return [sys.executable, str(HERE / "floors.py"), *words]
 
 
-def _peer(name: str, *requirements: str) -> Path:
+def peer(name: str, *requirements: str) -> Path:
     """The Python of a virtual environment with a peer and our torch in it, made at the first call."""
     import torch
 
@@ -175,7 +176,7 @@ def _nvflare(
     folder: Path, work: Work, template: str, code: Path, client: Sequence[str], tuned: bool, model: str | None
 ) -> System:
     """`tuned`: with the shortest interval at which its clients may sensibly ask for tasks, instead of 2 s."""
-    python = _peer("nvflare", "nvflare==2.9.0", "tensorboard")
+    python = peer("nvflare", *NVFLARE)
     tool = str(python.parent / "nvflare")
     name = "NVFLARE tuned" if tuned else "NVFLARE"
     folder = folder / ("nvflare-tuned" if tuned else "nvflare")  # it starts no client where a path has a blank

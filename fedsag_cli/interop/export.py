@@ -1,0 +1,194 @@
+"""Config files in our words, written in those of NVFLARE 2.9."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedsag_cli import catalog
+from fedsag_cli.errors import JobError
+from fedsag_cli.messages import ParamsType
+
+ALIAS = Path(__file__).parent / "alias"
+"""A package that goes along with scripts which import fedsag_cli.client: there, it is NVFLARE's Client API."""
+
+_PATHS = {
+    "ScatterAndGather": "nvflare.app_common.workflows.scatter_and_gather.ScatterAndGather",
+    "FedAvg": "nvflare.app_common.aggregators.intime_accumulate_model_aggregator.InTimeAccumulateWeightedAggregator",
+    "PTFileModelPersistor": "nvflare.app_opt.pt.file_model_persistor.PTFileModelPersistor",
+    "NPModelPersistor": "nvflare.app_common.np.np_model_persistor.NPModelPersistor",
+    "IntimeModelSelector": "nvflare.app_common.widgets.intime_model_selector.IntimeModelSelector",
+    "ExcludeVars": "nvflare.app_common.filters.exclude_vars.ExcludeVars",
+    "TBAnalyticsReceiver": "nvflare.app_opt.tracking.tb.tb_receiver.TBAnalyticsReceiver",
+    "MLflowReceiver": "nvflare.app_opt.tracking.mlflow.mlflow_receiver.MLflowReceiver",
+    "WandBReceiver": "nvflare.app_opt.tracking.wandb.wandb_receiver.WandBReceiver",
+}
+_EXECUTOR = "nvflare.app_common.executors.client_api_executor.ClientAPIExecutor"
+_NEED = {"TBAnalyticsReceiver": "tensorboard", "MLflowReceiver": "mlflow", "WandBReceiver": "wandb"}
+_GENERATOR = {
+    "id": "shareable_generator",
+    "path": "nvflare.app_common.shareablegenerators.full_model_shareable_generator.FullModelShareableGenerator",
+    "args": {},
+}
+_TO_SERVER = {  # what a script in a client's own process logs goes no further without it
+    "id": "event_to_fed",
+    "path": "nvflare.app_common.widgets.convert_to_fed_event.ConvertToFedEvent",
+    "args": {"events_to_convert": ["analytix_log_stats"], "fed_event_prefix": "fed."},
+}
+_FED_EVENTS = ["fed.analytix_log_stats"]
+_ONLY_OF_A_PROCESS = ("command", "launch_once", "launch_timeout", "shutdown_timeout", "stop_grace_period",
+                      "heartbeat_interval", "heartbeat_timeout")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What one file of a job must know of the others. `updates` is what clients send, `torch` what models are made of.
+
+    `tracked`: the server has a tracker.
+    """
+
+    updates: ParamsType
+    torch: bool
+    tracked: bool
+
+
+def facts(components: Sequence[catalog.ComponentSpec], updates: Sequence[ParamsType]) -> Facts:
+    """Of a server's components, and what each client sends. Raises JobError where clients send different kinds."""
+    if len(set(updates)) > 1:
+        raise JobError(
+            "some clients send DIFF, others FULL: NVFLARE's aggregator takes one kind",
+            hint="set params_transfer_type the same in every app",
+        )
+    names = {_short(spec.path) for spec in components}
+    return Facts(
+        updates=updates[0] if updates else ParamsType.FULL,
+        torch=any(catalog.needs_torch(name) for name in names),
+        tracked=not names.isdisjoint(_NEED),
+    )
+
+
+def server(values: Mapping[str, Any], known: Facts, *, file: str) -> tuple[dict[str, Any], list[str]]:
+    """config_fed_server, and what to tell the user of it. Raises JobError naming what NVFLARE has not."""
+    writing = _Writing(file, known)
+    flows = [writing.part(flow) for flow in _enabled(values, "workflows")]
+    parts = [writing.part(part) for part in _enabled(values, "components")]
+    if not any(part.get("id") == _GENERATOR["id"] for part in parts):
+        parts.append(dict(_GENERATOR))
+    return {"format_version": 2, **values, "workflows": flows, "components": parts, **writing.filters(values)}, (
+        writing.notes
+    )
+
+
+def client(values: Mapping[str, Any], known: Facts, *, file: str) -> tuple[dict[str, Any], list[str]]:
+    """config_fed_client, likewise."""
+    writing = _Writing(file, known)
+    executors = [{**entry, "executor": writing.executor(entry["executor"])} for entry in values["executors"]]
+    in_process = any(entry["executor"]["args"]["execution_mode"] == "in_process" for entry in executors)
+    parts = [dict(_TO_SERVER)] if known.tracked and in_process else []
+    return {"format_version": 2, **values, "executors": executors, "components": parts, **writing.filters(values)}, (
+        writing.notes
+    )
+
+
+class _Writing:
+    """One file being written; `notes` has a line for each thing that NVFLARE has not."""
+
+    def __init__(self, file: str, known: Facts) -> None:
+        self._file, self._known = file, known
+        self.notes: list[str] = []
+
+    def part(self, part: Mapping[str, Any]) -> dict[str, Any]:
+        path = str(part.get("path") or part.get("class_path") or part.get("name") or "")
+        name = _short(path)
+        if name not in _PATHS:
+            raise JobError(
+                f"{self._file}: {path!r} keeps a contract of fedsag's, which NVFLARE does not know",
+                hint="what it does has to be written for NVFLARE before the job can go there",
+            )
+        if name in _NEED:
+            self.notes.append(f"{name}: NVFLARE does not run the job where {_NEED[name]} is not installed")
+        args = dict(part.get("args") or {})
+        args = _ARGS[name](self, args) if name in _ARGS else args
+        kept = {key: value for key, value in part.items() if key not in ("class_path", "name", "disabled")}
+        return {**kept, "path": _PATHS[name], "args": args}
+
+    def filters(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            key: [
+                {**entry, "filters": [self.part(link) for link in _enabled(entry, "filters")]}
+                for entry in values.get(key, [])
+            ]
+            for key in ("task_data_filters", "task_result_filters")
+        }
+
+    def executor(self, executor: Mapping[str, Any]) -> dict[str, Any]:
+        args = dict(executor.get("args") or {})
+        if "fedsag_cli." in str(args.get("command", "")):
+            raise JobError(f"{self._file}: {args['command']!r} is a program of fedsag's, which NVFLARE has not")
+        if args.get("params_exchange_format", "raw") == "raw":
+            args["params_exchange_format"] = "pytorch" if self._known.torch else "numpy"
+        args.setdefault("server_expected_format", "numpy")
+        if args.get("execution_mode") == "in_process":
+            if args.get("launch_once") is False:
+                self.notes.append("launch_once = false has no effect in NVFLARE, where execution_mode is in_process")
+            args = {key: value for key, value in args.items() if key not in _ONLY_OF_A_PROCESS}
+        return {"path": _EXECUTOR, "args": args}
+
+    def scatter_and_gather(self, args: dict[str, Any]) -> dict[str, Any]:
+        args.pop("model_selector_id", None)  # theirs hears of each round by itself
+        args.pop("validate_task_name", None)
+        if args.pop("allow_non_finite", None):
+            self.notes.append("allow_non_finite is left out: NVFLARE never looks")
+        for key in ("wait_time_after_min_received", "train_timeout"):
+            if isinstance(args.get(key), float):
+                args[key] = math.ceil(args[key])  # theirs are whole seconds
+        return {**args, "shareable_generator_id": _GENERATOR["id"]}
+
+    def averaging(self, args: dict[str, Any]) -> dict[str, Any]:
+        if args.pop("weigh_by_local_iter", True) is not True:
+            raise JobError(
+                f"{self._file}: FedAvg: NVFLARE divides by the steps also where weigh_by_local_iter is false",
+                hint='leave it out, and send meta={"NUM_STEPS_CURRENT_ROUND": 1}',
+            )
+        excluded = args.pop("exclude_vars", None)
+        if isinstance(excluded, list):
+            excluded = "|".join(f"(?:{pattern})" for pattern in excluded)
+        kind = "WEIGHT_DIFF" if self._known.updates is ParamsType.DIFF else "WEIGHTS"
+        given = {"exclude_vars": excluded, "aggregation_weights": args.pop("aggregation_weights", None)}
+        return {**args, **{key: value for key, value in given.items() if value}, "expected_data_kind": kind}
+
+    def numpy_model(self, args: dict[str, Any]) -> dict[str, Any]:
+        model = args.get("model")
+        if isinstance(model, Mapping):
+            if set(model) != {"numpy_key"}:
+                raise JobError(f"{self._file}: NPModelPersistor: NVFLARE's keeps one array, called 'numpy_key'")
+            args["model"] = model["numpy_key"]
+        return args
+
+    def tracker(self, args: dict[str, Any]) -> dict[str, Any]:
+        return {**args, "events": _FED_EVENTS}
+
+    def torch_model(self, args: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in args.items() if value not in ("", None)}
+
+
+_ARGS: dict[str, Callable[[_Writing, dict[str, Any]], dict[str, Any]]] = {
+    "ScatterAndGather": _Writing.scatter_and_gather,
+    "FedAvg": _Writing.averaging,
+    "NPModelPersistor": _Writing.numpy_model,
+    "PTFileModelPersistor": _Writing.torch_model,
+    "TBAnalyticsReceiver": _Writing.tracker,
+    "MLflowReceiver": _Writing.tracker,
+    "WandBReceiver": _Writing.tracker,
+}
+
+
+def _short(path: str) -> str:
+    return next((name for name, full in catalog.KNOWN.items() if path in (name, full)), path)
+
+
+def _enabled(values: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    return [part for part in values.get(key, []) if not part.get("disabled")]

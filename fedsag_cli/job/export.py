@@ -1,0 +1,136 @@
+"""A job written for another system: a new folder, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from fedsag_cli.catalog import ComponentSpec
+from fedsag_cli.errors import JobError
+from fedsag_cli.job import CLIENT_FILE, SERVER, SERVER_FILE, App, Job, files, hocon
+from fedsag_cli.job.files import Bounds
+from fedsag_cli.job.meta import ALL
+from fedsag_cli.job.placeholders import SYSTEM
+from fedsag_cli.job.placing import check_target, exchange, new_folder_beside
+from fedsag_cli.job.settings import absolute
+from fedsag_cli.messages import ParamsType
+
+_PACKAGE = "fedsag_cli"
+
+
+class Dialect(Protocol):
+    """How another system writes config files. Each function gives what it writes, and what to tell the user.
+
+    `alias` is a folder that goes with scripts that import our Client API, as the package they import. Raises JobError
+    naming what the system has not.
+    """
+
+    @property
+    def ALIAS(self) -> Path: ...  # noqa: N802  a module keeps this contract
+
+    def facts(self, components: Sequence[ComponentSpec], updates: Sequence[ParamsType]) -> Any: ...
+
+    def server(
+        self, values: Mapping[str, Any], known: Any, *, file: str
+    ) -> tuple[Mapping[str, Any], Sequence[str]]: ...
+
+    def client(
+        self, values: Mapping[str, Any], known: Any, *, file: str
+    ) -> tuple[Mapping[str, Any], Sequence[str]]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """The folder that was written, and what its author should know of it."""
+
+    folder: Path
+    notes: Sequence[str]
+
+
+@files.reading()
+def export(job: Job, out: Path, dialect: Dialect, *, force: bool = False) -> Exported:
+    """Write `job` to the folder `out`. Raises JobError with nothing made or changed."""
+    out = files.real(absolute(out))
+    if out.is_relative_to(files.real(job.folder)) or files.real(job.folder).is_relative_to(out):
+        raise JobError(f"the job {job.folder} and {out} lie in one another", hint="choose another folder to write to")
+    check_target(out, force=force, flag="OUT")
+    writing = _Writing(job, dialect)
+    texts = dict(writing.texts())
+    with new_folder_beside(out) as part:
+        for path, text in texts.items():
+            (part / "new" / path).parent.mkdir(parents=True, exist_ok=True)
+            (part / "new" / path).write_bytes(text.encode())
+        for path, source in writing.copies():
+            (part / "new" / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, part / "new" / path)
+            (part / "new" / path).chmod(source.stat().st_mode & 0o777)
+        check_target(out, force=force, flag="OUT")  # a file may have come into it meanwhile
+        notes = [*writing.notes, *exchange(part, out)]
+    return Exported(folder=out, notes=list(dict.fromkeys(notes)))
+
+
+class _Writing:
+    """One job: what its files will hold."""
+
+    def __init__(self, job: Job, dialect: Dialect) -> None:
+        self._job, self._dialect = job, dialect
+        self.notes: list[str] = []
+        server = job.app_for(SERVER).server(_variables(SERVER))
+        clients = [app.client(_variables(site)) for app, site in _one_site_each(job)]
+        self._known = dialect.facts(server.components, [client.config.transfer_type for client in clients])
+        for app in job.apps.values():
+            self.notes.extend(app.notes)
+
+    def texts(self) -> Iterator[tuple[str, str]]:
+        yield "meta.json", _json(self._meta())
+        for app in self._job.apps.values():
+            for stem, write in ((SERVER_FILE, self._dialect.server), (CLIENT_FILE, self._dialect.client)):
+                values = app.written(stem)
+                if values is not None:
+                    written, notes = write(values, self._known, file=f"{app.name}/config/{stem}")
+                    self.notes.extend(notes)
+                    yield f"{app.name}/config/{stem}.json", _json(written)
+
+    def copies(self) -> Iterator[tuple[str, Path]]:
+        for app in self._job.apps.values():
+            bounds = Bounds.of(self._job.folder, "the job")
+            fed = {hocon.find(app.config, stem) for stem in (SERVER_FILE, CLIENT_FILE)}
+            there = {name: file for name, file in files.below(app.folder, bounds) if file not in fed}
+            there = {name: file for name, file in there.items() if "__pycache__" not in name.split("/")}
+            yield from ((f"{app.name}/{name}", file) for name, file in there.items())
+            if self._imports_us(file for file in there.values() if file.suffix == ".py"):
+                if any(path.stem == _PACKAGE for path in app.custom.iterdir()):
+                    raise JobError(f"{app.name}/custom/{_PACKAGE} is in the way of what scripts import under that name")
+                alias = self._dialect.ALIAS
+                for file in sorted(alias.rglob("*.py")):
+                    yield f"{app.name}/custom/{_PACKAGE}/{file.relative_to(alias)}", file
+
+    def _meta(self) -> dict[str, Any]:
+        job = self._job
+        file = hocon.find(job.folder, "meta")
+        said = {} if file is None else hocon.load(file, name=file.name)
+        sites = {app: list(named) for app, named in job.meta.deploy_map.items()}
+        usual = {"resource_spec": {}, "min_clients": job.meta.min_clients, "mandatory_clients": []}
+        return usual | said | {"name": job.meta.name, "deploy_map": sites}
+
+    @staticmethod
+    def _imports_us(scripts: Iterable[Path]) -> bool:
+        return any(_PACKAGE.encode() in script.read_bytes() for script in scripts)
+
+
+def _one_site_each(job: Job) -> Iterator[tuple[App, str]]:
+    for name, sites in job.meta.deploy_map.items():
+        for site in [site for site in sites if site != SERVER][:1]:
+            yield job.apps[name], "site-1" if site == ALL else site
+
+
+def _variables(site: str) -> dict[str, str]:
+    return {**dict.fromkeys(SYSTEM, ""), "SITE_NAME": site}
+
+
+def _json(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
