@@ -95,7 +95,7 @@ class PTFileModelPersistor:
     def _from_checkpoint(self, name: str) -> dict[str, Any]:
         import torch
 
-        path = next((path for path in (Path(name), Path("custom") / name) if path.is_file()), None)
+        path = _found(name)
         if path is None:
             raise JobError(f"PTFileModelPersistor: source_ckpt_file_full_name: there is no file {name!r}")
         try:
@@ -143,7 +143,7 @@ class NPModelPersistor:
 
     def load(self) -> FLModel:
         if self._source:
-            return FLModel(params=self._from_file(Path(self._source)))
+            return FLModel(params=self._from_file(_found(self._source) or Path(self._source)))
         first = _FIRST_NUMPY_MODEL if self._model is None else self._model
         arrays = first if isinstance(first, Mapping) else {_NUMPY_KEY: first}
         try:
@@ -170,6 +170,11 @@ class NPModelPersistor:
         if set(params) == {_NUMPY_KEY}:
             return _write_whole(one, lambda file: np.save(file, params[_NUMPY_KEY], allow_pickle=False))
         return _write_whole(several, lambda file: _write_npz(file, params))
+
+
+def _found(name: str) -> Path | None:
+    """A checkpoint's file: as it is named, or in custom/."""
+    return next((path for path in (Path(name), Path("custom") / name) if path.is_file()), None)
 
 
 def _write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> Path:

@@ -144,7 +144,8 @@ def test_in_its_own_process_a_script_has_only_what_goes_with_that(tmp_path):
 
 
 def test_patterns_that_exclude_become_one(tmp_path):
-    aggregator = {"path": "FedAvg", "args": {"exclude_vars": ["^a", "b$"], "aggregation_weights": {"site-1": 2.0}}}
+    patterns = ["^a", "", "b$"]  # an empty one excludes nothing here, and everything in an alternative
+    aggregator = {"path": "FedAvg", "args": {"exclude_vars": patterns, "aggregation_weights": {"site-1": 2.0}}}
     filters = [{"tasks": ["train"], "filters": [{"path": "ExcludeVars", "args": {"exclude_vars": "c"}}]}]
 
     written(
@@ -160,6 +161,73 @@ def test_patterns_that_exclude_become_one(tmp_path):
     assert link == {"path": "nvflare.app_common.filters.exclude_vars.ExcludeVars", "args": {"exclude_vars": "c"}}
 
 
+def test_what_a_variable_stands_for_decides_as_if_it_stood_there(tmp_path):
+    folder = job(
+        tmp_path / "mine",
+        server={"wait": 0.5, "averages": "FedAvg", "left_out": ["a", "b"], "by_steps": True},
+        wait_time_after_min_received="{wait}",
+        num_rounds=2,
+        components={
+            "aggregator": {
+                "path": "{averages}",
+                "args": {"exclude_vars": "{left_out}", "weigh_by_local_iter": "{by_steps}"},
+            }
+        },
+    )
+
+    written(folder, tmp_path / "out")
+
+    server, parts, _ = configs(tmp_path / "out")
+    assert server["workflows"][0]["args"]["wait_time_after_min_received"] == 1
+    assert parts["aggregator"]["path"] == IN_TIME
+    assert parts["aggregator"]["args"]["exclude_vars"] == "(?:a)|(?:b)"
+
+
+@pytest.mark.parametrize(
+    ("source", "there"),
+    [("custom/first.npy", "first.npy"), ("first.npy", "first.npy"), ("/models/first.npy", "/models/first.npy")],
+)
+@pytest.mark.parametrize("persistor", ["NPModelPersistor", "PTFileModelPersistor"])
+def test_a_checkpoint_is_named_as_seen_from_the_scripts(tmp_path, persistor, source, there):
+    part = {"path": persistor, "args": {"source_ckpt_file_full_name": source}}
+
+    written(job(tmp_path / "mine", components={"persistor": part}), tmp_path / "out")
+
+    assert configs(tmp_path / "out")[1]["persistor"]["args"] == {"source_ckpt_file_full_name": there}
+
+
+def test_a_task_that_nobody_is_given_there_is_told(tmp_path):
+    done = written(job(tmp_path / "mine", tasks=["train", "validate"]), tmp_path / "out")
+
+    assert done.notes == [
+        "task 'validate': NVFLARE's ScatterAndGather has nobody do it: the final model is not measured"
+    ]
+
+
+@pytest.mark.parametrize(("transfer", "told"), [("FULL", True), ("DIFF", False)])
+@pytest.mark.parametrize("where", ["aggregator", "filter"])
+def test_keys_that_go_missing_there_are_told(tmp_path, where, transfer, told):
+    folder = torch_job(
+        tmp_path / "mine",
+        ADDS_ONE,
+        executor={"params_transfer_type": transfer},
+        **{"components": {"aggregator": {"path": "FedAvg", "args": {"exclude_vars": "bias"}}}}
+        if where == "aggregator"
+        else {
+            "server": {
+                "task_result_filters": [
+                    {"tasks": ["train"], "filters": [{"path": "ExcludeVars", "args": {"exclude_vars": "bias"}}]}
+                ]
+            }
+        },
+    )
+
+    done = written(folder, tmp_path / "out")
+
+    assert bool(done.notes) is told
+    assert all("from the second round on no client gets them" in note for note in done.notes)
+
+
 @pytest.mark.parametrize(
     ("components", "message"),
     [
@@ -172,8 +240,9 @@ def test_what_they_have_not_is_an_error_and_nothing_is_written(tmp_path, compone
     mean = "class Mean:\n    def __init__(self): ..."
     folder = job(tmp_path / "mine", components=components, files={"mine.py": mean})
 
-    with pytest.raises(JobError, match=message):
+    with pytest.raises(JobError, match=message) as caught:
         written(folder, tmp_path / "out")
+    assert caught.value.message.startswith("app/config/config_fed_server.json: ")
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
@@ -213,6 +282,27 @@ def test_a_package_of_that_name_that_is_there_is_not_overwritten(tmp_path):
     with pytest.raises(JobError, match="app/custom/fedsag_cli is in the way"):
         written(folder, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_what_was_written_can_be_written_again(tmp_path):
+    written(job(tmp_path / "mine"), tmp_path / "out")
+
+    again = written(tmp_path / "out", tmp_path / "out2")
+
+    first, second = (
+        sorted(path.relative_to(out) for path in out.rglob("*")) for out in (tmp_path / "out", again.folder)
+    )
+    assert first == second
+    assert configs(tmp_path / "out") == configs(again.folder)
+    assert again.notes == []
+
+
+def test_the_package_that_goes_along_has_the_modules_of_ours():
+    there = {str(path.relative_to(dialect.ALIAS)) for path in dialect.ALIAS.rglob("*.py")}
+
+    assert there == {"__init__.py"} | {
+        f"client/{name}.py" for name in ("__init__", "decorators", "lightning", "tracking")
+    }
 
 
 def test_other_files_of_an_app_go_along_and_caches_do_not(tmp_path):
@@ -302,6 +392,8 @@ def alias(monkeypatch):
     theirs = Theirs()
     monkeypatch.setitem(sys.modules, "nvflare", types.ModuleType("nvflare"))
     monkeypatch.setitem(sys.modules, "nvflare.client", theirs)
+    context = types.SimpleNamespace(APIContext=fedsag_cli.client.APIContext)
+    monkeypatch.setitem(sys.modules, "nvflare.client.api_context", context)
     namespace = {"__name__": "alias"}
     exec((dialect.ALIAS / "client" / "__init__.py").read_text(), namespace)
     return types.SimpleNamespace(theirs=theirs, **namespace)

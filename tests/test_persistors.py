@@ -270,6 +270,13 @@ def test_training_starts_from_a_numpy_file(name, params):
     assert plain(NPModelPersistor(source_ckpt_file_full_name=name).load().params) == params
 
 
+def test_a_numpy_file_may_lie_beside_the_scripts(app):
+    (app / "custom").mkdir(exist_ok=True)
+    np.save(app / "custom" / "x.npy", np.array([3.0]))
+
+    assert plain(NPModelPersistor(source_ckpt_file_full_name="x.npy").load().params) == {"numpy_key": [3.0]}
+
+
 BROKEN = {
     "nothing.npy": lambda path: path.write_bytes(b""),
     "garbage.npy": lambda path: path.write_bytes(b"garbage"),

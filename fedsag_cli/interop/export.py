@@ -72,7 +72,7 @@ def facts(components: Sequence[catalog.ComponentSpec], updates: Sequence[ParamsT
 
 def server(values: Mapping[str, Any], known: Facts, *, file: str) -> tuple[dict[str, Any], list[str]]:
     """config_fed_server, and what to tell the user of it. Raises JobError naming what NVFLARE has not."""
-    writing = _Writing(file, known)
+    writing = _Writing(file, known, values)
     flows = [writing.part(flow) for flow in _enabled(values, "workflows")]
     parts = [writing.part(part) for part in _enabled(values, "components")]
     if not any(part.get("id") == _GENERATOR["id"] for part in parts):
@@ -84,9 +84,9 @@ def server(values: Mapping[str, Any], known: Facts, *, file: str) -> tuple[dict[
 
 def client(values: Mapping[str, Any], known: Facts, *, file: str) -> tuple[dict[str, Any], list[str]]:
     """config_fed_client, likewise."""
-    writing = _Writing(file, known)
-    executors = [{**entry, "executor": writing.executor(entry["executor"])} for entry in values["executors"]]
-    in_process = any(entry["executor"]["args"]["execution_mode"] == "in_process" for entry in executors)
+    writing = _Writing(file, known, values)
+    executors = [{**entry, "executor": writing.executor(entry)} for entry in values["executors"]]
+    in_process = any(writing.is_in_process(entry["executor"]["args"]) for entry in executors)
     parts = [dict(_TO_SERVER)] if known.tracked and in_process else []
     return {"format_version": 2, **values, "executors": executors, "components": parts, **writing.filters(values)}, (
         writing.notes
@@ -96,12 +96,12 @@ def client(values: Mapping[str, Any], known: Facts, *, file: str) -> tuple[dict[
 class _Writing:
     """One file being written; `notes` has a line for each thing that NVFLARE has not."""
 
-    def __init__(self, file: str, known: Facts) -> None:
-        self._file, self._known = file, known
+    def __init__(self, file: str, known: Facts, values: Mapping[str, Any]) -> None:
+        self._file, self._known, self._values = file, known, values
         self.notes: list[str] = []
 
     def part(self, part: Mapping[str, Any]) -> dict[str, Any]:
-        path = str(part.get("path") or part.get("class_path") or part.get("name") or "")
+        path = str(self._meant(part.get("path") or part.get("class_path") or part.get("name") or ""))
         name = _short(path)
         if name not in _PATHS:
             raise JobError(
@@ -116,26 +116,39 @@ class _Writing:
         return {**kept, "path": _PATHS[name], "args": args}
 
     def filters(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        return {
+        chains = {
             key: [
                 {**entry, "filters": [self.part(link) for link in _enabled(entry, "filters")]}
                 for entry in values.get(key, [])
             ]
             for key in ("task_data_filters", "task_result_filters")
         }
+        if any(
+            link["path"] == _PATHS["ExcludeVars"] for each in chains["task_result_filters"] for link in each["filters"]
+        ):
+            self._say_what_is_lost("ExcludeVars")
+        return chains
 
-    def executor(self, executor: Mapping[str, Any]) -> dict[str, Any]:
-        args = dict(executor.get("args") or {})
+    def executor(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+        args = dict(entry["executor"].get("args") or {})
+        task = self._meant(args.get("evaluate_task_name", "validate"))
+        if task in self._meant(entry["tasks"]):
+            self.notes.append(
+                f"task {task!r}: NVFLARE's ScatterAndGather has nobody do it: the final model is not measured"
+            )
         if "fedsag_cli." in str(args.get("command", "")):
             raise JobError(f"{self._file}: {args['command']!r} is a program of fedsag's, which NVFLARE has not")
-        if args.get("params_exchange_format", "raw") == "raw":
+        if self._meant(args.get("params_exchange_format", "raw")) == "raw":
             args["params_exchange_format"] = "pytorch" if self._known.torch else "numpy"
         args.setdefault("server_expected_format", "numpy")
-        if args.get("execution_mode") == "in_process":
-            if args.get("launch_once") is False:
+        if self.is_in_process(args):
+            if self._meant(args.get("launch_once")) is False:
                 self.notes.append("launch_once = false has no effect in NVFLARE, where execution_mode is in_process")
             args = {key: value for key, value in args.items() if key not in _ONLY_OF_A_PROCESS}
         return {"path": _EXECUTOR, "args": args}
+
+    def is_in_process(self, args: Mapping[str, Any]) -> bool:
+        return bool(self._meant(args["execution_mode"]) == "in_process")
 
     def scatter_and_gather(self, args: dict[str, Any]) -> dict[str, Any]:
         args.pop("model_selector_id", None)  # theirs hears of each round by itself
@@ -143,36 +156,56 @@ class _Writing:
         if args.pop("allow_non_finite", None):
             self.notes.append("allow_non_finite is left out: NVFLARE never looks")
         for key in ("wait_time_after_min_received", "train_timeout"):
-            if isinstance(args.get(key), float):
-                args[key] = math.ceil(args[key])  # theirs are whole seconds
+            if isinstance(seconds := self._meant(args.get(key)), float):
+                args[key] = math.ceil(seconds)  # theirs are whole seconds
         return {**args, "shareable_generator_id": _GENERATOR["id"]}
 
     def averaging(self, args: dict[str, Any]) -> dict[str, Any]:
-        if args.pop("weigh_by_local_iter", True) is not True:
+        if self._meant(args.pop("weigh_by_local_iter", True)) is not True:
             raise JobError(
                 f"{self._file}: FedAvg: NVFLARE divides by the steps also where weigh_by_local_iter is false",
                 hint='leave it out, and send meta={"NUM_STEPS_CURRENT_ROUND": 1}',
             )
         excluded = args.pop("exclude_vars", None)
-        if isinstance(excluded, list):
-            excluded = "|".join(f"(?:{pattern})" for pattern in excluded)
+        if isinstance(patterns := self._meant(excluded), list):
+            excluded = "|".join(f"(?:{pattern})" for pattern in patterns if pattern)
+        if self._meant(excluded):
+            self._say_what_is_lost("FedAvg's exclude_vars")
         kind = "WEIGHT_DIFF" if self._known.updates is ParamsType.DIFF else "WEIGHTS"
         given = {"exclude_vars": excluded, "aggregation_weights": args.pop("aggregation_weights", None)}
         return {**args, **{key: value for key, value in given.items() if value}, "expected_data_kind": kind}
 
     def numpy_model(self, args: dict[str, Any]) -> dict[str, Any]:
-        model = args.get("model")
+        model = self._meant(args.get("model"))
         if isinstance(model, Mapping):
             if set(model) != {"numpy_key"}:
                 raise JobError(f"{self._file}: NPModelPersistor: NVFLARE's keeps one array, called 'numpy_key'")
             args["model"] = model["numpy_key"]
-        return args
+        return self._from_custom(args)
 
     def tracker(self, args: dict[str, Any]) -> dict[str, Any]:
         return {**args, "events": _FED_EVENTS}
 
     def torch_model(self, args: dict[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in args.items() if value not in ("", None)}
+        return self._from_custom({key: value for key, value in args.items() if value not in ("", None)})
+
+    def _from_custom(self, args: dict[str, Any]) -> dict[str, Any]:
+        """Theirs reads a relative path of a checkpoint from custom/, ours from the app folder first."""
+        path = str(self._meant(args.get("source_ckpt_file_full_name", "")))
+        inside = path.removeprefix("custom/")
+        return args if inside == path else {**args, "source_ckpt_file_full_name": inside}
+
+    def _meant(self, value: Any) -> Any:
+        """What a text that is only a variable's name stands for; anything else as it is."""
+        named = isinstance(value, str) and value[:1] + value[-1:] == "{}"
+        return self._values.get(value[1:-1].strip(), value) if named else value
+
+    def _say_what_is_lost(self, by: str) -> None:
+        if self._known.updates is ParamsType.FULL:
+            self.notes.append(
+                f"{by}: where clients send FULL, NVFLARE takes such keys out of the model: "
+                "from the second round on no client gets them"
+            )
 
 
 _ARGS: dict[str, Callable[[_Writing, dict[str, Any]], dict[str, Any]]] = {

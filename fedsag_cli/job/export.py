@@ -89,9 +89,9 @@ class _Writing:
         yield "meta.json", _json(self._meta())
         for app in self._job.apps.values():
             for stem, write in ((SERVER_FILE, self._dialect.server), (CLIENT_FILE, self._dialect.client)):
-                values = app.written(stem)
-                if values is not None:
-                    written, notes = write(values, self._known, file=f"{app.name}/config/{stem}")
+                values, file = app.written(stem), hocon.find(app.config, stem)
+                if values is not None and file is not None:
+                    written, notes = write(values, self._known, file=f"{app.name}/config/{file.name}")
                     self.notes.extend(notes)
                     yield f"{app.name}/config/{stem}.json", _json(written)
 
@@ -103,11 +103,22 @@ class _Writing:
             there = {name: file for name, file in there.items() if "__pycache__" not in name.split("/")}
             yield from ((f"{app.name}/{name}", file) for name, file in there.items())
             if self._imports_us(file for file in there.values() if file.suffix == ".py"):
-                if any(path.stem == _PACKAGE for path in app.custom.iterdir()):
-                    raise JobError(f"{app.name}/custom/{_PACKAGE} is in the way of what scripts import under that name")
-                alias = self._dialect.ALIAS
-                for file in sorted(alias.rglob("*.py")):
-                    yield f"{app.name}/custom/{_PACKAGE}/{file.relative_to(alias)}", file
+                yield from self._alias(app.name, there)
+
+    def _alias(self, app: str, there: Mapping[str, Path]) -> Iterator[tuple[str, Path]]:
+        """The package that scripts find under our name. Where an export put it before, it goes along already."""
+        place = f"custom/{_PACKAGE}"
+        alias = {f"{place}/{file.relative_to(self._dialect.ALIAS)}": file for file in self._dialect.ALIAS.rglob("*.py")}
+        taken = {path: file for path, file in there.items() if path.startswith((f"{place}/", f"{place}."))}
+        if not taken:
+            yield from ((f"{app}/{path}", file) for path, file in sorted(alias.items()))
+        elif {path: file.read_bytes() for path, file in taken.items()} != {
+            path: file.read_bytes() for path, file in alias.items()
+        }:
+            raise JobError(
+                f"{app}/{place} is in the way of what scripts import under that name",
+                hint="another name for what is yours; what an export of an older fedsag put there can be removed",
+            )
 
     def _meta(self) -> dict[str, Any]:
         job = self._job
@@ -133,4 +144,4 @@ def _variables(site: str) -> dict[str, str]:
 
 
 def _json(values: Mapping[str, Any]) -> str:
-    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(values, indent=2) + "\n"  # ASCII: who reads it may decode by the locale

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 CLIENTS, ROUNDS = 3, 2
 _EXCLUDE = "components[1].args.exclude_vars=^head"
+_WEIGHTS = "components[1].args.aggregation_weights={ site-1 = 2.5, site-3 = 0.3 }"
 _FILTER = (
     'task_result_filters=[{ tasks = ["train"], filters = [{ path = ExcludeVars, args { exclude_vars = "^head" } }] }]'
 )
@@ -31,6 +32,7 @@ CASES = [
     Case(name="in-process DIFF", template="sag_pt_in_proc"),
     Case(name="unequal steps", template="sag_pt", words="--steps 3,5,11"),
     Case(name="unequal steps FULL", template="sag_pt", client=["params_transfer_type=FULL"], words="--steps 3,5,11"),
+    Case(name="aggregation_weights", template="sag_pt", server=[_WEIGHTS], words="--steps 3,5,11"),
     Case(name="partial keys", template="sag_pt", words="--partial --steps 3,5,11"),
     Case(name="exclude_vars, aggregator", template="sag_pt", server=[_EXCLUDE], words="--steps 3,5,11"),
     Case(name="exclude_vars, filter", template="sag_pt", client=[_FILTER], words="--steps 3,5,11"),

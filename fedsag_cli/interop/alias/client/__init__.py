@@ -25,6 +25,7 @@ from nvflare.client import (  # noqa: F401
     shutdown,
     system_info,
 )
+from nvflare.client.api_context import APIContext  # noqa: F401
 
 _in_hand: list[Any] = []  # NVFLARE's model of the current task, and the script's
 
