@@ -59,7 +59,9 @@ class Client:
         """Whether a task could be handed to it now, or its process started for it."""
         return self.state is State.ABSENT or (self.state is State.WAITING and self.channel is not None)
 
-    def takes(self, task_name: str) -> bool:
+    def takes(self, task_name: str, *, by_name: bool = False) -> bool:
+        if by_name:
+            return task_name in self.config.tasks
         return any(fnmatchcase(task_name, pattern) for pattern in self.config.tasks)
 
 

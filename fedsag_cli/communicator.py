@@ -106,8 +106,8 @@ class Communicator:
         """The sites that still work on what they were given up for."""
         return [client.site for client in self._clients.values() if client.state is State.LATE]
 
-    def takes(self, task_name: str) -> Sequence[str]:
-        return [client.site for client in self._clients.values() if client.takes(task_name)]
+    def takes(self, task_name: str, *, by_name: bool = False) -> Sequence[str]:
+        return [client.site for client in self._clients.values() if client.takes(task_name, by_name=by_name)]
 
     def broadcast(
         self,

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from fedsag_cli import catalog, machine
 from fedsag_cli.errors import JobError, UsageError
@@ -277,13 +278,17 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _variables(name: str, workspace: Workspace) -> dict[str, str]:
+def _variables(name: str, workspace: Workspace) -> dict[str, Any]:
     return {
         "SITE_NAME": name,
         "WORKSPACE": str(workspace.root / name),
         "JOB_ID": "simulate_job",
         "JOB_CUSTOM_DIR": str(workspace.app(name) / "custom"),
         "JOB_CONFIG_DIR": str(workspace.app(name) / "config"),
+        "ROOT_URL": "",  # nothing here has an address on a network
+        "CP_URL": "",
+        "RELAY_URL": "",
+        "SECURE_MODE": False,
     }
 
 

@@ -25,7 +25,7 @@ class FakeClients:
         self.asked: list[dict] = []
         self._task, self._needed, self._possible = "", 0, 0
 
-    def takes(self, task_name: str) -> Sequence[str]:
+    def takes(self, task_name: str, *, by_name: bool = False) -> Sequence[str]:
         return list(self._scripts.get(task_name, {}))
 
     def broadcast(

@@ -242,6 +242,14 @@ def test_those_named_are_asked_alone_and_in_site_order(clients):
     assert replies(clients(b=1.0, a=2.0, c=3.0), to=["c", "b"]) == [("b", 11.0), ("c", 13.0)]
 
 
+def test_a_pattern_takes_a_task_but_does_not_name_it(house):
+    configs = {"a": ClientConfig(tasks=("*",)), "b": ClientConfig(tasks=("train", "validate"))}
+    some = house({site: adds(1.0) for site in configs}, configs=configs).communicator
+
+    assert list(some.takes("validate")) == ["a", "b"]
+    assert list(some.takes("validate", by_name=True)) == ["b"]
+
+
 def test_those_whose_executors_list_a_task_take_it(clients):
     some = clients(a=1.0, b=2.0, c=3.0, validate=("b", "c"))
 

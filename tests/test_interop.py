@@ -11,6 +11,7 @@ from runs import deploy, fedsag, job, run
 
 from fedsag_cli.errors import JobError
 from fedsag_cli.interop.nvflare import translate
+from fedsag_cli.job import hocon
 
 SCRIPT = """
     import nvflare.client as flare
@@ -175,6 +176,28 @@ def server_of(*components, workflows=()):
     return values, notes
 
 
+HELLO_NUMPY = {
+    "format_version": 2,
+    "executors": [
+        {
+            "tasks": ["train", "submit_model"],
+            "executor": {"path": "nvflare.app_common.np.np_trainer.NPTrainer", "args": {"delta": 0.5}},
+        },
+        {"tasks": ["validate"], "executor": {"path": "nvflare.app_common.np.np_validator.NPValidator"}},
+    ],
+    "components": [],
+}
+
+
+def client_of(*entries, components=()):
+    """What the executors of a client's config, and the notes, come to."""
+    executors = [{"tasks": tasks, "executor": {"path": path, "args": args}} for tasks, path, args in entries]
+    values, notes = translate(
+        {"executors": executors, "components": list(components)}, stem="config_fed_client", file="client"
+    )
+    return values, notes
+
+
 @CLIENTS
 def test_a_job_of_theirs_runs_as_it_is(tmp_path, client):
     app(tmp_path / "job" / "app", client)
@@ -185,7 +208,7 @@ def test_a_job_of_theirs_runs_as_it_is(tmp_path, client):
     assert ran.code == 0, ran
     assert final(tmp_path).tolist() == (np.arange(1.0, 10.0).reshape(3, 3) + 3).tolist()
     assert ran.report["best"]["metric"] == "accuracy"
-    assert "note: TBAnalyticsReceiver is left out: metrics are in report.json" in ran.out
+    assert "TBAnalyticsReceiver" not in ran.out + ran.err
     assert ran.out.count("CellPipe is left out") == (client is OLD_CLIENT)
 
 
@@ -221,6 +244,22 @@ def test_their_aggregators_arguments_arrive():
     assert notes == []
 
 
+@pytest.mark.parametrize("module", ["app_opt.pt.file_model_persistor", "app_common.pt.pt_file_model_persistor"])
+def test_a_class_is_theirs_wherever_its_module_lay(module):
+    args = {
+        "source_ckpt_file_full_name": "a.pt",
+        "exclude_vars": "bn",
+        "filter_id": "",
+        "allow_numpy_conversion": False,
+    }
+
+    values, notes = server_of(part(f"nvflare.{module}.PTFileModelPersistor", **args))
+
+    (persistor,) = values["components"]
+    assert persistor == part("PTFileModelPersistor", source_ckpt_file_full_name="a.pt", exclude_vars="bn")
+    assert notes == []
+
+
 def test_an_argument_that_has_no_counterpart_is_told_once():
     persistor = "nvflare.app_opt.pt.file_model_persistor.PTFileModelPersistor"
 
@@ -237,8 +276,57 @@ def test_a_class_that_is_not_there_yet_is_an_error_naming_it_and_the_nearest():
     with pytest.raises(JobError, match=r"nvflare\.x\.NPModelPersist is not there yet") as raised:
         server_of(part("nvflare.x.NPModelPersist"))
     assert raised.value.hint == "did you mean 'NPModelPersistor'?"
-    with pytest.raises(JobError, match="CrossSiteModelEval"):
-        server_of(workflows=[part("nvflare.app_common.workflows.cross_site_model_eval.CrossSiteModelEval")])
+
+
+def test_a_workflow_that_is_not_there_yet_is_named_before_any_part_of_it():
+    flows = [part("nvflare.a.Cyclic"), part("nvflare.app_common.workflows.scatter_and_gather.ScatterAndGather")]
+
+    with pytest.raises(JobError) as raised:
+        server_of(part("nvflare.x.Thing"), workflows=[*flows, part("nvflare.b.ScatterAndGatherScaffold")])
+
+    both = "nvflare.a.Cyclic and nvflare.b.ScatterAndGatherScaffold"
+    assert raised.value.message == f"server: NVFLARE's workflows {both} are not there yet"
+    assert raised.value.hint == "did you mean 'ScatterAndGather'?"
+
+
+def test_all_components_that_are_not_there_yet_are_named_at_once():
+    filters = [{"tasks": ["train"], "filters": [{"path": "nvflare.c.Third"}]}]
+
+    with pytest.raises(JobError, match=r"components nvflare\.a\.First, nvflare\.b\.Second and nvflare\.c\.Third are"):
+        translate(
+            {"components": [part("nvflare.a.First"), part("nvflare.b.Second")], "task_data_filters": filters},
+            stem="config_fed_server",
+            file="server",
+        )
+
+
+def test_a_bare_name_that_is_neither_theirs_nor_ours_counts_as_theirs():
+    with pytest.raises(JobError, match=r"NVFLARE's workflow CrossSiteModelEval is not there yet"):
+        server_of(workflows=[{"id": "cse", "name": "CrossSiteModelEval"}])
+    assert server_of({"id": "a", "name": "FedAvg"})[0]["components"] == [{"id": "a", "name": "FedAvg"}]
+
+
+def test_their_trackers_are_ours_and_events_are_no_news():
+    tracking = "nvflare.app_opt.tracking"
+
+    values, notes = server_of(
+        part(f"{tracking}.tb.tb_receiver.TBAnalyticsReceiver", tb_folder="tb", events=["fed.analytix_log_stats"]),
+        part(f"{tracking}.mlflow.mlflow_receiver.MLflowReceiver", tracking_uri="", kw_args={"run_name": "x"},
+             artifact_location="a", events=[], buffer_flush_time=2),
+        part(f"{tracking}.mlflow.mlflow_receiver.MLflowReceiver", kwargs={"run_name": "2.4"}),
+        part(f"{tracking}.wandb.wandb_receiver.WandBReceiver", wandb_args={"name": "x"}, mode="online",
+             process_timeout=3),
+        part(f"{tracking}.wandb.wandb_receiver.WandBReceiver", kwargs={"name": "2.4"}),
+    )  # fmt: skip
+
+    assert values["components"] == [
+        part("TBAnalyticsReceiver", tb_folder="tb"),
+        part("MLflowReceiver", tracking_uri="", kw_args={"run_name": "x"}, artifact_location="a"),
+        part("MLflowReceiver", kw_args={"run_name": "2.4"}),
+        part("WandBReceiver", wandb_args={"name": "x"}, mode="online"),
+        part("WandBReceiver", wandb_args={"name": "2.4"}),
+    ]
+    assert notes == []
 
 
 def test_a_model_that_is_a_component_of_its_own_goes_into_its_persistor():
@@ -260,7 +348,273 @@ def test_their_workflow_that_averages_by_itself_is_scatter_and_gather(tmp_path):
 
     assert ran.code == 0, ran
     assert final(tmp_path)[0, 0] == 3
-    assert "FedAvg: there is no patience here: it is left out" in ran.out
+    assert "FedAvg: patience = 3 has no effect here" in ran.out
+
+
+def test_what_their_averaging_workflow_has_inside_are_components_of_ours():
+    averaging = part(
+        "nvflare.app_common.workflows.fedavg.FedAvg",
+        num_clients=2, num_rounds=3, task_name="fit", exclude_vars="bn", aggregation_weights={"site-1": 2.0},
+        stop_cond=None, save_filename="x.pt", memory_gc_rounds=1, persistor_id="", model={"w": [1.0]},
+    )  # fmt: skip
+
+    values, notes = server_of(part("my.Widget"), workflows=[averaging])
+
+    assert notes == []
+    assert values["components"] == [
+        part("my.Widget"),
+        {"id": "persistor", "path": "NPModelPersistor", "args": {"model": {"w": [1.0]}}},
+        {"id": "aggregator", "path": "FedAvg", "args": {"exclude_vars": "bn", "aggregation_weights": {"site-1": 2.0}}},
+    ]
+    assert values["workflows"][0]["args"] == {
+        "min_clients": 2, "num_rounds": 3, "train_task_name": "fit", "persistor_id": "persistor",
+        "aggregator_id": "aggregator",
+    }  # fmt: skip
+
+
+def test_an_aggregator_inside_their_averaging_workflow_is_the_users_own():
+    averaging = part("nvflare.app_opt.pt.fedavg.PTFedAvg", aggregator={"path": "my.Median", "args": {"a": 1}})
+
+    values, _ = server_of({"id": "aggregator", "path": "my.Other"}, workflows=[averaging])
+
+    assert values["components"][1] == {"id": "aggregator_2", "path": "my.Median", "args": {"a": 1}}
+    assert values["workflows"][0]["args"]["aggregator_id"] == "aggregator_2"
+
+
+def test_components_of_the_users_own_that_keep_our_contracts_work_in_a_job_of_theirs(tmp_path):
+    server = json.loads(json.dumps(SERVER))
+    server["components"][0] = {"id": "persistor", "path": "parts.Persistor", "args": {"start": 2}}
+    server["components"][2] = {"id": "aggregator", "path": "parts.Largest"}
+    server["task_result_filters"] = [{"tasks": ["train"], "filters": [{"path": "parts.Doubles", "args": {"by": 2}}]}]
+    made = app(tmp_path / "job" / "app", server=server)
+    (made / "custom" / "parts.py").write_text(textwrap.dedent(OWN_PARTS))
+    deploy(tmp_path / "job", app=["@ALL"])
+
+    ran = run(tmp_path / "job", "-n", 2, "-t", 2)
+
+    assert ran.code == 0, ran
+    # w + 1, doubled, three times: 2 -> 6 -> 14 -> 30
+    assert (tmp_path / "ws" / "server" / "simulate_job" / "app_server" / "own.txt").read_text() == "30.0"
+
+
+OWN_PARTS = """
+    from dataclasses import replace
+    from pathlib import Path
+
+    import numpy as np
+
+    from fedsag_cli.messages import FLModel
+
+
+    class Persistor:
+        files = (Path("own.txt"), Path("best.txt"))
+
+        def __init__(self, start: float):
+            self._start = start
+
+        def load(self):
+            return FLModel(params={"w": np.float32(self._start)})
+
+        def save(self, model):
+            self.files[0].write_text(str(float(model.params["w"])))
+            return self.files[0].resolve()
+
+        def save_best(self, model):
+            self.files[1].write_text(str(float(model.params["w"])))
+            return self.files[1].resolve()
+
+
+    class Largest:
+        def __init__(self):
+            self._largest = None
+
+        def accept(self, site, update):
+            if self._largest is None or update.params["w"] > self._largest:
+                self._largest = update.params["w"]
+
+        def aggregate(self):
+            largest, self._largest = self._largest, None
+            return FLModel(params={"w": largest})
+
+
+    class Doubles:
+        def __init__(self, by: int):
+            self._by = by
+
+        def process(self, model):
+            return replace(model, params={name: value * self._by for name, value in model.params.items()})
+"""
+
+
+def test_a_client_runs_no_parts_and_says_which():
+    parts = [
+        {"id": "own", "path": "my.Widget"},
+        {"id": "tb", "path": "nvflare.app_opt.tracking.tb.tb_receiver.TBAnalyticsReceiver"},
+        {"id": "off", "path": "my.Other", "disabled": True},
+        {"id": "fed", "path": "nvflare.app_common.widgets.convert_to_fed_event.ConvertToFedEvent", "args": {}},
+        {"id": "w", "path": "nvflare.app_opt.tracking.mlflow.mlflow_writer.MLflowWriter"},
+        {"id": "t", "path": "nvflare.somewhere.Thing"},
+    ]
+
+    values, notes = client_of((["train"], "ClientAPIExecutor", {"command": "python3 custom/a.py"}), components=parts)
+
+    assert values["components"] == []
+    script_alone = "is left out: a client here is its script and its filters, and runs no other part"
+    assert notes == [
+        f"my.Widget {script_alone}",
+        f"TBAnalyticsReceiver {script_alone}",
+        "ConvertToFedEvent is left out: fedsag carries its messages itself",
+        "MLflowWriter is left out: fedsag carries its messages itself",
+        f"Thing {script_alone}",
+    ]
+
+
+def test_their_numpy_trainer_and_validator_are_one_program_and_give_their_numbers(tmp_path):
+    app(tmp_path / "job" / "app", HELLO_NUMPY)
+    deploy(tmp_path / "job", app=["@ALL"])
+
+    ran = run(tmp_path / "job", "-n", 2, "-t", 2)
+
+    assert ran.code == 0, ran
+    assert final(tmp_path).dtype == np.float32
+    assert final(tmp_path).tolist() == (np.arange(1.0, 10.0).reshape(3, 3) + 3 * 0.5).tolist()
+    kept = np.load(tmp_path / "ws" / "site-2" / "simulate_job" / "model" / "best_numpy.npy")
+    assert kept.tolist() == final(tmp_path).tolist()
+    # sum(x / max(x)) of 2.5 to 10.5 is 58.5 / 10.5, and something from 0 to 1 is added
+    assert 58.5 / 10.5 <= ran.report["final_metrics"]["accuracy"] < 58.5 / 10.5 + 1
+
+
+@pytest.mark.parametrize(
+    ("client_args", "model", "says"),
+    [
+        ({"model_dir": "../../elsewhere"}, None, "leads out of the run's folder"),
+        ({}, {"w": [1.0]}, "the model has no 'numpy_key', but ['w']"),
+    ],
+)
+def test_their_numpy_trainer_refuses_what_it_cannot_do(tmp_path, client_args, model, says):
+    client, server = json.loads(json.dumps(HELLO_NUMPY)), json.loads(json.dumps(SERVER))
+    client["executors"][0]["executor"]["args"] = client_args
+    server["components"][0]["args"] = {"model": model}
+    app(tmp_path / "job" / "app", client, server)
+    deploy(tmp_path / "job", app=["@ALL"])
+
+    ran = run(tmp_path / "job", "-n", 2, "-t", 2)
+
+    assert ran.code == 4, ran
+    assert says in ran.log("site-1")
+    assert not (tmp_path / "ws" / "elsewhere").exists()
+
+
+def test_the_arguments_of_their_numpy_executors_arrive():
+    values, notes = client_of(
+        (["my_train"], "nvflare.app_common.np.np_trainer.NPTrainer",
+         {"delta": 2, "sleep_time": 1, "train_task_name": "my_train", "model_dir": "m", "model_name": "x.npy",
+          "colour": 1}),
+        (["check"], "nvflare.app_common.np.np_validator.NPValidator",
+         {"epsilon": 2, "sleep_time": 3, "validate_task_name": "check"}),
+    )  # fmt: skip
+
+    (entry,) = values["executors"]
+    flags = ["--delta", "2", "--sleep_time", "1", "--model_dir", "m", "--model_name", "x.npy"]
+    assert entry["tasks"] == ["my_train", "check"]
+    assert entry["executor"]["args"] == {
+        "execution_mode": "external_process",
+        "params_exchange_format": "numpy",
+        "command": ["python3", "-m", "fedsag_cli.client.np_trainer", *flags, "--validate_sleep_time", "3"],
+        "train_task_name": "my_train",
+        "evaluate_task_name": "check",
+    }
+    assert notes == ["NPTrainer: there is no colour here: it is left out"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["executor.CIFAR10Executor", "nvflare.app_common.executors.model_learner_executor.ModelLearnerExecutor",
+     "nvflare.app_opt.tf.in_process_client_api_executor.TFInProcessClientAPIExecutor"],
+)  # fmt: skip
+def test_an_executor_that_starts_no_script_is_an_error_that_names_it(path):
+    with pytest.raises(JobError) as raised:
+        client_of((["train"], path, {}))
+
+    assert raised.value.message == f"client: executors[0]: fedsag has no executor {path}"
+    assert raised.value.hint == "a client here runs a script with the Client API, which a ClientAPIExecutor names"
+
+
+def test_of_an_executors_arguments_only_those_that_carry_messages_go_without_a_word():
+    path = "nvflare.app_opt.pt.in_process_client_api_executor.PTInProcessClientAPIExecutor"
+    usual = {"result_pull_interval": 0.5, "log_pull_interval": None, "task_wait_time": None,
+             "from_nvflare_converter_id": None, "server_expected_format": "pytorch"}  # fmt: skip
+
+    values, notes = client_of((["*"], path, {"task_script_path": "a.py", "to_nvflare_converter_id": "mine", **usual}))
+
+    assert values["executors"][0]["executor"]["args"] == {
+        "execution_mode": "in_process", "params_exchange_format": "pytorch", "task_script_path": "a.py",
+    }  # fmt: skip
+    assert notes == [
+        "PTInProcessClientAPIExecutor: to_nvflare_converter_id = 'mine' has no effect here",
+    ]
+
+
+def test_the_names_of_a_recipes_exported_job_run_as_they_are(tmp_path):
+    """Their job API leaves out what is usual, and names each part itself."""
+    widgets = "nvflare.app_common.widgets"
+    server = {
+        "format_version": 2,
+        "workflows": [
+            {
+                "id": "controller",
+                "path": "nvflare.app_common.workflows.fedavg.FedAvg",
+                "args": {"aggregation_weights": {"site-1": 3.0}, "num_clients": 2, "num_rounds": 2},
+            }
+        ],
+        "components": [
+            {"id": "json_generator", "path": f"{widgets}.validation_json_generator.ValidationJsonGenerator"},
+            {"id": "model_selector", "path": f"{widgets}.intime_model_selector.IntimeModelSelector",
+             "args": {"aggregation_weights": {}, "key_metric": "accuracy"}},
+            {"id": "metrics_artifact_writer", "path": f"{widgets}.metrics_artifact_writer.MetricsArtifactWriter"},
+            {"id": "persistor", "path": "nvflare.app_common.np.np_model_persistor.NPModelPersistor",
+             "args": {"model": [[1.0, 2.0]]}},
+        ],
+    }  # fmt: skip
+    client = {
+        "format_version": 2,
+        "executors": [
+            {
+                "tasks": ["*"],
+                "executor": {
+                    "path": "nvflare.app_common.executors.client_api_executor.ClientAPIExecutor",
+                    "args": {
+                        "execution_mode": "external_process",
+                        "command": ["python3", "-u", "custom/train.py"],
+                        "shutdown_timeout": 0.0,
+                        "params_exchange_format": "numpy",
+                    },
+                },
+            }
+        ],
+        "components": [
+            {"id": "event_to_fed", "path": f"{widgets}.convert_to_fed_event.ConvertToFedEvent",
+             "args": {"events_to_convert": ["analytix_log_stats"]}},
+        ],
+    }  # fmt: skip
+    script = """
+        import nvflare.client as flare
+
+        flare.init()
+        while flare.is_running():
+            model = flare.receive()
+            add = 1.0 if flare.get_site_name() == "site-1" else 2.0
+            flare.send(flare.FLModel(params={k: v + add for k, v in model.params.items()}, metrics={"accuracy": 0.5}))
+    """
+    app(tmp_path / "job" / "app", client, server, script)
+    deploy(tmp_path / "job", app=["@ALL"])
+
+    ran = run(tmp_path / "job", "-n", 2, "-t", 2)
+
+    assert ran.code == 0, ran
+    # each round adds (3 * 1 + 1 * 2) / 4 = 1.25
+    assert final(tmp_path).tolist() == [[3.5, 4.5]]
+    assert ran.report["best"]["metric"] == "accuracy"
 
 
 def test_without_min_clients_all_have_to_answer_as_with_theirs():
@@ -336,6 +690,30 @@ def test_a_template_folder_of_theirs_makes_a_job_that_runs(tmp_path):
     assert "refuse" not in made.out + made.err
     assert run(tmp_path / "job", "-n", 2, "-t", 2).code == 0
     assert final(tmp_path)[0, 0] == 2
+
+
+def test_an_argument_only_our_constructor_knows_can_be_set_in_a_template_of_theirs(tmp_path):
+    template = tmp_path / "theirs"
+    template.mkdir()
+    (template / "config_fed_client.conf").write_text(json.dumps(NEW_CLIENT))
+    (template / "config_fed_server.conf").write_text(json.dumps(SERVER))
+
+    made = fedsag("job", "create", "-j", "job", "-w", template, "-f", "config_fed_server.conf",
+                  "negate_key_metric=true", "workflows[0].args.snapshot_every_n_rounds=2", cwd=tmp_path)  # fmt: skip
+
+    assert made.code == 0, made
+    server = hocon.load(tmp_path / "job/app/config/config_fed_server.conf")
+    assert server["components"][3]["args"] == {"key_metric": "accuracy", "negate_key_metric": True}
+    assert server["workflows"][0]["args"]["snapshot_every_n_rounds"] == 2
+
+
+def test_a_config_that_lies_deeper_in_the_config_folder_is_found(tmp_path):
+    made = app(tmp_path / "job" / "app")
+    (made / "config" / "deep" / "er").mkdir(parents=True)
+    (made / "config" / "config_fed_server.json").rename(made / "config" / "deep" / "er" / "config_fed_server.json")
+    deploy(tmp_path / "job", app=["@ALL"])
+
+    assert run(tmp_path / "job", "-n", 2, "-t", 2).code == 0
 
 
 def test_configs_in_yaml_are_read(tmp_path):

@@ -27,12 +27,12 @@ model = "parts.Net"
 CLIENT_CONF = """
 format_version = 2
 app_script = "train.py"
-app_config = "--batch_size 6 --root {CIFAR10_ROOT} --name 'a b' --site {SITE_NAME}"
+app_config = "--batch_size 6 --root {CIFAR10_ROOT} --name 'a b'"
 executors = [ {
   tasks = ["train", "validate"]
   executor { path = "ClientAPIExecutor", args {
     execution_mode = "external_process"
-    command = "python3 -u custom/{app_script}  {app_config} "
+    command = "python3 -u custom/{app_script}  {app_config} --site {SITE_NAME}"
     params_exchange_format = "pytorch", params_transfer_type = "DIFF", launch_once = false, train_with_evaluation = true
     memory_gc_rounds = 2, heartbeat_timeout = 30, launch_timeout = 5.5
   } }

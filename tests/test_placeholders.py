@@ -13,25 +13,100 @@ def resolved(tree, **system):
 
 
 def test_a_text_that_is_only_a_name_becomes_the_value_with_its_type():
-    tree = resolved({"num": 5, "list": [1], "args": {"a": "{num}", "b": ["{list}"]}})
+    tree = resolved(
+        {"num": 5, "list": [1], "on-it": {"x": "{num}"}, "args": {"a": " {num} ", "b": ["{list}", "{on-it}"]}}
+    )
 
-    assert tree["args"] == {"a": 5, "b": [[1]]}
+    assert tree["args"] == {"a": 5, "b": [[1], {"x": 5}]}
 
 
-def test_inside_a_text_the_value_is_written_out():
-    tree = resolved({"n": 5, "on": True, "x": 0.5, "command": "run --n {n} --on {on} --x {x}"})
+def test_inside_a_text_the_value_is_written_out_as_python_does():
+    tree = resolved({"n": 5, "on": True, "x": 0.5, "none": None, "command": "run --n {n} --on {on} --x {x} {none}"})
 
-    assert tree["command"] == "run --n 5 --on true --x 0.5"
+    assert tree["command"] == "run --n 5 --on True --x 0.5 None"
+
+
+def test_a_text_may_name_a_part_of_a_value_and_say_how_it_is_written():
+    text = "{server[port]} {sizes[1]} {lr:.2f} {n!r}"
+
+    tree = resolved({"server": {"port": 80}, "sizes": [7, 8], "lr": 0.0625, "n": "x", "a": text})
+
+    assert tree["a"] == "80 8 0.06 'x'"
 
 
 def test_a_value_may_speak_of_others():
     assert resolved({"a": "{b}!", "b": "{c}?", "c": "x"})["a"] == "x?!"
 
 
-def test_an_unknown_name_stays_as_it_is_written():
-    text = "--dataset_path {CIFAR10_ROOT} {} {0} {a.b} { x } {x!r} } {"
+@pytest.mark.parametrize(
+    "text",
+    [
+        "--root {CIFAR10_ROOT} {n}", "{n} {}", "{n} {0}", "{n} {n.real}", "{n} {n[0]}", "{n} { n }", "{n} }", "{n} {",
+        '{"lr": 0.1}', '--cfg {"a": {n}}', "{n} {n:{n}}", "{n:>9999}", "{n} {n!x}", "{}", "{0}",
+        "{ n }",
+    ],
+)  # fmt: skip
+def test_a_text_that_cannot_be_written_out_stays_as_it_is(text):
+    assert resolved({"a": text, "n": 5})["a"] == text
 
-    assert resolved({"a": text, "b": "{nobody}"}) == {"a": text, "b": "{nobody}"}
+
+def test_a_text_that_is_only_a_name_nobody_knows_is_an_error_with_the_nearest():
+    with pytest.raises(JobError) as raised:
+        resolved({"num_rounds": 5, "workflows": [{"args": {"num_rounds": "{num_round}"}}]})
+
+    assert raised.value.message == (
+        "x.conf: workflows[0].args.num_rounds is '{num_round}': no variable is called 'num_round'"
+    )
+    assert raised.value.hint == "did you mean 'num_rounds'?"
+
+
+def test_a_name_of_the_systems_that_is_not_known_here_stays_as_it_is_written():
+    assert resolved({"a": "{ROOT_URL}", "b": "at {ROOT_URL}"}) == {"a": "{ROOT_URL}", "b": "at {ROOT_URL}"}
+
+
+def test_an_object_that_takes_values_is_made_for_each_place_that_gives_them():
+    tree = resolved(
+        {
+            "@filter": {"path": "my.Filter", "args": {"rate": "{rate}", "on": "{on}", "name": "{who}-{n}", "n": "{n}"}},
+            "n": 5,
+            "who": "all",
+            "a": "{@filter:rate=0.5:on=yes}",
+            "b": ["{@filter:rate={n}:on=x:who=me}"],
+        }
+    )
+
+    assert tree == {
+        "n": 5,
+        "who": "all",
+        "a": {"path": "my.Filter", "args": {"rate": 0.5, "on": True, "name": "all-5", "n": 5}},
+        "b": [{"path": "my.Filter", "args": {"rate": 5, "on": "x", "name": "me-5", "n": 5}}],
+    }
+
+
+def test_a_text_given_by_another_name_stays_the_text_it_is():
+    assert resolved({"@m": {"v": "{v}"}, "word": "yes", "a": "{@m:v={word}}"})["a"] == {"v": "yes"}
+
+
+@pytest.mark.parametrize(
+    ("tree", "says"),
+    [
+        ({"a": "{@filter:x=1}", "@filtr": {}}, "x.conf: a is '{@filter:x=1}': no variable is called '@filter'"),
+        ({"a": "{@m:x=1}", "@m": [1]}, "x.conf: a: @m must be an object, not [1]"),
+        ({"a": "{@m:x=1}", "@m": {"b": "{@m:x=2}"}}, "x.conf: @m stands for itself: a -> @m -> @m"),
+        ({"a": "{@m:x=1}", "@m": {"b": "{y}"}}, "x.conf: @m.b is '{y}': no variable is called 'y'"),
+    ],
+)
+def test_an_object_that_takes_values_and_cannot_be_made_is_an_error(tree, says):
+    with pytest.raises(JobError) as raised:
+        resolved(tree)
+
+    assert raised.value.message == says
+
+
+def test_a_secret_is_left_for_whoever_starts_the_script():
+    tree = resolved({"n": 5, "a": "${secret:KEY}", "b": "--n {n} --key ${secret:KEY} ${secret:file:/run/k}"})
+
+    assert tree == {"n": 5, "a": "${secret:KEY}", "b": "--n 5 --key ${secret:KEY} ${secret:file:/run/k}"}
 
 
 def test_the_systems_variables_come_first():
@@ -42,14 +117,17 @@ def test_the_environment_is_asked_for_a_name_with_a_dollar(monkeypatch):
     monkeypatch.setenv("MY_ROOT", "/data")
     monkeypatch.delenv("NOT_SET", raising=False)
 
-    assert resolved({"a": "{$MY_ROOT}", "b": "--x {$MY_ROOT}/y {$NOT_SET}"}) == {
+    assert resolved({"a": "{$MY_ROOT}", "b": "--x {$MY_ROOT}/y", "c": "{$MY_ROOT} {$NOT_SET}"}) == {
         "a": "/data",
-        "b": "--x /data/y {$NOT_SET}",
+        "b": "--x /data/y",
+        "c": "{$MY_ROOT} {$NOT_SET}",
     }
+    with pytest.raises(JobError, match=r"a is '{\$NOT_SET}': no variable is called '\$NOT_SET'"):
+        resolved({"a": "{$NOT_SET}"})
 
 
-def test_doubled_braces_are_the_word_in_braces():
-    assert resolved({"n": 5, "a": "{{n}} {{unknown}}"})["a"] == "{n} {{unknown}}"
+def test_a_doubled_brace_is_one_brace():
+    assert resolved({"n": 5, "a": "{{n}} {{unknown}} {n}"})["a"] == "{n} {unknown} 5"
 
 
 def test_what_was_put_in_is_not_read_again():

@@ -403,9 +403,9 @@ def test_the_last_aggregate_is_validated_where_clients_list_it_and_may_become_th
         validate={"b": measures(accuracy=lambda w: w / 10, loss=lambda w: -w)},
     )
 
-    story = Story(clients, num_rounds=3, model_selector=IntimeModelSelector("accuracy"))
+    story = Story(clients, num_rounds=3, model_selector=IntimeModelSelector("accuracy"), wait_time_after_min_received=0)
 
-    assert clients.asked[-1]["task"] == "validate"
+    assert clients.asked[-1] == {"task": "validate", "min": 0, "timeout_s": None, "grace_s": None}, "all are waited for"
     validated = story.of(events.ModelValidated)[0]
     assert (validated.round_num, validated.metrics) == (3, pytest.approx({"accuracy": 0.3, "loss": -3.0}))
     assert list(validated.by_site) == ["b"]

@@ -7,29 +7,40 @@ something else without it, an error.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from fedsag_cli import catalog
 from fedsag_cli.errors import JobError, nearest
 
 _THEIRS = "nvflare."
+_NAMING = ("path", "class_path", "name")
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Our component for one of theirs. `usual`: their arguments we need not have, with the value that says so."""
+    """Our component for one of theirs.
+
+    `usual`: their arguments we need not have, with the values that say so. `renamed`: how we call others. `given`: what
+    theirs does when it is told nothing.
+    """
 
     ours: str
-    usual: Mapping[str, Collection[Any]]
+    usual: Mapping[str, Collection[Any]] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    given: Mapping[str, Any] = field(default_factory=dict)
 
 
 _ANY: Collection[Any] = ()
-_PARTS = {
+_KINDS = ("WEIGHT_DIFF", "WEIGHTS")
+_MORE_THAN_THERE_ARE = 1000  # counts as all
+_AVERAGES = _Part("FedAvg", {"expected_data_kind": _KINDS})
+_SELECTS = _Part("IntimeModelSelector", {"validation_metric_name": ("initial_metrics",)})
+_WORKFLOWS = {
     "ScatterAndGather": _Part(
         "ScatterAndGather",
-        {
+        usual={
             "shareable_generator_id": _ANY,
             "task_check_period": _ANY,
             "snapshot_every_n_rounds": _ANY,
@@ -37,49 +48,111 @@ _PARTS = {
             "enable_tensor_disk_offload": _ANY,
             "ignore_result_error": (None,),
         },
+        given={"min_clients": _MORE_THAN_THERE_ARE, "aggregator_id": "aggregator"},
     ),
-    "InTimeAccumulateWeightedAggregator": _Part("FedAvg", {"expected_data_kind": ("WEIGHT_DIFF", "WEIGHTS")}),
-    "AccumulateWeightedAggregator": _Part("FedAvg", {"expected_data_kind": ("WEIGHT_DIFF", "WEIGHTS")}),
+}
+_FEDERATED_AVERAGING = _Part(  # their workflow that averages by itself
+    "ScatterAndGather",
+    usual={
+        "memory_gc_rounds": _ANY,
+        "enable_tensor_disk_offload": _ANY,
+        "save_filename": _ANY,
+        "stop_cond": (None, ""),
+        "patience": (None,),
+        "fedprox_mu": (None, 0),
+    },
+    renamed={"num_clients": "min_clients", "task_name": "train_task_name"},
+    given={"min_clients": _MORE_THAN_THERE_ARE, "persistor_id": "persistor"},
+)
+_AVERAGE_BY_THEMSELVES = ("FedAvg", "PTFedAvg", "PTFedAvgEarlyStopping")
+_PARTS = {
+    "InTimeAccumulateWeightedAggregator": _AVERAGES,
+    "AccumulateWeightedAggregator": _AVERAGES,
     "PTFileModelPersistor": _Part(
         "PTFileModelPersistor",
         {"filter_id": (None, ""), "load_weights_only": (True,), "allow_numpy_conversion": _ANY, "load_device": _ANY},
     ),
-    "NPModelPersistor": _Part("NPModelPersistor", {}),
-    "IntimeModelSelector": _Part("IntimeModelSelector", {"validation_metric_name": ("initial_metrics",)}),
-    "ExcludeVars": _Part("ExcludeVars", {}),
+    "NPModelPersistor": _Part("NPModelPersistor"),
+    "IntimeModelSelector": _SELECTS,
+    "IntimeModelSelectionHandler": _SELECTS,
+    "ExcludeVars": _Part("ExcludeVars", {"data_kinds": (None, [*_KINDS], [*reversed(_KINDS)])}),
+    "TBAnalyticsReceiver": _Part("TBAnalyticsReceiver", {"events": _ANY}),
+    "MLflowReceiver": _Part(
+        "MLflowReceiver", {"events": _ANY, "buffer_flush_time": _ANY}, renamed={"kwargs": "kw_args"}
+    ),
+    "WandBReceiver": _Part(
+        "WandBReceiver", {"events": _ANY, "process_timeout": _ANY}, renamed={"kwargs": "wandb_args"}
+    ),
 }
 _DONE_ANYWAY = {"FullModelShareableGenerator", "SubprocessLauncher"}  # by the workflow, by the executor
-_CARRY_MESSAGES = {"CellPipe", "FilePipe", "MetricRelay", "ExternalConfigurator", "ConvertToFedEvent"}
-_NOT_THERE_YET = {
-    "TBAnalyticsReceiver": "metrics are in report.json",
-    "MLflowReceiver": "metrics are in report.json",
-    "WandBReceiver": "metrics are in report.json",
+_LATER = "cross-site evaluation is not there yet"
+_OURSELVES = "fedsag carries its messages itself"
+_LEFT_OUT = {
+    "CellPipe": _OURSELVES,
+    "FilePipe": _OURSELVES,
+    "MetricRelay": _OURSELVES,
+    "ExternalConfigurator": _OURSELVES,
+    "ConvertToFedEvent": _OURSELVES,
+    "TBWriter": _OURSELVES,
+    "MLflowWriter": _OURSELVES,
+    "WandBWriter": _OURSELVES,
     "MetricsArtifactWriter": "metrics are in report.json",
     "JobStatsReporter": "times and sizes are in report.json",
     "ModelSizeEstimator": "sizes are in report.json",
-    "ValidationJsonGenerator": "cross-site evaluation is not there yet",
-    "PTFileModelLocator": "cross-site evaluation is not there yet",
-    "NPModelLocator": "cross-site evaluation is not there yet",
+    "ValidationJsonGenerator": _LATER,
+    "PTFileModelLocator": _LATER,
+    "NPModelLocator": _LATER,
+    "NPFormatter": _LATER,
 }
+
 _EXECUTOR = "ClientAPIExecutor"
-_LAUNCHER_EXECUTORS = {
-    "ClientAPILauncherExecutor": "numpy",
-    "PTClientAPILauncherExecutor": "pytorch",
-}
-_IN_PROCESS_EXECUTORS = {
-    "InProcessClientAPIExecutor": "numpy",
-    "PTInProcessClientAPIExecutor": "pytorch",
+_EXTERNAL = {"execution_mode": "external_process"}
+_IN_PROCESS = {"execution_mode": "in_process"}
+_NUMPY, _PYTORCH = {"params_exchange_format": "numpy"}, {"params_exchange_format": "pytorch"}
+_PIPES = dict.fromkeys(
+    [
+        "pipe_id", "launcher_id", "task_wait_timeout", "task_wait_time", "last_result_transfer_timeout",
+        "external_execution_wait", "external_pre_init_timeout", "peer_read_timeout", "monitor_interval",
+        "read_interval", "heartbeat_interval", "heartbeat_timeout", "workers", "config_file_name", "resend_interval",
+        "max_resends", "result_poll_interval", "result_pull_interval", "log_pull_interval", "pipe_channel_name",
+        "download_complete_timeout", "shutdown_timeout", "stop_grace_period", "result_wait_timeout",
+        "submit_result_timeout", "server_expected_format", "attach_id", "attach_timeout", "allow_reconnect",
+        "allow_insecure_attach",
+    ],
+    _ANY,
+) | dict.fromkeys(["from_nvflare_converter_id", "to_nvflare_converter_id"], (None, ""))  # fmt: skip
+_EXECUTORS = {
+    _EXECUTOR: _Part(_EXECUTOR, _PIPES),
+    "ClientAPILauncherExecutor": _Part(_EXECUTOR, _PIPES, given=_EXTERNAL | _NUMPY),
+    "PTClientAPILauncherExecutor": _Part(_EXECUTOR, _PIPES, given=_EXTERNAL | _PYTORCH),
+    "InProcessClientAPIExecutor": _Part(_EXECUTOR, _PIPES, given=_IN_PROCESS | _NUMPY),
+    "PTInProcessClientAPIExecutor": _Part(_EXECUTOR, _PIPES, given=_IN_PROCESS | _PYTORCH),
 }
 _EXECUTOR_ARGS = {
     "command", "task_script_path", "task_script_args", "launch_once", "launch_timeout", "train_task_name",
     "evaluate_task_name", "submit_model_task_name", "train_with_evaluation", "params_exchange_format",
     "params_transfer_type", "memory_gc_rounds", "cuda_empty_cache", "execution_mode",
 }  # fmt: skip
+_NUMPY_PROGRAM = ("python3", "-m", "fedsag_cli.client.np_trainer")
+_NUMPY_EXECUTORS = {  # an argument of theirs is a flag of our program, or an argument of our executor
+    "NPTrainer": _Part(
+        _EXECUTOR,
+        renamed={
+            "delta": "--delta",
+            "sleep_time": "--sleep_time",
+            "model_dir": "--model_dir",
+            "model_name": "--model_name",
+        },
+    ),
+    "NPValidator": _Part(
+        _EXECUTOR,
+        usual={"epsilon": _ANY},
+        renamed={"sleep_time": "--validate_sleep_time", "validate_task_name": "evaluate_task_name"},
+    ),
+}
 _BY_NAME = {
-    *_PARTS, *_DONE_ANYWAY, *_CARRY_MESSAGES, *_NOT_THERE_YET, _EXECUTOR, *_LAUNCHER_EXECUTORS,
-    *_IN_PROCESS_EXECUTORS,
+    *_WORKFLOWS, *_PARTS, *_DONE_ANYWAY, *_LEFT_OUT, *_EXECUTORS, *_NUMPY_EXECUTORS,
 }  # fmt: skip
-_FEDERATED_AVERAGING = {"FedAvg", "PTFedAvg"}  # their workflows of that name; ours is an aggregator
 
 
 def translate(values: Mapping[str, Any], *, stem: str, file: str) -> tuple[dict[str, Any], list[str]]:
@@ -93,6 +166,7 @@ def translate(values: Mapping[str, Any], *, stem: str, file: str) -> tuple[dict[
     for key in ("task_data_filters", "task_result_filters"):
         if isinstance(values.get(key), list):
             tree[key] = [reading.filters(entry) for entry in values[key]]
+    reading.check_missing()
     return tree, reading.notes
 
 
@@ -101,7 +175,19 @@ class _Reading:
 
     def __init__(self, file: str) -> None:
         self._file = file
+        self._missing: dict[str, list[str]] = {"workflow": [], "component": []}
         self.notes: list[str] = []
+
+    def check_missing(self) -> None:
+        """Raises JobError for what is not there: the workflow, which the user thinks in, before any part of it."""
+        there = {"workflow": [*_WORKFLOWS, *_AVERAGE_BY_THEMSELVES[:2]], "component": list(_PARTS)}
+        for kind, paths in self._missing.items():
+            if paths:
+                *before, last = dict.fromkeys(paths)
+                said = f"{kind}s {', '.join(before)} and {last} are" if before else f"{kind} {last} is"
+                hints = dict.fromkeys(nearest(path.rpartition(".")[2], there[kind]) for path in paths)
+                near = [hint for hint in hints if not hint.startswith("known")]
+                raise JobError(f"{self._file}: NVFLARE's {said} not there yet", hint="; ".join(near or hints))
 
     def server(self, values: Mapping[str, Any]) -> dict[str, Any]:
         parts = [part for part in map(self._part, _objects(values, "components")) if part is not None]
@@ -112,10 +198,15 @@ class _Reading:
 
     def client(self, values: Mapping[str, Any]) -> dict[str, Any]:
         there = {part.get("id"): part for part in _objects(values, "components")}
-        executors = [self._executor(entry, there) for entry in _objects(values, "executors")]
-        parts = [part for part in map(self._part, there.values()) if part is not None]
-        found: dict[str, Any] = {"executors": executors} if "executors" in values else {}
-        return {**found, "components": parts} if "components" in values else found
+        found: dict[str, Any] = {}
+        if "executors" in values:
+            entries = enumerate(_objects(values, "executors"))
+            found["executors"] = _in_one([self._executor(entry, index, there) for index, entry in entries])
+        if "components" in values:
+            for part in there.values():
+                self._leave_out_of_a_client(part)
+            found["components"] = []
+        return found
 
     def filters(self, entry: Any) -> Any:
         if not isinstance(entry, Mapping) or not isinstance(entry.get("filters"), list):
@@ -128,91 +219,129 @@ class _Reading:
         name = _their_name(part)
         if name is None or part.get("disabled"):
             return part
-        if name in _DONE_ANYWAY:
-            return None
-        if name in _CARRY_MESSAGES:
-            self._note(f"{name} is left out: fedsag carries its messages itself")
-            return None
-        if name in _NOT_THERE_YET:
-            self._note(f"{name} is left out: {_NOT_THERE_YET[name]}")
-            return None
-        if name not in _PARTS:
-            raise self._unknown(part, name)
-        return self._ours(part, name)
+        if name in _PARTS:
+            return self._ours(part, name, _PARTS[name])
+        if name in _LEFT_OUT:
+            self._note(f"{name} is left out: {_LEFT_OUT[name]}")
+        elif name not in _DONE_ANYWAY:
+            self._missing["component"].append(_path(part))
+        return None
 
-    def _ours(self, part: Mapping[str, Any], name: str) -> dict[str, Any]:
-        mine = _PARTS[name]
+    def _leave_out_of_a_client(self, part: Mapping[str, Any]) -> None:
+        """What listens to events or serves an executor of theirs: our client is its script alone."""
+        name = _their_name(part)
+        if not part.get("disabled") and name not in _DONE_ANYWAY:
+            reason = _LEFT_OUT.get(name or "", "a client here is its script and its filters, and runs no other part")
+            self._note(f"{name or _path(part)} is left out: {reason}")
+
+    def _ours(self, part: Mapping[str, Any], name: str, mine: _Part) -> dict[str, Any]:
         known = catalog.signature_of(mine.ours)
-        args: dict[str, Any] = {}
+        args = self._args(part, name, mine, lambda key: known is None or known.takes(key))
+        return {**_beside(part), "path": mine.ours, "args": args}
+
+    def _args(self, part: Mapping[str, Any], name: str, mine: _Part, takes: Callable[[str], bool]) -> dict[str, Any]:
+        """Its arguments, as ours takes them; of any other that means something, a note."""
+        args = dict(mine.given)
         for key, value in _args(part).items():
-            if known is None or known.takes(key):
+            key = mine.renamed.get(key, key)
+            if takes(key):
                 args[key] = value
             elif key not in mine.usual:
                 self._note(f"{name}: there is no {key} here: it is left out")
             elif mine.usual[key] is not _ANY and value not in mine.usual[key]:
                 self._note(f"{name}: {key} = {value!r} has no effect here")
-        kept = {key: value for key, value in part.items() if key not in ("path", "class_path", "name", "args")}
-        return {**kept, "path": mine.ours, "args": args}
+        return args
 
     def _workflow(self, flow: Any, parts: list[Any]) -> Any:
         name = _their_name(flow)
-        if name in _FEDERATED_AVERAGING:
-            return self._federated_averaging(flow, parts)
-        if name is not None and (name not in _PARTS or _PARTS[name].ours != "ScatterAndGather"):
-            raise self._unknown(flow, name)
         if name is None:
             return flow
-        mine = self._ours(flow, name)
-        args = {"min_clients": 1000, "aggregator_id": "aggregator", **mine["args"]}  # more than there are counts as all
-        return {**mine, "args": {**args, **_selector(args, parts)}}
+        if name in _AVERAGE_BY_THEMSELVES:
+            mine = self._federated_averaging(flow, name, parts)
+        elif name in _WORKFLOWS:
+            mine = self._ours(flow, name, _WORKFLOWS[name])
+        else:
+            self._missing["workflow"].append(_path(flow))
+            return flow
+        return {**mine, "args": {**mine["args"], **_selector(mine["args"], parts)}}
 
-    def _federated_averaging(self, flow: Mapping[str, Any], parts: list[Any]) -> dict[str, Any]:
-        """Their workflow averages by itself: ours is scatter-and-gather with an aggregator."""
+    def _federated_averaging(self, flow: Mapping[str, Any], name: str, parts: list[Any]) -> dict[str, Any]:
+        """Theirs has the aggregator, and may have the model, inside: with us they are components."""
         theirs = dict(_args(flow))
-        args = {"min_clients": theirs.pop("num_clients", None) or 1000}
-        args |= {key: theirs.pop(key) for key in ("num_rounds", "start_round") if key in theirs}
-        args["persistor_id"] = theirs.pop("persistor_id", None) or "persistor"
-        for key in theirs:
-            self._note(f"FedAvg: there is no {key} here: it is left out")
+        averages = {key: theirs.pop(key) for key in ("exclude_vars", "aggregation_weights") if key in theirs}
+        own, model = theirs.pop("aggregator", None), theirs.pop("model", None)
+        mine = self._ours({**flow, "args": theirs}, name, _FEDERATED_AVERAGING)
+        if isinstance(own, Mapping):
+            aggregator = self._part(own)
+        else:
+            aggregator = {"path": "FedAvg", "args": {key: value for key, value in averages.items() if value}}
+        persistor = mine["args"]["persistor_id"] = mine["args"]["persistor_id"] or "persistor"
         ids = {part.get("id") for part in parts if isinstance(part, Mapping)}
-        if "aggregator" not in ids:
-            parts.append({"id": "aggregator", "path": "FedAvg", "args": {}})
-        kept = {key: value for key, value in flow.items() if key not in ("path", "class_path", "name", "args")}
-        args["aggregator_id"] = "aggregator"
-        return {**kept, "path": "ScatterAndGather", "args": {**args, **_selector(args, parts)}}
+        if model is not None and persistor not in ids:
+            parts.append({"id": persistor, "path": "NPModelPersistor", "args": {"model": model}})
+        elif model is not None:
+            self._note(f"{name}: there is no model here: the persistor has it")
+        parts.append({**(aggregator or {}), "id": _free("aggregator", ids)})
+        mine["args"]["aggregator_id"] = parts[-1]["id"]
+        return mine
 
-    def _executor(self, entry: Any, there: Mapping[Any, Any]) -> Any:
+    def _executor(self, entry: Any, index: int, there: Mapping[Any, Any]) -> Any:
         executor = entry.get("executor")
-        name = _their_name(executor)
-        if name is None:
+        name = _their_name(executor) or ""
+        if not name and not _is_a_class_of_somebodys(executor):
             return entry
-        args = dict(_args(executor))
-        if name in _LAUNCHER_EXECUTORS:
-            args = self._launched(args, there)
-            args.setdefault("params_exchange_format", _LAUNCHER_EXECUTORS[name])
-        elif name in _IN_PROCESS_EXECUTORS:
-            args["execution_mode"] = "in_process"
-            args.setdefault("params_exchange_format", _IN_PROCESS_EXECUTORS[name])
-        elif name != _EXECUTOR:
-            raise self._unknown(executor, name)
-        kept = {key: value for key, value in args.items() if key in _EXECUTOR_ARGS}
-        return {**entry, "executor": {"path": _EXECUTOR, "args": kept}}
+        if name in _NUMPY_EXECUTORS:
+            args = self._numpy(executor, name)
+        elif name in _EXECUTORS:
+            args = self._args(executor, name, _EXECUTORS[name], _EXECUTOR_ARGS.__contains__)
+            if name.endswith("LauncherExecutor"):
+                args |= self._launched(_args(executor), there)
+        else:
+            raise JobError(
+                f"{self._file}: executors[{index}]: fedsag has no executor {_path(executor)}",
+                hint="a client here runs a script with the Client API, which a ClientAPIExecutor names",
+            )
+        return {**entry, "executor": {"path": _EXECUTOR, "args": args}}
 
-    def _launched(self, args: dict[str, Any], there: Mapping[Any, Any]) -> dict[str, Any]:
+    def _launched(self, args: Mapping[str, Any], there: Mapping[Any, Any]) -> dict[str, Any]:
         """2.4 to 2.8 kept the command in a component of its own."""
-        launcher = there.get(args.pop("launcher_id", None))
+        launcher = there.get(args.get("launcher_id"))
         if launcher is None or _their_name(launcher) != "SubprocessLauncher":
             raise JobError(f"{self._file}: the executor names no SubprocessLauncher, which would say what to start")
         told = _args(launcher)
-        args |= {"execution_mode": "external_process", "command": told.get("script", "")}
-        return args | ({"launch_once": told["launch_once"]} if "launch_once" in told else {})
+        if told.get("clean_up_script"):
+            self._note("SubprocessLauncher: there is no clean_up_script here: it is left out")
+        kept = {key: told[key] for key in ("launch_once",) if key in told}
+        return {"command": told.get("script", ""), **kept}
 
-    def _unknown(self, part: Mapping[str, Any], name: str) -> JobError:
-        return JobError(f"{self._file}: NVFLARE's {_path(part)} is not there yet", hint=nearest(name, _BY_NAME))
+    def _numpy(self, executor: Mapping[str, Any], name: str) -> dict[str, Any]:
+        """Their examples' own trainer is a program of ours."""
+        takes = {*_EXECUTOR_ARGS, *_NUMPY_EXECUTORS[name].renamed.values()}.__contains__
+        said = self._args(executor, name, _NUMPY_EXECUTORS[name], takes)
+        flags = [word for key, value in said.items() if key.startswith("--") for word in (key, str(value))]
+        kept = {key: value for key, value in said.items() if not key.startswith("--")}
+        return {**_EXTERNAL, **_NUMPY, "command": [*_NUMPY_PROGRAM, *flags], **kept}
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
+
+
+def _in_one(entries: Sequence[Any]) -> list[Any]:
+    """Their trainer and validator are one program of ours, with the tasks and the flags of both."""
+    mine = [entry for entry in entries if _command(entry)[: len(_NUMPY_PROGRAM)] == [*_NUMPY_PROGRAM]]
+    if len(mine) < 2 or len(mine) < len(entries):
+        return list(entries)
+    flags = [flag for entry in mine for flag in _command(entry)[len(_NUMPY_PROGRAM) :]]
+    tasks = [task for entry in mine for task in entry.get("tasks") or []]
+    args = {key: value for entry in mine for key, value in _args(entry["executor"]).items()}
+    args["command"] = [*_NUMPY_PROGRAM, *flags]
+    return [{**mine[0], "tasks": tasks, "executor": {"path": _EXECUTOR, "args": args}}]
+
+
+def _command(entry: Any) -> list[Any]:
+    command = _args(entry.get("executor") or {}).get("command")
+    return command if isinstance(command, list) else []
 
 
 def _objects(values: Mapping[str, Any], key: str) -> list[Any]:
@@ -222,12 +351,17 @@ def _objects(values: Mapping[str, Any], key: str) -> list[Any]:
 
 
 def _path(part: Mapping[str, Any]) -> str:
-    return next((str(part[key]) for key in ("path", "class_path", "name") if part.get(key)), "")
+    return next((str(part[key]) for key in _NAMING if part.get(key)), "")
 
 
 def _args(part: Mapping[str, Any]) -> Mapping[str, Any]:
     args = part.get("args")
     return args if isinstance(args, Mapping) else {}
+
+
+def _beside(part: Mapping[str, Any]) -> dict[str, Any]:
+    """What it says beside its class and its arguments."""
+    return {key: value for key, value in part.items() if key not in (*_NAMING, "args")}
 
 
 def _their_name(part: Any) -> str | None:
@@ -237,10 +371,21 @@ def _their_name(part: Any) -> str | None:
     path = _path(part)
     if path.startswith(_THEIRS):
         return path.rpartition(".")[2]
-    return path if "path" not in part and path in _BY_NAME else None
+    by_name = path and "." not in path and path == part.get("name")
+    return path if by_name and (path in _BY_NAME or path not in catalog.KNOWN) else None
 
 
-def _models_inside(parts: list[Any]) -> Iterator[Any]:
+def _is_a_class_of_somebodys(executor: Any) -> bool:
+    path = _path(executor) if isinstance(executor, Mapping) else ""
+    return "." in path and path.rpartition(".")[2] != _EXECUTOR
+
+
+def _free(name: str, taken: Collection[Any]) -> str:
+    numbered = (f"{name}_{number}" for number in range(2, len(taken) + 3))
+    return next(each for each in (name, *numbered) if each not in taken)
+
+
+def _models_inside(parts: Iterable[Any]) -> Iterator[Any]:
     """A persistor may name the component that is its model: ours gets the class itself."""
     by_id = {part.get("id"): part for part in parts if isinstance(part, Mapping)}
     inside: set[Any] = set()

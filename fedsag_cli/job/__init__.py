@@ -95,7 +95,7 @@ class App:
         return hocon.find(self.config, CLIENT_FILE) is not None
 
     @files.reading()
-    def server(self, variables: Mapping[str, str]) -> ServerConfig:
+    def server(self, variables: Mapping[str, Any]) -> ServerConfig:
         """Raises JobError naming file and key."""
         from fedsag_cli.job import reader  # and all that components are: what lists templates does without
 
@@ -109,7 +109,7 @@ class App:
         )
 
     @files.reading()
-    def client(self, variables: Mapping[str, str]) -> ClientApp:
+    def client(self, variables: Mapping[str, Any]) -> ClientApp:
         """`variables` are the system's: SITE_NAME, WORKSPACE, JOB_ID, JOB_CUSTOM_DIR, … Raises JobError."""
         from fedsag_cli.job import reader
 
@@ -126,7 +126,7 @@ class App:
         values, _ = self.translate(hocon.load(path, name=name), stem=stem, file=name)
         return values
 
-    def _read(self, stem: str, variables: Mapping[str, str]) -> Section:
+    def _read(self, stem: str, variables: Mapping[str, Any]) -> Section:
         from fedsag_cli.job import placeholders, reader
 
         path = hocon.find(self.config, stem)

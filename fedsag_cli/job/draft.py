@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -77,7 +75,7 @@ class FileNames:
         self._apps = apps
         self._known: dict[str, str] = {}
         for path in paths:
-            if PurePosixPath(path).suffix in hocon.SUFFIXES:
+            if PurePosixPath(path).suffix in hocon.CONFIG_SUFFIXES:
                 self._known |= {path: path, _without_config(path): path, self.short(path): path}
 
     def short(self, path: str) -> str:
@@ -183,16 +181,14 @@ class _File:
         draft.warnings += self._unknown_names(changed)
         if repr(changed) == repr(conf):  # == would take 1 for true
             return text
-        if self._is_json:
-            return json.dumps(changed, indent=2) + "\n"
-        if hocon.has_comments(text):
+        if hocon.has_comments(text, self._suffix):
             keys = ", ".join(override.key for override in edits) or "name"
             draft.notes.append(f"{self.short} was written anew to set {keys}: its comments are gone")
-        return hocon.dumps(changed, name=self.short)
+        return hocon.dumps(changed, name=self.short, suffix=self._suffix)
 
     @property
-    def _is_json(self) -> bool:
-        return self.path.endswith(".json")
+    def _suffix(self) -> str:
+        return PurePosixPath(self.path).suffix
 
     def _is_drawn(self, override: Override) -> bool:
         return self.is_template and override.text is not None and override.key in self.variables
@@ -201,8 +197,8 @@ class _File:
         """The text before anything is set in its tree."""
         if self.source is None:
             return hocon.dumps(_default_meta(name, apps), name=META)
-        if self.path == META and self.source.suffix == ".json":
-            return hocon.dumps(hocon.load(self.source, name="meta.json"), name=META)
+        if self.path == META and self.source.suffix != self._suffix:
+            return hocon.dumps(hocon.load(self.source, name=self.source.name), name=META)
         text = hocon.text_of(self.source, name=self.short)
         if not (template.variables and self.is_template):
             return text
@@ -214,9 +210,7 @@ class _File:
         return templates.render(text, {"name": name, **meanings}, name=f"{template.name}/{self.source.name}")
 
     def _read(self, text: str) -> dict[str, Any]:
-        folder = self.source.parent if self.source else None
-        read = hocon.loads_json if self._is_json else partial(hocon.loads, folder=folder)
-        return read(text, name=self.short)
+        return hocon.loads(text, name=self.short, folder=self.source and self.source.parent, suffix=self._suffix)
 
     def _check_limits(self, conf: Mapping[str, Any]) -> None:
         """Raises JobError for a number that was asked for and that its component refuses."""
@@ -227,10 +221,12 @@ class _File:
 
     def _unknown_names(self, conf: Mapping[str, Any]) -> Iterator[str]:
         for override in self.asked:
+            if placeholders.stands_for(override.text):
+                continue  # an error, which whoever reads the job tells
             for name in dict.fromkeys(placeholders.names(override.text)):
                 if name not in conf and name not in placeholders.SYSTEM:
                     where = f"{self.short}: {override.key}"
-                    yield f"{where}: no variable is called {name!r}, so {{{name}}} stays as it is written"
+                    yield f"{where}: no variable is called {name!r}, so the text stays as it is written"
 
 
 def _default_meta(name: str, apps: Sequence[str]) -> dict[str, Any]:

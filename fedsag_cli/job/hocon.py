@@ -21,6 +21,7 @@ from fedsag_cli.errors import JobError
 from fedsag_cli.job import files, substitutions, tree, yml
 
 SUFFIXES = (".json", ".conf")  # in this order, as NVFLARE looks for them
+CONFIG_SUFFIXES = (*SUFFIXES, *yml.SUFFIXES)
 
 LARGEST = 1_000_000  # bytes of a file, and of those it includes
 _DEEPEST = 100
@@ -45,22 +46,33 @@ _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\
 
 
 def find(folder: Path, stem: str) -> Path | None:
-    """The file called `stem` in `folder`: .json before .conf before .yml."""
-    paths = (folder / (stem + suffix) for suffix in (*SUFFIXES, *yml.SUFFIXES))
-    return next((path for path in paths if path.is_file()), None)
+    """The file called `stem` in `folder`: .json before .conf before .yml. An app's config may lie further down."""
+    of_an_app = folder.name == "config" and stem != "meta"
+    for name in (stem + suffix for suffix in CONFIG_SUFFIXES):
+        below = sorted(folder.rglob(name)) if of_an_app else []
+        found = next((path for path in [folder / name, *below] if path.is_file()), None)
+        if found:
+            return found
+    return None
 
 
 def load(path: Path, *, name: str = "", errors: str = "strict") -> dict[str, Any]:
     """What a .conf, .json or .yml file says. `name` is how errors call it. Raises JobError."""
     name = name or str(path)
-    text = text_of(path, name=name, errors=errors)
-    if path.suffix in yml.SUFFIXES:
+    return loads(text_of(path, name=name, errors=errors), name=name, folder=path.parent, suffix=path.suffix)
+
+
+def loads(text: str, *, name: str, folder: Path | None = None, suffix: str = ".conf") -> dict[str, Any]:
+    """What a text of a file with that suffix says; HOCON's `include "x"` is looked up in `folder`.
+
+    Raises JobError naming `name` and the line.
+    """
+    if suffix in yml.SUFFIXES:
         return yml.loads(text, name=name)
-    return loads_json(text, name=name) if path.suffix == ".json" else loads(text, name=name, folder=path.parent)
+    return loads_json(text, name=name) if suffix == ".json" else _loads(text, name, folder)
 
 
-def loads(text: str, *, name: str, folder: Path | None = None) -> dict[str, Any]:
-    """What a HOCON text says; `include "x"` is looked up in `folder`. Raises JobError naming `name` and the line."""
+def _loads(text: str, name: str, folder: Path | None) -> dict[str, Any]:
     from pyhocon.config_parser import ConfigParser  # 0.05 s, in which a nursery started before makes itself ready
     from pyhocon.exceptions import ConfigException
     from pyparsing import ParseBaseException
@@ -93,8 +105,12 @@ def value(text: str, *, name: str) -> Any:
     return parsed["value"]
 
 
-def dumps(tree: Mapping[str, Any], *, name: str) -> str:
-    """A HOCON text that says `tree`. Raises JobError where HOCON has no words for it."""
+def dumps(tree: Mapping[str, Any], *, name: str, suffix: str = ".conf") -> str:
+    """A text for a file with that suffix that says `tree`. Raises JobError where HOCON has no words for it."""
+    if suffix == ".json":
+        return json.dumps(tree, indent=2) + "\n"
+    if suffix in yml.SUFFIXES:
+        return yml.dumps(tree)
     text = "".join(f"{line}\n" for line in _assignments(tree, ""))
     try:
         same = json.dumps(loads(text, name=name)) == json.dumps(tree)
@@ -129,7 +145,9 @@ def literal(value: Any, indent: str = "") -> str:
     raise ValueError(f"HOCON has no words for {value!r}")
 
 
-def has_comments(text: str) -> bool:
+def has_comments(text: str, suffix: str = ".conf") -> bool:
+    if suffix != ".conf":
+        return suffix != ".json" and yml.has_comments(text)
     return any(token["comment"] for token in _TOKENS.finditer(text))
 
 

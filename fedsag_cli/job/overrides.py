@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedsag_cli import signatures
+from fedsag_cli import catalog, signatures
 from fedsag_cli.errors import JobError, nearest
 from fedsag_cli.job import components, placeholders, tree, values
 from fedsag_cli.job.meta import KEYS as META_KEYS
@@ -73,6 +73,16 @@ def apply(
         tree.remove(conf, at)
 
 
+def signature(path: str, search: Sequence[Path]) -> signatures.Signature | None:
+    """What a component takes; one that is not here, of a name of ours, may take what ours takes, and what it likes."""
+    try:
+        return components.signature(path, search)
+    except JobError:
+        name = path.rpartition(".")[2]
+        namesake = components.signature(name, ()) if name in catalog.KNOWN else None
+    return namesake and signatures.Signature(parameters=namesake.parameters, open_ended=True)
+
+
 class _Finder:
     """Where in a file a key is, and which kind of value it takes."""
 
@@ -84,10 +94,7 @@ class _Finder:
         self._elsewhere = elsewhere
         self._signatures: dict[Place, tuple[components.Named, signatures.Signature | None]] = {}
         for named in components.named_in(conf):
-            try:
-                self._signatures[named.at] = (named, components.signature(named.path, search))
-            except JobError:
-                self._signatures[named.at] = (named, None)  # a class that is not here: its arguments are not known
+            self._signatures[named.at] = (named, signature(named.path, search))
 
     def find(self, key: str, *, removes: bool) -> tuple[Place, str | None]:
         """Raises JobError where the key is nowhere, or at more places than one."""

@@ -1,18 +1,24 @@
 """`{name}` in a config file's texts: every top-level key is a variable, the system's own come before them.
 
-A text that is nothing but `{name}` becomes the value itself, with its type. Inside a longer text the value is written
-out. `{$NAME}` is the environment's, `{{name}}` the word itself in braces. A name nobody knows stays as it is written.
+A text that is nothing but `{name}` becomes the value itself, with its type; one that nobody knows is an error. A longer
+text is what `str.format` makes of it, and stays as it is written where that cannot be done: `{name}` is the value,
+`{name[key]}` one inside it, `{{` a brace. `{$NAME}` is the environment's. `{@name:x=1:y={z}}` is the object at the
+top-level key `@name`, in which `{x}` is 1. `${secret:NAME}` is left for whoever starts the script.
+
+What was put in is not read again, unless it is the file's own.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import string
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fedsag_cli.errors import JobError
+from fedsag_cli.errors import JobError, nearest
 from fedsag_cli.job import tree as trees
+from fedsag_cli.job.tree import Place
 
 SYSTEM = (
     "SITE_NAME", "WORKSPACE", "JOB_ID", "JOB_CUSTOM_DIR", "JOB_CONFIG_DIR",
@@ -20,14 +26,24 @@ SYSTEM = (
 )  # fmt: skip
 
 _ROOM = 1_000_000  # characters and values that names stand for
-_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
-_PLACEHOLDER = re.compile(rf"\{{\{{(?P<literal>{_NAME})\}}\}}|\{{(?P<name>\$?{_NAME})\}}")
+_NAME = re.compile(r"[A-Za-z_@$][\w@$-]*")
+_WHOLE = re.compile(r"\s*\{(?P<name>[A-Za-z_@$][\w@$-]*)\}\s*")
+_INVOKED = re.compile(r"\s*\{(?P<name>[A-Za-z_@$][\w@$-]*)(?P<given>(?::[^:={}]+=(?:\{[^{}]*\}|[^:{}]*))+)\}\s*")
+_GIVEN = re.compile(r":([^:={}]+)=(\{[^{}]*\}|[^:{}]*)")
+_FIELD = re.compile(r"(?P<name>[^.\[\]{}]+)(?P<keys>(?:\[[^\[\]]+\])*)")
+_SPEC = re.compile(r"[^\d{}]*\d{0,3}(?:\.\d{0,3})?[^\d{}]*")
+_SECRET = re.compile(r"\$\{(secret:(?:file:[^{}\s\0]+|[A-Za-z_]\w*))\}")
+_BOOLS = {word: yes for yes, words in ((True, "yes true t y"), (False, "no false f n")) for word in words.split()}
+_FORMATTER = string.Formatter()
 
 
-def resolved(tree: Mapping[str, Any], system: Mapping[str, str], *, name: str) -> dict[str, Any]:
-    """`tree` with its placeholders replaced. Raises JobError naming the keys that go round in a circle."""
+def resolved(tree: Mapping[str, Any], system: Mapping[str, Any], *, name: str) -> dict[str, Any]:
+    """`tree` with its placeholders replaced, without what is only there to be put in: its `@name`.
+
+    Raises JobError naming the key, and the nearest known name, or the keys that go round in a circle.
+    """
     try:
-        return _Resolver(tree, system, name).tree()
+        return _Resolver(tree, system, name, _Room(name)).tree()
     except RecursionError:
         raise JobError(f"{name}: nested too deeply") from None
 
@@ -35,9 +51,12 @@ def resolved(tree: Mapping[str, Any], system: Mapping[str, str], *, name: str) -
 def names(value: Any) -> Iterator[str]:
     """The variables that `value` speaks of, the environment's left out."""
     if isinstance(value, str):
-        for found in _PLACEHOLDER.finditer(value):
-            if found["name"] and not found["name"].startswith("$"):
-                yield found["name"]
+        try:
+            fields = [field or "" for _, field, _, _ in _FORMATTER.parse(value)]
+        except ValueError:
+            return
+        found = (match["name"] for match in map(_FIELD.fullmatch, fields) if match)
+        yield from (name for name in found if _NAME.fullmatch(name) and not name.startswith("$"))
     elif isinstance(value, Mapping | list):
         for inner in value.values() if isinstance(value, Mapping) else value:
             yield from names(inner)
@@ -45,63 +64,137 @@ def names(value: Any) -> Iterator[str]:
 
 def stands_for(value: Any) -> str | None:
     """The variable whose value `value` becomes, if it is nothing but `{name}`."""
-    found = _PLACEHOLDER.fullmatch(value) if isinstance(value, str) else None
+    found = _WHOLE.fullmatch(value) if isinstance(value, str) else None
     return found["name"] if found else None
 
 
+class _Unknown(LookupError):
+    """There is no variable of that name."""
+
+
+class _Room:
+    """How much the names of one file may stand for: names that stand for names twice each, and so on, are refused."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self._left = _ROOM
+
+    def take(self, name: str, weight: int) -> None:
+        self._left -= weight
+        if self._left < 0:
+            raise JobError(f"{self._file}: {{{name}}} makes it larger than any config")
+
+
 class _Resolver:
-    def __init__(self, tree: Mapping[str, Any], system: Mapping[str, str], name: str) -> None:
+    def __init__(self, tree: Mapping[str, Any], system: Mapping[str, Any], file: str, room: _Room) -> None:
         self._tree = tree
         self._system = system
-        self._name = name
+        self._file = file
+        self._room = room
         self._done: dict[str, Any] = {}
         self._weights: dict[str, int] = {}
-        self._room = _ROOM
 
     def tree(self) -> dict[str, Any]:
-        return {key: self._variable(key, ()) for key in self._tree}
+        return {key: self._variable(key, ()) for key in self._tree if not key.startswith("@")}
 
     def _variable(self, key: str, above: tuple[str, ...]) -> Any:
         if key in above:
             circle = " -> ".join((*above[above.index(key) :], key))
-            raise JobError(f"{self._name}: {key} stands for itself: {circle}")
+            raise JobError(f"{self._file}: {key} stands for itself: {circle}")
         if key not in self._done:
-            self._done[key] = self._value(self._tree[key], (*above, key))
+            self._done[key] = self._value(self._tree[key], (*above, key), (key,))
         return self._done[key]
 
-    def _value(self, value: Any, above: tuple[str, ...]) -> Any:
+    def _value(self, value: Any, above: tuple[str, ...], at: Place) -> Any:
         if isinstance(value, Mapping):
-            return {key: self._value(inner, above) for key, inner in value.items()}
+            return {key: self._value(inner, above, (*at, key)) for key, inner in value.items()}
         if isinstance(value, list):
-            return [self._value(inner, above) for inner in value]
+            return [self._value(inner, above, (*at, index)) for index, inner in enumerate(value)]
         if not isinstance(value, str):
             return value
-        whole = stands_for(value)
-        if whole:
-            return self._meaning(whole, above, otherwise=value)
-        return _PLACEHOLDER.sub(lambda found: self._written(found, above), value)
+        try:
+            if name := stands_for(value):
+                return value if self._is_unset(name) else self._meaning(name, above)
+            if invoked := _INVOKED.fullmatch(value):
+                return self._invoked(invoked["name"], dict(_GIVEN.findall(invoked["given"])), above, at)
+        except _Unknown as error:
+            name = str(error)
+            known = [known for known in (*self._tree, *SYSTEM) if known != at[0]]
+            hint = "the environment has none of that name" if name.startswith("$") else nearest(name, known)
+            where = f"{self._file}: {trees.written(at)} is {value!r}"
+            raise JobError(f"{where}: no variable is called {name!r}", hint=hint) from None
+        return self._formatted(value, above)
 
-    def _written(self, found: re.Match[str], above: tuple[str, ...]) -> str:
-        if literal := found["literal"]:
-            return f"{{{literal}}}" if self._knows(literal) else found[0]
-        meaning = self._meaning(found["name"], above, otherwise=found[0])
-        return str(meaning).lower() if isinstance(meaning, bool) else str(meaning)
+    def _formatted(self, text: str, above: tuple[str, ...]) -> str:
+        shielded = _SECRET.sub(r"${{\1}}", text)
+        try:
+            pieces = [
+                literal + ("" if field is None else self._field(field, spec or "", conversion, above))
+                for literal, field, spec, conversion in _FORMATTER.parse(shielded)
+            ]
+        except (LookupError, ValueError, TypeError):
+            return text
+        return "".join(pieces)
 
-    def _meaning(self, name: str, above: tuple[str, ...], *, otherwise: str) -> Any:
-        if name.startswith("$"):
-            return os.environ.get(name[1:], otherwise)
+    def _field(self, field: str, spec: str, conversion: str | None, above: tuple[str, ...]) -> str:
+        """Raises LookupError, ValueError or TypeError where there is nothing to write."""
+        found = _FIELD.fullmatch(field)
+        if not found or not _SPEC.fullmatch(spec) or self._is_unset(found["name"]):
+            raise _Unknown(field)
+        meaning = self._meaning(found["name"], above)
+        for key in re.findall(r"[^\[\]]+", found["keys"]):
+            meaning = meaning[int(key) if key.isdigit() else key]
+        written = _FORMATTER.format_field(_FORMATTER.convert_field(meaning, conversion), spec)
+        self._room.take(found["name"], len(written))
+        return str(written)
+
+    def _invoked(self, name: str, given: Mapping[str, str], above: tuple[str, ...], at: Place) -> Any:
+        """The object at the key `name` with values of its own for some names."""
+        item = self._tree.get(name)
+        if item is None:
+            raise _Unknown(name)
+        if not isinstance(item, Mapping):
+            raise JobError(f"{self._file}: {trees.written(at)}: {name} must be an object, not {item!r}")
+        if name in above:
+            raise JobError(f"{self._file}: {name} stands for itself: {' -> '.join((*above, name))}")
+        local = {
+            key.strip(): self._value(text, above, at) if "{" in text else _typed(text) for key, text in given.items()
+        }
+        inside = _Resolver(self._tree, {**self._system, **local}, self._file, self._room)
+        made = inside._value(item, (*above, name), (name,))
+        self._room.take(name, _weight(made))
+        return made
+
+    def _meaning(self, name: str, above: tuple[str, ...]) -> Any:
+        """Raises _Unknown, or JobError."""
         if name in self._system:
             return self._system[name]
-        if name not in self._tree:
-            return otherwise
-        meaning = self._variable(name, above)
+        if name in self._tree:
+            meaning = self._variable(name, above)
+        elif name.startswith("$") and name[1:] in os.environ:
+            return os.environ[name[1:]]
+        else:
+            raise _Unknown(name)
         if name not in self._weights:
-            parts = (part for _, part in trees.walk({name: meaning}))
-            self._weights[name] = sum(len(part) if isinstance(part, str) else 1 for part in parts)
-        self._room -= self._weights[name]
-        if self._room < 0:  # names that stand for names twice each, and so on
-            raise JobError(f"{self._name}: {{{name}}} makes it larger than any config")
+            self._weights[name] = _weight(meaning)
+        self._room.take(name, self._weights[name])
         return meaning
 
-    def _knows(self, name: str) -> bool:
-        return name in self._system or name in self._tree
+    def _is_unset(self, name: str) -> bool:
+        """Whether it is one of the system's that is not known here, as the server has no ROOT_URL."""
+        return name in SYSTEM and name not in self._system and name not in self._tree
+
+
+def _weight(value: Any) -> int:
+    parts = (part for _, part in trees.walk({"": value}))
+    return sum(len(part) if isinstance(part, str) else 1 for part in parts)
+
+
+def _typed(text: str) -> Any:
+    """What is given to an object by name: a number, yes or no, else the text."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return _BOOLS.get(text.lower(), text)

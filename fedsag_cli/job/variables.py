@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsag_cli.errors import JobError
-from fedsag_cli.job import components, files, hocon, placeholders, templates, tree, values
+from fedsag_cli.job import components, files, hocon, overrides, placeholders, templates, tree, values
 from fedsag_cli.job.create import template_of
 from fedsag_cli.job.draft import FileNames, declared_in
 from fedsag_cli.job.templates import Variable
@@ -37,16 +37,16 @@ class Row:
 def of_job(folder: Path, templates_dir: Path | None = None) -> list[Row]:
     """Everything that can be set in the job, file by file. Raises JobError."""
     meta = hocon.find(folder, "meta")
-    configs = [path for path in sorted(folder.glob("*/config/*")) if path.suffix in hocon.SUFFIXES]
+    configs = [path for path in sorted(folder.glob("*/config/**/*")) if path.suffix in hocon.CONFIG_SUFFIXES]
     if not (meta or configs):
         raise JobError(f"{folder} is no job: it has no meta.conf", hint="fedsag job create makes one")
     paths = [path.relative_to(folder).as_posix() for path in [*([meta] if meta else []), *configs]]
-    names = FileNames(paths, list({path.parts[-3] for path in configs}))
+    names = FileNames(paths, list({path.relative_to(folder).parts[0] for path in configs}))
     declared = _declared(folder, names, templates_dir)
     rows: list[Row] = []
     for path in paths:
         conf = hocon.load(folder / path, name=names.short(path))
-        custom = (folder / path).parent.parent / "custom"
+        custom = folder / path.partition("/")[0] / "custom"
         rows += _File(conf, names.short(path), declared.get(path, []), custom).rows()
     return rows
 
@@ -102,10 +102,7 @@ class _File:
     def _parameters(self, at: Place) -> Sequence[Parameter]:
         for named in self._named:
             if named.at == at[:-2]:
-                try:
-                    signature = components.signature(named.path, self._search)
-                except JobError:
-                    return []  # a class that is not here
+                signature = overrides.signature(named.path, self._search)
                 return signature.parameters if signature else []
         return []
 

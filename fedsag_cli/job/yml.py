@@ -1,8 +1,9 @@
-"""YAML as config files have it: plain values, `1e-3` a number, a date a text, no aliases."""
+"""YAML as config files have it: plain values, `1e-3` a number, a date a text, no aliases; read and written."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from fedsag_cli.errors import JobError
@@ -11,6 +12,7 @@ from fedsag_cli.job import tree
 SUFFIXES = (".yml", ".yaml")
 _DEEPEST = 100
 _FLOAT = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?\Z")
+_COMMENT = re.compile(r"(?m)(?:^|\s)#")
 
 
 def loads(text: str, *, name: str) -> dict[str, Any]:
@@ -24,12 +26,7 @@ def loads(text: str, *, name: str) -> dict[str, Any]:
                 raise JobError(f"{name}: line {line}: an alias (`*…`) cannot stand here", hint="write it out")
             return super().compose_node(parent, index)
 
-    dates = "tag:yaml.org,2002:timestamp"
-    Loader.yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in known if tag != dates]
-        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
+    _set_what_looks_like_what(Loader)
     try:
         parsed = yaml.load(text, Loader=Loader)
         if any(len(at) > _DEEPEST for at, _ in tree.walk(parsed)):
@@ -49,3 +46,29 @@ def loads(text: str, *, name: str) -> dict[str, Any]:
         if not isinstance(value, dict | list | str | int | float | bool | None):
             raise JobError(f"{name}: {tree.written(at)}: {value!r} is no plain value")
     return parsed
+
+
+def dumps(values: Mapping[str, Any]) -> str:
+    """A YAML text that says `values`."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):  # type: ignore[misc]
+        def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+            return True
+
+    _set_what_looks_like_what(Dumper)  # so that a text that would be read as a number gets its quotes
+    return str(yaml.dump(values, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120))
+
+
+def has_comments(text: str) -> bool:
+    """Whether it may have some: a text in quotes can look like one."""
+    return _COMMENT.search(text) is not None
+
+
+def _set_what_looks_like_what(kind: Any) -> None:
+    """For a loader or a dumper: `1e-3` is a number, a date none."""
+    kind.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in known if tag != "tag:yaml.org,2002:timestamp"]
+        for first, known in kind.yaml_implicit_resolvers.items()
+    }
+    kind.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))

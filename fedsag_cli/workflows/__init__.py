@@ -16,8 +16,8 @@ class Clients(Protocol):
     def sites(self) -> Sequence[str]:
         """Their names, in the order in which replies are given."""
 
-    def takes(self, task_name: str) -> Sequence[str]:
-        """The sites whose executors list a task of this name."""
+    def takes(self, task_name: str, *, by_name: bool = False) -> Sequence[str]:
+        """The sites whose executors list a task of this name; `by_name`: no pattern such as "*" will do."""
 
     def broadcast(
         self,

@@ -27,7 +27,7 @@ class ScatterAndGather:
     client is given up (0: never). An update whose keys, shapes or kinds of number are not those of the model that was
     sent, or in which a number is NaN or infinite (unless `allow_non_finite`), counts as failed. The global model is
     written every `persist_every_n_rounds` rounds and at the end (0: at the end only). Where executors list
-    `validate_task_name`, the last aggregate is validated too.
+    `validate_task_name` by its name, the last aggregate is validated too, by all that answered in the last round.
     """
 
     def __init__(
@@ -161,14 +161,17 @@ class ScatterAndGather:
             writer.write(self._persistor.save_best, sent)
 
     def _validate_last(self, clients: Clients, run: Run, model: FLModel, writer: _Writer) -> None:
-        """By the clients that list the task and answered in the last round: nobody waits for one that is late."""
-        takers = clients.takes(self._validate)
+        """By the clients that list the task and answered in the last round: nobody waits for one that is late.
+
+        By its name: where executors take "*", scripts may know of no task but to train.
+        """
+        takers = clients.takes(self._validate, by_name=True)
         targets = [site for site in takers if self._answered is None or site in self._answered]
         if not targets:
             return
         measured: dict[str, dict[str, float]] = {}
         task = Task(name=self._validate, model=model)
-        for reply in clients.broadcast(task, to=targets, timeout_s=self._timeout_s, grace_s=self._grace_s):
+        for reply in clients.broadcast(task, to=targets, timeout_s=self._timeout_s):
             try:
                 steps = reply.model.num_steps
             except TensorError as error:

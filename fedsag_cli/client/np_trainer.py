@@ -1,0 +1,81 @@
+"""NVFLARE's NPTrainer and NPValidator as a program with the Client API: no training, but all that goes with it.
+
+To train is to add `delta` to the job's one array, which is kept beside the app; to submit a model is to send what was
+kept; to validate is to measure the array, with something random in it: sum(x / max(x)) + u, u from [0, 1).
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from pathlib import Path
+
+import numpy as np
+
+import fedsag_cli.client as flare
+from fedsag_cli.errors import ClientError
+from fedsag_cli.interop.constants import NPConstants
+
+KEY = NPConstants.NUMPY_KEY
+log = logging.getLogger("np_trainer")
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    asked = _asked()
+    kept = Path("..", asked.model_dir, asked.model_name)
+    flare.init()
+    while flare.is_running():
+        model = flare.receive()
+        assert model is not None  # as is_running says
+        time.sleep(asked.validate_sleep_time if flare.is_evaluate() else asked.sleep_time)
+        if flare.is_submit_model():
+            flare.send(flare.FLModel(params={KEY: np.load(kept, allow_pickle=False)}))
+        elif flare.is_evaluate():
+            array = _array(model)
+            accuracy = float(np.sum(array / np.max(array)) + np.random.random())
+            log.info("accuracy %g", accuracy)
+            flare.send(flare.FLModel(metrics={"accuracy": accuracy}))
+        else:
+            array = _array(model) + asked.delta
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            np.save(kept, array, allow_pickle=False)
+            log.info("round %s of %s: added %s", model.current_round, model.total_rounds, asked.delta)
+            params = {**(model.params or {}), KEY: array}
+            flare.send(flare.FLModel(params=params, meta={"NUM_STEPS_CURRENT_ROUND": 1}))
+
+
+def _array(model: flare.FLModel) -> np.ndarray:
+    params = model.params or {}
+    if KEY not in params:
+        raise ClientError(f"the model has no {KEY!r}, but {sorted(params)}", hint="give the job an NPModelPersistor")
+    return np.asarray(params[KEY])
+
+
+def _asked() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--delta", type=_number, default=1, help="what to add to the array")
+    parser.add_argument("--sleep_time", type=float, default=0.0, help="seconds to wait before it trains")
+    parser.add_argument("--validate_sleep_time", type=float, default=0.0, help="seconds to wait before it validates")
+    parser.add_argument("--model_dir", type=_inside, default="model", help="where the trained array is kept")
+    parser.add_argument("--model_name", type=_inside, default="best_numpy.npy", help="in a file of this name")
+    return parser.parse_args()
+
+
+def _number(text: str) -> float:
+    """A whole number stays one: an array of whole numbers takes no other."""
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
+def _inside(text: str) -> str:
+    if Path(text).is_absolute() or ".." in Path(text).parts:
+        raise argparse.ArgumentTypeError(f"{text!r} leads out of the run's folder")
+    return text
+
+
+if __name__ == "__main__":
+    main()
