@@ -8,151 +8,31 @@ something else without it, an error.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from fedsag_cli import catalog
 from fedsag_cli.errors import JobError, nearest
+from fedsag_cli.interop.vocabulary import (
+    ANY,
+    AVERAGE_BY_THEMSELVES,
+    BY_NAME,
+    DONE_ANYWAY,
+    EXECUTOR,
+    EXECUTOR_ARGS,
+    EXECUTORS,
+    EXTERNAL,
+    FEDERATED_AVERAGING,
+    LEFT_OUT,
+    NUMPY,
+    NUMPY_EXECUTORS,
+    NUMPY_PROGRAM,
+    PARTS,
+    WORKFLOWS,
+    Part,
+)
 
 _THEIRS = "nvflare."
 _NAMING = ("path", "class_path", "name")
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Our component for one of theirs.
-
-    `usual`: their arguments we need not have, with the values that say so. `renamed`: how we call others. `given`: what
-    theirs does when it is told nothing.
-    """
-
-    ours: str
-    usual: Mapping[str, Collection[Any]] = field(default_factory=dict)
-    renamed: Mapping[str, str] = field(default_factory=dict)
-    given: Mapping[str, Any] = field(default_factory=dict)
-
-
-_ANY: Collection[Any] = ()
-_KINDS = ("WEIGHT_DIFF", "WEIGHTS")
-_MORE_THAN_THERE_ARE = 1000  # counts as all
-_AVERAGES = _Part("FedAvg", {"expected_data_kind": _KINDS})
-_SELECTS = _Part("IntimeModelSelector", {"validation_metric_name": ("initial_metrics",)})
-_WORKFLOWS = {
-    "ScatterAndGather": _Part(
-        "ScatterAndGather",
-        usual={
-            "shareable_generator_id": _ANY,
-            "task_check_period": _ANY,
-            "snapshot_every_n_rounds": _ANY,
-            "memory_gc_rounds": _ANY,
-            "enable_tensor_disk_offload": _ANY,
-            "ignore_result_error": (None,),
-        },
-        given={"min_clients": _MORE_THAN_THERE_ARE, "aggregator_id": "aggregator"},
-    ),
-}
-_FEDERATED_AVERAGING = _Part(  # their workflow that averages by itself
-    "ScatterAndGather",
-    usual={
-        "memory_gc_rounds": _ANY,
-        "enable_tensor_disk_offload": _ANY,
-        "save_filename": _ANY,
-        "stop_cond": (None, ""),
-        "patience": (None,),
-        "fedprox_mu": (None, 0),
-    },
-    renamed={"num_clients": "min_clients", "task_name": "train_task_name"},
-    given={"min_clients": _MORE_THAN_THERE_ARE, "persistor_id": "persistor"},
-)
-_AVERAGE_BY_THEMSELVES = ("FedAvg", "PTFedAvg", "PTFedAvgEarlyStopping")
-_PARTS = {
-    "InTimeAccumulateWeightedAggregator": _AVERAGES,
-    "AccumulateWeightedAggregator": _AVERAGES,
-    "PTFileModelPersistor": _Part(
-        "PTFileModelPersistor",
-        {"filter_id": (None, ""), "load_weights_only": (True,), "allow_numpy_conversion": _ANY, "load_device": _ANY},
-    ),
-    "NPModelPersistor": _Part("NPModelPersistor"),
-    "IntimeModelSelector": _SELECTS,
-    "IntimeModelSelectionHandler": _SELECTS,
-    "ExcludeVars": _Part("ExcludeVars", {"data_kinds": (None, [*_KINDS], [*reversed(_KINDS)])}),
-    "TBAnalyticsReceiver": _Part("TBAnalyticsReceiver", {"events": _ANY}),
-    "MLflowReceiver": _Part(
-        "MLflowReceiver", {"events": _ANY, "buffer_flush_time": _ANY}, renamed={"kwargs": "kw_args"}
-    ),
-    "WandBReceiver": _Part(
-        "WandBReceiver", {"events": _ANY, "process_timeout": _ANY}, renamed={"kwargs": "wandb_args"}
-    ),
-}
-_DONE_ANYWAY = {"FullModelShareableGenerator", "SubprocessLauncher"}  # by the workflow, by the executor
-_LATER = "cross-site evaluation is not there yet"
-_OURSELVES = "fedsag carries its messages itself"
-_LEFT_OUT = {
-    "CellPipe": _OURSELVES,
-    "FilePipe": _OURSELVES,
-    "MetricRelay": _OURSELVES,
-    "ExternalConfigurator": _OURSELVES,
-    "ConvertToFedEvent": _OURSELVES,
-    "TBWriter": _OURSELVES,
-    "MLflowWriter": _OURSELVES,
-    "WandBWriter": _OURSELVES,
-    "MetricsArtifactWriter": "metrics are in report.json",
-    "JobStatsReporter": "times and sizes are in report.json",
-    "ModelSizeEstimator": "sizes are in report.json",
-    "ValidationJsonGenerator": _LATER,
-    "PTFileModelLocator": _LATER,
-    "NPModelLocator": _LATER,
-    "NPFormatter": _LATER,
-}
-
-_EXECUTOR = "ClientAPIExecutor"
-_EXTERNAL = {"execution_mode": "external_process"}
-_IN_PROCESS = {"execution_mode": "in_process"}
-_NUMPY, _PYTORCH = {"params_exchange_format": "numpy"}, {"params_exchange_format": "pytorch"}
-_PIPES = dict.fromkeys(
-    [
-        "pipe_id", "launcher_id", "task_wait_timeout", "task_wait_time", "last_result_transfer_timeout",
-        "external_execution_wait", "external_pre_init_timeout", "peer_read_timeout", "monitor_interval",
-        "read_interval", "heartbeat_interval", "heartbeat_timeout", "workers", "config_file_name", "resend_interval",
-        "max_resends", "result_poll_interval", "result_pull_interval", "log_pull_interval", "pipe_channel_name",
-        "download_complete_timeout", "shutdown_timeout", "stop_grace_period", "result_wait_timeout",
-        "submit_result_timeout", "server_expected_format", "attach_id", "attach_timeout", "allow_reconnect",
-        "allow_insecure_attach",
-    ],
-    _ANY,
-) | dict.fromkeys(["from_nvflare_converter_id", "to_nvflare_converter_id"], (None, ""))  # fmt: skip
-_EXECUTORS = {
-    _EXECUTOR: _Part(_EXECUTOR, _PIPES),
-    "ClientAPILauncherExecutor": _Part(_EXECUTOR, _PIPES, given=_EXTERNAL | _NUMPY),
-    "PTClientAPILauncherExecutor": _Part(_EXECUTOR, _PIPES, given=_EXTERNAL | _PYTORCH),
-    "InProcessClientAPIExecutor": _Part(_EXECUTOR, _PIPES, given=_IN_PROCESS | _NUMPY),
-    "PTInProcessClientAPIExecutor": _Part(_EXECUTOR, _PIPES, given=_IN_PROCESS | _PYTORCH),
-}
-_EXECUTOR_ARGS = {
-    "command", "task_script_path", "task_script_args", "launch_once", "launch_timeout", "train_task_name",
-    "evaluate_task_name", "submit_model_task_name", "train_with_evaluation", "params_exchange_format",
-    "params_transfer_type", "memory_gc_rounds", "cuda_empty_cache", "execution_mode",
-}  # fmt: skip
-_NUMPY_PROGRAM = ("python3", "-m", "fedsag_cli.client.np_trainer")
-_NUMPY_EXECUTORS = {  # an argument of theirs is a flag of our program, or an argument of our executor
-    "NPTrainer": _Part(
-        _EXECUTOR,
-        renamed={
-            "delta": "--delta",
-            "sleep_time": "--sleep_time",
-            "model_dir": "--model_dir",
-            "model_name": "--model_name",
-        },
-    ),
-    "NPValidator": _Part(
-        _EXECUTOR,
-        usual={"epsilon": _ANY},
-        renamed={"sleep_time": "--validate_sleep_time", "validate_task_name": "evaluate_task_name"},
-    ),
-}
-_BY_NAME = {
-    *_WORKFLOWS, *_PARTS, *_DONE_ANYWAY, *_LEFT_OUT, *_EXECUTORS, *_NUMPY_EXECUTORS,
-}  # fmt: skip
 
 
 def translate(values: Mapping[str, Any], *, stem: str, file: str) -> tuple[dict[str, Any], list[str]]:
@@ -180,7 +60,7 @@ class _Reading:
 
     def check_missing(self) -> None:
         """Raises JobError for what is not there: the workflow, which the user thinks in, before any part of it."""
-        there = {"workflow": [*_WORKFLOWS, *_AVERAGE_BY_THEMSELVES[:2]], "component": list(_PARTS)}
+        there = {"workflow": [*WORKFLOWS, *AVERAGE_BY_THEMSELVES[:2]], "component": list(PARTS)}
         for kind, paths in self._missing.items():
             if paths:
                 *before, last = dict.fromkeys(paths)
@@ -219,27 +99,27 @@ class _Reading:
         name = _their_name(part)
         if name is None or part.get("disabled"):
             return part
-        if name in _PARTS:
-            return self._ours(part, name, _PARTS[name])
-        if name in _LEFT_OUT:
-            self._note(f"{name} is left out: {_LEFT_OUT[name]}")
-        elif name not in _DONE_ANYWAY:
+        if name in PARTS:
+            return self._ours(part, name, PARTS[name])
+        if name in LEFT_OUT:
+            self._note(f"{name} is left out: {LEFT_OUT[name]}")
+        elif name not in DONE_ANYWAY:
             self._missing["component"].append(_path(part))
         return None
 
     def _leave_out_of_a_client(self, part: Mapping[str, Any]) -> None:
         """What listens to events or serves an executor of theirs: our client is its script alone."""
         name = _their_name(part)
-        if not part.get("disabled") and name not in _DONE_ANYWAY:
-            reason = _LEFT_OUT.get(name or "", "a client here is its script and its filters, and runs no other part")
+        if not part.get("disabled") and name not in DONE_ANYWAY:
+            reason = LEFT_OUT.get(name or "", "a client here is its script and its filters, and runs no other part")
             self._note(f"{name or _path(part)} is left out: {reason}")
 
-    def _ours(self, part: Mapping[str, Any], name: str, mine: _Part) -> dict[str, Any]:
+    def _ours(self, part: Mapping[str, Any], name: str, mine: Part) -> dict[str, Any]:
         known = catalog.signature_of(mine.ours)
         args = self._args(part, name, mine, lambda key: known is None or known.takes(key))
         return {**_beside(part), "path": mine.ours, "args": args}
 
-    def _args(self, part: Mapping[str, Any], name: str, mine: _Part, takes: Callable[[str], bool]) -> dict[str, Any]:
+    def _args(self, part: Mapping[str, Any], name: str, mine: Part, takes: Callable[[str], bool]) -> dict[str, Any]:
         """Its arguments, as ours takes them; of any other that means something, a note."""
         args = dict(mine.given)
         for key, value in _args(part).items():
@@ -248,7 +128,7 @@ class _Reading:
                 args[key] = value
             elif key not in mine.usual:
                 self._note(f"{name}: there is no {key} here: it is left out")
-            elif mine.usual[key] is not _ANY and value not in mine.usual[key]:
+            elif mine.usual[key] is not ANY and value not in mine.usual[key]:
                 self._note(f"{name}: {key} = {value!r} has no effect here")
         return args
 
@@ -256,10 +136,10 @@ class _Reading:
         name = _their_name(flow)
         if name is None:
             return flow
-        if name in _AVERAGE_BY_THEMSELVES:
+        if name in AVERAGE_BY_THEMSELVES:
             mine = self._federated_averaging(flow, name, parts)
-        elif name in _WORKFLOWS:
-            mine = self._ours(flow, name, _WORKFLOWS[name])
+        elif name in WORKFLOWS:
+            mine = self._ours(flow, name, WORKFLOWS[name])
         else:
             self._missing["workflow"].append(_path(flow))
             return flow
@@ -270,7 +150,7 @@ class _Reading:
         theirs = dict(_args(flow))
         averages = {key: theirs.pop(key) for key in ("exclude_vars", "aggregation_weights") if key in theirs}
         own, model = theirs.pop("aggregator", None), theirs.pop("model", None)
-        mine = self._ours({**flow, "args": theirs}, name, _FEDERATED_AVERAGING)
+        mine = self._ours({**flow, "args": theirs}, name, FEDERATED_AVERAGING)
         if isinstance(own, Mapping):
             aggregator = self._part(own)
         else:
@@ -290,10 +170,10 @@ class _Reading:
         name = _their_name(executor) or ""
         if not name and not _is_a_class_of_somebodys(executor):
             return entry
-        if name in _NUMPY_EXECUTORS:
+        if name in NUMPY_EXECUTORS:
             args = self._numpy(executor, name)
-        elif name in _EXECUTORS:
-            args = self._args(executor, name, _EXECUTORS[name], _EXECUTOR_ARGS.__contains__)
+        elif name in EXECUTORS:
+            args = self._args(executor, name, EXECUTORS[name], EXECUTOR_ARGS.__contains__)
             if name.endswith("LauncherExecutor"):
                 args |= self._launched(_args(executor), there)
         else:
@@ -301,7 +181,7 @@ class _Reading:
                 f"{self._file}: executors[{index}]: fedsag has no executor {_path(executor)}",
                 hint="a client here runs a script with the Client API, which a ClientAPIExecutor names",
             )
-        return {**entry, "executor": {"path": _EXECUTOR, "args": args}}
+        return {**entry, "executor": {"path": EXECUTOR, "args": args}}
 
     def _launched(self, args: Mapping[str, Any], there: Mapping[Any, Any]) -> dict[str, Any]:
         """2.4 to 2.8 kept the command in a component of its own."""
@@ -316,11 +196,11 @@ class _Reading:
 
     def _numpy(self, executor: Mapping[str, Any], name: str) -> dict[str, Any]:
         """Their examples' own trainer is a program of ours."""
-        takes = {*_EXECUTOR_ARGS, *_NUMPY_EXECUTORS[name].renamed.values()}.__contains__
-        said = self._args(executor, name, _NUMPY_EXECUTORS[name], takes)
+        takes = {*EXECUTOR_ARGS, *NUMPY_EXECUTORS[name].renamed.values()}.__contains__
+        said = self._args(executor, name, NUMPY_EXECUTORS[name], takes)
         flags = [word for key, value in said.items() if key.startswith("--") for word in (key, str(value))]
         kept = {key: value for key, value in said.items() if not key.startswith("--")}
-        return {**_EXTERNAL, **_NUMPY, "command": [*_NUMPY_PROGRAM, *flags], **kept}
+        return {**EXTERNAL, **NUMPY, "command": [*NUMPY_PROGRAM, *flags], **kept}
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
@@ -329,14 +209,14 @@ class _Reading:
 
 def _in_one(entries: Sequence[Any]) -> list[Any]:
     """Their trainer and validator are one program of ours, with the tasks and the flags of both."""
-    mine = [entry for entry in entries if _command(entry)[: len(_NUMPY_PROGRAM)] == [*_NUMPY_PROGRAM]]
+    mine = [entry for entry in entries if _command(entry)[: len(NUMPY_PROGRAM)] == [*NUMPY_PROGRAM]]
     if len(mine) < 2 or len(mine) < len(entries):
         return list(entries)
-    flags = [flag for entry in mine for flag in _command(entry)[len(_NUMPY_PROGRAM) :]]
+    flags = [flag for entry in mine for flag in _command(entry)[len(NUMPY_PROGRAM) :]]
     tasks = [task for entry in mine for task in entry.get("tasks") or []]
     args = {key: value for entry in mine for key, value in _args(entry["executor"]).items()}
-    args["command"] = [*_NUMPY_PROGRAM, *flags]
-    return [{**mine[0], "tasks": tasks, "executor": {"path": _EXECUTOR, "args": args}}]
+    args["command"] = [*NUMPY_PROGRAM, *flags]
+    return [{**mine[0], "tasks": tasks, "executor": {"path": EXECUTOR, "args": args}}]
 
 
 def _command(entry: Any) -> list[Any]:
@@ -372,12 +252,12 @@ def _their_name(part: Any) -> str | None:
     if path.startswith(_THEIRS):
         return path.rpartition(".")[2]
     by_name = path and "." not in path and path == part.get("name")
-    return path if by_name and (path in _BY_NAME or path not in catalog.KNOWN) else None
+    return path if by_name and (path in BY_NAME or path not in catalog.KNOWN) else None
 
 
 def _is_a_class_of_somebodys(executor: Any) -> bool:
     path = _path(executor) if isinstance(executor, Mapping) else ""
-    return "." in path and path.rpartition(".")[2] != _EXECUTOR
+    return "." in path and path.rpartition(".")[2] != EXECUTOR
 
 
 def _free(name: str, taken: Collection[Any]) -> str:
