@@ -47,6 +47,7 @@ from fedsag_cli.tensors import TensorFile
 from fedsag_cli.transport.unix import Listener
 
 _SAME_CAUSE_S = 0.2  # clients that fail of one cause do so within this: all are named
+_LAST_LOGS_S = 10.0  # so long a script is heard that goes on after its last task
 _REASON_LIMIT_S = 10.0  # a channel that closed without a word: so long its process may take to end and tell why
 
 
@@ -158,7 +159,15 @@ class Communicator:
         self._require_quorum(self._call)
 
     def close(self) -> None:
-        """The run is over: every client sees its channel close."""
+        """The run is over: every client hears that, and is heard until it ends, for what it logs last."""
+        for client in self._clients.values():
+            if client.channel is not None:
+                client.channel.end()
+        ends = time.monotonic() + _LAST_LOGS_S
+        while any(client.channel is not None and client.state is not State.LATE for client in self._clients.values()):
+            if (left := ends - time.monotonic()) <= 0:
+                break
+            self._listen(left)
         for client in self._clients.values():
             self._hang_up(client)
         self._attic.close()
@@ -320,7 +329,8 @@ class Communicator:
         if client.config.launch_once:
             self._is_free(client, State.WAITING)
         else:
-            self._hang_up(client)
+            if client.channel is not None:
+                client.channel.end()
             self._roster.now(client, State.ENDING)
 
     def _is_free(self, client: Client, state: State) -> None:
@@ -382,7 +392,7 @@ class Communicator:
     def _lose(self, client: Client) -> None:
         """Its channel closed without a word. Its process's end, of which we will hear, tells why."""
         self._hang_up(client)
-        if client.state is not State.GONE:
+        if client.state not in (State.GONE, State.ENDING):
             self._roster.lost(client, time.monotonic())
 
     def _hang_up(self, client: Client) -> None:

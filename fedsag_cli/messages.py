@@ -239,6 +239,10 @@ class LogValues(Message, frozen=True, kw_only=True):
     values: dict[str, float | str]
     step: int | None = None
 
+    def __post_init__(self) -> None:
+        if any(isinstance(value, str) == (self.kind == "metric") for value in self.values.values()):
+            raise ValueError(f"values of kind {self.kind} are of another type")
+
 
 ToServer = Ready | Answer | LogValues
 ToClient = Assignment

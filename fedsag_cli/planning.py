@@ -76,7 +76,7 @@ def make_plan(
     prepare: Callable[[Sequence[str]], None] = lambda _: None,
 ) -> Planned:
     """`prepare` is told, as soon as it is known, what the processes will import. Raises UsageError, JobError."""
-    if workspace.root.is_relative_to(job.folder):
+    if workspace.root.is_relative_to(job.folder.resolve()):
         raise UsageError(f"-w {workspace.root}: the workspace lies in the job {job.folder}", hint="choose another -w")
     if options.seed is not None and not 0 <= options.seed < 1 << 63:
         raise UsageError(f"--seed {options.seed}: a number from 0 on, below 2 to the power of 63")
@@ -216,7 +216,7 @@ def _plan_site(
     folder = workspace.app(name)
     env = {
         "PYTHONPATH": os.pathsep.join(
-            filter(None, [str(folder / "custom"), shim.STARTUP, os.environ.get("PYTHONPATH")])
+            filter(None, [shim.STARTUP, str(folder / "custom"), os.environ.get("PYTHONPATH")])
         ),
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": str(threads),

@@ -12,8 +12,10 @@ from fedsag_cli.trackers import Tracker
 
 _ROUND = "round/"  # before the names of what a round measured: scripts log their own by steps of their own
 _SERVER = "server"
-_CLOSING_LIMIT_S = 30.0
-_MOST_WAITING = 200_000  # values of one tracker, say of a server that is down; what is more is dropped
+_CLOSING_LIMIT_S = 15.0
+_MOST_WAITING = 64 << 20  # bytes, about, of one tracker, say of a server that is down; what is more is dropped
+_OF_EACH = 100  # bytes that a value takes beside its name and its text
+_QUICK_S = 1.0  # who refuses a value says so at once; what takes longer is not there at all
 
 
 class Recorder:
@@ -27,11 +29,11 @@ class Recorder:
             for desk in self._desks:
                 desk.put(logged)
 
-    def close(self) -> None:
+    def close(self, limit_s: float = _CLOSING_LIMIT_S) -> None:
         """Wait until everything is written, but not for ever."""
-        ends = time.monotonic() + _CLOSING_LIMIT_S
+        ends = time.monotonic() + limit_s
         for desk in self._desks:
-            desk.put(None)
+            desk.end()
         for desk in self._desks:
             desk.wait(ends)
 
@@ -43,40 +45,57 @@ class _Desk(threading.Thread):
         super().__init__(daemon=True, name=type(tracker).__name__)
         self._tracker, self._job, self._emit = tracker, job, emit
         self._waiting: queue.SimpleQueue[ValuesLogged | None] = queue.SimpleQueue()
-        self._dropped = 0
-        self._said: set[str] = set()
+        self._counting = threading.Lock()
+        self._waiting_bytes = self._dropped = self._refused = 0
+        self._is_open = True
         self.start()
 
-    def put(self, logged: ValuesLogged | None) -> None:
-        """None: there is no more."""
-        if logged is None or self._waiting.qsize() < _MOST_WAITING:
-            self._waiting.put(logged)
-        else:
-            self._dropped += 1
+    def put(self, logged: ValuesLogged) -> None:
+        size = _size(logged)
+        with self._counting:
+            if not self._is_open:
+                return
+            if self._waiting_bytes + size > _MOST_WAITING:
+                self._dropped += len(logged.values)
+                return
+            self._waiting_bytes += size
+        self._waiting.put(logged)
+
+    def end(self) -> None:
+        """There is no more."""
+        self._waiting.put(None)
 
     def wait(self, ends: float) -> None:
         self.join(max(0.0, ends - time.monotonic()))
         if self.is_alive():
-            self._say(f"it does not come to an end within {_CLOSING_LIMIT_S:.0f} s, what it had to keep may be lost")
+            self._say("it does not come to an end: what it had still to keep may be lost")
         if self._dropped:
             self._say(f"it was too slow: {self._dropped} values were dropped")
+        if self._refused > 1:
+            self._say(f"{self._refused} values were refused in all")
 
     def run(self) -> None:
         try:
             self._tracker.open(self._job)
-        except ImportError as error:
-            self._say(f"{error}; `pip install 'fedsag[{self._tracker.extra}]'` brings it")
-            return
         except Exception as error:
             # a tracker's library may raise anything, and the run goes on without it
-            self._say(f"{type(error).__name__}: {error}")
+            with self._counting:
+                self._is_open = False
+            why = f"{type(error).__name__}: {error}"
+            if isinstance(error, ImportError):
+                why = f"{error}; `pip install 'fedsag[{self._tracker.extra}]'` brings it"
+            self._say(f"{why}; the run goes on without")
             return
         more = True
         while more:
             batch, more = self._next_batch()
-            if batch:
-                self._try(self._tracker.write, batch)
-        self._try(self._tracker.close)
+            for site in dict.fromkeys(logged.site for logged in batch):
+                self._keep([logged for logged in batch if logged.site == site])
+        try:
+            self._tracker.close()
+        except Exception as error:
+            # as above
+            self._say(f"{type(error).__name__}: {error}")
 
     def _next_batch(self) -> tuple[list[ValuesLogged], bool]:
         """All that waits, at least one, and whether there may be more."""
@@ -86,22 +105,36 @@ class _Desk(threading.Thread):
             if logged is None:
                 return batch, False
             batch.append(logged)
+            with self._counting:
+                self._waiting_bytes -= _size(logged)
             if self._waiting.empty():
                 return batch, True
 
-    def _try(self, does: Callable[..., None], *args: object) -> None:
+    def _keep(self, batch: Sequence[ValuesLogged]) -> None:
+        """What is refused is refused alone: the others are kept."""
+        began = time.monotonic()
         try:
-            does(*args)
+            self._tracker.write(batch)
         except Exception as error:
-            # what one batch made it raise, the next may not
-            self._say(f"{type(error).__name__}: {error}")
+            # as above
+            if len(batch) > 1 and time.monotonic() - began < _QUICK_S:
+                self._keep(batch[: len(batch) // 2])
+                self._keep(batch[len(batch) // 2 :])
+                return
+            if not self._refused:
+                names = ", ".join(repr(name) for logged in batch[:3] for name in [*logged.values][:3])
+                self._say(f"it did not keep {names} of {batch[0].site}: {type(error).__name__}: {error}")
+            self._refused += sum(len(logged.values) for logged in batch)
 
     def _say(self, text: str) -> None:
-        """Once, in one line."""
-        text = f"{self.name}: {' '.join(text.split())}; the run goes on without"
-        if text not in self._said:
-            self._said.add(text)
-            self._emit(Notice(text=text))
+        """In one line."""
+        self._emit(Notice(text=f"{self.name}: {' '.join(text.split())}"))
+
+
+def _size(logged: ValuesLogged) -> int:
+    return sum(
+        _OF_EACH + len(name) + (len(value) if isinstance(value, str) else 0) for name, value in logged.values.items()
+    )
 
 
 def _logged(event: Event) -> Iterator[ValuesLogged]:

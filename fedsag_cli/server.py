@@ -29,6 +29,8 @@ from fedsag_cli.transport.unix import Listener
 from fedsag_cli.workflows import Controller
 from fedsag_cli.workspace import SERVER, Plan, Workspace, read_plan
 
+_AFTER_A_FAILURE_S = 1.0  # so long it waits for trackers: the cause is to be told
+
 
 def serve(root: str, *, line: int) -> int:
     """Run the plan of the workspace at `root`; `line` is the descriptor of the line to the parent."""
@@ -123,10 +125,11 @@ def _run(
             if run.enter(number):
                 workflow.run(communicator, run)
         run.finished()
-    finally:
-        recorder.close()
-    late = communicator.late
-    communicator.close()
+    except BaseException:
+        recorder.close(_AFTER_A_FAILURE_S)
+        raise
     params = (run.model.params if run.model else None) or {}
     seeded = communicator.seeded_themselves
-    emit(WorkflowFinished(digest=tensors.digest(params), seeded_themselves=seeded, late=late))
+    emit(WorkflowFinished(digest=tensors.digest(params), seeded_themselves=seeded, late=communicator.late))
+    communicator.close()
+    recorder.close()

@@ -75,7 +75,7 @@ class Workspace:
     """A folder that holds one run at a time. What fedsag did not make in it is never deleted."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root.absolute()
+        self.root = root.resolve()  # the server names its files so
         self._made: set[str] = set()
         self._lock = -1
 
@@ -168,7 +168,7 @@ class Workspace:
         folders: set[Path] = set()
         whole = {self.root / name for name in self._made if name.endswith("/")}
         for path in sorted(self._paths_made(), key=lambda path: path != self.plan):  # without it none can go on
-            if path in whole:
+            if path in whole and path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             elif not path.is_dir() or path.is_symlink():
                 path.unlink(missing_ok=True)

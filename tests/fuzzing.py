@@ -66,7 +66,7 @@ FACTS = ModelFacts(
     total_rounds=3,
     meta={"x": [1, "é", None, {"y": 0.5}], "raw": b"\0\1"},
 )
-LOGGED = LogValues(kind="metric", values={"loss": 0.5, "name": "é"}, step=3)
+LOGGED = LogValues(kind="text", values={"loss": "0.5", "name": "é"}, step=3)
 CONFIG = ClientConfig(task_data_filters=[FilterSpec(tasks=["train"], path="X", args={"a": [1]})])
 SPOKEN = {
     "to the server": (ToServer, [Ready(), Answer(task_id=7, model=FACTS, usage=Usage(private=1)), LOGGED]),

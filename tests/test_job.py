@@ -478,3 +478,17 @@ def test_reading_a_job_imports_no_torch_and_no_numpy(job):
     done = subprocess.run([sys.executable, "-c", code, str(job())], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+def test_a_workflow_that_is_disabled_is_none(tmp_path):
+    from runs import job as make
+
+    folder = make(tmp_path / "j")
+    file = folder / "app/config/config_fed_server.json"
+    conf = json.loads(file.read_text())
+    conf["workflows"].append({**conf["workflows"][0], "id": "off", "disabled": True})
+    file.write_text(json.dumps(conf))
+
+    server = Job.load(folder).app_for("server").server({})
+
+    assert [flow.id for flow in server.workflows] == ["scatter_and_gather"]

@@ -131,6 +131,14 @@ def test_every_message_comes_back_from_its_bytes(message):
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(message), type=type(message)) == message
 
 
+@pytest.mark.parametrize(("kind", "value"), [("metric", "one"), ("text", 1.0), ("param", 0.5)])
+def test_what_is_logged_is_of_its_kind(kind, value):
+    raw = msgspec.msgpack.encode({"type": "LogValues", "kind": kind, "values": {"x": value}})
+
+    with pytest.raises(msgspec.ValidationError, match="of another type"):
+        msgspec.msgpack.decode(raw, type=ToServer)
+
+
 def test_what_a_server_hears_is_told_apart():
     for message in (Ready(), Answer(task_id=1, model=FACTS), LogValues(kind="metric", values={"loss": 0.5})):
         assert msgspec.msgpack.decode(msgspec.msgpack.encode(message), type=ToServer) == message

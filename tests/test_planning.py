@@ -313,7 +313,7 @@ def test_a_client_finds_its_own_modules_before_those_of_the_user(job, plan, tmp_
     custom = str(app_path(tmp_path) / "custom")
 
     assert plan(job(), num_clients=1).plan.sites[0].env["PYTHONPATH"] == os.pathsep.join(
-        [custom, shim.STARTUP, "/mine"]
+        [shim.STARTUP, custom, "/mine"]
     )
 
 

@@ -29,7 +29,7 @@ NAMES = {
     "nvflare.apis.analytix": ["AnalyticsDataType"],
     "nvflare.apis.dxo": ["MetaKey"],
     "nvflare.apis.fl_constant": ["FLMetaKey"],
-    "nvflare.app_common.abstract.fl_model": ["FLModel", "ParamsType"],
+    "nvflare.app_common.abstract.fl_model": ["FLModel", "ParamsType", "FLModelConst", "MetaKey"],
     "nvflare.app_common.app_constant": ["ModelName"],
     "nvflare.app_common.np.constants": ["NPConstants"],
 }
@@ -80,6 +80,25 @@ def test_what_scripts_import_is_there(their_names, module):
     found = their_names(module)
 
     assert [name for name in NAMES[module] if not hasattr(found, name)] == []
+
+
+def test_where_theirs_is_installed_its_own_modules_find_what_they_look_for(their_names, tmp_path, monkeypatch):
+    """Ours lies over its model's module, whose other names stay; other modules beside ours are its own."""
+    texts = {
+        "__init__": "", "client/__init__": "1 / 0", "client/config": "THEIRS = True", "app_common/__init__": "",
+        "app_common/abstract/__init__": "", "app_common/abstract/fl_model": "FLModel = 'theirs'\nInside = 'theirs'",
+    }  # fmt: skip
+    for name, text in texts.items():
+        file = tmp_path / "nvflare" / f"{name}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    model = their_names("nvflare.app_common.abstract.fl_model")
+
+    assert (model.FLModel, model.Inside) == (fedsag_cli.client.FLModel, "theirs")
+    assert their_names("nvflare.client").FLModel is fedsag_cli.client.FLModel
+    assert their_names("nvflare.client.config").THEIRS
 
 
 def test_their_client_api_is_ours(their_names):

@@ -12,7 +12,7 @@ import pytest
 from runs import ADDS_ONE, job, run
 
 from fedsag_cli.client.analytics import AnalyticsDataType, log_values
-from fedsag_cli.errors import ClientError
+from fedsag_cli.errors import ClientError, JobError
 from fedsag_cli.events import ModelValidated, Notice, ReplyAccepted, RoundFinished, ValuesLogged, from_line, to_line
 from fedsag_cli.recorder import Recorder
 from fedsag_cli.trackers import Tracker
@@ -132,11 +132,55 @@ def test_a_tracker_that_is_not_installed_is_one_line_that_says_what_to_install()
     assert tracker.values == []
 
 
-@pytest.mark.parametrize("when", ["open", "write", "close"])
-def test_whatever_a_tracker_raises_is_said_once_in_one_line(when):
-    _, said = recorded(logged(a=1), logged(a=2), tracker=Kept({when: OSError("disk\nfull")}))
+@pytest.mark.parametrize(
+    ("when", "text"),
+    [("open", "OSError: disk full; the run goes on without"), ("close", "OSError: disk full"),
+     ("write", "it did not keep 'a' of site-1: OSError: disk full")],
+)  # fmt: skip
+def test_whatever_a_tracker_raises_is_said_once_in_one_line(when, text):
+    _, said = recorded(logged(a=1), tracker=Kept({when: OSError("disk\nfull")}))
 
-    assert [each.text for each in said] == ["Kept: OSError: disk full; the run goes on without"]
+    assert [each.text for each in said] == [f"Kept: {text}"]
+
+
+class Picky(Kept):
+    """A tracker that takes all of a batch, or none: none with a value called "bad"."""
+
+    def write(self, values):
+        assert len({each.site for each in values}) == 1
+        if any("bad" in each.values for each in values):
+            raise ValueError("no")
+        super().write(values)
+
+
+def test_what_a_tracker_refuses_is_refused_alone_and_counted():
+    def of(site, **values):
+        return ValuesLogged(site=site, kind="metric", values=values)
+
+    given = [of("a", x=1), of("b", y=1), of("a", bad=1), of("a", x=2), of("a", bad=2, worse=3), of("b", y=2)]
+
+    tracker, said = recorded(*given, tracker=Picky())
+
+    assert [(each.site, dict(each.values)) for each in sorted(tracker.values, key=lambda each: each.site)] == [
+        ("a", {"x": 1}), ("a", {"x": 2}), ("b", {"y": 1}), ("b", {"y": 2}),
+    ]  # fmt: skip
+    assert [each.text for each in said] == [
+        "Picky: it did not keep 'bad' of a: ValueError: no",
+        "Picky: 3 values were refused in all",
+    ]
+
+
+def test_a_tracker_that_could_not_open_is_told_nothing_more(monkeypatch):
+    monkeypatch.setattr("fedsag_cli.recorder._MOST_WAITING", 250)
+    said = []
+    recorder = Recorder([Kept({"open": ImportError("no kept")})], "job", said.append)
+    while not said:
+        time.sleep(0.001)
+    for number in range(100):
+        recorder.on(logged(a=number))
+    recorder.close()
+
+    assert len(said) == 1, "nothing was dropped by it"
 
 
 def test_after_a_bad_batch_the_next_is_kept():
@@ -152,20 +196,20 @@ def test_after_a_bad_batch_the_next_is_kept():
     assert [dict(each.values) for each in tracker.values] == [{"a": 2}]
 
 
-def test_a_tracker_that_does_not_end_holds_the_run_up_for_a_while_only(monkeypatch):
-    monkeypatch.setattr("fedsag_cli.recorder._CLOSING_LIMIT_S", 0.05)
+def test_a_tracker_that_does_not_end_holds_the_run_up_for_a_while_only():
     goes_on = threading.Event()
-    tracker = Kept()
+    tracker, said = Kept(), []
     tracker.write = lambda values: goes_on.wait()
-
-    _, said = recorded(logged(a=1), tracker=tracker)
+    recorder = Recorder([tracker], "job", said.append)
+    recorder.on(logged(a=1))
+    recorder.close(0.05)
     goes_on.set()
 
     assert "does not come to an end" in said[0].text
 
 
 def test_values_beyond_what_a_slow_tracker_can_wait_with_are_dropped_and_counted(monkeypatch):
-    monkeypatch.setattr("fedsag_cli.recorder._MOST_WAITING", 2)
+    monkeypatch.setattr("fedsag_cli.recorder._MOST_WAITING", 250)  # bytes: room for two
     goes_on, began = threading.Event(), threading.Event()
     tracker = Kept()
     keeps = tracker.write
@@ -232,6 +276,8 @@ def test_a_tensors_number_is_a_number_and_so_is_its_step():
         ("METRICS", 0.5, "log: 'x' is a float; METRICS takes a dict"),
         ("IMAGE", 0.5, "log: 'x' is of type IMAGE, which no tracker keeps"),
         ("TAG", "\ud800", "UTF-8"),
+        ("SCALAR", 10**400, "log: 'x' is a int, not a number"),
+        ("METRICS", {"\ud800": 1}, "UTF-8"),
     ],
 )
 def test_what_no_tracker_can_keep_is_an_error_that_names_it(data_type, value, message):
@@ -239,9 +285,22 @@ def test_what_no_tracker_can_keep_is_an_error_that_names_it(data_type, value, me
         log_values("x", value, AnalyticsDataType(data_type))
 
 
-def test_a_step_is_a_whole_number():
-    with pytest.raises(TypeError, match=r"must be a whole number, not 0\.5"):
-        log_values("x", 1, AnalyticsDataType.SCALAR, step=0.5)
+@pytest.mark.parametrize("step", [0.5, 2**63, True, "7"])
+def test_a_step_is_a_whole_number(step):
+    with pytest.raises(TypeError, match="global_step must be a whole number of at most 63 bits"):
+        log_values("x", 1, AnalyticsDataType.SCALAR, step=step)
+
+
+def test_a_type_that_is_none_is_an_error_with_the_nearest():
+    with pytest.raises(ClientError, match="'SCALER' is no type") as caught:
+        log_values("x", 1, "SCALER")
+    assert caught.value.hint == "did you mean 'SCALAR'?"
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/tmp/x", "../../x", "app_server", "checkpoints", "models"])
+def test_tensorboards_folder_is_a_new_one(name):
+    with pytest.raises(JobError, match="tb_folder must name a folder of its own"):
+        TBAnalyticsReceiver(name)
 
 
 def test_a_number_that_is_not_finite_is_none_in_the_file_of_events():
@@ -465,11 +524,38 @@ def test_values_logged_from_many_threads_arrive_whole(tmp_path):
 
 
 @pytest.mark.slow
-def test_what_is_logged_after_the_run_is_over_is_said_to_be_lost(tmp_path):
+@pytest.mark.parametrize("launch_once", [True, False])
+def test_what_is_logged_after_an_answer_is_kept_too(tmp_path, launch_once):
+    script = """
+        import fedsag_cli.client as flare
+        from fedsag_cli.client.tracking import SummaryWriter
+
+        flare.init()
+        writer = SummaryWriter()
+        while flare.is_running():
+            model = flare.receive()
+            flare.send(model)
+            writer.add_scalar("after", 1, model.current_round)
+        writer.add_scalar("last", 1)
+    """
+    folder = job(tmp_path / "job", script, executor={"launch_once": launch_once})
+
+    ran = run(folder, "-n", 2, "-t", 2)
+
+    assert ran.code == 0, ran
+    names = [(each["site"], name) for each in ran.told("ValuesLogged") for name in each["values"]]
+    for site in ("site-1", "site-2"):
+        assert names.count((site, "after")) == 2
+        assert names.count((site, "last")) == (1 if launch_once else 2)
+
+
+@pytest.mark.slow
+def test_what_is_logged_after_leaving_the_run_is_said_to_be_lost(tmp_path):
     script = (
         ADDS_ONE
         + """
     from fedsag_cli.client.tracking import SummaryWriter
+    flare.shutdown()
     for step in range(3):
         SummaryWriter().add_scalar("late", step, step)
 """

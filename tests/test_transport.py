@@ -170,6 +170,45 @@ def test_waiting_ends_after_its_time_and_the_channel_goes_on(channels):
 # what is none of ours
 
 
+def test_one_thread_may_wait_for_a_while_and_another_send_large_things(channels):
+    """The one's time-out is none of the other's: no wait becomes an error, and no message is cut off."""
+    server, client = channels
+    large = Answer(task_id=1, model=ModelFacts(meta={"x": "y" * 1_000_000}))
+    stopped, heard = threading.Event(), []
+
+    def send():
+        for _ in range(20):
+            client.send(large)
+        stopped.set()
+
+    def hear():
+        while len(heard) < 20:
+            heard.append(server.receive(timeout_s=30)[0])
+            time.sleep(0.002)  # the sender has to wait for room
+
+    threads = [threading.Thread(target=send), threading.Thread(target=hear)]
+    for thread in threads:
+        thread.start()
+    while not stopped.is_set():
+        with pytest.raises(TimeoutError):
+            client.receive(timeout_s=0.001)
+    for thread in threads:
+        thread.join()
+
+    assert heard == [large] * 20
+
+
+def test_who_has_ended_its_side_is_still_spoken_to(channels):
+    server, client = channels
+    server.end()
+    with pytest.raises(ChannelClosed):
+        client.receive(timeout_s=5)
+
+    client.send(ANSWER)
+
+    assert server.receive(timeout_s=5)[0] == ANSWER
+
+
 @pytest.fixture
 def babbler():
     """A channel, and the bare socket at its other end."""

@@ -386,3 +386,52 @@ def test_a_json_file_that_cannot_be_written_leaves_what_was_there(tmp_path, monk
         write_json(tmp_path / "report.json", ComponentSpec(path="x"))
 
     assert (tmp_path / "report.json").read_text() == "before"
+
+
+def test_a_folder_that_is_claimed_goes_with_all_that_came_into_it(workspace):
+    curves = workspace.job(SERVER) / "curves"
+    workspace.claim(folders=[curves])
+    (curves / "deep").mkdir(parents=True)
+    (curves / "deep" / "x").touch()
+    (workspace.job(SERVER) / "mine").touch()
+
+    workspace.clear()
+
+    assert files_in(workspace.root) == ["server/simulate_job/mine"]
+
+
+@pytest.mark.parametrize("make", [lambda path: path.write_text("x"), lambda path: path.symlink_to("/tmp")])
+def test_what_is_no_folder_where_one_was_claimed_is_removed_alone(workspace, make):
+    curves = workspace.job(SERVER) / "curves"
+    curves.parent.mkdir(parents=True)
+    workspace.claim(folders=[curves])
+    make(curves)
+
+    workspace.clear()
+
+    assert not curves.parent.exists() or curves.name not in {path.name for path in curves.parent.iterdir()}
+    assert Path("/tmp").is_dir()
+
+
+def test_a_folder_of_somebody_elses_cannot_be_claimed(workspace):
+    curves = workspace.job(SERVER) / "curves"
+    curves.mkdir(parents=True)
+
+    with pytest.raises(WorkspaceError, match="curves is in the way"):
+        workspace.claim(folders=[curves])
+
+
+def test_a_file_outside_is_neither_claimed_nor_in_the_way(workspace, tmp_path):
+    (tmp_path / "elsewhere").touch()
+
+    workspace.claim(tmp_path / "elsewhere")
+    workspace.clear()
+
+    assert (tmp_path / "elsewhere").exists()
+
+
+def test_a_workspace_behind_a_link_is_where_the_link_leads(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+
+    assert Workspace(tmp_path / "link" / "w").root == tmp_path / "real" / "w"

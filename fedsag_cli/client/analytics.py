@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any
 
 from fedsag_cli.client import plain
-from fedsag_cli.errors import ClientError
+from fedsag_cli.errors import ClientError, nearest
 from fedsag_cli.messages import LogKind, LogValues
 
 
@@ -42,7 +42,9 @@ def log_values(
     key: str, value: Any, data_type: AnalyticsDataType | str, *, step: Any = None, path: str | None = None
 ) -> LogValues:
     """Raises ClientError naming the key that cannot be logged, TypeError where `step` is no whole number."""
-    name = AnalyticsDataType(getattr(data_type, "value", data_type)).value  # or NVFLARE's own, where it is installed
+    name = getattr(data_type, "value", data_type)  # ours, or NVFLARE's own, where it is installed
+    if name not in AnalyticsDataType.__members__:
+        raise ClientError(f"log: {data_type!r} is no type of value", hint=nearest(name, AnalyticsDataType.__members__))
     kind = _KINDS.get(name.removesuffix("S"))
     if kind is None:
         raise ClientError(f"log: {key!r} is of type {name}, which no tracker keeps", hint="numbers, params, tags, text")
@@ -56,8 +58,10 @@ def log_values(
 
 
 def _step(step: Any) -> int | None:
-    if hasattr(step, "item"):
-        step = step.item()
-    if step is not None and (isinstance(step, bool) or not isinstance(step, int)):
-        raise TypeError(f"log: global_step must be a whole number, not {step!r}")
-    return step
+    try:
+        number = step.item() if hasattr(step, "item") else step
+    except (ValueError, RuntimeError):  # of many numbers
+        number = step
+    if number is None or (isinstance(number, int) and not isinstance(number, bool) and -(2**63) <= number < 2**63):
+        return number
+    raise TypeError(f"log: global_step must be a whole number of at most 63 bits, not {step!r}")

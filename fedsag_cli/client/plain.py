@@ -14,9 +14,10 @@ def floats(values: Mapping[Any, Any], *, what: str) -> dict[str, float]:
     """Single numbers by name: whatever `float()` takes. Raises ClientError naming `what` and the name."""
     numbers: dict[str, float] = {}
     for name, value in values.items():
+        key = _utf8(name, what)
         try:
-            numbers[str(name).encode().decode()] = float(value)
-        except (TypeError, ValueError):  # a name UTF-8 cannot hold is a ValueError too
+            numbers[key] = float(value)
+        except (TypeError, ValueError, OverflowError, RuntimeError):  # torch's for many numbers in one tensor
             raise ClientError(
                 f"{what}: {name!r} is a {type(value).__name__}, not a number",
                 hint="metrics are single numbers; other things go into meta",
@@ -26,10 +27,7 @@ def floats(values: Mapping[Any, Any], *, what: str) -> dict[str, float]:
 
 def texts(values: Mapping[Any, Any], *, what: str) -> dict[str, float | str]:
     """Whatever it is, as text by name. Raises ClientError where UTF-8 cannot hold it."""
-    try:
-        return {str(name).encode().decode(): str(value).encode().decode() for name, value in values.items()}
-    except ValueError:
-        raise ClientError(f"{what}: {values!r} holds what UTF-8 cannot") from None
+    return {_utf8(name, what): _utf8(value, what) for name, value in values.items()}
 
 
 def builtins(values: Mapping[str, Any], *, what: str) -> dict[str, Any]:
@@ -42,6 +40,15 @@ def builtins(values: Mapping[str, Any], *, what: str) -> dict[str, Any]:
         except (TypeError, ValueError):
             raise TensorError(f"{what}: {name!r} is a {type(value).__name__} that cannot travel") from None
     return plain
+
+
+def _utf8(value: Any, what: str) -> str:
+    text = str(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ClientError(f"{what}: {text!r} holds what UTF-8 cannot") from None
+    return text
 
 
 def _number(value: Any) -> Any:

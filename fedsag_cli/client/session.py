@@ -55,7 +55,7 @@ class Session:
         self._file: TensorFile | None = None
         self._received: FLModel | None = None
         self._pristine: dict[str, Any] | None = None
-        self._said_ready = self._said_deaf = False
+        self._said_ready = self._said_deaf = self._is_over = False
         self._speaking = threading.Lock()  # a script may log from a thread of its own
         self._handed_out = False  # is_running() waits too, but gives the script nothing
         self._came_round = False  # the script's loop did, and what it was handed has no answer
@@ -77,7 +77,7 @@ class Session:
 
     def wait(self, timeout_s: float | None = None) -> FLModel | None:
         """The model of the task that has no answer yet; None at the end of the run, or past `timeout_s` seconds."""
-        if self._received is None and self._channel is not None:
+        if self._received is None and self._channel is not None and not self.is_over:
             try:
                 if not self._said_ready:
                     with self._speaking:
@@ -88,7 +88,7 @@ class Session:
             except TimeoutError:
                 return None
             except ChannelClosed:
-                self.close()
+                self._is_over = True  # what the script logs at its end is heard all the same
         return self._received
 
     @property
@@ -99,7 +99,7 @@ class Session:
     @property
     def is_over(self) -> bool:
         """Whether no task can come any more."""
-        return self._channel is None
+        return self._channel is None or self._is_over
 
     def is_running(self) -> bool:
         """Whether there is a task to answer; waits until that is known."""
@@ -126,7 +126,7 @@ class Session:
 
     def send(self, model: FLModel) -> None:
         """Answer the task in hand. Raises ClientError, TensorError; then nothing was sent."""
-        if self._channel is None:
+        if self._channel is None or self._is_over:
             if self.rank == "0":
                 log.warning("the run is over: this answer is not needed any more")
             return
@@ -164,7 +164,7 @@ class Session:
         self._tidy()
 
     def log(self, values: LogValues) -> None:
-        """Say them to the server's trackers, from any thread. Raises TensorError where they are too large to travel."""
+        """Say them for trackers to keep, from any thread. Raises TensorError where they are too large to travel."""
         with self._speaking:
             if self._channel is not None:
                 try:

@@ -26,6 +26,19 @@ class MetaKey:
 FLMetaKey = MetaKey
 
 
+class FLModelConst:
+    """What an FLModel has, by name."""
+
+    PARAMS_TYPE = "params_type"
+    PARAMS = "params"
+    OPTIMIZER_PARAMS = "optimizer_params"
+    METRICS = "metrics"
+    CURRENT_ROUND = "current_round"
+    START_ROUND = "start_round"
+    TOTAL_ROUNDS = "total_rounds"
+    META = "meta"
+
+
 class NPConstants:
     """How a numpy job calls its one array."""
 

@@ -28,6 +28,7 @@ _ALWAYS = {
     "nvflare.client.lightning": ("fedsag_cli.client.lightning",),
     "nvflare.app_common.abstract.fl_model": ("fedsag_cli.client",),
 }
+_OVER_THEIRS = {"nvflare.app_common.abstract.fl_model"}  # modules of NVFLARE's own use its other names
 _WHERE_IT_IS_NOT_INSTALLED = {
     "nvflare": (),
     "nvflare.apis": (),
@@ -36,6 +37,7 @@ _WHERE_IT_IS_NOT_INSTALLED = {
     "nvflare.apis.fl_constant": _CONSTANTS,
     "nvflare.app_common": (),
     "nvflare.app_common.abstract": (),
+    "nvflare.app_common.abstract.fl_model": ("fedsag_cli.client", *_CONSTANTS),
     "nvflare.app_common.app_constant": _CONSTANTS,
     "nvflare.app_common.np": (),
     "nvflare.app_common.np.constants": _CONSTANTS,
@@ -52,33 +54,35 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self,
         fullname: str,
-        path: Sequence[str] | None = None,  # noqa: ARG002
+        path: Sequence[str] | None = None,
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
         if fullname.partition(".")[0] != _ROOT:
             return None
+        theirs = PathFinder.find_spec(fullname, path)
         ours = _ALWAYS.get(fullname)
-        if ours is None and not _is_installed():
-            ours = _WHERE_IT_IS_NOT_INSTALLED.get(fullname)
+        if theirs is None:
+            ours = _WHERE_IT_IS_NOT_INSTALLED.get(fullname, ours)
         if ours is None:
-            return None
+            return None  # theirs, or nothing
         is_package = any(known.startswith(f"{fullname}.") for known in (*_ALWAYS, *_WHERE_IT_IS_NOT_INSTALLED))
-        return ModuleSpec(fullname, _Loader(ours), is_package=is_package)
+        spec = ModuleSpec(fullname, _Loader(ours, theirs), is_package=is_package)
+        if theirs is not None and spec.submodule_search_locations is not None:
+            spec.submodule_search_locations += theirs.submodule_search_locations or []
+        return spec
 
 
 class _Loader(Loader):
-    """Fills a module with the public names of ours; an empty package has none."""
+    """Fills a module with the public names of ours, over those of theirs where that is a module of values."""
 
-    def __init__(self, ours: Sequence[str]) -> None:
-        self._ours = ours
+    def __init__(self, ours: Sequence[str], theirs: ModuleSpec | None) -> None:
+        self._ours, self._theirs = ours, theirs
 
     def exec_module(self, module: ModuleType) -> None:
+        if self._theirs is not None and self._theirs.loader is not None and module.__name__ in _OVER_THEIRS:
+            self._theirs.loader.exec_module(module)
         for name in self._ours:
             known = vars(importlib.import_module(name))
             public = known.get("__all__") or [each for each in known if not each.startswith("_")]
             module.__dict__.update({each: known[each] for each in public})
             module.__doc__ = module.__doc__ or known.get("__doc__")
-
-
-def _is_installed() -> bool:
-    return PathFinder.find_spec(_ROOT) is not None

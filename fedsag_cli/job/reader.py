@@ -25,7 +25,7 @@ def workflows_and_components(conf: Section, custom: Path) -> tuple[list[Componen
     """The server's, each checked against its constructor. Raises JobError."""
     parts = [part for part in conf.sections("components") if not part.flag("disabled", False)]
     ids = [part.text("id") for part in parts]
-    flows = list(conf.sections("workflows"))
+    flows = [flow for flow in conf.sections("workflows") if not flow.flag("disabled", False)]
     if not flows:
         raise JobError(f"{conf.called('workflows')} is missing or empty", hint="a server has at least one workflow")
     named = [flow.text("id") for flow in flows if "id" in flow]

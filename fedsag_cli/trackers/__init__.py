@@ -26,7 +26,7 @@ class Tracker(Protocol):
         """Import what it needs for a job of that name; nothing is on disk yet. Raises ImportError."""
 
     def write(self, values: Sequence[ValuesLogged]) -> None:
-        """Keep these, at least one, in their order; they are there whatever happens next."""
+        """Keep these of one site, at least one, in their order, all or none; they are there whatever happens next."""
 
     def close(self) -> None:
         """There is no more."""

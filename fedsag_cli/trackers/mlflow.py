@@ -10,7 +10,8 @@ from typing import Any
 from fedsag_cli.events import ValuesLogged
 
 _FOLDER = Path("..", "mlruns")
-_MOST_METRICS = 1000  # that MLflow takes at once; of params and tags it takes 100
+_AT_ONCE = 100  # params, tags, or whatever, that MLflow surely takes
+_UNFINISHED = "RUNNING"
 
 
 class MLflowReceiver:
@@ -43,8 +44,8 @@ class MLflowReceiver:
         return () if self._uri else (_FOLDER,)
 
     def open(self, job: str) -> None:
-        if not self._uri:
-            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow keeps files when it is asked to only
+        if not self._uri or self._uri.startswith("file:") or "://" not in self._uri:
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow keeps files only when it is asked to
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # no word about a missing git
         from mlflow.tracking import MlflowClient
 
@@ -54,32 +55,35 @@ class MLflowReceiver:
         if self._experiment is None:
             self._client = self._new_client(self._uri or _FOLDER.resolve().as_uri())
             self._experiment = self._experiment_of(self._words.get("experiment_name") or self._job)
-        for site in dict.fromkeys(each.site for each in values):
-            self._write([each for each in values if each.site == site], self._run_of(site))
+        run = self._run_of(values[0].site)
+        while values:
+            count = _as_many_as_go_at_once(values)
+            self._write(values[:count], run)
+            values = values[count:]
 
     def close(self) -> None:
         for run in self._runs.values():
             self._client.set_terminated(run)
 
     def _write(self, values: Sequence[ValuesLogged], run: str) -> None:
+        """MLflow looks at all of a batch before it keeps any."""
         from mlflow.entities import Metric, Param, RunTag
 
-        numbers = [
-            Metric(name, float("nan") if value is None else float(value), int(each.at * 1000), each.step or 0)
-            for each in values
-            if each.kind == "metric"
-            for name, value in each.values.items()
-        ]
-        for first in range(0, len(numbers), _MOST_METRICS):
-            self._client.log_batch(run, metrics=numbers[first : first + _MOST_METRICS])
+        of_kind: dict[str, list[Any]] = {"metric": [], "param": [], "tag": [], "text": []}
         for each in values:
-            for name, text in each.values.items():
-                if each.kind == "param":
-                    self._client.log_batch(run, params=[Param(name, str(text))])
+            for name, value in each.values.items():
+                if each.kind == "metric":
+                    number = float("nan") if value is None else float(value)
+                    of_kind["metric"].append(Metric(name, number, int(each.at * 1000), each.step or 0))
+                elif each.kind == "param":
+                    of_kind["param"].append(Param(name, str(value)))
                 elif each.kind == "tag":
-                    self._client.log_batch(run, tags=[RunTag(name, str(text))])
-                elif each.kind == "text":
-                    self._client.log_text(run, str(text), name if Path(name).suffix else f"{name}.txt")
+                    of_kind["tag"].append(RunTag(name, str(value)))
+                else:
+                    of_kind["text"].append((str(value), name if Path(name).suffix else f"{name}.txt"))
+        self._client.log_batch(run, metrics=of_kind["metric"], params=of_kind["param"], tags=of_kind["tag"])
+        for text, path in of_kind["text"]:
+            self._client.log_text(run, text, path)
 
     def _experiment_of(self, name: str) -> str:
         if known := self._client.get_experiment_by_name(name):
@@ -90,12 +94,27 @@ class MLflowReceiver:
         return str(self._client.create_experiment(name, artifact_location=where, tags=self._tags("experiment_tags")))
 
     def _run_of(self, site: str) -> str:
+        if site not in self._runs and not self._uri and (begun := self._begun(site)):
+            self._runs[site] = begun  # the run of ours that goes on now had it
         if site not in self._runs:
             name = "-".join(filter(None, [site, self._words.get("run_name")]))
             tags = self._tags("run_tags") | {"site": site}
             self._runs[site] = self._client.create_run(self._experiment, run_name=name, tags=tags).info.run_id
         return self._runs[site]
 
+    def _begun(self, site: str) -> str | None:
+        found = self._client.search_runs([self._experiment], f"tags.site = '{site}'")
+        return next((run.info.run_id for run in found if run.info.status == _UNFINISHED), None)
+
     def _tags(self, key: str) -> dict[str, str]:
         tags = self._words.get(key)
         return {str(name): str(value) for name, value in tags.items()} if isinstance(tags, Mapping) else {}
+
+
+def _as_many_as_go_at_once(values: Sequence[ValuesLogged]) -> int:
+    total = 0
+    for count, each in enumerate(values):
+        total += len(each.values)
+        if total > _AT_ONCE:
+            return max(1, count)
+    return len(values)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedsag_cli.errors import JobError
 from fedsag_cli.events import ValuesLogged
 
 
@@ -18,6 +19,9 @@ class TBAnalyticsReceiver:
     extra = "tensorboard"
 
     def __init__(self, tb_folder: str = "tb_events") -> None:
+        """Raises JobError where `tb_folder` is no new name there."""
+        if Path(tb_folder).name != tb_folder or tb_folder in ("", "..", "app_server", "checkpoints", "models"):
+            raise JobError(f"TBAnalyticsReceiver: tb_folder must name a folder of its own, not {tb_folder!r}")
         self._folder = Path("..", tb_folder)
         self._files: dict[str, Any] = {}
 
@@ -33,11 +37,14 @@ class TBAnalyticsReceiver:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
 
+        events = []  # all are made before one is written
         for each in values:
             summary = Summary(value=list(_scalars(each) if each.kind == "metric" else _texts(each)))
-            self._file_of(each.site).add_event(Event(wall_time=each.at, step=each.step or 0, summary=summary))
-        for file in self._files.values():
-            file.flush()
+            events.append(Event(wall_time=each.at, step=each.step or 0, summary=summary))
+        file = self._file_of(values[0].site)
+        for event in events:
+            file.add_event(event)
+        file.flush()
 
     def close(self) -> None:
         for file in self._files.values():

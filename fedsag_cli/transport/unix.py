@@ -9,7 +9,9 @@ import array
 import contextlib
 import fcntl
 import hmac
+import math
 import os
+import select
 import shutil
 import socket
 import sys
@@ -54,12 +56,11 @@ class UnixChannel(Generic[Out, In]):
     def send(self, message: Out, file: int | None = None) -> None:
         body = _encoder.encode(message)
         if len(body) > _LARGEST_MESSAGE:
-            what = f"meta and metrics take {len(body)} bytes, {_LARGEST_MESSAGE} can travel"
+            what = f"meta and metrics, or what is logged, take {len(body)} bytes, {_LARGEST_MESSAGE} can travel"
             raise TensorError(what, hint="large things are params")
         frame = len(body).to_bytes(8, "little") + body
         beside = [] if file is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file]))]
         try:
-            self._sock.settimeout(None)
             sent = self._sock.sendmsg([frame], beside)
             if sent < len(frame):  # sendall asks the socket even for nothing, and the other side may have closed by now
                 self._sock.sendall(memoryview(frame)[sent:])
@@ -85,32 +86,49 @@ class UnixChannel(Generic[Out, In]):
             raise
         return message, files[0] if files else None
 
+    def end(self) -> None:
+        """Nothing more is said here; the other side may go on. Does nothing where it is gone."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+
     def close(self) -> None:
         self._sock.close()
 
     def _read_first(self, count: int, files: list[int], timeout_s: float | None) -> bytes:
         if self._sock.fileno() < 0:
             raise ChannelClosed("this channel is closed")
-        self._sock.settimeout(timeout_s)
+        if timeout_s is not None:
+            self._await(timeout_s)
         return self._some(count, files)
 
     def _read(self, count: int, files: list[int], ends: float) -> bytearray:
         read = bytearray()
         while len(read) < count:
             left_s = ends - time.monotonic()
+            if left_s <= 0:  # each piece may come in time, and all of them never
+                raise ChannelClosed("the other side stopped in the middle of a message")
             try:
-                if left_s <= 0:  # each byte may come in time
-                    raise TimeoutError
-                self._sock.settimeout(left_s)
-                read += self._some(min(count - len(read), 1 << 20), files)
-            except TimeoutError:
-                raise ChannelClosed("the other side stopped in the middle of a message") from None
+                read += self._some(min(count - len(read), 1 << 20), files, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                with contextlib.suppress(TimeoutError):
+                    self._await(left_s)
         return read
 
-    def _some(self, count: int, files: list[int]) -> bytes:
+    def _await(self, timeout_s: float) -> None:
+        """Until there is something to hear. Raises TimeoutError.
+
+        Not by the socket's own time-out: a thread that sends meanwhile has the same socket.
+        """
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        if not poll.poll(math.ceil(timeout_s * 1000)):
+            raise TimeoutError
+
+    def _some(self, count: int, files: list[int], flags: int = 0) -> bytes:
+        room = socket.CMSG_SPACE(array.array("i").itemsize)
         try:
-            data, beside, flags, _ = self._sock.recvmsg(count, socket.CMSG_SPACE(array.array("i").itemsize), _CLOEXEC)
-        except TimeoutError:
+            data, beside, flags, _ = self._sock.recvmsg(count, room, _CLOEXEC | flags)
+        except BlockingIOError:
             raise
         except OSError as error:
             raise ChannelClosed(f"the other side is gone: {error}") from None

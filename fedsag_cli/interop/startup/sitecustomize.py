@@ -10,7 +10,7 @@ from pathlib import Path
 
 try:
     from fedsag_cli.interop import shim
-except ImportError:  # an interpreter that has no fedsag
+except (ImportError, SyntaxError):  # an interpreter that has no fedsag, or is older
     pass
 else:
     shim.install()
