@@ -498,7 +498,7 @@ def test_their_numpy_trainer_refuses_what_it_cannot_do(tmp_path, client_args, mo
     app(tmp_path / "job" / "app", client, server)
     deploy(tmp_path / "job", app=["@ALL"])
 
-    ran = run(tmp_path / "job", "-n", 2, "-t", 2)
+    ran = run(tmp_path / "job", "-n", 1)
 
     assert ran.code == 4, ran
     assert says in ran.log("site-1")
