@@ -21,6 +21,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import fedsag_cli
 from fedsag_cli import catalog, machine
 from fedsag_cli.errors import JobError, UsageError
 from fedsag_cli.interop import shim
@@ -321,7 +322,7 @@ def _preload(imported: Set[str]) -> list[str]:
 def _imports_of_scripts(folders: Set[Path]) -> set[str]:
     """The packages that modules in these folders import; _OPTIMIZER beside them where one is spoken of."""
     names: set[str] = set()
-    for file in (file for folder in folders for file in sorted(folder.rglob("*.py")) if file.is_file()):
+    for file in (file for folder in folders for file in _modules(folder)):
         try:
             source = file.read_bytes()
             if b"optim" in source:
@@ -330,6 +331,12 @@ def _imports_of_scripts(folders: Set[Path]) -> set[str]:
         except (OSError, SyntaxError, ValueError, MemoryError, RecursionError):
             continue  # where it is run, Python says what is wrong with it
     return names
+
+
+def _modules(folder: Path) -> list[Path]:
+    """Without what an export put there under our name for another system: here that is the package that runs."""
+    ours = folder / fedsag_cli.__name__
+    return [file for file in sorted(folder.rglob("*.py")) if file.is_file() and ours not in file.parents]
 
 
 def _imports_of_parts(server: ServerConfig) -> set[str]:

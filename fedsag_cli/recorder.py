@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+import msgspec
+
 from fedsag_cli.events import Event, Metrics, ModelValidated, Notice, ReplyAccepted, RoundFinished, ValuesLogged
 from fedsag_cli.trackers import Tracker
 
@@ -15,6 +17,7 @@ _SERVER = "server"
 _CLOSING_LIMIT_S = 15.0
 _MOST_WAITING = 64 << 20  # bytes, about, of one tracker, say of a server that is down; what is more is dropped
 _OF_EACH = 100  # bytes that a value takes beside its name and its text
+_AT_ONCE = 100  # names that a tracker is given: MLflow takes no more params
 _QUICK_S = 1.0  # who refuses a value says so at once; what takes longer is not there at all
 
 
@@ -44,7 +47,7 @@ class _Desk(threading.Thread):
     def __init__(self, tracker: Tracker, job: str, emit: Callable[[Event], None]) -> None:
         super().__init__(daemon=True, name=type(tracker).__name__)
         self._tracker, self._job, self._emit = tracker, job, emit
-        self._waiting: queue.SimpleQueue[ValuesLogged | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[ValuesLogged, int] | None] = queue.SimpleQueue()  # with its size
         self._counting = threading.Lock()
         self._waiting_bytes = self._dropped = self._refused = 0
         self._is_open = True
@@ -59,7 +62,7 @@ class _Desk(threading.Thread):
                 self._dropped += len(logged.values)
                 return
             self._waiting_bytes += size
-        self._waiting.put(logged)
+        self._waiting.put((logged, size))
 
     def end(self) -> None:
         """There is no more."""
@@ -89,8 +92,8 @@ class _Desk(threading.Thread):
         more = True
         while more:
             batch, more = self._next_batch()
-            for site in dict.fromkeys(logged.site for logged in batch):
-                self._keep([logged for logged in batch if logged.site == site])
+            for few in _in_few(batch):
+                self._keep(few)
         try:
             self._tracker.close()
         except Exception as error:
@@ -101,12 +104,13 @@ class _Desk(threading.Thread):
         """All that waits, at least one, and whether there may be more."""
         batch: list[ValuesLogged] = []
         while True:
-            logged = self._waiting.get()
-            if logged is None:
+            next_one = self._waiting.get()
+            if next_one is None:
                 return batch, False
+            logged, size = next_one
             batch.append(logged)
             with self._counting:
-                self._waiting_bytes -= _size(logged)
+                self._waiting_bytes -= size
             if self._waiting.empty():
                 return batch, True
 
@@ -129,6 +133,29 @@ class _Desk(threading.Thread):
     def _say(self, text: str) -> None:
         """In one line."""
         self._emit(Notice(text=f"{self.name}: {' '.join(text.split())}"))
+
+
+def _in_few(batch: Sequence[ValuesLogged]) -> Iterator[list[ValuesLogged]]:
+    """As trackers take them: of one site, with a hundred names at most."""
+    for site in dict.fromkeys(logged.site for logged in batch):
+        few: list[ValuesLogged] = []
+        count = 0
+        for piece in (piece for logged in batch if logged.site == site for piece in _pieces(logged)):
+            if few and count + len(piece.values) > _AT_ONCE:
+                yield few
+                few, count = [], 0
+            few.append(piece)
+            count += len(piece.values)
+        yield few
+
+
+def _pieces(logged: ValuesLogged) -> Iterator[ValuesLogged]:
+    if len(logged.values) <= _AT_ONCE:
+        yield logged
+        return
+    named = [*logged.values.items()]
+    for first in range(0, len(named), _AT_ONCE):
+        yield msgspec.structs.replace(logged, values=dict(named[first : first + _AT_ONCE]))
 
 
 def _size(logged: ValuesLogged) -> int:

@@ -1,6 +1,60 @@
-"""Settings of all tests."""
+"""Settings of all tests, and what many of them stand on."""
 
+import random
+
+import pytest
 from hypothesis import settings
 
 settings.register_profile("here", deadline=None)  # two tests run at a time, beside whatever else the machine does
 settings.load_profile("here")
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """No parallel region in this process: another test may fork it, and the child would hang at its first."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def fresh_process(monkeypatch):
+    """As if nothing of the Client API had been called yet."""
+    import numpy as np
+
+    import fedsag_cli.client as flare
+    from fedsag_cli.client import seeding
+    from fedsag_cli.messages import ADDRESS, SITE, TOKEN
+
+    monkeypatch.setattr(flare, "_contexts", {})
+    monkeypatch.setattr(flare, "_last", [])
+    monkeypatch.setattr(seeding, "_streams", {})
+    monkeypatch.setattr(random, "seed", random.seed)
+    monkeypatch.setattr(np.random, "seed", np.random.seed)
+    for name in (ADDRESS, SITE, TOKEN, "RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "")  # so that what is set meanwhile goes
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def serving(tmp_path_factory, monkeypatch):
+    """A server with these words of config_fed_client; the process is a client of it."""
+    from fakes import FakeServer
+
+    from fedsag_cli.messages import ADDRESS, SITE, TOKEN, ClientConfig
+
+    servers = []
+
+    def serve(**config):
+        folder = tmp_path_factory.mktemp("s")
+        servers.append(FakeServer(folder, ClientConfig(**config)))
+        for name, value in {ADDRESS: str(folder / "s"), TOKEN: "secret", SITE: "site-4"}.items():
+            monkeypatch.setenv(name, value)
+        return servers[-1]
+
+    yield serve
+    for server in servers:
+        server.close()

@@ -1,10 +1,15 @@
 """Fakes that keep the contracts: small, in this process, and they remember what was asked of them."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fedsag_cli.errors import NotEnoughClients
-from fedsag_cli.messages import NUM_STEPS, FLModel, Reply, Task
+from fedsag_cli.messages import NUM_STEPS, Answer, Assignment, FLModel, ModelFacts, Reply, Task, Welcome
+from fedsag_cli.tensors import TensorFile
+from fedsag_cli.transport.unix import Listener
+
+LIMIT_S = 30
 
 Script = Callable[[FLModel], FLModel | None]
 
@@ -89,3 +94,50 @@ def update(steps: float | None = None, metrics: dict | None = None, kind: str = 
 def open_descriptors() -> set[str]:
     """The numbers of this process's descriptors: the same before and after, or something was left open."""
     return {path.name for path in Path("/dev/fd").iterdir()}
+
+
+class FakeServer:
+    """The other end: hands out the tasks it is told to, gives the answers it got."""
+
+    def __init__(self, folder, config):
+        self._listener = Listener(str(folder / "s"), "secret")
+        self._welcome = Welcome(job_id="job-7", seed=3, scratch=str(folder), config=config)
+        self._pool = ThreadPoolExecutor(1)
+        self._met = self._pool.submit(self._listener.accept, lambda hello: self._welcome)
+        self._tasks = 0
+
+    @property
+    def channel(self):
+        return self._met.result(timeout=LIMIT_S)[1]
+
+    def give(self, params=None, name="train", round_num=0, total=5, **facts):
+        self._tasks += 1
+        model = FLModel(params=params, current_round=round_num, total_rounds=total, **facts)
+        facts = ModelFacts.of(model)
+        assignment = Assignment(task_id=self._tasks, task_name=name, model=facts, tell_usage=self._tasks == 1)
+        if params is None:
+            self.channel.send(assignment)
+            return
+        with TensorFile.write(params) as file:
+            self.channel.send(assignment, file.fileno())
+
+    def heard(self):
+        return self.channel.receive(timeout_s=LIMIT_S)
+
+    def answer(self):
+        """The model of the next answer; what a client says before it is passed over."""
+        while True:
+            message, fd = self.heard()
+            if isinstance(message, Answer):
+                self.last = message
+                if fd is None:
+                    return message.model.with_params(None)
+                with TensorFile(fd) as file:
+                    return message.model.with_params(file.load())
+
+    def end(self):
+        self.channel.close()
+
+    def close(self):
+        self._listener.close()
+        self._pool.shutdown(wait=False)

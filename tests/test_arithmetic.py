@@ -10,16 +10,9 @@ from fedsag_cli import arithmetic
 from fedsag_cli.arithmetic import WeightedSum
 from fedsag_cli.errors import TensorError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PIECE = arithmetic._PIECE
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """No parallel region in this process: another test may fork it, and the child would hang at its first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def mean(*pairs):

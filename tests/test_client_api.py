@@ -3,112 +3,28 @@
 import random
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import fedsag_cli.client as flare
-from fedsag_cli.client import seeding
 from fedsag_cli.errors import ChannelClosed, ClientError, TensorError
 from fedsag_cli.messages import (
     ADDRESS,
     SITE,
     TOKEN,
     Answer,
-    Assignment,
-    ClientConfig,
     FilterSpec,
     LogValues,
-    ModelFacts,
     ParamsType,
     Ready,
-    Welcome,
 )
-from fedsag_cli.tensors import TensorFile
-from fedsag_cli.transport.unix import Listener
+
+pytestmark = pytest.mark.usefixtures("fresh_process")
 
 LIMIT_S = 30
 NEEDING_INIT = [name for name in flare.__all__ if name[0].islower() and name not in ("init", "send", "log")]
-
-
-class FakeServer:
-    """The other end: hands out the tasks it is told to, gives the answers it got."""
-
-    def __init__(self, folder, config):
-        self._listener = Listener(str(folder / "s"), "secret")
-        self._welcome = Welcome(job_id="job-7", seed=3, scratch=str(folder), config=config)
-        self._pool = ThreadPoolExecutor(1)
-        self._met = self._pool.submit(self._listener.accept, lambda hello: self._welcome)
-        self._tasks = 0
-
-    @property
-    def channel(self):
-        return self._met.result(timeout=LIMIT_S)[1]
-
-    def give(self, params=None, name="train", round_num=0, total=5, **facts):
-        self._tasks += 1
-        model = flare.FLModel(params=params, current_round=round_num, total_rounds=total, **facts)
-        facts = ModelFacts.of(model)
-        assignment = Assignment(task_id=self._tasks, task_name=name, model=facts, tell_usage=self._tasks == 1)
-        if params is None:
-            self.channel.send(assignment)
-            return
-        with TensorFile.write(params) as file:
-            self.channel.send(assignment, file.fileno())
-
-    def heard(self):
-        return self.channel.receive(timeout_s=LIMIT_S)
-
-    def answer(self):
-        """The model of the next answer; what a client says before it is passed over."""
-        while True:
-            message, fd = self.heard()
-            if isinstance(message, Answer):
-                self.last = message
-                if fd is None:
-                    return message.model.with_params(None)
-                with TensorFile(fd) as file:
-                    return message.model.with_params(file.load())
-
-    def end(self):
-        self.channel.close()
-
-    def close(self):
-        self._listener.close()
-        self._pool.shutdown(wait=False)
-
-
-@pytest.fixture(autouse=True)
-def fresh_process(monkeypatch):
-    """As if nothing had been called yet."""
-    monkeypatch.setattr(flare, "_contexts", {})
-    monkeypatch.setattr(flare, "_last", [])
-    monkeypatch.setattr(seeding, "_streams", {})
-    monkeypatch.setattr(random, "seed", random.seed)
-    monkeypatch.setattr(np.random, "seed", np.random.seed)
-    for name in (ADDRESS, SITE, TOKEN, "RANK", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def serving(tmp_path_factory, monkeypatch):
-    """A server with these words of config_fed_client; the process is a client of it."""
-    servers = []
-
-    def serve(**config):
-        folder = tmp_path_factory.mktemp("s")
-        server = FakeServer(folder, ClientConfig(**config))
-        servers.append(server)
-        monkeypatch.setenv(ADDRESS, str(folder / "s"))
-        monkeypatch.setenv(TOKEN, "secret")
-        monkeypatch.setenv(SITE, "site-4")
-        return server
-
-    yield serve
-    for server in servers:
-        server.close()
 
 
 @pytest.fixture

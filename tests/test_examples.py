@@ -23,6 +23,8 @@ from PIL import Image
 import fedsag_cli
 from fedsag_cli.messages import FLModel
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES = ROOT / "job_templates"
 CUSTOM = TEMPLATES / "sag_pt" / "custom"
@@ -40,15 +42,6 @@ def module_at(path):
 
 data = module_at(CUSTOM / "data.py")
 download = module_at(CIFAR10 / "data" / "download.py")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """No parallel region in this process: another test may fork it, and the child would hang at its first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class FakeFlare:

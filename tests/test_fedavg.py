@@ -9,14 +9,7 @@ from fedsag_cli.aggregators.fedavg import FedAvg
 from fedsag_cli.errors import JobError, TensorError
 from fedsag_cli.messages import ParamsType
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """No parallel region in this process: another test may fork it, and the child would hang at its first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def averaged(aggregator, **updates):

@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import random
 import subprocess
 import sys
 from pathlib import Path
@@ -10,62 +9,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 from runs import fedsag, run, torch_job
-from test_client_api import FakeServer
 
 import fedsag_cli.client as plain_flare
 import fedsag_cli.client.lightning as flare
-from fedsag_cli.client import seeding
 from fedsag_cli.errors import ClientError
-from fedsag_cli.messages import ADDRESS, NUM_STEPS, SITE, TOKEN, ClientConfig, LogValues
+from fedsag_cli.messages import ADDRESS, NUM_STEPS, SITE, LogValues
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightning")
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # Lightning's advice
+    pytest.mark.usefixtures("one_thread"),
+]
 
 PACKAGES = ["lightning.pytorch", "pytorch_lightning"]
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """No parallel region in this process: another test may fork it, and the child would hang at its first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(autouse=True)
-def fresh_process(monkeypatch, tmp_path):
-    """As if nothing had been called yet, in an empty folder."""
+def fresh_lightning(fresh_process, monkeypatch, tmp_path):
+    """And in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(plain_flare, "_contexts", {})
-    monkeypatch.setattr(plain_flare, "_last", [])
     monkeypatch.setattr(flare, "_ranks", {})
-    monkeypatch.setattr(seeding, "_streams", {})
-    monkeypatch.setattr(random, "seed", random.seed)
-    monkeypatch.setattr(np.random, "seed", np.random.seed)
-    for name in (ADDRESS, SITE, TOKEN, "RANK", "LOCAL_RANK", "FEDSAG_STANDING"):
-        monkeypatch.setenv(name, "")  # so that what is set meanwhile goes
-        monkeypatch.delenv(name)
-
-
-@pytest.fixture
-def serving(tmp_path_factory, monkeypatch):
-    """A server with these words of config_fed_client; the process is a client of it."""
-    servers = []
-
-    def serve(**config):
-        folder = tmp_path_factory.mktemp("s")
-        servers.append(FakeServer(folder, ClientConfig(**config)))
-        for name, value in {ADDRESS: str(folder / "s"), TOKEN: "secret", SITE: "site-4"}.items():
-            monkeypatch.setenv(name, value)
-        return servers[-1]
-
-    yield serve
-    for server in servers:
-        server.close()
+    monkeypatch.setenv("FEDSAG_STANDING", "")  # so that what is set meanwhile goes
+    monkeypatch.delenv("FEDSAG_STANDING")
 
 
 @pytest.fixture

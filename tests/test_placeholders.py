@@ -60,8 +60,11 @@ def test_a_text_that_is_only_a_name_nobody_knows_is_an_error_with_the_nearest():
     assert raised.value.hint == "did you mean 'num_rounds'?"
 
 
-def test_a_name_of_the_systems_that_is_not_known_here_stays_as_it_is_written():
-    assert resolved({"a": "{ROOT_URL}", "b": "at {ROOT_URL}"}) == {"a": "{ROOT_URL}", "b": "at {ROOT_URL}"}
+def test_of_a_job_that_is_not_run_every_name_of_the_systems_is_known():
+    known = placeholders.nowhere("site-7")
+
+    assert set(known) == set(placeholders.SYSTEM)
+    assert resolved({"a": "{SITE_NAME}", "b": "at {ROOT_URL}."}, **known) == {"a": "site-7", "b": "at ."}
 
 
 def test_an_object_that_takes_values_is_made_for_each_place_that_gives_them():

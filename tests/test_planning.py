@@ -8,7 +8,7 @@ import pytest
 from fedsag_cli import machine, planning
 from fedsag_cli.errors import JobError, UsageError
 from fedsag_cli.interop import shim
-from fedsag_cli.job import Job, hocon
+from fedsag_cli.job import Job, hocon, placeholders
 from fedsag_cli.planning import Options, make_plan
 from fedsag_cli.workspace import Workspace
 
@@ -308,6 +308,10 @@ def test_a_site_finds_itself_in_its_command(job, plan, tmp_path):
     assert started(planned, 1)[1] == ["--site", "site-2", "--root", str(tmp_path / "w" / "site-2")]
 
 
+def test_in_a_run_every_name_of_the_systems_is_known(tmp_path):
+    assert set(planning._variables("site-1", Workspace(tmp_path))) == set(placeholders.SYSTEM)
+
+
 def test_a_client_finds_its_own_modules_before_those_of_the_user(job, plan, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "/mine")
     custom = str(app_path(tmp_path) / "custom")
@@ -349,6 +353,7 @@ def test_a_job_without_torch_preloads_nothing(job, plan):
         ({"train": "import torch\nimport torchvision.transforms"}, ["torch", "torchvision"]),
         ({"train": "import torchvision"}, ["torch", "torchvision"]),
         ({"train": "def data():\n    import torchvision"}, []),
+        ({"train": "import fedsag_cli.client", "fedsag_cli__client__lightning": "import pytorch_lightning"}, []),
         ({"train": "import lightning"}, ["torch", "lightning.pytorch"]),
         ({"train": "from pytorch_lightning import Trainer"}, ["torch", "pytorch_lightning"]),
         ({"train": "from . import torch"}, []),

@@ -16,14 +16,7 @@ from fedsag_cli.run import Best, Run
 from fedsag_cli.workflows.model_selector import IntimeModelSelector
 from fedsag_cli.workflows.scatter_and_gather import ScatterAndGather
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """No parallel region in this process: another test may fork it, and the child would hang at its first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def adds(change, steps=1, **metrics):

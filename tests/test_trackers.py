@@ -146,8 +146,13 @@ def test_whatever_a_tracker_raises_is_said_once_in_one_line(when, text):
 class Picky(Kept):
     """A tracker that takes all of a batch, or none: none with a value called "bad"."""
 
+    def __init__(self):
+        super().__init__()
+        self.batches = []
+
     def write(self, values):
         assert len({each.site for each in values}) == 1
+        self.batches.append([name for each in values for name in each.values])
         if any("bad" in each.values for each in values):
             raise ValueError("no")
         super().write(values)
@@ -168,6 +173,34 @@ def test_what_a_tracker_refuses_is_refused_alone_and_counted():
         "Picky: it did not keep 'bad' of a: ValueError: no",
         "Picky: 3 values were refused in all",
     ]
+
+
+def test_a_tracker_is_given_a_hundred_names_at_most():
+    many = {f"p{number}": number for number in range(250)}
+
+    tracker, _ = recorded(logged(**many), logged(a=1), tracker=Picky())
+
+    assert max(map(len, tracker.batches)) <= 100
+    assert {name: value for each in tracker.values for name, value in each.values.items()} == {**many, "a": 1}
+
+
+def test_mlflow_keeps_all_of_a_batch_or_none(tmp_path, monkeypatch):
+    tracking = pytest.importorskip("mlflow.tracking")
+    (tmp_path / "app").mkdir()
+    monkeypatch.chdir(tmp_path / "app")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    tracker = MLflowReceiver()
+    tracker.open("mine")
+    bad = ValuesLogged(site="site-1", kind="metric", values={"no @ such": 1.0})
+
+    with pytest.raises(Exception, match="no @ such"):
+        tracker.write([logged(loss=1.0), bad])
+    tracker.write([logged(rate=2.0)])
+    tracker.close()
+
+    client = tracking.MlflowClient((tmp_path / "mlruns").as_uri())
+    [kept] = client.search_runs([client.get_experiment_by_name("mine").experiment_id])
+    assert kept.data.metrics == {"rate": 2.0}
 
 
 def test_a_tracker_that_could_not_open_is_told_nothing_more(monkeypatch):
@@ -519,8 +552,8 @@ def test_values_logged_from_many_threads_arrive_whole(tmp_path):
     ran = run(job(tmp_path / "job", script, num_rounds=1, min_clients=1), "-n", 1)
 
     assert ran.code == 0, ran
-    for event in ran.told("ValuesLogged"):
-        assert len(event["values"]) == 1
+    told = sorted((name, each["step"]) for each in ran.told("ValuesLogged") for name in each["values"])
+    assert told == [(name, step) for name in "abcd" for step in range(200)]
 
 
 @pytest.mark.slow

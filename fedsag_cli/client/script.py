@@ -16,12 +16,11 @@ import traceback
 import types
 from pathlib import Path
 
+import fedsag_cli
 from fedsag_cli.become import LastWord, preload, say_last_word, show_stack_when_stopped
 from fedsag_cli.client.seeding import streams
 from fedsag_cli.interop import shim
 from fedsag_cli.messages import PRELOAD, SEED, SITE
-
-_OURS = __name__.partition(".")[0]  # a job that was written for NVFLARE brings a package of that name
 
 
 def run(path: str, *argv: str) -> int:
@@ -134,7 +133,9 @@ def _lead_path(folder: str) -> None:
     sys.path[:] = first + [entry for entry in sys.path if entry not in first]
     importlib.invalidate_caches()
     for name in itertools.chain.from_iterable(map(_modules_in, new)):
-        loaded = None if name == _OURS else sys.modules.get(name)
+        if name == fedsag_cli.__name__:
+            continue  # a job that was written for NVFLARE brings a package of our name
+        loaded = sys.modules.get(name)
         if loaded is not None and getattr(loaded.__spec__, "origin", None) not in ("built-in", "frozen"):
             for inner in [key for key in sys.modules if key == name or key.startswith(name + ".")]:
                 del sys.modules[inner]

@@ -77,7 +77,7 @@ class Session:
 
     def wait(self, timeout_s: float | None = None) -> FLModel | None:
         """The model of the task that has no answer yet; None at the end of the run, or past `timeout_s` seconds."""
-        if self._received is None and self._channel is not None and not self.is_over:
+        if self._received is None and self._channel is not None and not self._is_over:
             try:
                 if not self._said_ready:
                     with self._speaking:
@@ -171,7 +171,7 @@ class Session:
                     self._channel.send(values)
                     return
                 except ChannelClosed:
-                    pass  # the main thread finds that out, and closes its end
+                    pass  # no more is heard there
             if self.rank == "0" and not self._said_deaf:
                 self._said_deaf = True
                 log.warning("the run is over: what is logged now is not kept")

@@ -70,9 +70,14 @@ def facts(components: Sequence[catalog.ComponentSpec], updates: Sequence[ParamsT
     )
 
 
-def server(values: Mapping[str, Any], known: Facts, *, file: str) -> tuple[dict[str, Any], list[str]]:
-    """config_fed_server, and what to tell the user of it. Raises JobError naming what NVFLARE has not."""
-    writing = _Writing(file, known, values)
+def server(
+    values: Mapping[str, Any], known: Facts, meaning: Callable[[Any], Any], *, file: str
+) -> tuple[dict[str, Any], list[str]]:
+    """config_fed_server, and what to tell the user of it. Raises JobError naming what NVFLARE has not.
+
+    `meaning` gives what a value is where it may be a variable's name: only what has to differ is written out.
+    """
+    writing = _Writing(file, known, meaning)
     flows = [writing.part(flow) for flow in _enabled(values, "workflows")]
     parts = [writing.part(part) for part in _enabled(values, "components")]
     if not any(part.get("id") == _GENERATOR["id"] for part in parts):
@@ -82,9 +87,11 @@ def server(values: Mapping[str, Any], known: Facts, *, file: str) -> tuple[dict[
     )
 
 
-def client(values: Mapping[str, Any], known: Facts, *, file: str) -> tuple[dict[str, Any], list[str]]:
+def client(
+    values: Mapping[str, Any], known: Facts, meaning: Callable[[Any], Any], *, file: str
+) -> tuple[dict[str, Any], list[str]]:
     """config_fed_client, likewise."""
-    writing = _Writing(file, known, values)
+    writing = _Writing(file, known, meaning)
     executors = [{**entry, "executor": writing.executor(entry)} for entry in values["executors"]]
     in_process = any(writing.is_in_process(entry["executor"]["args"]) for entry in executors)
     parts = [dict(_TO_SERVER)] if known.tracked and in_process else []
@@ -96,8 +103,8 @@ def client(values: Mapping[str, Any], known: Facts, *, file: str) -> tuple[dict[
 class _Writing:
     """One file being written; `notes` has a line for each thing that NVFLARE has not."""
 
-    def __init__(self, file: str, known: Facts, values: Mapping[str, Any]) -> None:
-        self._file, self._known, self._values = file, known, values
+    def __init__(self, file: str, known: Facts, meaning: Callable[[Any], Any]) -> None:
+        self._file, self._known, self._meant = file, known, meaning
         self.notes: list[str] = []
 
     def part(self, part: Mapping[str, Any]) -> dict[str, Any]:
@@ -194,11 +201,6 @@ class _Writing:
         path = str(self._meant(args.get("source_ckpt_file_full_name", "")))
         inside = path.removeprefix("custom/")
         return args if inside == path else {**args, "source_ckpt_file_full_name": inside}
-
-    def _meant(self, value: Any) -> Any:
-        """What a text that is only a variable's name stands for; anything else as it is."""
-        named = isinstance(value, str) and value[:1] + value[-1:] == "{}"
-        return self._values.get(value[1:-1].strip(), value) if named else value
 
     def _say_what_is_lost(self, by: str) -> None:
         if self._known.updates is ParamsType.FULL:

@@ -73,8 +73,7 @@ class _Reading:
         parts = [part for part in map(self._part, _objects(values, "components")) if part is not None]
         parts = list(_models_inside(parts))
         flows = [self._workflow(flow, parts) for flow in _objects(values, "workflows")]
-        found = {key: value for key, value in (("components", parts), ("workflows", flows)) if key in values}
-        return found if parts or "components" not in values else {**found, "components": []}
+        return {"components": parts, **({"workflows": flows} if "workflows" in values else {})}
 
     def client(self, values: Mapping[str, Any]) -> dict[str, Any]:
         there = {part.get("id"): part for part in _objects(values, "components")}

@@ -7,14 +7,16 @@ with another system's. Other modules are NVFLARE's own where that is installed, 
 from __future__ import annotations
 
 import importlib
+import os.path
 import sys
-from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
-from pathlib import Path
-from types import ModuleType
 
-STARTUP = str(Path(__file__).parent / "startup")
+TYPE_CHECKING = False  # typing's own would cost every Python that a client starts 8 ms, and pathlib 10
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+
+STARTUP = os.path.join(os.path.dirname(__file__), "startup")  # noqa: PTH118, PTH120
 """A folder for PYTHONPATH: every Python started with it has the hook, as what a client's script or command starts."""
 
 _ROOT = "nvflare"
@@ -50,7 +52,7 @@ def install() -> None:
         sys.meta_path.insert(0, _Finder())
 
 
-class _Finder(MetaPathFinder):
+class _Finder:
     def find_spec(
         self,
         fullname: str,
@@ -66,17 +68,20 @@ class _Finder(MetaPathFinder):
         if ours is None:
             return None  # theirs, or nothing
         is_package = any(known.startswith(f"{fullname}.") for known in (*_ALWAYS, *_WHERE_IT_IS_NOT_INSTALLED))
-        spec = ModuleSpec(fullname, _Loader(ours, theirs), is_package=is_package)
+        spec = ModuleSpec(fullname, _Loader(ours, theirs), is_package=is_package)  # type: ignore[arg-type]
         if theirs is not None and spec.submodule_search_locations is not None:
             spec.submodule_search_locations += theirs.submodule_search_locations or []
         return spec
 
 
-class _Loader(Loader):
+class _Loader:  # of importlib.abc's, whose import takes long, it has what is called
     """Fills a module with the public names of ours, over those of theirs where that is a module of values."""
 
     def __init__(self, ours: Sequence[str], theirs: ModuleSpec | None) -> None:
         self._ours, self._theirs = ours, theirs
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """As Python makes any other."""
 
     def exec_module(self, module: ModuleType) -> None:
         if self._theirs is not None and self._theirs.loader is not None and module.__name__ in _OVER_THEIRS:

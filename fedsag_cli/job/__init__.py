@@ -76,6 +76,7 @@ class App:
     folder: Path
     translate: Translate = field(default=as_written, repr=False, compare=False)
     notes: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
+    _files: dict[str, Path | None] = field(default_factory=dict, init=False, repr=False, compare=False)
     _read_so_far: dict[str, dict[str, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -88,11 +89,17 @@ class App:
 
     @property
     def has_server(self) -> bool:
-        return hocon.find(self.config, SERVER_FILE) is not None
+        return self.file(SERVER_FILE) is not None
 
     @property
     def has_client(self) -> bool:
-        return hocon.find(self.config, CLIENT_FILE) is not None
+        return self.file(CLIENT_FILE) is not None
+
+    def file(self, stem: str) -> Path | None:
+        """The config file called `stem`, which may lie further down in config/."""
+        if stem not in self._files:  # looked for once, however many sites ask
+            self._files[stem] = hocon.find(self.config, stem, also_below=True)
+        return self._files[stem]
 
     @files.reading()
     def server(self, variables: Mapping[str, Any]) -> ServerConfig:
@@ -117,30 +124,51 @@ class App:
         return ClientApp(command=command, script=script, config=config)
 
     @files.reading()
-    def written(self, stem: str) -> Mapping[str, Any] | None:
-        """What a config file says in our words, its placeholders as they stand; None where there is none."""
-        path = hocon.find(self.config, stem)
-        if path is None:
+    def written(self, stem: str, variables: Mapping[str, Any]) -> Written | None:
+        """A config file in our words, its placeholders as they stand; None where there is none. Raises JobError."""
+        from fedsag_cli.job import placeholders
+
+        if self.file(stem) is None:
             return None
-        name = f"{self.name}/config/{path.name}"
-        values, _ = self.translate(hocon.load(path, name=name), stem=stem, file=name)
-        return values
+        tree, name = self._tree(stem)
+        values, _ = self.translate(tree, stem=stem, file=name)
+        return Written(values=values, variables=placeholders.resolved(tree, variables, name=name), name=name)
 
     def _read(self, stem: str, variables: Mapping[str, Any]) -> Section:
         from fedsag_cli.job import placeholders, reader
 
-        path = hocon.find(self.config, stem)
+        tree, name = self._tree(stem)
+        values, notes = self.translate(placeholders.resolved(tree, variables, name=name), stem=stem, file=name)
+        self.notes.extend(note for note in notes if note not in self.notes)
+        conf = Section(values, name)
+        reader.check_version(conf)
+        return conf
+
+    def _tree(self, stem: str) -> tuple[dict[str, Any], str]:
+        """What the file says, and how errors call it."""
+        path = self.file(stem)
         if path is None:
             raise JobError(f"app {self.name!r} has no config/{stem}.conf: {self.folder}")
         name = f"{self.name}/config/{path.name}"
         if stem not in self._read_so_far:  # once, however many sites it is resolved for: HOCON takes its time
             self._read_so_far[stem] = hocon.load(path, name=name)
-        resolved = placeholders.resolved(self._read_so_far[stem], variables, name=name)
-        values, notes = self.translate(resolved, stem=stem, file=name)
-        self.notes.extend(note for note in notes if note not in self.notes)
-        conf = Section(values, name)
-        reader.check_version(conf)
-        return conf
+        return self._read_so_far[stem], name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """A config file as it stands: in our words, what its variables are, and how errors call it."""
+
+    values: Mapping[str, Any]
+    variables: Mapping[str, Any]
+    name: str
+
+    def meaning(self, value: Any) -> Any:
+        """What a text that is nothing but `{name}` stands for; anything else as it is."""
+        from fedsag_cli.job import placeholders
+
+        name = placeholders.stands_for(value)
+        return value if name is None else self.variables.get(name, value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

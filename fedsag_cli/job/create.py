@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import fedsag_cli
 from fedsag_cli.errors import JobError
-from fedsag_cli.job import SERVER, App, Job, Translate, as_written, files, hocon, templates
+from fedsag_cli.job import SERVER, App, Job, Translate, as_written, files, hocon, placeholders, templates
 from fedsag_cli.job.draft import META, Draft, Wanted, draw_up
 from fedsag_cli.job.meta import ALL
-from fedsag_cli.job.placeholders import SYSTEM
-from fedsag_cli.job.placing import check_target, exchange, new_folder_beside
+from fedsag_cli.job.placing import check_target, copy, exchange, new_folder_beside
 from fedsag_cli.job.settings import absolute
 
 _MADE_FROM = re.compile(r"# Made by fedsag \S+ from the template (?P<template>.+):")
@@ -115,9 +114,7 @@ def _write(draft: Draft, new: Path) -> None:
         (new / app / "config").mkdir(parents=True)
         (new / app / "custom").mkdir()
     for path, source in draft.copies.items():
-        (new / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, new / path)
-        (new / path).chmod(source.stat().st_mode & 0o777)  # no set-user-id: the copy is ours, whosever the file was
+        copy(source, new / path)
     for path, text in draft.texts.items():
         (new / path).parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -148,5 +145,5 @@ def _missing_script(app: App, site: str) -> Iterator[str]:
         yield f"{app.name}/{script} is not there yet: put it there before you run the job"
 
 
-def _variables(app: App, site: str) -> dict[str, str]:
-    return {**dict.fromkeys(SYSTEM, ""), "SITE_NAME": site, "JOB_CUSTOM_DIR": str(app.custom)}
+def _variables(app: App, site: str) -> dict[str, Any]:
+    return {**placeholders.nowhere(site), "JOB_CUSTOM_DIR": str(app.custom)}

@@ -116,8 +116,7 @@ def declared_in(template: Template, names: FileNames) -> dict[str, list[Variable
 
 def _sources(folder: Path, bounds: Bounds | None) -> Iterator[tuple[str, Path]]:
     files.check(folder, bounds)
-    found = files.below(folder, bounds)
-    return ((path, file) for path, file in found if "__pycache__" not in PurePosixPath(path).parts[:-1])
+    return files.sources(folder, bounds)
 
 
 def _config_files(template: Template, folder: Path) -> Iterator[tuple[str, Path]]:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
+import fedsag_cli
 from fedsag_cli.catalog import ComponentSpec
 from fedsag_cli.errors import JobError
-from fedsag_cli.job import CLIENT_FILE, SERVER, SERVER_FILE, App, Job, files, hocon
+from fedsag_cli.job import CLIENT_FILE, SERVER, SERVER_FILE, App, Job, files, hocon, placeholders
 from fedsag_cli.job.files import Bounds
 from fedsag_cli.job.meta import ALL
-from fedsag_cli.job.placeholders import SYSTEM
-from fedsag_cli.job.placing import check_target, exchange, new_folder_beside
+from fedsag_cli.job.placing import check_target, copy, exchange, new_folder_beside
 from fedsag_cli.job.settings import absolute
 from fedsag_cli.messages import ParamsType
 
-_PACKAGE = "fedsag_cli"
+_PACKAGE = fedsag_cli.__name__
+
+
+Meaning: TypeAlias = Callable[[Any], Any]
+"""What a value is where it may be a variable's name."""
 
 
 class Dialect(Protocol):
@@ -35,11 +38,11 @@ class Dialect(Protocol):
     def facts(self, components: Sequence[ComponentSpec], updates: Sequence[ParamsType]) -> Any: ...
 
     def server(
-        self, values: Mapping[str, Any], known: Any, *, file: str
+        self, values: Mapping[str, Any], known: Any, meaning: Meaning, *, file: str
     ) -> tuple[Mapping[str, Any], Sequence[str]]: ...
 
     def client(
-        self, values: Mapping[str, Any], known: Any, *, file: str
+        self, values: Mapping[str, Any], known: Any, meaning: Meaning, *, file: str
     ) -> tuple[Mapping[str, Any], Sequence[str]]: ...
 
 
@@ -65,9 +68,7 @@ def export(job: Job, out: Path, dialect: Dialect, *, force: bool = False) -> Exp
             (part / "new" / path).parent.mkdir(parents=True, exist_ok=True)
             (part / "new" / path).write_bytes(text.encode())
         for path, source in writing.copies():
-            (part / "new" / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, part / "new" / path)
-            (part / "new" / path).chmod(source.stat().st_mode & 0o777)
+            copy(source, part / "new" / path)
         check_target(out, force=force, flag="OUT")  # a file may have come into it meanwhile
         notes = [*writing.notes, *exchange(part, out)]
     return Exported(folder=out, notes=list(dict.fromkeys(notes)))
@@ -79,8 +80,8 @@ class _Writing:
     def __init__(self, job: Job, dialect: Dialect) -> None:
         self._job, self._dialect = job, dialect
         self.notes: list[str] = []
-        server = job.app_for(SERVER).server(_variables(SERVER))
-        clients = [app.client(_variables(site)) for app, site in _one_site_each(job)]
+        server = job.app_for(SERVER).server(placeholders.nowhere(SERVER))
+        clients = [app.client(placeholders.nowhere(site)) for app, site in _one_site_each(job)]
         self._known = dialect.facts(server.components, [client.config.transfer_type for client in clients])
         for app in job.apps.values():
             self.notes.extend(app.notes)
@@ -89,18 +90,17 @@ class _Writing:
         yield "meta.json", _json(self._meta())
         for app in self._job.apps.values():
             for stem, write in ((SERVER_FILE, self._dialect.server), (CLIENT_FILE, self._dialect.client)):
-                values, file = app.written(stem), hocon.find(app.config, stem)
-                if values is not None and file is not None:
-                    written, notes = write(values, self._known, file=f"{app.name}/config/{file.name}")
+                ours = app.written(stem, placeholders.nowhere(SERVER))
+                if ours is not None:
+                    theirs, notes = write(ours.values, self._known, ours.meaning, file=ours.name)
                     self.notes.extend(notes)
-                    yield f"{app.name}/config/{stem}.json", _json(written)
+                    yield f"{app.name}/config/{stem}.json", _json(theirs)
 
     def copies(self) -> Iterator[tuple[str, Path]]:
         for app in self._job.apps.values():
             bounds = Bounds.of(self._job.folder, "the job")
-            fed = {hocon.find(app.config, stem) for stem in (SERVER_FILE, CLIENT_FILE)}
-            there = {name: file for name, file in files.below(app.folder, bounds) if file not in fed}
-            there = {name: file for name, file in there.items() if "__pycache__" not in name.split("/")}
+            fed = {app.file(stem) for stem in (SERVER_FILE, CLIENT_FILE)}
+            there = {name: file for name, file in files.sources(app.folder, bounds) if file not in fed}
             yield from ((f"{app.name}/{name}", file) for name, file in there.items())
             if self._imports_us(file for file in there.values() if file.suffix == ".py"):
                 yield from self._alias(app.name, there)
@@ -137,10 +137,6 @@ def _one_site_each(job: Job) -> Iterator[tuple[App, str]]:
     for name, sites in job.meta.deploy_map.items():
         for site in [site for site in sites if site != SERVER][:1]:
             yield job.apps[name], "site-1" if site == ALL else site
-
-
-def _variables(site: str) -> dict[str, str]:
-    return {**dict.fromkeys(SYSTEM, ""), "SITE_NAME": site}
 
 
 def _json(values: Mapping[str, Any]) -> str:

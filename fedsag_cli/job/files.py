@@ -70,6 +70,11 @@ def below(folder: Path, bounds: Bounds | None = None) -> Iterator[tuple[str, Pat
             ahead.append((path, f"{inside}{path.name}/", (*above, target)))
 
 
+def sources(folder: Path, bounds: Bounds | None = None) -> Iterator[tuple[str, Path]]:
+    """The same without what Python made of them."""
+    return ((name, file) for name, file in below(folder, bounds) if "__pycache__" not in name.split("/")[:-1])
+
+
 @contextmanager
 def reading() -> Iterator[None]:
     """What the system refuses, such as a folder that may not be read or a name too long, is a JobError."""

@@ -45,11 +45,10 @@ _BARE_KEY = re.compile(r"(?!(?i:include)$)[A-Za-z_][A-Za-z0-9_-]*")
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
 
-def find(folder: Path, stem: str) -> Path | None:
-    """The file called `stem` in `folder`: .json before .conf before .yml. An app's config may lie further down."""
-    of_an_app = folder.name == "config" and stem != "meta"
+def find(folder: Path, stem: str, *, also_below: bool = False) -> Path | None:
+    """The file called `stem` in `folder`, or further down: .json before .conf before .yml."""
     for name in (stem + suffix for suffix in CONFIG_SUFFIXES):
-        below = sorted(folder.rglob(name)) if of_an_app else []
+        below = sorted(folder.rglob(name)) if also_below else []
         found = next((path for path in [folder / name, *below] if path.is_file()), None)
         if found:
             return found

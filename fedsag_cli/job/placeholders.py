@@ -25,6 +25,7 @@ SYSTEM = (
     "ROOT_URL", "CP_URL", "RELAY_URL", "SECURE_MODE",
 )  # fmt: skip
 
+
 _ROOM = 1_000_000  # characters and values that names stand for
 _NAME = re.compile(r"[A-Za-z_@$][\w@$-]*")
 _WHOLE = re.compile(r"\s*\{(?P<name>[A-Za-z_@$][\w@$-]*)\}\s*")
@@ -46,6 +47,11 @@ def resolved(tree: Mapping[str, Any], system: Mapping[str, Any], *, name: str) -
         return _Resolver(tree, system, name, _Room(name)).tree()
     except RecursionError:
         raise JobError(f"{name}: nested too deeply") from None
+
+
+def nowhere(site: str) -> dict[str, Any]:
+    """The system's variables of a job that is not run, as `site` would see them."""
+    return {**dict.fromkeys(SYSTEM, ""), "SITE_NAME": site}
 
 
 def names(value: Any) -> Iterator[str]:
@@ -114,7 +120,7 @@ class _Resolver:
             return value
         try:
             if name := stands_for(value):
-                return value if self._is_unset(name) else self._meaning(name, above)
+                return self._meaning(name, above)
             if invoked := _INVOKED.fullmatch(value):
                 return self._invoked(invoked["name"], dict(_GIVEN.findall(invoked["given"])), above, at)
         except _Unknown as error:
@@ -139,7 +145,7 @@ class _Resolver:
     def _field(self, field: str, spec: str, conversion: str | None, above: tuple[str, ...]) -> str:
         """Raises LookupError, ValueError or TypeError where there is nothing to write."""
         found = _FIELD.fullmatch(field)
-        if not found or not _SPEC.fullmatch(spec) or self._is_unset(found["name"]):
+        if not found or not _SPEC.fullmatch(spec):
             raise _Unknown(field)
         meaning = self._meaning(found["name"], above)
         for key in re.findall(r"[^\[\]]+", found["keys"]):
@@ -179,10 +185,6 @@ class _Resolver:
             self._weights[name] = _weight(meaning)
         self._room.take(name, self._weights[name])
         return meaning
-
-    def _is_unset(self, name: str) -> bool:
-        """Whether it is one of the system's that is not known here, as the server has no ROOT_URL."""
-        return name in SYSTEM and name not in self._system and name not in self._tree
 
 
 def _weight(value: Any) -> int:

@@ -77,6 +77,13 @@ def new_folder_beside(folder: Path) -> Iterator[Path]:
                 path.rmdir()
 
 
+def copy(source: Path, target: Path) -> None:
+    """Copy a file, and make the folders it lies in. Raises OSError."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    target.chmod(source.stat().st_mode & 0o777)  # no set-user-id: the copy is ours, whosever the file was
+
+
 def exchange(part: Path, folder: Path) -> list[str]:
     """Put part/new where `folder` is; what was there goes with `part`. What may remain of it is told."""
     old = part / "old"

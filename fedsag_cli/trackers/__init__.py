@@ -26,7 +26,10 @@ class Tracker(Protocol):
         """Import what it needs for a job of that name; nothing is on disk yet. Raises ImportError."""
 
     def write(self, values: Sequence[ValuesLogged]) -> None:
-        """Keep these of one site, at least one, in their order, all or none; they are there whatever happens next."""
+        """Keep these of one site, in their order, all or none; they are there whatever happens next.
+
+        At least one, with at most 100 names in all.
+        """
 
     def close(self) -> None:
         """There is no more."""

@@ -10,7 +10,6 @@ from typing import Any
 from fedsag_cli.events import ValuesLogged
 
 _FOLDER = Path("..", "mlruns")
-_AT_ONCE = 100  # params, tags, or whatever, that MLflow surely takes
 _UNFINISHED = "RUNNING"
 
 
@@ -19,7 +18,7 @@ class MLflowReceiver:
 
     `kw_args` may hold `experiment_name` (else the job's name), `run_name` (each site's goes before it),
     `experiment_tags` and `run_tags`. `artifact_location` is where an experiment that is new keeps its files.
-    To look: `mlflow ui --backend-store-uri WS/server/simulate_job/mlruns`.
+    To look: `MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri WS/server/simulate_job/mlruns`.
     """
 
     extra = "mlflow"
@@ -55,18 +54,14 @@ class MLflowReceiver:
         if self._experiment is None:
             self._client = self._new_client(self._uri or _FOLDER.resolve().as_uri())
             self._experiment = self._experiment_of(self._words.get("experiment_name") or self._job)
-        run = self._run_of(values[0].site)
-        while values:
-            count = _as_many_as_go_at_once(values)
-            self._write(values[:count], run)
-            values = values[count:]
+        self._write(values, self._run_of(values[0].site))
 
     def close(self) -> None:
         for run in self._runs.values():
             self._client.set_terminated(run)
 
     def _write(self, values: Sequence[ValuesLogged], run: str) -> None:
-        """MLflow looks at all of a batch before it keeps any."""
+        """MLflow looks at all of a batch before it keeps any; a text that is written again is the same file."""
         from mlflow.entities import Metric, Param, RunTag
 
         of_kind: dict[str, list[Any]] = {"metric": [], "param": [], "tag": [], "text": []}
@@ -81,9 +76,9 @@ class MLflowReceiver:
                     of_kind["tag"].append(RunTag(name, str(value)))
                 else:
                     of_kind["text"].append((str(value), name if Path(name).suffix else f"{name}.txt"))
-        self._client.log_batch(run, metrics=of_kind["metric"], params=of_kind["param"], tags=of_kind["tag"])
         for text, path in of_kind["text"]:
             self._client.log_text(run, text, path)
+        self._client.log_batch(run, metrics=of_kind["metric"], params=of_kind["param"], tags=of_kind["tag"])
 
     def _experiment_of(self, name: str) -> str:
         if known := self._client.get_experiment_by_name(name):
@@ -109,12 +104,3 @@ class MLflowReceiver:
     def _tags(self, key: str) -> dict[str, str]:
         tags = self._words.get(key)
         return {str(name): str(value) for name, value in tags.items()} if isinstance(tags, Mapping) else {}
-
-
-def _as_many_as_go_at_once(values: Sequence[ValuesLogged]) -> int:
-    total = 0
-    for count, each in enumerate(values):
-        total += len(each.values)
-        if total > _AT_ONCE:
-            return max(1, count)
-    return len(values)

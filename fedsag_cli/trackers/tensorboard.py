@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,57 +24,54 @@ class TBAnalyticsReceiver:
             raise JobError(f"TBAnalyticsReceiver: tb_folder must name a folder of its own, not {tb_folder!r}")
         self._folder = Path("..", tb_folder)
         self._files: dict[str, Any] = {}
+        self._proto: Any = None
+        self._new_file: Any = None
 
     @property
     def folders(self) -> Sequence[Path]:
         return (self._folder,)
 
     def open(self, job: str) -> None:  # noqa: ARG002
-        from tensorboard.compat import proto  # noqa: F401  as its own writer does
-        from tensorboard.summary.writer import event_file_writer  # noqa: F401
+        import tensorboard.compat.proto.event_pb2
+        import tensorboard.compat.proto.summary_pb2
+        import tensorboard.compat.proto.tensor_pb2
+        import tensorboard.compat.proto.tensor_shape_pb2
+        import tensorboard.compat.proto.types_pb2
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._proto, self._new_file = tensorboard.compat.proto, EventFileWriter
 
     def write(self, values: Sequence[ValuesLogged]) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        events = []  # all are made before one is written
-        for each in values:
-            summary = Summary(value=list(_scalars(each) if each.kind == "metric" else _texts(each)))
-            events.append(Event(wall_time=each.at, step=each.step or 0, summary=summary))
-        file = self._file_of(values[0].site)
+        events = [self._event(each) for each in values]  # all are made before one is written
+        site = values[0].site
+        if site not in self._files:
+            self._files[site] = self._new_file(str(self._folder / site))
         for event in events:
-            file.add_event(event)
-        file.flush()
+            self._files[site].add_event(event)
+        self._files[site].flush()
 
     def close(self) -> None:
         for file in self._files.values():
             file.close()
 
-    def _file_of(self, site: str) -> Any:
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+    def _event(self, logged: ValuesLogged) -> Any:
+        of_kind = self._scalar if logged.kind == "metric" else self._text
+        summary = self._proto.summary_pb2.Summary(value=[of_kind(*named) for named in logged.values.items()])
+        return self._proto.event_pb2.Event(wall_time=logged.at, step=logged.step or 0, summary=summary)
 
-        if site not in self._files:
-            self._files[site] = EventFileWriter(str(self._folder / site))
-        return self._files[site]
+    def _scalar(self, name: str, value: float | str | None) -> Any:
+        number = float("nan") if value is None else float(value)
+        return self._proto.summary_pb2.Summary.Value(tag=name, simple_value=number)
 
-
-def _scalars(logged: ValuesLogged) -> Iterator[Any]:
-    from tensorboard.compat.proto.summary_pb2 import Summary
-
-    for name, value in logged.values.items():
-        yield Summary.Value(tag=name, simple_value=float("nan") if value is None else float(value))
-
-
-def _texts(logged: ValuesLogged) -> Iterator[Any]:
-    from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
-    from tensorboard.compat.proto.tensor_pb2 import TensorProto
-    from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
-    from tensorboard.compat.proto.types_pb2 import DT_STRING
-
-    shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)])
-    for name, text in logged.values.items():
-        yield Summary.Value(
+    def _text(self, name: str, value: float | str | None) -> Any:
+        proto, shape = self._proto, self._proto.tensor_shape_pb2.TensorShapeProto
+        about = proto.summary_pb2.SummaryMetadata
+        return proto.summary_pb2.Summary.Value(
             tag=name,
-            metadata=SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="text")),
-            tensor=TensorProto(dtype=DT_STRING, string_val=[str(text).encode()], tensor_shape=shape),
+            metadata=about(plugin_data=about.PluginData(plugin_name="text")),
+            tensor=proto.tensor_pb2.TensorProto(
+                dtype=proto.types_pb2.DT_STRING,
+                string_val=[str(value).encode()],
+                tensor_shape=shape(dim=[shape.Dim(size=1)]),
+            ),
         )

@@ -40,7 +40,7 @@ class WandBReceiver:
             run = self._run_of(each.site)
             if each.kind == "metric":
                 numbers = {name: float("nan") if value is None else value for name, value in each.values.items()}
-                run.log(numbers | {} if each.step is None else numbers | {"global_step": each.step})
+                run.log(numbers if each.step is None else numbers | {"global_step": each.step})
             else:
                 run.config.update({name: str(text) for name, text in each.values.items()}, allow_val_change=True)
 

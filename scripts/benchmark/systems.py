@@ -70,7 +70,7 @@ class Job:
 def fedsag(folder: Path, job: Job, name: str = "fedsag") -> System:
     """Makes the job in `folder`; each run has the workspace `folder`/ws."""
     folder.mkdir(parents=True)
-    _create(FEDSAG, folder, job.template, job.server, job.client, job.code)
+    create(FEDSAG, folder, job.template, job.server, job.client, job.code)
     counts = ["-n", str(job.clients), "-t", str(job.slots), "-m", "1000"]
     return System(
         name=name,
@@ -132,6 +132,12 @@ def floor(*words: str) -> list[str]:
     return [sys.executable, str(HERE / "floors.py"), *words]
 
 
+def nvflare_command(*words: str) -> list[str]:
+    """It starts `python3`: the one with torch in it."""
+    folder = peer("nvflare", *NVFLARE).parent
+    return ["env", f"PATH={folder}:/usr/bin:/bin", str(folder / "nvflare"), *words]
+
+
 def peer(name: str, *requirements: str) -> Path:
     """The Python of a virtual environment with a peer and our torch in it, made at the first call."""
     import torch
@@ -159,7 +165,7 @@ def _of_client(work: Work) -> list[str]:
     return ["app_script=train.py", f"app_config={work.pictures}"]
 
 
-def _create(
+def create(
     tool: str, folder: Path, template: str, server: Sequence[str], client: Sequence[str], code: Path | None
 ) -> None:
     command = [tool, "job", "create", "-j", str(folder / "job"), "-w", template]
@@ -185,13 +191,12 @@ def _nvflare(
     for file in code.glob("*.py"):  # the same scripts with its Client API: nothing else differs
         (copy / file.name).write_text(file.read_text().replace("fedsag_cli.client", "nvflare.client"))
     server = [*_of_server(work), *(["server.task_request_interval=0.05"] if tuned else [])]
-    _create(tool, folder, template, server, client, copy)
+    create(tool, folder, template, server, client, copy)
     workspace = folder / "ws"
     counts = ["-n", str(work.clients), "-t", str(work.slots)]
     return System(
         name=name,
-        # it starts `python3`: the one with torch in it
-        command=["env", f"PATH={python.parent}:/usr/bin:/bin", tool, "simulator", "job", "-w", "ws", *counts],
+        command=nvflare_command("simulator", "job", "-w", "ws", *counts),
         folder=folder,
         model=workspace / "server/simulate_job" / model if model else None,
         before=lambda: shutil.rmtree(workspace, ignore_errors=True),

@@ -24,6 +24,10 @@ class Case:
     words: str = ""
     in_order: bool = True
 
+    @property
+    def is_torch(self) -> bool:
+        return self.template != "sag_np"
+
 
 CASES = [
     Case(name="sag_np", template="sag_np"),

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from benchmark import systems
+from benchmark import measure, systems
+from benchmark.measure import Failed
 
 from comparison.cases import CLIENTS, ROUNDS, Case
+from comparison.code.net import Net
 
 CODE = Path(__file__).parent / "code"
 _LIMIT_S = 300
@@ -40,27 +39,18 @@ class Compared:
 
 
 def compare(case: Case, folder: Path) -> Compared:
-    """Make the job, run it here and there. Raises RuntimeError with what was printed where either fails."""
-    python = systems.peer("nvflare", *systems.NVFLARE)
+    """Make the job, run it here and there. Raises Failed with what was printed where either fails."""
     code = _code(case, folder)
-    turns = {name: folder / f"turns-{name}" for name in ("fedsag", "nvflare")}
-    seconds = {}
-    for name, path in turns.items():
-        path.mkdir()
-        job = folder / f"job-{name}"
-        _create(case, job, code, path)
-        if name == "nvflare":
-            job = _exported(job, folder / "exported")
-        began = time.monotonic()
-        if name == "fedsag":
-            _run([systems.FEDSAG, "simulator", str(job), "-w", "ws-fedsag", *_COUNTS], folder)
-        else:
-            there = ["env", f"PATH={python.parent}:/usr/bin:/bin", str(python.parent / "nvflare")]
-            _run([*there, "simulator", str(job), "-w", "ws-nvflare", *_COUNTS], folder)
-        seconds[name] = time.monotonic() - began
-    ours, theirs = (_model(case, folder / f"ws-{name}") for name in ("fedsag", "nvflare"))
+    jobs = {name: _made(case, folder / name, code) for name in ("fedsag", "nvflare")}
+    exported = _exported(folder / "nvflare")
+    commands = {
+        "fedsag": [systems.FEDSAG, "simulator", str(jobs["fedsag"]), "-w", "ws", *_COUNTS],
+        "nvflare": systems.nvflare_command("simulator", str(exported), "-w", "ws", *_COUNTS),
+    }
+    took = {name: measure.run(command, folder=folder / name, limit_s=_LIMIT_S) for name, command in commands.items()}
+    ours, theirs = (_model(case, folder / name / "ws") for name in commands)
     if list(ours) != list(theirs):
-        raise RuntimeError(f"{case.name}: the keys are {list(ours)} here and {list(theirs)} there")
+        raise Failed(f"{case.name}: the keys are {list(ours)} here and {list(theirs)} there")
     return Compared(
         case=case.name,
         keys=len(ours),
@@ -68,8 +58,8 @@ def compare(case: Case, folder: Path) -> Compared:
         difference=max(float(np.abs(ours[key] - theirs[key]).max()) for key in ours),
         same_bits=all(ours[key].tobytes() == theirs[key].astype(ours[key].dtype).tobytes() for key in ours),
         in_order=case.in_order,
-        fedsag_s=seconds["fedsag"],
-        nvflare_s=seconds["nvflare"],
+        fedsag_s=took["fedsag"].seconds,
+        nvflare_s=took["nvflare"].seconds,
     )
 
 
@@ -77,26 +67,28 @@ def _code(case: Case, folder: Path) -> Path:
     """The scripts, and the model both begin with."""
     code = folder / "code"
     shutil.copytree(CODE, code, ignore=shutil.ignore_patterns("__pycache__"))
-    if case.template != "sag_np":
-        sys.path.insert(0, str(CODE))
-        from net import Net
-
+    if case.is_torch:
         torch.manual_seed(1)
         torch.save({"model": Net().state_dict()}, code / "first.pt")
     return code
 
 
-def _create(case: Case, job: Path, code: Path, turns: Path) -> None:
+def _made(case: Case, folder: Path, code: Path) -> Path:
+    """A job in a folder of its own, beside which sites see whose turn it is."""
+    turns = folder / "turns"
+    turns.mkdir(parents=True)
     server = [f"num_rounds={ROUNDS}", f"min_clients={CLIENTS}", *case.server]
-    if case.template != "sag_np":
+    if case.is_torch:
         server += ["components[0].args.source_ckpt_file_full_name=first.pt", "components[3]-"]
     client = ["app_script=train.py", f"app_config=--turns {turns} {case.words}", *case.client]
-    files = ["-f", "config_fed_server.conf", *server, "-f", "config_fed_client.conf", *client]
-    _run([systems.FEDSAG, "job", "create", "-j", str(job), "-w", case.template, "-sd", str(code), *files], job.parent)
+    systems.create(systems.FEDSAG, folder, case.template, server, client, code)
+    return folder / "job"
 
 
-def _exported(job: Path, out: Path) -> Path:
-    _run([systems.FEDSAG, "job", "export", str(job), str(out), "--to", "nvflare"], job.parent)
+def _exported(folder: Path) -> Path:
+    """What NVFLARE gets of the job there; its clients need not wait 2 s between tasks."""
+    out = folder / "exported"
+    measure.run([systems.FEDSAG, "job", "export", "job", str(out), "--to", "nvflare"], folder=folder)
     file = out / "app/config/config_fed_server.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"server": {"task_request_interval": 0.05}}))
     return out
@@ -104,13 +96,7 @@ def _exported(job: Path, out: Path) -> Path:
 
 def _model(case: Case, workspace: Path) -> dict[str, np.ndarray]:
     place = workspace / "server/simulate_job"
-    if case.template == "sag_np":
+    if not case.is_torch:
         return {"numpy_key": np.load(place / "models/server.npy")}
     saved = torch.load(place / "app_server/FL_global_model.pt", weights_only=True)
     return {name: value.numpy() for name, value in saved["model"].items()}
-
-
-def _run(command: list[str], folder: Path) -> None:
-    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_LIMIT_S)
-    if ran.returncode:
-        raise RuntimeError(f"{' '.join(command)}\n{ran.stdout[-3000:]}{ran.stderr[-3000:]}")

@@ -3,7 +3,7 @@
     import fedsag_cli.client.lightning as flare
 
     trainer = Trainer(max_epochs=1)
-    flare.patch(trainer)
+    flare.patch(trainer)                          # joins the run, where flare.init() has not
     while flare.is_running():
         trainer.validate(model, datamodule=data)  # measures the model that was received
         trainer.fit(model, datamodule=data)       # trains it, and sends what came of it
@@ -14,7 +14,6 @@ several processes, all of them run the script: rank 0 talks to the server, and `
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Any
 
@@ -27,6 +26,7 @@ from fedsag_cli.client import (
     get_config,
     get_job_id,
     get_site_name,
+    init,
     log,
     receive,
     send,
@@ -100,14 +100,6 @@ def patch(
     )
 
 
-def init(rank: str | int | None = None, config_file: str | None = None) -> APIContext:
-    """Join the run, as `fedsag_cli.client.init` does; `patch` does it where the script did not.
-
-    `rank` is by default that of the environment: RANK, or LOCAL_RANK, which Lightning gives the processes it starts.
-    """
-    return client.init(_rank() if rank is None else rank, config_file)
-
-
 def is_running(ctx: APIContext | None = None) -> bool:
     """Whether there is a task to answer; waits until that is known. False at the end of the run, in every rank."""
     return _ranks_of(ctx).await_task() is not Standing.OVER
@@ -157,15 +149,11 @@ def _check_strategy(trainer: Trainer) -> None:
         )
 
 
-def _rank() -> str:
-    return os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0"
-
-
 def _joined(rank: str) -> APIContext:
     """The context of this rank: the script's own, or a new one."""
     if client._last and client._last[0]._session.rank == rank:
         return client._last[0]
-    return client.init(rank)
+    return init(rank)
 
 
 def _ranks_of(ctx: APIContext | None) -> Ranks:

@@ -3,10 +3,8 @@
 The folder is on a client's PYTHONPATH. What else is called sitecustomize there is run as if this one were not.
 """
 
-import importlib.util
 import sys
 from importlib.machinery import PathFinder
-from pathlib import Path
 
 try:
     from fedsag_cli.interop import shim
@@ -15,9 +13,11 @@ except (ImportError, SyntaxError):  # an interpreter that has no fedsag, or is o
 else:
     shim.install()
 
-_here = str(Path(__file__).parent)
+_here = __file__.rpartition("/")[0]
 _next = PathFinder.find_spec("sitecustomize", [entry for entry in sys.path if entry != _here])
 if _next is not None and _next.loader is not None:
+    import importlib.util
+
     _module = importlib.util.module_from_spec(_next)
     sys.modules["sitecustomize"] = _module
     _next.loader.exec_module(_module)
