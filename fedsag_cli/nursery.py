@@ -35,8 +35,10 @@ from fedsag_cli.become import (
 )
 from fedsag_cli.errors import ChannelClosed
 from fedsag_cli.messages import ADDRESS
-from fedsag_cli.processes import adopt_orphans, kill_descendants, kill_group
+from fedsag_cli.processes import adopt_orphans, group_lives, kill_descendants, kill_group
 from fedsag_cli.transport.unix import UnixChannel
+
+_LOOK_AGAIN_S = 0.02  # at a group whose leader ended: only on Linux are we woken when the rest of it does
 
 
 class Preload(msgspec.Struct, frozen=True, tag=True):
@@ -89,6 +91,7 @@ class Nursery:
     def __init__(self, channel: UnixChannel[FromNursery, ToNursery]) -> None:
         self._channel = channel
         self._children: dict[int, _Child] = {}
+        self._printing: set[int] = set()  # groups that were asked for their stacks, and may outlive who leads them
         self._frozen = False
         adopt_orphans()
         self._woken, wake = os.pipe()  # a byte for every child that ended
@@ -142,13 +145,17 @@ class Nursery:
         with contextlib.suppress(BlockingIOError):
             os.read(self._woken, 4096)
         ended: list[tuple[_Child, int]] = []
-        while self._children:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+        while self._children or self._printing:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
             if pid == 0:
                 break
             child = self._children.pop(pid, None)
             if child is not None:  # no orphan that became ours
-                kill_group(pid)  # the DataLoader workers of a script that was killed live on otherwise
+                if pid not in self._printing:
+                    kill_group(pid)  # the DataLoader workers of a script that was killed live on otherwise
                 ended.append((child, status))
         for child, status in sorted(ended, key=lambda each: not each[0].talks):  # whose end may be that of the others
             self._tell(Exited(child.name, os.waitstatus_to_exitcode(status), hear_last_word(child.last_word)))
@@ -157,16 +164,18 @@ class Nursery:
         """SIGTERM to every child and its children, `grace_s` seconds to follow it, then SIGKILL."""
         for pid, child in self._children.items() if grace_s > 0 else ():
             if child.name in hung and child.is_command:
+                self._printing.add(pid)
                 kill_group(pid, STACK_SIGNAL)  # whoever in it has joined the run prints its stack, the others end
             elif child.name in hung and not child.talks:
                 os.kill(pid, STACK_SIGNAL)
             else:
                 kill_group(pid, signal.SIGTERM)
         ends = time.monotonic() + grace_s
-        while self._children and (left := ends - time.monotonic()) > 0:
-            select.select([self._woken], [], [], left)
+        while (self._children or self._printing) and (left := ends - time.monotonic()) > 0:
+            select.select([self._woken], [], [], min(left, _LOOK_AGAIN_S) if self._printing else left)
             self._reap()
-        for pid in self._children:
+            self._printing = {pid for pid in self._printing if group_lives(pid)}
+        for pid in self._children.keys() | self._printing:
             kill_group(pid)
         kill_descendants()  # also who left their group: `setsid`, a daemon
 

@@ -31,6 +31,17 @@ def kill_group(leader: int, number: int = signal.SIGKILL) -> None:
         os.killpg(leader, number)
 
 
+def group_lives(leader: int) -> bool:
+    """Whether any process is in the group still, those included that ended and were not yet waited for."""
+    try:
+        os.killpg(leader, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # macOS, of a group whose every process has ended
+        return False
+    return True
+
+
 def kill_descendants() -> None:
     """SIGKILL to the children of this process, which has one thread, and, as they become ours, to theirs."""
     while children := _children():

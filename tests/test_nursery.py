@@ -5,13 +5,14 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 from runs import eventually
 
-from fedsag_cli.become import ProcessSpec, fresh_interpreter
+from fedsag_cli.become import STACK_SIGNAL, ProcessSpec, fresh_interpreter
 from fedsag_cli.nursery import Exited, FromNursery, Preload, Start, Started, Stop
 from fedsag_cli.processes import kill_group
 from fedsag_cli.transport.unix import UnixChannel
@@ -227,6 +228,33 @@ def test_stop_asks_first_and_insists_after_its_grace(home):
     assert home.wait() == 0
     eventually(lambda: is_gone(polite) and is_gone(stubborn))
     assert "asked" in home.log("polite")
+
+
+def test_a_command_whose_leader_ends_at_once_is_still_let_print_its_stacks(home):
+    (home.folder / "worker.py").write_text(
+        textwrap.dedent(
+            """
+            import os, signal, sys, time
+            def prints(*_):
+                time.sleep(0.5)  # as a busy machine makes it
+                print("the stack", flush=True)
+                os._exit(1)
+            signal.signal(int(sys.argv[1]), prints)
+            print("ready", flush=True)
+            time.sleep(600)
+            """
+        )
+    )
+    command = ["sh", "-c", f"{sys.executable} worker.py {int(STACK_SIGNAL)}; true"]
+    leader = home.fork_spec(ProcessSpec(**home.spec("command", command=command)))
+    eventually(lambda: "ready" in home.log("command"))
+
+    home.channel.send(Stop(grace_s=LIMIT_S, hung=["command"]))
+
+    assert home.next() == Exited("command", -int(STACK_SIGNAL), None)
+    assert home.wait() == 0
+    assert "the stack" in home.log("command")
+    assert is_gone(leader)
 
 
 @pytest.mark.parametrize("how", ["closed", "killed"])
