@@ -14,6 +14,7 @@ class RoundReport(msgspec.Struct, kw_only=True):
     """One round. `metrics` belong to the model *sent* in it. Times in seconds, sizes in bytes."""
 
     round_num: int
+    asked: list[str] = []
     answered: list[str] = []
     metrics: Metrics = {}
     metrics_by_site: dict[str, Metrics] = {}
@@ -113,7 +114,7 @@ class Reporter:
                 self._moments.setdefault("first_client_ready", event.at)
             case events.RoundStarted():
                 report.first_round, report.num_rounds = event.first_round, event.num_rounds
-                report.rounds.append(RoundReport(round_num=event.round_num))
+                report.rounds.append(RoundReport(round_num=event.round_num, asked=event.sites))
                 self._round_began = event.at
             case events.RoundFinished() if report.rounds:
                 self._finish_round(report.rounds[-1], event)
@@ -149,7 +150,7 @@ class Reporter:
         """What was told of rounds that were not whole when an earlier run ended was undone by that."""
         report = self.report
         if ready.last and len(report.rounds) < ready.whole_rounds:
-            report.rounds.append(RoundReport(round_num=ready.last.round_num))
+            report.rounds.append(RoundReport(round_num=ready.last.round_num, asked=ready.last.sites))
             self._round_began = ready.last.at  # nothing else is known of it
         del report.rounds[ready.whole_rounds :]
         if ready.last and report.rounds and not report.rounds[-1].is_whole:

@@ -31,6 +31,13 @@ class Best(msgspec.Struct, frozen=True):
     workflow: int = 0
 
 
+class Plateau(msgspec.Struct, frozen=True):
+    """The best value so far of the metric by which a workflow may stop early, and how many rounds have come since."""
+
+    best: float
+    rounds: int = 0
+
+
 class _State(msgspec.Struct, frozen=True):
     """What stands beside the tensors in a checkpoint."""
 
@@ -39,6 +46,7 @@ class _State(msgspec.Struct, frozen=True):
     whole_rounds: int = 0
     last: RoundFinished | None = None
     best: Best | None = None
+    plateau: Plateau | None = None
     meta: dict[str, Any] = {}  # the model's
 
 
@@ -60,6 +68,7 @@ class Run:
     model: FLModel | None = None
     best: Best | None = None
     best_model: FLModel | None = None
+    plateau: Plateau | None = None
     _checkpoint: Path | None = field(default=None, init=False)
     _best_files: set[Path] = field(default_factory=set, init=False)
 
@@ -76,7 +85,7 @@ class Run:
             *older, (state, path) = sorted(found, key=lambda each: (each[0].workflow, each[0].next_round))
             for _, other in older:
                 other.unlink()
-            for name in ("next_round", "workflow", "whole_rounds", "last", "best"):
+            for name in ("next_round", "workflow", "whole_rounds", "last", "best", "plateau"):
                 setattr(run, name, getattr(state, name))
             run.model, run._checkpoint = replace(_model_in(path), meta=state.meta), path
             if run.best and run.best.workflow == run.workflow and run._best_file(run.best) in run._best_files:
@@ -95,7 +104,8 @@ class Run:
     def enter(self, workflow: int) -> bool:
         """Begin or go on with a workflow. False where it was done before."""
         if workflow > self.workflow:
-            self.workflow, self.next_round, self.last, self.best_model = workflow, 0, None, None
+            self.workflow, self.next_round = workflow, 0
+            self.last = self.best_model = self.plateau = None
         return workflow == self.workflow
 
     def round_started(self, started: RoundStarted) -> None:
@@ -122,7 +132,15 @@ class Run:
         if self.checkpoints is not None:
             # a new name each time: a rename over an old file waits for the disk, 2.3 ms against 0.03
             path = self.checkpoints / f"round-{finished.round_num:06d}.safetensors"
-            state = _State(self.next_round, self.workflow, self.whole_rounds, finished, self.best, model.meta)
+            state = _State(
+                next_round=self.next_round,
+                workflow=self.workflow,
+                whole_rounds=self.whole_rounds,
+                last=finished,
+                best=self.best,
+                plateau=self.plateau,
+                meta=model.meta,
+            )
             tensors.save(path, model.params or {}, msgspec.to_builtins(state))
             if self._checkpoint is not None and self._checkpoint != path:
                 self._checkpoint.unlink(missing_ok=True)

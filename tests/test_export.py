@@ -204,6 +204,19 @@ def test_a_task_that_nobody_is_given_there_is_told(tmp_path):
     ]
 
 
+def test_rounds_with_some_clients_and_an_early_end_are_not_there_and_that_is_told(tmp_path):
+    made = job(tmp_path / "job", num_clients=2, stop_cond="accuracy > 80", patience=3)
+
+    done = written(made, tmp_path / "out")
+
+    server, _ = configs(tmp_path / "out")
+    assert not {"num_clients", "stop_cond", "patience"} & set(server["workflows"][0]["args"])
+    assert done.notes == [
+        "num_clients is left out: NVFLARE's ScatterAndGather asks all clients",
+        "stop_cond is left out: NVFLARE's ScatterAndGather goes through all rounds",
+    ]
+
+
 @pytest.mark.parametrize(("transfer", "told"), [("FULL", True), ("DIFF", False)])
 @pytest.mark.parametrize("where", ["aggregator", "filter"])
 def test_keys_that_go_missing_there_are_told(tmp_path, where, transfer, told):

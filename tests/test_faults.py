@@ -332,11 +332,12 @@ def test_a_client_that_hangs_leaves_its_stack_in_its_log(tmp_path, launcher, wai
     where = first["failure"]["where"]
     assert first["round_num"] == 0
     assert where in (f"{made}/app/custom/train.py:8", f"{made}/app/custom/train.py:9")
-    assert first["failure"]["cause"].startswith("no answer 0.5 s after")
+    cause = first["failure"]["cause"]
+    assert re.fullmatch(r"no answer \d+\.\d s after it was handed the task", cause)
     assert "in deep" in ran.log("site-2")
     assert "(most recent call first)" in ran.log("site-2")
     assert where in (ran.out if min_clients == 1 else ran.err)
-    assert f"no answer 0.5 s after it was handed the task\n    at {where}" in ran.err or min_clients == 1
+    assert f"{cause}\n    at {where}" in ran.err or min_clients == 1
 
 
 def test_a_client_that_hangs_before_it_asks_for_a_task_is_given_up_and_shown(tmp_path):

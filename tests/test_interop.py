@@ -347,7 +347,7 @@ def test_their_workflow_that_averages_by_itself_is_scatter_and_gather(tmp_path):
 
     assert ran.code == 0, ran
     assert final(tmp_path)[0, 0] == 3
-    assert "FedAvg: patience = 3 has no effect here" in ran.out
+    assert "FedAvg: patience has no effect without stop_cond" in ran.out
 
 
 def test_what_their_averaging_workflow_has_inside_are_components_of_ours():
@@ -366,9 +366,24 @@ def test_what_their_averaging_workflow_has_inside_are_components_of_ours():
         {"id": "aggregator", "path": "FedAvg", "args": {"exclude_vars": "bn", "aggregation_weights": {"site-1": 2.0}}},
     ]
     assert values["workflows"][0]["args"] == {
-        "min_clients": 2, "num_rounds": 3, "train_task_name": "fit", "persistor_id": "persistor",
+        "num_clients": 2, "min_clients": 2, "num_rounds": 3, "train_task_name": "fit", "persistor_id": "persistor",
         "aggregator_id": "aggregator",
     }  # fmt: skip
+
+
+def test_their_averaging_workflow_draws_its_clients_and_stops_early_as_with_them():
+    name = "nvflare.app_common.workflows.fedavg.FedAvg"
+
+    as_usual, _ = server_of(workflows=[part(name)])
+    stops, notes = server_of(workflows=[part(name, num_clients=4, stop_cond="accuracy >= 80", patience=2)])
+    never, said = server_of(workflows=[part(name, stop_cond="", patience=2)])
+
+    assert as_usual["workflows"][0]["args"] | {"num_clients": 3, "min_clients": 3} == as_usual["workflows"][0]["args"]
+    wanted = {"num_clients": 4, "min_clients": 4, "stop_cond": "accuracy >= 80", "patience": 2}
+    assert stops["workflows"][0]["args"] | wanted == stops["workflows"][0]["args"]
+    assert notes == []
+    assert not {"stop_cond", "patience"} & set(never["workflows"][0]["args"])
+    assert said == ["FedAvg: patience has no effect without stop_cond"]
 
 
 def test_their_averaging_workflow_may_stand_without_any_components():

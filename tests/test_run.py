@@ -6,7 +6,7 @@ import torch
 from fedsag_cli import events
 from fedsag_cli.errors import TensorError
 from fedsag_cli.messages import FLModel
-from fedsag_cli.run import Best, Run
+from fedsag_cli.run import Best, Plateau, Run
 
 
 def finished(round_num):
@@ -161,6 +161,17 @@ def test_without_links_the_best_model_is_copied(tmp_path, monkeypatch):
     first.round_finished(finished(1), model(1.0))
 
     assert Run.resumed(tmp_path, emit=print).best_model.params["z"].item() == 0.0
+
+
+def test_a_plateau_is_remembered_in_its_workflow_and_not_in_the_next(tmp_path):
+    first = Run(emit=lambda event: None, checkpoints=tmp_path)
+    first.plateau = Plateau(best=0.5, rounds=2)
+    first.round_finished(finished(0), model(0.0))
+
+    found = Run.resumed(tmp_path, emit=print)
+    assert found.plateau == Plateau(best=0.5, rounds=2)
+    found.enter(1)
+    assert found.plateau is None
 
 
 def test_a_run_of_two_workflows_goes_on_in_the_one_it_was_in(tmp_path):

@@ -389,6 +389,136 @@ def test_rejected_answers_have_no_say_in_the_best_model():
     assert story.run.best == Best(0.25, 1, "accuracy")
 
 
+def rounds_of(story):
+    return [event.sites for event in story.of(events.RoundStarted)]
+
+
+def test_each_round_draws_as_many_clients_as_it_is_told_to_in_site_order():
+    scripts = dict.fromkeys("abcdefgh", adds(1.0))
+
+    story = Story(FakeClients(**scripts), num_clients=3, num_rounds=40)
+
+    drawn = rounds_of(story)
+    assert {len(each) for each in drawn} == {3}
+    assert all(each == sorted(each) for each in drawn)
+    assert story.clients.seen == [(site, number) for number, each in enumerate(drawn) for site in each]
+    assert len({tuple(each) for each in drawn}) > 20, "anew in each round"
+    often = [sum(site in each for each in drawn) for site in scripts]
+    assert min(often) >= 5, "15 times on average"
+    assert story.w == 40.0, "a mean over those that were drawn"
+
+
+def test_who_is_drawn_depends_on_the_seed_and_the_round_and_not_on_where_a_run_went_on():
+    def drawn(seed=7, **settings):
+        run = Run(emit=print, seed=seed, **settings)
+        return rounds_of(Story(FakeClients(**dict.fromkeys("abcdefgh", adds(1.0))), run=run, num_clients=2))
+
+    assert drawn() == drawn()
+    assert drawn() != drawn(seed=8)
+    assert drawn(next_round=3, model=FLModel(params={"w": torch.tensor([3.0])})) == drawn()[3:]
+
+
+def test_of_those_that_are_drawn_min_clients_have_to_answer():
+    scripts = {"a": adds(1.0), "b": adds(1.0), "c": adds(1.0), "d": adds(1.0)}
+
+    story = Story(FakeClients(**scripts), num_clients=3, min_clients=2, num_rounds=1)
+
+    assert [call["min"] for call in story.clients.asked] == [2]
+    assert Story(FakeClients(**scripts), num_clients=3, min_clients=4, num_rounds=1).clients.asked[0]["min"] == 3
+
+
+def test_more_clients_to_draw_than_there_are_count_as_all_and_that_is_said_once():
+    story = Story(FakeClients(a=adds(1.0), b=adds(3.0)), num_clients=3, min_clients=3, num_rounds=2)
+
+    assert rounds_of(story) == [["a", "b"]] * 2
+    assert [notice.text for notice in story.of(events.Notice)] == [
+        "num_clients is 3, there are 2 clients: it counts as 2"
+    ]
+
+
+def stopping(values, **settings):
+    """One client that measures these, one a round; the rounds there were and what was said at the end."""
+    numbers = iter(values)
+    clients = FakeClients(a=lambda model: adds(1.0, accuracy=next(numbers))(model), validate={"a": measures(it=float)})
+    story = Story(clients, num_rounds=len(values), **settings)
+    return story, [notice.text for notice in story.of(events.Notice)]
+
+
+def test_a_condition_that_is_met_ends_the_rounds_and_the_last_aggregate_is_kept_and_measured():
+    story, said = stopping([0.5, 0.8, 0.9, 0.95], stop_cond="accuracy >= 0.8", persist_every_n_rounds=0)
+
+    assert said == ["stopped after round 1: accuracy is 0.8, which is >= 0.8"]
+    assert (story.w, story.saved) == (2.0, [2.0])
+    assert [(event.round_num, event.metrics) for event in story.of(events.ModelValidated)] == [(2, {"it": 2.0})]
+    assert [event.num_rounds for event in story.of(events.RoundStarted)] == [4, 4]
+
+
+@pytest.mark.parametrize(
+    ("condition", "last"),
+    [("accuracy > 3", 3), ("accuracy>=3", 2), ("accuracy < 2", 0), ("accuracy <= 0.5", None), ("val acc <= 1", None)],
+)
+def test_a_condition_is_a_metric_a_comparison_and_a_number(condition, last):
+    story, said = stopping([1.0, 2.0, 3.0, 4.0, 5.0], stop_cond=condition)
+
+    assert len(story.of(events.RoundFinished)) == (5 if last is None else last + 1)
+    assert any("stopped after" in text for text in said) == (last is not None)
+
+
+def test_rounds_without_a_better_value_end_the_run_when_patience_is_over():
+    story, said = stopping([0.1, 0.3, 0.3, 0.2, 0.9], stop_cond="accuracy >= 1", patience=2)
+
+    assert said == ["stopped after round 3: accuracy was no better than 0.3 for 2 rounds"]
+    assert story.w == 4.0
+
+
+def test_where_less_is_asked_for_less_is_better():
+    _, said = stopping([3.0, 2.0, 2.5, 1.0, 1.5], stop_cond="accuracy < 0.5", patience=1)
+
+    assert said == ["stopped after round 2: accuracy was no better than 2 for 1 round"]
+
+
+def test_a_better_value_begins_the_patience_anew_and_a_missing_one_uses_it_up():
+    _, said = stopping([0.1, 0.1, 0.2, 0.1, float("nan"), 0.3], stop_cond="accuracy > 1", patience=2)
+
+    assert said[-1] == "stopped after round 4: accuracy was no better than 0.2 for 2 rounds"
+
+
+def test_a_condition_on_what_nobody_measures_is_told_once():
+    story, said = stopping([0.1, 0.2, 0.3], stop_cond="f1 > 0.1", patience=1)
+
+    assert said == ["no client sent a finite 'f1', so stop_cond cannot stop the run; metrics sent: accuracy"]
+    assert story.w == 3.0
+
+
+def test_a_run_that_goes_on_after_its_last_round_stops_there_and_its_patience_goes_on_too():
+    first, _ = stopping([0.3, 0.2], stop_cond="accuracy > 1", patience=2)
+    numbers = iter([0.1, 0.9])
+    run = Run(emit=print, next_round=2, last=first.run.last, plateau=first.run.plateau, model=first.run.model)
+    clients = FakeClients(a=lambda model: adds(1.0, accuracy=next(numbers))(model))
+    story = Story(clients, run=run, num_rounds=9, stop_cond="accuracy > 1", patience=2)
+    again = Story(FakeClients(a=fails), run=story.run, num_rounds=9, stop_cond="accuracy > 1", patience=2)
+
+    assert rounds_of(story) == [["a"]]
+    assert rounds_of(again) == []
+    assert again.saved == [3.0], "nobody knows whether the run before had written it"
+    assert [notice.text for notice in again.of(events.Notice)] == [
+        "stopped after round 2: accuracy was no better than 0.3 for 2 rounds"
+    ]
+
+
+@pytest.mark.parametrize("wrong", ["accuracy", "accuracy >= high", ">= 3", "accuracy == 3", "accuracy => 3", 3])
+def test_what_is_no_condition_is_an_error_with_one_that_is(wrong):
+    with pytest.raises(JobError, match="stop_cond must be a metric, one of >= <= > <, and a number") as caught:
+        ScatterAndGather(FedAvg(), FakePersistor(), stop_cond=wrong)
+
+    assert caught.value.hint == 'stop_cond = "accuracy >= 80"'
+
+
+def test_patience_alone_is_an_error():
+    with pytest.raises(JobError, match="patience needs stop_cond"):
+        ScatterAndGather(FedAvg(), FakePersistor(), patience=3)
+
+
 def test_the_last_aggregate_is_validated_where_clients_list_it_and_may_become_the_best():
     clients = FakeClients(
         a=adds(1.0, accuracy=lambda w: w / 10),

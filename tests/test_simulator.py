@@ -147,6 +147,30 @@ def test_a_torch_training_gives_the_same_bits_in_whatever_order_its_updates_come
     assert ran[0].report["seeded_themselves"] == []
 
 
+@pytest.mark.slow
+def test_some_clients_a_round_and_an_early_end_are_the_same_for_every_slot_count(tmp_path):
+    script = DRAWS.replace('"mean": random.random()', '"round": model.current_round')
+    assert script != DRAWS
+    made = job(tmp_path / "job", script, num_clients=2, min_clients=2, num_rounds=9, stop_cond="round >= 3")
+
+    ways = [("fork", 5), ("fork", 1), ("spawn", 2)]
+    ran = [
+        run(made, "-n", 5, "-t", slots, "--launcher", launcher, "--seed", 5, workspace=tmp_path / f"ws{index}")
+        for index, (launcher, slots) in enumerate(ways)
+    ]
+
+    assert [each.code for each in ran] == [0] * 3, ran
+    assert len({each.report["digest"] for each in ran}) == 1
+    drawn = [[each["answered"] for each in one.report["rounds"]] for one in ran]
+    assert drawn[0] == drawn[1] == drawn[2]
+    assert [len(each) for each in drawn[0]] == [2] * 4
+    assert len({tuple(each) for each in drawn[0]}) > 1
+    assert "note: stopped after round 3: round is 3, which is >= 3" in ran[0].out
+    assert re.search(r"\b3 .* 2 of 2 ", ran[0].out)
+    idle = set(ran[0].report["sites"]) - {site for each in drawn[0] for site in each}
+    assert all(ran[0].report["exit_codes"].get(site, 0) == 0 for site in idle)
+
+
 def test_a_drawn_seed_is_told_and_repeats(tmp_path):
     made = job(tmp_path / "job", DRAWS)
     first = run(made, "-n", 2, "-t", 2)

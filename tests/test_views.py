@@ -30,7 +30,8 @@ def a_round(number: int, **accuracy: float) -> list[events.Event]:
     finished = events.RoundFinished(
         round_num=number, sites=sites, metrics={"accuracy": mean}, wait_s=0.5, aggregate_s=0.1, save_s=0.0
     )
-    return [events.RoundStarted(round_num=number, first_round=0, num_rounds=2, sites=sites), *answers, finished]
+    asked = STARTED.sites
+    return [events.RoundStarted(round_num=number, first_round=0, num_rounds=2, sites=asked), *answers, finished]
 
 
 def report_of(*told: events.Event):

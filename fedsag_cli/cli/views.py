@@ -230,7 +230,7 @@ def table_of(report: Report) -> tuple[list[dict[str, Any]], list[str]]:
     rows = []
     for each in report.rounds:
         cells = row(str(each.round_num), each.metrics, each.metrics_by_site)
-        cells["answered"] = f"{len(each.answered)} of {len(report.sites)}"
+        cells["answered"] = f"{len(each.answered)} of {len(each.asked)}"
         cells["seconds"] = f"{each.total_s:.2f}"
         rows.append(cells)
     if report.final_metrics:

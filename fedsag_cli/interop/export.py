@@ -160,6 +160,10 @@ class _Writing:
     def scatter_and_gather(self, args: dict[str, Any]) -> dict[str, Any]:
         args.pop("model_selector_id", None)  # theirs hears of each round by itself
         args.pop("validate_task_name", None)
+        for key, instead in (("num_clients", "asks all clients"), ("stop_cond", "goes through all rounds")):
+            if args.pop(key, None) is not None:
+                self.notes.append(f"{key} is left out: NVFLARE's ScatterAndGather {instead}")
+        args.pop("patience", None)
         if args.pop("allow_non_finite", None):
             self.notes.append("allow_non_finite is left out: NVFLARE never looks")
         for key in ("wait_time_after_min_received", "train_timeout"):

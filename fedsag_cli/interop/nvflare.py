@@ -149,11 +149,18 @@ class _Reading:
         theirs = dict(_args(flow))
         averages = {key: theirs.pop(key) for key in ("exclude_vars", "aggregation_weights") if key in theirs}
         own, model = theirs.pop("aggregator", None), theirs.pop("model", None)
+        if not theirs.get("stop_cond"):
+            theirs.pop("stop_cond", None)
+            if theirs.pop("patience", None):
+                self._note(f"{name}: patience has no effect without stop_cond")
+        if not theirs.get("patience"):
+            theirs.pop("patience", None)
         mine = self._ours({**flow, "args": theirs}, name, FEDERATED_AVERAGING)
         if isinstance(own, Mapping):
             aggregator = self._part(own)
         else:
             aggregator = {"path": "FedAvg", "args": {key: value for key, value in averages.items() if value}}
+        mine["args"]["min_clients"] = mine["args"]["num_clients"]  # it waits for all that it has drawn
         persistor = mine["args"]["persistor_id"] = mine["args"]["persistor_id"] or "persistor"
         ids = {part.get("id") for part in parts if isinstance(part, Mapping)}
         if model is not None and persistor not in ids:

@@ -46,12 +46,10 @@ FEDERATED_AVERAGING = Part(  # their workflow that averages by itself
         "memory_gc_rounds": ANY,
         "enable_tensor_disk_offload": ANY,
         "save_filename": ANY,
-        "stop_cond": (None, ""),
-        "patience": (None,),
         "fedprox_mu": (None, 0),
     },
-    renamed={"num_clients": "min_clients", "task_name": "train_task_name"},
-    given={"min_clients": MORE_THAN_THERE_ARE, "persistor_id": "persistor"},
+    renamed={"task_name": "train_task_name"},
+    given={"num_clients": 3, "persistor_id": "persistor"},
 )
 AVERAGE_BY_THEMSELVES = ("FedAvg", "PTFedAvg", "PTFedAvgEarlyStopping")
 PARTS = {

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from fedsag_cli import arithmetic, updates
+from fedsag_cli import arithmetic, seeds, updates
 from fedsag_cli.aggregators import Aggregator
 from fedsag_cli.errors import JobError, TensorError
 from fedsag_cli.events import ModelSaved, ModelValidated, Notice, RoundFinished, RoundStarted, told
@@ -16,18 +16,23 @@ from fedsag_cli.messages import FLModel, ParamsType, Reply, Task
 from fedsag_cli.persistors import Persistor
 from fedsag_cli.run import Best, Run
 from fedsag_cli.workflows import Clients
+from fedsag_cli.workflows.early_stopping import StopCondition
 from fedsag_cli.workflows.model_selector import IntimeModelSelector
 
 
 class ScatterAndGather:
     """`num_rounds` rounds from `start_round` on, each with every client that takes the train task.
 
-    A round needs answers from `min_clients` of them (more than there are counts as all) and, once it has those, waits
-    `wait_time_after_min_received` seconds for the others. `train_timeout` seconds after it was handed the task, a
-    client is given up (0: never). An update whose keys, shapes or kinds of number are not those of the model that was
-    sent, or in which a number is NaN or infinite (unless `allow_non_finite`), counts as failed. The global model is
-    written every `persist_every_n_rounds` rounds and at the end (0: at the end only). Where executors list
-    `validate_task_name` by its name, the last aggregate is validated too, by all that answered in the last round.
+    With `num_clients`, each round draws so many of them, by the run's seed (more than there are counts as all). It
+    needs answers from `min_clients` (likewise) and, once it has those, waits `wait_time_after_min_received` seconds for
+    the others. `train_timeout` seconds after it was handed the task, a client is given up (0: never). An update whose
+    keys, shapes or kinds of number are not those of the model that was sent, or in which a number is NaN or infinite
+    (unless `allow_non_finite`), counts as failed. The global model is written every `persist_every_n_rounds` rounds and
+    at the end (0: at the end only). Where executors list `validate_task_name` by its name, the last aggregate is
+    validated too, by all that answered in the last round.
+
+    `stop_cond`, such as "accuracy >= 80", ends the rounds early: after the first in which that metric's mean over the
+    clients, weighted with their steps, has come to the value, or after `patience` rounds in which it was no better.
     """
 
     def __init__(
@@ -36,6 +41,7 @@ class ScatterAndGather:
         persistor: Persistor,
         model_selector: IntimeModelSelector | None = None,
         min_clients: int = 1,
+        num_clients: int | None = None,
         num_rounds: int = 5,
         start_round: int = 0,
         wait_time_after_min_received: float = 10,
@@ -45,6 +51,8 @@ class ScatterAndGather:
         persist_every_n_rounds: int = 1,
         allow_empty_global_weights: bool = False,
         allow_non_finite: bool = False,
+        stop_cond: str | None = None,
+        patience: int | None = None,
     ) -> None:
         """Raises JobError naming the argument that is out of range."""
         for name, value, least in (
@@ -54,15 +62,20 @@ class ScatterAndGather:
             ("wait_time_after_min_received", wait_time_after_min_received, 0),
             ("train_timeout", train_timeout, 0),
             ("persist_every_n_rounds", persist_every_n_rounds, 0),
+            ("num_clients", 1 if num_clients is None else num_clients, 1),
+            ("patience", 1 if patience is None else patience, 1),
         ):
             whole = isinstance(value, int) or name in ("wait_time_after_min_received", "train_timeout")
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if not is_number or not whole or not least <= value < 2**53:
                 raise JobError(f"ScatterAndGather: {name} must be a number from {least} on, not {value!r}")
+        if patience is not None and not stop_cond:
+            raise JobError("ScatterAndGather: patience needs stop_cond, which says which metric, and what is better")
         self._aggregator = aggregator
         self._persistor = persistor
         self._selector = model_selector
-        self._min_clients = min_clients
+        self._min_clients, self._num_clients = min_clients, num_clients
+        self._stopping = StopCondition(stop_cond, patience) if stop_cond else None
         self._start_round, self._end_round = start_round, start_round + num_rounds
         self._grace_s = wait_time_after_min_received
         self._timeout_s = train_timeout or None
@@ -71,26 +84,34 @@ class ScatterAndGather:
         self._allow_empty = allow_empty_global_weights
         self._allow_non_finite = allow_non_finite
         self._answered: list[str] | None = None  # the sites that did in the last round
-        self._said_unscored = False
+        self._said_unscored = self._said_unstoppable = False
 
     def run(self, clients: Clients, run: Run) -> None:
         model = run.model or self._first_model()
-        if self._min_clients > len(clients.takes(self._train)):
-            run.emit(Notice(text=self._more_than_there_are(len(clients.takes(self._train)))))
+        self._compare_with(len(clients.takes(self._train)), run)
         self._answered = run.last.sites if run.last else None
         with _Writer(run) as writer:
             if run.best_model:
                 writer.write(self._persistor.save_best, run.best_model)
-            if run.next_round >= self._end_round:
+            if self._is_over(run):
                 writer.write(self._persistor.save, model)
-            for round_num in range(max(run.next_round, self._start_round), self._end_round):
+            while not self._is_over(run):
+                round_num = max(run.next_round, self._start_round)
                 model = self._one_round(clients, run, self._sent_in(model, round_num), writer)
-            self._validate_last(clients, run, self._sent_in(model, self._end_round), writer)
+            if run.next_round < self._end_round:
+                run.emit(Notice(text=f"stopped after round {run.next_round - 1}: {self._reason_to_stop(run)}"))
+            self._validate_last(clients, run, self._sent_in(model, run.next_round), writer)
         run.model = model
+
+    def _is_over(self, run: Run) -> bool:
+        return run.next_round >= self._end_round or bool(self._reason_to_stop(run))
+
+    def _reason_to_stop(self, run: Run) -> str:
+        return self._stopping.reason(run.plateau, run.last.metrics) if self._stopping and run.last else ""
 
     def _one_round(self, clients: Clients, run: Run, model: FLModel, writer: _Writer) -> FLModel:
         round_num = model.current_round or 0
-        targets = clients.takes(self._train)
+        targets = self._drawn(clients.takes(self._train), run, round_num)
         num_rounds = self._end_round - self._start_round
         run.round_started(
             RoundStarted(round_num=round_num, first_round=self._start_round, num_rounds=num_rounds, sites=list(targets))
@@ -100,6 +121,7 @@ class ScatterAndGather:
         clock = _Clock()
         for reply in clients.broadcast(
             Task(name=self._train, model=model),
+            to=targets,
             min_responses=min(self._min_clients, len(targets)),
             timeout_s=self._timeout_s,
             grace_s=self._grace_s,
@@ -119,19 +141,38 @@ class ScatterAndGather:
         merged = self._updated(model, change)
         clock.lap("aggregate")
         self._answered = list(measured)
-        last = round_num + 1 == self._end_round
-        if last or (self._persist_every and (round_num + 1) % self._persist_every == 0):
+        metrics = told(arithmetic.weighted_means(measured, weights))
+        is_last = self._stops_with(metrics, run) or round_num + 1 == self._end_round
+        if is_last or (self._persist_every and (round_num + 1) % self._persist_every == 0):
             writer.write(self._persistor.save, merged)
         finished = RoundFinished(
             round_num=round_num,
             sites=list(measured),
-            metrics=told(arithmetic.weighted_means(measured, weights)),
+            metrics=metrics,
             wait_s=clock.laps["wait"],
             aggregate_s=clock.laps["aggregate"],
             save_s=clock.lap("save"),
         )
         run.round_finished(finished, merged)
         return merged
+
+    def _drawn(self, takers: Sequence[str], run: Run, round_num: int) -> Sequence[str]:
+        """Those that this round is for, in site order. Who is drawn depends on nothing but the names and the seed."""
+        if self._num_clients is None or self._num_clients >= len(takers):
+            return takers
+        lots = {site: seeds.derived(run.seed, "drawn", run.workflow, round_num, site) for site in takers}
+        drawn = set(sorted(takers, key=lots.__getitem__)[: self._num_clients])
+        return [site for site in takers if site in drawn]
+
+    def _stops_with(self, metrics: Mapping[str, float | None], run: Run) -> bool:
+        """Count the round in that ends with these; whether it is the last."""
+        if self._stopping is None:
+            return False
+        if self._stopping.metric not in metrics and not self._said_unstoppable:
+            self._said_unstoppable = True
+            run.emit(Notice(text=_unstoppable(self._stopping.metric, ", ".join(sorted(metrics)) or "none")))
+        run.plateau = self._stopping.counted(run.plateau, metrics)
+        return bool(self._stopping.reason(run.plateau, metrics))
 
     def _accept(self, reply: Reply, sent: FLModel) -> float:
         update = reply.model
@@ -145,7 +186,15 @@ class ScatterAndGather:
             self._selector.accept(reply.site, update.metrics or {}, steps)
         return steps
 
-    def _select(self, run: Run, sent: FLModel, writer: _Writer, measured: Mapping[str, Mapping[str, float]]) -> None:
+    def _select(
+        self,
+        run: Run,
+        sent: FLModel,
+        writer: _Writer,
+        measured: Mapping[str, Mapping[str, float]],
+        *,
+        is_final: bool = False,
+    ) -> None:
         """Whether the model that was sent is the best so far. That of round 0, which nobody trained, is not judged."""
         if self._selector is None:
             return
@@ -156,7 +205,6 @@ class ScatterAndGather:
             names = ", ".join(sorted({name for metrics in measured.values() for name in metrics})) or "none"
             run.emit(Notice(text=_unscored(self._selector.key_metric, names)))
         if round_num > 0 and score is not None and self._selector.is_better(score, best):
-            is_final = round_num == self._end_round
             run.better(Best(score, round_num, self._selector.key_metric, is_final), sent)
             writer.write(self._persistor.save_best, sent)
 
@@ -182,8 +230,8 @@ class ScatterAndGather:
                 self._selector.accept(reply.site, measured[reply.site], steps)
         metrics = told(arithmetic.weighted_means(measured, dict.fromkeys(measured, 1.0)))
         by_site = {site: told(own) for site, own in measured.items()}
-        run.emit(ModelValidated(round_num=self._end_round, metrics=metrics, by_site=by_site))
-        self._select(run, model, writer, measured)
+        run.emit(ModelValidated(round_num=model.current_round or 0, metrics=metrics, by_site=by_site))
+        self._select(run, model, writer, measured, is_final=True)
 
     def _sent_in(self, model: FLModel, round_num: int) -> FLModel:
         num_rounds = self._end_round - self._start_round
@@ -204,12 +252,20 @@ class ScatterAndGather:
         params = arithmetic.applied(base, change) if is_diff else arithmetic.replaced(base, change)
         return replace(model, params=params, params_type=ParamsType.FULL, metrics=None)
 
-    def _more_than_there_are(self, number: int) -> str:
-        return f"min_clients is {self._min_clients}, there are {number} clients: it counts as {number}"
+    def _compare_with(self, there: int, run: Run) -> None:
+        """Tell, once, what asks for more clients than there are."""
+        for name, number in (("num_clients", self._num_clients or 0), ("min_clients", self._min_clients)):
+            if number > there:
+                run.emit(Notice(text=f"{name} is {number}, there are {there} clients: it counts as {there}"))
+                return
 
 
 def _unscored(key_metric: str, names: str) -> str:
     return f"no client sent a finite {key_metric!r}, the key_metric, so no model is judged; metrics sent: {names}"
+
+
+def _unstoppable(metric: str, names: str) -> str:
+    return f"no client sent a finite {metric!r}, so stop_cond cannot stop the run; metrics sent: {names}"
 
 
 class _Clock:
