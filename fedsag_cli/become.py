@@ -174,7 +174,12 @@ def fresh_interpreter(module: str, *args: str) -> list[str]:
 
 
 def main() -> NoReturn:
-    """A fresh interpreter's door: SPEC PARENT LINE LAST_WORD; -1 where there is no such descriptor."""
-    spec = msgspec.json.decode(sys.argv[1], type=ProcessSpec)
-    parent, line, last_word = map(int, sys.argv[2:])
+    """A fresh interpreter's door: SPEC PARENT LINE LAST_WORD; -1 where there is no such descriptor.
+
+    SPEC is a file's descriptor: an environment holds keys and passwords, and arguments are for all to see.
+    """
+    about, parent, line, last_word = map(int, sys.argv[1:])
+    with open(about, "rb") as file:
+        file.seek(0)
+        spec = msgspec.json.decode(file.read(), type=ProcessSpec)
     become(spec, parent=parent, line=line if line >= 0 else None, last_word=last_word)

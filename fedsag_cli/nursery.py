@@ -16,6 +16,7 @@ import shutil
 import signal
 import socket
 import sys
+import tempfile
 import time
 import weakref
 from collections.abc import Collection
@@ -194,10 +195,13 @@ def _leave_tidying_to_the_end() -> None:
 
 
 def _exec_fresh(spec: ProcessSpec, nursery: int, line: int | None, last_word: int) -> None:
-    for fd in (line, last_word):
+    about = tempfile.TemporaryFile()  # noqa: SIM115  not among the arguments, which every user of the machine may read
+    about.write(msgspec.json.encode(spec))
+    about.flush()
+    words = [about.fileno(), nursery, -1 if line is None else line, last_word]
+    for fd in (about.fileno(), line, last_word):
         if fd is not None:
             os.set_inheritable(fd, True)
-    words = [msgspec.json.encode(spec).decode(), nursery, -1 if line is None else line, last_word]
     command = fresh_interpreter("fedsag_cli.become", *map(str, words))
     os.execv(command[0], command)  # `become` sets the environment: what PYTHONPATH holds must not stand in for ours
 

@@ -25,7 +25,7 @@ import fedsag_cli
 from fedsag_cli import catalog, machine
 from fedsag_cli.errors import JobError, UsageError
 from fedsag_cli.interop import shim
-from fedsag_cli.job import CLIENT_FILE, SERVER_FILE, App, Job, ServerConfig
+from fedsag_cli.job import CLIENT_FILE, SERVER_FILE, App, Job, ServerConfig, placeholders
 from fedsag_cli.workspace import SERVER, Plan, ServerPlan, SitePlan, Workspace, files_in
 
 _SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
@@ -225,6 +225,8 @@ def _plan_site(
     if gpu_groups:
         env |= {"CUDA_VISIBLE_DEVICES": gpu_groups[group], "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     command = list(client.command)
+    for word in command:
+        placeholders.revealed(word, os.environ)  # what is not there is told now
     if client.script is None:
         if command[0] in ("python", "python3"):
             command[0] = sys.executable  # the one we run in, not whatever PATH has

@@ -112,6 +112,32 @@ def test_a_secret_is_left_for_whoever_starts_the_script():
     assert tree == {"n": 5, "a": "${secret:KEY}", "b": "--n 5 --key ${secret:KEY} ${secret:file:/run/k}"}
 
 
+def test_a_secret_is_the_environments_or_a_files_without_its_last_line_break(tmp_path):
+    (tmp_path / "key").write_text("s3\n")
+
+    assert (
+        placeholders.revealed("--key=${secret:KEY}:${secret:KEY}", {"KEY": "a${secret:KEY}"})
+        == "--key=a${secret:KEY}:a${secret:KEY}"
+    )
+    assert placeholders.revealed(f"${{secret:file:{tmp_path}/key}}", {}) == "s3"
+    assert placeholders.revealed("${secret:} {x} $HOME", {}) == "${secret:} {x} $HOME"
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("a ${secret:KEY}", "${secret:KEY}: the environment has no KEY"),
+        ("${secret:file:/nowhere/key}", "${secret:file:/nowhere/key}: /nowhere/key: No such file or directory"),
+        ("${secret:file:/}", "${secret:file:/}: /: Is a directory"),
+    ],
+)
+def test_a_secret_that_is_not_there_is_an_error_that_names_it(word, says):
+    with pytest.raises(JobError) as raised:
+        placeholders.revealed(word, {"KEYS": "1"})
+
+    assert raised.value.message == says
+
+
 def test_the_systems_variables_come_first():
     assert resolved({"SITE_NAME": "mine", "a": "at {SITE_NAME}"}, SITE_NAME="site-1")["a"] == "at site-1"
 

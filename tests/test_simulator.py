@@ -147,6 +147,26 @@ def test_a_torch_training_gives_the_same_bits_in_whatever_order_its_updates_come
     assert ran[0].report["seeded_themselves"] == []
 
 
+@pytest.mark.parametrize("launcher", ["fork", "spawn"])
+def test_a_secret_reaches_the_script_and_no_file_of_the_run(tmp_path, launcher):
+    script = ADDS_ONE.replace("flare.init()", "import sys; flare.init(); assert len(sys.argv[2]) == 21, sys.argv")
+    assert script != ADDS_ONE
+    made = job(tmp_path / "job", script, args="--key ${secret:MY_KEY}")
+
+    ran = run(made, "-n", 2, "-t", 2, "--launcher", launcher, env={"MY_KEY": "xyzzy-plugh-and-a-bit"})
+
+    assert ran.code == 0, ran
+    files = [path for path in (tmp_path / "ws").rglob("*") if path.is_file()]
+    assert not [path for path in files if b"xyzzy-plugh" in path.read_bytes()]
+
+
+def test_a_secret_that_is_not_there_is_told_before_anything_starts(tmp_path):
+    ran = run(job(tmp_path / "job", args="--key ${secret:MY_KEY}"), "-n", 2, "-t", 2)
+
+    assert ran.code == 3
+    assert "${secret:MY_KEY}: the environment has no MY_KEY" in ran.err
+
+
 @pytest.mark.slow
 def test_some_clients_a_round_and_an_early_end_are_the_same_for_every_slot_count(tmp_path):
     script = DRAWS.replace('"mean": random.random()', '"round": model.current_round')

@@ -60,6 +60,22 @@ def test_only_the_user_can_reach_the_socket_and_only_who_knows_the_token_gets_in
     assert go(running).code == 0
 
 
+@pytest.mark.parametrize("launcher", ["fork", "spawn"])
+def test_what_everybody_may_read_of_a_process_holds_nothing_of_the_environment(tmp_path, monkeypatch, launcher):
+    """/proc/PID/cmdline is open to every user of the machine; tokens and API keys are in the environment."""
+    monkeypatch.setenv("MY_API_KEY", "xyzzy-plugh")
+    with Running(job(tmp_path / "job", WAITS), "-n", 2, "-t", 2, "--launcher", launcher) as running:
+        running.wait_until_told("TaskSent", 2)
+        pids = running.pids()
+        arguments = {name: Path(f"/proc/{pid}/cmdline").read_bytes() for name, pid in pids.items()}
+        environments = [Path(f"/proc/{pid}/environ").read_bytes() for pid in pids.values()]
+        assert go(running).code == 0
+
+    assert {*arguments} >= {"server", "site-1", "site-2"}
+    assert not [name for name, words in arguments.items() if b"xyzzy" in words or b"FEDSAG_TOKEN" in words]
+    assert any(b"xyzzy-plugh" in words for words in environments), "it was there to be seen"
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -3,7 +3,8 @@
 A text that is nothing but `{name}` becomes the value itself, with its type; one that nobody knows is an error. A longer
 text is what `str.format` makes of it, and stays as it is written where that cannot be done: `{name}` is the value,
 `{name[key]}` one inside it, `{{` a brace. `{$NAME}` is the environment's. `{@name:x=1:y={z}}` is the object at the
-top-level key `@name`, in which `{x}` is 1. `${secret:NAME}` is left for whoever starts the script.
+top-level key `@name`, in which `{x}` is 1. `${secret:NAME}` and `${secret:file:PATH}`, the environment's and a file's,
+are left for whoever starts the script: what they stand for is in no file of a run.
 
 What was put in is not read again, unless it is the file's own.
 """
@@ -14,6 +15,7 @@ import os
 import re
 import string
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from fedsag_cli.errors import JobError, nearest
@@ -52,6 +54,25 @@ def resolved(tree: Mapping[str, Any], system: Mapping[str, Any], *, name: str) -
 def nowhere(site: str) -> dict[str, Any]:
     """The system's variables of a job that is not run, as `site` would see them."""
     return {**dict.fromkeys(SYSTEM, ""), "SITE_NAME": site}
+
+
+def revealed(word: str, environment: Mapping[str, str]) -> str:
+    """A word of a command with its secrets. Raises JobError naming one that is not there."""
+
+    def secret(found: re.Match[str]) -> str:
+        _, _, name = found[1].partition(":")
+        kind, _, path = name.rpartition(":")
+        if not kind:
+            if name not in environment:
+                raise JobError(f"{found[0]}: the environment has no {name}", hint="set it for fedsag simulator")
+            return environment[name]
+        try:
+            return Path(path).read_text(encoding="utf-8").removesuffix("\n")
+        except (OSError, UnicodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise JobError(f"{found[0]}: {path}: {why}") from None
+
+    return _SECRET.sub(secret, word)
 
 
 def names(value: Any) -> Iterator[str]:
