@@ -209,7 +209,7 @@ def test_rounds_with_some_clients_and_an_early_end_are_not_there_and_that_is_tol
 
     done = written(made, tmp_path / "out")
 
-    server, _ = configs(tmp_path / "out")
+    server = configs(tmp_path / "out")[0]
     assert not {"num_clients", "stop_cond", "patience"} & set(server["workflows"][0]["args"])
     assert done.notes == [
         "num_clients is left out: NVFLARE's ScatterAndGather asks all clients",
@@ -316,6 +316,24 @@ def test_the_package_that_goes_along_has_the_modules_of_ours():
     assert there == {"__init__.py"} | {
         f"client/{name}.py" for name in ("__init__", "decorators", "lightning", "tracking")
     }
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import nvflare.client.lightning as flare",
+        "from fedsag_cli.client import lightning",
+        "import lightning",
+        "x = 1",
+    ],
+)
+def test_what_a_script_needs_there_is_told(tmp_path, line):
+    made = job(tmp_path / "mine", f"{line}\n", files={"other.py": f"{line}\n"})
+
+    notes = written(made, tmp_path / "out").notes
+
+    told = "a script uses the Lightning client: NVFLARE's needs the package pytorch_lightning"
+    assert notes == ([told] if "client" in line else [])
 
 
 def test_other_files_of_an_app_go_along_and_caches_do_not(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,8 @@ _TO_SERVER = {  # what a script in a client's own process logs goes no further w
     "args": {"events_to_convert": ["analytix_log_stats"], "fed_event_prefix": "fed."},
 }
 _FED_EVENTS = ["fed.analytix_log_stats"]
+_LIGHTNING = re.compile(rb"\b(fedsag_cli|nvflare)\.client(\.| +import +)lightning\b")
+_LIGHTNING_THERE = "a script uses the Lightning client: NVFLARE's needs the package pytorch_lightning"
 _ONLY_OF_A_PROCESS = ("command", "launch_once", "launch_timeout", "shutdown_timeout", "stop_grace_period",
                       "heartbeat_interval", "heartbeat_timeout")  # fmt: skip
 
@@ -98,6 +101,11 @@ def client(
     return {"format_version": 2, **values, "executors": executors, "components": parts, **writing.filters(values)}, (
         writing.notes
     )
+
+
+def script(source: bytes) -> tuple[str, ...]:
+    """What to tell the user of a script that goes along."""
+    return (_LIGHTNING_THERE,) if _LIGHTNING.search(source) else ()
 
 
 class _Writing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -44,6 +44,9 @@ class Dialect(Protocol):
     def client(
         self, values: Mapping[str, Any], known: Any, meaning: Meaning, *, file: str
     ) -> tuple[Mapping[str, Any], Sequence[str]]: ...
+
+    def script(self, source: bytes) -> Sequence[str]:
+        """What to tell the user of a script that goes along as it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +105,12 @@ class _Writing:
             fed = {app.file(stem) for stem in (SERVER_FILE, CLIENT_FILE)}
             there = {name: file for name, file in files.sources(app.folder, bounds) if file not in fed}
             yield from ((f"{app.name}/{name}", file) for name, file in there.items())
-            if self._imports_us(file for file in there.values() if file.suffix == ".py"):
+            alias = f"custom/{_PACKAGE}/"
+            scripts = [
+                file.read_bytes() for name, file in there.items() if file.suffix == ".py" and not name.startswith(alias)
+            ]
+            self.notes.extend(note for source in scripts for note in self._dialect.script(source))
+            if any(_PACKAGE.encode() in source for source in scripts):
                 yield from self._alias(app.name, there)
 
     def _alias(self, app: str, there: Mapping[str, Path]) -> Iterator[tuple[str, Path]]:
@@ -127,10 +135,6 @@ class _Writing:
         sites = {app: list(named) for app, named in job.meta.deploy_map.items()}
         usual = {"resource_spec": {}, "min_clients": job.meta.min_clients, "mandatory_clients": []}
         return usual | said | {"name": job.meta.name, "deploy_map": sites}
-
-    @staticmethod
-    def _imports_us(scripts: Iterable[Path]) -> bool:
-        return any(_PACKAGE.encode() in script.read_bytes() for script in scripts)
 
 
 def _one_site_each(job: Job) -> Iterator[tuple[App, str]]:
