@@ -140,7 +140,7 @@ def test_what_comes_of_a_run_is_what_its_faults_make_of_it(tmp_path, seed):
     answered, causes, model = story.foretold()
     made = job(
         tmp_path / "job", SCRIPT, files={"faults.json": json.dumps(story.faults)}, num_rounds=story.rounds,
-        min_clients=story.min_clients, train_timeout=0.7 if "hangs" in str(story.faults) else 0,
+        min_clients=story.min_clients, train_timeout=1.5 if "hangs" in str(story.faults) else 0,
         wait_time_after_min_received=60,
     )  # fmt: skip
 

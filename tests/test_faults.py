@@ -173,7 +173,7 @@ def test_an_error_in_a_command_that_is_no_script_is_named_with_its_line(tmp_path
 def test_a_command_that_hangs_shows_its_stack_too(tmp_path):
     script = HANGS.replace("{waits}", "__import__('time').sleep(99)")
     files = {"run.sh": f"{sys.executable} custom/train.py\n"}
-    made = job(tmp_path / "job", script, command="bash custom/run.sh", train_timeout=0.5, files=files)
+    made = job(tmp_path / "job", script, command="bash custom/run.sh", train_timeout=1.0, files=files)
 
     ran = run(made, "-n", 2, "-t", 2)
 
@@ -291,8 +291,8 @@ def test_a_script_that_breaks_in_a_later_round_leaves_the_rounds_before(tmp_path
 
 
 def test_a_client_that_is_too_slow_is_given_up_and_its_late_reply_is_dropped(tmp_path):
-    fault = "if BAD and model.current_round == 0: __import__('time').sleep(2); params = {}"
-    made = job(tmp_path / "job", LOOP.replace("{fault}", fault), min_clients=1, train_timeout=0.5, num_rounds=2)
+    fault = "if BAD and model.current_round == 0: __import__('time').sleep(3); params = {}"
+    made = job(tmp_path / "job", LOOP.replace("{fault}", fault), min_clients=1, train_timeout=1.0, num_rounds=2)
 
     ran = run(made, "-n", 2, "-t", 2)
 
@@ -322,7 +322,7 @@ while flare.is_running():
 @pytest.mark.parametrize("waits", ["pass", "__import__('time').sleep(1000)", "__import__('ctypes').CDLL(None).pause()"])
 @pytest.mark.parametrize("min_clients", [1, 2])
 def test_a_client_that_hangs_leaves_its_stack_in_its_log(tmp_path, launcher, waits, min_clients):
-    made = job(tmp_path / "job", HANGS.replace("{waits}", waits), min_clients=min_clients, train_timeout=0.5)
+    made = job(tmp_path / "job", HANGS.replace("{waits}", waits), min_clients=min_clients, train_timeout=1.0)
 
     ran = run(made, "-n", 2, "-t", 2, "--launcher", launcher)
 
