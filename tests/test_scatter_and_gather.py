@@ -486,7 +486,7 @@ def test_a_better_value_begins_the_patience_anew_and_a_missing_one_uses_it_up():
 def test_a_condition_on_what_nobody_measures_is_told_once():
     story, said = stopping([0.1, 0.2, 0.3], stop_cond="f1 > 0.1", patience=1)
 
-    assert said == ["no client sent a finite 'f1', so stop_cond cannot stop the run; metrics sent: accuracy"]
+    assert said == ["no client sent 'f1', on which stop_cond waits; metrics sent: accuracy"]
     assert story.w == 3.0
 
 

@@ -265,7 +265,7 @@ def _unscored(key_metric: str, names: str) -> str:
 
 
 def _unstoppable(metric: str, names: str) -> str:
-    return f"no client sent a finite {metric!r}, so stop_cond cannot stop the run; metrics sent: {names}"
+    return f"no client sent {metric!r}, on which stop_cond waits; metrics sent: {names}"
 
 
 class _Clock:
