@@ -185,6 +185,28 @@ def test_what_cannot_be_built_is_an_error_naming_component_and_reason(path, args
         catalog.build(spec(path, **args), {})
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_part_that_is_made_for_another_system_is_refused_with_what_takes_its_place(tmp_path, monkeypatch, there):
+    module = "from nvflare.aggregators import Base\nclass Median(Base): pass\n"
+    (tmp_path / "theirs_catalog.py").write_text(module)
+    if there:
+        (tmp_path / "nvflare").mkdir()
+        (tmp_path / "nvflare" / "aggregators.py").write_text("class Base: pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    says = "it is a Base" if there else "No module named 'nvflare"
+
+    try:
+        with pytest.raises(
+            JobError, match=rf"'part' \(theirs_catalog.Median\) is written for NVFLARE: {says}"
+        ) as raised:
+            catalog.build(spec("theirs_catalog.Median"), {})
+    finally:
+        for name in [name for name in sys.modules if name.startswith(("nvflare", "theirs_catalog"))]:
+            del sys.modules[name]
+
+    assert "an aggregator has accept(site, update) and aggregate(), a filter process(model)" in raised.value.hint
+
+
 def test_what_needs_torch_is_known_by_its_name_or_path():
     assert catalog.needs_torch("PTFileModelPersistor")
     assert catalog.needs_torch("fedsag_cli.persistors.PTFileModelPersistor")

@@ -379,12 +379,38 @@ def test_metrics_must_be_numbers(server):
         flare.send(flare.FLModel(params=arrays(w=[1]), metrics={"confusion": [[1, 2]]}))
 
 
-def test_meta_that_cannot_travel_is_named(server):
+class Many:
+    """As torch's tensors of several numbers are."""
+
+    def item(self):
+        raise RuntimeError("a Tensor with 2 elements cannot be converted to Scalar")
+
+
+@pytest.mark.parametrize(("value", "kind"), [(object(), "object"), (Many(), "Many"), ([np.zeros((2, 2))], "list")])
+def test_meta_that_cannot_travel_is_named(server, value, kind):
     server.give(arrays(w=[1]))
     flare.receive()
 
-    with pytest.raises(TensorError, match="meta: 'net' is a object"):
-        flare.send(flare.FLModel(params=arrays(w=[1]), meta={"net": object()}))
+    with pytest.raises(TensorError, match=f"meta: 'net' is a {kind} that cannot travel"):
+        flare.send(flare.FLModel(params=arrays(w=[1]), meta={"net": value}))
+
+
+def test_metrics_that_lie_in_the_meta_as_on_nvflares_way_count(server):
+    server.give(arrays(w=[1]))
+    flare.receive()
+
+    flare.send(flare.FLModel(params=arrays(w=[1]), metrics={"a": 1}, meta={"initial_metrics": {"a": np.float32(0.5)}}))
+
+    assert server.answer().metrics == {"a": 0.5}
+
+
+def test_send_takes_the_words_it_had_before(server):
+    server.give(arrays(w=[1]))
+    flare.receive()
+
+    flare.send(flare.FLModel(params=arrays(w=[2])), clear_registry=False)
+
+    assert server.answer().params["w"].tolist() == [2]
 
 
 def test_send_takes_an_flmodel(server):

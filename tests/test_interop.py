@@ -386,6 +386,64 @@ def test_their_averaging_workflow_draws_its_clients_and_stops_early_as_with_them
     assert said == ["FedAvg: patience has no effect without stop_cond"]
 
 
+def test_a_module_inside_their_averaging_workflow_is_what_training_starts_from():
+    name = "nvflare.app_opt.pt.fedavg_early_stopping.PTFedAvgEarlyStopping"
+    net = {"path": "net.Net", "args": {}}
+
+    by_class, _ = server_of(workflows=[part(name, initial_model=net)])
+    by_id, _ = server_of({"id": "model", **net}, workflows=[part(name, initial_model="model", persistor_id="")])
+
+    for values in (by_class, by_id):
+        persistor, _ = values["components"]
+        assert persistor == {"id": "persistor", "path": "PTFileModelPersistor", "args": {"model": net}}
+        assert "allow_empty_global_weights" not in values["workflows"][0]["args"]
+
+
+def test_their_averaging_workflow_without_a_model_begins_with_what_the_clients_send(tmp_path):
+    """As their first example of it has it: the script makes the first model."""
+    script = """
+        import numpy as np
+        import nvflare.client as flare
+
+        flare.init()
+        while flare.is_running():
+            model = flare.receive()
+            assert (model.params == {}) == (model.current_round == 0)
+            first = np.full((2, 2), 5, dtype=np.float32)
+            flare.send(flare.FLModel(params={"numpy_key": model.params.get("numpy_key", first) + 1}))
+    """
+    workflows = [part("nvflare.app_common.workflows.fedavg.FedAvg", num_clients=2, num_rounds=3, fedprox_mu=0.5)]
+    app(tmp_path / "job" / "app", script=script, server={"workflows": workflows, "components": []})
+    deploy(tmp_path / "job", app=["@ALL"])
+
+    ran = run(tmp_path / "job", "-n", 2, "-t", 2)
+
+    assert ran.code == 0, ran
+    assert final(tmp_path).tolist() == [[8, 8], [8, 8]]
+
+
+def test_what_only_serves_cross_site_evaluation_is_no_news_where_nobody_asks_for_it():
+    parts = [
+        part("nvflare.app_common.widgets.validation_json_generator.ValidationJsonGenerator"),
+        part("nvflare.app_opt.pt.file_model_locator.PTFileModelLocator", pt_persistor_id="persistor"),
+    ]
+
+    values, notes = server_of(*parts, workflows=[part("nvflare.app_common.workflows.fedavg.FedAvg", model=[1.0])])
+
+    assert notes == []
+    assert [each["id"] for each in values["components"]] == ["persistor", "aggregator"]
+
+
+def test_a_tracker_at_a_client_is_left_out_with_its_place():
+    tracker = {"id": "t", "path": "nvflare.app_opt.tracking.mlflow.mlflow_receiver.MLflowReceiver", "args": {}}
+
+    _, notes = translate({"components": [tracker]}, stem="config_fed_client", file="x")
+
+    assert notes == [
+        "MLflowReceiver is left out: trackers work in the server, for all clients: it belongs into config_fed_server"
+    ]
+
+
 def test_their_averaging_workflow_may_stand_without_any_components():
     flow = {"path": "nvflare.app_common.workflows.fedavg.FedAvg", "args": {"model": [[1.0]], "num_clients": 2}}
 
@@ -395,7 +453,8 @@ def test_their_averaging_workflow_may_stand_without_any_components():
 
 
 def test_an_aggregator_inside_their_averaging_workflow_is_the_users_own():
-    averaging = part("nvflare.app_opt.pt.fedavg.PTFedAvg", aggregator={"path": "my.Median", "args": {"a": 1}})
+    own = {"path": "my.Median", "args": {"a": 1}}
+    averaging = part("nvflare.app_opt.pt.fedavg.PTFedAvg", aggregator=own, persistor_id="persistor")
 
     values, _ = server_of({"id": "aggregator", "path": "my.Other"}, workflows=[averaging])
 
@@ -481,10 +540,11 @@ def test_a_client_runs_no_parts_and_says_which():
     values, notes = client_of((["train"], "ClientAPIExecutor", {"command": "python3 custom/a.py"}), components=parts)
 
     assert values["components"] == []
+    in_the_server = "trackers work in the server, for all clients: it belongs into config_fed_server"
     script_alone = "is left out: a client here is its script and its filters, and runs no other part"
     assert notes == [
         f"my.Widget {script_alone}",
-        f"TBAnalyticsReceiver {script_alone}",
+        f"TBAnalyticsReceiver is left out: {in_the_server}",
         "ConvertToFedEvent is left out: fedsag carries its messages itself",
         "MLflowWriter is left out: fedsag carries its messages itself",
         f"Thing {script_alone}",

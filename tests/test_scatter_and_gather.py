@@ -514,6 +514,20 @@ def test_what_is_no_condition_is_an_error_with_one_that_is(wrong):
     assert caught.value.hint == 'stop_cond = "accuracy >= 80"'
 
 
+@pytest.mark.parametrize(("mu", "arrives"), [(0.1, {"fedprox_mu": 0.1}), (0, {}), (None, {})])
+def test_the_proximal_coefficient_goes_along_with_every_model_and_stays_out_of_the_next(mu, arrives):
+    heard = []
+
+    def train(model):
+        heard.append(model.meta)
+        return adds(1.0)(model)
+
+    story = Story(FakeClients(a=train), num_rounds=2, fedprox_mu=mu)
+
+    assert heard == [arrives] * 2
+    assert story.run.model.meta == {}
+
+
 def test_patience_alone_is_an_error():
     with pytest.raises(JobError, match="patience needs stop_cond"):
         ScatterAndGather(FedAvg(), FakePersistor(), patience=3)

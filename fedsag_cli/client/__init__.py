@@ -91,7 +91,12 @@ def receive(timeout: float | None = None, ctx: APIContext | None = None) -> FLMo
     return _session(ctx, "receive").receive(timeout)
 
 
-def send(model: FLModel, clear_cache: bool = True, ctx: APIContext | None = None) -> None:  # noqa: ARG001
+def send(
+    model: FLModel,
+    clear_cache: bool = True,  # noqa: ARG001
+    ctx: APIContext | None = None,
+    clear_registry: bool = True,  # noqa: ARG001  as it was called before
+) -> None:
     """Answer the current task.
 
     `model.params` maps texts to torch tensors (any device, any dtype), numpy arrays or numbers; `model.metrics` are

@@ -37,7 +37,7 @@ def builtins(values: Mapping[str, Any], *, what: str) -> dict[str, Any]:
         try:
             plain[name] = msgspec.to_builtins(value, enc_hook=_number)
             msgspec.msgpack.encode({name: plain[name]})
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RuntimeError):  # as above
             raise TensorError(f"{what}: {name!r} is a {type(value).__name__} that cannot travel") from None
     return plain
 

@@ -40,6 +40,11 @@ _TO_SERVER = {  # what a script in a client's own process logs goes no further w
     "args": {"events_to_convert": ["analytix_log_stats"], "fed_event_prefix": "fed."},
 }
 _FED_EVENTS = ["fed.analytix_log_stats"]
+_NOT_IN_THEIRS = (
+    ("num_clients", "asks all clients"),
+    ("stop_cond", "goes through all rounds"),
+    ("fedprox_mu", "does not send it"),
+)
 _LIGHTNING = re.compile(rb"\b(fedsag_cli|nvflare)\.client(\.| +import +)lightning\b")
 _LIGHTNING_THERE = "a script uses the Lightning client: NVFLARE's needs the package pytorch_lightning"
 _ONLY_OF_A_PROCESS = ("command", "launch_once", "launch_timeout", "shutdown_timeout", "stop_grace_period",
@@ -168,8 +173,8 @@ class _Writing:
     def scatter_and_gather(self, args: dict[str, Any]) -> dict[str, Any]:
         args.pop("model_selector_id", None)  # theirs hears of each round by itself
         args.pop("validate_task_name", None)
-        for key, instead in (("num_clients", "asks all clients"), ("stop_cond", "goes through all rounds")):
-            if args.pop(key, None) is not None:
+        for key, instead in _NOT_IN_THEIRS:
+            if args.pop(key, None):
                 self.notes.append(f"{key} is left out: NVFLARE's ScatterAndGather {instead}")
         args.pop("patience", None)
         if args.pop("allow_non_finite", None):

@@ -27,6 +27,7 @@ from fedsag_cli.interop.vocabulary import (
     NUMPY_EXECUTORS,
     NUMPY_PROGRAM,
     PARTS,
+    TRACKERS,
     WORKFLOWS,
     Part,
 )
@@ -71,8 +72,8 @@ class _Reading:
 
     def server(self, values: Mapping[str, Any]) -> dict[str, Any]:
         parts = [part for part in map(self._part, _objects(values, "components")) if part is not None]
-        parts = list(_models_inside(parts))
         flows = [self._workflow(flow, parts) for flow in _objects(values, "workflows")]
+        parts = list(_models_inside(parts))
         return {"components": parts, **({"workflows": flows} if "workflows" in values else {})}
 
     def client(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,6 +112,8 @@ class _Reading:
         name = _their_name(part)
         if not part.get("disabled") and name not in DONE_ANYWAY:
             reason = LEFT_OUT.get(name or "", "a client here is its script and its filters, and runs no other part")
+            if name in TRACKERS:
+                reason = "trackers work in the server, for all clients: it belongs into config_fed_server"
             self._note(f"{name or _path(part)} is left out: {reason}")
 
     def _ours(self, part: Mapping[str, Any], name: str, mine: Part) -> dict[str, Any]:
@@ -148,13 +151,14 @@ class _Reading:
         """Theirs has the aggregator, and may have the model, inside: with us they are components."""
         theirs = dict(_args(flow))
         averages = {key: theirs.pop(key) for key in ("exclude_vars", "aggregation_weights") if key in theirs}
-        own, model = theirs.pop("aggregator", None), theirs.pop("model", None)
+        own, arrays, module = (theirs.pop(key, None) for key in ("aggregator", "model", "initial_model"))
         if not theirs.get("stop_cond"):
             theirs.pop("stop_cond", None)
             if theirs.pop("patience", None):
                 self._note(f"{name}: patience has no effect without stop_cond")
         if not theirs.get("patience"):
             theirs.pop("patience", None)
+        names_persistor = bool(theirs.get("persistor_id"))
         mine = self._ours({**flow, "args": theirs}, name, FEDERATED_AVERAGING)
         if isinstance(own, Mapping):
             aggregator = self._part(own)
@@ -163,10 +167,16 @@ class _Reading:
         mine["args"]["min_clients"] = mine["args"]["num_clients"]  # it waits for all that it has drawn
         persistor = mine["args"]["persistor_id"] = mine["args"]["persistor_id"] or "persistor"
         ids = {part.get("id") for part in parts if isinstance(part, Mapping)}
-        if model is not None and persistor not in ids:
-            parts.append({"id": persistor, "path": "NPModelPersistor", "args": {"model": model}})
-        elif model is not None:
-            self._note(f"{name}: there is no model here: the persistor has it")
+        if persistor in ids:
+            if arrays is not None or module is not None:
+                self._note(f"{name}: there is no model here: the persistor has it")
+        elif module is not None:
+            parts.append({"id": persistor, "path": "PTFileModelPersistor", "args": {"model": module}})
+        elif arrays is not None:
+            parts.append({"id": persistor, "path": "NPModelPersistor", "args": {"model": arrays}})
+        elif not names_persistor:  # theirs begins with no params: the first answers bring them
+            parts.append({"id": persistor, "path": "NPModelPersistor", "args": {"model": {}}})
+            mine["args"]["allow_empty_global_weights"] = True
         parts.append({**(aggregator or {}), "id": _free("aggregator", ids)})
         mine["args"]["aggregator_id"] = parts[-1]["id"]
         return mine

@@ -33,6 +33,7 @@ class ScatterAndGather:
 
     `stop_cond`, such as "accuracy >= 80", ends the rounds early: after the first in which that metric's mean over the
     clients, weighted with their steps, has come to the value, or after `patience` rounds in which it was no better.
+    `fedprox_mu` goes along with each model, in its meta, for scripts that add FedProx's proximal term to their loss.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class ScatterAndGather:
         allow_non_finite: bool = False,
         stop_cond: str | None = None,
         patience: int | None = None,
+        fedprox_mu: float | None = None,
     ) -> None:
         """Raises JobError naming the argument that is out of range."""
         for name, value, least in (
@@ -64,8 +66,9 @@ class ScatterAndGather:
             ("persist_every_n_rounds", persist_every_n_rounds, 0),
             ("num_clients", 1 if num_clients is None else num_clients, 1),
             ("patience", 1 if patience is None else patience, 1),
+            ("fedprox_mu", 0 if fedprox_mu is None else fedprox_mu, 0),
         ):
-            whole = isinstance(value, int) or name in ("wait_time_after_min_received", "train_timeout")
+            whole = isinstance(value, int) or name in ("wait_time_after_min_received", "train_timeout", "fedprox_mu")
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if not is_number or not whole or not least <= value < 2**53:
                 raise JobError(f"ScatterAndGather: {name} must be a number from {least} on, not {value!r}")
@@ -83,6 +86,7 @@ class ScatterAndGather:
         self._persist_every = persist_every_n_rounds
         self._allow_empty = allow_empty_global_weights
         self._allow_non_finite = allow_non_finite
+        self._said_along = {"fedprox_mu": fedprox_mu} if fedprox_mu else {}
         self._answered: list[str] | None = None  # the sites that did in the last round
         self._said_unscored = self._said_unstoppable = False
 
@@ -120,7 +124,7 @@ class ScatterAndGather:
         weights: dict[str, float] = {}
         clock = _Clock()
         for reply in clients.broadcast(
-            Task(name=self._train, model=model),
+            Task(name=self._train, model=replace(model, meta=model.meta | self._said_along)),
             to=targets,
             min_responses=min(self._min_clients, len(targets)),
             timeout_s=self._timeout_s,
