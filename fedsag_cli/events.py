@@ -206,6 +206,12 @@ class ModelSaved(Event, frozen=True, kw_only=True):
     path: str
 
 
+class CurvesKept(Event, frozen=True, kw_only=True):
+    """A tracker has its first values; `view` is the command, or the address, that shows them."""
+
+    view: str
+
+
 class WorkflowFinished(Event, frozen=True, kw_only=True):
     """The server's last word after a run that went well."""
 
@@ -252,6 +258,7 @@ AnyEvent = Union[  # noqa: UP007  msgspec reads it at run time
     ModelValidated,
     BestModel,
     ModelSaved,
+    CurvesKept,
     WorkflowFinished,
     RunFailed,
     RunFinished,

@@ -9,7 +9,16 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from fedsag_cli.events import Event, Metrics, ModelValidated, Notice, ReplyAccepted, RoundFinished, ValuesLogged
+from fedsag_cli.events import (
+    CurvesKept,
+    Event,
+    Metrics,
+    ModelValidated,
+    Notice,
+    ReplyAccepted,
+    RoundFinished,
+    ValuesLogged,
+)
 from fedsag_cli.trackers import Tracker
 
 _ROUND = "round/"  # before the names of what a round measured: scripts log their own by steps of their own
@@ -50,7 +59,7 @@ class _Desk(threading.Thread):
         self._waiting: queue.SimpleQueue[tuple[ValuesLogged, int] | None] = queue.SimpleQueue()  # with its size
         self._counting = threading.Lock()
         self._waiting_bytes = self._dropped = self._refused = 0
-        self._is_open = True
+        self._is_open, self._has_kept = True, False
         self.start()
 
     def put(self, logged: ValuesLogged) -> None:
@@ -71,7 +80,7 @@ class _Desk(threading.Thread):
     def wait(self, ends: float) -> None:
         self.join(max(0.0, ends - time.monotonic()))
         if self.is_alive():
-            self._say("it does not come to an end: what it had still to keep may be lost")
+            self._say(f"it does not come to an end: what it had still to keep may be lost; {self._tracker.view}")
         if self._dropped:
             self._say(f"it was too slow: {self._dropped} values were dropped")
         if self._refused > 1:
@@ -129,6 +138,10 @@ class _Desk(threading.Thread):
                 names = ", ".join(repr(name) for logged in batch[:3] for name in [*logged.values][:3])
                 self._say(f"it did not keep {names} of {batch[0].site}: {type(error).__name__}: {error}")
             self._refused += sum(len(logged.values) for logged in batch)
+            return
+        if not self._has_kept:
+            self._has_kept = True
+            self._emit(CurvesKept(view=self._tracker.view))
 
     def _say(self, text: str) -> None:
         """In one line."""

@@ -77,6 +77,7 @@ class Report(msgspec.Struct, kw_only=True):
     digest: str = ""
     seeded_themselves: list[str] = []
     models: list[str] = []
+    curves: list[str] = []  # what shows them
     notices: list[str] = []
     exit_codes: dict[str, int] = {}
     times: dict[str, float] = {}
@@ -104,7 +105,7 @@ class Reporter:
                 self._moments.clear()
                 self._said_before = set(report.notices)
                 if event.workspace != report.workspace:
-                    report.models = []
+                    report.models, report.curves = [], []
                 for name in _SETTINGS:
                     setattr(report, name, getattr(event, name))
             case events.ServerReady():
@@ -126,6 +127,8 @@ class Reporter:
                 )
             case events.ModelSaved() if event.path not in report.models:
                 report.models.append(event.path)
+            case events.CurvesKept() if event.view not in report.curves:
+                report.curves.append(event.view)
             case events.Notice() if event.text not in self._said_before:
                 report.notices.append(event.text)
             case events.ProcessExited():

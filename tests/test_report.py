@@ -155,15 +155,18 @@ def test_the_best_is_the_last_that_was_told():
     assert (report.best.round_num, report.best.metric, report.best.score) == (3, "accuracy", 0.7)
 
 
-def test_models_are_named_once_and_notices_as_often_as_they_were_said():
+def test_models_and_curves_are_named_once_and_notices_as_often_as_they_were_said():
     report = folded(
         events.ModelSaved(path="/w/a.pt"),
         events.ModelSaved(path="/w/best.pt"),
         events.ModelSaved(path="/w/a.pt"),
+        events.CurvesKept(view="tensorboard --logdir /w"),
+        events.CurvesKept(view="tensorboard --logdir /w"),
         events.Notice(text="x"),
         events.Notice(text="x"),
     )
 
+    assert report.curves == ["tensorboard --logdir /w"]
     assert report.models == ["/w/a.pt", "/w/best.pt"]
     assert report.notices == ["x", "x"]
 

@@ -13,7 +13,16 @@ from runs import ADDS_ONE, job, run
 
 from fedsag_cli.client.analytics import AnalyticsDataType, log_values
 from fedsag_cli.errors import ClientError, JobError
-from fedsag_cli.events import ModelValidated, Notice, ReplyAccepted, RoundFinished, ValuesLogged, from_line, to_line
+from fedsag_cli.events import (
+    CurvesKept,
+    ModelValidated,
+    Notice,
+    ReplyAccepted,
+    RoundFinished,
+    ValuesLogged,
+    from_line,
+    to_line,
+)
 from fedsag_cli.recorder import Recorder
 from fedsag_cli.trackers import Tracker
 from fedsag_cli.trackers.mlflow import MLflowReceiver
@@ -48,6 +57,7 @@ class Kept:
 
     extra = "kept"
     folders = ()
+    view = "show kept"
 
     def __init__(self, fails=None):
         self.values, self.closed, self.job, self.fails = [], False, "", dict(fails or {})
@@ -78,7 +88,7 @@ def recorded(*events, tracker=None):
     for event in events:
         recorder.on(event)
     recorder.close()
-    return tracker, said
+    return tracker, [event for event in said if isinstance(event, Notice)]
 
 
 def logged(**values):
@@ -239,6 +249,7 @@ def test_a_tracker_that_does_not_end_holds_the_run_up_for_a_while_only():
     goes_on.set()
 
     assert "does not come to an end" in said[0].text
+    assert "show kept" in said[0].text, "which is where it may hang"
 
 
 def test_values_beyond_what_a_slow_tracker_can_wait_with_are_dropped_and_counted(monkeypatch):
@@ -262,7 +273,36 @@ def test_values_beyond_what_a_slow_tracker_can_wait_with_are_dropped_and_counted
     recorder.close()
 
     assert [dict(each.values) for each in tracker.values] == [{"a": 0}, {"a": 1}, {"a": 2}]
-    assert "2 values were dropped" in said[0].text
+    assert "2 values were dropped" in said[-1].text
+    assert said[0].view == "show kept"
+
+
+def test_what_shows_the_curves_is_told_once_and_not_before_there_are_any():
+    told = []
+    recorder = Recorder([Kept({"write": ValueError("no")}), Kept()], "job", told.append)
+    recorder.on(logged(a=1))
+    recorder.on(logged(a=2))
+    recorder.close()
+
+    assert [event.view for event in told if isinstance(event, CurvesKept)] == ["show kept"]
+
+
+@pytest.mark.parametrize(
+    ("tracker", "view"),
+    [
+        (TBAnalyticsReceiver("curves"), "tensorboard --logdir '{here}/a b/curves'"),
+        (MLflowReceiver(), "MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri '{here}/a b/mlruns'"),
+        (MLflowReceiver("/m"), "MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri /m"),
+        (MLflowReceiver("http://localhost:5000"), "http://localhost:5000"),
+        (WandBReceiver(), "wandb sync '{here}/a b/wandb'/offline-run-*"),
+        (WandBReceiver(mode="online"), "https://wandb.ai/home"),
+    ],
+)
+def test_a_view_can_be_typed_as_it_stands(tmp_path, monkeypatch, tracker, view):
+    (tmp_path / "a b" / "app").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a b" / "app")
+
+    assert tracker.view == view.format(here=tmp_path)
 
 
 def test_a_job_without_trackers_has_no_thread_for_them():
@@ -359,6 +399,7 @@ def test_tensorboard_has_a_folder_of_scalars_for_each_site(tmp_path):
     ran = run(tracked(tmp_path, tb={}), "-n", 2, "-t", 2)
 
     assert ran.code == 0, ran
+    assert f"curves     tensorboard --logdir {folder_of(ran)}/tb_events\n" in ran.out
     for site in ("site-1", "site-2"):
         found = EventAccumulator(str(folder_of(ran) / "tb_events" / site))
         found.Reload()

@@ -203,6 +203,8 @@ def summary(report: Report) -> None:
         display.line(display.escaped(text))
     for path in report.models:
         display.line(f"model      {path}")
+    for view in report.curves:
+        display.line(f"curves     {view}")
     display.line(f"digest     {report.digest}")
     display.line(f"report     {report.workspace}/report.json")
     display.line(f"events     {report.workspace}/events.jsonl")

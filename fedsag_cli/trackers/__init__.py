@@ -22,6 +22,10 @@ class Tracker(Protocol):
     @property
     def folders(self) -> Sequence[Path]: ...
 
+    @property
+    def view(self) -> str:
+        """What shows what it keeps: a command, or an address."""
+
     def open(self, job: str) -> None:
         """Import what it needs for a job of that name; nothing is on disk yet. Raises ImportError."""
 

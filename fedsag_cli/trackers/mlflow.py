@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,13 @@ class MLflowReceiver:
     @property
     def folders(self) -> Sequence[Path]:
         return () if self._uri else (_FOLDER,)
+
+    @property
+    def view(self) -> str:
+        if self._uri.startswith("http"):
+            return self._uri
+        store = self._uri or str(_FOLDER.resolve())
+        return f"MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri {shlex.quote(store)}"
 
     def open(self, job: str) -> None:
         if not self._uri or self._uri.startswith("file:") or "://" not in self._uri:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,10 @@ class TBAnalyticsReceiver:
     @property
     def folders(self) -> Sequence[Path]:
         return (self._folder,)
+
+    @property
+    def view(self) -> str:
+        return f"tensorboard --logdir {shlex.quote(str(self._folder.resolve()))}"
 
     def open(self, job: str) -> None:  # noqa: ARG002
         import tensorboard.compat.proto.event_pb2

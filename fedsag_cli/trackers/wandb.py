@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,12 @@ class WandBReceiver:
     @property
     def folders(self) -> Sequence[Path]:
         return (_FOLDER,)
+
+    @property
+    def view(self) -> str:
+        if self._mode == "online":
+            return "https://wandb.ai/home"
+        return f"wandb sync {shlex.quote(str(_FOLDER.resolve()))}/offline-run-*"
 
     def open(self, job: str) -> None:
         import wandb  # noqa: F401
