@@ -24,6 +24,7 @@ SEED = "FEDSAG_SEED"
 PRELOAD = "FEDSAG_PRELOAD"  # modules, by commas
 
 NUM_STEPS = "NUM_STEPS_CURRENT_ROUND"
+FEDPROX_MU = "fedprox_mu"
 
 LogKind: TypeAlias = Literal["metric", "param", "tag", "text"]
 """What trackers keep: numbers by step, settings of a run, words about it, and texts, by name or path."""

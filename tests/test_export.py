@@ -314,7 +314,7 @@ def test_the_package_that_goes_along_has_the_modules_of_ours():
     there = {str(path.relative_to(dialect.ALIAS)) for path in dialect.ALIAS.rglob("*.py")}
 
     assert there == {"__init__.py"} | {
-        f"client/{name}.py" for name in ("__init__", "decorators", "lightning", "tracking")
+        f"client/{name}.py" for name in ("__init__", "decorators", "fedprox", "lightning", "tracking")
     }
 
 

@@ -718,13 +718,13 @@ def test_an_executor_without_its_launcher_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("launcher", ["fork", "spawn"])
-def test_a_module_of_theirs_that_we_do_not_serve_is_missing_as_any_other(tmp_path, launcher):
+def test_a_module_of_theirs_that_we_do_not_serve_is_missing_and_that_says_what_would_bring_it(tmp_path, launcher):
     made = job(tmp_path / "job", "import nvflare.client as flare\nimport nvflare.nowhere\n")
 
     ran = run(made, "-n", 2, "-t", 2, "--launcher", launcher)
 
     assert ran.code == 4
-    assert "No module named 'nvflare.nowhere'" in ran.err
+    assert "ModuleNotFoundError: fedsag has no nvflare.nowhere, and nvflare is not installed" in ran.err
 
 
 def test_where_it_is_installed_its_other_modules_are_its_own(tmp_path):

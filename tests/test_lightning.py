@@ -180,6 +180,33 @@ def test_optimizers_that_are_others_now_are_an_error_that_says_what_to_do(lightn
         trainer.fit(line(lightning, scheduled=True), batches(1.0))
 
 
+def test_where_the_server_sends_fedproxs_coefficient_its_gradient_is_added(pl, server):
+    """mu 0.5: 4 - 0.5 * 1 = 3.5; 3.5 - 0.5 * (2 + 0.5 * (3.5 - 4)) = 2.625. The next round has none."""
+    trainer, module = make_trainer(pl), line(pl, momentum=0.0)
+    flare.patch(trainer)
+
+    server.give(weights(4.0), meta={"fedprox_mu": 0.5})
+    trainer.fit(module, batches(1.0, 2.0))
+    near = server.answer().params["w"].tolist()
+    server.give(weights(4.0), round_num=1)
+    trainer.fit(module, batches(1.0, 2.0))
+
+    assert near == [2.625]
+    assert server.answer().params["w"].tolist() == [2.5]
+
+
+def test_a_coefficient_that_is_none_is_an_error_and_zero_is_no_term(lightning, server):
+    trainer, module = make_trainer(lightning), line(lightning, momentum=0.0)
+    flare.patch(trainer)
+
+    server.give(weights(4.0), meta={"fedprox_mu": 0})
+    trainer.fit(module, batches(1.0, 2.0))
+    assert server.answer().params["w"].tolist() == [2.5]
+    server.give(weights(4.0), round_num=1, meta={"fedprox_mu": -1.0})
+    with pytest.raises(ValueError, match="needs a number above 0"):
+        trainer.fit(module, batches(1.0, 2.0))
+
+
 def test_fit_without_validate_sends_params_and_no_metrics(pl, server):
     trainer = make_trainer(pl)
     flare.patch(trainer)
@@ -585,6 +612,16 @@ def test_the_logger_says_what_the_module_logs_to_the_server(pl, server):
         ("metric", {"train_loss": 0.0, "epoch": 0.0}, 0),
         ("metric", {"train_loss": 0.0, "epoch": 0.0}, 1),
     ]
+
+
+def test_a_prefix_stands_before_the_names_of_metrics(server):
+    with flare.init():
+        flare.ClientLogger("site", flare.init()).log_metrics({"loss": 0.5}, step=3)
+        flare.ClientLogger(prefix="").log_metrics({"loss": 0.25})
+
+        said = [server.heard()[0] for _ in range(2)]
+
+    assert [(each.values, each.step) for each in said] == [({"site-loss": 0.5}, 3), ({"loss": 0.25}, None)]
 
 
 def test_a_process_that_lightning_started_beside_rank_0_does_not_talk_to_the_server(monkeypatch):

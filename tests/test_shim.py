@@ -7,9 +7,9 @@ import sys
 import pytest
 from runs import job, run
 
-import fedsag_cli.client
+import fedsag_cli.client.lightning
 from fedsag_cli.interop import shim
-from fedsag_cli.interop.constants import MetaKey, ModelName
+from fedsag_cli.interop.constants import AlgorithmConstants, MetaKey, ModelName
 
 NAMES = {
     "nvflare.client": [
@@ -25,13 +25,26 @@ NAMES = {
     "nvflare.client.api": ["init", "receive", "send", "clear"],
     "nvflare.client.decorator": ["train", "evaluate"],
     "nvflare.client.tracking": ["SummaryWriter", "MLflowWriter", "WandBWriter"],
-    "nvflare.client.lightning": ["patch", "init", "is_running", "FLModel"],
+    "nvflare.client.lightning": ["patch", "init", "is_running", "FLModel", "FLCallback", "logger"],
     "nvflare.apis.analytix": ["AnalyticsDataType"],
     "nvflare.apis.dxo": ["MetaKey"],
     "nvflare.apis.fl_constant": ["FLMetaKey"],
     "nvflare.app_common.abstract.fl_model": ["FLModel", "ParamsType", "FLModelConst", "MetaKey"],
-    "nvflare.app_common.app_constant": ["ModelName"],
+    "nvflare.app_common.app_constant": [
+        "ModelName",
+        "AlgorithmConstants",
+        "AppConstants",
+        "DefaultCheckpointFileName",
+        "ValidateType",
+    ],
     "nvflare.app_common.np.constants": ["NPConstants"],
+    "nvflare.app_common.utils.fedprox_utils": ["get_fedprox_mu"],
+    "nvflare.app_opt.lightning": ["patch", "FLCallback"],
+    "nvflare.app_opt.lightning.api": ["patch", "FLCallback"],
+    "nvflare.app_opt.lightning.loggers.client_logger": ["ClientLogger"],
+    "nvflare.app_opt.pt": ["PTFedProxLoss", "get_lr_values"],
+    "nvflare.app_opt.pt.fedproxloss": ["PTFedProxLoss"],
+    "nvflare.app_opt.pt.scaffold": ["get_lr_values"],
 }
 ON_A_TREADMILL = """
     import nvflare.client as flare
@@ -74,8 +87,8 @@ def their_names(monkeypatch):
 
 @pytest.mark.parametrize("module", NAMES)
 def test_what_scripts_import_is_there(their_names, module):
-    if module.endswith("lightning"):
-        pytest.importorskip("lightning")
+    if ".pt" in module:
+        pytest.importorskip("torch")
 
     found = their_names(module)
 
@@ -87,6 +100,8 @@ def test_where_theirs_is_installed_its_own_modules_find_what_they_look_for(their
     texts = {
         "__init__": "", "client/__init__": "1 / 0", "client/config": "THEIRS = True", "app_common/__init__": "",
         "app_common/abstract/__init__": "", "app_common/abstract/fl_model": "FLModel = 'theirs'\nInside = 'theirs'",
+        "app_opt/__init__": "", "app_opt/pt/__init__": "", "app_opt/pt/fedproxloss": "PTFedProxLoss = 'theirs'",
+        "app_opt/lightning/__init__": "1 / 0", "app_opt/lightning/callbacks": "THEIRS = True",
     }  # fmt: skip
     for name, text in texts.items():
         file = tmp_path / "nvflare" / f"{name}.py"
@@ -99,6 +114,11 @@ def test_where_theirs_is_installed_its_own_modules_find_what_they_look_for(their
     assert (model.FLModel, model.Inside) == (fedsag_cli.client.FLModel, "theirs")
     assert their_names("nvflare.client").FLModel is fedsag_cli.client.FLModel
     assert their_names("nvflare.client.config").THEIRS
+    assert their_names("nvflare.app_opt.pt.fedproxloss").PTFedProxLoss == "theirs"
+    assert their_names("nvflare.app_opt.lightning").patch is fedsag_cli.client.lightning.patch
+    assert their_names("nvflare.app_opt.lightning.callbacks").THEIRS
+    with pytest.raises(ModuleNotFoundError, match=r"No module named 'nvflare\.app_opt\.nowhere'"):
+        their_names("nvflare.app_opt.nowhere")
 
 
 def test_their_client_api_is_ours(their_names):
@@ -106,13 +126,50 @@ def test_their_client_api_is_ours(their_names):
     assert their_names("nvflare.client.api").receive is fedsag_cli.client.receive
 
 
-def test_a_name_that_is_not_served_is_not_there(their_names):
-    with pytest.raises(ModuleNotFoundError, match=r"nvflare\.client\.hf"):
-        their_names("nvflare.client.hf")
+def test_the_lightning_logger_has_their_name_too(their_names):
+    assert their_names("nvflare.client.lightning").logger is fedsag_cli.client.lightning.ClientLogger
+
+
+@pytest.mark.parametrize(
+    ("line", "missing"),
+    [
+        ("import nvflare.client.hf", "nvflare.client.hf"),
+        ("import nvflare.fuel.utils.log_utils", "nvflare.fuel"),
+        ("from nvflare.client import IPCAgent", "nvflare.client.IPCAgent"),
+        ("from nvflare.client.api import init, get_context", "nvflare.client.api.get_context"),
+        ("from nvflare.app_common.app_constant import PSIConst", "nvflare.app_common.app_constant.PSIConst"),
+        ("from nvflare.app_opt import xgboost", "nvflare.app_opt.xgboost"),
+    ],
+)
+@pytest.mark.usefixtures("their_names")
+def test_what_is_not_served_is_named_and_a_script_may_do_without(line, missing):
+    with pytest.raises(ModuleNotFoundError) as caught:
+        exec(line, {})
+
+    assert str(caught.value) == f"fedsag has no {missing}, and nvflare is not installed"
+    exec(f"try:\n    {line}\nexcept ImportError:\n    pass", {})
+
+
+def test_scaffold_is_not_there_yet_and_its_import_says_so(their_names):
+    pytest.importorskip("torch")
+
+    with pytest.raises(ImportError, match=r"fedsag has no nvflare\.app_opt\.pt\.scaffold\.PTScaffoldHelper"):
+        exec("from nvflare.app_opt.pt.scaffold import PTScaffoldHelper, get_lr_values", {})
+
+    assert not hasattr(their_names("nvflare.app_opt.pt.scaffold"), "PTScaffoldHelper")
+
+
+def test_learning_rates_are_read_from_an_optimizer_group_by_group(their_names):
+    torch = pytest.importorskip("torch")
+    slow, fast = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2))
+    optimizer = torch.optim.SGD([{"params": [slow], "lr": 0.25}, {"params": [fast]}], lr=0.5)
+
+    assert their_names("nvflare.app_opt.pt.scaffold").get_lr_values(optimizer) == [0.25, 0.5]
 
 
 def test_the_words_that_travel_are_theirs():
     assert (ModelName.BEST_MODEL, ModelName.FINAL_MODEL) == ("best_model", "final_model")
+    assert AlgorithmConstants.FEDPROX_MU == "fedprox_mu"
     assert MetaKey.NUM_STEPS_CURRENT_ROUND == "NUM_STEPS_CURRENT_ROUND"
 
 
@@ -129,6 +186,19 @@ def test_a_python_that_a_client_starts_has_the_hook():
     ran = python("import nvflare.client as flare; print(flare.FLModel.__module__)", shim.STARTUP)
 
     assert ran.stdout.strip() == "fedsag_cli.messages", ran.stderr
+
+
+def test_a_numpy_script_reads_what_fedprox_needs_without_torch():
+    said = python(
+        "import sys; sys.modules['torch'] = None\n"
+        "from nvflare.app_common.app_constant import AlgorithmConstants\n"
+        "from nvflare.app_common.utils.fedprox_utils import get_fedprox_mu\n"
+        "from nvflare.client import FLModel\n"
+        "print(get_fedprox_mu(FLModel(meta={AlgorithmConstants.FEDPROX_MU: 0.5})))",
+        shim.STARTUP,
+    )
+
+    assert said.stdout.strip() == "0.5", said.stderr
 
 
 def test_a_sitecustomize_of_the_users_is_run_all_the_same(tmp_path):

@@ -1,7 +1,8 @@
 """Lets a script that imports `nvflare.client` run as it is, whether or not NVFLARE is installed.
 
 In a client's processes only. What the Client API is made of comes from us in any case: a run of ours can do nothing
-with another system's. Other modules are NVFLARE's own where that is installed, and not there where it is not.
+with another system's. Other modules are NVFLARE's own where that is installed; where it is not, an import of what we
+have not says so.
 """
 
 from __future__ import annotations
@@ -21,15 +22,21 @@ STARTUP = os.path.join(os.path.dirname(__file__), "startup")  # noqa: PTH118, PT
 
 _ROOT = "nvflare"
 _CLIENT_API = ("fedsag_cli.client", "fedsag_cli.client.decorators")
+_LIGHTNING = ("fedsag_cli.client.lightning",)
 _CONSTANTS = ("fedsag_cli.interop.constants",)
+_FEDPROX = ("fedsag_cli.client.fedprox",)
 _ALWAYS = {
     "nvflare.client": _CLIENT_API,
     "nvflare.client.api": _CLIENT_API,
     "nvflare.client.decorator": _CLIENT_API,
     "nvflare.client.tracking": ("fedsag_cli.client.tracking",),
-    "nvflare.client.lightning": ("fedsag_cli.client.lightning",),
+    "nvflare.client.lightning": _LIGHTNING,
     "nvflare.app_common.abstract.fl_model": ("fedsag_cli.client",),
+    "nvflare.app_opt.lightning": _LIGHTNING,
+    "nvflare.app_opt.lightning.api": _LIGHTNING,
+    "nvflare.app_opt.lightning.loggers.client_logger": _LIGHTNING,
 }
+_CALLED = {"nvflare.client.lightning": {"logger": "ClientLogger"}}  # theirs: ours
 _OVER_THEIRS = {"nvflare.app_common.abstract.fl_model"}  # modules of NVFLARE's own use its other names
 _WHERE_IT_IS_NOT_INSTALLED = {
     "nvflare": (),
@@ -43,6 +50,13 @@ _WHERE_IT_IS_NOT_INSTALLED = {
     "nvflare.app_common.app_constant": _CONSTANTS,
     "nvflare.app_common.np": (),
     "nvflare.app_common.np.constants": _CONSTANTS,
+    "nvflare.app_common.utils": (),
+    "nvflare.app_common.utils.fedprox_utils": ("fedsag_cli.client.fedprox_mu",),
+    "nvflare.app_opt": (),
+    "nvflare.app_opt.lightning.loggers": (),
+    "nvflare.app_opt.pt": (*_FEDPROX, *_CONSTANTS),
+    "nvflare.app_opt.pt.fedproxloss": _FEDPROX,
+    "nvflare.app_opt.pt.scaffold": _CONSTANTS,
 }
 
 
@@ -50,6 +64,7 @@ def install() -> None:
     """From now on these names can be imported. Once; again it does nothing."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
+        sys.meta_path.append(_NotThere())
 
 
 class _Finder:
@@ -67,11 +82,26 @@ class _Finder:
             ours = _WHERE_IT_IS_NOT_INSTALLED.get(fullname, ours)
         if ours is None:
             return None  # theirs, or nothing
-        is_package = any(known.startswith(f"{fullname}.") for known in (*_ALWAYS, *_WHERE_IT_IS_NOT_INSTALLED))
+        # alone, all are packages: then Python looks for a name that one has not as for a module, and finds _NotThere
+        is_package = theirs is None or theirs.submodule_search_locations is not None
         spec = ModuleSpec(fullname, _Loader(ours, theirs), is_package=is_package)  # type: ignore[arg-type]
         if theirs is not None and spec.submodule_search_locations is not None:
             spec.submodule_search_locations += theirs.submodule_search_locations or []
         return spec
+
+
+class _NotThere:
+    """Asked last, for what no other finder has: says what is missing, where Python would say that it is unknown."""
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None = None,  # noqa: ARG002
+        target: ModuleType | None = None,  # noqa: ARG002
+    ) -> None:
+        if fullname.partition(".")[0] == _ROOT and PathFinder.find_spec(_ROOT) is None:
+            # named after the package: `from x import y` keeps quiet about an error that is named x.y
+            raise ModuleNotFoundError(f"fedsag has no {fullname}, and nvflare is not installed", name=_ROOT)
 
 
 class _Loader:  # of importlib.abc's, whose import takes long, it has what is called
@@ -91,3 +121,5 @@ class _Loader:  # of importlib.abc's, whose import takes long, it has what is ca
             public = known.get("__all__") or [each for each in known if not each.startswith("_")]
             module.__dict__.update({each: known[each] for each in public})
             module.__doc__ = module.__doc__ or known.get("__doc__")
+        for called, name in _CALLED.get(module.__name__, {}).items():
+            module.__dict__[called] = module.__dict__[name]

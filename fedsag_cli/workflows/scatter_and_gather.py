@@ -12,7 +12,7 @@ from fedsag_cli import arithmetic, seeds, updates
 from fedsag_cli.aggregators import Aggregator
 from fedsag_cli.errors import JobError, TensorError
 from fedsag_cli.events import ModelSaved, ModelValidated, Notice, RoundFinished, RoundStarted, told
-from fedsag_cli.messages import FLModel, ParamsType, Reply, Task
+from fedsag_cli.messages import FEDPROX_MU, FLModel, ParamsType, Reply, Task
 from fedsag_cli.persistors import Persistor
 from fedsag_cli.run import Best, Run
 from fedsag_cli.workflows import Clients
@@ -86,7 +86,7 @@ class ScatterAndGather:
         self._persist_every = persist_every_n_rounds
         self._allow_empty = allow_empty_global_weights
         self._allow_non_finite = allow_non_finite
-        self._said_along = {"fedprox_mu": fedprox_mu} if fedprox_mu else {}
+        self._said_along = {FEDPROX_MU: fedprox_mu} if fedprox_mu else {}
         self._answered: list[str] | None = None  # the sites that did in the last round
         self._said_unscored = self._said_unstoppable = False
 

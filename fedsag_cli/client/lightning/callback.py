@@ -6,14 +6,17 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedsag_cli.client.fedprox_mu import get_fedprox_mu
 from fedsag_cli.client.lightning.loading import load
 from fedsag_cli.client.lightning.progress import Left, Limits, Trainer, epochs_done
 from fedsag_cli.client.lightning.ranks import Ranks, Standing
 from fedsag_cli.errors import ClientError
-from fedsag_cli.messages import NUM_STEPS, FLModel
+from fedsag_cli.messages import FEDPROX_MU, NUM_STEPS, FLModel
 
 if TYPE_CHECKING:
-    from torch.nn import Module
+    from torch import Tensor
+    from torch.nn import Module, Parameter
+    from torch.optim import Optimizer
 
 log = logging.getLogger("fedsag")
 
@@ -36,6 +39,8 @@ class FLCallback:
         self._until: int | None = None  # the limit of a `fit` that must not train, to be set back
         self._steps_before = 0
         self._left: Left | None = None
+        self._mu = 0.0  # FedProx's
+        self._held_near: dict[Parameter, Tensor] = {}  # what trains, and where it was received
 
     def on_validation_start(self, trainer: Trainer, pl_module: Module) -> None:
         self._measures = False
@@ -94,6 +99,15 @@ class FLCallback:
             self._left.go_on(trainer)
         self._steps_before = trainer.global_step
         self._trains = True
+        self._hold_near(pl_module)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: Module, optimizer: Optimizer) -> None:  # noqa: ARG002
+        """FedProx, where the server asks for it: the gradient of mu / 2 * ||w - w_global||^2 is added."""
+        if not self._held_near:
+            return
+        for w in (w for group in optimizer.param_groups for w in group["params"]):
+            if w in self._held_near and w.grad is not None:
+                w.grad.add_(w.detach() - self._held_near[w], alpha=self._mu)
 
     def on_fit_end(self, trainer: Trainer, pl_module: Module) -> None:
         """The trainer has put the module on the CPU by now, and its optimizers' state."""
@@ -102,6 +116,7 @@ class FLCallback:
         if not self._trains:
             return
         self._trains = False
+        self._held_near = {}
         if self._restore_state:
             self._left = Left.by(trainer)
         if self._update_fit_loop:
@@ -116,6 +131,12 @@ class FLCallback:
             self._model, self._metrics = model, None
         if model is not None and model.params is not None:
             load(pl_module, model.params, strict=self._strict)
+
+    def _hold_near(self, pl_module: Module) -> None:
+        self._held_near = {}
+        if self._model is not None and self._model.meta.get(FEDPROX_MU):
+            self._mu = get_fedprox_mu(self._model)
+            self._held_near = {w: w.detach().clone() for w in pl_module.parameters() if w.requires_grad}
 
     def _params(self, pl_module: Module) -> dict[str, Any]:
         params: dict[str, Any] = pl_module.state_dict()

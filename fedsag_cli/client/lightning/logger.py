@@ -22,13 +22,18 @@ class ClientLogger:
     group_separator = "/"
     experiment = None
 
-    def __init__(self, ctx: client.APIContext | None = None) -> None:
-        """Of the context that `flare.init()` gave; without one, of the last."""
+    def __init__(self, prefix: str = "", ctx: client.APIContext | None = None) -> None:
+        """Metrics are said as `prefix-name`, where there is a prefix.
+
+        `ctx` is what `flare.init()` gave; without it, the last.
+        """
+        self._before = f"{prefix}-" if prefix else ""
         self._ctx = ctx
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         if client._session(self._ctx, "log").rank == "0":
-            client.log("metrics", dict(metrics), client.AnalyticsDataType.METRICS, self._ctx, global_step=step)
+            named = {f"{self._before}{name}": value for name, value in metrics.items()}
+            client.log("metrics", named, client.AnalyticsDataType.METRICS, self._ctx, global_step=step)
 
     def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None:
         if params and client._session(self._ctx, "log").rank == "0":

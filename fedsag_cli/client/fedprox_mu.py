@@ -1,0 +1,22 @@
+"""FedProx's coefficient, as the server sends it in the meta of each model. It needs no torch."""
+
+from __future__ import annotations
+
+import math
+from numbers import Real
+
+from fedsag_cli.messages import FEDPROX_MU, FLModel
+
+__all__ = ["get_fedprox_mu"]
+
+
+def get_fedprox_mu(model: FLModel) -> float:
+    """The mu that came with `model`: a finite number above 0. Raises ValueError where none did, or another."""
+    mu = model.meta.get(FEDPROX_MU)
+    number = float(mu) if isinstance(mu, Real) and not isinstance(mu, bool) else math.nan
+    if not 0 < number < math.inf:
+        said = f"no meta[{FEDPROX_MU!r}]" if mu is None else f"{mu!r} as meta[{FEDPROX_MU!r}]"
+        raise ValueError(
+            f"the received model has {said}, where FedProx needs a number above 0: set {FEDPROX_MU} in the job"
+        )
+    return number
