@@ -106,7 +106,7 @@ def dtype_name(value: Any) -> str:
 
 
 def count_not_finite(value: Any, base: Any) -> int:
-    """How many of its numbers are NaN or infinite where those of `base`, of the same shape, are not."""
+    """How many of its numbers are NaN or infinite where those of `base`, of the same shape, are not; None: at all."""
     array = _as_array(value)
     if not _is_float(array):
         return 0
@@ -117,8 +117,10 @@ def count_not_finite(value: Any, base: Any) -> int:
         with np.errstate(all="ignore"):
             total = piece.sum(dtype=total_dtype).item()
         if not cmath.isfinite(total):  # a sum that is finite has no NaN and no infinity in it, and is quickly made
-            below = _of_kind(_as_array(base).reshape(-1)[start : start + _PIECE], array)
-            bad = ~_isfinite(piece) & _isfinite(_calculable(below))
+            bad = ~_isfinite(piece)
+            if base is not None:
+                below = _of_kind(_as_array(base).reshape(-1)[start : start + _PIECE], array)
+                bad &= _isfinite(_calculable(below))
             count += int(bad.sum())
     return count
 

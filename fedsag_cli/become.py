@@ -84,7 +84,7 @@ def become(spec: ProcessSpec, *, parent: int, line: int | None, last_word: int |
         code = called(*spec.args, line=line) if spec.talks else called(*spec.args)
     except OSError as error:
         say_last_word(LastWord(error=f"{spec.command[0] if spec.command else spec.name}: {error}"))
-        os.write(2, f"fedsag: {spec.command or spec.name}: {error}\n".encode())
+        os.write(2, f"fedsag: {spec.command[0] if spec.command else spec.name}: {error}\n".encode())
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:

@@ -32,6 +32,11 @@ KNOWN = {
 }
 
 _OTHER_CONTRACTS = "nvflare"  # a class made for these would be called in a way it does not know
+_NO_BASE_CLASS = (
+    "a part of your own needs no base class: an aggregator has accept(site, update) and aggregate(), a filter "
+    "process(model)"
+)
+_HOW_WITHOUT = f"only a client's script may import nvflare: a model needs a file of its own, and {_NO_BASE_CLASS}"
 _NEED_TORCH = {"PTFileModelPersistor"}
 
 
@@ -117,27 +122,19 @@ def _import(spec: ComponentSpec) -> Any:
         made = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         if isinstance(error, ImportError) and _is_foreign(error.name or ""):
-            raise _foreign(spec, str(error)) from error
+            raise JobError(f"{_called(spec)} cannot be imported: {error}", hint=_HOW_WITHOUT) from error
         raise JobError(f"{_called(spec)} cannot be imported: {error}") from error
     except Exception as error:
         # a module of the user's own may raise anything
         raise JobError(f"{_called(spec)} cannot be imported: {type(error).__name__}: {error}") from error
     for base in getattr(made, "__mro__", ()):
         if _is_foreign(base.__module__):
-            raise _foreign(spec, f"it is a {base.__name__}")
+            raise JobError(f"{_called(spec)} is written for NVFLARE: it is a {base.__name__}", hint=_NO_BASE_CLASS)
     return made
 
 
 def _is_foreign(module: str) -> bool:
     return module.partition(".")[0] == _OTHER_CONTRACTS
-
-
-def _foreign(spec: ComponentSpec, why: str) -> JobError:
-    return JobError(
-        f"{_called(spec)} is written for NVFLARE: {why}",
-        hint="a part of your own needs no base class here: an aggregator has accept(site, update) and aggregate(), "
-        "a filter process(model)",
-    )
 
 
 def _called(spec: ComponentSpec) -> str:

@@ -91,7 +91,7 @@ class Communicator:
         self._call: Call | None = None
         self._calls = 0
         self._first_failure, self._first_hangs = "", False
-        self._measured = False
+        self._usage: Usage | None = None  # of the first client that told
 
     @property
     def sites(self) -> Sequence[str]:
@@ -135,6 +135,7 @@ class Communicator:
             grace_s=grace_s,
         )
         try:
+            self._check_memory()
             for client in call.targets:
                 if client.state is State.GONE:
                     self._fail(call, client, client.failure or Failure(cause="its process ended"))
@@ -241,7 +242,7 @@ class Communicator:
             task_id=call.id,
             task_name=call.task.name,
             model=ModelFacts.of(call.task.model),
-            tell_usage=not self._measured and client.config.launch_once,
+            tell_usage=self._usage is None and client.config.launch_once,
         )
         try:
             channel.send(assignment, None if call.file is None else call.file.fileno())
@@ -340,17 +341,26 @@ class Communicator:
             self._call.queue(client)
 
     def _measure(self, client: Client, usage: Usage) -> None:
-        """Once, after the first answer: whether all clients that are still to come will fit."""
-        if self._measured:
+        """Once, after the first answer: whether the clients that are still to come will fit."""
+        if self._usage is not None:
             return
-        self._measured = True
-        absent = [other for other in self._clients.values() if other.state is State.ABSENT]
-        free = machine.free_memory()
-        if free and usage.private * len(absent) > free:
-            raise NotEnoughMemory(clients=len(absent), needed=usage.private * len(absent), free=free, where="main")
-        beside = sum(other.group == client.group for other in absent)
+        self._usage = usage
+        self._check_memory()
+        beside = sum(other.group == client.group for other in self._to_come())
         if usage.gpu_free and usage.gpu * beside > usage.gpu_free:
             raise NotEnoughMemory(clients=beside, needed=usage.gpu * beside, free=usage.gpu_free, where="GPU")
+
+    def _check_memory(self) -> None:
+        """Whether those that are to be started for this task will fit beside those that wait already."""
+        if self._usage is None or not (count := len(self._to_come())):
+            return
+        needed, free = self._usage.private * count, machine.free_memory()
+        if free and needed > free:
+            raise NotEnoughMemory(clients=count, needed=needed, free=free, where="main")
+
+    def _to_come(self) -> list[Client]:
+        targets = self._call.targets if self._call else []
+        return [client for client in targets if client.state is State.ABSENT and client.config.launch_once]
 
     def _hear_news(self) -> None:
         """What the parent tells: how processes ended."""
@@ -445,11 +455,11 @@ class Communicator:
                 needed=needed,
                 possible=call.possible,
                 cause=self._first_failure,
-                hint=self._way_out(call.min_responses),
+                hint=self._way_out(call),
             )
 
-    def _way_out(self, min_responses: int) -> str:
-        if self._strict and min_responses < len(self._clients):
+    def _way_out(self, call: Call) -> str:
+        if self._strict and call.min_responses < len(call.targets):
             return "without --strict a run goes on while min_clients others answer"
         return (
             "raise train_timeout, or lower min_clients"

@@ -195,15 +195,19 @@ def _leave_tidying_to_the_end() -> None:
 
 
 def _exec_fresh(spec: ProcessSpec, nursery: int, line: int | None, last_word: int) -> None:
-    about = tempfile.TemporaryFile()  # noqa: SIM115  not among the arguments, which every user of the machine may read
-    about.write(msgspec.json.encode(spec))
-    about.flush()
-    words = [about.fileno(), nursery, -1 if line is None else line, last_word]
-    for fd in (about.fileno(), line, last_word):
-        if fd is not None:
-            os.set_inheritable(fd, True)
-    command = fresh_interpreter("fedsag_cli.become", *map(str, words))
-    os.execv(command[0], command)  # `become` sets the environment: what PYTHONPATH holds must not stand in for ours
+    try:
+        about = tempfile.TemporaryFile()  # noqa: SIM115  arguments are for every user of the machine to read
+        about.write(msgspec.json.encode(spec))
+        about.flush()
+        words = [about.fileno(), nursery, -1 if line is None else line, last_word]
+        for fd in (about.fileno(), line, last_word):
+            if fd is not None:
+                os.set_inheritable(fd, True)
+        command = fresh_interpreter("fedsag_cli.become", *map(str, words))
+        os.execv(command[0], command)  # `become` sets the environment: what PYTHONPATH holds must not stand in for ours
+    except OSError as error:
+        os.write(last_word, msgspec.json.encode(LastWord(error=f"{spec.name} cannot be started: {error}")))
+        os._exit(1)
 
 
 def main() -> NoReturn:

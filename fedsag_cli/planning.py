@@ -63,10 +63,14 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """A plan, the app of each of its processes, and what the user should be told."""
+    """A plan, the app of each of its processes, and what the user should be told.
+
+    `words` are the commands, or the scripts' arguments, by site, with their secrets, which are in no plan.
+    """
 
     plan: Plan
     apps: Mapping[str, App]
+    words: Mapping[str, Sequence[str]]
     notices: list[str]
 
 
@@ -123,7 +127,9 @@ def make_plan(
         ),
         sites=sites,
     )
-    return Planned(plan=plan, apps=apps, notices=notices)
+    known = placeholders.Secrets(os.environ)
+    words = {site.name: [known.revealed(word) for word in site.command or site.args] for site in sites}
+    return Planned(plan=plan, apps=apps, words=words, notices=notices)
 
 
 def site_names(options: Options) -> list[str]:
@@ -225,8 +231,6 @@ def _plan_site(
     if gpu_groups:
         env |= {"CUDA_VISIBLE_DEVICES": gpu_groups[group], "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     command = list(client.command)
-    for word in command:
-        placeholders.revealed(word, os.environ)  # what is not there is told now
     if client.script is None:
         if command[0] in ("python", "python3"):
             command[0] = sys.executable  # the one we run in, not whatever PATH has

@@ -141,7 +141,8 @@ class _Desk(threading.Thread):
             return
         if not self._has_kept:
             self._has_kept = True
-            self._emit(CurvesKept(view=self._tracker.view))
+            if view := self._tracker.view:
+                self._emit(CurvesKept(view=view))
 
     def _say(self, text: str) -> None:
         """In one line."""

@@ -41,7 +41,7 @@ from fedsag_cli.events import (
     how_it_ended,
 )
 from fedsag_cli.interop import nvflare
-from fedsag_cli.job import Job, placeholders
+from fedsag_cli.job import Job
 from fedsag_cli.messages import ADDRESS, PRELOAD, SEED, SITE, TOKEN
 from fedsag_cli.observers import EventsFile, Observer, told_before
 from fedsag_cli.planning import FORK, Options, Planned, make_plan
@@ -332,12 +332,12 @@ class _Simulation:
         )
 
     def _client(self, site: SitePlan) -> ProcessSpec:
-        args = [placeholders.revealed(word, os.environ) for word in site.args]
+        words = list(self._planned.words[site.name])
         return ProcessSpec(
             name=site.name,
             target="" if site.command else _SCRIPT,
-            args=[] if site.command else [site.script, *args],
-            command=[placeholders.revealed(word, os.environ) for word in site.command],
+            args=[] if site.command else [site.script, *words],
+            command=words if site.command else [],
             env=self._env | site.env | self._said_to_all | {SITE: site.name},
             cwd=str(self._place.app(site.name)),
             log=str(self._place.log(site.name)),

@@ -888,6 +888,18 @@ def test_clients_that_fit_are_none(house, monkeypatch):
     assert len(home.ask()) == 3
 
 
+def test_only_clients_that_are_to_work_have_to_fit_and_those_of_a_later_round_too(house, monkeypatch):
+    free = [7_000_000_000]
+    monkeypatch.setattr("fedsag_cli.communicator.machine.free_memory", lambda: free[0])
+    home = house({site: adds(1.0, usage=Usage(private=3_000_000_000)) for site in "abcdefg"}, slots=1)
+
+    assert len(home.ask(to="ab")) == 2
+    free[0] = 1_000_000_000
+    assert len(home.ask(to="ab", round_num=1)) == 2, "they are there"
+    with pytest.raises(NotEnoughMemory, match=r"1 clients need about 3\.0 GB"):
+        home.ask(to="bc", round_num=2)
+
+
 def test_only_the_first_to_answer_are_asked_what_memory_they_hold(house):
     asked = []
 

@@ -378,6 +378,14 @@ def test_their_averaging_workflow_draws_its_clients_and_stops_early_as_with_them
     stops, notes = server_of(workflows=[part(name, num_clients=4, stop_cond="accuracy >= 80", patience=2)])
     never, said = server_of(workflows=[part(name, stop_cond="", patience=2)])
 
+    before, _ = server_of(workflows=[part(name, min_clients=4)])
+    everybody = [server_of(workflows=[part(name, num_clients=none)]) for none in (None, 0)]
+
+    for values, said_of_all in everybody:
+        assert values["workflows"][0]["args"]["min_clients"] == 1000
+        assert "num_clients" not in values["workflows"][0]["args"]
+        assert said_of_all == []
+    assert before["workflows"][0]["args"] | {"num_clients": 4, "min_clients": 4} == before["workflows"][0]["args"]
     assert as_usual["workflows"][0]["args"] | {"num_clients": 3, "min_clients": 3} == as_usual["workflows"][0]["args"]
     wanted = {"num_clients": 4, "min_clients": 4, "stop_cond": "accuracy >= 80", "patience": 2}
     assert stops["workflows"][0]["args"] | wanted == stops["workflows"][0]["args"]

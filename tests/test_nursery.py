@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -255,6 +256,18 @@ def test_a_command_whose_leader_ends_at_once_is_still_let_print_its_stacks(home)
     assert home.wait() == 0
     assert "the stack" in home.log("command")
     assert is_gone(leader)
+
+
+def test_a_fresh_interpreter_that_cannot_be_told_what_to_be_says_why(home):
+    resource.prlimit(home.process.pid, resource.RLIMIT_FSIZE, (0, 0))  # as a full disk
+
+    home.channel.send(Start(ProcessSpec(**home.spec("child")), fresh=True))
+
+    told = home.next()
+    while isinstance(told, Started):
+        told = home.next()
+    assert (told.name, told.exit_code) == ("child", 1)
+    assert told.last_word.error.startswith("child cannot be started: ")
 
 
 @pytest.mark.parametrize("how", ["closed", "killed"])

@@ -113,14 +113,34 @@ def test_a_secret_is_left_for_whoever_starts_the_script():
 
 
 def test_a_secret_is_the_environments_or_a_files_without_its_last_line_break(tmp_path):
-    (tmp_path / "key").write_text("s3\n")
+    (tmp_path / "a:b").write_text("s3\n")
+    secrets = placeholders.Secrets({"KEY": "a${secret:KEY}"})
 
-    assert (
-        placeholders.revealed("--key=${secret:KEY}:${secret:KEY}", {"KEY": "a${secret:KEY}"})
-        == "--key=a${secret:KEY}:a${secret:KEY}"
-    )
-    assert placeholders.revealed(f"${{secret:file:{tmp_path}/key}}", {}) == "s3"
-    assert placeholders.revealed("${secret:} {x} $HOME", {}) == "${secret:} {x} $HOME"
+    assert secrets.revealed("--key=${secret:KEY}:${secret:KEY}") == "--key=a${secret:KEY}:a${secret:KEY}"
+    assert secrets.revealed(f"x${{secret:file:{tmp_path}/a:b}}") == "xs3"
+    assert secrets.revealed("{x} $HOME ${HOME}") == "{x} $HOME ${HOME}"
+
+
+def test_a_secret_is_read_once_for_a_pipe_gives_its_text_no_second_time(tmp_path):
+    file = tmp_path / "key"
+    file.write_text("s3")
+    secrets = placeholders.Secrets({})
+    secrets.revealed(f"${{secret:file:{file}}}")
+    file.unlink()
+
+    assert secrets.revealed(f"${{secret:file:{file}}}") == "s3"
+
+
+@pytest.mark.parametrize("word", ["${secret:}", "--k ${secret:MY-KEY}", "${secret:KEY", "${secret:file:}"])
+def test_what_is_nearly_a_secret_is_an_error_and_goes_to_no_script(word):
+    with pytest.raises(JobError, match=r"\$\{secret:…\} that names nothing") as raised:
+        placeholders.Secrets({"KEY": "1"}).revealed(word)
+
+    assert raised.value.hint.startswith("${secret:NAME} is")
+
+
+def test_a_secret_speaks_of_no_variable():
+    assert [*placeholders.names("--key ${secret:KEY} ${secret:file:/a} {n}")] == ["n"]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +153,7 @@ def test_a_secret_is_the_environments_or_a_files_without_its_last_line_break(tmp
 )
 def test_a_secret_that_is_not_there_is_an_error_that_names_it(word, says):
     with pytest.raises(JobError) as raised:
-        placeholders.revealed(word, {"KEYS": "1"})
+        placeholders.Secrets({"KEYS": "1"}).revealed(word)
 
     assert raised.value.message == says
 

@@ -432,8 +432,30 @@ def test_more_clients_to_draw_than_there_are_count_as_all_and_that_is_said_once(
 
     assert rounds_of(story) == [["a", "b"]] * 2
     assert [notice.text for notice in story.of(events.Notice)] == [
-        "num_clients is 3, there are 2 clients: it counts as 2"
+        "num_clients is 3, there are 2 clients: all take part"
     ]
+
+
+def test_more_min_clients_than_are_drawn_count_as_those_and_that_is_said():
+    story = Story(FakeClients(**dict.fromkeys("abcd", adds(1.0))), num_clients=2, min_clients=3, num_rounds=1)
+
+    assert [notice.text for notice in story.of(events.Notice)] == [
+        "min_clients is 3, a round has 2 clients: it counts as 2"
+    ]
+
+
+def test_where_no_params_were_sent_an_answer_with_nan_counts_as_failed_all_the_same():
+    class Empty(FakePersistor):
+        def load(self):
+            return FLModel(params={})
+
+    story = Story.__new__(Story)
+    story.told, story.clients = [], FakeClients(a=sends(w=torch.tensor([1.0])), b=sends(w=torch.tensor([float("nan")])))
+    story.run = Run(emit=story.told.append)
+    ScatterAndGather(FedAvg(), Empty(), allow_empty_global_weights=True, num_rounds=1).run(story.clients, story.run)
+
+    assert story.w == 1.0
+    assert story.clients.rejected == {"b": "params: 'w' has 1 numbers that are NaN or infinite"}
 
 
 def stopping(values, **settings):

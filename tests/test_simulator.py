@@ -160,6 +160,18 @@ def test_a_secret_reaches_the_script_and_no_file_of_the_run(tmp_path, launcher):
     assert not [path for path in files if b"xyzzy-plugh" in path.read_bytes()]
 
 
+def test_a_secret_stays_one_where_its_command_cannot_be_started(tmp_path):
+    made = job(tmp_path / "job", command="custom/no.sh --key ${secret:MY_KEY}", files={"no.sh": "echo\n"})
+
+    ran = run(made, "-n", 2, "-t", 2, env={"MY_KEY": "xyzzy-plugh"})
+
+    assert ran.code == 4
+    assert "custom/no.sh: [Errno 13] Permission denied" in ran.err
+    assert "xyzzy" not in ran.out + ran.err
+    files = [path for path in (tmp_path / "ws").rglob("*") if path.is_file()]
+    assert not [path for path in files if b"xyzzy" in path.read_bytes()]
+
+
 def test_a_secret_that_is_not_there_is_told_before_anything_starts(tmp_path):
     ran = run(job(tmp_path / "job", args="--key ${secret:MY_KEY}"), "-n", 2, "-t", 2)
 

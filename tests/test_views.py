@@ -59,7 +59,7 @@ def test_the_final_model_has_a_row_of_its_own_where_it_was_validated():
 
     rows, _ = views.table_of(report)
 
-    assert (rows[-1]["round"], rows[-1]["accuracy"], rows[-1]["answered"]) == ("final", "80", "1 of 2")
+    assert (rows[-1]["round"], rows[-1]["accuracy"], rows[-1]["answered"]) == ("final", "80", "1 of 1")
     assert rows[-1]["site-2"] == ""
 
 

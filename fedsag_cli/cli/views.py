@@ -237,7 +237,8 @@ def table_of(report: Report) -> tuple[list[dict[str, Any]], list[str]]:
         rows.append(cells)
     if report.final_metrics:
         cells = row("final", report.final_metrics, report.final_metrics_by_site)
-        rows.append(cells | {"answered": f"{len(report.final_metrics_by_site)} of {len(report.sites)}", "seconds": ""})
+        answered = len(report.final_metrics_by_site)
+        rows.append(cells | {"answered": f"{answered} of {answered + len(report.final_failed)}", "seconds": ""})
     return rows, ["round", *metrics, *headings.values(), "answered", "seconds"]
 
 

@@ -217,7 +217,9 @@ class Session:
         assert self._received is not None
         round_num, num_rounds = self._received.current_round, self._received.total_rounds
         answer = replace(model, optimizer_params=None, current_round=round_num, total_rounds=num_rounds)
-        if isinstance(measured := model.meta.get("initial_metrics"), Mapping):  # where NVFLARE keeps them on the way
+        if (
+            isinstance(measured := model.meta.get("initial_metrics"), Mapping) and measured
+        ):  # where NVFLARE keeps them on the way
             answer = replace(answer, metrics=dict(measured))
         wants_diff = self.config.transfer_type is ParamsType.DIFF and model.params_type is ParamsType.FULL
         if not wants_diff or model.params is None or self._file is None:

@@ -23,6 +23,7 @@ from fedsag_cli.interop.vocabulary import (
     EXTERNAL,
     FEDERATED_AVERAGING,
     LEFT_OUT,
+    MORE_THAN_THERE_ARE,
     NUMPY,
     NUMPY_EXECUTORS,
     NUMPY_PROGRAM,
@@ -158,13 +159,18 @@ class _Reading:
                 self._note(f"{name}: patience has no effect without stop_cond")
         if not theirs.get("patience"):
             theirs.pop("patience", None)
+        if "min_clients" in theirs:  # as it was called in 2.4
+            theirs.setdefault("num_clients", theirs.pop("min_clients"))
+        asks_all = "num_clients" in theirs and not theirs["num_clients"]
         names_persistor = bool(theirs.get("persistor_id"))
         mine = self._ours({**flow, "args": theirs}, name, FEDERATED_AVERAGING)
         if isinstance(own, Mapping):
             aggregator = self._part(own)
         else:
             aggregator = {"path": "FedAvg", "args": {key: value for key, value in averages.items() if value}}
-        mine["args"]["min_clients"] = mine["args"]["num_clients"]  # it waits for all that it has drawn
+        if asks_all:
+            del mine["args"]["num_clients"]
+        mine["args"]["min_clients"] = mine["args"].get("num_clients", MORE_THAN_THERE_ARE)  # all are waited for
         persistor = mine["args"]["persistor_id"] = mine["args"]["persistor_id"] or "persistor"
         ids = {part.get("id") for part in parts if isinstance(part, Mapping)}
         if persistor in ids:

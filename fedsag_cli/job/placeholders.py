@@ -36,6 +36,7 @@ _GIVEN = re.compile(r":([^:={}]+)=(\{[^{}]*\}|[^:{}]*)")
 _FIELD = re.compile(r"(?P<name>[^.\[\]{}]+)(?P<keys>(?:\[[^\[\]]+\])*)")
 _SPEC = re.compile(r"[^\d{}]*\d{0,3}(?:\.\d{0,3})?[^\d{}]*")
 _SECRET = re.compile(r"\$\{(secret:(?:file:[^{}\s\0]+|[A-Za-z_]\w*))\}")
+_ALMOST_SECRET = "${secret:"
 _BOOLS = {word: yes for yes, words in ((True, "yes true t y"), (False, "no false f n")) for word in words.split()}
 _FORMATTER = string.Formatter()
 
@@ -56,30 +57,45 @@ def nowhere(site: str) -> dict[str, Any]:
     return {**dict.fromkeys(SYSTEM, ""), "SITE_NAME": site}
 
 
-def revealed(word: str, environment: Mapping[str, str]) -> str:
-    """A word of a command with its secrets. Raises JobError naming one that is not there."""
+class Secrets:
+    """What the secrets in the words of commands stand for: each is looked up once, a file may be a pipe."""
 
-    def secret(found: re.Match[str]) -> str:
-        _, _, name = found[1].partition(":")
-        kind, _, path = name.rpartition(":")
-        if not kind:
-            if name not in environment:
-                raise JobError(f"{found[0]}: the environment has no {name}", hint="set it for fedsag simulator")
-            return environment[name]
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self._known: dict[str, str] = {}
+
+    def revealed(self, word: str) -> str:
+        """The word with its secrets. Raises JobError naming one that is not there, or is none."""
+        if _ALMOST_SECRET in _SECRET.sub("", word):
+            raise JobError(
+                f"{word!r} holds a {_ALMOST_SECRET}…}} that names nothing",
+                hint="${secret:NAME} is the environment's NAME, ${secret:file:PATH} a file's text",
+            )
+        return _SECRET.sub(self._one, word)
+
+    def _one(self, found: re.Match[str]) -> str:
+        if found[0] not in self._known:
+            self._known[found[0]] = self._look_up(found[0], found[1].removeprefix("secret:"))
+        return self._known[found[0]]
+
+    def _look_up(self, written: str, name: str) -> str:
+        if not name.startswith("file:"):
+            if name not in self._environment:
+                raise JobError(f"{written}: the environment has no {name}", hint="set it for fedsag simulator")
+            return self._environment[name]
+        path = name.removeprefix("file:")
         try:
             return Path(path).read_text(encoding="utf-8").removesuffix("\n")
         except (OSError, UnicodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is no text"
-            raise JobError(f"{found[0]}: {path}: {why}") from None
-
-    return _SECRET.sub(secret, word)
+            raise JobError(f"{written}: {path}: {why}") from None
 
 
 def names(value: Any) -> Iterator[str]:
     """The variables that `value` speaks of, the environment's left out."""
     if isinstance(value, str):
         try:
-            fields = [field or "" for _, field, _, _ in _FORMATTER.parse(value)]
+            fields = [field or "" for _, field, _, _ in _FORMATTER.parse(_SECRET.sub("", value))]
         except ValueError:
             return
         found = (match["name"] for match in map(_FIELD.fullmatch, fields) if match)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,8 +47,8 @@ class MLflowReceiver:
     @property
     def view(self) -> str:
         if self._uri.startswith("http"):
-            return self._uri
-        store = self._uri or str(_FOLDER.resolve())
+            return re.sub("//[^/]*@", "//", self._uri)  # it may hold a password
+        store = self._uri if ":" in self._uri else str(Path(self._uri or _FOLDER).resolve())
         return f"MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri {shlex.quote(store)}"
 
     def open(self, job: str) -> None:

@@ -33,8 +33,8 @@ class WandBReceiver:
 
     @property
     def view(self) -> str:
-        if self._mode == "online":
-            return "https://wandb.ai/home"
+        if self._mode != "offline":
+            return "https://wandb.ai/home" if self._mode == "online" else ""
         return f"wandb sync {shlex.quote(str(_FOLDER.resolve()))}/offline-run-*"
 
     def open(self, job: str) -> None:

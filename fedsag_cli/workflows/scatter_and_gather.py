@@ -182,8 +182,7 @@ class ScatterAndGather:
         update = reply.model
         if update.params is None or (sent.params and not update.params):
             raise TensorError(f"{reply.site} sent no params for task {self._train!r}")
-        if sent.params:
-            updates.check(update, sent.params, allow_non_finite=self._allow_non_finite)
+        updates.check(update, sent.params or {}, allow_non_finite=self._allow_non_finite)
         steps = update.num_steps
         self._aggregator.accept(reply.site, update)
         if self._selector:
@@ -258,10 +257,12 @@ class ScatterAndGather:
 
     def _compare_with(self, there: int, run: Run) -> None:
         """Tell, once, what asks for more clients than there are."""
-        for name, number in (("num_clients", self._num_clients or 0), ("min_clients", self._min_clients)):
-            if number > there:
-                run.emit(Notice(text=f"{name} is {number}, there are {there} clients: it counts as {there}"))
-                return
+        drawn = min(self._num_clients or there, there)
+        if self._num_clients and self._num_clients > there:
+            run.emit(Notice(text=f"num_clients is {self._num_clients}, there are {there} clients: all take part"))
+        elif self._min_clients > drawn:
+            have = f"there are {there} clients" if drawn == there else f"a round has {drawn} clients"
+            run.emit(Notice(text=f"min_clients is {self._min_clients}, {have}: it counts as {drawn}"))
 
 
 def _unscored(key_metric: str, names: str) -> str:
