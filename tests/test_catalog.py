@@ -196,9 +196,7 @@ def test_a_part_that_is_made_for_another_system_is_refused_with_what_takes_its_p
     says = "is written for NVFLARE: it is a Base" if there else "cannot be imported: No module named 'nvflare"
 
     try:
-        with pytest.raises(
-            JobError, match=rf"'part' \(theirs_catalog.Median\) {says}"
-        ) as raised:
+        with pytest.raises(JobError, match=rf"'part' \(theirs_catalog.Median\) {says}") as raised:
             catalog.build(spec("theirs_catalog.Median"), {})
     finally:
         for name in [name for name in sys.modules if name.startswith(("nvflare", "theirs_catalog"))]:
