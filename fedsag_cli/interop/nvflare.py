@@ -153,36 +153,28 @@ class _Reading:
         theirs = dict(_args(flow))
         averages = {key: theirs.pop(key) for key in ("exclude_vars", "aggregation_weights") if key in theirs}
         own, arrays, module = (theirs.pop(key, None) for key in ("aggregator", "model", "initial_model"))
-        if not theirs.get("stop_cond"):
-            theirs.pop("stop_cond", None)
-            if theirs.pop("patience", None):
-                self._note(f"{name}: patience has no effect without stop_cond")
-        if not theirs.get("patience"):
-            theirs.pop("patience", None)
-        if "min_clients" in theirs:  # as it was called in 2.4
-            theirs.setdefault("num_clients", theirs.pop("min_clients"))
-        asks_all = "num_clients" in theirs and not theirs["num_clients"]
-        names_persistor = bool(theirs.get("persistor_id"))
+        drawn = theirs.pop("min_clients", 3)  # its name in 2.4
+        drawn = theirs.pop("num_clients", drawn)
+        if theirs.get("patience") and not theirs.get("stop_cond"):
+            self._note(f"{name}: patience has no effect without stop_cond")
+            del theirs["patience"]
+        theirs = {key: value for key, value in theirs.items() if value or key not in ("stop_cond", "patience")}
         mine = self._ours({**flow, "args": theirs}, name, FEDERATED_AVERAGING)
+        mine["args"] |= {"num_clients": drawn} if drawn else {}
+        mine["args"]["min_clients"] = drawn or MORE_THAN_THERE_ARE  # all that were drawn are waited for
+        ids = {part.get("id") for part in parts if isinstance(part, Mapping)}
+        persistor = mine["args"]["persistor_id"] = theirs.get("persistor_id") or "persistor"
+        has_model = arrays is not None or module is not None
+        if persistor in ids:
+            if has_model:
+                self._note(f"{name}: there is no model here: the persistor has it")
+        elif has_model or not theirs.get("persistor_id"):
+            parts.append({"id": persistor, **_persistor_of(arrays, module)})
+            mine["args"] |= {} if has_model else {"allow_empty_global_weights": True}
         if isinstance(own, Mapping):
             aggregator = self._part(own)
         else:
             aggregator = {"path": "FedAvg", "args": {key: value for key, value in averages.items() if value}}
-        if asks_all:
-            del mine["args"]["num_clients"]
-        mine["args"]["min_clients"] = mine["args"].get("num_clients", MORE_THAN_THERE_ARE)  # all are waited for
-        persistor = mine["args"]["persistor_id"] = mine["args"]["persistor_id"] or "persistor"
-        ids = {part.get("id") for part in parts if isinstance(part, Mapping)}
-        if persistor in ids:
-            if arrays is not None or module is not None:
-                self._note(f"{name}: there is no model here: the persistor has it")
-        elif module is not None:
-            parts.append({"id": persistor, "path": "PTFileModelPersistor", "args": {"model": module}})
-        elif arrays is not None:
-            parts.append({"id": persistor, "path": "NPModelPersistor", "args": {"model": arrays}})
-        elif not names_persistor:  # theirs begins with no params: the first answers bring them
-            parts.append({"id": persistor, "path": "NPModelPersistor", "args": {"model": {}}})
-            mine["args"]["allow_empty_global_weights"] = True
         parts.append({**(aggregator or {}), "id": _free("aggregator", ids)})
         mine["args"]["aggregator_id"] = parts[-1]["id"]
         return mine
@@ -227,6 +219,13 @@ class _Reading:
     def _note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
+
+
+def _persistor_of(arrays: Any, module: Any) -> dict[str, Any]:
+    """Of a model inside their workflow. Without any, theirs begins with no params: the first answers bring them."""
+    if module is not None:
+        return {"path": "PTFileModelPersistor", "args": {"model": module}}
+    return {"path": "NPModelPersistor", "args": {"model": {} if arrays is None else arrays}}
 
 
 def _in_one(entries: Sequence[Any]) -> list[Any]:

@@ -48,7 +48,6 @@ FEDERATED_AVERAGING = Part(  # their workflow that averages by itself
         "save_filename": ANY,
     },
     renamed={"task_name": "train_task_name"},
-    given={"num_clients": 3, "persistor_id": "persistor"},
 )
 AVERAGE_BY_THEMSELVES = ("FedAvg", "PTFedAvg", "PTFedAvgEarlyStopping")
 PARTS = {

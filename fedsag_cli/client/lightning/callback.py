@@ -103,10 +103,8 @@ class FLCallback:
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Module, optimizer: Optimizer) -> None:  # noqa: ARG002
         """FedProx, where the server asks for it: the gradient of mu / 2 * ||w - w_global||^2 is added."""
-        if not self._held_near:
-            return
         for w in (w for group in optimizer.param_groups for w in group["params"]):
-            if w in self._held_near and w.grad is not None:
+            if self._trains and w in self._held_near and w.grad is not None:
                 w.grad.add_(w.detach() - self._held_near[w], alpha=self._mu)
 
     def on_fit_end(self, trainer: Trainer, pl_module: Module) -> None:
