@@ -10,11 +10,11 @@ import math
 import signal
 import time
 from collections.abc import Mapping
-from typing import TypeAlias, Union
+from typing import Protocol, TypeAlias, Union
 
 import msgspec
 
-from fedsag_cli.messages import LogKind
+from fedsag_cli.wire.messages import LogKind
 
 Metrics: TypeAlias = dict[str, float | None]
 """What was measured, by name; None where it was no finite number, for which JSON has no word."""
@@ -277,3 +277,8 @@ def from_line(line: bytes | str) -> Event:
     """The event of a line that `to_line` wrote. Raises msgspec.DecodeError."""
     event: Event = _decoder.decode(line)
     return event
+
+
+class Observer(Protocol):
+    def on(self, event: Event) -> None:
+        """Told in the order in which things happened."""

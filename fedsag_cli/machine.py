@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -48,3 +50,15 @@ def _fields(file: Path) -> dict[str, int]:
         return {}
     words = (line.split() for line in lines if line.endswith("kB"))
     return {word[0].rstrip(":"): int(word[-2]) * 1024 for word in words}
+
+
+def gpus_there() -> int | None:
+    """How many GPUs NVIDIA's own tool lists; None where there is no such tool, or it does not work."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None
+    try:
+        listed = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return sum(line.startswith("GPU ") for line in listed.splitlines())

@@ -21,54 +21,11 @@ from typing import IO
 
 import msgspec
 
-from fedsag_cli.catalog import ComponentSpec
 from fedsag_cli.errors import WorkspaceError
-from fedsag_cli.messages import ClientConfig, FilterSpec
 
 SERVER = "server"
 _PART = ".part"  # at the end of a name: half written
 _CHECKPOINT = re.compile(r"(round|best)-\d{6,}\.safetensors")
-
-
-class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
-    """One client: what to start, and with what. `script` and `args`, or, where that is no Python script, `command`."""
-
-    name: str
-    group: int
-    script: str
-    args: list[str]
-    command: list[str]
-    env: dict[str, str]  # beside the environment the run was started in
-    config: ClientConfig
-
-
-class ServerPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What the server builds."""
-
-    workflows: list[ComponentSpec]
-    components: list[ComponentSpec]
-    task_data_filters: list[FilterSpec]
-    task_result_filters: list[FilterSpec]
-
-
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """A run before it starts. From here on nobody reads a config file.
-
-    `slots`: how many clients of one group work at the same time. `threads`: torch's, in each client. `preload`: what
-    the processes will import. `files`: the SHA-256 of every file of the job that is no config file, by its path there.
-    """
-
-    job: str
-    seed: int
-    slots: int
-    threads: int
-    launcher: str
-    gpus: str | None = None
-    strict: bool = False
-    preload: list[str]
-    server: ServerPlan
-    sites: list[SitePlan]
-    files: dict[str, str] = {}
 
 
 class Workspace:
@@ -285,8 +242,3 @@ def write_json(path: Path, value: msgspec.Struct) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from None
-
-
-def read_plan(path: Path) -> Plan:
-    """The plan that `write_json` wrote."""
-    return msgspec.json.decode(path.read_bytes(), type=Plan)

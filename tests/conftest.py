@@ -27,7 +27,7 @@ def fresh_process(monkeypatch):
 
     import fedsag_cli.client as flare
     from fedsag_cli.client import seeding
-    from fedsag_cli.messages import ADDRESS, SITE, TOKEN
+    from fedsag_cli.wire.messages import ADDRESS, SITE, TOKEN
 
     monkeypatch.setattr(flare, "_contexts", {})
     monkeypatch.setattr(flare, "_last", [])
@@ -44,7 +44,8 @@ def serving(tmp_path_factory, monkeypatch):
     """A server with these words of config_fed_client; the process is a client of it."""
     from fakes import FakeServer
 
-    from fedsag_cli.messages import ADDRESS, SITE, TOKEN, ClientConfig
+    from fedsag_cli.plan import ClientConfig
+    from fedsag_cli.wire.messages import ADDRESS, SITE, TOKEN
 
     servers = []
 

@@ -5,9 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fedsag_cli.errors import NotEnoughClients
-from fedsag_cli.messages import NUM_STEPS, Answer, Assignment, FLModel, ModelFacts, Reply, Task, Welcome
-from fedsag_cli.tensors import TensorFile
-from fedsag_cli.transport.unix import Listener
+from fedsag_cli.model import NUM_STEPS, FLModel, Reply, Task
+from fedsag_cli.params.tensor_file import TensorFile
+from fedsag_cli.wire.channel import Listener
+from fedsag_cli.wire.messages import Answer, Assignment, ModelFacts, Welcome
 
 LIMIT_S = 30
 

@@ -32,27 +32,26 @@ import numpy as np
 import torch
 from fakes import open_descriptors
 
-from fedsag_cli import tensors
 from fedsag_cli.errors import ChannelClosed, FedsagError, TensorError
-from fedsag_cli.layout import SIZES
-from fedsag_cli.messages import (
+from fedsag_cli.model import ParamsType
+from fedsag_cli.params import tensor_file
+from fedsag_cli.params.layout import SIZES
+from fedsag_cli.params.tensor_file import TensorFile
+from fedsag_cli.plan import ClientConfig, FilterSpec
+from fedsag_cli.wire import channel as wire_channel
+from fedsag_cli.wire.channel import Listener, UnixChannel, address_in, connect
+from fedsag_cli.wire.messages import (
     Answer,
     Assignment,
-    ClientConfig,
-    FilterSpec,
     Hello,
     LogValues,
     ModelFacts,
-    ParamsType,
     Ready,
     ToClient,
     ToServer,
     Usage,
     Welcome,
 )
-from fedsag_cli.tensors import TensorFile
-from fedsag_cli.transport import unix
-from fedsag_cli.transport.unix import Listener, UnixChannel, address_in, connect
 
 REFUSED, VALID = "refused", "valid"
 
@@ -122,7 +121,7 @@ def attack_channel(chance: random.Random) -> str:
     stays = chance.random() < 0.02
     said = hostile_frame(chance, chance.choice(messages))
     beside = hostile_descriptors(chance)
-    with mock.patch.object(unix, "_MESSAGE_LIMIT_S", 0.05 if stays else 5.0):
+    with mock.patch.object(wire_channel, "_MESSAGE_LIMIT_S", 0.05 if stays else 5.0):
         talk = threading.Thread(target=say, args=(random.Random(chance.random()), theirs, said, beside, stays))
         talk.start()
         try:
@@ -150,7 +149,7 @@ def attack_door(chance: random.Random) -> str:
     listener = Listener(address_in(Path(folder)), TOKEN)
     outcome = REFUSED
     try:
-        with mock.patch.object(unix, "_HELLO_LIMIT_S", 0.05):
+        with mock.patch.object(wire_channel, "_HELLO_LIMIT_S", 0.05):
             for _ in range(chance.randint(1, 3)):
                 hello = chance.choice([Hello(site="a", token=TOKEN), Hello(site="b", token="?"), Ready(), welcome])
                 sock = socket.socket(socket.AF_UNIX)
@@ -435,7 +434,7 @@ def _is_moved(file: TensorFile, loaded: dict) -> None:
 
 def _digest(params: dict) -> str:
     try:
-        return tensors.digest(params)
+        return tensor_file.digest(params)
     except TensorError as error:
         raise AssertionError(f"what was read cannot travel: {error}") from None
 

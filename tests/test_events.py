@@ -10,7 +10,7 @@ import pytest
 
 from fedsag_cli import events
 from fedsag_cli.events import AnyEvent, Event, Failure
-from fedsag_cli.observers import EventsFile, told_before
+from fedsag_cli.simulator.events_file import EventsFile, told_before
 
 FAILURE = Failure(cause="it broke", where="/job/train.py:7", log="/w/log.txt", log_tail=["a", "b"], exit_code=-9)
 VALUES = {

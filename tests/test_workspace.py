@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from fedsag_cli.catalog import ComponentSpec
 from fedsag_cli.errors import WorkspaceError
-from fedsag_cli.messages import ClientConfig, FilterSpec, ParamsType
-from fedsag_cli.workspace import SERVER, Plan, ServerPlan, SitePlan, Workspace, read_plan, write_json
+from fedsag_cli.model import ParamsType
+from fedsag_cli.plan import ClientConfig, ComponentSpec, FilterSpec, Plan, ServerPlan, SitePlan, read_plan
+from fedsag_cli.workspace import SERVER, Workspace, write_json
 
 
 @pytest.fixture

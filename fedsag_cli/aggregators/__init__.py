@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from fedsag_cli.messages import FLModel
+from fedsag_cli.model import FLModel
 
 
 class Aggregator(Protocol):

@@ -11,9 +11,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from fedsag_cli.arithmetic import WeightedSum
 from fedsag_cli.errors import JobError, TensorError
-from fedsag_cli.messages import FLModel, ParamsType
+from fedsag_cli.model import FLModel, ParamsType
+from fedsag_cli.params.arithmetic import WeightedSum
 
 
 class FedAvg:

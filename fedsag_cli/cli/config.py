@@ -22,13 +22,13 @@ def config(
     debug: Annotated[bool, typer.Option("-debug", "--debug", help="Show where an error was raised.")] = False,
 ) -> None:
     """Print the settings, or change them."""
-    from fedsag_cli.job import settings, templates  # reads HOCON: 0.1 s that --version does without
+    from fedsag_cli.job.templates import find, settings  # reads HOCON: 0.1 s that --version does without
 
     if debug:
         display.show_tracebacks()
     if job_templates_dir is not None:
         settings.set_templates_dir(job_templates_dir)
-    where = templates.place()
+    where = find.place()
     found = {
         "config_file": str(settings.config_file()),
         "job_templates_dir": str(where.folder),

@@ -17,7 +17,7 @@ from fedsag_cli.cli.display import Format
 from fedsag_cli.errors import JobError, UsageError
 
 if TYPE_CHECKING:
-    from fedsag_cli.job.variables import Row
+    from fedsag_cli.job.templates.variables import Row
 
 app = typer.Typer(name="job", help="Make a job from a template, and see what can be set in it.", no_args_is_help=True)
 
@@ -83,13 +83,13 @@ def list_templates(
     debug: Debug = False,
 ) -> None:
     """What a job can be made from."""
-    from fedsag_cli.job import templates
+    from fedsag_cli.job.templates import find
 
     if debug:
         display.show_tracebacks()
-    where = templates.place(job_templates_dir)
+    where = find.place(job_templates_dir)
     columns = ["name", "description", "controller_type", "execution_api_type"]
-    found = [{column: getattr(template, column) for column in columns} for template in templates.listed(where)]
+    found = [{column: getattr(template, column) for column in columns} for template in find.listed(where)]
     if output is Format.JSON:
         display.document(found)
         return
@@ -106,7 +106,7 @@ def show_variables(
     debug: Debug = False,
 ) -> None:
     """What can be set in a job: value, type, default, meaning."""
-    from fedsag_cli.job import variables
+    from fedsag_cli.job.templates import variables
 
     if debug:
         display.show_tracebacks()
@@ -141,9 +141,9 @@ def create(
     debug: Debug = False,
 ) -> None:
     """Make a job folder from a template."""
-    from fedsag_cli.interop import nvflare
-    from fedsag_cli.job import variables
-    from fedsag_cli.job.create import create as make
+    from fedsag_cli.interop import reading
+    from fedsag_cli.job.templates import variables
+    from fedsag_cli.job.templates.create import create as make
 
     if debug:
         display.show_tracebacks()
@@ -156,7 +156,7 @@ def create(
         force=force,
         templates_dir=job_templates_dir,
         command=sys.argv[1:],
-        translate=nvflare.translate,
+        translate=reading.translate,
     )
     for text in made.warnings:
         display.warning(text)
@@ -193,14 +193,14 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Write a job for NVFLARE 2.9, scripts included, to run where fedsag is not installed."""
-    from fedsag_cli.interop import export as dialect
-    from fedsag_cli.interop import nvflare
+    from fedsag_cli.interop import reading
+    from fedsag_cli.interop import writing as dialect
+    from fedsag_cli.interop.export import export as write
     from fedsag_cli.job import Job
-    from fedsag_cli.job.export import export as write
 
     if debug:
         display.show_tracebacks()
-    written = write(Job.load(job_folder, nvflare.translate), out, dialect, force=force)
+    written = write(Job.load(job_folder, reading.translate), out, dialect, force=force)
     for text in written.notes:
         display.note(text)
     if output is Format.JSON:

@@ -62,9 +62,9 @@ def simulator(
     by Ctrl-C and by SIGTERM; 1 a bug of fedsag's own.
     """
     from fedsag_cli.cli import views
-    from fedsag_cli.planning import Options
-    from fedsag_cli.report import Reporter
     from fedsag_cli.simulator import simulate
+    from fedsag_cli.simulator.options import Options
+    from fedsag_cli.simulator.report import Reporter
 
     options = Options(
         num_clients=num_clients,

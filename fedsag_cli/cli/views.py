@@ -11,9 +11,8 @@ from typing import Any
 from fedsag_cli import events
 from fedsag_cli.cli import display
 from fedsag_cli.cli.display import Format
-from fedsag_cli.events import Event, Failure, Metrics
-from fedsag_cli.observers import Observer
-from fedsag_cli.report import Report
+from fedsag_cli.events import Event, Failure, Metrics, Observer
+from fedsag_cli.simulator.report import Report
 
 _MOST_ROWS = 12  # clients shown one by one in the live view
 _MOST_SITES = 6  # sites with a column of their own in the table at the end

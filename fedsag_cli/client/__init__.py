@@ -23,7 +23,7 @@ from fedsag_cli.client.analytics import AnalyticsDataType, log_values
 from fedsag_cli.client.ranks import Loop
 from fedsag_cli.client.session import Session
 from fedsag_cli.errors import ClientError
-from fedsag_cli.messages import FLModel, ParamsType
+from fedsag_cli.model import FLModel, ParamsType
 
 __all__ = [
     "APIContext",

@@ -8,7 +8,7 @@ from typing import Any
 
 from fedsag_cli.client import plain
 from fedsag_cli.errors import ClientError, nearest
-from fedsag_cli.messages import LogKind, LogValues
+from fedsag_cli.wire.messages import LogKind, LogValues
 
 
 class AnalyticsDataType(str, Enum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from numbers import Real
 
-from fedsag_cli.messages import FEDPROX_MU, FLModel
+from fedsag_cli.model import FEDPROX_MU, FLModel
 
 __all__ = ["get_fedprox_mu"]
 

@@ -17,10 +17,10 @@ import types
 from pathlib import Path
 
 import fedsag_cli
-from fedsag_cli.become import LastWord, preload, say_last_word, show_stack_when_stopped
 from fedsag_cli.client.seeding import streams
 from fedsag_cli.interop import shim
-from fedsag_cli.messages import PRELOAD, SEED, SITE
+from fedsag_cli.processes.child import LastWord, preload, say_last_word, show_stack_when_stopped
+from fedsag_cli.wire.messages import PRELOAD, SEED, SITE
 
 
 def run(path: str, *argv: str) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fedsag_cli.seeds import derived, sow
+from fedsag_cli.params.seeds import derived, sow
 
 
 class Streams:

@@ -11,33 +11,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fedsag_cli import arithmetic, machine
-from fedsag_cli.become import show_stack_when_stopped
+from fedsag_cli import machine
 from fedsag_cli.client import plain
 from fedsag_cli.client.seeding import streams
 from fedsag_cli.errors import ChannelClosed, ClientError
 from fedsag_cli.filters import Chain
-from fedsag_cli.messages import (
+from fedsag_cli.model import FLModel, ParamsType
+from fedsag_cli.params import arithmetic
+from fedsag_cli.params.tensor_file import TensorFile
+from fedsag_cli.plan import ClientConfig, FilterSpec
+from fedsag_cli.processes.child import show_stack_when_stopped
+from fedsag_cli.wire.channel import UnixChannel, connect
+from fedsag_cli.wire.messages import (
     ADDRESS,
     SITE,
     TOKEN,
     Answer,
     Assignment,
-    ClientConfig,
-    FilterSpec,
-    FLModel,
     Hello,
     LogValues,
     ModelFacts,
-    ParamsType,
     Ready,
     ToClient,
     ToServer,
     Usage,
     Welcome,
 )
-from fedsag_cli.tensors import TensorFile
-from fedsag_cli.transport.unix import UnixChannel, connect
 
 log = logging.getLogger("fedsag")
 

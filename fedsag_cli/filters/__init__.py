@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Protocol
 
-from fedsag_cli.messages import FLModel
+from fedsag_cli.model import FLModel
 
 
 class Filter(Protocol):

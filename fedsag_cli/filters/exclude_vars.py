@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fedsag_cli.messages import FLModel
+from fedsag_cli.model import FLModel
 
 
 class ExcludeVars:

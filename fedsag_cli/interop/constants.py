@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fedsag_cli.messages import FEDPROX_MU, NUM_STEPS
+from fedsag_cli.model import FEDPROX_MU, NUM_STEPS
 
 __all__ = [
     "AlgorithmConstants",

@@ -1,246 +1,148 @@
-"""Config files in our words, written in those of NVFLARE 2.9."""
+"""A job written for another system: a new folder, whole or not at all."""
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
-from fedsag_cli import catalog
+import fedsag_cli
 from fedsag_cli.errors import JobError
-from fedsag_cli.messages import ParamsType
+from fedsag_cli.job import CLIENT_FILE, SERVER, SERVER_FILE, App, Job
+from fedsag_cli.job.config import files, hocon, placeholders
+from fedsag_cli.job.config.files import Bounds
+from fedsag_cli.job.meta import ALL
+from fedsag_cli.job.templates.replace_folder import check_target, copy, exchange, new_folder_beside
+from fedsag_cli.job.templates.settings import absolute
+from fedsag_cli.model import ParamsType
+from fedsag_cli.plan import ComponentSpec
 
-ALIAS = Path(__file__).parent / "alias"
-"""A package that goes along with scripts which import fedsag_cli.client: there, it is NVFLARE's Client API."""
+_PACKAGE = fedsag_cli.__name__
 
-_PATHS = {
-    "ScatterAndGather": "nvflare.app_common.workflows.scatter_and_gather.ScatterAndGather",
-    "FedAvg": "nvflare.app_common.aggregators.intime_accumulate_model_aggregator.InTimeAccumulateWeightedAggregator",
-    "PTFileModelPersistor": "nvflare.app_opt.pt.file_model_persistor.PTFileModelPersistor",
-    "NPModelPersistor": "nvflare.app_common.np.np_model_persistor.NPModelPersistor",
-    "IntimeModelSelector": "nvflare.app_common.widgets.intime_model_selector.IntimeModelSelector",
-    "ExcludeVars": "nvflare.app_common.filters.exclude_vars.ExcludeVars",
-    "TBAnalyticsReceiver": "nvflare.app_opt.tracking.tb.tb_receiver.TBAnalyticsReceiver",
-    "MLflowReceiver": "nvflare.app_opt.tracking.mlflow.mlflow_receiver.MLflowReceiver",
-    "WandBReceiver": "nvflare.app_opt.tracking.wandb.wandb_receiver.WandBReceiver",
-}
-_EXECUTOR = "nvflare.app_common.executors.client_api_executor.ClientAPIExecutor"
-_NEED = {"TBAnalyticsReceiver": "tensorboard", "MLflowReceiver": "mlflow", "WandBReceiver": "wandb"}
-_GENERATOR = {
-    "id": "shareable_generator",
-    "path": "nvflare.app_common.shareablegenerators.full_model_shareable_generator.FullModelShareableGenerator",
-    "args": {},
-}
-_TO_SERVER = {  # what a script in a client's own process logs goes no further without it
-    "id": "event_to_fed",
-    "path": "nvflare.app_common.widgets.convert_to_fed_event.ConvertToFedEvent",
-    "args": {"events_to_convert": ["analytix_log_stats"], "fed_event_prefix": "fed."},
-}
-_FED_EVENTS = ["fed.analytix_log_stats"]
-_NOT_IN_THEIRS = (
-    ("num_clients", "asks all clients"),
-    ("stop_cond", "goes through all rounds"),
-    ("fedprox_mu", "does not send it"),
-)
-_LIGHTNING = re.compile(rb"\b(fedsag_cli|nvflare)\.client(\.| +import +)lightning\b")
-_LIGHTNING_THERE = "a script uses the Lightning client: NVFLARE's needs the package pytorch_lightning"
-_ONLY_OF_A_PROCESS = ("command", "launch_once", "launch_timeout", "shutdown_timeout", "stop_grace_period",
-                      "heartbeat_interval", "heartbeat_timeout")  # fmt: skip
+
+Meaning: TypeAlias = Callable[[Any], Any]
+"""What a value is where it may be a variable's name."""
+
+
+class Dialect(Protocol):
+    """How another system writes config files. Each function gives what it writes, and what to tell the user.
+
+    `alias` is a folder that goes with scripts that import our Client API, as the package they import. Raises JobError
+    naming what the system has not.
+    """
+
+    @property
+    def ALIAS(self) -> Path: ...  # noqa: N802  a module keeps this contract
+
+    def facts(self, components: Sequence[ComponentSpec], updates: Sequence[ParamsType]) -> Any: ...
+
+    def server(
+        self, values: Mapping[str, Any], known: Any, meaning: Meaning, *, file: str
+    ) -> tuple[Mapping[str, Any], Sequence[str]]: ...
+
+    def client(
+        self, values: Mapping[str, Any], known: Any, meaning: Meaning, *, file: str
+    ) -> tuple[Mapping[str, Any], Sequence[str]]: ...
+
+    def script(self, source: bytes) -> Sequence[str]:
+        """What to tell the user of a script that goes along as it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What one file of a job must know of the others. `updates` is what clients send, `torch` what models are made of.
+class Exported:
+    """The folder that was written, and what its author should know of it."""
 
-    `tracked`: the server has a tracker.
-    """
-
-    updates: ParamsType
-    torch: bool
-    tracked: bool
+    folder: Path
+    notes: Sequence[str]
 
 
-def facts(components: Sequence[catalog.ComponentSpec], updates: Sequence[ParamsType]) -> Facts:
-    """Of a server's components, and what each client sends. Raises JobError where clients send different kinds."""
-    if len(set(updates)) > 1:
-        raise JobError(
-            "some clients send DIFF, others FULL: NVFLARE's aggregator takes one kind",
-            hint="set params_transfer_type the same in every app",
-        )
-    names = {_short(spec.path) for spec in components}
-    return Facts(
-        updates=updates[0] if updates else ParamsType.FULL,
-        torch=any(catalog.needs_torch(name) for name in names),
-        tracked=not names.isdisjoint(_NEED),
-    )
-
-
-def server(
-    values: Mapping[str, Any], known: Facts, meaning: Callable[[Any], Any], *, file: str
-) -> tuple[dict[str, Any], list[str]]:
-    """config_fed_server, and what to tell the user of it. Raises JobError naming what NVFLARE has not.
-
-    `meaning` gives what a value is where it may be a variable's name: only what has to differ is written out.
-    """
-    writing = _Writing(file, known, meaning)
-    flows = [writing.part(flow) for flow in _enabled(values, "workflows")]
-    parts = [writing.part(part) for part in _enabled(values, "components")]
-    if not any(part.get("id") == _GENERATOR["id"] for part in parts):
-        parts.append(dict(_GENERATOR))
-    return {"format_version": 2, **values, "workflows": flows, "components": parts, **writing.filters(values)}, (
-        writing.notes
-    )
-
-
-def client(
-    values: Mapping[str, Any], known: Facts, meaning: Callable[[Any], Any], *, file: str
-) -> tuple[dict[str, Any], list[str]]:
-    """config_fed_client, likewise."""
-    writing = _Writing(file, known, meaning)
-    executors = [{**entry, "executor": writing.executor(entry)} for entry in values["executors"]]
-    in_process = any(writing.is_in_process(entry["executor"]["args"]) for entry in executors)
-    parts = [dict(_TO_SERVER)] if known.tracked and in_process else []
-    return {"format_version": 2, **values, "executors": executors, "components": parts, **writing.filters(values)}, (
-        writing.notes
-    )
-
-
-def script(source: bytes) -> tuple[str, ...]:
-    """What to tell the user of a script that goes along."""
-    return (_LIGHTNING_THERE,) if _LIGHTNING.search(source) else ()
+@files.reading()
+def export(job: Job, out: Path, dialect: Dialect, *, force: bool = False) -> Exported:
+    """Write `job` to the folder `out`. Raises JobError with nothing made or changed."""
+    out = files.real(absolute(out))
+    if out.is_relative_to(files.real(job.folder)) or files.real(job.folder).is_relative_to(out):
+        raise JobError(f"the job {job.folder} and {out} lie in one another", hint="choose another folder to write to")
+    check_target(out, force=force, flag="OUT")
+    writing = _Writing(job, dialect)
+    texts = dict(writing.texts())
+    with new_folder_beside(out) as part:
+        for path, text in texts.items():
+            (part / "new" / path).parent.mkdir(parents=True, exist_ok=True)
+            (part / "new" / path).write_bytes(text.encode())
+        for path, source in writing.copies():
+            copy(source, part / "new" / path)
+        check_target(out, force=force, flag="OUT")  # a file may have come into it meanwhile
+        notes = [*writing.notes, *exchange(part, out)]
+    return Exported(folder=out, notes=list(dict.fromkeys(notes)))
 
 
 class _Writing:
-    """One file being written; `notes` has a line for each thing that NVFLARE has not."""
+    """One job: what its files will hold."""
 
-    def __init__(self, file: str, known: Facts, meaning: Callable[[Any], Any]) -> None:
-        self._file, self._known, self._meant = file, known, meaning
+    def __init__(self, job: Job, dialect: Dialect) -> None:
+        self._job, self._dialect = job, dialect
         self.notes: list[str] = []
+        server = job.app_for(SERVER).server(placeholders.nowhere(SERVER))
+        clients = [app.client(placeholders.nowhere(site)) for app, site in _one_site_each(job)]
+        self._known = dialect.facts(server.components, [client.config.transfer_type for client in clients])
+        for app in job.apps.values():
+            self.notes.extend(app.notes)
 
-    def part(self, part: Mapping[str, Any]) -> dict[str, Any]:
-        path = str(self._meant(part.get("path") or part.get("class_path") or part.get("name") or ""))
-        name = _short(path)
-        if name not in _PATHS:
-            raise JobError(
-                f"{self._file}: {path!r} keeps a contract of fedsag's, which NVFLARE does not know",
-                hint="what it does has to be written for NVFLARE before the job can go there",
-            )
-        if name in _NEED:
-            self.notes.append(f"{name}: NVFLARE does not run the job where {_NEED[name]} is not installed")
-        args = dict(part.get("args") or {})
-        args = _ARGS[name](self, args) if name in _ARGS else args
-        kept = {key: value for key, value in part.items() if key not in ("class_path", "name", "disabled")}
-        return {**kept, "path": _PATHS[name], "args": args}
+    def texts(self) -> Iterator[tuple[str, str]]:
+        yield "meta.json", _json(self._meta())
+        for app in self._job.apps.values():
+            for stem, write in ((SERVER_FILE, self._dialect.server), (CLIENT_FILE, self._dialect.client)):
+                ours = app.written(stem, placeholders.nowhere(SERVER))
+                if ours is not None:
+                    theirs, notes = write(ours.values, self._known, ours.meaning, file=ours.name)
+                    self.notes.extend(notes)
+                    yield f"{app.name}/config/{stem}.json", _json(theirs)
 
-    def filters(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        chains = {
-            key: [
-                {**entry, "filters": [self.part(link) for link in _enabled(entry, "filters")]}
-                for entry in values.get(key, [])
+    def copies(self) -> Iterator[tuple[str, Path]]:
+        for app in self._job.apps.values():
+            bounds = Bounds.of(self._job.folder, "the job")
+            fed = {app.file(stem) for stem in (SERVER_FILE, CLIENT_FILE)}
+            there = {name: file for name, file in files.sources(app.folder, bounds) if file not in fed}
+            yield from ((f"{app.name}/{name}", file) for name, file in there.items())
+            alias = f"custom/{_PACKAGE}/"
+            scripts = [
+                file.read_bytes() for name, file in there.items() if file.suffix == ".py" and not name.startswith(alias)
             ]
-            for key in ("task_data_filters", "task_result_filters")
-        }
-        if any(
-            link["path"] == _PATHS["ExcludeVars"] for each in chains["task_result_filters"] for link in each["filters"]
-        ):
-            self._say_what_is_lost("ExcludeVars")
-        return chains
+            self.notes.extend(note for source in scripts for note in self._dialect.script(source))
+            if any(_PACKAGE.encode() in source for source in scripts):
+                yield from self._alias(app.name, there)
 
-    def executor(self, entry: Mapping[str, Any]) -> dict[str, Any]:
-        args = dict(entry["executor"].get("args") or {})
-        task = self._meant(args.get("evaluate_task_name", "validate"))
-        if task in self._meant(entry["tasks"]):
-            self.notes.append(
-                f"task {task!r}: NVFLARE's ScatterAndGather has nobody do it: the final model is not measured"
-            )
-        if "fedsag_cli." in str(args.get("command", "")):
-            raise JobError(f"{self._file}: {args['command']!r} is a program of fedsag's, which NVFLARE has not")
-        if self._meant(args.get("params_exchange_format", "raw")) == "raw":
-            args["params_exchange_format"] = "pytorch" if self._known.torch else "numpy"
-        args.setdefault("server_expected_format", "numpy")
-        if self.is_in_process(args):
-            if self._meant(args.get("launch_once")) is False:
-                self.notes.append("launch_once = false has no effect in NVFLARE, where execution_mode is in_process")
-            args = {key: value for key, value in args.items() if key not in _ONLY_OF_A_PROCESS}
-        return {"path": _EXECUTOR, "args": args}
-
-    def is_in_process(self, args: Mapping[str, Any]) -> bool:
-        return bool(self._meant(args["execution_mode"]) == "in_process")
-
-    def scatter_and_gather(self, args: dict[str, Any]) -> dict[str, Any]:
-        args.pop("model_selector_id", None)  # theirs hears of each round by itself
-        args.pop("validate_task_name", None)
-        for key, instead in _NOT_IN_THEIRS:
-            if args.pop(key, None):
-                self.notes.append(f"{key} is left out: NVFLARE's ScatterAndGather {instead}")
-        args.pop("patience", None)
-        if args.pop("allow_non_finite", None):
-            self.notes.append("allow_non_finite is left out: NVFLARE never looks")
-        for key in ("wait_time_after_min_received", "train_timeout"):
-            if isinstance(seconds := self._meant(args.get(key)), float):
-                args[key] = math.ceil(seconds)  # theirs are whole seconds
-        return {**args, "shareable_generator_id": _GENERATOR["id"]}
-
-    def averaging(self, args: dict[str, Any]) -> dict[str, Any]:
-        if self._meant(args.pop("weigh_by_local_iter", True)) is not True:
+    def _alias(self, app: str, there: Mapping[str, Path]) -> Iterator[tuple[str, Path]]:
+        """The package that scripts find under our name. Where an export put it before, it goes along already."""
+        place = f"custom/{_PACKAGE}"
+        alias = {f"{place}/{file.relative_to(self._dialect.ALIAS)}": file for file in self._dialect.ALIAS.rglob("*.py")}
+        taken = {path: file for path, file in there.items() if path.startswith((f"{place}/", f"{place}."))}
+        if not taken:
+            yield from ((f"{app}/{path}", file) for path, file in sorted(alias.items()))
+        elif {path: file.read_bytes() for path, file in taken.items()} != {
+            path: file.read_bytes() for path, file in alias.items()
+        }:
             raise JobError(
-                f"{self._file}: FedAvg: NVFLARE divides by the steps also where weigh_by_local_iter is false",
-                hint='leave it out, and send meta={"NUM_STEPS_CURRENT_ROUND": 1}',
-            )
-        excluded = args.pop("exclude_vars", None)
-        if isinstance(patterns := self._meant(excluded), list):
-            excluded = "|".join(f"(?:{pattern})" for pattern in patterns if pattern)
-        if self._meant(excluded):
-            self._say_what_is_lost("FedAvg's exclude_vars")
-        kind = "WEIGHT_DIFF" if self._known.updates is ParamsType.DIFF else "WEIGHTS"
-        given = {"exclude_vars": excluded, "aggregation_weights": args.pop("aggregation_weights", None)}
-        return {**args, **{key: value for key, value in given.items() if value}, "expected_data_kind": kind}
-
-    def numpy_model(self, args: dict[str, Any]) -> dict[str, Any]:
-        model = self._meant(args.get("model"))
-        if isinstance(model, Mapping):
-            if set(model) != {"numpy_key"}:
-                raise JobError(f"{self._file}: NPModelPersistor: NVFLARE's keeps one array, called 'numpy_key'")
-            args["model"] = model["numpy_key"]
-        return self._from_custom(args)
-
-    def tracker(self, args: dict[str, Any]) -> dict[str, Any]:
-        return {**args, "events": _FED_EVENTS}
-
-    def torch_model(self, args: dict[str, Any]) -> dict[str, Any]:
-        return self._from_custom({key: value for key, value in args.items() if value not in ("", None)})
-
-    def _from_custom(self, args: dict[str, Any]) -> dict[str, Any]:
-        """Theirs reads a relative path of a checkpoint from custom/, ours from the app folder first."""
-        path = str(self._meant(args.get("source_ckpt_file_full_name", "")))
-        inside = path.removeprefix("custom/")
-        return args if inside == path else {**args, "source_ckpt_file_full_name": inside}
-
-    def _say_what_is_lost(self, by: str) -> None:
-        if self._known.updates is ParamsType.FULL:
-            self.notes.append(
-                f"{by}: where clients send FULL, NVFLARE takes such keys out of the model: "
-                "from the second round on no client gets them"
+                f"{app}/{place} is in the way of what scripts import under that name",
+                hint="another name for what is yours; what an export of an older fedsag put there can be removed",
             )
 
-
-_ARGS: dict[str, Callable[[_Writing, dict[str, Any]], dict[str, Any]]] = {
-    "ScatterAndGather": _Writing.scatter_and_gather,
-    "FedAvg": _Writing.averaging,
-    "NPModelPersistor": _Writing.numpy_model,
-    "PTFileModelPersistor": _Writing.torch_model,
-    "TBAnalyticsReceiver": _Writing.tracker,
-    "MLflowReceiver": _Writing.tracker,
-    "WandBReceiver": _Writing.tracker,
-}
+    def _meta(self) -> dict[str, Any]:
+        job = self._job
+        file = hocon.find(job.folder, "meta")
+        said = {} if file is None else hocon.load(file, name=file.name)
+        sites = {app: list(named) for app, named in job.meta.deploy_map.items()}
+        usual = {"resource_spec": {}, "min_clients": job.meta.min_clients, "mandatory_clients": []}
+        return usual | said | {"name": job.meta.name, "deploy_map": sites}
 
 
-def _short(path: str) -> str:
-    return next((name for name, full in catalog.KNOWN.items() if path in (name, full)), path)
+def _one_site_each(job: Job) -> Iterator[tuple[App, str]]:
+    for name, sites in job.meta.deploy_map.items():
+        for site in [site for site in sites if site != SERVER][:1]:
+            yield job.apps[name], "site-1" if site == ALL else site
 
 
-def _enabled(values: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-    return [part for part in values.get(key, []) if not part.get("disabled")]
+def _json(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, indent=2) + "\n"  # ASCII: who reads it may decode by the locale

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fedsag_cli.errors import JobError, nearest
-from fedsag_cli.job import files, hocon
-from fedsag_cli.job.files import Bounds
+from fedsag_cli.job.config import files, hocon
+from fedsag_cli.job.config.files import Bounds
 from fedsag_cli.job.meta import ALL, SERVER, Meta
 from fedsag_cli.job.section import Section
 
 if TYPE_CHECKING:
-    from fedsag_cli.catalog import ComponentSpec
-    from fedsag_cli.messages import ClientConfig, FilterSpec
+    from fedsag_cli.plan import ClientConfig, ComponentSpec, FilterSpec
 
 __all__ = ["SERVER", "App", "ClientApp", "Job", "Meta", "ServerConfig", "Translate", "as_written"]
 
@@ -126,7 +125,7 @@ class App:
     @files.reading()
     def written(self, stem: str, variables: Mapping[str, Any]) -> Written | None:
         """A config file in our words, its placeholders as they stand; None where there is none. Raises JobError."""
-        from fedsag_cli.job import placeholders
+        from fedsag_cli.job.config import placeholders
 
         if self.file(stem) is None:
             return None
@@ -135,7 +134,8 @@ class App:
         return Written(values=values, variables=placeholders.resolved(tree, variables, name=name), name=name)
 
     def _read(self, stem: str, variables: Mapping[str, Any]) -> Section:
-        from fedsag_cli.job import placeholders, reader
+        from fedsag_cli.job import reader
+        from fedsag_cli.job.config import placeholders
 
         tree, name = self._tree(stem)
         values, notes = self.translate(placeholders.resolved(tree, variables, name=name), stem=stem, file=name)
@@ -165,7 +165,7 @@ class Written:
 
     def meaning(self, value: Any) -> Any:
         """What a text that is nothing but `{name}` stands for; anything else as it is."""
-        from fedsag_cli.job import placeholders
+        from fedsag_cli.job.config import placeholders
 
         name = placeholders.stands_for(value)
         return value if name is None else self.variables.get(name, value)

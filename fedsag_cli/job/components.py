@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from fedsag_cli import catalog
-from fedsag_cli.catalog import ComponentSpec
+from fedsag_cli.catalog.signatures import Signature
 from fedsag_cli.errors import JobError, nearest
-from fedsag_cli.job import executor, limits, tree
+from fedsag_cli.job import executor, limits
+from fedsag_cli.job.config import tree
+from fedsag_cli.job.config.tree import Place
 from fedsag_cli.job.section import Section
-from fedsag_cli.job.tree import Place
-from fedsag_cli.signatures import Signature
+from fedsag_cli.plan import ComponentSpec
 
 _KINDS: dict[str, tuple[type, ...]] = {
     "int": (int,),

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from fedsag_cli.catalog.signatures import Parameter, Signature
 from fedsag_cli.errors import JobError, nearest
 from fedsag_cli.job.section import Section
-from fedsag_cli.signatures import Parameter, Signature
 
 NAME = "ClientAPIExecutor"
 MODES = ("external_process", "in_process")

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from fedsag_cli.errors import JobError, nearest
 from fedsag_cli.job import components, executor
 from fedsag_cli.job.section import Section
-from fedsag_cli.messages import ClientConfig, FilterSpec, ParamsType
+from fedsag_cli.model import ParamsType
+from fedsag_cli.plan import ClientConfig, FilterSpec
 
 if TYPE_CHECKING:
-    from fedsag_cli.catalog import ComponentSpec
+    from fedsag_cli.plan import ComponentSpec
 
 
 def check_version(conf: Section) -> None:

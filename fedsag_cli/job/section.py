@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fedsag_cli.errors import JobError, nearest
-from fedsag_cli.job import tree
-from fedsag_cli.job.tree import Place
+from fedsag_cli.job.config import tree
+from fedsag_cli.job.config.tree import Place
 
 
 class Section:

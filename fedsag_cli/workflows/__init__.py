@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from fedsag_cli.messages import Reply, Task
-from fedsag_cli.run import Run
+from fedsag_cli.model import Reply, Task
+from fedsag_cli.workflows.run import Run
 
 
 class Clients(Protocol):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 from fedsag_cli.errors import JobError
-from fedsag_cli.run import Plateau
+from fedsag_cli.workflows.run import Plateau
 
 _IS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 _CONDITION = re.compile(r"\s*(?P<metric>.*?[^\s<>=])\s*(?P<is>[<>]=?)\s*(?P<value>\S+)\s*")

@@ -8,16 +8,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from fedsag_cli import arithmetic, seeds, updates
 from fedsag_cli.aggregators import Aggregator
 from fedsag_cli.errors import JobError, TensorError
 from fedsag_cli.events import ModelSaved, ModelValidated, Notice, RoundFinished, RoundStarted, told
-from fedsag_cli.messages import FEDPROX_MU, FLModel, ParamsType, Reply, Task
+from fedsag_cli.model import FEDPROX_MU, FLModel, ParamsType, Reply, Task
+from fedsag_cli.params import arithmetic, checks, seeds
 from fedsag_cli.persistors import Persistor
-from fedsag_cli.run import Best, Run
 from fedsag_cli.workflows import Clients
 from fedsag_cli.workflows.early_stopping import StopCondition
 from fedsag_cli.workflows.model_selector import IntimeModelSelector
+from fedsag_cli.workflows.run import Best, Run
 
 
 class ScatterAndGather:
@@ -182,7 +182,7 @@ class ScatterAndGather:
         update = reply.model
         if update.params is None or (sent.params and not update.params):
             raise TensorError(f"{reply.site} sent no params for task {self._train!r}")
-        updates.check(update, sent.params or {}, allow_non_finite=self._allow_non_finite)
+        checks.check(update, sent.params or {}, allow_non_finite=self._allow_non_finite)
         steps = update.num_steps
         self._aggregator.accept(reply.site, update)
         if self._selector:

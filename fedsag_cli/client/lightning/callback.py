@@ -11,7 +11,7 @@ from fedsag_cli.client.lightning.loading import load
 from fedsag_cli.client.lightning.progress import Left, Limits, Trainer, epochs_done
 from fedsag_cli.client.lightning.ranks import Ranks, Standing
 from fedsag_cli.errors import ClientError
-from fedsag_cli.messages import FEDPROX_MU, NUM_STEPS, FLModel
+from fedsag_cli.model import FEDPROX_MU, NUM_STEPS, FLModel
 
 if TYPE_CHECKING:
     from torch import Tensor

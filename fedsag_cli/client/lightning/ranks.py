@@ -9,8 +9,9 @@ from typing import Any
 
 from fedsag_cli.client.seeding import streams
 from fedsag_cli.client.session import Session
-from fedsag_cli.messages import SEED, FLModel
-from fedsag_cli.seeds import derived, sow
+from fedsag_cli.model import FLModel
+from fedsag_cli.params.seeds import derived, sow
+from fedsag_cli.wire.messages import SEED
 
 _STANDING = "FEDSAG_STANDING"
 _PATIENCE = timedelta(days=365)  # torch's is some minutes, and the next task may be hours away

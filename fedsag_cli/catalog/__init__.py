@@ -1,0 +1,131 @@
+"""What a job may name: a short name or a class path becomes an object, an id becomes the object it stands for.
+
+Importing this imports none of the components: the parent looks them up by name only, the server builds them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedsag_cli.catalog.signatures import Signature, signature
+from fedsag_cli.errors import JobError, nearest
+from fedsag_cli.filters import Chain
+from fedsag_cli.plan import ComponentSpec, FilterSpec
+
+KNOWN = {
+    "ScatterAndGather": "fedsag_cli.workflows.scatter_and_gather.ScatterAndGather",
+    "FedAvg": "fedsag_cli.aggregators.fedavg.FedAvg",
+    "PTFileModelPersistor": "fedsag_cli.persistors.torch.PTFileModelPersistor",
+    "NPModelPersistor": "fedsag_cli.persistors.numpy.NPModelPersistor",
+    "IntimeModelSelector": "fedsag_cli.workflows.model_selector.IntimeModelSelector",
+    "ExcludeVars": "fedsag_cli.filters.exclude_vars.ExcludeVars",
+    "TBAnalyticsReceiver": "fedsag_cli.trackers.tensorboard.TBAnalyticsReceiver",
+    "MLflowReceiver": "fedsag_cli.trackers.mlflow.MLflowReceiver",
+    "WandBReceiver": "fedsag_cli.trackers.wandb.WandBReceiver",
+}
+
+_OTHER_CONTRACTS = "nvflare"  # a class made for these would be called in a way it does not know
+_NO_BASE_CLASS = (
+    "a part of your own needs no base class: an aggregator has accept(site, update) and aggregate(), a filter "
+    "process(model)"
+)
+_HOW_WITHOUT = f"only a client's script may import nvflare: a model needs a file of its own, and {_NO_BASE_CLASS}"
+_NEED_TORCH = {"PTFileModelPersistor"}
+
+
+def class_path(name: str) -> str:
+    """The class path of a short name; a class path as it stands."""
+    return KNOWN.get(name, name)
+
+
+def signature_of(name: str, search: Sequence[Path] = ()) -> Signature | None:
+    """What the constructor of `name` takes, read from its source; None where the source does not tell.
+
+    Raises JobError where there is no such component.
+    """
+    if "." not in class_path(name):
+        raise JobError(f"no component is called {name!r}", hint=nearest(name, KNOWN))
+    return signature(class_path(name), search)
+
+
+def is_same(name: str, other: str) -> bool:
+    """Whether two names, short or full, mean the same component."""
+    return class_path(name) == class_path(other)
+
+
+def needs_torch(name: str) -> bool:
+    """Whether one of our components cannot work without torch."""
+    return any(is_same(name, other) for other in _NEED_TORCH)
+
+
+def build(spec: ComponentSpec, parts: Mapping[str, Any]) -> Any:
+    """The object a spec describes; `x_id="y"` in its args becomes x=parts["y"]. Imports its module.
+
+    Raises JobError where it cannot be imported or made, naming the component and the reason.
+    """
+    made = _import(spec)
+    known = inspect.signature(made).parameters
+    args: dict[str, Any] = {}
+    for key, value in spec.args.items():
+        name = key.removesuffix("_id")
+        if key not in known and name in known:
+            if value in ("", None):
+                continue
+            if value not in parts:
+                raise JobError(f"{_called(spec)}: {key} is {value!r}: no such component", hint=nearest(value, parts))
+            args[name] = parts[value]
+        else:
+            args[key] = _build_nested(value)
+    try:
+        return made(**args)
+    except JobError as error:
+        raise JobError(f"{_called(spec)}: {error.message}", hint=error.hint) from error
+    except Exception as error:
+        # whatever a constructor raises, a user's own too, the job's author has to know which component it was
+        raise JobError(f"{_called(spec)} cannot be made: {type(error).__name__}: {error}") from error
+
+
+def chain(specs: Sequence[FilterSpec]) -> Chain:
+    """The filters of one direction. Raises JobError."""
+    return Chain([(spec.tasks, build(ComponentSpec(path=spec.path, args=spec.args), {})) for spec in specs])
+
+
+def _build_nested(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        path = value.get("path") or value.get("class_path")
+        if isinstance(path, str) and value.get("config_type") != "dict":
+            return build(ComponentSpec(path=path, args=dict(value.get("args") or {})), {})
+        return {key: _build_nested(inner) for key, inner in value.items()}
+    return [_build_nested(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _import(spec: ComponentSpec) -> Any:
+    module, _, name = class_path(spec.path).rpartition(".")
+    if not module:
+        raise JobError(f"no component is called {spec.path!r}", hint=nearest(spec.path, KNOWN))
+    try:
+        made = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        if isinstance(error, ImportError) and _is_foreign(error.name or ""):
+            raise JobError(f"{_called(spec)} cannot be imported: {error}", hint=_HOW_WITHOUT) from error
+        raise JobError(f"{_called(spec)} cannot be imported: {error}") from error
+    except Exception as error:
+        # a module of the user's own may raise anything
+        raise JobError(f"{_called(spec)} cannot be imported: {type(error).__name__}: {error}") from error
+    for base in getattr(made, "__mro__", ()):
+        if _is_foreign(base.__module__):
+            raise JobError(f"{_called(spec)} is written for NVFLARE: it is a {base.__name__}", hint=_NO_BASE_CLASS)
+    return made
+
+
+def _is_foreign(module: str) -> bool:
+    return module.partition(".")[0] == _OTHER_CONTRACTS
+
+
+def _called(spec: ComponentSpec) -> str:
+    return f"component {spec.id!r} ({spec.path})" if spec.id else f"component {spec.path!r}"

@@ -1,0 +1,1 @@
+"""Config files: HOCON, JSON and YAML read into plain values, their placeholders replaced, and written again."""

@@ -1,0 +1,300 @@
+"""HOCON and JSON files: read into plain values, written so that every value comes back as it went in.
+
+What pyhocon does to a text stays here. It loses `""` in a list and turns a raw tab into blanks: such texts are marked
+before it sees them. It makes a request while it parses `include url(…)`: includes are written out or refused before.
+What it makes of `${…}` has bounds: see substitutions.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fedsag_cli.errors import JobError
+from fedsag_cli.job.config import files, substitutions, tree, yml
+
+SUFFIXES = (".json", ".conf")  # in this order, as NVFLARE looks for them
+CONFIG_SUFFIXES = (*SUFFIXES, *yml.SUFFIXES)
+
+LARGEST = 1_000_000  # bytes of a file, and of those it includes
+_DEEPEST = 100
+
+_UNITS = (
+    "ns|nanos?|nanoseconds?|us|micros?|microseconds?|ms|millis?|milliseconds?|s|seconds?|m|minutes?|h|hours?"
+    "|w|weeks?|d|days?|mo|months?|y|years?"
+)
+_TOKENS = re.compile(
+    r'(?P<text>"""[\s\S]*?"""+|"(?:[^"\\\n]|\\.)*")'
+    r'|(?P<comment>#[^\n\r]*|(?<![^\s,{}\[\]="])//[^\n\r]*)'
+    r"|\\[\s\S]"
+    rf"|(?P<duration>(?<![^\s,\[{{=])\d+ *(?:{_UNITS})(?![A-Za-z0-9]))"
+    r"|(?<![\w$])(?i:include)[ \t]*(?:"
+    r"(?P<required>required[ \t]*\([ \t]*)?"
+    r'(?:"(?P<plain>[^"\\\n]*)"|file[ \t]*\([ \t]*"(?P<file>[^"\\\n]*)"[ \t]*\))(?(required)[ \t]*\))'
+    r'|(?P<elsewhere>(?:(?:required|file|url|package|classpath)[ \t]*\(|")[^\n]*))'
+)
+_INCLUDE = re.compile(r"(?i)(in)(clude)")
+_BARE_KEY = re.compile(r"(?!(?i:include)$)[A-Za-z_][A-Za-z0-9_-]*")
+_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+
+
+def find(folder: Path, stem: str, *, also_below: bool = False) -> Path | None:
+    """The file called `stem` in `folder`, or further down: .json before .conf before .yml."""
+    for name in (stem + suffix for suffix in CONFIG_SUFFIXES):
+        below = sorted(folder.rglob(name)) if also_below else []
+        found = next((path for path in [folder / name, *below] if path.is_file()), None)
+        if found:
+            return found
+    return None
+
+
+def load(path: Path, *, name: str = "", errors: str = "strict") -> dict[str, Any]:
+    """What a .conf, .json or .yml file says. `name` is how errors call it. Raises JobError."""
+    name = name or str(path)
+    return loads(text_of(path, name=name, errors=errors), name=name, folder=path.parent, suffix=path.suffix)
+
+
+def loads(text: str, *, name: str, folder: Path | None = None, suffix: str = ".conf") -> dict[str, Any]:
+    """What a text of a file with that suffix says; HOCON's `include "x"` is looked up in `folder`.
+
+    Raises JobError naming `name` and the line.
+    """
+    if suffix in yml.SUFFIXES:
+        return yml.loads(text, name=name)
+    return loads_json(text, name=name) if suffix == ".json" else _loads(text, name, folder)
+
+
+def _loads(text: str, name: str, folder: Path | None) -> dict[str, Any]:
+    from pyhocon.config_parser import ConfigParser  # 0.05 s, in which a nursery started before makes itself ready
+    from pyhocon.exceptions import ConfigException
+    from pyparsing import ParseBaseException
+
+    marks = _Marks(text)
+    prepared = marks.put(text, name, folder, seen=())
+    try:
+        parsed = ConfigParser.parse(prepared, resolve=False)
+        substitutions.resolve(parsed, ConfigParser, name=name)
+    except ParseBaseException as error:
+        line = marks.take(error.line).strip()
+        raise JobError(f"{name}: line {error.lineno} is no HOCON: {line or 'the file ends too early'}") from None
+    except ConfigException as error:
+        raise JobError(f"{name}: {marks.take(str(error))}") from None
+    except RecursionError:
+        raise JobError(f"{name}: nested too deeply") from None
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise JobError(f"{name}: pyhocon cannot read it: {type(error).__name__}: {marks.take(str(error))}") from None
+    plain = _plain(parsed, marks, name, "")
+    if not isinstance(plain, dict):
+        raise JobError(f"{name}: must hold keys and values, not a list")
+    return plain
+
+
+def value(text: str, *, name: str) -> Any:
+    """What one HOCON value says: `[1, 2]`, `{a = 1}`, `5`. Raises JobError."""
+    parsed = loads(f"value = {text}\n", name=name)
+    if list(parsed) != ["value"]:
+        raise JobError(f"{name}: more than one value: {text}")
+    return parsed["value"]
+
+
+def dumps(tree: Mapping[str, Any], *, name: str, suffix: str = ".conf") -> str:
+    """A text for a file with that suffix that says `tree`. Raises JobError where HOCON has no words for it."""
+    if suffix == ".json":
+        return json.dumps(tree, indent=2) + "\n"
+    if suffix in yml.SUFFIXES:
+        return yml.dumps(tree)
+    text = "".join(f"{line}\n" for line in _assignments(tree, ""))
+    try:
+        same = json.dumps(loads(text, name=name)) == json.dumps(tree)
+    except JobError:
+        same = False
+    if not same:
+        odd = sorted(key for key in _keys(tree) if not _BARE_KEY.fullmatch(key))
+        raise JobError(f"{name}: HOCON has no way to write one of these keys: {', '.join(map(repr, odd))}")
+    return text
+
+
+def literal(value: Any, indent: str = "") -> str:
+    """One value as HOCON. Raises ValueError for what HOCON has no words for."""
+    match value:
+        case None | True | False:
+            return {None: "null", True: "true", False: "false"}[value]
+        case str():
+            # only what pyhocon decodes again; everything else stands as it is, in UTF-8
+            return f'"{value.translate(_ESCAPES)}"'
+        case int():
+            return str(int(value))
+        case float() if math.isfinite(value):
+            return repr(float(value))
+        case Mapping():
+            lines = "".join(f"{indent}  {line}\n" for line in _assignments(value, indent + "  "))
+            return f"{{\n{lines}{indent}}}" if value else "{}"
+        case list() | tuple() if any(isinstance(item, Mapping | list | tuple) for item in value):
+            inner = "".join(f"{indent}  {literal(item, indent + '  ')}\n" for item in value)
+            return f"[\n{inner}{indent}]"
+        case list() | tuple():
+            return f"[{', '.join(literal(item) for item in value)}]"
+    raise ValueError(f"HOCON has no words for {value!r}")
+
+
+def has_comments(text: str, suffix: str = ".conf") -> bool:
+    if suffix != ".conf":
+        return suffix != ".json" and yml.has_comments(text)
+    return any(token["comment"] for token in _TOKENS.finditer(text))
+
+
+def write_whole(path: Path, text: str, *, errors: str = "strict") -> None:
+    """The file is there whole, or as it was before."""
+    descriptor, part = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with open(descriptor, "w", encoding="utf-8", errors=errors, newline="") as file:
+            file.write(text)
+        Path(part).replace(path)
+    except BaseException:
+        Path(part).unlink()
+        raise
+
+
+class _Marks:
+    """Private characters that stand for what pyhocon would lose: a tab, and nothing at all."""
+
+    def __init__(self, text: str) -> None:
+        unused = (chr(code) for code in range(0xE000, 0xF900) if chr(code) not in text)
+        self._tab, self._nothing = next(unused), next(unused)
+        self._room = LARGEST  # for what is included
+
+    def put(self, text: str, name: str, folder: Path | None, seen: tuple[Path, ...]) -> str:
+        """`text` as pyhocon may see it: marked, its includes written out."""
+
+        def line(token: re.Match[str]) -> int:
+            return text.count("\n", 0, token.start()) + 1
+
+        def mark(token: re.Match[str]) -> str:
+            if token["duration"]:
+                raise JobError(
+                    f"{name}: line {line(token)}: {token['duration']!r} would be read as a duration",
+                    hint="write a plain number of seconds, or quote it if it is a text",
+                )
+            if token["elsewhere"]:
+                raise JobError(
+                    f"{name}: line {line(token)}: include {token['elsewhere'].strip()}: "
+                    "only a file beside this one can be included",
+                    hint='write include "name.conf"; nothing is fetched from elsewhere',
+                )
+            if token["plain"] is not None or token["file"] is not None:
+                where = f"{name}: line {line(token)}: include"
+                return self._included(token["plain"] or token["file"] or "", where, folder, seen)
+            if token["text"] == '""':
+                return f'"{self._nothing}"'
+            if token["text"] or token["comment"]:
+                hidden = _INCLUDE.sub(rf"\1{self._nothing}\2", token[0])
+                return hidden.replace("\t", self._tab)
+            return token[0]
+
+        return _TOKENS.sub(mark, text)
+
+    def take(self, text: str) -> str:
+        return text.replace(self._tab, "\t").replace(self._nothing, "")
+
+    def _included(self, path: str, where: str, folder: Path | None, seen: tuple[Path, ...]) -> str:
+        where = f"{where} {path!r}"
+        if folder is None or "\0" in path or Path(path).suffix not in SUFFIXES:
+            raise JobError(f"{where}: only a .conf or .json file beside this one can be included")
+        file = files.real(folder / path)
+        if not file.is_relative_to(files.real(folder)) or file.suffix not in SUFFIXES:
+            raise JobError(f"{where}: only a .conf or .json file beside this one can be included")
+        if file in seen:
+            raise JobError(f"{where}: it includes itself")
+        text = text_of(file, name=where).strip()
+        self._room -= len(text) + 1
+        if self._room < 0:
+            raise JobError(f"{where}: more is included than any config needs")
+        if self._tab in text or self._nothing in text:
+            raise JobError(f"{where}: it holds private characters, which cannot be included")
+        inner = self.put(text, str(file), file.parent, (*seen, file))
+        return f"\n{inner[1:-1] if inner.startswith('{') and inner.endswith('}') else inner}\n"
+
+
+def text_of(path: Path, *, name: str, errors: str = "strict") -> str:
+    """The file's text, in UTF-8. Raises JobError."""
+    try:
+        if path.exists() and not path.is_file():
+            raise JobError(f"{name}: is no ordinary file")  # to read a pipe would wait for ever
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)
+        if len(data) > LARGEST:
+            raise JobError(f"{name}: is larger than any config, {LARGEST:,} bytes")
+        return data.decode("utf-8-sig", errors)
+    except UnicodeDecodeError as error:
+        raise JobError(f"{name}: byte {error.start} is no UTF-8") from None
+    except OSError as error:
+        raise JobError(f"{name}: cannot be read: {os.strerror(error.errno or 0)}") from None
+
+
+def loads_json(text: str, *, name: str) -> dict[str, Any]:
+    """What a JSON text says. Raises JobError naming `name` and the line."""
+    try:
+        parsed = json.loads(text, parse_constant=_refuse_constant)
+        if any(len(at) > _DEEPEST for at, _ in tree.walk(parsed)):
+            raise RecursionError
+    except json.JSONDecodeError as error:
+        raise JobError(f"{name}: line {error.lineno} is no JSON: {error.msg}") from None
+    except RecursionError:
+        raise JobError(f"{name}: nested too deeply") from None
+    except ValueError as error:
+        raise JobError(f"{name}: {error}") from None
+    if not isinstance(parsed, dict):
+        raise JobError(f"{name}: must hold keys and values, not {type(parsed).__name__}")
+    return parsed
+
+
+def _refuse_constant(word: str) -> Any:
+    raise ValueError(f"{word} is no JSON")
+
+
+def _plain(node: Any, marks: _Marks, name: str, path: str) -> Any:
+    match node:
+        case dict():
+            # dict.items, because those of pyhocon's trees look each key up again, as a path
+            keys = {key: marks.take(key[1:-1] if len(key) > 1 and key[0] == key[-1] == '"' else key) for key in node}
+            return {keys[key]: _plain(inner, marks, name, f"{path}{keys[key]}.") for key, inner in dict.items(node)}
+        case list():
+            return [_plain(inner, marks, name, f"{path[:-1]}[{index}].") for index, inner in enumerate(node)]
+        case str():
+            return marks.take(str(node))
+        case None | bool() | int() | float():
+            return node
+    if type(node).__name__ == "NoneValue":
+        return None
+    if isinstance(node, datetime.timedelta) or type(node).__name__ == "relativedelta":
+        raise JobError(
+            f"{name}: {path[:-1]} is a duration",
+            hint="write a plain number of seconds, or quote it if it is a text",
+        )
+    raise JobError(f"{name}: {path[:-1]} cannot be read as a value")
+
+
+def _assignments(tree: Mapping[str, Any], indent: str) -> Iterator[str]:
+    for key, inner in tree.items():
+        yield f"{_key(key)} = {literal(inner, indent)}"
+
+
+def _key(key: str) -> str:
+    return key if _BARE_KEY.fullmatch(key) else f'"{key}"'
+
+
+def _keys(tree: Any) -> Iterator[str]:
+    if isinstance(tree, Mapping):
+        for key, inner in tree.items():
+            yield key
+            yield from _keys(inner)
+    elif isinstance(tree, list | tuple):
+        for inner in tree:
+            yield from _keys(inner)

@@ -1,0 +1,81 @@
+"""The words after `key=`, read as the type the key has."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from fedsag_cli.errors import JobError
+from fedsag_cli.job.config import hocon
+
+EXPECTED = {
+    "text": "a text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "list": "a list such as [1, 2]",
+    "object": "an object such as {a = 1}",
+}
+_ANNOTATIONS = {"str": "text", "int": "int", "float": "float", "bool": "bool"}
+_INT = re.compile(r"[+-]?[0-9]{1,1000}")  # Python reads no longer ones
+_FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+def parse(text: str, kind: str | None, *, where: str) -> Any:
+    """`text` as a `kind`, or, with none given, as what it looks like. Raises JobError naming `where`."""
+    match kind:
+        case "text":
+            return text
+        case "int" if _INT.fullmatch(text.strip()):
+            return int(text)
+        case "float" if _FLOAT.fullmatch(text.strip()) and math.isfinite(float(text)):
+            return float(text) if re.search(r"[.eE]", text) else int(text)
+        case "bool" if text.strip().lower() in ("true", "false"):
+            return text.strip().lower() == "true"
+        case "list" | "object":
+            value = hocon.value(text, name=where)
+            if isinstance(value, list if kind == "list" else Mapping):
+                return value
+        case None:
+            return _looks_like(text, where)
+    raise JobError(f"{where} must be {EXPECTED[kind]}, not {text!r}")
+
+
+def kind_of(value: Any) -> str | None:
+    """The kind a value is of; None for null, which says nothing."""
+    match value:
+        case bool():
+            return "bool"
+        case int():
+            return "int"
+        case float():
+            return "float"
+        case str():
+            return "text"
+        case list():
+            return "list"
+        case Mapping():
+            return "object"
+    return None
+
+
+def kind_annotated(annotation: str) -> str | None:
+    """The kind a constructor's annotation asks for, `| None` left out; None where it leaves a choice."""
+    words = [word.strip() for word in annotation.split("|")]
+    kinds = [_ANNOTATIONS.get(word) for word in words if word != "None"]
+    return kinds[0] if len(kinds) == 1 else None
+
+
+def _looks_like(text: str, where: str) -> Any:
+    word = text.strip()
+    if word.lower() in ("true", "false", "null"):
+        return {"true": True, "false": False, "null": None}[word.lower()]
+    if _INT.fullmatch(word):
+        return int(word)
+    if _FLOAT.fullmatch(word) and math.isfinite(float(word)):
+        return float(word)
+    if (word[:1], word[-1:]) in (("[", "]"), ("{", "}")):
+        return hocon.value(word, name=where)
+    return text

@@ -1,0 +1,239 @@
+"""`{name}` in a config file's texts: every top-level key is a variable, the system's own come before them.
+
+A text that is nothing but `{name}` becomes the value itself, with its type; one that nobody knows is an error. A longer
+text is what `str.format` makes of it, and stays as it is written where that cannot be done: `{name}` is the value,
+`{name[key]}` one inside it, `{{` a brace. `{$NAME}` is the environment's. `{@name:x=1:y={z}}` is the object at the
+top-level key `@name`, in which `{x}` is 1. `${secret:NAME}` and `${secret:file:PATH}`, the environment's and a file's,
+are left for whoever starts the script: what they stand for is in no file of a run.
+
+What was put in is not read again, unless it is the file's own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import string
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fedsag_cli.errors import JobError, nearest
+from fedsag_cli.job.config import tree as trees
+from fedsag_cli.job.config.tree import Place
+
+SYSTEM = (
+    "SITE_NAME", "WORKSPACE", "JOB_ID", "JOB_CUSTOM_DIR", "JOB_CONFIG_DIR",
+    "ROOT_URL", "CP_URL", "RELAY_URL", "SECURE_MODE",
+)  # fmt: skip
+
+
+_ROOM = 1_000_000  # characters and values that names stand for
+_NAME = re.compile(r"[A-Za-z_@$][\w@$-]*")
+_WHOLE = re.compile(r"\s*\{(?P<name>[A-Za-z_@$][\w@$-]*)\}\s*")
+_INVOKED = re.compile(r"\s*\{(?P<name>[A-Za-z_@$][\w@$-]*)(?P<given>(?::[^:={}]+=(?:\{[^{}]*\}|[^:{}]*))+)\}\s*")
+_GIVEN = re.compile(r":([^:={}]+)=(\{[^{}]*\}|[^:{}]*)")
+_FIELD = re.compile(r"(?P<name>[^.\[\]{}]+)(?P<keys>(?:\[[^\[\]]+\])*)")
+_SPEC = re.compile(r"[^\d{}]*\d{0,3}(?:\.\d{0,3})?[^\d{}]*")
+_SECRET = re.compile(r"\$\{(secret:(?:file:[^{}\s\0]+|[A-Za-z_]\w*))\}")
+_ALMOST_SECRET = "${secret:"
+_BOOLS = {word: yes for yes, words in ((True, "yes true t y"), (False, "no false f n")) for word in words.split()}
+_FORMATTER = string.Formatter()
+
+
+def resolved(tree: Mapping[str, Any], system: Mapping[str, Any], *, name: str) -> dict[str, Any]:
+    """`tree` with its placeholders replaced, without what is only there to be put in: its `@name`.
+
+    Raises JobError naming the key, and the nearest known name, or the keys that go round in a circle.
+    """
+    try:
+        return _Resolver(tree, system, name, _Room(name)).tree()
+    except RecursionError:
+        raise JobError(f"{name}: nested too deeply") from None
+
+
+def nowhere(site: str) -> dict[str, Any]:
+    """The system's variables of a job that is not run, as `site` would see them."""
+    return {**dict.fromkeys(SYSTEM, ""), "SITE_NAME": site}
+
+
+class Secrets:
+    """What the secrets in the words of commands stand for: each is looked up once, a file may be a pipe."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self._known: dict[str, str] = {}
+
+    def revealed(self, word: str) -> str:
+        """The word with its secrets. Raises JobError naming one that is not there, or is none."""
+        if _ALMOST_SECRET in _SECRET.sub("", word):
+            raise JobError(
+                f"{word!r} holds a {_ALMOST_SECRET}…}} that names nothing",
+                hint="${secret:NAME} is the environment's NAME, ${secret:file:PATH} a file's text",
+            )
+        return _SECRET.sub(self._one, word)
+
+    def _one(self, found: re.Match[str]) -> str:
+        if found[0] not in self._known:
+            self._known[found[0]] = self._look_up(found[0], found[1].removeprefix("secret:"))
+        return self._known[found[0]]
+
+    def _look_up(self, written: str, name: str) -> str:
+        if not name.startswith("file:"):
+            if name not in self._environment:
+                raise JobError(f"{written}: the environment has no {name}", hint="set it for fedsag simulator")
+            return self._environment[name]
+        path = name.removeprefix("file:")
+        try:
+            return Path(path).read_text(encoding="utf-8").removesuffix("\n")
+        except (OSError, UnicodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise JobError(f"{written}: {path}: {why}") from None
+
+
+def names(value: Any) -> Iterator[str]:
+    """The variables that `value` speaks of, the environment's left out."""
+    if isinstance(value, str):
+        try:
+            fields = [field or "" for _, field, _, _ in _FORMATTER.parse(_SECRET.sub("", value))]
+        except ValueError:
+            return
+        found = (match["name"] for match in map(_FIELD.fullmatch, fields) if match)
+        yield from (name for name in found if _NAME.fullmatch(name) and not name.startswith("$"))
+    elif isinstance(value, Mapping | list):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from names(inner)
+
+
+def stands_for(value: Any) -> str | None:
+    """The variable whose value `value` becomes, if it is nothing but `{name}`."""
+    found = _WHOLE.fullmatch(value) if isinstance(value, str) else None
+    return found["name"] if found else None
+
+
+class _Unknown(LookupError):
+    """There is no variable of that name."""
+
+
+class _Room:
+    """How much the names of one file may stand for: names that stand for names twice each, and so on, are refused."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self._left = _ROOM
+
+    def take(self, name: str, weight: int) -> None:
+        self._left -= weight
+        if self._left < 0:
+            raise JobError(f"{self._file}: {{{name}}} makes it larger than any config")
+
+
+class _Resolver:
+    def __init__(self, tree: Mapping[str, Any], system: Mapping[str, Any], file: str, room: _Room) -> None:
+        self._tree = tree
+        self._system = system
+        self._file = file
+        self._room = room
+        self._done: dict[str, Any] = {}
+        self._weights: dict[str, int] = {}
+
+    def tree(self) -> dict[str, Any]:
+        return {key: self._variable(key, ()) for key in self._tree if not key.startswith("@")}
+
+    def _variable(self, key: str, above: tuple[str, ...]) -> Any:
+        if key in above:
+            circle = " -> ".join((*above[above.index(key) :], key))
+            raise JobError(f"{self._file}: {key} stands for itself: {circle}")
+        if key not in self._done:
+            self._done[key] = self._value(self._tree[key], (*above, key), (key,))
+        return self._done[key]
+
+    def _value(self, value: Any, above: tuple[str, ...], at: Place) -> Any:
+        if isinstance(value, Mapping):
+            return {key: self._value(inner, above, (*at, key)) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [self._value(inner, above, (*at, index)) for index, inner in enumerate(value)]
+        if not isinstance(value, str):
+            return value
+        try:
+            if name := stands_for(value):
+                return self._meaning(name, above)
+            if invoked := _INVOKED.fullmatch(value):
+                return self._invoked(invoked["name"], dict(_GIVEN.findall(invoked["given"])), above, at)
+        except _Unknown as error:
+            name = str(error)
+            known = [known for known in (*self._tree, *SYSTEM) if known != at[0]]
+            hint = "the environment has none of that name" if name.startswith("$") else nearest(name, known)
+            where = f"{self._file}: {trees.written(at)} is {value!r}"
+            raise JobError(f"{where}: no variable is called {name!r}", hint=hint) from None
+        return self._formatted(value, above)
+
+    def _formatted(self, text: str, above: tuple[str, ...]) -> str:
+        shielded = _SECRET.sub(r"${{\1}}", text)
+        try:
+            pieces = [
+                literal + ("" if field is None else self._field(field, spec or "", conversion, above))
+                for literal, field, spec, conversion in _FORMATTER.parse(shielded)
+            ]
+        except (LookupError, ValueError, TypeError):
+            return text
+        return "".join(pieces)
+
+    def _field(self, field: str, spec: str, conversion: str | None, above: tuple[str, ...]) -> str:
+        """Raises LookupError, ValueError or TypeError where there is nothing to write."""
+        found = _FIELD.fullmatch(field)
+        if not found or not _SPEC.fullmatch(spec):
+            raise _Unknown(field)
+        meaning = self._meaning(found["name"], above)
+        for key in re.findall(r"[^\[\]]+", found["keys"]):
+            meaning = meaning[int(key) if key.isdigit() else key]
+        written = _FORMATTER.format_field(_FORMATTER.convert_field(meaning, conversion), spec)
+        self._room.take(found["name"], len(written))
+        return str(written)
+
+    def _invoked(self, name: str, given: Mapping[str, str], above: tuple[str, ...], at: Place) -> Any:
+        """The object at the key `name` with values of its own for some names."""
+        item = self._tree.get(name)
+        if item is None:
+            raise _Unknown(name)
+        if not isinstance(item, Mapping):
+            raise JobError(f"{self._file}: {trees.written(at)}: {name} must be an object, not {item!r}")
+        if name in above:
+            raise JobError(f"{self._file}: {name} stands for itself: {' -> '.join((*above, name))}")
+        local = {
+            key.strip(): self._value(text, above, at) if "{" in text else _typed(text) for key, text in given.items()
+        }
+        inside = _Resolver(self._tree, {**self._system, **local}, self._file, self._room)
+        made = inside._value(item, (*above, name), (name,))
+        self._room.take(name, _weight(made))
+        return made
+
+    def _meaning(self, name: str, above: tuple[str, ...]) -> Any:
+        """Raises _Unknown, or JobError."""
+        if name in self._system:
+            return self._system[name]
+        if name in self._tree:
+            meaning = self._variable(name, above)
+        elif name.startswith("$") and name[1:] in os.environ:
+            return os.environ[name[1:]]
+        else:
+            raise _Unknown(name)
+        if name not in self._weights:
+            self._weights[name] = _weight(meaning)
+        self._room.take(name, self._weights[name])
+        return meaning
+
+
+def _weight(value: Any) -> int:
+    parts = (part for _, part in trees.walk({"": value}))
+    return sum(len(part) if isinstance(part, str) else 1 for part in parts)
+
+
+def _typed(text: str) -> Any:
+    """What is given to an object by name: a number, yes or no, else the text."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return _BOOLS.get(text.lower(), text)

@@ -1,0 +1,74 @@
+"""YAML as config files have it: plain values, `1e-3` a number, a date a text, no aliases; read and written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from fedsag_cli.errors import JobError
+from fedsag_cli.job.config import tree
+
+SUFFIXES = (".yml", ".yaml")
+_DEEPEST = 100
+_FLOAT = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?\Z")
+_COMMENT = re.compile(r"(?m)(?:^|\s)#")
+
+
+def loads(text: str, *, name: str) -> dict[str, Any]:
+    """What a YAML text says. Raises JobError naming `name` and the line."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                line = self.peek_event().start_mark.line + 1
+                raise JobError(f"{name}: line {line}: an alias (`*…`) cannot stand here", hint="write it out")
+            return super().compose_node(parent, index)
+
+    _set_what_looks_like_what(Loader)
+    try:
+        parsed = yaml.load(text, Loader=Loader)
+        if any(len(at) > _DEEPEST for at, _ in tree.walk(parsed)):
+            raise RecursionError
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1} is " if error.problem_mark else ""
+        raise JobError(f"{name}: {line}no YAML: {error.problem}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise JobError(f"{name}: no YAML: {error}") from None
+    except RecursionError:
+        raise JobError(f"{name}: nested too deeply") from None
+    if not isinstance(parsed, dict):
+        raise JobError(f"{name}: must hold keys and values, not {type(parsed).__name__}")
+    for at, value in (((), parsed), *tree.walk(parsed)):
+        if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
+            raise JobError(f"{name}: {tree.written(at) or 'the top'}: every key must be a text")
+        if not isinstance(value, dict | list | str | int | float | bool | None):
+            raise JobError(f"{name}: {tree.written(at)}: {value!r} is no plain value")
+    return parsed
+
+
+def dumps(values: Mapping[str, Any]) -> str:
+    """A YAML text that says `values`."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):  # type: ignore[misc]
+        def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+            return True
+
+    _set_what_looks_like_what(Dumper)  # so that a text that would be read as a number gets its quotes
+    return str(yaml.dump(values, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120))
+
+
+def has_comments(text: str) -> bool:
+    """Whether it may have some: a text in quotes can look like one."""
+    return _COMMENT.search(text) is not None
+
+
+def _set_what_looks_like_what(kind: Any) -> None:
+    """For a loader or a dumper: `1e-3` is a number, a date none."""
+    kind.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in known if tag != "tag:yaml.org,2002:timestamp"]
+        for first, known in kind.yaml_implicit_resolvers.items()
+    }
+    kind.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))

@@ -1,0 +1,1 @@
+"""Templates, and jobs made from them."""

@@ -1,0 +1,151 @@
+"""A job folder made from a template: whole, or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fedsag_cli
+from fedsag_cli.errors import JobError
+from fedsag_cli.job import SERVER, App, Job, Translate, as_written
+from fedsag_cli.job.config import files, hocon, placeholders
+from fedsag_cli.job.meta import ALL
+from fedsag_cli.job.templates import find
+from fedsag_cli.job.templates.draft import META, Draft, Wanted, draw_up
+from fedsag_cli.job.templates.replace_folder import check_target, copy, exchange, new_folder_beside
+from fedsag_cli.job.templates.settings import absolute
+
+_MADE_FROM = re.compile(r"# Made by fedsag \S+ from the template (?P<template>.+):")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A new job, and what its author should know of it."""
+
+    folder: Path
+    template: str
+    notes: Sequence[str]
+    warnings: Sequence[str]
+
+
+@files.reading()
+def create(
+    folder: Path,
+    template: str = find.DEFAULT,
+    *,
+    overrides: Wanted = (),
+    script_dir: Path | None = None,
+    force: bool = False,
+    templates_dir: Path | None = None,
+    command: Sequence[str] = (),
+    translate: Translate = as_written,
+) -> Made:
+    """Make `folder` a job. `command` is what the user typed, for the record in meta.conf; `translate` as in Job.load.
+
+    Raises JobError naming file and key, with nothing made or changed.
+    """
+    folder = absolute(folder)
+    name = folder.name
+    folder = files.real(folder)
+    if not name:
+        raise JobError(f"{folder} cannot be a job", hint="-j names a folder to make")
+    check_target(folder, force=force)
+    if script_dir is not None:
+        script_dir = absolute(script_dir)
+        _check_script_dir(script_dir, folder)
+    found = find.find(template, templates_dir)
+    if _overlap(files.real(found.folder), folder):
+        raise JobError(f"the job {folder} and the template {found.folder} lie in one another")
+    draft = draw_up(found, name, overrides, script_dir)
+    draft.texts[META] = _record(found.name, command) + draft.texts[META]
+    with new_folder_beside(folder) as part:
+        _write(draft, part / "new")
+        notes = [*draft.notes, *_refusals(part / "new", translate)]
+        check_target(folder, force=force)  # a file may have come into it meanwhile
+        notes += exchange(part, folder)
+    return Made(folder=folder, template=found.name, notes=notes, warnings=draft.warnings)
+
+
+def template_of(folder: Path) -> str | None:
+    """The template a job was made from, as its meta.conf remembers."""
+    try:
+        first, *_ = hocon.text_of(folder / META, name=META, errors="replace").splitlines()
+        found = _MADE_FROM.fullmatch(first)
+        return shlex.split(found["template"])[0] if found else None
+    except (JobError, ValueError, IndexError):
+        return None
+
+
+def _check_script_dir(script_dir: Path, folder: Path) -> None:
+    if not script_dir.is_dir():
+        what = "is no folder" if script_dir.exists() else "does not exist"
+        raise JobError(f"-sd {script_dir} {what}", hint="-sd names the folder of your scripts")
+    if _overlap(files.real(script_dir), folder):
+        raise JobError(
+            f"-sd {script_dir} and -j {folder} lie in one another",
+            hint="put the job beside the scripts",
+        )
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    return one.is_relative_to(other) or other.is_relative_to(one)
+
+
+def _record(template: str, command: Sequence[str]) -> str:
+    typed = " ".join(_quoted(word) for word in ["fedsag", *command])
+    lines = [f"# Made by fedsag {fedsag_cli.__version__} from the template {_quoted(template)}:"]
+    return "\n".join([*lines, *([f"#   {typed}"] if command else []), "", ""])
+
+
+def _quoted(word: str) -> str:
+    """As a shell takes it, on one line."""
+    if word.isprintable():
+        return shlex.quote(word)
+    plain = word.replace("\\", "\\\\").replace("'", "\\'")
+    hidden = (char if char.isprintable() else "".join(f"\\x{b:02x}" for b in os.fsencode(char)) for char in plain)
+    return f"$'{''.join(hidden)}'"
+
+
+def _write(draft: Draft, new: Path) -> None:
+    for app in draft.apps:
+        (new / app / "config").mkdir(parents=True)
+        (new / app / "custom").mkdir()
+    for path, source in draft.copies.items():
+        copy(source, new / path)
+    for path, text in draft.texts.items():
+        (new / path).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            (new / path).write_bytes(text.encode())
+        except UnicodeEncodeError:
+            raise JobError(f"{path}: a value holds bytes that are no UTF-8") from None
+
+
+def _refusals(folder: Path, translate: Translate) -> Iterator[str]:
+    """Why the simulator would refuse the job as it is: a script still to be written is no error here."""
+    try:
+        job = Job.load(folder, translate)
+        for name, app in job.apps.items():
+            sites = job.meta.deploy_map[name]
+            if SERVER in sites or ALL in sites:
+                app.server(_variables(app, SERVER))
+            for site in [site for site in sites if site != SERVER][:1]:
+                yield from _missing_script(app, "site-1" if site == ALL else site)
+    except JobError as error:
+        hint = f" ({error.hint})" if error.hint else ""
+        message = error.message.replace(f"{folder}{os.sep}", "")
+        yield f"the simulator will refuse this job as it is: {message}{hint}"
+
+
+def _missing_script(app: App, site: str) -> Iterator[str]:
+    script = app.client(_variables(app, site)).script
+    if script and not (app.folder / script).is_file():
+        yield f"{app.name}/{script} is not there yet: put it there before you run the job"
+
+
+def _variables(app: App, site: str) -> dict[str, Any]:
+    return {**placeholders.nowhere(site), "JOB_CUSTOM_DIR": str(app.custom)}

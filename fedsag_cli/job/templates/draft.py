@@ -1,0 +1,242 @@
+"""What a job made from a template will hold, worked out before anything is written."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from fedsag_cli.errors import JobError, nearest
+from fedsag_cli.job import components, limits
+from fedsag_cli.job.config import files, hocon, literals, placeholders
+from fedsag_cli.job.config.files import Bounds
+from fedsag_cli.job.meta import ALL
+from fedsag_cli.job.section import Section
+from fedsag_cli.job.templates import overrides
+from fedsag_cli.job.templates.find import INFO, Template, Variable
+from fedsag_cli.job.templates.overrides import Override
+from fedsag_cli.job.templates.rendering import render
+
+META = "meta.conf"
+_NOT_CONFIG = (INFO, "info.md", "README.md", "__init__.py", "__pycache__", "custom")
+
+Wanted = Sequence[tuple[str, Sequence[str]]]
+"""What `-f FILE key=value …` said, in its order."""
+
+
+@dataclass(kw_only=True)
+class Draft:
+    """Texts to write and files to copy, by their path in the job; what the user should know of it."""
+
+    apps: Sequence[str]
+    texts: dict[str, str] = field(default_factory=dict)
+    copies: dict[str, Path] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def draw_up(template: Template, name: str, wanted: Wanted = (), script_dir: Path | None = None) -> Draft:
+    """The draft of a job called `name`. Raises JobError naming file, key, and the nearest known name."""
+    draft = Draft(apps=list(template.apps))
+    customs: dict[str, list[Path]] = {}
+    for app, folder in template.apps.items():
+        customs[app] = [script_dir] if script_dir else _custom_folders(template, folder)
+        draft.copies |= {f"{app}/config/{path}": file for path, file in _config_files(template, folder)}
+        for custom in customs[app]:
+            bounds = None if script_dir else template.bounds  # what -sd names is the user's, wherever it lies
+            draft.copies |= {f"{app}/custom/{path}": file for path, file in _sources(custom, bounds)}
+    meta = hocon.find(template.folder, "meta")
+    if meta:
+        draft.copies[META] = meta
+
+    names = FileNames([META, *draft.copies], draft.apps)
+    declared = declared_in(template, names)
+    asked = _asked(wanted, names)
+    elsewhere = {variable.name: names.short(path) for path, there in declared.items() for variable in there}
+    for path in list(dict.fromkeys([META, *draft.copies])):
+        entry = _File(
+            path=path,
+            short=names.short(path),
+            source=draft.copies.get(path),
+            variables={variable.name: variable for variable in declared.get(path, [])},
+            asked=asked.get(path, []),
+            search=customs.get(path.partition("/")[0], []),
+            elsewhere=elsewhere,
+        )
+        if path == META or entry.asked or (template.variables and entry.is_template):
+            draft.texts[path] = entry.text(template, name, draft)
+            draft.copies.pop(path, None)
+    return draft
+
+
+class FileNames:
+    """How a user may call the files of a job: `config_fed_server.conf` where there is one app, `app_1/…` else."""
+
+    def __init__(self, paths: Sequence[str], apps: Sequence[str]) -> None:
+        self._apps = apps
+        self._known: dict[str, str] = {}
+        for path in paths:
+            if PurePosixPath(path).suffix in hocon.CONFIG_SUFFIXES:
+                self._known |= {path: path, _without_config(path): path, self.short(path): path}
+
+    def short(self, path: str) -> str:
+        short = _without_config(path)
+        return short.partition("/")[2] if short != path and len(self._apps) == 1 else short
+
+    def find(self, name: str) -> str:
+        """The file's path in the job. Raises JobError with the nearest known name."""
+        short = sorted({self.short(path) for path in self._known.values()})
+        if PurePosixPath(name).is_absolute():
+            raise JobError(f"-f {name}: name the file as it is called in the job", hint=nearest(name, short))
+        found = self._known.get(str(PurePosixPath(name)))
+        if found is None:
+            several = [path for path in short if path.endswith(f"/{name}")]
+            if several:
+                raise JobError(f"-f {name}: this job has several apps", hint=f"say which: {', '.join(several)}")
+            raise JobError(f"-f {name}: the job has no such file", hint=nearest(name, short))
+        return found
+
+
+def _without_config(path: str) -> str:
+    app, _, inside = path.partition("/")
+    return f"{app}/{inside.removeprefix('config/')}" if inside.startswith("config/") else path
+
+
+def declared_in(template: Template, names: FileNames) -> dict[str, list[Variable]]:
+    """The template's variables by the file they are in. Raises JobError."""
+    declared: dict[str, list[Variable]] = {}
+    for variable in template.variables:
+        try:
+            path = names.find(variable.file)
+        except JobError as error:
+            where = f"{template.name}/{INFO}: variable {variable.name!r}"
+            raise JobError(f"{where}: {error.message.removeprefix('-f ')}", hint=error.hint) from None
+        declared.setdefault(path, []).append(variable)
+    return declared
+
+
+def _sources(folder: Path, bounds: Bounds | None) -> Iterator[tuple[str, Path]]:
+    files.check(folder, bounds)
+    return files.sources(folder, bounds)
+
+
+def _config_files(template: Template, folder: Path) -> Iterator[tuple[str, Path]]:
+    files.check(folder, template.bounds)
+    apps = {path for path in template.apps.values() if path != folder}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path in apps:
+            continue
+        files.check(path, template.bounds)
+        if path.name in _NOT_CONFIG or path.stem == "meta":
+            continue
+        if path.is_dir():
+            yield from ((f"{path.name}/{inner}", file) for inner, file in _sources(path, template.bounds))
+        else:
+            yield path.name, path
+
+
+def _custom_folders(template: Template, app: Path) -> list[Path]:
+    """What every app of the template has in custom/, then what is this one's alone."""
+    folders = dict.fromkeys([template.folder / "custom", app / "custom"])
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def _asked(wanted: Wanted, names: FileNames) -> dict[str, list[Override]]:
+    asked: dict[str, list[Override]] = {}
+    for name, words in wanted:
+        path = names.find(name)
+        asked.setdefault(path, []).extend(Override.read(word, names.short(path)) for word in words)
+    return asked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _File:
+    """One file on its way from the template into the job."""
+
+    path: str
+    short: str
+    source: Path | None
+    variables: Mapping[str, Variable]
+    asked: Sequence[Override]
+    search: Sequence[Path]
+    elsewhere: Mapping[str, str]
+
+    @property
+    def is_template(self) -> bool:
+        is_config = self.path == META or self.path.split("/")[1:2] == ["config"]
+        return is_config and self.source is not None and self.source.suffix == ".conf"
+
+    def text(self, template: Template, name: str, draft: Draft) -> str:
+        """Its text in the job; what the user should know goes into the draft. Raises JobError."""
+        text = self._drawn(template, name, draft.apps)
+        conf = self._read(text)
+        changed = copy.deepcopy(conf)
+        edits = [override for override in self.asked if not self._is_drawn(override)]
+        if self.path == META and any(override.key == "name" for override in edits):
+            raise JobError(f"{META}: name is that of the job's folder", hint="-j decides it")
+        overrides.apply(changed, edits, file=self.short, search=self.search, elsewhere=self.elsewhere)
+        if self.path == META:
+            changed["name"] = name
+        self._check_limits(changed)
+        draft.warnings += self._unknown_names(changed)
+        if repr(changed) == repr(conf):  # == would take 1 for true
+            return text
+        if hocon.has_comments(text, self._suffix):
+            keys = ", ".join(override.key for override in edits) or "name"
+            draft.notes.append(f"{self.short} was written anew to set {keys}: its comments are gone")
+        return hocon.dumps(changed, name=self.short, suffix=self._suffix)
+
+    @property
+    def _suffix(self) -> str:
+        return PurePosixPath(self.path).suffix
+
+    def _is_drawn(self, override: Override) -> bool:
+        return self.is_template and override.text is not None and override.key in self.variables
+
+    def _drawn(self, template: Template, name: str, apps: Sequence[str]) -> str:
+        """The text before anything is set in its tree."""
+        if self.source is None:
+            return hocon.dumps(_default_meta(name, apps), name=META)
+        if self.path == META and self.source.suffix != self._suffix:
+            return hocon.dumps(hocon.load(self.source, name=self.source.name), name=META)
+        text = hocon.text_of(self.source, name=self.short)
+        if not (template.variables and self.is_template):
+            return text
+        meanings = {variable.name: variable.default for variable in self.variables.values()}
+        for override in self.asked:
+            if override.text is not None and override.key in self.variables:
+                kind = self.variables[override.key].kind
+                meanings[override.key] = literals.parse(override.text, kind, where=f"{self.short}: {override.key}")
+        return render(text, {"name": name, **meanings}, name=f"{template.name}/{self.source.name}")
+
+    def _read(self, text: str) -> dict[str, Any]:
+        return hocon.loads(text, name=self.short, folder=self.source and self.source.parent, suffix=self._suffix)
+
+    def _check_limits(self, conf: Mapping[str, Any]) -> None:
+        """Raises JobError for a number that was asked for and that its component refuses."""
+        asked = {override.key.rpartition(".")[2] for override in self.asked}
+        for named in components.named_in(conf):
+            args = {key: value for key, value in named.args.items() if key in asked}
+            limits.check(named.path, Section(args, self.short, (*named.at, "args")))
+
+    def _unknown_names(self, conf: Mapping[str, Any]) -> Iterator[str]:
+        for override in self.asked:
+            if placeholders.stands_for(override.text):
+                continue  # an error, which whoever reads the job tells
+            for name in dict.fromkeys(placeholders.names(override.text)):
+                if name not in conf and name not in placeholders.SYSTEM:
+                    where = f"{self.short}: {override.key}"
+                    yield f"{where}: no variable is called {name!r}, so the text stays as it is written"
+
+
+def _default_meta(name: str, apps: Sequence[str]) -> dict[str, Any]:
+    """One app goes everywhere; of several, app_server to the server and app_1 to site-1."""
+    deploy_map = {apps[0]: [ALL]} if len(apps) == 1 else {app: [_site(app)] for app in apps}
+    return {"name": name, "min_clients": 1, "deploy_map": deploy_map}
+
+
+def _site(app: str) -> str:
+    word = app.removeprefix("app_")
+    return f"site-{word}" if word.isdigit() else word

@@ -1,0 +1,207 @@
+"""`-f FILE key=value key-`: what a user wants changed, found in a file and set there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedsag_cli import catalog
+from fedsag_cli.catalog import signatures
+from fedsag_cli.errors import JobError, nearest
+from fedsag_cli.job import components
+from fedsag_cli.job.config import literals, placeholders, tree
+from fedsag_cli.job.config.tree import Place
+from fedsag_cli.job.meta import KEYS as META_KEYS
+
+_OPEN_META = ("deploy_map", "resource_spec", "launcher_spec", "custom_props", "stats_pool_config")
+_COMPONENT_KEYS = ("id", "path", "args", "disabled", "config_type")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Override:
+    """One key of a file and the text it shall have; None: it shall be removed."""
+
+    key: str
+    text: str | None
+
+    @classmethod
+    def read(cls, word: str, file: str) -> Override:
+        """`key=value`, `key=` or `key-`. Raises JobError."""
+        key, equals, text = word.partition("=")
+        if not equals and not key.endswith("-"):
+            raise JobError(f"{file}: {word!r}: key=value is expected", hint="to remove a key, write key-")
+        removes = key.endswith("-")
+        if removes and text:
+            raise JobError(f"{file}: {word!r}: what is removed has no value", hint=f"write {key} to remove it")
+        key = key.removesuffix("-")
+        if not key:
+            raise JobError(f"{file}: {word!r}: the key is missing", hint="key=value is expected")
+        return cls(key=key, text=None if removes else text)
+
+
+def apply(
+    conf: dict[str, Any],
+    overrides: Sequence[Override],
+    *,
+    file: str,
+    search: Sequence[Path] = (),
+    elsewhere: Mapping[str, str] | None = None,
+) -> None:
+    """Set and remove in `conf` what `overrides` say; the last one for a key wins.
+
+    `elsewhere` maps names of variables to their files. Raises JobError naming file, key, and the nearest known name.
+    """
+    finder = _Finder(conf, file, search, elsewhere or {})
+    wanted: dict[Place, Any] = {}
+    removed: set[Place] = set()
+    for override in overrides:
+        where = f"{file}: {override.key}"
+        if override.text is None:
+            at, _ = finder.find(override.key, removes=True)
+            removed.add(at)
+        else:
+            at, kind = finder.find(override.key, removes=False)
+            wanted[at] = literals.parse(override.text, kind, where=where)
+            removed.discard(at)
+    for at, value in wanted.items():
+        try:
+            tree.put(conf, at, value)
+        except LookupError:
+            raise JobError(f"{file}: {tree.written(at)}: what is above it is no object") from None
+    # from behind, for what is removed from a list moves what comes after it
+    for at in sorted(removed, key=lambda place: [(isinstance(step, int), step) for step in place], reverse=True):
+        tree.remove(conf, at)
+
+
+def signature(path: str, search: Sequence[Path]) -> signatures.Signature | None:
+    """What a component takes; one that is not here, of a name of ours, may take what ours takes, and what it likes."""
+    try:
+        return components.signature(path, search)
+    except JobError:
+        name = path.rpartition(".")[2]
+        namesake = components.signature(name, ()) if name in catalog.KNOWN else None
+    return namesake and signatures.Signature(parameters=namesake.parameters, open_ended=True)
+
+
+class _Finder:
+    """Where in a file a key is, and which kind of value it takes."""
+
+    def __init__(
+        self, conf: Mapping[str, Any], file: str, search: Sequence[Path], elsewhere: Mapping[str, str]
+    ) -> None:
+        self._conf = conf
+        self._file = file
+        self._elsewhere = elsewhere
+        self._signatures: dict[Place, tuple[components.Named, signatures.Signature | None]] = {}
+        for named in components.named_in(conf):
+            self._signatures[named.at] = (named, signature(named.path, search))
+
+    def find(self, key: str, *, removes: bool) -> tuple[Place, str | None]:
+        """Raises JobError where the key is nowhere, or at more places than one."""
+        at = tree.place(key)
+        if at is None:
+            raise JobError(
+                f"{self._file}: {key!r} is no key", hint="write name, or a path such as components[0].args.x"
+            )
+        if len(at) == 1 and not key.startswith('"'):
+            at = self._bare(str(at[0]), removes=removes)
+        else:
+            self._check_path(at, removes=removes)
+        return at, None if removes else self._kind(at)
+
+    def _bare(self, key: str, *, removes: bool) -> Place:
+        places = [at for at, _ in tree.walk(self._conf) if at[-1] == key]
+        if key in self._conf:
+            # `num_rounds = "{num_rounds}"` further in only repeats the variable at the top
+            places = [at for at in places if at == (key,) or placeholders.stands_for(tree.get(self._conf, at)) != key]
+        if not places and not removes:
+            places = [
+                named.at_arg(key)
+                for named, signature in self._signatures.values()
+                if key in _settable(named, signature)
+            ]
+        if not places and not removes and self._is_meta and key in META_KEYS:
+            places = [(key,)]
+        if not places:
+            other = self._elsewhere.get(key)
+            hint = f"it is a key of {other}" if other else nearest(key, self._names())
+            raise JobError(f"{self._file} has no key {key!r}", hint=hint)
+        if len(places) > 1:
+            paths = ", ".join(tree.whole(at) for at in places)
+            raise JobError(f"{self._file}: {key!r} is found more than once: {paths}", hint="write the whole path")
+        return places[0]
+
+    def _check_path(self, at: Place, *, removes: bool) -> None:
+        """Raises JobError unless the place is there, or may be made."""
+        for end in range(1, len(at) + 1):
+            try:
+                tree.get(self._conf, at[:end])
+            except LookupError:
+                if removes or not self._may_make(at, end):
+                    raise self._nowhere(at, end) from None
+                return
+
+    def _may_make(self, at: Place, end: int) -> bool:
+        """Whether the step at[end - 1], which is not there, is one that could be."""
+        if any(isinstance(step, int) for step in at[end - 1 :]):
+            return False
+        if self._is_meta:
+            return at[0] in _OPEN_META
+        inside = [named_at for named_at in self._signatures if named_at == at[: len(named_at)]]
+        if not inside:
+            return False
+        named_at = max(inside, key=len)
+        named, signature = self._signatures[named_at]
+        rest = at[len(named_at) :]
+        if rest[0] != "args":
+            return len(rest) == 1 and rest[0] in _COMPONENT_KEYS
+        if len(rest) > 1 and signature and not signature.takes(str(rest[1])):
+            raise JobError(
+                f"{self._file}: {tree.written(at)}: {named.title} takes no argument {rest[1]!r}",
+                hint=nearest(str(rest[1]), _settable(named, signature)),
+            )
+        return True
+
+    def _nowhere(self, at: Place, end: int) -> JobError:
+        step, above = at[end - 1], tree.get(self._conf, at[: end - 1])
+        if isinstance(step, int):
+            there = f"has {len(above)} entries" if isinstance(above, list) else "is no list"
+            return JobError(f"{self._file}: {tree.written(at)}: {tree.written(at[: end - 1])} {there}")
+        names = [tree.written((*at[: end - 1], key)) for key in above] if isinstance(above, Mapping) else []
+        hint = nearest(tree.written(at[:end]), names) if names else f"{tree.written(at[: end - 1])} is no object"
+        return JobError(f"{self._file} has no key {tree.written(at[:end])!r}", hint=hint)
+
+    def _kind(self, at: Place) -> str | None:
+        parameter = self._parameter(at)
+        annotated = literals.kind_annotated(parameter.annotation) if parameter else None
+        try:
+            value = tree.get(self._conf, at)
+        except LookupError:
+            return annotated or literals.kind_of(parameter.default if parameter else None)
+        variable = placeholders.stands_for(value)
+        if variable in self._conf:
+            value = self._conf[str(variable)]
+        return annotated or literals.kind_of(value)
+
+    def _parameter(self, at: Place) -> signatures.Parameter | None:
+        named, signature = self._signatures.get(at[:-2], (None, None))
+        if named and signature and at[-2] == "args":
+            return next((parameter for parameter in signature.parameters if parameter.name == at[-1]), None)
+        return None
+
+    def _names(self) -> list[str]:
+        there = [str(at[-1]) for at, _ in tree.leaves(self._conf) if isinstance(at[-1], str)]
+        arguments = [name for pair in self._signatures.values() for name in _settable(*pair)]
+        return [*there, *arguments, *(META_KEYS if self._is_meta else ())]
+
+    @property
+    def _is_meta(self) -> bool:
+        return self._file.startswith("meta.")
+
+
+def _settable(named: components.Named, signature: signatures.Signature | None) -> list[str]:
+    """The arguments a component takes, but for those that are components of their own, named by their ids."""
+    names = [parameter.name for parameter in signature.parameters] if signature else []
+    return [name for name in names if f"{name}_id" not in named.args]

@@ -1,0 +1,83 @@
+"""A template's config files are Jinja2 text that renders to HOCON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from fedsag_cli.errors import JobError
+from fedsag_cli.job.config import hocon
+
+# what ends, and stays small, whoever wrote it
+_JINJA = (
+    "Template", "TemplateData", "Output", "Name", "Const", "If", "For", "CondExpr", "And", "Or", "Not", "Compare",
+    "Operand", "Test", "Getattr", "Getitem", "Slice", "List", "Tuple", "Dict", "Pair", "Add", "Sub", "Neg", "Concat",
+    "Filter", "Call",
+)  # fmt: skip
+
+
+_FILTERS = ("default", "first", "last", "length", "list", "lower", "sort", "trim", "unique", "upper")
+
+
+_MOST_STEPS = 10_000
+
+
+def render(text: str, meanings: Mapping[str, Any], *, name: str) -> str:
+    """A template's config file with its variables drawn as HOCON; all else as it stands. Raises JobError.
+
+    It may use conditions, and loops of so many steps; nothing in it reaches further, or goes on for ever.
+    """
+    import jinja2  # what only lists templates does without
+    from jinja2.sandbox import SandboxedEnvironment
+
+    steps = iter(range(_MOST_STEPS))
+
+    def counted(items: Iterable[Any]) -> Iterator[Any]:
+        for item in items:
+            if next(steps, None) is None:
+                raise ValueError(f"its loops take more than {_MOST_STEPS} steps")
+            yield item
+
+    environment = SandboxedEnvironment(
+        undefined=jinja2.StrictUndefined,
+        finalize=lambda meaning: meaning if isinstance(meaning, jinja2.Undefined) else hocon.literal(meaning),
+        keep_trailing_newline=True,
+        comment_start_string="{{#",  # `{#` may open an object whose first line is a HOCON comment
+        comment_end_string="#}}",
+    )
+    environment.filters["counted"] = counted
+    drawn: list[str] = []
+    try:
+        parsed = environment.parse(text)
+        _check_jinja(parsed.find_all(jinja2.nodes.Node), name)
+        for loop in list(parsed.find_all(jinja2.nodes.For)):
+            loop.iter = jinja2.nodes.Filter(loop.iter, "counted", [], [], None, None)
+        room = hocon.LARGEST
+        for piece in environment.from_string(parsed).generate(meanings):
+            room -= len(piece)
+            if room < 0:
+                raise ValueError("grows larger than any config")
+            drawn.append(piece)
+    except jinja2.TemplateSyntaxError as error:
+        raise JobError(f"{name}: line {error.lineno}: {error.message}") from None
+    except RecursionError:
+        raise JobError(f"{name}: nested too deeply") from None
+    except (jinja2.TemplateError, ValueError, TypeError, LookupError, ArithmeticError) as error:
+        raise JobError(f"{name}: {error}", hint="info.conf declares what stands in {{ }}") from None
+    return "".join(drawn)
+
+
+def _check_jinja(nodes: Iterable[Any], name: str) -> None:
+    """Raises JobError for what a template may not do."""
+    for node in nodes:
+        kind = type(node).__name__
+        known = kind in _JINJA
+        if kind == "Filter":
+            known, kind = node.name in _FILTERS, f"the filter {node.name!r}"
+        elif kind == "Call":
+            known, kind = getattr(node.node, "name", None) == "range", "a call"
+        if not known:
+            raise JobError(
+                f"{name}: line {node.lineno}: {kind} cannot be used in a template",
+                hint="{{ a variable }}, {% if %} and {% for %} can",
+            )

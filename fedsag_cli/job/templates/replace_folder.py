@@ -1,0 +1,106 @@
+"""Where a new job folder goes: beside its place first, then into it, whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fedsag_cli.errors import JobError
+from fedsag_cli.job.config import hocon
+from fedsag_cli.job.templates import find
+
+
+def is_job(folder: Path) -> bool:
+    """Whether `folder` is a job's: it says where to deploy apps, or has an app with its config files."""
+    if (folder / find.INFO).exists():
+        return False  # a template
+    metas = [path for path in folder.glob("meta.*") if path.is_file()]
+    if any("deploy_map" in hocon.text_of(path, name=str(path), errors="replace") for path in metas):
+        return True
+    return any(path.is_file() for path in folder.glob("*/config/config_fed_*"))
+
+
+def check_target(folder: Path, *, force: bool, flag: str = "-j") -> None:
+    """Raises JobError where a job cannot be made there; `flag` is how the user named it."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise JobError(f"{folder} is a file", hint=f"{flag} names a folder to make")
+    if _stands_in(folder):
+        raise JobError(f"{folder} is the current folder", hint=f"{flag} names a folder to make, inside it or elsewhere")
+    if not any(folder.iterdir()):
+        return
+    if not is_job(folder):
+        raise JobError(f"{folder} is there and is no job folder: it stays as it is", hint=f"{flag} names another")
+    if not force:
+        raise JobError(f"there is a job in {folder} already", hint=f"-force replaces it, {flag} names another")
+    foreign = next(_foreign(folder), None)
+    if foreign:
+        raise JobError(f"-force would remove {foreign}, which is no part of the job", hint="move it away")
+
+
+def _foreign(folder: Path) -> Iterator[Path]:
+    """The files of a job folder that are neither its meta.* nor in an app."""
+    for path in sorted(folder.iterdir()):
+        if (path / "config").is_dir() or (path.name.startswith("meta.") and path.is_file()):
+            continue
+        below = sorted(path.rglob("*")) if path.is_dir() and not path.is_symlink() else [path]
+        yield from (file for file in below if file.is_symlink() or not file.is_dir())
+
+
+def _stands_in(folder: Path) -> bool:
+    try:
+        return Path.cwd().is_relative_to(folder)
+    except FileNotFoundError:
+        return False  # the current folder was removed
+
+
+@contextmanager
+def new_folder_beside(folder: Path) -> Iterator[Path]:
+    """A folder to build in, on the same disk; it is gone afterwards, and where it failed, all it needed above it."""
+    missing = [path for path in folder.parents if not path.exists()]
+    part = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=".fedsag-", dir=folder.parent))
+        yield part
+    except OSError as error:
+        raise JobError(f"{folder} cannot be made: {error.strerror or error}: {error.filename or ''}") from None
+    finally:
+        if part:
+            _put_back(part, folder)
+            shutil.rmtree(part, ignore_errors=True)
+        for path in missing:
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file, and make the folders it lies in. Raises OSError."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    target.chmod(source.stat().st_mode & 0o777)  # no set-user-id: the copy is ours, whosever the file was
+
+
+def exchange(part: Path, folder: Path) -> list[str]:
+    """Put part/new where `folder` is; what was there goes with `part`. What may remain of it is told."""
+    old = part / "old"
+    if folder.exists():
+        folder.rename(old)
+    (part / "new").rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+    return [f"the job that was there could not be removed wholly: {old}"] if old.exists() else []
+
+
+def _put_back(part: Path, folder: Path) -> None:
+    """Where the exchange broke off half way, whatever broke it off, what was there goes back. Raises JobError."""
+    old = part / "old"
+    if old.exists() and (part / "new").exists():
+        try:
+            old.rename(folder)
+        except OSError as error:
+            shutil.rmtree(part / "new", ignore_errors=True)
+            raise JobError(f"the job that was in {folder} is in {old} now: {error.strerror}") from None

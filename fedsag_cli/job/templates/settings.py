@@ -1,0 +1,57 @@
+"""~/.fedsag/config.conf: what a user set once for every command."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from fedsag_cli.errors import JobError
+from fedsag_cli.job.config import files, hocon
+from fedsag_cli.job.section import Section
+
+
+def absolute(path: Path | str) -> Path:
+    """The whole path, `..` taken out, links left as they are. Raises JobError where we stand in a removed folder."""
+    try:
+        return Path(os.path.abspath(path))  # noqa: PTH100  resolve() would follow links, absolute() keeps `..`
+    except FileNotFoundError:
+        raise JobError("the current folder was removed", hint="cd into one that is there") from None
+
+
+def config_file() -> Path:
+    return Path.home() / ".fedsag" / "config.conf"
+
+
+@files.reading()
+def templates_dir() -> Path | None:
+    """The templates folder the config file names. Raises JobError."""
+    file = config_file()
+    conf = Section(_read(file), str(file))
+    section = conf.section("job_template", {})
+    return Path(section.text("path")) if "path" in section else None
+
+
+@files.reading()
+def set_templates_dir(folder: Path) -> Path:
+    """Store an existing folder, everything else kept; the absolute path. Raises JobError."""
+    folder = absolute(folder)
+    if not folder.is_dir():
+        raise JobError(f"there is no folder {folder}", hint="-jt names a folder with job templates in it")
+    file = config_file()
+    conf = _read(file)
+    templates = conf.setdefault("job_template", {})
+    if not isinstance(templates, dict):
+        raise Section(conf, str(file)).wrong("job_template", f"must be an object, not {templates!r}")
+    templates["path"] = str(folder)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # a path need not be UTF-8: its bytes come back as they are
+        hocon.write_whole(file, hocon.dumps(conf, name=str(file)), errors="surrogateescape")
+    except OSError as error:
+        raise JobError(f"{file} cannot be written: {error.strerror}") from None
+    return folder
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return hocon.load(file, errors="surrogateescape") if file.exists() else {}

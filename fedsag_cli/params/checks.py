@@ -1,0 +1,41 @@
+"""What counts as an update of a model: the keys, shapes and kinds of number that were sent, and finite numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fedsag_cli.errors import TensorError
+from fedsag_cli.model import FLModel, ParamsType
+from fedsag_cli.params import arithmetic
+
+
+def check(update: FLModel, sent: Mapping[str, Any], *, allow_non_finite: bool = False) -> None:
+    """Raises TensorError naming the first key of `update` that does not fit the params that were `sent`, and why.
+
+    NaN and infinity may stand where what was sent has them too, and anywhere with `allow_non_finite`. Where nothing was
+    sent, any key will do.
+    """
+    for name, value in (update.params or {}).items():
+        if sent:
+            _check_fits(name, value, sent, is_diff=update.params_type is ParamsType.DIFF)
+        if not allow_non_finite and (count := arithmetic.count_not_finite(value, sent.get(name))):
+            raise TensorError(f"params: {name!r} has {count} numbers that are NaN or infinite")
+
+
+def _check_fits(name: str, value: Any, sent: Mapping[str, Any], *, is_diff: bool) -> None:
+    if name not in sent:
+        raise TensorError(f"params: {name!r} was not in the model that was sent")
+    got, want = list(getattr(value, "shape", ())), list(getattr(sent[name], "shape", ()))
+    if got != want:
+        raise TensorError(f"params: {name!r} has shape {got}, the model that was sent has {want}")
+    _check_kind(name, value, sent[name], is_diff=is_diff)
+
+
+def _check_kind(name: str, value: Any, sent: Any, *, is_diff: bool) -> None:
+    got, want = arithmetic.kind(value), arithmetic.kind(sent)
+    if is_diff and want == "bool":
+        want = "integer"  # a difference of bools is -1, 0 or 1
+    if got != want:
+        types = f"{arithmetic.dtype_name(value)}, the model that was sent has {arithmetic.dtype_name(sent)}"
+        raise TensorError(f"params: {name!r} is {types}: {got} numbers for {want} ones")

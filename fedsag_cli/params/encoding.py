@@ -1,0 +1,119 @@
+"""One value of params <-> its bytes: a torch tensor, a numpy array, a numpy scalar, a plain number.
+
+torch is used where it is loaded already or where a value needs it: a numpy job never imports it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import sys
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from fedsag_cli.errors import TensorError
+from fedsag_cli.params.layout import METADATA, SIZES, Entry, Flat, Kind, shown
+
+_NUMPY = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "C64": "complex64", "C128": "complex128", "BOOL": "bool",
+    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
+    "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8",
+}  # fmt: skip
+_TORCH = _NUMPY | {"BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
+_WORD_OF_NUMPY = {name: word for word, name in _NUMPY.items()}
+_WORD_OF_TORCH = {f"torch.{name}": word for word, name in _TORCH.items()}
+_DTYPE_OF_NUMBER: dict[type, type] = {bool: np.bool_, int: np.int64, float: np.float64}
+_NUMBERS = {"BOOL", "I64", "F64"}
+
+
+def is_torch(value: object) -> bool:
+    """Whether `value` is a torch tensor; does not import torch to find out."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def flattened(name: str, value: Any) -> Flat:
+    """`value` as bytes, copied only where it must be. Raises TensorError naming the key that cannot travel, and why."""
+    if not isinstance(name, str):
+        raise TensorError(f"params: the key {name!r} must be a text, not {type(name).__name__}")
+    if name == METADATA or name != name.encode(errors="replace").decode():
+        raise TensorError(f"params: no key can be called {name!r}: safetensors has no room for it")
+    if is_torch(value):
+        return _of_torch(name, value)
+    if isinstance(value, np.ndarray | np.generic):
+        return _of_numpy(name, value, "numpy" if isinstance(value, np.ndarray) else "scalar")
+    if type(value) in _DTYPE_OF_NUMBER:
+        try:
+            return _of_numpy(name, np.asarray(value, dtype=_DTYPE_OF_NUMBER[type(value)]), "number")
+        except OverflowError:
+            raise TensorError(f"params: {name!r} is a whole number beyond 64 bits") from None
+    raise TensorError(
+        f"params: {name!r} is a {type(value).__name__}",
+        hint="params map texts to torch tensors, numpy arrays or numbers; other things go into meta",
+    )
+
+
+def _of_torch(name: str, value: Any) -> Flat:
+    import torch
+
+    word = _WORD_OF_TORCH.get(str(value.dtype))
+    if word is None or value.layout is not torch.strided or value.device.type == "meta":
+        raise TensorError(
+            f"params: {name!r} is a torch tensor of dtype {value.dtype}, layout {value.layout}, device {value.device}",
+            hint="send a dense tensor of a usual dtype, e.g. tensor.to_dense()",
+        )
+    with torch.no_grad():
+        view = (value.data_ptr(), value.shape, value.stride(), value.is_conj(), value.is_neg())
+        identity = ("torch", word, *view) if value.numel() else (id(value),)
+        here = value.detach().cpu().resolve_conj().resolve_neg().contiguous()
+        row = here.as_strided((here.numel(),), (1,))  # a single element counts as contiguous whatever its stride
+        data = row.view(torch.uint8).numpy() if here.numel() else np.empty(0, np.uint8)
+    return Flat(word, tuple(value.shape), "torch", identity, data.data)
+
+
+def _of_numpy(name: str, value: Any, kind: Kind) -> Flat:
+    array = np.asarray(value)
+    word = _WORD_OF_NUMPY.get(array.dtype.newbyteorder("=").name)
+    if word is None:
+        raise TensorError(f"params: {name!r} is a numpy array of dtype {array.dtype}", hint="send numbers or booleans")
+    address = array.__array_interface__["data"][0]
+    view = (address, array.shape, array.strides)
+    identity = (kind, array.dtype.str, *view) if kind == "numpy" and array.size else (id(value), name)
+    native = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    data = native.reshape(-1).view(np.uint8) if native.size else np.empty(0, np.uint8)
+    return Flat(word, array.shape, kind, identity, data.data)
+
+
+def viewed(name: str, memory: mmap.mmap, start: int, entry: Entry, kind: Kind) -> Any:
+    """The value over the bytes of `memory`, which it keeps alive. Raises TensorError where they cannot be one."""
+    if kind != "torch" and entry.dtype not in _NUMPY:
+        raise TensorError(f"no tensor file: numpy has no dtype {entry.dtype}")
+    if kind == "number" and entry.dtype not in _NUMBERS:
+        raise TensorError(f"no tensor file: {shown(name)} is a number of dtype {entry.dtype}")
+    held: mmap.mmap | bytearray = memory
+    offset = start + entry.data_offsets[0]
+    if offset % SIZES[entry.dtype]:  # what is not aligned ends the process where torch or numpy take it for aligned
+        held, offset = bytearray(memory[offset : start + entry.data_offsets[1]]), 0
+    try:
+        return _view(held, offset, entry, kind)
+    except (ValueError, RuntimeError, TypeError, KeyError, OverflowError) as error:
+        # more axes than numpy has, sizes beyond 64 bits beside a 0, a kind that does not fit its shape
+        raise TensorError(f"no tensor file: {shown(name)}: {str(error)[:200]}") from None
+
+
+def _view(memory: mmap.mmap | bytearray, offset: int, entry: Entry, kind: Kind) -> Any:
+    count = prod(entry.shape)
+    if kind == "torch":
+        import torch
+
+        dtype = getattr(torch, _TORCH[entry.dtype])
+        if count == 0:
+            return torch.empty(entry.shape, dtype=dtype)
+        return torch.frombuffer(memory, dtype=dtype, count=count, offset=offset).reshape(entry.shape)
+    array = np.frombuffer(memory, dtype=_NUMPY[entry.dtype], count=count, offset=offset).reshape(entry.shape)
+    if kind == "numpy":
+        return array
+    if array.ndim:
+        raise ValueError(f"a {kind} of shape {list(array.shape)}")
+    return array[()] if kind == "scalar" else array.item()

@@ -1,0 +1,239 @@
+"""A dict of tensors <-> a file without a name: order, ties and dtypes kept, no pickle, no copy on reading.
+
+The file is a memfd, sealed once it is written, so that nobody can change it under its reader; where memory-backed room
+is short, an unlinked temporary file, which a reader that does not trust its sender copies. Either way its descriptor is
+all there is of it: nothing is left by any ending.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import mmap
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fedsag_cli import machine
+from fedsag_cli.errors import TensorError
+from fedsag_cli.params import layout
+from fedsag_cli.params.encoding import flattened, viewed
+from fedsag_cli.params.layout import Entry, Extra, read_header
+
+_PIECE = 1 << 20
+_SEALS = ("F_SEAL_SEAL", "F_SEAL_SHRINK", "F_SEAL_GROW", "F_SEAL_WRITE")
+
+
+class TensorFile:
+    """Tensors in a file, known by its descriptor. Whoever holds one closes it; what `load` gave lives on."""
+
+    def __init__(self, fd: int, *, trusted: bool = False) -> None:
+        """Takes over `fd`. Raises TensorError where others could change it, or where it is not what its size says.
+
+        `trusted`: whoever could change it does not. It is mapped though it is not sealed, where another one is copied.
+        """
+        self._fd = fd
+        self._header: tuple[dict[str, Entry], Extra, int] | None = None
+        try:
+            self.size = os.fstat(fd).st_size
+            self._stays_as_it_is = trusted or _is_sealed(fd)
+            if not trusted:
+                _check(fd)
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def write(cls, params: Mapping[str, Any], *, scratch: str | Path | None = None) -> TensorFile:
+        """A new file holding `params`. Raises TensorError naming a key that cannot travel, and why.
+
+        `scratch` is the folder for an unlinked file where memory-backed room is short.
+        """
+        flats = {name: flattened(name, value) for name, value in params.items()}
+        size = sum(len(flat.data) for flat in flats.values())
+        fd = _new_file(size, scratch)
+        try:
+            try:
+                layout.write(fd, flats, {})
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.ENOMEM) or scratch is None:
+                    raise
+                os.close(fd)
+                fd = _new_file_on_disk(scratch)
+                layout.write(fd, flats, {})
+            _seal(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        return cls(fd, trusted=True)
+
+    @classmethod
+    def open(cls, path: Path) -> TensorFile:
+        """A file with a name, such as a checkpoint. Raises OSError."""
+        return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC), trusted=True)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        """Every key in its order, ties included, with dtype and shape. Raises TensorError where the file is no good."""
+        entries, extra, _ = self._read_header()
+        return {name: entries[extra.ties.get(name, name)] for name in extra.order}
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """What was written beside the tensors."""
+        return self._read_header()[1].about
+
+    def load(self) -> dict[str, Any]:
+        """The params, mapped privately: nothing is copied until somebody writes to it, and nobody else sees that.
+
+        A file that its sender could still change is copied instead. Raises TensorError where the file is no good.
+        """
+        entries, extra, start = self._read_header()
+        if self.size == 0 or not extra.order:
+            return {}
+        memory = self._memory()
+        loaded: dict[str, Any] = {}
+        for name in extra.order:
+            source = extra.ties.get(name, name)
+            if source in loaded and source != name:
+                loaded[name] = loaded[source]
+            else:
+                loaded[name] = viewed(name, memory, start, entries[source], extra.kinds.get(name, "torch"))
+        return loaded
+
+    def twin(self) -> TensorFile:
+        """The same file by a descriptor of its own."""
+        return TensorFile(os.dup(self._fd), trusted=self._stays_as_it_is)
+
+    def on_disk(self, scratch: str | Path, *, stop: Callable[[], bool] = lambda: False) -> TensorFile | None:
+        """A copy, unlinked, under `scratch`; None where `stop` said so before it was whole, or this one shrank.
+
+        Raises OSError.
+        """
+        fd = _new_file_on_disk(scratch)
+        try:
+            offset = 0
+            while offset < self.size and not stop() and (piece := os.pread(self._fd, _PIECE, offset)):
+                offset += os.write(fd, piece)
+            if offset == self.size:
+                return TensorFile(os.dup(fd), trusted=True)
+        finally:
+            os.close(fd)
+        return None
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> TensorFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _read_header(self) -> tuple[dict[str, Entry], Extra, int]:
+        if self._header is None:
+            with _told_as_no_good():
+                self._header = read_header(self._fd, self.size)
+        return self._header
+
+    def _memory(self) -> mmap.mmap:
+        with _told_as_no_good():
+            if self._stays_as_it_is:
+                return mmap.mmap(self._fd, self.size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+            memory = mmap.mmap(-1, self.size, flags=mmap.MAP_PRIVATE)
+            while room := self.size - memory.tell():
+                piece = os.pread(self._fd, min(_PIECE, room), memory.tell())
+                if not piece:
+                    raise TensorError(f"no tensor file: it was {self.size} bytes long, and {room} of them are gone")
+                memory.write(piece)
+        return memory
+
+
+def save(path: Path, params: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> None:
+    """Write `params` to a file with a name, whole or not at all. Raises OSError, TensorError."""
+    part = path.with_name(path.name + ".part")
+    fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            layout.write(fd, {name: flattened(name, value) for name, value in params.items()}, about or {})
+        finally:
+            os.close(fd)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def digest(params: Mapping[str, Any]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes, in the order of the keys: the same bits give the same text."""
+    sha = hashlib.sha256()
+    for name, value in params.items():
+        flat = flattened(name, value)
+        sha.update(f"{name}\0{flat.dtype}\0{flat.shape}\0".encode())
+        sha.update(flat.data)
+    return sha.hexdigest()
+
+
+@contextlib.contextmanager
+def _told_as_no_good() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TensorError(f"no tensor file: it cannot be read: {error.strerror}") from None
+
+
+def _check(fd: int) -> None:
+    """Raises TensorError where a file from a sender that is not trusted is not as `TensorFile.write` makes one."""
+    status, seals = os.fstat(fd), _seals(fd)
+    could_be_sealed = seals == 0  # a memfd; a file of a file system can have no seals, or none any more
+    if not _is_sealed(fd) and (status.st_nlink > 0 or could_be_sealed):
+        raise TensorError("a tensor file must be sealed, or have no name: others could change it")
+    if seals > 0 and status.st_blocks * 512 < status.st_size:
+        raise TensorError("no tensor file: it has holes, and to read them takes memory that nobody gave")
+    if not _is_sealed(fd) and 0 < machine.free_memory() < status.st_size:
+        raise TensorError(f"a tensor file of {status.st_size} bytes has no room in memory")
+
+
+def _new_file(size: int, scratch: str | Path | None) -> int:
+    large = size > 64 << 20
+    if not hasattr(os, "memfd_create") or (scratch is not None and large and size > machine.free_memory() // 2):
+        return _new_file_on_disk(scratch)
+    return os.memfd_create("fedsag-tensors", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+
+
+def _new_file_on_disk(scratch: str | Path | None) -> int:
+    with tempfile.TemporaryFile(dir=scratch) as file:
+        return os.dup(file.fileno())
+
+
+def _seal(fd: int) -> None:
+    if hasattr(fcntl, "F_ADD_SEALS"):
+        try:
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, sum(getattr(fcntl, name) for name in _SEALS))
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # not a memfd: an unlinked file has no seals
+                raise
+
+
+def _is_sealed(fd: int) -> bool:
+    wanted = getattr(fcntl, "F_SEAL_SHRINK", 0) | getattr(fcntl, "F_SEAL_WRITE", 0)
+    return _seals(fd) > 0 and _seals(fd) & wanted == wanted
+
+
+def _seals(fd: int) -> int:
+    """The seals of `fd`; -1 where there are no such things."""
+    if not hasattr(fcntl, "F_GET_SEALS"):
+        return -1
+    try:
+        return fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+    except OSError:
+        return -1

@@ -1,0 +1,52 @@
+"""The global model in a file: what training starts from, what it ends with, and the best in between."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Protocol, runtime_checkable
+
+from fedsag_cli.model import FLModel
+
+
+@runtime_checkable
+class WritesFiles(Protocol):
+    """A component that writes files into the workspace says which, before it writes one."""
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """Every file it may write. Relative paths lie in the server's app folder, its working directory."""
+
+
+class Persistor(WritesFiles, Protocol):
+    """The way from a file to the model and back."""
+
+    def load(self) -> FLModel:
+        """The model training starts from. Raises JobError."""
+
+    def save(self, model: FLModel) -> Path:
+        """Write the global model, whole or not at all, and say where. Raises OSError."""
+
+    def save_best(self, model: FLModel) -> Path:
+        """Write the best model so far, which is the one *sent* in the best round. Raises OSError."""
+
+
+def find_checkpoint(name: str) -> Path | None:
+    """A checkpoint's file: as it is named, or in custom/."""
+    return next((path for path in (Path(name), Path("custom") / name) if path.is_file()), None)
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    return path.resolve()

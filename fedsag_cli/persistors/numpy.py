@@ -1,0 +1,82 @@
+"""The global model of a numpy job, in a `.npy` or `.npz` file."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from fedsag_cli.errors import JobError
+from fedsag_cli.model import FLModel
+from fedsag_cli.persistors import find_checkpoint, write_whole
+
+_NUMPY_KEY = "numpy_key"
+
+
+_FIRST_NUMPY_MODEL = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+
+
+class NPModelPersistor:
+    """One numpy array in `models/server.npy`; a model of several keys, or of another name, in `models/server.npz`.
+
+    `model_dir` lies beside the server's app folder, where NVFLARE has it.
+    `model` is the array to start from, as lists; `source_ckpt_file_full_name` names a `.npy` or `.npz` file instead.
+    """
+
+    def __init__(
+        self,
+        model: Any = None,
+        model_dir: str = "models",
+        model_name: str = "server.npy",
+        source_ckpt_file_full_name: str | None = None,
+    ) -> None:
+        self._model = model
+        one, best = Path("..", model_dir, model_name), Path("..", model_dir, "best_" + model_name)
+        self._files = one, one.with_suffix(".npz")
+        self._best_files = best, best.with_suffix(".npz")
+        self._source = source_ckpt_file_full_name
+
+    @property
+    def files(self) -> Sequence[Path]:
+        return *self._files, *self._best_files
+
+    def load(self) -> FLModel:
+        if self._source:
+            return FLModel(params=self._from_file(find_checkpoint(self._source) or Path(self._source)))
+        first = _FIRST_NUMPY_MODEL if self._model is None else self._model
+        arrays = first if isinstance(first, Mapping) else {_NUMPY_KEY: first}
+        try:
+            return FLModel(params={name: np.asarray(value, dtype=np.float32) for name, value in arrays.items()})
+        except (TypeError, ValueError) as error:
+            raise JobError(f"NPModelPersistor: model is no array of numbers: {error}") from None
+
+    def save(self, model: FLModel) -> Path:
+        return self._write(self._files, model)
+
+    def save_best(self, model: FLModel) -> Path:
+        return self._write(self._best_files, model)
+
+    def _from_file(self, path: Path) -> dict[str, Any]:
+        try:
+            found = np.load(path, allow_pickle=False)
+            return {_NUMPY_KEY: found} if isinstance(found, np.ndarray) else dict(found)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise JobError(f"NPModelPersistor: source_ckpt_file_full_name: {path}: {error}") from None
+
+    def _write(self, files: tuple[Path, Path], model: FLModel) -> Path:
+        params = {name: np.asarray(value) for name, value in (model.params or {}).items()}
+        one, several = files
+        if set(params) == {_NUMPY_KEY}:
+            return write_whole(one, lambda file: np.save(file, params[_NUMPY_KEY], allow_pickle=False))
+        return write_whole(several, lambda file: _write_npz(file, params))
+
+
+def _write_npz(file: IO[bytes], params: Mapping[str, Any]) -> None:
+    """What `numpy.savez` writes; that takes no key called "file", and would pickle."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in params.items():
+            with archive.open(name + ".npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)

@@ -1,0 +1,100 @@
+"""The global model of a torch job, in `.pt` files."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedsag_cli.errors import JobError
+from fedsag_cli.model import FLModel
+from fedsag_cli.persistors import find_checkpoint, write_whole
+
+
+class PTFileModelPersistor:
+    """A torch model in `.pt` files that `torch.load(weights_only=True)` reads: {"model": state_dict, "train_conf": …}.
+
+    `model` is a torch module (a job gives its class path), which draws the initial weights, or None where
+    `source_ckpt_file_full_name` names a checkpoint to start from: such a file, or a bare state dict.
+    `exclude_vars` is a regular expression: keys in which it is found are neither sent nor saved. Loaded after it has
+    saved, it gives what it saved.
+    """
+
+    def __init__(
+        self,
+        model: Any = None,
+        exclude_vars: str | None = None,
+        global_model_file_name: str = "FL_global_model.pt",
+        best_global_model_file_name: str = "best_FL_global_model.pt",
+        source_ckpt_file_full_name: str | None = None,
+    ) -> None:
+        self._model = model
+        self._model_name = "" if model is None else type(model).__name__
+        self._first: dict[str, Any] | None = None
+        self._excluded = _pattern(exclude_vars)
+        self._file = Path(global_model_file_name)
+        self._best_file = Path(best_global_model_file_name)
+        self._source = source_ckpt_file_full_name
+
+    @property
+    def files(self) -> Sequence[Path]:
+        return self._file, self._best_file
+
+    def load(self) -> FLModel:
+        if self._first is None:
+            state = self._from_checkpoint(self._source) if self._source else self._from_module()
+            self._first, self._model = _without(state, self._excluded), None
+        return FLModel(params=self._first)  # the same dict: who exchanges its values has exchanged ours
+
+    def save(self, model: FLModel) -> Path:
+        path = self._write(self._file, model)
+        self._first, self._source = None, str(path)  # the first weights' memory is let go of
+        return path
+
+    def save_best(self, model: FLModel) -> Path:
+        return self._write(self._best_file, model)
+
+    def _from_module(self) -> dict[str, Any]:
+        if not hasattr(self._model, "state_dict"):
+            raise JobError(
+                f"PTFileModelPersistor: model is {self._model!r}, no torch module",
+                hint='give model { path = "net.Net" }, a class in custom/, or source_ckpt_file_full_name',
+            )
+        return dict(self._model.state_dict())
+
+    def _from_checkpoint(self, name: str) -> dict[str, Any]:
+        import torch
+
+        path = find_checkpoint(name)
+        if path is None:
+            raise JobError(f"PTFileModelPersistor: source_ckpt_file_full_name: there is no file {name!r}")
+        try:
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            # torch raises half a dozen kinds for a file that is no checkpoint
+            raise JobError(f"PTFileModelPersistor: {path} is no checkpoint of tensors alone: {error}") from None
+        state = saved.get("model", saved) if isinstance(saved, dict) else saved
+        if not isinstance(state, Mapping):
+            raise JobError(f"PTFileModelPersistor: {path} holds a {type(state).__name__}, no state dict")
+        return dict(state)
+
+    def _write(self, path: Path, model: FLModel) -> Path:
+        import torch
+
+        saved: OrderedDict[str, Any] = OrderedDict(model=OrderedDict(model.params or {}))
+        if self._model_name:
+            saved["train_conf"] = {"train": {"model": self._model_name}}
+        return write_whole(path, lambda file: torch.save(saved, file))
+
+
+def _pattern(exclude_vars: str | None) -> re.Pattern[str] | None:
+    try:
+        return re.compile(exclude_vars) if exclude_vars else None
+    except re.error as error:
+        raise JobError(f"exclude_vars: {exclude_vars!r} is not a regular expression: {error}") from None
+
+
+def _without(params: dict[str, Any], pattern: re.Pattern[str] | None) -> dict[str, Any]:
+    return {name: value for name, value in params.items() if not (pattern and pattern.search(name))}

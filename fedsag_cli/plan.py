@@ -1,0 +1,90 @@
+"""The plan of a run: the job as it is run, in plain JSON. From here on nobody reads a config file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from fedsag_cli.model import ParamsType
+
+
+class FilterSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One link of a filter chain: for which tasks (patterns allowed), and what to build."""
+
+    tasks: list[str]
+    path: str
+    args: dict[str, Any] = {}
+
+
+class ClientConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a client must know of its job: the words of its config_fed_client, resolved for its site."""
+
+    tasks: tuple[str, ...] = ("train",)
+    train_task_name: str = "train"
+    evaluate_task_name: str = "validate"
+    submit_model_task_name: str = "submit_model"
+    train_with_evaluation: bool = False
+    exchange_format: str = "raw"
+    transfer_type: ParamsType = ParamsType.FULL
+    launch_once: bool = True
+    launch_timeout: float = 300.0
+    memory_gc_rounds: int = 0
+    cuda_empty_cache: bool = False
+    task_data_filters: list[FilterSpec] = []
+    task_result_filters: list[FilterSpec] = []
+
+
+class ComponentSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a config file says of one component. `path` is a short name of ours or `package.module.Class`."""
+
+    path: str
+    id: str = ""
+    args: dict[str, Any] = {}
+
+
+class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """One client: what to start, and with what. `script` and `args`, or, where that is no Python script, `command`."""
+
+    name: str
+    group: int
+    script: str
+    args: list[str]
+    command: list[str]
+    env: dict[str, str]  # beside the environment the run was started in
+    config: ClientConfig
+
+
+class ServerPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What the server builds."""
+
+    workflows: list[ComponentSpec]
+    components: list[ComponentSpec]
+    task_data_filters: list[FilterSpec]
+    task_result_filters: list[FilterSpec]
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """A run before it starts. From here on nobody reads a config file.
+
+    `slots`: how many clients of one group work at the same time. `threads`: torch's, in each client. `preload`: what
+    the processes will import. `files`: the SHA-256 of every file of the job that is no config file, by its path there.
+    """
+
+    job: str
+    seed: int
+    slots: int
+    threads: int
+    launcher: str
+    gpus: str | None = None
+    strict: bool = False
+    preload: list[str]
+    server: ServerPlan
+    sites: list[SitePlan]
+    files: dict[str, str] = {}
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan that `write_json` wrote."""
+    return msgspec.json.decode(path.read_bytes(), type=Plan)

@@ -1,0 +1,136 @@
+"""The server process: builds what the plan names, runs the workflows, tells the parent."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import resource
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fedsag_cli import catalog, events
+from fedsag_cli.errors import FedsagError
+from fedsag_cli.events import Event, Observer, RunFailed, WillWrite, WorkflowFinished
+from fedsag_cli.params import tensor_file
+from fedsag_cli.params.seeds import derived, sow
+from fedsag_cli.persistors import WritesFiles
+from fedsag_cli.plan import Plan, read_plan
+from fedsag_cli.processes.child import preload, show_stack_when_stopped
+from fedsag_cli.server.communicator import Communicator
+from fedsag_cli.server.tracking import Recorder
+from fedsag_cli.trackers import Tracker
+from fedsag_cli.wire.channel import Listener
+from fedsag_cli.wire.messages import ADDRESS, TOKEN, Welcome
+from fedsag_cli.workflows import Controller
+from fedsag_cli.workflows.run import Run
+from fedsag_cli.workspace import SERVER, Workspace
+
+_AFTER_A_FAILURE_S = 1.0  # so long it waits for trackers: the cause is to be told
+
+
+def serve(root: str, *, line: int) -> int:
+    """Run the plan of the workspace at `root`; `line` is the descriptor of the line to the parent."""
+    code = _serve(root, line)
+    atexit._run_exitfuncs()  # trackers' libraries have temporary folders to remove
+    return code
+
+
+def _serve(root: str, line: int) -> int:
+    show_stack_when_stopped()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a channel and perhaps a model for each client
+    parent = socket.socket(fileno=line)
+    lock = threading.Lock()  # the thread that writes models tells so, those of trackers what they lack
+    observers: list[Observer] = []
+
+    def emit(event: Event) -> None:
+        with lock:
+            parent.sendall(events.to_line(event))
+        for observer in observers:
+            observer.on(event)
+
+    try:
+        workspace = Workspace(Path(root))
+        _run(read_plan(workspace.plan), workspace, parent, emit, observers)
+    except FedsagError as error:
+        traceback.print_exc()
+        emit(RunFailed(cause=error.message, hint=error.hint, exit_code=error.exit_code))
+        return error.exit_code
+    except OSError as error:
+        traceback.print_exc()
+        emit(RunFailed(cause=f"the server: {error}", hint="", exit_code=4))
+        return 4
+    except Exception as error:
+        # a component's error, perhaps the user's own: the run failed, and its traceback is in the server's log
+        traceback.print_exc()
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        cause = f"the server: {type(error).__name__}: {error} ({where.filename}:{where.lineno})"
+        emit(RunFailed(cause=cause, hint=f"its traceback is in {workspace.log(SERVER)}", exit_code=4))
+        return 4
+    return 0
+
+
+def _run(
+    plan: Plan,
+    workspace: Workspace,
+    parent: socket.socket,
+    emit: Callable[[Event], None],
+    observers: list[Observer],
+) -> None:
+    preload(plan.preload)  # forked, they are here already; spawned, the seed must find them
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)  # the cores are the clients'
+    sys.path.insert(0, str(workspace.app(SERVER) / "custom"))
+    sow(derived(plan.seed, SERVER))
+    workspace.checkpoints.mkdir(parents=True, exist_ok=True)
+    workspace.hold_as_server()
+    configs = {site.name: site.config for site in plan.sites}
+    communicator = Communicator(
+        Listener(os.environ[ADDRESS], os.environ[TOKEN]),
+        parent,
+        emit,
+        configs=configs,
+        groups={site.name: site.group for site in plan.sites},
+        slots=plan.slots,
+        strict=plan.strict,
+        welcome=lambda site: Welcome(
+            job_id=plan.job, seed=plan.seed, scratch=str(workspace.scratch), config=configs[site]
+        ),
+        data_filters=catalog.chain(plan.server.task_data_filters),
+        result_filters=catalog.chain(plan.server.task_result_filters),
+        scratch=workspace.scratch,
+    )
+    parts: dict[str, Any] = {}
+    for spec in plan.server.components:
+        parts[spec.id] = catalog.build(spec, parts)
+    workflows: list[Controller] = [catalog.build(spec, parts) for spec in plan.server.workflows]
+    writers = [part for part in parts.values() if isinstance(part, WritesFiles)]
+    trackers = [part for part in parts.values() if isinstance(part, Tracker)]
+    emit(
+        WillWrite(
+            paths=[str(path.resolve()) for part in writers for path in part.files],
+            folders=[str(folder.resolve()) for tracker in trackers for folder in tracker.folders],
+        )
+    )
+    run = Run.resumed(workspace.checkpoints, emit, plan.seed)
+    emit(run.stands())
+    recorder = Recorder(trackers, plan.job, emit)
+    observers.append(recorder)
+    try:
+        for number, workflow in enumerate(workflows):
+            if run.enter(number):
+                workflow.run(communicator, run)
+        run.finished()
+    except BaseException:
+        recorder.close(_AFTER_A_FAILURE_S)
+        raise
+    params = (run.model.params if run.model else None) or {}
+    seeded = communicator.seeded_themselves
+    emit(WorkflowFinished(digest=tensor_file.digest(params), seeded_themselves=seeded, late=communicator.late))
+    communicator.close()
+    recorder.close()

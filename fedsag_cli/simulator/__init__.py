@@ -1,0 +1,58 @@
+"""A whole run on this machine: plan it, start its processes, follow what happens, end them, report."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedsag_cli.errors import RunError
+from fedsag_cli.events import Notice, Observer
+from fedsag_cli.interop import reading
+from fedsag_cli.job import Job
+from fedsag_cli.processes.local import LocalEngine, can_fork
+from fedsag_cli.simulator import resume
+from fedsag_cli.simulator.options import FORK, Options
+from fedsag_cli.simulator.planning import make_plan
+from fedsag_cli.simulator.report import Report
+from fedsag_cli.simulator.signals import have_standard_streams, signals_interrupt
+from fedsag_cli.simulator.supervisor import ENVIRONMENT, Simulation
+from fedsag_cli.wire.channel import private_address
+from fedsag_cli.wire.messages import ADDRESS, TOKEN
+from fedsag_cli.workspace import Workspace
+
+
+def simulate(job: Path, workspace: Path, options: Options, observers: Sequence[Observer] = ()) -> Report:
+    """Run a job folder in a workspace folder and give the report, which is also written there.
+
+    With `options.resume` it goes on with the run that is there, after its last whole round. Raises UsageError, JobError
+    and WorkspaceError before anything has started; RunError, with the report written, where the run failed (where any
+    client did, with `options.strict`); Interrupted, likewise, on SIGINT and SIGTERM.
+    """
+    have_standard_streams()
+    run_folder = Workspace(workspace)
+    before = resume.plan_in(run_folder) if options.resume else None
+    if before is not None:
+        options = resume.settings_of(before, options)
+    fork = options.launcher in (None, FORK) and can_fork()
+    with signals_interrupt(), private_address() as address:
+        env = ENVIRONMENT | os.environ | {ADDRESS: address, TOKEN: secrets.token_hex(16)}
+        engine = LocalEngine(fork=fork, env=env)  # it makes itself ready while the job is read
+        try:
+            planned = make_plan(Job.load(job, reading.translate), run_folder, options, engine.prepare)
+            if options.resume and before is None:
+                planned.notices.append("the run that was here ended before its plan was written: it starts anew")
+            if before is not None:
+                resume.check_same_job(before, planned.plan)
+            run_folder.take()
+            if before is not None and (report := resume.finished_report(run_folder)) is not None:
+                if planned.plan.strict and report.failures:
+                    raise RunError(f"the run has finished, but with --strict no client may fail: {[*report.failures]}")
+                for observer in observers:
+                    observer.on(Notice(text="this run has finished: there is nothing left to do"))
+                return report
+            return Simulation(planned, run_folder, engine, env, observers).run(goes_on=before is not None)
+        finally:
+            engine.stop(grace_s=0.0)
+            run_folder.release()

@@ -1,0 +1,81 @@
+"""What is told of a failure: its cause, where in the job it was, and how the log ends."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from fedsag_cli.events import Failure, ProcessExited, ReplyFailed, how_it_ended
+from fedsag_cli.job import App
+from fedsag_cli.plan import SitePlan
+from fedsag_cli.simulator import logs
+from fedsag_cli.workspace import SERVER, Workspace
+
+_TAIL_LINES = 20
+_LEAVE_A_STACK = {signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT, signal.SIGBUS, signal.SIGILL}  # by faulthandler
+
+
+class Failures:
+    """Reads the logs of a run's processes, each from where it was when the process that writes it was started."""
+
+    def __init__(self, workspace: Workspace, apps: Mapping[str, App], sites: Mapping[str, SitePlan]) -> None:
+        self._workspace, self._apps, self._sites = workspace, apps, sites
+        self._since: dict[str, int] = {}
+
+    def watch(self, name: str) -> None:
+        """A process is about to be started: what its log holds by now is not its own."""
+        self._since[name] = logs.size(self._workspace.log(name))
+
+    def notes(self, site: str) -> list[str]:
+        """What a script has printed so far in lines that begin with `note:`."""
+        return logs.notes(self._workspace.log(site), since=self._since[site])
+
+    def of_exit(self, event: ProcessExited, *, is_over: bool) -> ProcessExited:
+        """`is_over`: the workflows have finished, after which every process may end."""
+        failure = event.failure or Failure(cause="", exit_code=event.exit_code)
+        if event.exit_code and not failure.cause:
+            failure = self._without_last_word(event)
+        may_end = is_over or event.name == SERVER or not self._sites[event.name].config.launch_once
+        failure = self._with_log(
+            event.name,
+            failure,
+            has_stack=-event.exit_code in _LEAVE_A_STACK,
+            is_well=failure.exit_code == 0 and may_end,
+        )
+        return msgspec.structs.replace(event, failure=failure)
+
+    def of_reply(self, event: ReplyFailed) -> ReplyFailed:
+        if event.failure.log:
+            return event
+        return msgspec.structs.replace(event, failure=self._with_log(event.site, event.failure))
+
+    def of_stop(self, site: str, cause: str) -> Failure:
+        """Of a client that was stopped, and printed its stack."""
+        return self._with_log(site, Failure(cause=cause), has_stack=True)
+
+    def _with_log(self, name: str, failure: Failure, *, has_stack: bool = False, is_well: bool = False) -> Failure:
+        """`has_stack`: the log may end with the stack of a process that was stopped, or crashed."""
+        log, copy, since = self._workspace.log(name), self._workspace.app(name), self._since.get(name, 0)
+        where = failure.where or (logs.deepest_frame(log, copy, since=since) if has_stack else "")
+        return msgspec.structs.replace(
+            failure,
+            where=_in_job(where, copy, self._apps[name].folder),
+            log=str(log),
+            log_tail=[] if is_well else logs.tail(log, _TAIL_LINES, since=since),
+        )
+
+    def _without_last_word(self, event: ProcessExited) -> Failure:
+        """What ended a process that could not say so: a signal, or an error in a command that is no script of ours."""
+        error = where = ""
+        if event.exit_code > 0:
+            log, copy = self._workspace.log(event.name), self._workspace.app(event.name)
+            error, where = logs.last_error(log, copy, since=self._since.get(event.name, 0))
+        return Failure(cause=error or how_it_ended(event.exit_code), where=where, exit_code=event.exit_code)
+
+
+def _in_job(where: str, copy: Path, original: Path) -> str:
+    """file:line in the job folder, which the user edits, rather than in the copy that was run."""
+    return where.replace(str(copy), str(original), 1) if where.startswith(str(copy)) else where

@@ -1,0 +1,67 @@
+"""The options of `fedsag simulator`, and what they say about clients, GPUs and slots."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fedsag_cli import machine
+from fedsag_cli.errors import UsageError
+
+FORK, SPAWN = "fork", "spawn"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What `fedsag simulator` was told; None where it was told nothing."""
+
+    num_clients: int | None = None
+    clients: Sequence[str] = ()
+    slots: int | None = None  # -t
+    gpus: str | None = None
+    threads: int | None = None
+    launcher: str | None = None
+    seed: int | None = None
+    max_clients: int = 100
+    resume: bool = False
+    strict: bool = False
+
+
+def site_names(options: Options) -> list[str]:
+    """The clients' names by -c, else by -n; none where neither is given. Raises UsageError."""
+    if options.clients or options.num_clients is None:
+        return list(options.clients)
+    if options.num_clients < 1:
+        raise UsageError(f"-n {options.num_clients}: a run needs at least one client")
+    if options.num_clients > options.max_clients:
+        raise UsageError(f"-n {options.num_clients}: at most {options.max_clients} clients", hint="-m raises the limit")
+    return [f"site-{number}" for number in range(1, options.num_clients + 1)]
+
+
+def gpu_groups(gpus: str | None) -> list[str]:
+    """The ids of each group, for CUDA_VISIBLE_DEVICES: "0,1" are two groups, "[0,1],[2]" one of two and one of one."""
+    if gpus is None:
+        return []
+    text = re.sub(r"\s", "", gpus)
+    if not re.fullmatch(r"(\d+|\[\d+(,\d+)*\])(,(\d+|\[\d+(,\d+)*\]))*", text):
+        raise UsageError(f"-gpu {gpus!r} is no list of GPU groups", hint="for example 0,1 or [0,1],[2,3]")
+    groups = [group.strip("[]") for group in re.findall(r"\[[^]]*\]|\d+", text)]
+    there = machine.gpus_there()
+    for gpu in ",".join(groups).split(","):
+        if there is not None and int(gpu) >= there:
+            raise UsageError(f"-gpu {gpus}: there is no GPU {gpu}", hint=f"this machine has {there}, numbered from 0")
+    return groups
+
+
+def slots_of(options: Options, num_clients: int, num_groups: int, notices: list[str]) -> int:
+    """How many clients of one group work at a time: one where there are several groups, -t otherwise."""
+    if options.slots is not None and not 1 <= options.slots <= num_clients:
+        raise UsageError(f"-t {options.slots}: between 1 and the number of clients, which is {num_clients}")
+    if num_groups > 1:
+        if options.slots not in (None, num_groups):
+            notices.append(f"-t {options.slots} has no effect: with {num_groups} GPU groups, one client a group works")
+        return 1
+    if options.slots is None:
+        notices.append("no -t given: one client works at a time")
+    return options.slots or 1

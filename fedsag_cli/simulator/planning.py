@@ -1,0 +1,233 @@
+"""A job and the words of the command line become a plan: which clients, what each runs, with how many threads.
+
+Everything that can be checked without starting anything is checked here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import resource
+import secrets
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from fedsag_cli import catalog, machine
+from fedsag_cli.errors import JobError, UsageError
+from fedsag_cli.interop import shim
+from fedsag_cli.job import CLIENT_FILE, SERVER_FILE, App, Job, ServerConfig
+from fedsag_cli.job.config import placeholders
+from fedsag_cli.plan import Plan, ServerPlan, SitePlan
+from fedsag_cli.simulator.options import FORK, SPAWN, Options, gpu_groups, site_names, slots_of
+from fedsag_cli.simulator.preloading import imports_of_parts, imports_of_scripts, preload
+from fedsag_cli.workspace import SERVER, Workspace, files_in
+
+_SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_OTHER_DESCRIPTORS = 40  # of a process, beside those for clients
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A plan, the app of each of its processes, and what the user should be told.
+
+    `words` are the commands, or the scripts' arguments, by site, with their secrets, which are in no plan.
+    """
+
+    plan: Plan
+    apps: Mapping[str, App]
+    words: Mapping[str, Sequence[str]]
+    notices: list[str]
+
+
+def make_plan(
+    job: Job,
+    workspace: Workspace,
+    options: Options,
+    prepare: Callable[[Sequence[str]], None] = lambda _: None,
+) -> Planned:
+    """`prepare` is told, as soon as it is known, what the processes will import. Raises UsageError, JobError."""
+    if workspace.root.is_relative_to(job.folder.resolve()):
+        raise UsageError(f"-w {workspace.root}: the workspace lies in the job {job.folder}", hint="choose another -w")
+    if options.seed is not None and not 0 <= options.seed < 1 << 63:
+        raise UsageError(f"--seed {options.seed}: a number from 0 on, below 2 to the power of 63")
+    if options.launcher not in (None, FORK, SPAWN):
+        raise UsageError(f"--launcher {options.launcher!r}: it is {FORK} or {SPAWN}")
+    notices: list[str] = []
+    names = _site_names(job, options, notices)
+    _check_descriptors(len(names))
+    groups = gpu_groups(options.gpus)
+    if len(groups) > len(names):
+        raise UsageError(
+            f"-gpu {options.gpus}: {len(groups)} groups for {len(names)} clients", hint="give fewer groups"
+        )
+    slots = slots_of(options, len(names), len(groups), notices)
+    threads = options.threads if options.threads is not None else max(1, machine.cores() // len(names))
+    if threads < 1:
+        raise UsageError(f"--threads {threads}: a client needs at least one")
+    apps = {name: job.app_for(name) for name in [SERVER, *names]}
+    scripts = imports_of_scripts({app.custom for app in apps.values()})
+    prepare(preload(scripts))
+    server = apps[SERVER].server(_variables(SERVER, workspace))
+    sites = [
+        _plan_site(name, apps[name], workspace, threads, index % len(groups) if groups else 0, groups)
+        for index, name in enumerate(names)
+    ]
+    _check_tasks(server, sites)
+    notices += dict.fromkeys(note for app in apps.values() for note in app.notes)
+    plan = Plan(
+        job=job.meta.name,
+        seed=options.seed if options.seed is not None else secrets.randbits(31),
+        slots=slots,
+        threads=threads,
+        launcher=options.launcher or FORK,
+        gpus=options.gpus,
+        strict=options.strict,
+        files=_digests({app.name: app for app in apps.values()}.values()),
+        preload=preload(scripts | imports_of_parts(server)),
+        server=ServerPlan(
+            workflows=list(server.workflows),
+            components=list(server.components),
+            task_data_filters=list(server.task_data_filters),
+            task_result_filters=list(server.task_result_filters),
+        ),
+        sites=sites,
+    )
+    known = placeholders.Secrets(os.environ)
+    words = {site.name: [known.revealed(word) for word in site.command or site.args] for site in sites}
+    return Planned(plan=plan, apps=apps, words=words, notices=notices)
+
+
+def _site_names(job: Job, options: Options, notices: list[str]) -> list[str]:
+    """By the command line, else the job's own, else two."""
+    names = site_names(options) or job.named_sites()
+    if not names:
+        names = ["site-1", "site-2"]
+        notices.append("neither -n nor -c given, and the job names no sites: 2 clients")
+    if idle := [site for site in job.named_sites() if site not in names]:
+        notices.append(f"deploy_map names {', '.join(idle)}: no client of this run")
+    for name in names:
+        if not _SITE_NAME.fullmatch(name) or name == SERVER:
+            hint = "letters, digits, '.', '_' and '-', beginning with a letter or a digit, and not 'server'"
+            if options.clients:
+                raise UsageError(f"-c: {name!r} cannot be a client's name", hint=hint)
+            raise JobError(f"meta.conf: deploy_map: {name!r} cannot be a client's name", hint=hint)
+        if names.count(name) > 1:
+            raise UsageError(f"-c: {name!r} is named twice")
+    if len(names) > options.max_clients:
+        raise UsageError(f"{len(names)} clients: at most {options.max_clients}", hint="-m raises the limit")
+    return names
+
+
+def _check_descriptors(num_clients: int) -> None:
+    """The nursery has a pipe for each client, the server, which may raise its limit, a channel and perhaps a model."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 3 * num_clients + _OTHER_DESCRIPTORS
+    for limit, count in ((soft, num_clients + _OTHER_DESCRIPTORS), (hard, needed)):
+        if limit != resource.RLIM_INFINITY and count > limit:
+            raise UsageError(
+                f"{num_clients} clients need {count} file descriptors in one process, the limit is {limit}",
+                hint=f"`ulimit -n {needed}` raises it, or give fewer clients",
+            )
+
+
+def _plan_site(
+    name: str, app: App, workspace: Workspace, threads: int, group: int, gpu_groups: Sequence[str]
+) -> SitePlan:
+    client = app.client(_variables(name, workspace))
+    folder = workspace.app(name)
+    env = {
+        "PYTHONPATH": os.pathsep.join(
+            filter(None, [shim.STARTUP, str(folder / "custom"), os.environ.get("PYTHONPATH")])
+        ),
+        "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": str(threads),
+    }
+    if gpu_groups:
+        env |= {"CUDA_VISIBLE_DEVICES": gpu_groups[group], "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    command = list(client.command)
+    if client.script is None:
+        if command[0] in ("python", "python3"):
+            command[0] = sys.executable  # the one we run in, not whatever PATH has
+        if not (app.folder / command[0]).is_file() and shutil.which(command[0]) is None:
+            raise JobError(f"{app.name}: the command of {name}, {command[0]!r}, is not there")
+        return SitePlan(name=name, group=group, script="", args=[], command=command, env=env, config=client.config)
+    if not (app.folder / client.script).is_file():
+        there = [str(path.relative_to(app.folder)) for path in sorted(app.custom.rglob("*.py"))]
+        raise JobError(
+            f"{app.name}: the script {client.script} of {name} does not exist",
+            hint=f"there is: {', '.join(there)}" if there else f"{app.custom} holds no Python files; see create's -sd",
+        )
+    _check_compiles(app, client.script)
+    args = command[command.index(client.script) + 1 :]
+    script = str(folder / client.script)
+    return SitePlan(name=name, group=group, script=script, args=args, command=[], env=env, config=client.config)
+
+
+def _check_compiles(app: App, script: str) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            compile((app.folder / script).read_bytes(), script, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        raise JobError(f"{app.folder / script}:{error.lineno}: {type(error).__name__}: {error.msg}") from None
+    except (ValueError, MemoryError, RecursionError) as error:
+        raise JobError(f"{app.folder / script} cannot be compiled: {error or type(error).__name__}") from None
+
+
+def _digests(apps: Iterable[App]) -> dict[str, str]:
+    """Of every file of the apps but the configs, whose meaning stands in the plan. Raises JobError."""
+    found: dict[str, str] = {}
+    for app in apps:
+        for path in files_in(app.folder):
+            name = f"{app.name}/{path.relative_to(app.folder)}"
+            try:
+                name.encode()
+                if path.parent != app.config or path.stem not in (SERVER_FILE, CLIENT_FILE):
+                    found[name] = _digest(path)
+            except UnicodeEncodeError:
+                raise JobError(f"{name!r}: a file's name must be UTF-8") from None
+            except OSError as error:
+                raise JobError(f"{name} cannot be read: {error.strerror}") from None
+    return found
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _variables(name: str, workspace: Workspace) -> dict[str, Any]:
+    return {
+        "SITE_NAME": name,
+        "WORKSPACE": str(workspace.root / name),
+        "JOB_ID": "simulate_job",
+        "JOB_CUSTOM_DIR": str(workspace.app(name) / "custom"),
+        "JOB_CONFIG_DIR": str(workspace.app(name) / "config"),
+        "ROOT_URL": "",  # nothing here has an address on a network
+        "CP_URL": "",
+        "RELAY_URL": "",
+        "SECURE_MODE": False,
+    }
+
+
+def _check_tasks(server: ServerConfig, sites: Sequence[SitePlan]) -> None:
+    """Somebody must take the task a workflow asks for."""
+    for workflow in server.workflows:
+        task = workflow.args.get("train_task_name", "train")
+        patterns = {pattern for site in sites for pattern in site.config.tasks}
+        taken = any(fnmatchcase(task, pattern) for pattern in patterns)
+        if catalog.is_same(workflow.path, "ScatterAndGather") and not taken:
+            raise JobError(
+                f"no client takes the task {task!r} of workflow {workflow.id!r}",
+                hint=f"executors list: {', '.join(sorted(patterns))}",
+            )

@@ -1,0 +1,82 @@
+"""Which modules the processes of a run will import: they are imported once, before the processes are forked."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Set
+from pathlib import Path
+
+import fedsag_cli
+from fedsag_cli import catalog
+from fedsag_cli.job import ServerConfig
+
+_OPTIMIZER = "torch.optim"
+
+
+_IMPLY_TORCH = {
+    "torch",
+    "torchvision",
+    "lightning",
+    "pytorch_lightning",
+    "torchmetrics",
+    "transformers",
+    "timm",
+    "monai",
+}
+
+
+_LIGHTNING = {"lightning": "lightning.pytorch", "pytorch_lightning": "pytorch_lightning"}
+
+
+def preload(imported: Set[str]) -> list[str]:
+    """What the processes will import anyway, and heavy enough to be imported once for all."""
+    modules: list[str] = []
+    if imported & _IMPLY_TORCH:
+        modules.append("torch")
+        modules += [module for package, module in _LIGHTNING.items() if package in imported]
+        if _OPTIMIZER in imported:
+            modules.append("torch._dynamo")  # the first optimizer's step would import it, in every client
+    if "torchvision" in imported:
+        modules.append("torchvision")
+    return modules
+
+
+def imports_of_scripts(folders: Set[Path]) -> set[str]:
+    """The packages that modules in these folders import; _OPTIMIZER beside them where one is spoken of."""
+    names: set[str] = set()
+    for file in (file for folder in folders for file in _modules(folder)):
+        try:
+            source = file.read_bytes()
+            if b"optim" in source:
+                names.add(_OPTIMIZER)
+            names |= _imports(ast.parse(source))
+        except (OSError, SyntaxError, ValueError, MemoryError, RecursionError):
+            continue  # where it is run, Python says what is wrong with it
+    return names
+
+
+def _modules(folder: Path) -> list[Path]:
+    """Without what an export put there under our name for another system: here that is the package that runs."""
+    ours = folder / fedsag_cli.__name__
+    return [file for file in sorted(folder.rglob("*.py")) if file.is_file() and ours not in file.parents]
+
+
+def imports_of_parts(server: ServerConfig) -> set[str]:
+    parts = [*server.workflows, *server.components]
+    return {"torch"} if any(catalog.needs_torch(spec.path) for spec in parts) else set()
+
+
+def _imports(tree: ast.Module) -> set[str]:
+    """The packages a module imports when it is imported; torch also where a function does."""
+    found: set[str] = set()
+    for top in tree.body:
+        inside_function = isinstance(top, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        for node in ast.walk(top):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module or ""]
+            packages = {name.split(".")[0] for name in names}
+            found |= packages & {"torch"} if inside_function else packages
+    return found

@@ -1,0 +1,584 @@
+"""The Client API, against a server that says what the test tells it to, over a real socket."""
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fedsag_cli.client as flare
+from fedsag_cli.errors import ChannelClosed, ClientError, TensorError
+from fedsag_cli.model import ParamsType
+from fedsag_cli.plan import FilterSpec
+from fedsag_cli.wire.messages import ADDRESS, SITE, TOKEN, Answer, LogValues, Ready
+
+pytestmark = pytest.mark.usefixtures("fresh_process")
+
+LIMIT_S = 30
+NEEDING_INIT = [name for name in flare.__all__ if name[0].islower() and name not in ("init", "send", "log")]
+
+
+@pytest.fixture
+def server(serving):
+    server = serving()
+    flare.init()
+    return server
+
+
+def arrays(**values):
+    return {name: np.asarray(value, dtype=np.float32) for name, value in values.items()}
+
+
+def test_the_public_surface_is_this():
+    assert sorted(flare.__all__) == [
+        "APIContext", "AnalyticsDataType", "FLModel", "ParamsType", "get_config", "get_job_id", "get_site_name",
+        "get_task_name", "init", "is_evaluate", "is_running", "is_submit_model", "is_train", "log", "receive", "send",
+        "shutdown", "system_info",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NEEDING_INIT)
+def test_before_init_every_function_says_to_call_it_first(name):
+    with pytest.raises(ClientError, match=rf"flare\.{name}\(\) was called before flare\.init\(\)") as raised:
+        getattr(flare, name)()
+    assert raised.value.hint == "call flare.init() first, once"
+
+
+@pytest.mark.parametrize(
+    ("name", "args"), [("send", [flare.FLModel(params={})]), ("log", ["x", 1, flare.AnalyticsDataType.SCALAR])]
+)
+def test_what_takes_arguments_says_before_init_to_call_it_first(name, args):
+    with pytest.raises(ClientError, match=rf"flare\.{name}\(\) was called before flare\.init\(\)"):
+        getattr(flare, name)(*args)
+
+
+def test_logging_says_values_to_the_server(server):
+    flare.log("loss", np.float32(0.5), flare.AnalyticsDataType.SCALAR, global_step=3, writer="whoever")
+
+    message, file = server.heard()
+    assert (message, file) == (LogValues(kind="metric", values={"loss": 0.5}, step=3), None)
+
+
+def test_another_rank_may_not_log(server):
+    flare.init(rank=1)
+
+    with pytest.raises(ClientError, match="only rank 0"):
+        flare.log("loss", 0.5, flare.AnalyticsDataType.SCALAR)
+
+
+def test_outside_a_run_init_says_how_to_start_one():
+    with pytest.raises(ClientError, match="was not started by fedsag") as raised:
+        flare.init()
+    assert "fedsag simulator" in raised.value.hint
+
+
+def test_a_script_run_by_hand_ends_with_that_sentence(tmp_path):
+    (tmp_path / "train.py").write_text("import fedsag_cli.client as flare\nflare.init()\n")
+
+    done = subprocess.run([sys.executable, tmp_path / "train.py"], capture_output=True, text=True, timeout=LIMIT_S)
+
+    assert done.returncode == 1
+    assert "this script was not started by fedsag" in done.stderr
+    assert "fedsag simulator JOB" in done.stderr
+
+
+def test_a_server_that_is_gone_is_said_at_init(tmp_path, monkeypatch):
+    monkeypatch.setenv(ADDRESS, str(tmp_path / "nobody"))
+
+    with pytest.raises(ChannelClosed, match="no server listens"):
+        flare.init()
+
+
+def test_a_wrong_token_gets_no_answer(serving, monkeypatch):
+    serving()
+    monkeypatch.setenv(TOKEN, "guessed")
+
+    with pytest.raises(ChannelClosed):
+        flare.init()
+
+
+def test_init_again_gives_the_same_context_and_a_warning(server, caplog):
+    assert flare.init() is flare.init(rank="0")
+    assert "called before" in caplog.text
+
+
+def test_a_round_from_receive_to_send(server):
+    server.give(arrays(w=[1, 2]), round_num=3, meta={"lr": 0.1})
+
+    assert flare.is_running()
+    model = flare.receive()
+    assert (model.current_round, model.total_rounds, model.params_type) == (3, 5, ParamsType.FULL)
+    assert model.meta == {"lr": 0.1, "job_id": "job-7", "site_name": "site-4"}
+    assert model.params["w"].tolist() == [1, 2]
+    flare.send(
+        flare.FLModel(
+            params={"w": model.params["w"] + 1},
+            metrics={"accuracy": np.float32(0.5), "loss": 2},
+            meta={"NUM_STEPS_CURRENT_ROUND": np.int64(40), "note": "x"},
+        )
+    )
+
+    answer = server.answer()
+    assert isinstance(server.last, Answer)
+    assert answer.params["w"].tolist() == [2, 3]
+    assert answer.metrics == {"accuracy": 0.5, "loss": 2.0}
+    assert answer.meta == {"NUM_STEPS_CURRENT_ROUND": 40, "note": "x"}
+    assert (answer.current_round, server.last.task_id) == (3, 1)
+    assert server.last.usage.private > 0
+
+
+def test_a_client_says_ready_only_when_it_first_waits(server):
+    server.give(arrays(w=[1]))
+    flare.get_site_name()
+    flare.is_running()
+
+    assert isinstance(server.heard()[0], Ready)
+
+
+def test_the_run_ends_with_is_running_false_and_receive_none(server):
+    server.end()
+
+    assert not flare.is_running()
+    assert flare.receive() is None
+    assert flare.receive(timeout=0.01) is None
+    assert flare.get_task_name() == ""
+    flare.send(flare.FLModel(params={}))  # nobody needs it any more: a word in the log
+    assert not flare.is_running()
+
+
+def test_receive_gives_the_same_model_until_it_is_answered(server):
+    server.give(arrays(w=[1]))
+    server.give(arrays(w=[2]), round_num=1)
+
+    first = flare.receive()
+    assert flare.receive() is first
+    assert flare.is_running()
+    flare.send(flare.FLModel(params=first.params))
+    second = flare.receive()
+
+    assert second.current_round == 1
+    assert (first.params["w"].tolist(), second.params["w"].tolist()) == ([1], [2])
+
+
+def test_receive_past_its_timeout_is_none_and_the_task_comes_later(server):
+    assert flare.receive(timeout=0.01) is None
+    server.give(arrays(w=[1]))
+
+    assert flare.receive(timeout=LIMIT_S).params["w"].tolist() == [1]
+
+
+@pytest.mark.parametrize("clear_cache", [True, False])
+@pytest.mark.parametrize("transfer", ["FULL", "DIFF"])
+def test_send_leaves_both_models_alone(serving, transfer, clear_cache):
+    server = serving(transfer_type=transfer)
+    flare.init()
+    server.give(arrays(w=[1, 2]))
+    received = flare.receive()
+    mine = flare.FLModel(params={"w": received.params["w"] * 3}, metrics={"a": 1}, meta={"b": [1]})
+
+    flare.send(mine, clear_cache=clear_cache)
+    server.answer()
+    server.end()
+
+    assert received.params["w"].tolist() == [1, 2]
+    assert mine.params["w"].tolist() == [3, 6]
+    assert (mine.params_type, mine.metrics, mine.meta) == (ParamsType.FULL, {"a": 1}, {"b": [1]})
+    received.params["w"] += mine.params["w"]
+    assert received.params["w"].tolist() == [4, 8]
+
+
+def test_diff_is_taken_against_what_came_though_the_script_changed_it(serving):
+    server = serving(transfer_type="DIFF")
+    flare.init()
+    server.give(arrays(w=[1, 2], v=[5]))
+    params = flare.receive().params
+    params["w"] += 10
+    params["w"][0] = 0
+
+    flare.send(flare.FLModel(params=params))
+
+    answer = server.answer()
+    assert answer.params_type is ParamsType.DIFF
+    assert {name: value.tolist() for name, value in answer.params.items()} == {"w": [-1, 10], "v": [0]}
+
+
+def test_a_diff_of_the_scripts_own_is_sent_as_it_is(serving):
+    server = serving(transfer_type="DIFF")
+    flare.init()
+    server.give(arrays(w=[1]))
+    flare.receive()
+
+    flare.send(flare.FLModel(params=arrays(w=[0.5]), params_type="DIFF"))
+
+    answer = server.answer()
+    assert (answer.params_type, answer.params["w"].tolist()) == (ParamsType.DIFF, [0.5])
+
+
+def test_a_diff_without_a_common_name_says_what_was_received(serving):
+    server = serving(transfer_type="DIFF")
+    flare.init()
+    server.give(arrays(w=[1]))
+    flare.receive()
+
+    with pytest.raises(ClientError, match="none of the 1 params to send") as raised:
+        flare.send(flare.FLModel(params=arrays(module_w=[1])))
+    assert "received: w" in raised.value.hint
+    flare.send(flare.FLModel(params=arrays(w=[1])))  # nothing was sent, so the task can still be answered
+    assert server.answer().params["w"].tolist() == [0]
+
+
+def test_diff_is_against_what_the_sites_filter_let_through(serving):
+    drop = FilterSpec(tasks=["train"], path="ExcludeVars", args={"exclude_vars": ["secret"]})
+    server = serving(transfer_type="DIFF", task_data_filters=[drop])
+    flare.init()
+    server.give(arrays(w=[1], secret=[9]))
+    params = flare.receive().params
+
+    assert "secret" not in params or not np.any(params["secret"])
+    params["w"] += 2
+    flare.send(flare.FLModel(params={"w": params["w"]}))
+    assert server.answer().params["w"].tolist() == [2]
+
+
+def test_tied_and_non_contiguous_tensors_arrive_as_they_are(server):
+    torch = pytest.importorskip("torch")
+    torch.set_num_threads(1)
+    shared = torch.arange(6.0)
+    server.give({"a": torch.zeros(2)})
+    flare.receive()
+    net = torch.nn.Linear(2, 3)
+
+    flare.send(
+        flare.FLModel(
+            params={
+                "z": shared.view(2, 3).t(),
+                "a": shared,
+                "b": shared,
+                "part": shared[1:3],
+                "odd": shared[::2],
+                "weight": net.weight,
+                "half": torch.ones(2, dtype=torch.bfloat16),
+                "flags": torch.tensor([True, False]),
+                "count": torch.tensor(7),
+                "none": torch.empty(0, 4),
+                "array": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+                "turned": np.arange(3)[::-1],
+                "number": 3,
+                "share": 0.25,
+            }
+        )
+    )
+
+    got = server.answer().params
+    assert list(got) == [
+        "z", "a", "b", "part", "odd", "weight", "half", "flags", "count", "none", "array", "turned", "number", "share",
+    ]  # fmt: skip
+    assert got["z"].tolist() == [[0, 3], [1, 4], [2, 5]]
+    assert got["a"].tolist() == got["b"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert got["a"].data_ptr() == got["b"].data_ptr()
+    assert (got["part"].tolist(), got["odd"].tolist()) == ([1, 2], [0, 2, 4])
+    assert torch.equal(got["weight"], net.weight.detach())
+    assert not got["weight"].requires_grad
+    assert (got["half"].dtype, got["flags"].tolist(), got["count"].item()) == (torch.bfloat16, [True, False], 7)
+    assert got["none"].shape == (0, 4)
+    assert isinstance(got["array"], np.ndarray)
+    assert got["array"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert got["turned"].tolist() == [2, 1, 0]
+    assert (got["number"], got["share"]) == (3, 0.25)
+
+
+def test_a_tied_model_loads_trains_and_goes_back_as_a_diff(serving):
+    torch = pytest.importorskip("torch")
+    torch.set_num_threads(1)
+
+    class Tied(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = torch.nn.Linear(2, 2, bias=False)
+            self.b = torch.nn.Linear(2, 2, bias=False)
+            self.b.weight = self.a.weight
+
+    server = serving(transfer_type="DIFF", exchange_format="pytorch")
+    flare.init()
+    net = Tied()
+    server.give(Tied().state_dict())
+    net.load_state_dict(flare.receive().params)
+    with torch.no_grad():
+        net.a.weight += 1
+
+    flare.send(flare.FLModel(params=net.state_dict()))
+
+    got = server.answer().params
+    assert torch.allclose(got["a.weight"], torch.ones(2, 2))
+    assert torch.equal(got["a.weight"], got["b.weight"])
+
+
+def test_the_exchange_format_says_what_the_script_gets(serving):
+    torch = pytest.importorskip("torch")
+    kinds = {}
+    for exchange in ("raw", "numpy", "pytorch"):
+        flare._contexts.clear()
+        server = serving(exchange_format=exchange)
+        flare.init()
+        server.give({"t": torch.ones(2), "n": np.ones(2)})
+        kinds[exchange] = [type(value) for value in flare.receive().params.values()]
+
+    assert kinds == {
+        "raw": [torch.Tensor, np.ndarray],
+        "numpy": [np.ndarray, np.ndarray],
+        "pytorch": [torch.Tensor, torch.Tensor],
+    }
+
+
+def test_what_is_received_may_be_changed_in_place_whatever_it_is(server):
+    torch = pytest.importorskip("torch")
+    server.give({"t": torch.ones(2), "n": np.ones(2)})
+    params = flare.receive().params
+
+    params["t"].add_(1)
+    params["n"] += 1
+
+    assert params["t"].tolist() == params["n"].tolist() == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("params", "named"),
+    [
+        ({"w": "text"}, "'w' is a str"),
+        ({"ok": np.ones(1), "bad": np.array([object()])}, "'bad'"),
+        ({3: np.ones(1)}, "3"),
+        ({"w": [1, 2]}, "'w' is a list"),
+        ({"w": None}, "'w' is a NoneType"),
+    ],
+)
+def test_what_cannot_travel_is_named_and_the_task_stays_in_hand(server, params, named):
+    server.give(arrays(w=[1]))
+    flare.receive()
+
+    with pytest.raises(TensorError, match=named):
+        flare.send(flare.FLModel(params=params))
+    flare.send(flare.FLModel(params=arrays(w=[2])))
+
+    assert server.answer().params["w"].tolist() == [2]
+
+
+def test_metrics_must_be_numbers(server):
+    server.give(arrays(w=[1]))
+    flare.receive()
+
+    with pytest.raises(ClientError, match="'confusion' is a list, not a number"):
+        flare.send(flare.FLModel(params=arrays(w=[1]), metrics={"confusion": [[1, 2]]}))
+
+
+class Many:
+    """As torch's tensors of several numbers are."""
+
+    def item(self):
+        raise RuntimeError("a Tensor with 2 elements cannot be converted to Scalar")
+
+
+@pytest.mark.parametrize(("value", "kind"), [(object(), "object"), (Many(), "Many"), ([np.zeros((2, 2))], "list")])
+def test_meta_that_cannot_travel_is_named(server, value, kind):
+    server.give(arrays(w=[1]))
+    flare.receive()
+
+    with pytest.raises(TensorError, match=f"meta: 'net' is a {kind} that cannot travel"):
+        flare.send(flare.FLModel(params=arrays(w=[1]), meta={"net": value}))
+
+
+def test_metrics_that_lie_in_the_meta_as_on_nvflares_way_count(server):
+    server.give(arrays(w=[1]))
+    flare.receive()
+
+    flare.send(flare.FLModel(params=arrays(w=[1]), metrics={"a": 1}, meta={"initial_metrics": {"a": np.float32(0.5)}}))
+
+    assert server.answer().metrics == {"a": 0.5}
+
+
+def test_send_takes_the_words_it_had_before(server):
+    server.give(arrays(w=[1]))
+    flare.receive()
+
+    flare.send(flare.FLModel(params=arrays(w=[2])), clear_registry=False)
+
+    assert server.answer().params["w"].tolist() == [2]
+
+
+def test_send_takes_an_flmodel(server):
+    with pytest.raises(TypeError, match="takes an FLModel, not a dict"):
+        flare.send({"w": 1})
+
+
+def test_a_model_with_nothing_in_it_is_not_sent(server):
+    server.give(arrays(w=[1]))
+    flare.receive()
+
+    with pytest.raises(ClientError, match="neither params nor metrics"):
+        flare.send(flare.FLModel())
+
+
+@pytest.mark.parametrize("waited", [False, True])
+def test_send_needs_a_receive_before_it(server, waited):
+    server.give(arrays(w=[1]))
+    if waited:
+        assert flare.is_running()
+
+    with pytest.raises(ClientError) as raised:
+        flare.send(flare.FLModel(params=arrays(w=[1])))
+    assert raised.value.hint == "call flare.receive() first"
+
+
+def test_a_task_is_answered_once(server):
+    server.give(arrays(w=[1]))
+    flare.receive()
+    flare.send(flare.FLModel(params=arrays(w=[1])))
+
+    with pytest.raises(ClientError, match="a second time for one task"):
+        flare.send(flare.FLModel(params=arrays(w=[1])))
+
+
+def test_a_loop_that_comes_round_to_a_task_it_has_not_answered_is_an_error_and_no_endless_loop(server):
+    server.give(arrays(w=[1]), name="validate")
+
+    assert flare.is_running()
+    flare.receive()
+    assert flare.is_running()
+    with pytest.raises(ClientError, match="without an answer to its task 'validate'"):
+        flare.receive()
+
+
+def test_each_task_says_which_it_is(serving):
+    server = serving(evaluate_task_name="measure", submit_model_task_name="hand_in")
+    flare.init()
+    for name in ("train", "measure", "hand_in", "own"):
+        server.give(arrays(w=[1]), name=name)
+
+    seen = []
+    for _ in range(4):
+        flare.receive()
+        seen.append((flare.get_task_name(), flare.is_train(), flare.is_evaluate(), flare.is_submit_model()))
+        flare.send(flare.FLModel(metrics={"a": 1}))
+
+    assert seen == [
+        ("train", True, False, False),
+        ("measure", False, True, False),
+        ("hand_in", False, False, True),
+        ("own", False, False, False),
+    ]
+
+
+def test_an_evaluation_is_answered_with_metrics_only(server):
+    server.give(arrays(w=[1]), name="validate")
+    flare.receive()
+    assert flare.is_evaluate()
+    flare.send(flare.FLModel(metrics={"accuracy": 0.75}))
+
+    answer = server.answer()
+    assert (answer.params, answer.metrics) == (None, {"accuracy": 0.75})
+
+
+def test_a_model_is_submitted_whole_though_the_job_says_diff(serving):
+    server = serving(transfer_type="DIFF")
+    flare.init()
+    server.give(name="submit_model", meta={"submit_model_name": "best"})
+    model = flare.receive()
+    assert flare.is_submit_model()
+    assert (model.params, model.meta["submit_model_name"]) == (None, "best")
+    flare.send(flare.FLModel(params=arrays(w=[4])))
+
+    answer = server.answer()
+    assert (answer.params_type, answer.params["w"].tolist()) == (ParamsType.FULL, [4])
+
+
+def test_it_knows_where_it_is_and_what_its_job_says(serving):
+    serving(train_with_evaluation=True, exchange_format="numpy", transfer_type="DIFF", memory_gc_rounds=2)
+    flare.init()
+
+    assert flare.get_site_name() == "site-4"
+    assert flare.get_job_id() == "job-7"
+    assert flare.system_info() == {"site_name": "site-4", "job_id": "job-7"}
+    config = flare.get_config()
+    assert (config["job_id"], config["site_name"], config["memory_gc_rounds"]) == ("job-7", "site-4", 2)
+    assert config["TASK_EXCHANGE"]["transfer_type"] == "DIFF"
+    assert config["TASK_EXCHANGE"]["exchange_format"] == "numpy"
+    assert config["TASK_EXCHANGE"]["train_with_eval"] is True
+
+
+@pytest.mark.parametrize("how", ["argument", "RANK", "LOCAL_RANK"])
+def test_another_rank_takes_part_in_nothing(monkeypatch, how):
+    monkeypatch.setenv(SITE, "site-4")
+    if how != "argument":
+        monkeypatch.setenv(how, "2")
+        flare.init()
+    else:
+        flare.init(rank=2)
+
+    assert flare.receive() is None
+    assert not flare.is_running()
+    flare.send(flare.FLModel(params=arrays(w=[1])))
+    assert flare.get_site_name() == "site-4"
+    for asks in (flare.is_train, flare.is_evaluate, flare.is_submit_model, flare.get_task_name):
+        with pytest.raises(ClientError, match="only rank 0"):
+            asks()
+    flare.shutdown()
+
+
+def test_shutdown_leaves_the_run(server):
+    server.give(arrays(w=[1]))
+    flare.receive()
+    flare.shutdown()
+
+    assert not flare.is_running()
+    assert flare.receive() is None
+    flare.shutdown()
+    assert isinstance(server.heard()[0], Ready)
+    with pytest.raises(ChannelClosed):
+        server.heard()
+
+
+def test_a_context_is_left_at_its_end_and_can_be_named(serving):
+    server = serving()
+    with flare.init() as context:
+        server.give(arrays(w=[1]))
+        assert flare.receive(ctx=context).params["w"].tolist() == [1]
+        assert flare.is_train(context)
+        assert flare.get_site_name(ctx=context) == "site-4"
+        flare.send(flare.FLModel(metrics={"a": 1}), ctx=context)
+    assert not flare.is_running(context)
+
+
+def test_the_streams_are_set_for_each_round_and_site(server):
+    drawn = []
+    for round_num in (0, 1, 0):
+        server.give(arrays(w=[1]), round_num=round_num)
+        flare.receive()
+        drawn.append((random.random(), float(np.random.rand())))
+        flare.send(flare.FLModel(metrics={"a": 1}))
+        server.answer()
+
+    assert drawn[0] == drawn[2] != drawn[1]
+    assert not server.last.seeded_itself
+
+
+def test_a_script_that_seeds_itself_keeps_its_streams_and_says_so(server):
+    np.random.seed(11)
+    expected = np.random.RandomState(11).rand(2).tolist()
+    server.give(arrays(w=[1]))
+    flare.receive()
+    drawn = np.random.rand(2).tolist()
+    flare.send(flare.FLModel(metrics={"a": 1}))
+    server.answer()
+
+    assert drawn == expected
+    assert server.last.seeded_itself
+
+
+def test_importing_it_loads_nothing_of_the_command_line():
+    heavy = ["typer", "rich", "pyhocon", "jinja2", "torch", "fedsag_cli.processes.local", "fedsag_cli.cli"]
+    ask = f"import sys, fedsag_cli.client; print([name for name in {heavy} if name in sys.modules])"
+
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, timeout=LIMIT_S, cwd=Path("/"))
+
+    assert done.stdout == "[]\n"

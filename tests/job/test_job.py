@@ -1,0 +1,497 @@
+"""A job folder: what is read from it, and what is refused."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from fedsag_cli.catalog import build
+from fedsag_cli.errors import JobError
+from fedsag_cli.job import SERVER, Job, limits
+from fedsag_cli.job.templates import variables
+from fedsag_cli.model import ParamsType
+from fedsag_cli.plan import ComponentSpec, FilterSpec
+
+META = 'name = "j"\nmin_clients = 2\ndeploy_map { app = ["@ALL"] }\n'
+SERVER_CONF = """
+format_version = 2
+rounds = 3
+workflows = [ { id = "flow", path = "parts.Flow", args { num_rounds = "{rounds}", part_id = "part" } } ]
+components = [
+  { id = "part", path = "parts.Part", args { model { path = "{model}", args { num_classes = 4 } } } }
+  { id = "off", path = "no.such.Thing", disabled = true }
+]
+model = "parts.Net"
+"""
+CLIENT_CONF = """
+format_version = 2
+app_script = "train.py"
+app_config = "--batch_size 6 --root {CIFAR10_ROOT} --name 'a b'"
+executors = [ {
+  tasks = ["train", "validate"]
+  executor { path = "ClientAPIExecutor", args {
+    execution_mode = "external_process"
+    command = "python3 -u custom/{app_script}  {app_config} --site {SITE_NAME}"
+    params_exchange_format = "pytorch", params_transfer_type = "DIFF", launch_once = false, train_with_evaluation = true
+    memory_gc_rounds = 2, heartbeat_timeout = 30, launch_timeout = 5.5
+  } }
+} ]
+"""
+PARTS = """
+class Flow:
+    def __init__(self, part, *, num_rounds: int = 5, names: list[str] | None = None): ...
+class Part:
+    def __init__(self, model, weight: float = 1.0): ...
+class Net:
+    def __init__(self, num_classes: int = 10): ...
+class Keep:
+    def __init__(self, pattern: str): ...
+"""
+
+
+@pytest.fixture
+def job(tmp_path):
+    """Writes a job folder of one app, each file as given or as above."""
+
+    def write(meta=META, server=SERVER_CONF, client=CLIENT_CONF, apps=("app",)):
+        folder = tmp_path / "my_job"
+        for app in apps:
+            (folder / app / "config").mkdir(parents=True, exist_ok=True)
+            (folder / app / "custom" / "deep").mkdir(parents=True, exist_ok=True)
+            for name, text in (("config_fed_server.conf", server), ("config_fed_client.conf", client)):
+                if text is not None:
+                    (folder / app / "config" / name).write_text(text)
+            (folder / app / "custom" / "parts.py").write_text(PARTS)
+            (folder / app / "custom" / "deep" / "train.py").write_text("")
+        if meta is not None:
+            (folder / "meta.conf").write_text(meta)
+        return folder
+
+    return write
+
+
+def server_of(folder):
+    return Job.load(folder).app_for(SERVER).server({"SITE_NAME": SERVER})
+
+
+def client_of(folder, site="site-1"):
+    return Job.load(folder).app_for(site).client({"SITE_NAME": site})
+
+
+def client_conf(args, tasks='["train"]', path="ClientAPIExecutor"):
+    return f'executors = [ {{ tasks = {tasks}, executor {{ path = "{path}", args {{ {args} }} }} }} ]'
+
+
+def test_a_job_is_read_into_types(job):
+    loaded = Job.load(job())
+
+    assert (loaded.meta.name, loaded.meta.min_clients, dict(loaded.meta.deploy_map)) == ("j", 2, {"app": ("@ALL",)})
+    assert loaded.named_sites() == []
+    assert loaded.app_for("site-7") is loaded.app_for(SERVER) is loaded.apps["app"]
+
+
+def test_the_servers_config_is_read_with_its_placeholders_resolved(job):
+    conf = server_of(job())
+
+    (flow,), (part,) = conf.workflows, conf.components
+    assert (flow.id, flow.path, flow.args) == ("flow", "parts.Flow", {"num_rounds": 3, "part_id": "part"})
+    assert part.args == {"model": {"path": "parts.Net", "args": {"num_classes": 4}}}
+
+
+def test_the_clients_config_is_read_for_one_site(job):
+    client = client_of(job(), "site-2")
+
+    words = ["--batch_size", "6", "--root", "{CIFAR10_ROOT}", "--name", "a b", "--site", "site-2"]
+    assert list(client.command) == ["python3", "-u", "custom/train.py", *words]
+    assert client.script == "custom/train.py"
+    config = client.config
+    assert (config.tasks, config.exchange_format, config.transfer_type) == (
+        ("train", "validate"),
+        "pytorch",
+        ParamsType.DIFF,
+    )
+    assert (config.launch_once, config.train_with_evaluation, config.memory_gc_rounds) == (False, True, 2)
+
+
+@pytest.mark.parametrize(
+    ("command", "script"),
+    [
+        ('"python custom/a.py"', "custom/a.py"),
+        ('"python3.11 -u custom/a.py -x"', "custom/a.py"),
+        ('["python3", "-u", "custom/my script.py", "a b"]', "custom/my script.py"),
+        ('"python3 -m package"', None),
+        ('"torchrun --nproc 2 custom/a.py"', None),
+        ('"/usr/bin/python3 custom/a.py"', None),
+        ('"python3"', None),
+    ],
+)
+def test_a_command_of_python_tells_its_script(job, command, script):
+    folder = job(client=client_conf(f'execution_mode = "external_process", command = {command}'))
+
+    assert client_of(folder).script == script
+
+
+def test_in_process_finds_the_script_below_custom(job):
+    args = 'execution_mode = "in_process", task_script_path = "train.py", task_script_args = "--n \\"a b\\" -x"'
+
+    client = client_of(job(client=client_conf(args)))
+
+    assert list(client.command) == ["python3", "-u", "custom/deep/train.py", "--n", "a b", "-x"]
+    assert client.script == "custom/deep/train.py"
+
+
+def test_in_process_a_script_that_is_not_there_yet_is_no_error(job):
+    folder = job(client=client_conf('execution_mode = "in_process", task_script_path = "later.py"'))
+
+    assert client_of(folder).script == "custom/later.py"
+
+
+def test_nvflares_class_path_of_the_executor_is_known(job):
+    path = "nvflare.app_common.executors.client_api_executor.ClientAPIExecutor"
+
+    assert client_of(job(client=client_conf('execution_mode = "external_process", command = "x"', path=path)))
+
+
+@pytest.mark.parametrize(
+    ("client", "says", "hint"),
+    [
+        ("", "executors is missing", ""),
+        (client_conf(""), "args.execution_mode is missing", ""),
+        (client_conf('execution_mode = "attach"'), "'attach' is not supported", "in_process"),
+        (client_conf('execution_mode = "inprocess"'), "'inprocess' is not supported", "'in_process'"),
+        (client_conf('execution_mode = "external_process"'), "command is missing", ""),
+        (client_conf('execution_mode = "external_process", command = " "'), "command is empty", ""),
+        (client_conf('execution_mode = "external_process", command = "a \'b"'), "cannot be split", ""),
+        (client_conf('execution_mode = "in_process", command = "x", task_script_path = "a"'), "command goes with", ""),
+        (client_conf('execution_mode = "in_process", task_script_path = "../a"'), "must be the path of a script", ""),
+        (client_conf('comand = "x"'), "takes no argument 'comand'", "'command'"),
+        (client_conf("launch_once = 1"), "launch_once must be bool, not 1", ""),
+        (
+            client_conf('execution_mode = "external_process", command = "x", params_transfer_type = "DIF"'),
+            "DIF",
+            "DIFF",
+        ),
+        (client_conf('execution_mode = "external_process", command = "x"', tasks="[]"), "tasks is empty", ""),
+        (client_conf("", path="ClientApiExecutor"), "ClientApiExecutor", ""),
+        ("format_version = 3\nexecutors = []", "format_version must be 2, not 3", ""),
+        (client_conf("") + '\ncomponents = [ { id = "tb", path = "x.Y" } ]', "components[0]", "remove it"),
+        ("executors = 5", "executors must be a list of objects, not 5", ""),
+        ("executors = [ 5 ]", "executors must be a list of objects, not 5", ""),
+        ('a = "{b}"\nb = "{a}"', "a stands for itself: a -> b -> a", ""),
+    ],
+)
+def test_a_wrong_client_config_is_an_error_naming_file_and_key(job, client, says, hint):
+    with pytest.raises(JobError) as error:
+        client_of(job(client=client))
+
+    assert error.value.message.startswith("app/config/config_fed_client.conf: ")
+    assert says in error.value.message
+    assert hint in error.value.hint
+
+
+def test_two_executors_for_one_task_are_an_error(job):
+    entry = '{ tasks = ["train"], executor { path = "ClientAPIExecutor", args { execution_mode = "attach" } } }'
+
+    with pytest.raises(JobError, match=r"executors\[1\]\.tasks has 'train'"):
+        client_of(job(client=f"executors = [ {entry}, {entry} ]"))
+    with pytest.raises(JobError, match="one ClientAPIExecutor, not 2"):
+        client_of(job(client=f"executors = [ {entry}, {entry.replace('train', 'other')} ]"))
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "says", "hint"),
+    [
+        ("parts.Flow", "parts.Flw", "parts.py has no class 'Flw'", "'Flow'"),
+        ("parts.Flow", "part.Flow", "there is no module 'part'", ""),
+        ("parts.Flow", "ScatterAndGathr", "no component is called", "'ScatterAndGather'"),
+        ("num_rounds", "num_round", "parts.Flow takes no argument 'num_round'", "'num_rounds'"),
+        ('"{rounds}"', '"five"', "args.num_rounds must be int, not 'five'", ""),
+        ('"{rounds}"', "true", "args.num_rounds must be int, not True", ""),
+        ('part_id = "part"', "", "args.part is missing", ""),
+        ('part_id = "part"', 'part_id = "prt"', "args.part_id is 'prt': no component has that id", "'part'"),
+        ("num_classes", "num_class", "parts.Net takes no argument 'num_class'", "'num_classes'"),
+        ('model = "parts.Net"', 'model = "parts.Nt"', "no class 'Nt'", "'Net'"),
+        ('id = "off"', 'id = "part"', "", ""),
+        ('id = "part"', 'id = "flow"', "", ""),
+        ('id = "part",', "", "components[0].id is missing", ""),
+        (", disabled = true", "", "components[1]", ""),
+        ("workflows", "workflow", "workflows is missing", ""),
+        ("num_rounds =", "names = [1], num_rounds = 5 s #", "duration", ""),
+    ],
+)
+def test_a_wrong_server_config_is_an_error_naming_file_and_key(job, was, becomes, says, hint):
+    text = SERVER_CONF.replace(was, becomes, 1)
+    if was == 'id = "off"':
+        text = text.replace(", disabled = true", "").replace("no.such.Thing", "parts.Net")
+
+    with pytest.raises(JobError) as error:
+        server_of(job(server=text))
+
+    assert error.value.message.startswith("app/config/config_fed_server.conf: ")
+    assert says in error.value.message
+    assert hint in error.value.hint
+
+
+@pytest.mark.parametrize("path", ["ScatterAndGather", "fedsag_cli.workflows.scatter_and_gather.ScatterAndGather"])
+@pytest.mark.parametrize(("name", "least"), limits.LEAST["ScatterAndGather"].items())
+def test_a_job_refuses_the_numbers_that_the_workflow_refuses_and_no_others(job, path, name, least):
+    def text(value):
+        args = f'aggregator_id = "a", persistor_id = "p", {name} = {value}'
+        parts = '{ id = "a", path = "parts.Net" }, { id = "p", path = "parts.Net" }'
+        return f'workflows = [ {{ path = "{path}", args {{ {args} }} }} ], components = [ {parts} ]'
+
+    def made(value):
+        return build(ComponentSpec(path=path, args={"aggregator": None, "persistor": None, name: value}), {})
+
+    with pytest.raises(
+        JobError, match=rf"workflows\[0\]\.args\.{name} must be a number from {least} on, not {least - 1}"
+    ):
+        server_of(job(server=text(least - 1)))
+    with pytest.raises(JobError, match=f"{name} must be a number from {least} on, not {least - 1}"):
+        made(least - 1)
+    assert server_of(job(server=text(least))).workflows
+    assert made(least)
+
+
+def test_filters_are_read_as_chains(job):
+    chain = '[ { tasks = ["train"], filters = [ { path = "parts.Keep", args { pattern = "x" } } ] } ]'
+    folder = job(
+        server=SERVER_CONF + f"task_data_filters = {chain}", client=CLIENT_CONF + f"task_result_filters = {chain}"
+    )
+    link = FilterSpec(tasks=["train"], path="parts.Keep", args={"pattern": "x"})
+
+    assert server_of(folder).task_data_filters == [link]
+    assert client_of(folder).config.task_result_filters == [link]
+
+
+def test_a_filter_for_the_other_direction_is_refused_rather_than_ignored(job):
+    chain = '[ { tasks = ["train"], direction = "in", filters = [] } ]'
+
+    with pytest.raises(JobError, match=r"task_data_filters\[0\]\.direction must be 'out'"):
+        server_of(job(server=SERVER_CONF + f"task_data_filters = {chain}"))
+
+
+def test_json_is_read_before_conf(job):
+    folder = job()
+    (folder / "meta.json").write_text(json.dumps({"name": "other", "deploy_map": {"app": {"sites": ["@all"]}}}))
+
+    assert Job.load(folder).meta.name == "other"
+    assert Job.load(folder).meta.deploy_map == {"app": ("@ALL",)}
+
+
+def test_several_apps_go_to_their_sites(job):
+    meta = 'deploy_map { app_server = ["server"], app_1 = ["site-1"], app_2 { sites = ["a", "b"] } }'
+    loaded = Job.load(job(meta, apps=("app_server", "app_1", "app_2")))
+
+    assert loaded.meta.name == "my_job"
+    assert loaded.named_sites() == ["site-1", "a", "b"]
+    assert loaded.app_for("b").name == "app_2"
+    with pytest.raises(JobError, match="no app for site 'site-2'"):
+        loaded.app_for("site-2")
+
+
+@pytest.mark.parametrize(
+    ("meta", "says", "hint"),
+    [
+        (None, "is no job: it has no meta.conf", "create"),
+        ("name = 5", "name must be a text, not 5", ""),
+        ("min_clients = 0", "min_clients must be at least 1, not 0", ""),
+        ('min_clients = "2"', "min_clients must be a whole number, not '2'", ""),
+        ("min_client = 2", "min_client: there is no such key", "'min_clients'"),
+        ("deploy_map {}", "deploys nothing", ""),
+        ('deploy_map { ap = ["@ALL"] }', "no app 'ap'", "'app'"),
+        ('deploy_map { app = "@ALL" }', "deploy_map.app must be a list of sites", ""),
+        ('deploy_map { app = ["@ALL", "site-1"] }', "@ALL stands for every site", ""),
+        ('deploy_map { app = ["server", "site-1"], other = ["site-1"] }', "'site-1', which app has already", ""),
+        ('deploy_map { app = ["site-1"] }', "names no app for 'server'", ""),
+        ('mandatory_clients = ["x"]\ndeploy_map { app = ["server", "y"] }', "mandatory_clients names 'x'", ""),
+        ('deploy_map { "../my_job/app" = ["@ALL"] }', "no app '../my_job/app'", ""),
+    ],
+)
+def test_a_wrong_meta_is_an_error_naming_the_key(job, meta, says, hint):
+    folder = job(meta if meta is None or "deploy_map" in meta else meta + '\ndeploy_map { app = ["@ALL"] }')
+
+    with pytest.raises(JobError) as error:
+        Job.load(folder)
+
+    assert says in error.value.message
+    assert hint in error.value.hint
+
+
+def test_keys_of_others_in_meta_are_none_of_our_business(job):
+    assert Job.load(job(META + "required_clients = 2\nresource_spec {}\nmy_own = [1]"))
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "meta.conf",
+        "meta.json",
+        "app",
+        "app/config",
+        "app/config/config_fed_server.conf",
+        "app/config/other.conf",
+        "app/custom",
+        "app/custom/parts.py",
+        "app/custom/deep/data",
+        "app/custom/__pycache__/parts.py",
+        "app/notes.txt",
+    ],
+)
+@pytest.mark.parametrize("absolute", [True, False])
+def test_a_link_that_leads_out_of_the_job_is_an_error_naming_it(job, tmp_path, inside, absolute):
+    link = job() / inside
+    away = tmp_path / "away" / link.name
+    away.parent.mkdir()
+    link.parent.mkdir(exist_ok=True)
+    if link.exists():
+        link.rename(away)
+    else:
+        away.write_text("")
+    link.symlink_to(away if absolute else os.path.relpath(away, link.parent))
+
+    with pytest.raises(JobError) as error:
+        Job.load(tmp_path / "my_job")
+
+    assert error.value.message == f"{link} is a link that leads out of the job, to {away}"
+    assert error.value.exit_code == 3
+
+
+def test_links_within_the_job_and_to_the_job_are_followed(job, tmp_path):
+    folder = job(
+        'deploy_map { app_server = ["server"], app = ["site-1"], twin = ["site-2"] }', apps=("app_server", "app")
+    )
+    (folder / "shared").mkdir()
+    (folder / "app" / "custom" / "parts.py").rename(folder / "shared" / "parts.py")
+    (folder / "app" / "custom" / "parts.py").symlink_to("../../shared/parts.py")
+    (folder / "app" / "custom" / "all").symlink_to(folder / "shared")
+    (folder / "twin").symlink_to("app")
+    (tmp_path / "link").symlink_to("my_job")
+
+    assert Job.load(folder).app_for("site-2").client({"SITE_NAME": "site-2"}).script == "custom/train.py"
+    assert Job.load(tmp_path / "link").app_for(SERVER).server({"SITE_NAME": SERVER}).workflows
+
+
+@pytest.mark.parametrize(
+    ("link", "target", "says"),
+    [
+        ("app/custom/x", "nowhere", "is a link to nothing"),
+        ("app/custom/x", "x", "is a link to nothing"),
+        ("app/custom/x", ".", "is a link to a folder it is in"),
+        ("app/custom/deep/x", "../../..", "is a link to a folder it is in"),
+        ("app/custom/x", "/dev/zero", "leads out of the job"),
+    ],
+)
+def test_a_link_that_cannot_be_followed_is_an_error_naming_it(job, link, target, says):
+    folder = job()
+    (folder / link).symlink_to(target)
+
+    with pytest.raises(JobError, match=rf"my_job/{link} is a link .*") as error:
+        Job.load(folder)
+
+    assert says in error.value.message
+
+
+def test_links_to_folders_of_links_are_an_error_before_they_fill_the_disk(job):
+    folder = job()
+    for number in range(40):
+        (folder / "app" / "custom" / f"d{number}").mkdir()
+        for name in "ab":
+            (folder / "app" / "custom" / f"d{number}" / name).symlink_to(f"../{f'd{number - 1}' if number else 'deep'}")
+
+    with pytest.raises(JobError, match="folders and links are nested too deeply"):
+        Job.load(folder)
+
+
+@pytest.mark.parametrize("inside", ["meta.conf", "meta.json", "app/config/config_fed_server.conf", "app/custom/x.py"])
+def test_a_pipe_in_a_job_is_an_error_naming_it_and_never_waited_for(job, inside):
+    pipe = job() / inside
+    pipe.unlink(missing_ok=True)
+    os.mkfifo(pipe)
+
+    with pytest.raises(JobError, match=f"{inside} is no ordinary file"):
+        Job.load(pipe.parents[inside.count("/")])
+    with contextlib.suppress(JobError):
+        variables.of_job(pipe.parents[inside.count("/")])
+
+
+@pytest.mark.parametrize("script", ["../secret.py", "custom/../../secret.py", "custom/../.."])
+def test_a_script_outside_the_app_is_an_error_naming_the_key(job, script):
+    folder = job(client=CLIENT_CONF.replace("custom/{app_script}", script))
+
+    with pytest.raises(JobError, match=rf"executor\.args\.command starts '{script}', which is outside the app"):
+        client_of(folder)
+
+
+@pytest.mark.parametrize("script", ["*.py", "**x.py", "[.py", "**", "a\0.py"])
+def test_a_script_is_no_pattern(job, script):
+    folder = job(client=client_conf(f'execution_mode = "in_process", task_script_path = "{script}"'))
+
+    assert client_of(folder).script == f"custom/{script}"
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/x.Flow", "../../x.Flow", "...Flow", "/.Flow", "a b.Flow", "parts.Flow ", "a\0.X"]
+)
+def test_a_class_path_is_no_path_of_files(job, path):
+    with pytest.raises(JobError, match=r"workflows\[0\]: .* is no class"):
+        server_of(job(server=SERVER_CONF.replace("parts.Flow", path)))
+
+
+@pytest.mark.parametrize("source", ["x = " + "-" * 100_000 + "1", "x = a" + ".a" * 5000, "x = 1\0", "x = " + "(" * 500])
+def test_a_module_python_cannot_read_is_an_error_naming_the_component(job, source):
+    folder = job()
+    (folder / "app" / "custom" / "parts.py").write_text(source)
+
+    with pytest.raises(JobError, match=r"workflows\[0\]: 'parts\.Flow': "):
+        server_of(folder)
+
+
+def test_a_name_too_long_for_the_system_is_an_error(tmp_path):
+    for call in (Job.load, variables.of_job):
+        with pytest.raises(JobError, match="cannot be read: File name too long"):
+            call(tmp_path / ("x" * 300))
+
+
+@pytest.mark.parametrize(
+    ("missing", "says"), [("server", "no config_fed_server.conf"), ("client", "no config_fed_client.conf")]
+)
+def test_an_app_without_the_config_its_sites_need_is_an_error(job, missing, says):
+    with pytest.raises(JobError, match=says):
+        Job.load(job(**{missing: None}))
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(JobError, match=r"there is no job folder .*nowhere"):
+        Job.load(tmp_path / "nowhere")
+
+
+def test_reading_a_job_imports_no_torch_and_no_numpy(job):
+    code = (
+        "import sys; from pathlib import Path; from fedsag_cli.job import Job\n"
+        "from fedsag_cli.job.templates import create, variables\n"
+        "job = Job.load(Path(sys.argv[1])); job.app_for('server').server({}); job.app_for('site-1').client({})\n"
+        "variables.of_job(Path(sys.argv[1]))\n"
+        "print([name for name in ('torch', 'numpy', 'safetensors') if name in sys.modules])"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code, str(job())], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_workflow_that_is_disabled_is_none(tmp_path):
+    from runs import job as make
+
+    folder = make(tmp_path / "j")
+    file = folder / "app/config/config_fed_server.json"
+    conf = json.loads(file.read_text())
+    conf["workflows"].append({**conf["workflows"][0], "id": "off", "disabled": True})
+    file.write_text(json.dumps(conf))
+
+    server = Job.load(folder).app_for("server").server({})
+
+    assert [flow.id for flow in server.workflows] == ["scatter_and_gather"]

@@ -1,0 +1,949 @@
+"""The communicator with real sockets: clients are threads of this process, the parent's line is a socketpair."""
+
+import contextlib
+import itertools
+import os
+import re
+import socket
+import struct
+import threading
+import time
+
+import pytest
+import torch
+from fakes import FakeClients, open_descriptors, update
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fedsag_cli import events
+from fedsag_cli.aggregators.fedavg import FedAvg
+from fedsag_cli.errors import ChannelClosed, NotEnoughClients, NotEnoughMemory, RunError
+from fedsag_cli.events import (
+    ClientReady,
+    ClientWanted,
+    Failure,
+    Notice,
+    ProcessExited,
+    ReplyAccepted,
+    ReplyFailed,
+    ReplyLate,
+    TaskSent,
+)
+from fedsag_cli.filters import Chain
+from fedsag_cli.filters.exclude_vars import ExcludeVars
+from fedsag_cli.model import NUM_STEPS, FLModel, Task
+from fedsag_cli.params.tensor_file import TensorFile
+from fedsag_cli.plan import ClientConfig
+from fedsag_cli.server.broadcast import Call
+from fedsag_cli.server.communicator import Communicator
+from fedsag_cli.wire.channel import Listener, address_in, connect
+from fedsag_cli.wire.messages import Answer, Hello, ModelFacts, Ready, Usage, Welcome
+
+pytestmark = pytest.mark.timeout(60)
+
+TOKEN = "secret"
+ONCE = ClientConfig(launch_once=True)
+EACH = ClientConfig(launch_once=False)
+
+
+class Client:
+    """One client's end, as its script sees it: tasks come, answers go."""
+
+    def __init__(self, house, site):
+        self._house = house
+        self.site = site
+        self.end = ProcessExited(name=site, exit_code=0)  # what the parent will tell
+        _, self.channel = connect(house.address, Hello(site=site, token=TOKEN))
+
+    def tasks(self):
+        """(assignment, params) until the run is over."""
+        with contextlib.suppress(ChannelClosed):
+            self.channel.send(Ready())
+            while True:
+                assignment, fd = self.channel.receive(30)
+                if fd is None:
+                    yield assignment, None
+                else:
+                    with TensorFile(fd) as file:
+                        yield assignment, file.load()
+
+    def answer(self, assignment, usage=None, seeded_itself=False, **facts):
+        params = facts.pop("params", None)
+        message = Answer(
+            task_id=assignment.task_id, model=ModelFacts(**facts), usage=usage, seeded_itself=seeded_itself
+        )
+        if params is None:
+            self.channel.send(message)
+        else:
+            with TensorFile.write(params) as file:
+                self.channel.send(message, file.fileno())
+
+
+class House:
+    """A communicator with everything around it. A client that is wanted is started, as the parent would."""
+
+    def __init__(self, folder, scripts, *, slots=9, configs=None, groups=None, data=None, results=None):
+        self.address = address_in(folder)
+        self.told = []
+        self.parent, line = socket.socketpair()
+        self._line = line
+        self._scripts = scripts
+        self._threads = []
+        self._pen = threading.Lock()
+        self.communicator = Communicator(
+            Listener(self.address, TOKEN),
+            line,
+            self._emit,
+            configs={site: (configs or {}).get(site, ONCE) for site in scripts},
+            groups={site: (groups or {}).get(site, 0) for site in scripts},
+            slots=slots,
+            welcome=lambda site: Welcome(job_id="job", seed=1, scratch=str(folder), config=ONCE),
+            data_filters=data or Chain(),
+            result_filters=results or Chain(),
+            scratch=folder,
+        )
+
+    def _emit(self, event):
+        self.told.append(event)
+        if isinstance(event, ClientWanted) and self._scripts[event.site] is not None:
+            thread = threading.Thread(target=self._live, args=(event.site,))
+            self._threads.append(thread)
+            thread.start()
+
+    def _live(self, site):
+        with contextlib.suppress(ChannelClosed):  # the run may be over before it says hello
+            client = Client(self, site)
+            with contextlib.suppress(ChannelClosed):
+                self._scripts[site](client)
+            client.channel.close()
+            self.tell(client.end)
+
+    def tell(self, event):
+        with self._pen, contextlib.suppress(OSError):
+            self.parent.sendall(events.to_line(event))
+
+    def of(self, *kinds):
+        return [event for event in self.told if isinstance(event, kinds)]
+
+    def ask(self, task="train", params=None, round_num=0, **how):
+        """(site, w, metrics) of every reply."""
+        model = FLModel(params=params or {"w": torch.tensor([10.0])}, current_round=round_num, total_rounds=9)
+        return [
+            (reply.site, None if reply.model.params is None else reply.model.params["w"].tolist(), reply.model.metrics)
+            for reply in self.communicator.broadcast(Task(name=task, model=model), **how)
+        ]
+
+    def close(self):
+        self.communicator.close()
+        self.parent.close()
+        for thread in self._threads:
+            thread.join(20)
+        self._line.close()
+        assert not any(thread.is_alive() for thread in self._threads)
+
+
+@pytest.fixture
+def house(tmp_path_factory):
+    """Makes houses, and sees that nobody is left in them."""
+    made = []
+
+    def make(scripts, **how):
+        made.append(House(tmp_path_factory.mktemp("s"), scripts, **how))
+        return made[-1]
+
+    before = open_descriptors()
+    yield make
+    for each in made:
+        each.close()
+    made.clear()
+    assert open_descriptors() <= before
+
+
+def adds(change, after=None, then=None, **how):
+    """A script that adds `change` to w, once `after` is set; sets `then` when it has answered."""
+
+    def script(client):
+        for assignment, params in client.tasks():
+            if after is not None:
+                assert after.wait(20)
+            client.answer(assignment, params={"w": params["w"] + change}, metrics={"acc": change}, **how)
+            if then is not None:
+                then.set()
+
+    return script
+
+
+def takes_its_time(seconds, change=1.0):
+    def script(client):
+        for assignment, params in client.tasks():
+            time.sleep(seconds)
+            client.answer(assignment, params={"w": params["w"] + change})
+
+    return script
+
+
+def silent(client):
+    """Takes tasks and never answers."""
+    for _ in client.tasks():
+        pass
+
+
+def dies(code, after=None, failure=None, answers_first=False):
+    """A script that ends in its first task."""
+
+    def script(client):
+        for assignment, params in client.tasks():
+            if answers_first:
+                client.answer(assignment, params={"w": params["w"] + 1})
+            if after is not None:
+                assert after.wait(20)
+            client.end = ProcessExited(name=client.site, exit_code=code, failure=failure)
+            return
+
+    return script
+
+
+# the contract of Clients, and both that keep it
+
+
+def real(house, *, validate=(), **changes):
+    tasks = {site: ("train", "validate") if site in validate else ("train",) for site in changes}
+    scripts = {site: adds(change) if change is not None else dies(1) for site, change in changes.items()}
+    return house(scripts, configs={site: ClientConfig(tasks=tasks[site]) for site in changes}).communicator
+
+
+def fake(house, *, validate=(), **changes):
+    def script(change):
+        return lambda model: None if change is None else update(w=model.params["w"] + change)
+
+    return FakeClients(
+        validate={site: script(changes[site]) for site in validate},
+        **{site: script(change) for site, change in changes.items()},
+    )
+
+
+@pytest.fixture(params=[real, fake])
+def clients(request, house):
+    return lambda **changes: request.param(house, **changes)
+
+
+def replies(clients, task="train", **how):
+    model = FLModel(params={"w": torch.tensor([10.0])}, current_round=0)
+    return [(r.site, r.model.params["w"].item()) for r in clients.broadcast(Task(name=task, model=model), **how)]
+
+
+def test_every_client_is_asked_and_answers_for_itself_in_site_order(clients):
+    some = clients(b=1.0, a=2.0, c=3.0)
+
+    assert list(some.sites) == ["b", "a", "c"]
+    assert replies(some) == [("b", 11.0), ("a", 12.0), ("c", 13.0)]
+    assert replies(some) == [("b", 11.0), ("a", 12.0), ("c", 13.0)]
+
+
+def test_those_named_are_asked_alone_and_in_site_order(clients):
+    assert replies(clients(b=1.0, a=2.0, c=3.0), to=["c", "b"]) == [("b", 11.0), ("c", 13.0)]
+
+
+def test_a_pattern_takes_a_task_but_does_not_name_it(house):
+    configs = {"a": ClientConfig(tasks=("*",)), "b": ClientConfig(tasks=("train", "validate"))}
+    some = house({site: adds(1.0) for site in configs}, configs=configs).communicator
+
+    assert list(some.takes("validate")) == ["a", "b"]
+    assert list(some.takes("validate", by_name=True)) == ["b"]
+
+
+def test_those_whose_executors_list_a_task_take_it(clients):
+    some = clients(a=1.0, b=2.0, c=3.0, validate=("b", "c"))
+
+    assert list(some.takes("validate")) == ["b", "c"]
+    assert list(some.takes("train")) == ["a", "b", "c"]
+    assert replies(some, "validate") == [("b", 12.0), ("c", 13.0)]
+
+
+def test_a_failure_is_no_reply(clients):
+    assert replies(clients(a=1.0, b=None, c=3.0), min_responses=2) == [("a", 11.0), ("c", 13.0)]
+
+
+def test_a_quorum_out_of_reach_is_an_error(clients):
+    with pytest.raises(NotEnoughClients, match="needs answers from 2"):
+        replies(clients(a=1.0, b=None), min_responses=2)
+
+
+def test_a_rejected_reply_is_a_failure(clients):
+    some = clients(a=1.0, b=2.0)
+    task = Task(name="train", model=FLModel(params={"w": torch.tensor([0.0])}, current_round=0))
+
+    def reject_first(min_responses):
+        given = []
+        for reply in some.broadcast(task, min_responses=min_responses):
+            given.append(reply.site)
+            if reply.site == "a":
+                some.reject(reply, "it does not fit")
+        return given
+
+    assert reject_first(1) == ["a", "b"]
+    with pytest.raises(NotEnoughClients):
+        reject_first(2)
+
+
+# order
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(order=st.permutations("abcde"), slots=st.integers(1, 5), updates=st.lists(st.floats(-1e6, 1e6), min_size=5))
+def test_the_mean_has_the_same_bits_in_whatever_order_the_updates_come(house, order, slots, updates):
+    """`order` is that in which those who work at the same time answer; with fewer slots some begin later."""
+    change = dict(zip("abcde", updates, strict=False))
+    turns = {site: threading.Event() for site in order}
+    following = dict(itertools.pairwise(order))
+
+    def answers(site):
+        def script(client):
+            for assignment, params in client.tasks():
+                turns[site].wait(20 if slots == 5 else 0.01)
+                client.answer(assignment, params={"w": params["w"] + change[site]}, meta={NUM_STEPS: ord(site)})
+                if site in following:
+                    turns[following[site]].set()
+
+        return script
+
+    turns[order[0]].set()
+    home = house({site: answers(site) for site in "abcde"}, slots=slots)
+    summed, expected = FedAvg(), FedAvg()
+    model = FLModel(params={"w": torch.tensor([0.1])}, current_round=0)
+    for reply in home.communicator.broadcast(Task(name="train", model=model)):
+        summed.accept(reply.site, reply.model)
+    for site in "abcde":
+        update = FLModel(params={"w": torch.tensor([0.1]) + change[site]}, meta={NUM_STEPS: ord(site)})
+        expected.accept(site, update)
+
+    assert torch.equal(summed.aggregate().params["w"], expected.aggregate().params["w"])
+
+
+def test_replies_are_in_site_order_though_they_arrive_reversed(house):
+    c, b = threading.Event(), threading.Event()
+    home = house({"a": adds(1.0, after=b), "b": adds(2.0, after=c, then=b), "c": adds(3.0, then=c)})
+
+    assert home.ask() == [("a", [11.0], {"acc": 1.0}), ("b", [12.0], {"acc": 2.0}), ("c", [13.0], {"acc": 3.0})]
+    assert [event.site for event in home.of(ReplyAccepted)] == ["a", "b", "c"]
+
+
+def test_a_reply_is_given_as_soon_as_those_before_it_are_there(house):
+    """c is let go by whoever got b's reply: were b's held back for c, nobody would answer."""
+    go = threading.Event()
+    home = house({"a": adds(1.0), "b": adds(2.0), "c": adds(3.0, after=go)})
+    model = FLModel(params={"w": torch.tensor([0.0])}, current_round=0)
+    seen = []
+
+    for reply in home.communicator.broadcast(Task(name="train", model=model)):
+        seen.append(reply.site)
+        if reply.site == "b":
+            go.set()
+
+    assert seen == ["a", "b", "c"]
+
+
+def test_what_is_told_of_a_round_has_its_sizes_steps_and_metrics(house):
+    home = house({"a": adds(1.0, meta={"NUM_STEPS_CURRENT_ROUND": 12})})
+    home.ask(round_num=4)
+
+    sent, accepted = home.of(TaskSent)[0], home.of(ReplyAccepted)[0]
+    assert [type(event) for event in home.told] == [ClientWanted, ClientReady, TaskSent, ReplyAccepted]
+    assert (sent.site, sent.task, sent.round_num) == ("a", "train", 4)
+    assert (accepted.site, accepted.task, accepted.round_num) == ("a", "train", 4)
+    assert (accepted.num_steps, accepted.metrics) == (12, {"acc": 1.0})
+    assert sent.size > 0
+    assert accepted.size > 0
+
+
+def test_an_answer_of_metrics_alone_has_no_params(house):
+    def validates(client):
+        for assignment, _ in client.tasks():
+            client.answer(assignment, metrics={"acc": 0.5})
+
+    home = house({"a": validates})
+
+    assert home.ask() == [("a", None, {"acc": 0.5})]
+
+
+def test_each_side_filters_what_it_is_told_to(house):
+    seen = []
+
+    def script(client):
+        for assignment, params in client.tasks():
+            seen.append(list(params))
+            client.answer(assignment, params={"w": params["w"], "secret": torch.ones(1)})
+
+    home = house(
+        {"a": script},
+        data=Chain([(["train"], ExcludeVars("private"))]),
+        results=Chain([(["train"], ExcludeVars("secret"))]),
+    )
+    model = FLModel(params={"w": torch.tensor([1.0]), "private": torch.ones(1)}, current_round=0)
+
+    answered = [list(reply.model.params) for reply in home.communicator.broadcast(Task(name="train", model=model))]
+
+    assert seen == [["w"]]
+    assert answered == [["w"]]
+    assert list(model.params) == ["w", "private"]
+
+
+def test_who_seeded_its_own_streams_is_remembered(house):
+    home = house({"a": adds(1.0), "b": adds(2.0, seeded_itself=True)})
+    home.ask()
+
+    assert home.communicator.seeded_themselves == ["b"]
+
+
+# slots
+
+
+def test_with_one_slot_a_client_is_wanted_when_the_one_before_it_has_answered(house):
+    home = house({"a": adds(1.0), "b": adds(2.0), "c": adds(3.0)}, slots=1)
+    home.ask()
+
+    story = [(type(event), event.site) for event in home.of(ClientWanted, ClientReady, TaskSent)]
+    assert story == [(kind, site) for site in "abc" for kind in (ClientWanted, ClientReady, TaskSent)]
+
+
+class Crowd:
+    """Counts how many work at the same time, by group."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self.now = {}
+        self.most = {}
+
+    def member(self, group, seconds=0.03):
+        def script(client):
+            for assignment, params in client.tasks():
+                with self._lock:
+                    self.now[group] = self.now.get(group, 0) + 1
+                    self.most[group] = max(self.most.get(group, 0), self.now[group])
+                time.sleep(seconds)
+                with self._lock:
+                    self.now[group] -= 1
+                client.answer(assignment, params={"w": params["w"] + 1})
+
+        return script
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3])
+def test_no_more_clients_work_at_a_time_than_there_are_slots(house, slots):
+    crowd = Crowd()
+    home = house({site: crowd.member(0) for site in "abcdef"}, slots=slots)
+
+    for round_num in range(2):
+        assert len(home.ask(round_num=round_num)) == 6
+
+    assert crowd.most == {0: slots}
+    assert len(home.of(ClientWanted)) == 6
+
+
+def test_the_slots_are_a_groups_own(house):
+    """a and b are of different groups: each waits for the other to be at work."""
+    meeting = threading.Barrier(2)
+
+    def script(client):
+        for assignment, params in client.tasks():
+            meeting.wait(20)
+            client.answer(assignment, params={"w": params["w"] + 1})
+
+    home = house({"a": script, "b": script, "c": script, "d": script}, slots=1, groups={"b": 1, "d": 1})
+
+    assert [site for site, _, _ in home.ask()] == ["a", "b", "c", "d"]
+
+
+def test_one_client_of_a_group_does_not_take_the_slot_of_another_group(house):
+    crowd = Crowd()
+    groups = {"a": 0, "b": 1, "c": 0, "d": 1}
+    home = house({site: crowd.member(group) for site, group in groups.items()}, slots=1, groups=groups)
+    home.ask()
+
+    assert crowd.most == {0: 1, 1: 1}
+
+
+# time
+
+
+def test_a_client_past_its_time_is_given_up_and_one_that_waited_for_its_slot_is_not(house):
+    home = house({"a": silent, "b": adds(2.0)}, slots=1)
+
+    assert home.ask(timeout_s=0.6) == [("b", [12.0], {"acc": 2.0})]
+    assert [event.site for event in home.of(ReplyFailed)] == ["a"]
+    assert "after it was handed the task" in home.of(ReplyFailed)[0].failure.cause
+
+
+def test_without_a_time_limit_nobody_is_given_up(house):
+    home = house({"a": adds(1.0), "b": takes_its_time(0.2)})
+
+    assert [site for site, _, _ in home.ask(min_responses=1, grace_s=None)] == ["a", "b"]
+
+
+def test_after_the_quorum_one_that_has_the_task_is_given_up_when_the_grace_is_over(house):
+    home = house({"a": silent, "b": adds(2.0), "c": adds(3.0)})
+
+    assert [site for site, _, _ in home.ask(min_responses=2, grace_s=0.5)] == ["b", "c"]
+    assert [event.site for event in home.of(ReplyFailed)] == ["a"]
+
+
+def test_before_the_quorum_the_grace_does_not_count(house):
+    """b takes longer than the grace, and two are needed."""
+    home = house({"a": adds(1.0), "b": takes_its_time(0.2)})
+
+    assert [site for site, _, _ in home.ask(min_responses=2, grace_s=0.01)] == ["a", "b"]
+
+
+def test_the_grace_is_measured_on_each_clients_own_clock(house):
+    """Each works 0.2 s, one after the other: by the first's clock all from the fifth on would be late."""
+    sites = "abcdefg"
+    home = house({site: takes_its_time(0.2) for site in sites}, slots=1)
+
+    assert [site for site, _, _ in home.ask(min_responses=1, grace_s=0.8)] == list(sites)
+
+
+def test_a_late_reply_is_dropped_by_its_tasks_number_and_the_client_is_asked_again(house):
+    first_round_is_over = threading.Event()
+
+    def slow_once(client):
+        for assignment, params in client.tasks():
+            if assignment.task_id == 1:
+                assert first_round_is_over.wait(20)
+            client.answer(assignment, params={"w": params["w"] + assignment.task_id})
+
+    home = house({"a": slow_once, "b": adds(2.0)})
+
+    assert [site for site, _, _ in home.ask(timeout_s=0.6)] == ["b"]
+    first_round_is_over.set()
+    second = home.ask(params={"w": torch.tensor([100.0])}, round_num=1)
+
+    assert [event.site for event in home.of(ReplyLate)] == ["a"]
+    assert [(site, w) for site, w, _ in second] == [("a", [102.0]), ("b", [102.0])]
+    assert [(event.site, event.round_num) for event in home.of(ReplyAccepted)] == [("b", 0), ("a", 1), ("b", 1)]
+
+
+def test_an_answer_to_a_task_that_never_was_is_dropped(house):
+    def babbles(client):
+        for assignment, params in client.tasks():
+            client.channel.send(Answer(task_id=99, model=ModelFacts(metrics={"acc": 100.0})))
+            client.answer(assignment, params={"w": params["w"] + 1})
+
+    home = house({"a": babbles, "b": adds(2.0)})
+
+    found = home.ask(timeout_s=5)
+
+    assert [site for site, _, _ in found][-1] == "b"
+    assert ("a", None, {"acc": 100.0}) not in found
+    assert "a" in [event.site for event in home.of(ReplyLate)]
+
+
+def test_a_client_that_never_asks_for_a_task_is_given_up_after_its_launch_timeout(house):
+    home = house({"a": None, "b": adds(2.0)}, configs={"a": ClientConfig(launch_timeout=0.4)}, slots=1)
+
+    assert [site for site, _, _ in home.ask()] == ["b"]
+    assert "flare.init()" in home.of(ReplyFailed)[0].failure.cause
+
+
+# ends
+
+
+def test_a_process_that_ends_is_a_failure_with_its_cause_and_place(house):
+    failure = Failure(cause="ZeroDivisionError: division by zero", where="/job/train.py:7", log="/w/a/log.txt")
+    home = house({"a": dies(1, failure=failure), "b": adds(2.0)})
+
+    assert home.ask(min_responses=1) == [("b", [12.0], {"acc": 2.0})]
+    failed = home.of(ReplyFailed)[0]
+    assert (failed.site, failed.task, failed.round_num) == ("a", "train", 0)
+    assert failed.failure == Failure(
+        cause=failure.cause, where=failure.where, log=failure.log, log_tail=[], exit_code=1
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        (3, "exit code 3"),
+        (-9, r"signal 9 \(SIGKILL\): perhaps out of memory"),
+        (-11, r"signal 11 \(SIGSEGV\)$"),
+        (0, "without answering its task"),
+    ],
+)
+def test_a_process_that_ends_without_a_word_is_told_by_its_exit_code(house, code, says):
+    home = house({"a": dies(code), "b": adds(2.0)})
+    home.ask()
+
+    assert re.search(says, home.of(ReplyFailed)[0].failure.cause)
+
+
+def test_too_few_left_is_an_error_at_once_that_names_the_first_cause(house):
+    """b is not waited for: it answers only when the error is there."""
+    over = threading.Event()
+    failure = Failure(cause="KeyError: 'fc'", where="/job/train.py:7")
+    home = house({"a": dies(1, failure=failure), "b": adds(2.0, after=over)})
+
+    try:
+        with pytest.raises(
+            NotEnoughClients, match=r"needs answers from 2 clients, only 1.*a: KeyError: 'fc' \(/job/tr"
+        ):
+            home.ask(min_responses=2)
+    finally:
+        over.set()
+
+
+def test_the_first_cause_is_named_also_when_a_later_one_breaks_the_quorum(house):
+    a_is_gone = threading.Event()
+
+    class Ear(list):
+        def append(self, event):
+            super().append(event)
+            if isinstance(event, ReplyFailed):
+                a_is_gone.set()
+
+    home = house(
+        {
+            "a": dies(1, failure=Failure(cause="the first")),
+            "b": dies(1, after=a_is_gone, failure=Failure(cause="the second")),
+            "c": adds(3.0),
+        }
+    )
+    home.told = Ear()
+
+    with pytest.raises(NotEnoughClients, match="first failure: a: the first"):
+        home.ask(min_responses=2)
+
+
+def test_who_is_gone_is_out_for_the_run_which_every_round_says(house):
+    home = house({"a": dies(1), "b": adds(2.0)})
+
+    for round_num in range(3):
+        assert [site for site, _, _ in home.ask(round_num=round_num)] == ["b"]
+
+    told = [(event.site, event.round_num, event.failure.cause[:9]) for event in home.of(ReplyFailed)]
+    assert told[1:] == [("a", 1, "out since"), ("a", 2, "out since")]
+    assert told[0][:2] == ("a", 0)
+    assert [event.site for event in home.of(ClientWanted)] == ["a", "b"]
+
+
+def test_an_answer_that_arrived_before_the_end_counts(house):
+    home = house({"a": dies(1, answers_first=True), "b": adds(2.0)})
+
+    assert [site for site, _, _ in home.ask(min_responses=2)] == ["a", "b"]
+    assert home.of(ReplyFailed) == []
+    assert [site for site, _, _ in home.ask(round_num=1)] == ["b"]
+    assert [(event.site, event.round_num) for event in home.of(ReplyFailed)] == [("a", 1)]
+
+
+def test_an_answer_counts_even_where_the_end_is_heard_of_with_it(house):
+    """Both lie there when the communicator wakes up."""
+    answered = threading.Event()
+
+    def script(client):
+        for assignment, params in client.tasks():
+            client.answer(assignment, params={"w": params["w"] + 1})
+            client.channel.close()
+            client._house.tell(ProcessExited(name="a", exit_code=1))
+            answered.set()
+            client.end = ProcessExited(name="nobody", exit_code=0)
+            return
+
+    class Ear(list):
+        def append(self, event):
+            super().append(event)
+            if isinstance(event, TaskSent):
+                assert answered.wait(20)
+
+    home = house({"a": script})
+    home.told = Ear()
+
+    assert [site for site, _, _ in home.ask(min_responses=1)] == ["a"]
+
+
+def test_a_client_that_hangs_up_and_lives_on_is_given_up(house, monkeypatch):
+    monkeypatch.setattr("fedsag_cli.server.communicator._REASON_LIMIT_S", 0.1)
+    over = threading.Event()
+
+    def leaves(client):
+        for _ in client.tasks():
+            client.channel.close()
+            assert over.wait(20)
+            return
+
+    home = house({"a": leaves, "b": adds(2.0)})
+    try:
+        assert [site for site, _, _ in home.ask()] == ["b"]
+    finally:
+        over.set()
+    assert "closed its channel" in home.of(ReplyFailed)[0].failure.cause
+
+
+def test_the_end_of_a_process_nobody_waits_for_is_no_matter(house):
+    home = house({"a": adds(1.0)})
+    home.tell(ProcessExited(name="server", exit_code=1))
+    home.tell(Notice(text="not for you"))
+
+    assert [site for site, _, _ in home.ask()] == ["a"]
+
+
+def test_news_that_come_in_pieces_are_heard_whole(house):
+    home = house({"a": None, "b": adds(2.0)})
+    line = events.to_line(ProcessExited(name="a", exit_code=5))
+    home.parent.sendall(line[:20])
+    threading.Timer(0.05, home.parent.sendall, [line[20:]]).start()
+
+    assert [site for site, _, _ in home.ask()] == ["b"]
+    assert home.of(ReplyFailed)[0].failure.exit_code == 5
+
+
+def test_without_the_parent_the_run_ends(house):
+    home = house({"a": None})
+    threading.Timer(0.05, home.parent.shutdown, [socket.SHUT_RDWR]).start()
+
+    with pytest.raises(RunError, match="gone"):
+        home.ask()
+
+
+def test_closing_tells_every_client(house):
+    ended = []
+
+    def script(client):
+        for assignment, params in client.tasks():
+            client.answer(assignment, params={"w": params["w"] + 1})
+        ended.append(client.site)
+
+    home = house({"a": script, "b": script})
+    home.ask()
+    assert ended == []
+    home.close()
+
+    assert sorted(ended) == ["a", "b"]
+
+
+# launch_once = false
+
+
+def test_with_a_start_for_each_task_the_client_is_wanted_anew_each_round(house):
+    started = []
+
+    def script(client):
+        started.append(client.site)
+        yield_one = client.tasks()
+        assignment, params = next(yield_one)
+        client.answer(assignment, params={"w": params["w"] + len(started)})
+        assert list(yield_one) == []
+
+    home = house({"a": script}, configs={"a": EACH})
+
+    found = [home.ask(round_num=round_num)[0][1] for round_num in range(3)]
+
+    assert found == [[11.0], [12.0], [13.0]]
+    assert started == ["a", "a", "a"]
+    assert [event.site for event in home.of(ClientWanted)] == ["a", "a", "a"]
+    assert home.of(ReplyFailed) == []
+
+
+def test_a_script_that_fails_after_its_answer_is_told_and_started_again(house):
+    def script(client):
+        for assignment, params in client.tasks():
+            client.answer(assignment, params={"w": params["w"] + 1})
+        client.end = ProcessExited(name=client.site, exit_code=3)
+
+    home = house({"a": script}, configs={"a": EACH})
+
+    assert len(home.ask()) == len(home.ask(round_num=1)) == 1
+    assert [notice.text for notice in home.of(Notice)] == [
+        "a answered, then failed: its process ended with exit code 3"
+    ]
+
+
+def test_a_script_that_goes_on_after_its_answer_is_given_up_in_the_next_round(house, monkeypatch):
+    monkeypatch.setattr("fedsag_cli.server.broadcast.ENDING_LIMIT_S", 0.1)
+    over = threading.Event()
+
+    def script(client):
+        for assignment, params in client.tasks():
+            client.answer(assignment, params={"w": params["w"] + 1})
+            assert over.wait(20)
+
+    home = house({"a": script, "b": adds(2.0)}, configs={"a": EACH})
+    try:
+        assert [site for site, _, _ in home.ask()] == ["a", "b"]
+        assert [site for site, _, _ in home.ask(round_num=1)] == ["b"]
+    finally:
+        over.set()
+    assert "launch_once" in home.of(ReplyFailed)[0].failure.cause
+
+
+# strangers
+
+
+def test_a_wrong_token_and_an_unknown_site_are_refused_and_the_run_goes_on(house):
+    go, refused = threading.Event(), []
+    home = house({"a": adds(1.0, after=go), "b": adds(2.0)})
+
+    def strangers():
+        for hello in (
+            Hello(site="a", token="guess"),
+            Hello(site="stranger", token=TOKEN),
+            Hello(site="b", token=TOKEN),
+        ):
+            try:
+                connect(home.address, hello)
+            except ChannelClosed:
+                refused.append(hello.site)
+        go.set()
+
+    class Ear(list):
+        def append(self, event):
+            super().append(event)
+            if isinstance(event, TaskSent) and event.site == "b":
+                threading.Thread(target=strangers).start()
+
+    home.told = Ear()
+
+    assert [site for site, _, _ in home.ask()] == ["a", "b"]
+    assert refused == ["a", "stranger", "b"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [b"", b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 100, struct.pack("<Q", 5) + b"\xc1\xc1\xc1\xc1\xc1"],
+    ids=["nothing", "HTTP", "ones", "a frame"],
+)
+def test_garbage_at_the_door_does_not_harm_the_others(house, words):
+    go = threading.Event()
+    home = house({"a": adds(1.0, after=go), "b": adds(2.0)})
+
+    def babble():
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(home.address)
+            sock.sendall(words)
+        go.set()
+
+    thread = threading.Thread(target=babble)
+    thread.start()
+
+    assert [site for site, _, _ in home.ask()] == ["a", "b"]
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [b"\xff" * 100, struct.pack("<Q", 1 << 50), struct.pack("<Q", 1) + b"\xc1"],
+    ids=["ones", "length", "frame"],
+)
+def test_garbage_from_a_client_is_its_own_failure(house, words):
+    def babbles(client):
+        for _ in client.tasks():
+            client.channel._sock.sendall(words)
+            client.end = ProcessExited(name="a", exit_code=1, failure=Failure(cause="babbled"))
+            return
+
+    home = house({"a": babbles, "b": adds(2.0)})
+
+    assert [site for site, _, _ in home.ask()] == ["b"]
+    assert home.of(ReplyFailed)[0].failure.cause.startswith("it sent a message")
+
+
+def test_a_broken_tensor_file_is_that_clients_failure(house):
+    def breaks(client):
+        for assignment, _ in client.tasks():
+            fd = os.memfd_create("broken", os.MFD_CLOEXEC)
+            os.write(fd, b"no tensor file at all")
+            client.channel.send(Answer(task_id=assignment.task_id, model=ModelFacts()), fd)
+            os.close(fd)
+
+    home = house({"a": breaks, "b": adds(2.0)})
+
+    assert [site for site, _, _ in home.ask()] == ["b"]
+    assert "no tensor file" in home.of(ReplyFailed)[0].failure.cause
+
+
+def test_a_tensor_file_others_could_change_is_that_clients_failure(house, tmp_path):
+    def script(client):
+        for assignment, _ in client.tasks():
+            with (tmp_path / "named").open("w+b") as file:
+                client.channel.send(Answer(task_id=assignment.task_id, model=ModelFacts()), file.fileno())
+            client.end = ProcessExited(name="a", exit_code=0)
+            return
+
+    home = house({"a": script, "b": adds(2.0)})
+
+    assert [site for site, _, _ in home.ask()] == ["b"]
+    assert "sealed" in home.of(ReplyFailed)[0].failure.cause
+
+
+# memory
+
+
+def test_clients_that_will_not_fit_are_an_error_after_the_first_answer(house, monkeypatch):
+    monkeypatch.setattr("fedsag_cli.server.communicator.machine.free_memory", lambda: 5_000_000_000)
+    home = house({site: adds(1.0, usage=Usage(private=3_000_000_000)) for site in "abc"}, slots=1)
+
+    with pytest.raises(NotEnoughMemory, match=r"2 clients need about 6\.0 GB of main memory, 5\.0 GB are free"):
+        home.ask()
+
+
+def test_clients_that_fit_are_none(house, monkeypatch):
+    monkeypatch.setattr("fedsag_cli.server.communicator.machine.free_memory", lambda: 7_000_000_000)
+    home = house({site: adds(1.0, usage=Usage(private=3_000_000_000)) for site in "abc"}, slots=1)
+
+    assert len(home.ask()) == 3
+
+
+def test_only_clients_that_are_to_work_have_to_fit_and_those_of_a_later_round_too(house, monkeypatch):
+    free = [7_000_000_000]
+    monkeypatch.setattr("fedsag_cli.server.communicator.machine.free_memory", lambda: free[0])
+    home = house({site: adds(1.0, usage=Usage(private=3_000_000_000)) for site in "abcdefg"}, slots=1)
+
+    assert len(home.ask(to="ab")) == 2
+    free[0] = 1_000_000_000
+    assert len(home.ask(to="ab", round_num=1)) == 2, "they are there"
+    with pytest.raises(NotEnoughMemory, match=r"1 clients need about 3\.0 GB"):
+        home.ask(to="bc", round_num=2)
+
+
+def test_only_the_first_to_answer_are_asked_what_memory_they_hold(house):
+    asked = []
+
+    def tells(client):
+        for assignment, params in client.tasks():
+            asked.append((client.site, assignment.tell_usage))
+            client.answer(assignment, params=params, usage=Usage(private=1) if assignment.tell_usage else None)
+
+    home = house(dict.fromkeys("abc", tells), slots=1)
+    home.ask()
+    home.ask(round_num=1)
+
+    assert asked == [("a", True), ("b", False), ("c", False), ("a", False), ("b", False), ("c", False)]
+
+
+def test_the_server_holds_the_model_it_sent_once(house):
+    first = torch.tensor([10.0])
+    model = FLModel(params={"w": first, "tied": first, "n": 3}, current_round=0)
+    home = house({"a": adds(1.0)})
+
+    list(home.communicator.broadcast(Task(name="train", model=model)))
+
+    assert list(model.params) == ["w", "tied", "n"]
+    assert (model.params["w"].tolist(), model.params["n"]) == ([10.0], 3)
+    assert model.params["w"] is not first
+    assert model.params["w"] is model.params["tied"]
+
+
+def test_what_a_step_costs_does_not_grow_with_those_who_wait(house, monkeypatch):
+    looked = []
+    monkeypatch.setattr(Call, "deadline", lambda self, client, old=Call.deadline: looked.append(1) or old(self, client))
+    home = house({f"site-{number:02}": adds(1.0) for number in range(60)}, slots=1)
+
+    assert len(home.ask()) == 60
+
+    assert len(looked) < 12 * 60  # not 60 * 60
+
+
+def test_where_memory_is_short_early_answers_wait_on_disk_and_come_whole(house, monkeypatch):
+    monkeypatch.setattr("fedsag_cli.server.spool._LARGE", 1)
+    monkeypatch.setattr("fedsag_cli.server.spool.machine.free_memory", lambda: 1)
+    last = threading.Event()
+    home = house({"a": adds(1.0, after=last), "b": adds(2.0), "c": adds(3.0, then=last)})
+
+    assert [(site, w) for site, w, _ in home.ask()] == [("a", [11.0]), ("b", [12.0]), ("c", [13.0])]

@@ -1,0 +1,658 @@
+"""What scripts log, and each round's metrics, in the files of TensorBoard, MLflow and Weights & Biases."""
+
+import json
+import math
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from runs import ADDS_ONE, job, run
+
+from fedsag_cli.client.analytics import AnalyticsDataType, log_values
+from fedsag_cli.errors import ClientError, JobError
+from fedsag_cli.events import (
+    CurvesKept,
+    ModelValidated,
+    Notice,
+    ReplyAccepted,
+    RoundFinished,
+    ValuesLogged,
+    from_line,
+    to_line,
+)
+from fedsag_cli.server.tracking import Recorder
+from fedsag_cli.trackers import Tracker
+from fedsag_cli.trackers.mlflow import MLflowReceiver
+from fedsag_cli.trackers.tensorboard import TBAnalyticsReceiver
+from fedsag_cli.trackers.wandb import WandBReceiver
+
+WRITES = """
+    import fedsag_cli.client as flare
+    from fedsag_cli.client.tracking import MLflowWriter, SummaryWriter, WandBWriter
+
+    flare.init()
+    summary, mlflow, wandb = SummaryWriter(), MLflowWriter(), WandBWriter()
+    mlflow.log_params({"lr": 0.1, "name": "é"})
+    mlflow.set_tag("who", "me")
+    step = 0
+    while flare.is_running():
+        model = flare.receive()
+        for _ in range(2):
+            step += 1
+            summary.add_scalar("loss", 1 / step, step)
+            summary.add_scalars("both", {"a": step, "b": -step}, step)
+            wandb.log({"rate": step}, step)
+            mlflow.log_metric("depth", 3, step)
+        mlflow.log_text(f"round {model.current_round}", "notes/text.txt")
+        flare.send(flare.FLModel(params=model.params, metrics={"mean": 1.5 + model.current_round}))
+"""
+TRACKERS = {"tb": "TBAnalyticsReceiver", "mlflow": "MLflowReceiver", "wandb": "WandBReceiver"}
+
+
+class Kept:
+    """A tracker that keeps everything in a list."""
+
+    extra = "kept"
+    folders = ()
+    view = "show kept"
+
+    def __init__(self, fails=None):
+        self.values, self.closed, self.job, self.fails = [], False, "", dict(fails or {})
+        self.thread = None
+
+    def open(self, job):
+        self.job, self.thread = job, threading.current_thread()
+        self._perhaps_fail("open")
+
+    def write(self, values):
+        assert values
+        self._perhaps_fail("write")
+        self.values += values
+
+    def close(self):
+        self.closed = True
+        self._perhaps_fail("close")
+
+    def _perhaps_fail(self, name):
+        if name in self.fails:
+            raise self.fails[name]
+
+
+def recorded(*events, tracker=None):
+    """What a tracker keeps of these events, and what was said meanwhile."""
+    tracker, said = tracker or Kept(), []
+    recorder = Recorder([tracker], "my job", said.append)
+    for event in events:
+        recorder.on(event)
+    recorder.close()
+    return tracker, [event for event in said if isinstance(event, Notice)]
+
+
+def logged(**values):
+    return ValuesLogged(site="site-1", kind="metric", values=values, step=7)
+
+
+@pytest.mark.parametrize("tracker", [Kept(), TBAnalyticsReceiver(), MLflowReceiver(), WandBReceiver()])
+def test_each_tracker_keeps_the_contract(tracker):
+    assert isinstance(tracker, Tracker)
+
+
+def test_a_tracker_gets_what_scripts_log_in_its_order_and_is_closed():
+    first, second = logged(loss=0.5), ValuesLogged(site="site-2", kind="text", values={"a.txt": "hello"})
+
+    tracker, said = recorded(first, second)
+
+    assert (tracker.values, tracker.closed, tracker.job, said) == ([first, second], True, "my job", [])
+
+
+def test_a_tracker_gets_each_rounds_metrics_under_names_of_their_own():
+    reply = ReplyAccepted(
+        site="site-2", task="train", round_num=3, metrics={"accuracy": 50.0}, num_steps=1, size=1, work_s=0.1
+    )
+    finished = RoundFinished(
+        round_num=3, sites=["site-2"], metrics={"accuracy": 60.0}, wait_s=0, aggregate_s=0, save_s=0
+    )
+    last = ModelValidated(round_num=4, metrics={"accuracy": 70.0}, by_site={})
+
+    tracker, _ = recorded(reply, finished, last)
+
+    assert [(each.site, dict(each.values), each.step) for each in tracker.values] == [
+        ("site-2", {"round/accuracy": 50.0}, 3),
+        ("server", {"round/accuracy": 60.0}, 3),
+        ("server", {"round/accuracy": 70.0}, 4),
+    ]
+
+
+def test_events_without_metrics_are_nothing_to_keep():
+    reply = ReplyAccepted(site="site-2", task="train", round_num=3, metrics={}, num_steps=1, size=1, work_s=0.1)
+
+    assert recorded(reply, Notice(text="x"))[0].values == []
+
+
+def test_a_tracker_that_is_not_installed_is_one_line_that_says_what_to_install():
+    missing = ModuleNotFoundError("No module named 'kept'")
+
+    tracker, said = recorded(logged(a=1), logged(a=2), tracker=Kept({"open": missing}))
+
+    text = "Kept: No module named 'kept'; `pip install 'fedsag[kept]'` brings it; the run goes on without"
+    assert [each.text for each in said] == [text]
+    assert tracker.values == []
+
+
+@pytest.mark.parametrize(
+    ("when", "text"),
+    [("open", "OSError: disk full; the run goes on without"), ("close", "OSError: disk full"),
+     ("write", "it did not keep 'a' of site-1: OSError: disk full")],
+)  # fmt: skip
+def test_whatever_a_tracker_raises_is_said_once_in_one_line(when, text):
+    _, said = recorded(logged(a=1), tracker=Kept({when: OSError("disk\nfull")}))
+
+    assert [each.text for each in said] == [f"Kept: {text}"]
+
+
+class Picky(Kept):
+    """A tracker that takes all of a batch, or none: none with a value called "bad"."""
+
+    def __init__(self):
+        super().__init__()
+        self.batches = []
+
+    def write(self, values):
+        assert len({each.site for each in values}) == 1
+        self.batches.append([name for each in values for name in each.values])
+        if any("bad" in each.values for each in values):
+            raise ValueError("no")
+        super().write(values)
+
+
+def test_what_a_tracker_refuses_is_refused_alone_and_counted():
+    def of(site, **values):
+        return ValuesLogged(site=site, kind="metric", values=values)
+
+    given = [of("a", x=1), of("b", y=1), of("a", bad=1), of("a", x=2), of("a", bad=2, worse=3), of("b", y=2)]
+
+    tracker, said = recorded(*given, tracker=Picky())
+
+    assert [(each.site, dict(each.values)) for each in sorted(tracker.values, key=lambda each: each.site)] == [
+        ("a", {"x": 1}), ("a", {"x": 2}), ("b", {"y": 1}), ("b", {"y": 2}),
+    ]  # fmt: skip
+    assert [each.text for each in said] == [
+        "Picky: it did not keep 'bad' of a: ValueError: no",
+        "Picky: 3 values were refused in all",
+    ]
+
+
+def test_a_tracker_is_given_a_hundred_names_at_most():
+    many = {f"p{number}": number for number in range(250)}
+
+    tracker, _ = recorded(logged(**many), logged(a=1), tracker=Picky())
+
+    assert max(map(len, tracker.batches)) <= 100
+    assert {name: value for each in tracker.values for name, value in each.values.items()} == {**many, "a": 1}
+
+
+def test_mlflow_keeps_all_of_a_batch_or_none(tmp_path, monkeypatch):
+    tracking = pytest.importorskip("mlflow.tracking")
+    (tmp_path / "app").mkdir()
+    monkeypatch.chdir(tmp_path / "app")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    tracker = MLflowReceiver()
+    tracker.open("mine")
+    bad = ValuesLogged(site="site-1", kind="metric", values={"no @ such": 1.0})
+
+    with pytest.raises(Exception, match="no @ such"):
+        tracker.write([logged(loss=1.0), bad])
+    tracker.write([logged(rate=2.0)])
+    tracker.close()
+
+    client = tracking.MlflowClient((tmp_path / "mlruns").as_uri())
+    [kept] = client.search_runs([client.get_experiment_by_name("mine").experiment_id])
+    assert kept.data.metrics == {"rate": 2.0}
+
+
+def test_a_tracker_that_could_not_open_is_told_nothing_more(monkeypatch):
+    monkeypatch.setattr("fedsag_cli.server.tracking._MOST_WAITING", 250)
+    said = []
+    recorder = Recorder([Kept({"open": ImportError("no kept")})], "job", said.append)
+    while not said:
+        time.sleep(0.001)
+    for number in range(100):
+        recorder.on(logged(a=number))
+    recorder.close()
+
+    assert len(said) == 1, "nothing was dropped by it"
+
+
+def test_after_a_bad_batch_the_next_is_kept():
+    tracker, said = Kept({"write": ValueError("no")}), []
+    recorder = Recorder([tracker], "job", said.append)
+    recorder.on(logged(a=1))
+    while not said:
+        time.sleep(0.001)
+    tracker.fails.clear()
+    recorder.on(logged(a=2))
+    recorder.close()
+
+    assert [dict(each.values) for each in tracker.values] == [{"a": 2}]
+
+
+def test_a_tracker_that_does_not_end_holds_the_run_up_for_a_while_only():
+    goes_on = threading.Event()
+    tracker, said = Kept(), []
+    tracker.write = lambda values: goes_on.wait()
+    recorder = Recorder([tracker], "job", said.append)
+    recorder.on(logged(a=1))
+    recorder.close(0.05)
+    goes_on.set()
+
+    assert "does not come to an end" in said[0].text
+    assert "show kept" in said[0].text, "which is where it may hang"
+
+
+def test_values_beyond_what_a_slow_tracker_can_wait_with_are_dropped_and_counted(monkeypatch):
+    monkeypatch.setattr("fedsag_cli.server.tracking._MOST_WAITING", 250)  # bytes: room for two
+    goes_on, began = threading.Event(), threading.Event()
+    tracker = Kept()
+    keeps = tracker.write
+
+    def slowly(values):
+        began.set()
+        goes_on.wait()
+        keeps(values)
+
+    tracker.write, said = slowly, []
+    recorder = Recorder([tracker], "job", said.append)
+    recorder.on(logged(a=0))
+    began.wait()
+    for number in range(1, 5):
+        recorder.on(logged(a=number))
+    goes_on.set()
+    recorder.close()
+
+    assert [dict(each.values) for each in tracker.values] == [{"a": 0}, {"a": 1}, {"a": 2}]
+    assert "2 values were dropped" in said[-1].text
+    assert said[0].view == "show kept"
+
+
+def test_what_shows_the_curves_is_told_once_and_not_before_there_are_any():
+    told = []
+    recorder = Recorder([Kept({"write": ValueError("no")}), Kept()], "job", told.append)
+    recorder.on(logged(a=1))
+    recorder.on(logged(a=2))
+    recorder.close()
+
+    assert [event.view for event in told if isinstance(event, CurvesKept)] == ["show kept"]
+
+
+@pytest.mark.parametrize(
+    ("tracker", "view"),
+    [
+        (TBAnalyticsReceiver("curves"), "tensorboard --logdir '{here}/a b/curves'"),
+        (MLflowReceiver(), "MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri '{here}/a b/mlruns'"),
+        (MLflowReceiver("/m"), "MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri /m"),
+        (MLflowReceiver("mine"), "MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri '{here}/a b/app/mine'"),
+        (
+            MLflowReceiver("sqlite:///m.db"),
+            "MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri sqlite:///m.db",
+        ),
+        (MLflowReceiver("http://localhost:5000"), "http://localhost:5000"),
+        (MLflowReceiver("https://me:word@host/x"), "https://host/x"),
+        (WandBReceiver(), "wandb sync '{here}/a b/wandb'/offline-run-*"),
+        (WandBReceiver(mode="online"), "https://wandb.ai/home"),
+        (WandBReceiver(mode="disabled"), ""),
+    ],
+)
+def test_a_view_can_be_typed_as_it_stands(tmp_path, monkeypatch, tracker, view):
+    (tmp_path / "a b" / "app").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a b" / "app")
+
+    assert tracker.view == view.format(here=tmp_path)
+
+
+def test_a_job_without_trackers_has_no_thread_for_them():
+    before = threading.active_count()
+    recorder = Recorder([], "job", lambda _: None)
+    recorder.on(logged(a=1))
+
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(
+    ("data_type", "value", "kind", "values"),
+    [
+        ("SCALAR", 2, "metric", {"x": 2.0}),
+        ("METRIC", True, "metric", {"x": 1.0}),
+        ("SCALARS", {"a": 1, "b": 2}, "metric", {"x/a": 1.0, "x/b": 2.0}),
+        ("METRICS", {"a": 1, "b": 2}, "metric", {"a": 1.0, "b": 2.0}),
+        ("PARAMETER", 0.1, "param", {"x": "0.1"}),
+        ("PARAMETERS", {"lr": None}, "param", {"lr": "None"}),
+        ("TAG", "é", "tag", {"x": "é"}),
+        ("TAGS", {"a": 1}, "tag", {"a": "1"}),
+        ("TEXT", "hello", "text", {"x": "hello"}),
+    ],
+)
+def test_what_is_logged_travels_as_one_of_four_kinds(data_type, value, kind, values):
+    said = log_values("x", value, AnalyticsDataType(data_type), step=3)
+
+    assert (said.kind, said.values, said.step) == (kind, values, 3)
+
+
+def test_a_tensors_number_is_a_number_and_so_is_its_step():
+    import torch
+
+    said = log_values("x", torch.tensor(0.5), AnalyticsDataType.SCALAR, step=torch.tensor(4))
+
+    assert (said.values, said.step) == ({"x": 0.5}, 4)
+
+
+@pytest.mark.parametrize(
+    ("data_type", "value", "message"),
+    [
+        ("SCALAR", "five", "log: 'x' is a str, not a number"),
+        ("METRICS", {"a": [1, 2]}, "log: 'a' is a list, not a number"),
+        ("METRICS", 0.5, "log: 'x' is a float; METRICS takes a dict"),
+        ("IMAGE", 0.5, "log: 'x' is of type IMAGE, which no tracker keeps"),
+        ("TAG", "\ud800", "UTF-8"),
+        ("SCALAR", 10**400, "log: 'x' is a int, not a number"),
+        ("METRICS", {"\ud800": 1}, "UTF-8"),
+    ],
+)
+def test_what_no_tracker_can_keep_is_an_error_that_names_it(data_type, value, message):
+    with pytest.raises(ClientError, match=message):
+        log_values("x", value, AnalyticsDataType(data_type))
+
+
+@pytest.mark.parametrize("step", [0.5, 2**63, True, "7"])
+def test_a_step_is_a_whole_number(step):
+    with pytest.raises(TypeError, match="global_step must be a whole number of at most 63 bits"):
+        log_values("x", 1, AnalyticsDataType.SCALAR, step=step)
+
+
+def test_a_type_that_is_none_is_an_error_with_the_nearest():
+    with pytest.raises(ClientError, match="'SCALER' is no type") as caught:
+        log_values("x", 1, "SCALER")
+    assert caught.value.hint == "did you mean 'SCALAR'?"
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/tmp/x", "../../x", "app_server", "checkpoints", "models"])
+def test_tensorboards_folder_is_a_new_one(name):
+    with pytest.raises(JobError, match="tb_folder must name a folder of its own"):
+        TBAnalyticsReceiver(name)
+
+
+def test_a_number_that_is_not_finite_is_none_in_the_file_of_events():
+    event = from_line(to_line(logged(loss=math.nan, rate=1.0)))
+
+    assert event.values == {"loss": None, "rate": 1.0}
+
+
+def folder_of(ran):
+    return ran.workspace / "server" / "simulate_job"
+
+
+def tracked(tmp_path, script=WRITES, **args):
+    parts = {name: {"path": path, "args": args.get(name, {})} for name, path in TRACKERS.items() if name in args}
+    return job(tmp_path / "job", script, components=parts)
+
+
+@pytest.mark.slow
+def test_tensorboard_has_a_folder_of_scalars_for_each_site(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    ran = run(tracked(tmp_path, tb={}), "-n", 2, "-t", 2)
+
+    assert ran.code == 0, ran
+    assert f"curves     tensorboard --logdir {folder_of(ran)}/tb_events\n" in ran.out
+    for site in ("site-1", "site-2"):
+        found = EventAccumulator(str(folder_of(ran) / "tb_events" / site))
+        found.Reload()
+        scalars = {tag: [(each.step, each.value) for each in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+        assert scalars["loss"] == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3)), (4, 0.25)]
+        assert scalars["both/b"] == [(1, -1.0), (2, -2.0), (3, -3.0), (4, -4.0)]
+        assert scalars["rate"] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)]
+        assert scalars["depth"] == [(1, 3.0), (2, 3.0), (3, 3.0), (4, 3.0)]
+        assert scalars["round/mean"] == [(0, 1.5), (1, 2.5)]
+        assert found.Tensors("name")[0].tensor_proto.string_val == ["é".encode()]
+    found = EventAccumulator(str(folder_of(ran) / "tb_events" / "server"))
+    found.Reload()
+    assert [each.value for each in found.Scalars("round/mean")] == [1.5, 2.5]
+
+
+@pytest.mark.slow
+def test_mlflow_has_a_run_for_each_site_in_its_files(tmp_path, monkeypatch):
+    tracking = pytest.importorskip("mlflow.tracking")
+    words = {"experiment_name": "mine", "run_name": "first", "experiment_tags": {"a": "b"}, "run_tags": {"c": "d"}}
+
+    ran = run(tracked(tmp_path, mlflow={"kw_args": words}), "-n", 2, "-t", 2)
+
+    assert ran.code == 0, ran
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    client = tracking.MlflowClient((folder_of(ran) / "mlruns").as_uri())
+    experiment = client.get_experiment_by_name("mine")
+    assert experiment.tags["a"] == "b"
+    runs = {each.info.run_name: each for each in client.search_runs([experiment.experiment_id])}
+    assert set(runs) == {"site-1-first", "site-2-first", "server-first"}
+    mine = runs["site-2-first"]
+    assert mine.info.status == "FINISHED"
+    assert mine.data.params == {"lr": "0.1", "name": "é"}
+    assert {"c": "d", "who": "me", "site": "site-2"}.items() <= mine.data.tags.items()
+    history = [(each.step, each.value) for each in client.get_metric_history(mine.info.run_id, "loss")]
+    assert history == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3)), (4, 0.25)]
+    artifacts = folder_of(ran) / "mlruns" / experiment.experiment_id / mine.info.run_id / "artifacts"
+    assert (artifacts / "notes" / "text.txt").read_text() == "round 1"
+
+
+@pytest.mark.slow
+def test_mlflow_may_be_told_of_a_store_elsewhere(tmp_path, monkeypatch):
+    tracking = pytest.importorskip("mlflow.tracking")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    uri = (tmp_path / "elsewhere").as_uri()
+
+    for _ in range(2):
+        ran = run(tracked(tmp_path, mlflow={"tracking_uri": uri}), "-n", 1)
+
+    assert ran.code == 0, ran
+    assert not (folder_of(ran) / "mlruns").exists()
+    client = tracking.MlflowClient(uri)
+    experiment = client.get_experiment_by_name("job")
+    names = sorted(each.info.run_name for each in client.search_runs([experiment.experiment_id]))
+    assert names == ["server", "server", "site-1", "site-1"]
+
+
+def small_log(data):
+    """The records of a file of wandb's that is smaller than a block: checksum, length and kind before each."""
+    at = 7
+    while at + 7 < len(data):
+        length = int.from_bytes(data[at + 4 : at + 6], "little")
+        yield data[at + 7 : at + 7 + length]
+        at += 7 + length
+
+
+@pytest.mark.slow
+def test_wandb_has_a_run_for_each_site_that_can_be_sent_later(tmp_path):
+    pytest.importorskip("wandb")
+    from wandb.proto import wandb_internal_pb2
+
+    with tempfile.TemporaryDirectory(dir="/tmp") as tmp:  # short: a socket's path ends at 107 bytes
+        folder = tracked(tmp_path, wandb={"wandb_args": {"project": "p", "name": "first"}})
+        ran = run(folder, "-n", 2, "-t", 2, env={"TMPDIR": tmp})
+        left = list(Path(tmp).iterdir())
+
+    assert ran.code == 0, ran
+    found = {}
+    for path in folder_of(ran).glob("wandb/offline-run-*/*.wandb"):
+        name, rows = "", []
+        for data in small_log(path.read_bytes()):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(data)
+            name = record.run.display_name or name
+            if record.history.item:
+                items = record.history.item
+                rows.append({each.key or "/".join(each.nested_key): json.loads(each.value_json) for each in items})
+        found[name] = rows
+    assert set(found) == {"site-1-first", "site-2-first", "server-first"}
+    losses = [(row["global_step"], row["loss"]) for row in found["site-2-first"] if "loss" in row]
+    assert losses == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3)), (4, 0.25)]
+    assert (ran.left_alive, left) == ([], [])
+
+
+@pytest.mark.slow
+def test_without_the_library_a_run_goes_on_and_says_what_brings_it(tmp_path):
+    """A module that cannot be imported stands for one that is not installed."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "tensorboard.py").write_text("raise ModuleNotFoundError(\"No module named 'tensorboard'\")")
+
+    ran = run(tracked(tmp_path, tb={}), "-n", 1, env={"PYTHONPATH": str(site)})
+
+    assert ran.code == 0, ran
+    lines = [line for line in ran.out.splitlines() + ran.err.splitlines() if "tensorboard" in line]
+    install = "`pip install 'fedsag[tensorboard]'` brings it"
+    assert lines == [f"note: TBAnalyticsReceiver: No module named 'tensorboard'; {install}; the run goes on without"]
+    assert len(ran.told("ValuesLogged")) == 2 + 2 * 9
+
+
+@pytest.mark.slow
+def test_what_is_logged_is_in_the_events_also_where_no_tracker_is(tmp_path):
+    ran = run(job(tmp_path / "job", WRITES), "-n", 1)
+
+    losses = [(each["step"], each["values"]["loss"]) for each in ran.told("ValuesLogged") if "loss" in each["values"]]
+    assert losses == [(1, 1.0), (2, 0.5), (3, 1 / 3), (4, 0.25)]
+
+
+@pytest.mark.slow
+def test_a_second_run_replaces_the_first_ones_curves_and_nothing_else(tmp_path):
+    pytest.importorskip("tensorboard")
+    folder = tracked(tmp_path, tb={})
+    first = run(folder, "-n", 2, "-t", 2)
+    mine = folder_of(first) / "mine.txt"
+    mine.write_text("keep")
+
+    again = run(folder, "-n", 1)
+
+    assert again.code == 0, again
+    assert {path.name for path in folder_of(again).glob("tb_events/*")} == {"site-1", "server"}
+    assert len(list(folder_of(again).glob("tb_events/site-1/*"))) == 1
+    assert mine.read_text() == "keep"
+
+
+@pytest.mark.slow
+def test_a_folder_of_the_users_is_not_taken(tmp_path):
+    theirs = tmp_path / "ws" / "server" / "simulate_job" / "tb_events"
+    theirs.mkdir(parents=True)
+    (theirs / "mine").write_text("keep")
+
+    ran = run(tracked(tmp_path, tb={}), "-n", 1)
+
+    assert ran.code == 2, ran
+    assert "tb_events is in the way" in ran.err
+    assert (theirs / "mine").read_text() == "keep"
+
+
+@pytest.mark.slow
+def test_the_model_is_the_same_with_trackers_and_without(tmp_path):
+    pytest.importorskip("tensorboard")
+    script = """
+        import numpy as np
+        import fedsag_cli.client as flare
+        from fedsag_cli.client.tracking import SummaryWriter
+
+        flare.init()
+        while flare.is_running():
+            model = flare.receive()
+            params = {k: v + np.random.randn(*v.shape).astype(v.dtype) for k, v in model.params.items()}
+            SummaryWriter().add_scalar("x", 1.0)
+            flare.send(flare.FLModel(params=params))
+    """
+    runs = [run(tracked(tmp_path / name, script, **args), "-n", 2, "-t", 2, "--seed", 1)
+            for name, args in (("with", {"tb": {}}), ("without", {}))]  # fmt: skip
+
+    assert runs[0].report["digest"] == runs[1].report["digest"]
+
+
+@pytest.mark.slow
+def test_values_logged_from_many_threads_arrive_whole(tmp_path):
+    script = """
+        import threading
+        import fedsag_cli.client as flare
+        from fedsag_cli.client.tracking import SummaryWriter
+
+        flare.init()
+        writer = SummaryWriter()
+
+        def write(name):
+            for step in range(200):
+                writer.add_scalar(name, step, step)
+
+        while flare.is_running():
+            model = flare.receive()
+            threads = [threading.Thread(target=write, args=(name,)) for name in "abcd"]
+            for thread in threads:
+                thread.start()
+            flare.send(model)
+            for thread in threads:
+                thread.join()
+    """
+    ran = run(job(tmp_path / "job", script, num_rounds=1, min_clients=1), "-n", 1)
+
+    assert ran.code == 0, ran
+    told = sorted((name, each["step"]) for each in ran.told("ValuesLogged") for name in each["values"])
+    assert told == [(name, step) for name in "abcd" for step in range(200)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launch_once", [True, False])
+def test_what_is_logged_after_an_answer_is_kept_too(tmp_path, launch_once):
+    script = """
+        import fedsag_cli.client as flare
+        from fedsag_cli.client.tracking import SummaryWriter
+
+        flare.init()
+        writer = SummaryWriter()
+        while flare.is_running():
+            model = flare.receive()
+            flare.send(model)
+            writer.add_scalar("after", 1, model.current_round)
+        writer.add_scalar("last", 1)
+    """
+    folder = job(tmp_path / "job", script, executor={"launch_once": launch_once})
+
+    ran = run(folder, "-n", 2, "-t", 2)
+
+    assert ran.code == 0, ran
+    names = [(each["site"], name) for each in ran.told("ValuesLogged") for name in each["values"]]
+    for site in ("site-1", "site-2"):
+        assert names.count((site, "after")) == 2
+        assert names.count((site, "last")) == (1 if launch_once else 2)
+
+
+@pytest.mark.slow
+def test_what_is_logged_after_leaving_the_run_is_said_to_be_lost(tmp_path):
+    script = (
+        ADDS_ONE
+        + """
+    from fedsag_cli.client.tracking import SummaryWriter
+    flare.shutdown()
+    for step in range(3):
+        SummaryWriter().add_scalar("late", step, step)
+"""
+    )
+    ran = run(job(tmp_path / "job", script), "-n", 1)
+
+    assert ran.code == 0, ran
+    assert ran.log("site-1").count("the run is over: what is logged now is not kept") == 1
+
+
+def test_importing_the_writers_imports_no_tracker():
+    import subprocess
+
+    code = (
+        "import sys, fedsag_cli.client.tracking; print({'tensorboard', 'mlflow', 'wandb', 'torch'} & set(sys.modules))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert ran.stdout.strip() == "set()"
