@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from fedsag_cli.errors import NotEnoughClients
+from fedsag_cli.errors import NotEnoughClients, TensorError
 from fedsag_cli.model import NUM_STEPS, FLModel, Reply, Task
+from fedsag_cli.params import checks
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.wire.channel import Listener
 from fedsag_cli.wire.messages import Answer, Assignment, ModelFacts, Welcome
@@ -42,6 +43,7 @@ class FakeClients:
         min_responses: int = 0,
         timeout_s: float | None = None,
         grace_s: float | None = None,
+        allow_non_finite: bool = False,
     ) -> Iterator[Reply]:
         targets = [site for site in self.takes(task.name) if to is None or site in set(to)]
         self.asked.append({"task": task.name, "min": min_responses, "timeout_s": timeout_s, "grace_s": grace_s})
@@ -53,8 +55,14 @@ class FakeClients:
             answer = self._scripts[task.name][site](task.model)
             if answer is None:
                 self._failed()
+                continue
+            reply = Reply(site=site, model=answer)
+            try:
+                checks.check(answer, task.model.params or {}, allow_non_finite=allow_non_finite)
+            except TensorError as error:
+                self.reject(reply, error.message)
             else:
-                yield Reply(site=site, model=answer)
+                yield reply
 
     def reject(self, reply: Reply, cause: str) -> None:
         self.rejected[reply.site] = cause

@@ -14,8 +14,9 @@ def check(update: FLModel, sent: Mapping[str, Any], *, allow_non_finite: bool = 
     """Raises TensorError naming the first key of `update` that does not fit the params that were `sent`, and why.
 
     NaN and infinity may stand where what was sent has them too, and anywhere with `allow_non_finite`. Where nothing was
-    sent, any key will do.
+    sent, any key will do. Its number of steps must be a number, too.
     """
+    update.num_steps  # noqa: B018  it raises
     for name, value in (update.params or {}).items():
         if sent:
             _check_fits(name, value, sent, is_diff=update.params_type is ParamsType.DIFF)

@@ -38,6 +38,7 @@ class Call:
     min_responses: int
     timeout_s: float | None
     grace_s: float | None
+    allow_non_finite: bool = False
     arrived: dict[str, Arrived] = field(default_factory=dict)
     failed: dict[str, Failure] = field(default_factory=dict)
     is_lost: bool = False  # its quorum is out of reach

@@ -29,6 +29,7 @@ from fedsag_cli.events import (
 )
 from fedsag_cli.filters import Chain
 from fedsag_cli.model import Reply, Task
+from fedsag_cli.params import checks
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.plan import ClientConfig
 from fedsag_cli.server.broadcast import Arrived, Call, cause_of_end
@@ -109,6 +110,7 @@ class Communicator:
         min_responses: int = 0,
         timeout_s: float | None = None,
         grace_s: float | None = None,
+        allow_non_finite: bool = False,
     ) -> Iterator[Reply]:
         wanted = set(self.takes(task.name) if to is None else to)
         self._calls += 1
@@ -124,6 +126,7 @@ class Communicator:
             min_responses=min_responses,
             timeout_s=timeout_s,
             grace_s=grace_s,
+            allow_non_finite=allow_non_finite,
         )
         try:
             self._check_memory()
@@ -174,10 +177,11 @@ class Communicator:
             try:
                 params = None if arrived.file is None else arrived.file.take().load()
                 model = arrived.answer.model.with_params(params)
+                model = self._result_filters.process(call.task.name, model)
+                checks.check(model, call.task.model.params or {}, allow_non_finite=call.allow_non_finite)
             except ValueError as error:
                 self.reject(Reply(site=site, model=call.task.model), str(error))
                 return
-            model = self._result_filters.process(call.task.name, model)
             yield Reply(site=site, model=model)
         finally:  # also where the workflow has had enough
             if arrived.file is not None:

@@ -27,6 +27,7 @@ class Clients(Protocol):
         min_responses: int = 0,
         timeout_s: float | None = None,
         grace_s: float | None = None,
+        allow_non_finite: bool = False,
     ) -> Iterator[Reply]:
         """Replies in site order, each as soon as every earlier site answered, failed or was given up.
 
@@ -35,9 +36,12 @@ class Clients(Protocol):
 
         `to`: these sites (default: all that take the task). `timeout_s`: a client is given up so long after it was
         handed the task; None, never. `grace_s`: once `min_responses` (at least one) answered, a client that has the
-        task is given up so long after; its clock, too, begins when it was handed the task; None, never. Failures are
-        events, not replies. A reply's params live until the next one is asked for. Raises NotEnoughClients as soon as
-        `min_responses` is out of reach.
+        task is given up so long after; its clock, too, begins when it was handed the task; None, never.
+
+        A reply whose params have other keys, shapes or kinds of number than those that were sent, or NaN or infinity
+        where these have none (unless `allow_non_finite`), counts as failed, and so does a number of steps that is none.
+        Failures are events, not replies. A reply's params live until the next one is asked for. Raises
+        NotEnoughClients as soon as `min_responses` is out of reach.
         """
 
     def reject(self, reply: Reply, cause: str) -> None:

@@ -1,0 +1,67 @@
+"""Arguments declared once: their types, rules and meanings, and what is told of a wrong value."""
+
+from typing import Annotated
+
+import pytest
+
+from fedsag_cli.arguments import Argument, Form, Least, Needs, OneOf, checked, problems
+from fedsag_cli.errors import JobError
+
+Rounds = Annotated[int, Least(1), "number of rounds"]
+
+
+class Part:
+    @checked
+    def __init__(
+        self,
+        rounds: Rounds = 5,
+        mu: Annotated[float | None, Least(0), "the coefficient"] = None,
+        how: Annotated[str, OneOf(["sum", "mean"])] = "mean",
+        stop: Annotated[str | None, Form(r"\w+ > \d+", "a metric, >, and a number", "accuracy > 80")] = None,
+        patience: Annotated[int | None, Least(1), Needs("stop")] = None,
+        verbose: bool = False,
+        anything: list | None = None,
+    ) -> None:
+        self.rounds = rounds
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"rounds": 0}, "Part: rounds must be a number from 1 on, not 0"),
+        ({"rounds": 2.0}, "Part: rounds must be a whole number, not 2.0"),
+        ({"rounds": True}, "Part: rounds must be a whole number, not True"),
+        ({"rounds": None}, "Part: rounds must be a whole number, not None"),
+        ({"rounds": "5"}, "Part: rounds must be a whole number, not '5'"),
+        ({"rounds": 2**53}, "Part: rounds must be a number from 1 on, not 9007199254740992"),
+        ({"mu": -0.1}, "Part: mu must be a number from 0 on, not -0.1"),
+        ({"mu": float("inf")}, "Part: mu must be a number from 0 on, not inf"),
+        ({"mu": float("nan")}, "Part: mu must be a number from 0 on, not nan"),
+        ({"how": "max"}, "Part: how must be 'sum' or 'mean', not 'max'"),
+        ({"stop": "nonsense"}, "Part: stop must be a metric, >, and a number, such as 'accuracy > 80', not 'nonsense'"),
+        ({"patience": 3}, "Part: patience needs stop, which is not given"),
+        ({"verbose": 1}, "Part: verbose must be true or false, not 1"),
+    ],
+)
+def test_a_wrong_value_is_an_error_that_names_the_class_the_argument_and_what_it_must_be(given, said):
+    with pytest.raises(JobError) as error:
+        Part(**given)
+
+    assert error.value.message == said
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"rounds": 1}, {"mu": 0}, {"mu": None}, {"how": "sum"}, {"patience": 1, "stop": "a > 1"}, {"anything": 5}],
+)
+def test_a_value_that_keeps_the_rules_is_taken(given):
+    assert Part(**given).rounds == given.get("rounds", 5)
+
+
+def test_arguments_by_position_are_checked_too():
+    with pytest.raises(JobError, match="rounds must be"):
+        Part(0)
+
+
+def test_an_argument_that_is_not_given_has_no_problem():
+    assert problems([Argument(name="rounds", kind="int", rules=(Least(1),))], {"other": 0}) == {}
