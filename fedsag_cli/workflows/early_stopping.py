@@ -6,11 +6,15 @@ import operator
 import re
 from collections.abc import Mapping
 
-from fedsag_cli.errors import JobError
+from fedsag_cli.arguments import Form
 from fedsag_cli.workflows.run import Plateau
 
+STOP_CONDITION = Form(
+    r"\s*(?P<metric>.*?[^\s<>=])\s*(?P<is>[<>]=?)\s*(?P<value>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*",
+    "a metric, one of >= <= > <, and a number",
+    "accuracy >= 80",
+)
 _IS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
-_CONDITION = re.compile(r"\s*(?P<metric>.*?[^\s<>=])\s*(?P<is>[<>]=?)\s*(?P<value>\S+)\s*")
 
 
 class StopCondition:
@@ -20,18 +24,11 @@ class StopCondition:
     """
 
     def __init__(self, text: str, patience: int | None = None) -> None:
-        """Raises JobError for a text that is no condition."""
-        parts = _CONDITION.fullmatch(text) if isinstance(text, str) else None
-        try:
-            self._value = float(parts["value"]) if parts else None
-        except ValueError:
-            self._value = None
-        if parts is None or self._value is None:
-            raise JobError(
-                f"ScatterAndGather: stop_cond must be a metric, one of {' '.join(_IS)}, and a number, not {text!r}",
-                hint='stop_cond = "accuracy >= 80"',
-            )
-        self.metric, self._is = parts["metric"], parts["is"]
+        """`text` is of the form STOP_CONDITION. Raises ValueError where it is not."""
+        parts = re.fullmatch(STOP_CONDITION.pattern, text)
+        if parts is None:
+            raise ValueError(f"{text!r} is no stop condition: it must be {STOP_CONDITION.what}")
+        self.metric, self._is, self._value = parts["metric"], parts["is"], float(parts["value"])
         self._patience = patience
 
     def counted(self, plateau: Plateau | None, metrics: Mapping[str, float | None]) -> Plateau | None:
@@ -44,7 +41,7 @@ class StopCondition:
     def reason(self, plateau: Plateau | None, metrics: Mapping[str, float | None]) -> str:
         """Why this was the last round, which had these metrics; empty where it was not."""
         value = metrics.get(self.metric)
-        if value is not None and self._value is not None and _IS[self._is](value, self._value):
+        if value is not None and _IS[self._is](value, self._value):
             return f"{self.metric} is {value:.6g}, which is {self._is} {self._value:g}"
         if plateau and self._patience and plateau.rounds >= self._patience:
             many = "1 round" if plateau.rounds == 1 else f"{plateau.rounds} rounds"

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 from fedsag_cli.aggregators import Aggregator
+from fedsag_cli.arguments import Least, checked
 from fedsag_cli.errors import JobError, TensorError
 from fedsag_cli.events import ModelSaved, ModelValidated, Notice, RoundFinished, RoundStarted, told
 from fedsag_cli.model import FEDPROX_MU, FLModel, ParamsType, Reply, Task
@@ -17,6 +19,7 @@ from fedsag_cli.persistors import Persistor
 from fedsag_cli.workflows import Clients
 from fedsag_cli.workflows.early_stopping import StopCondition
 from fedsag_cli.workflows.model_selector import IntimeModelSelector
+from fedsag_cli.workflows.rounds import NumRounds, Patience, PersistEvery, StartRound, StopCond
 from fedsag_cli.workflows.run import Best, Run
 
 
@@ -36,44 +39,32 @@ class ScatterAndGather:
     `fedprox_mu` goes along with each model, in its meta, for scripts that add FedProx's proximal term to their loss.
     """
 
+    @checked
     def __init__(
         self,
-        aggregator: Aggregator,
-        persistor: Persistor,
-        model_selector: IntimeModelSelector | None = None,
-        min_clients: int = 1,
-        num_clients: int | None = None,
-        num_rounds: int = 5,
-        start_round: int = 0,
-        wait_time_after_min_received: float = 10,
-        train_timeout: float = 0,
-        train_task_name: str = "train",
-        validate_task_name: str = "validate",
-        persist_every_n_rounds: int = 1,
-        allow_empty_global_weights: bool = False,
-        allow_non_finite: bool = False,
-        stop_cond: str | None = None,
-        patience: int | None = None,
-        fedprox_mu: float | None = None,
+        aggregator: Annotated[Aggregator, "merges the clients' updates into one"],
+        persistor: Annotated[Persistor, "loads the first global model and writes the trained one"],
+        model_selector: Annotated[IntimeModelSelector | None, "says which round's model is the best"] = None,
+        min_clients: Annotated[int, Least(1), "answers that a round needs"] = 1,
+        num_clients: Annotated[int | None, Least(1), "clients drawn in each round (null: all)"] = None,
+        num_rounds: NumRounds = 5,
+        start_round: StartRound = 0,
+        wait_time_after_min_received: Annotated[
+            float, Least(0), "seconds to wait for the other clients once min_clients have answered"
+        ] = 10,
+        train_timeout: Annotated[float, Least(0), "seconds that a client has for its answer (0: no limit)"] = 0,
+        train_task_name: Annotated[str, "name of the task to train, as the executors list it"] = "train",
+        validate_task_name: Annotated[str, "name of the task to validate the last model"] = "validate",
+        persist_every_n_rounds: PersistEvery = 1,
+        allow_empty_global_weights: Annotated[bool, "whether the first model may have no params"] = False,
+        allow_non_finite: Annotated[bool, "whether an update may have NaN and infinity"] = False,
+        stop_cond: StopCond = None,
+        patience: Patience = None,
+        fedprox_mu: Annotated[
+            float | None, Least(0), "FedProx's coefficient mu, sent with each model in its meta (null, 0: none)"
+        ] = None,
     ) -> None:
         """Raises JobError naming the argument that is out of range."""
-        for name, value, least in (
-            ("min_clients", min_clients, 1),
-            ("num_rounds", num_rounds, 1),
-            ("start_round", start_round, 0),
-            ("wait_time_after_min_received", wait_time_after_min_received, 0),
-            ("train_timeout", train_timeout, 0),
-            ("persist_every_n_rounds", persist_every_n_rounds, 0),
-            ("num_clients", 1 if num_clients is None else num_clients, 1),
-            ("patience", 1 if patience is None else patience, 1),
-            ("fedprox_mu", 0 if fedprox_mu is None else fedprox_mu, 0),
-        ):
-            whole = isinstance(value, int) or name in ("wait_time_after_min_received", "train_timeout", "fedprox_mu")
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not is_number or not whole or not least <= value < 2**53:
-                raise JobError(f"ScatterAndGather: {name} must be a number from {least} on, not {value!r}")
-        if patience is not None and not stop_cond:
-            raise JobError("ScatterAndGather: patience needs stop_cond, which says which metric, and what is better")
         self._aggregator = aggregator
         self._persistor = persistor
         self._selector = model_selector

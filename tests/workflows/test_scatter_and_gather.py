@@ -528,12 +528,11 @@ def test_a_run_that_goes_on_after_its_last_round_stops_there_and_its_patience_go
     ]
 
 
-@pytest.mark.parametrize("wrong", ["accuracy", "accuracy >= high", ">= 3", "accuracy == 3", "accuracy => 3", 3])
+@pytest.mark.parametrize("wrong", ["accuracy", "accuracy >= high", ">= 3", "accuracy == 3", "accuracy => 3"])
 def test_what_is_no_condition_is_an_error_with_one_that_is(wrong):
-    with pytest.raises(JobError, match="stop_cond must be a metric, one of >= <= > <, and a number") as caught:
+    expected = "stop_cond must be a metric, one of >= <= > <, and a number, such as 'accuracy >= 80'"
+    with pytest.raises(JobError, match=expected):
         ScatterAndGather(FedAvg(), FakePersistor(), stop_cond=wrong)
-
-    assert caught.value.hint == 'stop_cond = "accuracy >= 80"'
 
 
 @pytest.mark.parametrize(("mu", "arrives"), [(0.1, {"fedprox_mu": 0.1}), (0, {}), (None, {})])
