@@ -9,6 +9,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import textwrap
 import unicodedata
 from collections.abc import Iterator
@@ -16,11 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
-from runs import FEDSAG, LIMIT_S, fedsag
+from runs import FEDSAG, LIMIT_S, fedsag, job, run
 
 import fedsag_cli.client
 from fedsag_cli import errors, events
+from fedsag_cli.client import FLModel
 from fedsag_cli.workflows.scatter_and_gather import ScatterAndGather
 
 ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "pyproject.toml").is_file())
@@ -31,6 +34,7 @@ PAGES = [README, *sorted(DOCS.rglob("*.md")), *sorted((ROOT / "examples").rglob(
 FLAG = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
 
 # programs that a page names for its reader, and that need a network, another system or minutes
+TRIED_BELOW = (README, DOCS / "getting-started.md", DOCS / "results.md")  # their commands, and what comes of them
 NOT_RUN_HERE = ("./scripts/bench", "./scripts/demo", ".", "nvflare", "pip")
 
 MY_NET = """
@@ -97,6 +101,11 @@ def commands(block: Block) -> Iterator[Command]:
             yield Command(" ".join(text.split()), int(said[1]) if said else 0)
 
 
+def commands_to_run(page: Path) -> list[Command]:
+    every = [command for block in blocks(page, "sh") for command in commands(block)]
+    return [command for command in every if command.program not in NOT_RUN_HERE]
+
+
 def tables(page: Path) -> Iterator[list[list[str]]]:
     """Each table of a page: its rows, the heading first, without the line below that."""
     for match in re.finditer(r"(?:^\|.*\|\n)+", page.read_text(), re.MULTILINE):
@@ -150,9 +159,7 @@ def copy_commands(page: Path, folder: Path, *, say: dict[str, str] | None = None
     printed = ""
     for block in blocks(page, "sh"):
         lines = []
-        for command in commands(block):
-            if command.program in NOT_RUN_HERE:
-                continue
+        for command in (command for command in commands(block) if command.program not in NOT_RUN_HERE):
             lines += [
                 command.text,
                 f'code=$?; [ $code = {command.exit_code} ] || {{ echo "exit code $code"; exit 99; }}',
@@ -214,7 +221,7 @@ def test_what_the_readme_says_to_copy_runs_and_prints_a_table_of_the_shape_it_sh
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if page not in (README, DOCS / "results.md") and blocks(page, "sh")], ids=name_of
+    "page", [page for page in PAGES if page not in TRIED_BELOW and any(commands_to_run(page))], ids=name_of
 )
 def test_what_a_page_says_to_copy_runs_and_ends_with_the_exit_codes_it_says(tmp_path, page):
     if page.parent.name == "lightning":
@@ -231,6 +238,54 @@ def test_what_a_page_says_to_copy_runs_and_ends_with_the_exit_codes_it_says(tmp_
     }
 
     copy_commands(page, folder, say=say)
+
+
+@pytest.mark.slow
+def test_the_tutorial_trains_a_model_that_its_last_lines_read(tmp_path):
+    page = DOCS / "getting-started.md"
+    copy_commands(page, tmp_path)
+
+    [block] = blocks(page, "python")
+    text = block.text + "\nprint(sum(value.numel() for value in state_dict.values()))"
+    done = subprocess.run([sys.executable, "-c", text], cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_S)
+    report = json.loads((tmp_path / "workspaces" / "first" / "report.json").read_text())
+
+    assert done.stdout == "62006\n", done.stderr
+    assert report["final_metrics"], "the tutorial says how to have the final model measured"
+
+
+@pytest.mark.slow
+def test_the_lines_that_log_a_curve_log_it_in_a_script_that_has_them(tmp_path):
+    [lines] = [block.text for block in blocks(DOCS / "curves.md", "python")]
+    within = "loss, global_step = 0.5, 3\n" + lines + "flare.send(flare.FLModel(params=model.params))"
+    script = "\n".join(
+        [
+            "import fedsag_cli.client as flare",
+            "flare.init()",
+            "while flare.is_running():",
+            "    model = flare.receive()",
+            textwrap.indent(within, "    "),
+        ]
+    )
+
+    ran = run(job(tmp_path / "my_job", script), "-n", 2, "-t", 2)
+
+    assert ran.code == 0, ran
+    logged = [(told["site"], told["values"], told["step"]) for told in ran.told("ValuesLogged")]
+    assert logged.count(("site-1", {"train_loss": 0.5}, 3)) == 2
+
+
+def test_the_lines_for_fedprox_add_its_term_to_the_loss():
+    net = torch.nn.Linear(2, 1)
+    sent = FLModel(params={name: value + 1 for name, value in net.state_dict().items()}, meta={"fedprox_mu": 0.1})
+    [lines] = [block.text for block in blocks(DOCS / "your-script.md", "python") if "fedprox" in block.text]
+    given = {"net": net, "input_model": sent, "images": torch.ones(3, 2), "labels": torch.ones(3, 1)}
+    given["criterion"] = torch.nn.functional.mse_loss
+
+    exec(lines, given)
+
+    assert given["proximal"].mu == 0.1
+    assert given["loss"] == given["criterion"](net(given["images"]), given["labels"]), "it is nought where they agree"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
