@@ -1,11 +1,36 @@
-"""The rounds that any workflow stands in."""
+"""What any workflow stands in: its rounds, announced, measured, judged and saved, and continued after a stop.
+
+def __init__(self, persistor: Persistor, num_rounds: NumRounds = 5) -> None:
+    self._rounds = Rounds(persistor, num_rounds=num_rounds)
+
+def run(self, clients: Clients, run: Run) -> None:
+    with self._rounds.begin(clients, run) as rounds:
+        for current in rounds:
+            for reply in current.broadcast("train"):
+                ...
+            current.finish(update)
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
 
 from fedsag_cli.arguments import Least, Needs
-from fedsag_cli.workflows.early_stopping import STOP_CONDITION
+from fedsag_cli.errors import JobError
+from fedsag_cli.events import Metrics, ModelSaved, ModelValidated, Notice, RoundFinished, RoundStarted, told
+from fedsag_cli.model import FLModel, ParamsType, Reply, Task
+from fedsag_cli.params import arithmetic, seeds
+from fedsag_cli.persistors import Persistor
+from fedsag_cli.workflows import Clients
+from fedsag_cli.workflows.early_stopping import STOP_CONDITION, StopCondition
+from fedsag_cli.workflows.model_selector import IntimeModelSelector
+from fedsag_cli.workflows.run import Best, Run
 
 NumRounds: TypeAlias = Annotated[int, Least(1), "number of rounds"]
 StartRound: TypeAlias = Annotated[int, Least(0), "number of the first round"]
@@ -19,8 +44,314 @@ StopCond: TypeAlias = Annotated[
     "steps, reaches the value",
 ]
 Patience: TypeAlias = Annotated[
-    int | None,
-    Least(1),
-    Needs("stop_cond"),
-    "rounds in which stop_cond's metric is no better, after which they end",
+    int | None, Least(1), Needs("stop_cond"), "rounds in which stop_cond's metric is no better, after which they end"
 ]
+
+
+class Rounds:
+    """How many rounds a workflow has, and what is done around each of them.
+
+    The persistor's model is the first one that is sent. `model_selector` judges each model by what the clients measured
+    on it; the best one is kept. `allow_empty_model`: the first model may have no params, and the first updates bring
+    them. The other arguments mean what their declarations in this module say.
+    """
+
+    def __init__(
+        self,
+        persistor: Persistor,
+        model_selector: IntimeModelSelector | None = None,
+        *,
+        num_rounds: int = 5,
+        start_round: int = 0,
+        persist_every_n_rounds: int = 1,
+        stop_cond: str | None = None,
+        patience: int | None = None,
+        allow_empty_model: bool = False,
+    ) -> None:
+        self.persistor = persistor
+        self.selector = model_selector
+        self.start, self.count = start_round, num_rounds
+        self.persist_every = persist_every_n_rounds
+        self.stopping = StopCondition(stop_cond, patience) if stop_cond else None
+        self._allow_empty = allow_empty_model
+
+    @property
+    def end(self) -> int:
+        """The number after that of the last round."""
+        return self.start + self.count
+
+    @contextmanager
+    def begin(self, clients: Clients, run: Run) -> Iterator[RoundLoop]:
+        """The rounds that are still to do: all of them, or those after the last one that an earlier run finished.
+
+        At the end every model is written. Raises JobError where there is no first model, OSError where one cannot be
+        written.
+        """
+        model = run.model or self._first_model()
+        with _Writer(run) as writer:
+            loop = RoundLoop(self, clients, run, writer, model)
+            yield loop
+        run.model = loop.model
+
+    def _first_model(self) -> FLModel:
+        model = self.persistor.load()
+        if not model.params and not self._allow_empty:
+            raise JobError("the persistor gives a model without params", hint="set allow_empty_global_weights = true")
+        return model
+
+
+class RoundLoop:
+    """The rounds of a workflow that runs. `model` is the global model as it is now."""
+
+    def __init__(self, rounds: Rounds, clients: Clients, run: Run, writer: _Writer, model: FLModel) -> None:
+        self.model = model
+        self._rounds, self._clients, self._run, self._writer = rounds, clients, run, writer
+        self._noted: set[str] = set()
+        if run.best_model:  # an earlier run may have been stopped before it was written
+            writer.write(rounds.persistor.save_best, run.best_model)
+        if self._is_over():
+            writer.write(rounds.persistor.save, model)
+
+    def __iter__(self) -> Iterator[Round]:
+        """Raises RuntimeError where a round was not finished before the next one is asked for."""
+        run = self._run
+        while not self._is_over():
+            round_num = max(run.next_round, self._rounds.start)
+            run.begin_round(round_num)
+            yield Round(self, self._clients, run, self._sent_in(round_num))
+            if run.next_round <= round_num:
+                raise RuntimeError(f"round {round_num} was not finished: a workflow calls finish() in every round")
+        if run.next_round < self._rounds.end:
+            run.emit(Notice(text=f"stopped after round {run.next_round - 1}: {self._reason_to_stop()}"))
+
+    def validate(self, task_name: str, *, timeout_s: float | None = None) -> None:
+        """Have the last model measured by the clients that list the task by its name and answered in the last round.
+
+        An executor that lists "*" may have a script that can only train. A client that is late is not waited for.
+        """
+        model, answered = self._sent_in(self._run.next_round), self._run.last.sites if self._run.last else None
+        takers = self._clients.takes(task_name, by_name=True)
+        targets = [site for site in takers if answered is None or site in answered]
+        if not targets:
+            return
+        measured: dict[str, Mapping[str, float]] = {}
+        steps: dict[str, float] = {}
+        for reply in self._clients.broadcast(Task(name=task_name, model=model), to=targets, timeout_s=timeout_s):
+            measured[reply.site], steps[reply.site] = reply.model.metrics or {}, reply.model.num_steps
+        metrics = told(arithmetic.weighted_means(measured, dict.fromkeys(measured, 1.0)))
+        by_site = {site: told(own) for site, own in measured.items()}
+        self._run.emit(ModelValidated(round_num=model.current_round or 0, metrics=metrics, by_site=by_site))
+        self.judge(model, measured, steps, is_final=True)
+
+    def judge(
+        self,
+        sent: FLModel,
+        measured: Mapping[str, Mapping[str, float]],
+        steps: Mapping[str, float],
+        *,
+        is_final: bool = False,
+    ) -> None:
+        """Keep the model that was sent if it is the best so far. That of round 0 is untrained and does not count."""
+        selector, run, round_num = self._rounds.selector, self._run, sent.current_round or 0
+        if selector is None:
+            return
+        for site, metrics in measured.items():
+            selector.accept(site, metrics, steps[site])
+        score = selector.score()
+        if measured and score is None:
+            names = {name for metrics in measured.values() for name in metrics}
+            self.note_once(
+                f"no client sent a finite {selector.key_metric!r}, the key_metric, so no model is judged", names
+            )
+        if round_num > 0 and score is not None and selector.is_better(score, run.best.score if run.best else None):
+            run.better(Best(score, round_num, selector.key_metric, is_final), sent)
+            self._writer.write(self._rounds.persistor.save_best, sent)
+
+    def replace_model(self, model: FLModel, round_num: int, metrics: Metrics) -> None:
+        """The round is done: `model` is the global model, and is written where it is time for that."""
+        self.model = model
+        is_last = self._stops_with(metrics) or round_num + 1 == self._rounds.end
+        every = self._rounds.persist_every
+        if is_last or (every and (round_num + 1) % every == 0):
+            self._writer.write(self._rounds.persistor.save, model)
+
+    def started(self, round_num: int, sites: Sequence[str]) -> RoundStarted:
+        """What is told of a round that asks these sites."""
+        return RoundStarted(
+            round_num=round_num, first_round=self._rounds.start, num_rounds=self._rounds.count, sites=list(sites)
+        )
+
+    def note_once(self, text: str, names: Iterable[str]) -> None:
+        """Tell of metrics that are missing, with the names of those that were sent."""
+        if text not in self._noted:
+            self._noted.add(text)
+            self._run.emit(Notice(text=f"{text}; metrics sent: {', '.join(sorted(names)) or 'none'}"))
+
+    def _sent_in(self, round_num: int) -> FLModel:
+        return self.model.at_round(round_num, self._rounds.count, start_round=self._rounds.start)
+
+    def _is_over(self) -> bool:
+        return self._run.next_round >= self._rounds.end or bool(self._reason_to_stop())
+
+    def _reason_to_stop(self) -> str:
+        stopping, run = self._rounds.stopping, self._run
+        return stopping.reason(run.plateau, run.last.metrics) if stopping and run.last else ""
+
+    def _stops_with(self, metrics: Metrics) -> bool:
+        """Count the round in that has these metrics; whether it is the last."""
+        stopping, run = self._rounds.stopping, self._run
+        if stopping is None:
+            return False
+        if stopping.metric not in metrics:
+            self.note_once(f"no client sent {stopping.metric!r}, which stop_cond needs", metrics)
+        run.plateau = stopping.counted(run.plateau, metrics)
+        return bool(stopping.reason(run.plateau, metrics))
+
+
+class Round:
+    """One round of a workflow: `model` is sent, updates come back, and `finish` makes the next model of them."""
+
+    def __init__(self, loop: RoundLoop, clients: Clients, run: Run, model: FLModel) -> None:
+        self.model = model
+        self.number = model.current_round or 0
+        self._loop, self._clients, self._run = loop, clients, run
+        self._is_told = False
+        self._measured: dict[str, Mapping[str, float]] = {}
+        self._steps: dict[str, float] = {}
+        self._clock = _Clock()
+
+    def draw(self, sites: Sequence[str], count: int | None) -> Sequence[str]:
+        """`count` of the sites (None, or more than there are: all), in their order, drawn for this round.
+
+        Who is drawn depends on nothing but the names, the run's seed and the round.
+        """
+        if count is None or count >= len(sites):
+            return sites
+        lots = {site: seeds.derived(self._run.seed, "drawn", self._run.workflow, self.number, site) for site in sites}
+        drawn = set(sorted(sites, key=lots.__getitem__)[:count])
+        return [site for site in sites if site in drawn]
+
+    def broadcast(
+        self,
+        task_name: str,
+        *,
+        to: Sequence[str] | None = None,
+        meta: Mapping[str, Any] | None = None,
+        min_responses: int = 0,
+        timeout_s: float | None = None,
+        grace_s: float | None = None,
+        allow_non_finite: bool = False,
+    ) -> Iterator[Reply]:
+        """Send the round's model and give the updates, as `Clients.broadcast` does, each with params.
+
+        `meta` goes along with the model. The metrics and steps of each reply count for the round. Raises
+        NotEnoughClients.
+        """
+        targets = self._clients.takes(task_name) if to is None else to
+        self._tell(targets)
+        sent = replace(self.model, meta=self.model.meta | dict(meta or {}))
+        self._clock.lap("aggregate")
+        for reply in self._clients.broadcast(
+            Task(name=task_name, model=sent),
+            to=targets,
+            min_responses=min_responses,
+            timeout_s=timeout_s,
+            grace_s=grace_s,
+            allow_non_finite=allow_non_finite,
+        ):
+            self._clock.lap("wait")
+            if reply.model.params is None or (sent.params and not reply.model.params):
+                self.reject(reply, f"its answer to the task {task_name!r} has no params")
+                continue
+            self._measured[reply.site], self._steps[reply.site] = reply.model.metrics or {}, reply.model.num_steps
+            yield reply
+            self._clock.lap("aggregate")
+        self._clock.lap("wait")
+
+    def reject(self, reply: Reply, cause: str) -> None:
+        """Count a reply as failed, for this reason. Raises NotEnoughClients where too few are left."""
+        self._measured.pop(reply.site, None)
+        self._steps.pop(reply.site, None)
+        self._clients.reject(reply, cause)
+
+    def finish(self, update: FLModel) -> None:
+        """The round is done. `update`, FULL or DIFF, makes the next model of the one that was sent; then it is saved.
+
+        A key without an update keeps its value. Raises TensorError where DIFF has a key that the model has not.
+        """
+        self._tell([])
+        self._loop.judge(self.model, self._measured, self._steps)
+        if self._measured and not update.params:
+            self._run.emit(
+                Notice(text=f"round {self.number}: no update has a weight above zero: the model stays as it is")
+            )
+        merged = _updated(self.model, update)
+        self._clock.lap("aggregate")
+        metrics = told(arithmetic.weighted_means(self._measured, self._steps))
+        self._loop.replace_model(merged, self.number, metrics)
+        finished = RoundFinished(
+            round_num=self.number,
+            sites=list(self._measured),
+            metrics=metrics,
+            wait_s=self._clock.laps["wait"],
+            aggregate_s=self._clock.laps["aggregate"],
+            save_s=self._clock.lap("save"),
+        )
+        self._run.round_finished(finished, merged)
+
+    def _tell(self, sites: Sequence[str]) -> None:
+        """Once: the round has begun, and asks these sites."""
+        if not self._is_told:
+            self._is_told = True
+            self._run.emit(self._loop.started(self.number, sites))
+
+
+def _updated(model: FLModel, update: FLModel) -> FLModel:
+    base, change = model.params or {}, update.params or {}
+    is_diff = update.params_type is ParamsType.DIFF
+    params = arithmetic.applied(base, change) if is_diff else arithmetic.replaced(base, change)
+    return replace(model, params=params, params_type=ParamsType.FULL, metrics=None)
+
+
+class _Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.laps = {"wait": 0.0, "aggregate": 0.0, "save": 0.0}
+        self._last = time.monotonic()
+
+    def lap(self, stage: str) -> float:
+        """Count the time since the last lap to `stage`, and give that stage's sum."""
+        now = time.monotonic()
+        self.laps[stage] += now - self._last
+        self._last = now
+        return self.laps[stage]
+
+
+class _Writer:
+    """One thread that writes models while the clients train, at most one behind; at the end all are written."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._pool = ThreadPoolExecutor(1)
+        self._pending: list[Future[None]] = []
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._pool.shutdown()
+        if kind is None:
+            self._wait_for(len(self._pending))
+
+    def write(self, save: Callable[[FLModel], Path], model: FLModel) -> None:
+        """Raises what an earlier writing raised."""
+        self._wait_for(len(self._pending) - 1)
+        self._pending.append(self._pool.submit(self._write, save, model))
+
+    def _wait_for(self, count: int) -> None:
+        for _ in range(count):
+            self._pending.pop(0).result()
+
+    def _write(self, save: Callable[[FLModel], Path], model: FLModel) -> None:
+        self._run.emit(ModelSaved(path=str(save(model))))

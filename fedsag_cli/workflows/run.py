@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from fedsag_cli.errors import TensorError
-from fedsag_cli.events import BestModel, Event, RoundFinished, RoundStarted, ServerReady
+from fedsag_cli.events import BestModel, Event, RoundFinished, ServerReady
 from fedsag_cli.model import FLModel
 from fedsag_cli.params import seeds, tensor_file
 from fedsag_cli.params.tensor_file import TensorFile
@@ -108,10 +108,9 @@ class Run:
             self.last = self.best_model = self.plateau = None
         return workflow == self.workflow
 
-    def round_started(self, started: RoundStarted) -> None:
+    def begin_round(self, round_num: int) -> None:
         """What the server draws in this round depends on its seed and the round, not on what was drawn before."""
-        seeds.sow(seeds.derived(self.seed, "server", started.round_num))
-        self.emit(started)
+        seeds.sow(seeds.derived(self.seed, "server", round_num))
 
     def better(self, best: Best, model: FLModel) -> None:
         """Remember a new best score, and the model that has it, which was sent in this round."""

@@ -193,14 +193,13 @@ def test_a_run_of_two_workflows_goes_on_in_the_one_it_was_in(tmp_path):
 
 
 def test_what_the_server_draws_in_a_round_depends_on_the_seed_and_the_round_alone():
-    started = events.RoundStarted(round_num=3, first_round=0, num_rounds=5, sites=[])
     drawn = []
     for before in (0, 100):
         torch.rand(before)
         here = Run(emit=lambda event: None, seed=7)
-        here.round_started(started)
+        here.begin_round(3)
         drawn.append(torch.rand(1).item())
-    Run(emit=lambda event: None, seed=8).round_started(started)
+    Run(emit=lambda event: None, seed=8).begin_round(3)
 
     assert drawn[0] == drawn[1] != torch.rand(1).item()
 

@@ -6,12 +6,13 @@ import time
 import numpy as np
 import pytest
 import torch
-from fakes import FakeClients, FakePersistor, update
+from fakes import update
 
 from fedsag_cli import events
 from fedsag_cli.aggregators.fedavg import FedAvg
 from fedsag_cli.errors import JobError, NotEnoughClients
 from fedsag_cli.model import FLModel, ParamsType
+from fedsag_cli.testing import FakeClients, FakePersistor
 from fedsag_cli.workflows.model_selector import IntimeModelSelector
 from fedsag_cli.workflows.run import Best, Run
 from fedsag_cli.workflows.scatter_and_gather import ScatterAndGather
@@ -227,7 +228,7 @@ def test_a_model_that_cannot_be_written_fails_the_run():
 @pytest.mark.parametrize(
     ("answer", "cause"),
     [
-        (lambda model: FLModel(metrics={"accuracy": 1.0}), "b sent no params"),
+        (lambda model: FLModel(metrics={"accuracy": 1.0}), "its answer to the task 'train' has no params"),
         (sends(w=torch.tensor([9.0]), foreign=torch.tensor([1.0])), "'foreign' was not in the model"),
         (sends(w=torch.tensor([9.0, 9.0])), r"'w' has shape \[2\], the model that was sent has \[1\]"),
         (sends(w=torch.tensor(9.0)), r"'w' has shape \[\]"),
@@ -508,7 +509,7 @@ def test_a_better_value_begins_the_patience_anew_and_a_missing_one_uses_it_up():
 def test_a_condition_on_what_nobody_measures_is_told_once():
     story, said = stopping([0.1, 0.2, 0.3], stop_cond="f1 > 0.1", patience=1)
 
-    assert said == ["no client sent 'f1', on which stop_cond waits; metrics sent: accuracy"]
+    assert said == ["no client sent 'f1', which stop_cond needs; metrics sent: accuracy"]
     assert story.w == 3.0
 
 

@@ -1,0 +1,105 @@
+"""Fakes for the tests of workflows and of other components: no process, no file, no waiting.
+
+clients = FakeClients(a=lambda model: FLModel(params={"w": model.params["w"] + 1}), b=lambda model: None)
+told = []
+
+BestOfAll(FakePersistor(w=np.zeros(1)), num_rounds=2).run(clients, Run(emit=told.append))
+
+assert clients.seen == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from fedsag_cli.errors import NotEnoughClients, TensorError
+from fedsag_cli.model import FLModel, Reply, Task
+from fedsag_cli.params import checks
+
+Script: TypeAlias = Callable[[FLModel], FLModel | None]
+"""What a client makes of the model it receives; None: it fails."""
+
+
+class FakeClients:
+    """Clients that answer at once, each by its own function. They keep the contract `workflows.Clients`.
+
+    `validate` are the functions of those that take that task too. What they were asked: `seen` has each (site, round)
+    in which a client was to train, `sent` the params that were sent, by round, `asked` the arguments of each broadcast,
+    `rejected` the causes by site.
+    """
+
+    def __init__(self, validate: Mapping[str, Script] | None = None, **train: Script) -> None:
+        self._scripts: dict[str, Mapping[str, Script]] = {"train": train, "validate": validate or {}}
+        self.sites: Sequence[str] = list(train)
+        self.seen: list[tuple[str, int]] = []
+        self.sent: dict[int, dict[str, Any]] = {}
+        self.rejected: dict[str, str] = {}
+        self.asked: list[dict[str, Any]] = []
+        self._task, self._needed, self._possible = "", 0, 0
+
+    def takes(self, task_name: str, *, by_name: bool = False) -> Sequence[str]:  # noqa: ARG002
+        return list(self._scripts.get(task_name, {}))
+
+    def broadcast(
+        self,
+        task: Task,
+        *,
+        to: Iterable[str] | None = None,
+        min_responses: int = 0,
+        timeout_s: float | None = None,
+        grace_s: float | None = None,
+        allow_non_finite: bool = False,
+    ) -> Iterator[Reply]:
+        wanted = None if to is None else set(to)
+        targets = [site for site in self.takes(task.name) if wanted is None or site in wanted]
+        self.asked.append({"task": task.name, "min": min_responses, "timeout_s": timeout_s, "grace_s": grace_s})
+        self._task, self._needed, self._possible = task.name, min_responses, len(targets)
+        round_num = task.model.current_round or 0
+        self.sent[round_num] = dict(task.model.params or {})
+        for site in targets:
+            if task.name == "train":
+                self.seen.append((site, round_num))
+            answer = self._scripts[task.name][site](task.model)
+            if answer is None:
+                self._one_failed()
+                continue
+            reply = Reply(site=site, model=answer)
+            try:
+                checks.check(answer, task.model.params or {}, allow_non_finite=allow_non_finite)
+            except TensorError as error:
+                self.reject(reply, error.message)
+            else:
+                yield reply
+
+    def reject(self, reply: Reply, cause: str) -> None:
+        self.rejected[reply.site] = cause
+        self._one_failed()
+
+    def _one_failed(self) -> None:
+        self._possible -= 1
+        if self._possible < self._needed:
+            raise NotEnoughClients(self._task, needed=self._needed, possible=self._possible)
+
+
+class FakePersistor:
+    """Gives the params it was made with as the first model; `saved` and `best` have what it was told to write."""
+
+    files: Sequence[Path] = ()
+
+    def __init__(self, **params: Any) -> None:
+        self._params = params
+        self.saved: list[FLModel] = []
+        self.best: list[FLModel] = []
+
+    def load(self) -> FLModel:
+        return FLModel(params=dict(self._params))
+
+    def save(self, model: FLModel) -> Path:
+        self.saved.append(model)
+        return Path("/fake/global.pt")
+
+    def save_best(self, model: FLModel) -> Path:
+        self.best.append(model)
+        return Path("/fake/best.pt")
