@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, TypeAlias
 
 from fedsag_cli.arguments import Least, Needs
 from fedsag_cli.errors import JobError
@@ -236,7 +236,7 @@ class Round:
         task_name: str,
         *,
         to: Sequence[str] | None = None,
-        meta: Mapping[str, Any] | None = None,
+        model: FLModel | None = None,
         min_responses: int = 0,
         timeout_s: float | None = None,
         grace_s: float | None = None,
@@ -244,12 +244,12 @@ class Round:
     ) -> Iterator[Reply]:
         """Send the round's model and give the updates, as `Clients.broadcast` does, each with params.
 
-        `meta` goes along with the model. The metrics and steps of each reply count for the round. Raises
+        `model` is sent instead, where it is given. The metrics and steps of each reply count for the round. Raises
         NotEnoughClients.
         """
         targets = self._clients.takes(task_name) if to is None else to
         self._tell(targets)
-        sent = replace(self.model, meta=self.model.meta | dict(meta or {}))
+        sent = model or self.model
         self._clock.lap("aggregate")
         for reply in self._clients.broadcast(
             Task(name=task_name, model=sent),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 from fedsag_cli.aggregators import Aggregator
@@ -75,7 +76,7 @@ class ScatterAndGather:
                 for reply in current.broadcast(
                     self._train,
                     to=cohort,
-                    meta=self._meta,
+                    model=replace(current.model, meta=current.model.meta | self._meta),
                     min_responses=min(self._min_clients, len(cohort)),
                     timeout_s=self._timeout_s,
                     grace_s=self._grace_s,

@@ -1,0 +1,202 @@
+"""The rounds that any workflow stands in, seen through workflows of a few lines."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from fakes import update
+
+from fedsag_cli import events
+from fedsag_cli.errors import JobError, NotEnoughClients, TensorError
+from fedsag_cli.model import FLModel
+from fedsag_cli.testing import FakeClients, FakePersistor
+from fedsag_cli.workflows.model_selector import IntimeModelSelector
+from fedsag_cli.workflows.rounds import Rounds
+from fedsag_cli.workflows.run import Run
+
+
+def adds(change, **metrics):
+    return lambda model: update(1, metrics, w=model.params["w"] + np.float32(change))
+
+
+def model_of(value):
+    return FakePersistor(w=np.array([value], np.float32))
+
+
+class Told(list):
+    def of(self, kind):
+        return [event for event in self if isinstance(event, kind)]
+
+
+def live(clients, one_round, *, persistor=None, run=None, **settings):
+    """A workflow that does `one_round(current)` in each round; what was told, and the run."""
+    told = Told()
+    run = run or Run(emit=told.append)
+    run.emit = told.append
+    rounds = Rounds(persistor or model_of(0.0), **settings)
+    with rounds.begin(clients, run) as loop:
+        for current in loop:
+            one_round(current)
+    return told, run
+
+
+def takes_the_last(current):
+    *_, last = current.broadcast("train")
+    current.finish(last.model)
+
+
+def relays(current):
+    """Each client trains what the one before it sent."""
+    model = current.model
+    for site in ("a", "b"):
+        for reply in current.broadcast("train", to=[site], model=model):
+            model = replace(model, params=reply.model.params)
+    current.finish(model)
+
+
+def test_every_round_is_told_measured_and_kept():
+    clients = FakeClients(a=adds(1, accuracy=0.5), b=adds(2, accuracy=0.7))
+
+    told, run = live(clients, takes_the_last, num_rounds=3)
+
+    assert [event.round_num for event in told.of(events.RoundStarted)] == [0, 1, 2]
+    assert [event.sites for event in told.of(events.RoundStarted)] == [["a", "b"]] * 3
+    assert [event.metrics for event in told.of(events.RoundFinished)] == [{"accuracy": 0.6}] * 3
+    assert run.model.params["w"].tolist() == [6.0]
+
+
+def test_a_round_with_several_broadcasts_is_told_once_and_counts_every_answer():
+    told, run = live(FakeClients(a=adds(1), b=adds(2)), relays, num_rounds=2)
+
+    assert len(told.of(events.RoundStarted)) == len(told.of(events.RoundFinished)) == 2
+    assert [event.sites for event in told.of(events.RoundFinished)] == [["a", "b"]] * 2
+    assert run.model.params["w"].tolist() == [6.0]
+
+
+def test_an_update_that_is_a_difference_is_added_and_a_key_without_one_keeps_its_value():
+    persistor = FakePersistor(w=np.array([1.0], np.float32), b=np.array([5.0], np.float32))
+
+    _, run = live(
+        FakeClients(a=lambda model: update(kind="DIFF", w=np.array([2.0], np.float32))),
+        takes_the_last,
+        persistor=persistor,
+        num_rounds=2,
+    )
+
+    assert {name: value.tolist() for name, value in run.model.params.items()} == {"w": [5.0], "b": [5.0]}
+
+
+def test_an_update_of_a_key_that_the_model_has_not_is_an_error():
+    with pytest.raises(TensorError, match="'other'"):
+        live(
+            FakeClients(a=adds(1)),
+            lambda current: current.finish(update(kind="DIFF", other=np.zeros(1))),
+        )
+
+
+def test_what_a_workflow_rejects_is_not_measured():
+    def rejects_a(current):
+        for reply in current.broadcast("train"):
+            if reply.site == "a":
+                current.reject(reply, "not this one")
+        current.finish(update(w=current.model.params["w"]))
+
+    told, _ = live(FakeClients(a=adds(1, accuracy=1.0), b=adds(1, accuracy=0.0)), rejects_a, num_rounds=1)
+
+    (finished,) = told.of(events.RoundFinished)
+    assert finished.sites == ["b"]
+    assert finished.metrics == {"accuracy": 0.0}
+
+
+def test_an_answer_without_params_is_rejected_and_the_quorum_counts_it_so():
+    clients = FakeClients(a=lambda model: FLModel(metrics={"accuracy": 1.0}))
+
+    with pytest.raises(NotEnoughClients):
+        live(clients, lambda current: list(current.broadcast("train", min_responses=1)))
+
+    assert "no params" in clients.rejected["a"]
+
+
+def test_the_best_model_is_the_one_that_was_sent_and_that_of_round_0_does_not_count():
+    scores = iter([0.9, 0.5, 0.7, 0.6])
+    persistor = model_of(0.0)
+    clients = FakeClients(a=lambda model: update(1, {"accuracy": next(scores)}, w=model.params["w"] + 1))
+
+    _, run = live(
+        clients,
+        takes_the_last,
+        persistor=persistor,
+        model_selector=IntimeModelSelector("accuracy"),
+        num_rounds=4,
+    )
+
+    assert (run.best.round_num, run.best.score) == (2, 0.7)
+    assert [model.params["w"].tolist() for model in persistor.best] == [[1.0], [2.0]]
+
+
+def test_a_workflow_that_does_not_finish_a_round_is_told_so():
+    with pytest.raises(RuntimeError, match="round 0 was not finished"):
+        live(FakeClients(a=adds(1)), lambda current: list(current.broadcast("train")))
+
+
+def test_a_round_in_which_nobody_was_asked_is_told_all_the_same():
+    told, _ = live(FakeClients(a=adds(1)), lambda current: current.finish(update()), num_rounds=1)
+
+    assert [event.sites for event in told.of(events.RoundStarted)] == [[]]
+    assert len(told.of(events.RoundFinished)) == 1
+
+
+def test_a_run_goes_on_with_the_round_after_the_last_complete_one():
+    clients = FakeClients(a=adds(1))
+    run = Run(emit=print, next_round=3, model=FLModel(params={"w": np.array([7.0], np.float32)}))
+
+    _, run = live(clients, takes_the_last, run=run, num_rounds=5)
+
+    assert clients.seen == [("a", 3), ("a", 4)]
+    assert run.model.params["w"].tolist() == [9.0]
+
+
+def test_a_persistor_without_params_is_an_error_unless_the_clients_may_bring_the_first_model():
+    clients = FakeClients(a=lambda model: update(w=np.ones(1)))
+    with pytest.raises(JobError, match="without params"):
+        live(clients, takes_the_last, persistor=FakePersistor())
+
+    _, run = live(clients, takes_the_last, persistor=FakePersistor(), num_rounds=1, allow_empty_model=True)
+
+    assert run.model.params["w"].tolist() == [1.0]
+
+
+@pytest.mark.parametrize(("every", "written"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (0, [5])])
+def test_the_model_is_written_every_so_many_rounds_and_after_the_last(every, written):
+    persistor = model_of(0.0)
+
+    live(FakeClients(a=adds(1)), takes_the_last, persistor=persistor, num_rounds=5, persist_every_n_rounds=every)
+
+    assert [model.params["w"].item() for model in persistor.saved] == written
+
+
+def test_a_model_that_cannot_be_written_ends_the_run_with_that_error():
+    class Full(FakePersistor):
+        def save(self, model):
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        live(FakeClients(a=adds(1)), takes_the_last, persistor=Full(w=np.zeros(1, np.float32)), num_rounds=1)
+
+
+def test_those_drawn_depend_on_the_seed_and_the_round_and_keep_their_order():
+    sites = [f"site-{number}" for number in range(1, 21)]
+    drawn = {}
+    for seed in (1, 1, 2):
+        found = []
+
+        def draws(current, found=found):
+            found.append(current.draw(sites, 5))
+            current.finish(update())
+
+        live(FakeClients(), draws, run=Run(emit=print, seed=seed), num_rounds=2)
+        drawn.setdefault(seed, []).append(found)
+
+    assert drawn[1][0] == drawn[1][1] != drawn[2][0]
+    assert drawn[1][0][0] != drawn[1][0][1]
+    assert all(cohort == sorted(cohort, key=sites.index) and len(set(cohort)) == 5 for cohort in drawn[1][0])
