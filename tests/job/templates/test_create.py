@@ -849,8 +849,8 @@ def test_a_shipped_template_does_not_claim_that_the_simulator_asks_for_sites(nam
     (meaning,) = [each.meaning for each in template.variables if (each.name, each.file) == ("min_clients", "meta.conf")]
     comments = (template.folder / "meta.conf").read_text()
     assert "the simulator runs with the clients it is given" in meaning
-    assert "the simulator runs with the clients it is given" in comments
-    assert "the simulator does not ask for them" in comments
+    assert "The simulator uses the clients it is given" in comments
+    assert "The simulator does not check this" in comments
 
 
 def test_a_folder_is_a_job_only_with_a_deploy_map_or_an_app(tmp_path):
