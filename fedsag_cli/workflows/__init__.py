@@ -14,10 +14,10 @@ class Clients(Protocol):
 
     @property
     def sites(self) -> Sequence[str]:
-        """Their names, in the order in which replies are given."""
+        """Their names, in the order of the replies."""
 
     def takes(self, task_name: str, *, by_name: bool = False) -> Sequence[str]:
-        """The sites whose executors list a task of this name; `by_name`: no pattern such as "*" will do."""
+        """The sites whose executors list this task. `by_name`: a pattern such as "*" does not count."""
 
     def broadcast(
         self,
@@ -29,27 +29,27 @@ class Clients(Protocol):
         grace_s: float | None = None,
         allow_non_finite: bool = False,
     ) -> Iterator[Reply]:
-        """Replies in site order, each as soon as every earlier site answered, failed or was given up.
+        """Send the task and give the replies in site order, each as soon as every earlier site answered or failed.
 
-        The values in `task.model.params` are exchanged for the same ones in the file that travels, so that they are
-        held once.
+        `to`: these sites (default: all that take the task). `min_responses`: replies that are needed. `timeout_s`:
+        seconds that a client has for its answer, from when it received the task; None: no limit. `grace_s`: seconds
+        that each other client has once `min_responses` (at least one) have answered, on its own clock; None: no limit.
 
-        `to`: these sites (default: all that take the task). `timeout_s`: a client is given up so long after it was
-        handed the task; None, never. `grace_s`: once `min_responses` (at least one) answered, a client that has the
-        task is given up so long after; its clock, too, begins when it was handed the task; None, never.
+        A reply whose params have other keys, shapes or kinds of number than those that were sent counts as failed. So
+        does one with NaN or infinity where the sent values have none (unless `allow_non_finite`), and one whose number
+        of steps is not a number. Failures are told as events, and are not given as replies.
 
-        A reply whose params have other keys, shapes or kinds of number than those that were sent, or NaN or infinity
-        where these have none (unless `allow_non_finite`), counts as failed, and so does a number of steps that is none.
-        Failures are events, not replies. A reply's params live until the next one is asked for. Raises
-        NotEnoughClients as soon as `min_responses` is out of reach.
+        The values in `task.model.params` are replaced by the same values in the file that travels, so that they are in
+        memory once. A reply's params are valid until the next reply is asked for. Raises NotEnoughClients as soon as
+        `min_responses` can no longer be reached.
         """
 
     def reject(self, reply: Reply, cause: str) -> None:
-        """Count a reply that was given as failed, for the reason told. Raises NotEnoughClients like `broadcast`."""
+        """Count a reply as failed, for this reason. Raises NotEnoughClients like `broadcast`."""
 
 
 class Controller(Protocol):
-    """A workflow: plain loops over `clients.broadcast`."""
+    """A workflow: loops over the replies of the clients."""
 
     def run(self, clients: Clients, run: Run) -> None:
         """Work until done. Raises RunError."""
