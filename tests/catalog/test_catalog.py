@@ -134,7 +134,7 @@ def test_ids_become_the_components_they_stand_for():
 
     assert isinstance(built, ScatterAndGather)
     assert built._aggregator is parts["agg"]
-    assert built._persistor is parts["keeper"]
+    assert built._rounds.persistor is parts["keeper"]
 
 
 @pytest.mark.parametrize("nobody", ["", None])
@@ -145,7 +145,7 @@ def test_an_empty_id_is_left_to_the_default(nobody):
         spec("ScatterAndGather", aggregator_id="agg", persistor_id="keeper", model_selector_id=nobody), parts
     )
 
-    assert built._selector is None
+    assert built._rounds.selector is None
 
 
 def test_an_id_nobody_has_is_an_error_with_the_nearest():
