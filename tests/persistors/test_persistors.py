@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fakes import FakePersistor
 
 from fedsag_cli import persistors
 from fedsag_cli.errors import JobError
@@ -17,6 +16,7 @@ from fedsag_cli.model import FLModel
 from fedsag_cli.persistors import WritesFiles
 from fedsag_cli.persistors.numpy import NPModelPersistor
 from fedsag_cli.persistors.torch import PTFileModelPersistor
+from fedsag_cli.testing import FakePersistor
 
 
 class Net(torch.nn.Module):
