@@ -100,7 +100,7 @@ def test_an_update_without_a_single_key_is_no_answer(tmp_path):
     outcome = run(job(tmp_path / "job", looping("if SITE == 'site-2': params = {}")), "-n", 2, "-t", 2)
 
     assert outcome.code == 4
-    assert "site-2 sent no params" in outcome.err
+    assert "its answer to the task 'train' has no params" in outcome.err
 
 
 def test_a_script_that_sends_twice_is_told_so(tmp_path):
