@@ -77,7 +77,7 @@ SENDS = {
     "wrong shape": "has shape [4], the model that was sent has [3, 3]",
     "wrong kind": "is int64, the model that was sent has float32",
     "wrong key": "'other' was not in the model that was sent",
-    "nothing": "sent no params",
+    "nothing": "has no params",
 }
 
 
