@@ -11,11 +11,12 @@ W/<site>/simulate_job/app_<site>/                 a client's app, its working di
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -24,8 +25,9 @@ import msgspec
 from fedsag_cli.errors import WorkspaceError
 
 SERVER = "server"
+ROUND, BEST = "round", "best"  # the two kinds of checkpoint: after a round, and of the best model so far
+_CHECKPOINT = re.compile(rf"(?P<kind>{ROUND}|{BEST})-\d{{6,}}\.safetensors")
 _PART = ".part"  # at the end of a name: half written
-_CHECKPOINT = re.compile(r"(round|best)-\d{6,}\.safetensors")
 
 
 class Workspace:
@@ -130,7 +132,7 @@ class Workspace:
             elif not path.is_dir() or path.is_symlink():
                 path.unlink(missing_ok=True)
             folders.update(parent for parent in path.parents if self.root in parent.parents)
-        for checkpoint in self._checkpoints():
+        for checkpoint in checkpoints_in(self.checkpoints) if self.checkpoints.is_dir() else ():
             checkpoint.unlink()
         for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
             shutil.rmtree(folder / "__pycache__", ignore_errors=True)  # Python made it of what was ours
@@ -147,16 +149,9 @@ class Workspace:
 
     def remove_parts(self) -> None:
         """Of whatever was being written by a process that was killed."""
-        parts = [path.with_name(path.name + _PART) for path in self._paths_made()]
-        for part in [*parts, *self._checkpoints(_PART)]:
+        parts = [path for path in self.checkpoints.glob(f"*{_PART}") if _kind_of(path.name.removesuffix(_PART))]
+        for part in [*map(_part_of, self._paths_made()), *parts]:
             part.unlink(missing_ok=True)
-
-    def _checkpoints(self, ending: str = "") -> list[Path]:
-        return [
-            path
-            for path in self.checkpoints.glob(f"*{ending}")
-            if _CHECKPOINT.fullmatch(path.name, endpos=len(path.name) - len(ending))
-        ]
 
     def _paths_made(self) -> list[Path]:
         """A list that is damaged does not lead us out of here."""
@@ -203,9 +198,8 @@ class Workspace:
     def forget_missing(self) -> None:
         """What was claimed and never made is anybody's, now that the run has ended. Raises OSError."""
         self._made = {name for name in self._made if (self.root / name).exists()}
-        part = self._list_of_made.with_name("made.part")
-        part.write_text("".join(f"{name}\0" for name in sorted(self._made)))
-        part.replace(self._list_of_made)
+        names = "".join(f"{name}\0" for name in sorted(self._made))
+        write_whole(self._list_of_made, lambda file: file.write(names.encode()))
 
     def deploy(self, app: Path, name: str) -> None:
         """Copy an app folder to where SERVER or a site runs it. Raises WorkspaceError, OSError."""
@@ -233,12 +227,49 @@ def files_in(folder: Path) -> Iterator[Path]:
         yield from (Path(base, name) for name in sorted(files))
 
 
+def checkpoint_name(kind: str, round_num: int) -> str:
+    """The name of a checkpoint's file; `kind` is ROUND or BEST."""
+    return f"{kind}-{round_num:06d}.safetensors"
+
+
+def checkpoints_in(folder: Path, *kinds: str) -> list[Path]:
+    """The checkpoints in a folder, of these kinds or, where none is given, of both."""
+    return [path for path in folder.iterdir() if _kind_of(path.name) in (kinds or (ROUND, BEST))]
+
+
+def _kind_of(name: str) -> str | None:
+    found = _CHECKPOINT.fullmatch(name)
+    return found["kind"] if found else None
+
+
 def write_json(path: Path, value: msgspec.Struct) -> None:
     """Write it for people and programs, whole or not at all. Raises OSError."""
-    part = path.with_name(path.name + _PART)
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+    write_whole(path, lambda file: file.write(text))
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], object], *, sync: bool = False) -> None:
+    """Write a file whole or not at all: a reader finds all that `write` wrote, or what was there before.
+
+    `sync`: this holds after a power cut too. It takes as long as the disk takes, so it is for the models a run is made
+    for, not for checkpoints and reports. Two processes must not write one path at a time. Raises OSError naming `path`,
+    and whatever `write` raises; then the file is as it was.
+    """
+    part = _part_of(path)
     try:
-        part.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+        with part.open("wb") as file:
+            write(file)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from None
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(path.name + _PART)

@@ -11,7 +11,16 @@ import pytest
 from fedsag_cli.errors import WorkspaceError
 from fedsag_cli.model import ParamsType
 from fedsag_cli.plan import ClientConfig, ComponentSpec, FilterSpec, Plan, ServerPlan, SitePlan, read_plan
-from fedsag_cli.workspace import SERVER, Workspace, write_json
+from fedsag_cli.workspace import (
+    BEST,
+    ROUND,
+    SERVER,
+    Workspace,
+    checkpoint_name,
+    checkpoints_in,
+    write_json,
+    write_whole,
+)
 
 
 @pytest.fixture
@@ -339,6 +348,69 @@ def test_a_users_folder_where_a_file_of_ours_was_stays(tmp_path):
     run_in(root, app)
 
     assert (root / "report.json" / "mine").read_text() == "mine"
+
+
+# files that are written whole, or not at all
+
+
+def test_a_file_is_written_under_another_name_first(tmp_path):
+    there = []
+
+    def write(file):
+        file.write(b"new")
+        there.extend(path.name for path in tmp_path.iterdir())
+
+    write_whole(tmp_path / "model.pt", write)
+
+    assert there == ["model.pt.part"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+    assert (tmp_path / "model.pt").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), OSError("2 requested and 0 written")])
+def test_where_writing_fails_the_file_stays_as_it_was_and_the_error_is_told(tmp_path, error):
+    (tmp_path / "model.pt").write_text("before")
+
+    def write(file):
+        file.write(b"half")
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        write_whole(tmp_path / "model.pt", write)
+
+    assert caught.value is error
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+    assert (tmp_path / "model.pt").read_text() == "before"
+
+
+def test_an_error_of_the_system_names_the_file_and_not_its_half_written_one(tmp_path):
+    (tmp_path / "file").touch()
+
+    for path in (tmp_path / "no folder" / "x", tmp_path / "file" / "x"):
+        with pytest.raises(OSError, match=r"No such file|Not a directory") as caught:
+            write_whole(path, lambda file: None)
+        assert caught.value.filename == str(path)
+
+
+@pytest.mark.parametrize("sync", [False, True])
+def test_only_what_is_asked_for_it_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch, sync):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_size))
+
+    write_whole(tmp_path / "model.pt", lambda file: file.write(b"all of it"), sync=sync)
+
+    assert synced == [len(b"all of it")] * sync
+
+
+def test_checkpoints_are_found_by_their_kind_and_nothing_else_is_one(tmp_path):
+    names = {kind: [checkpoint_name(kind, round_num) for round_num in (0, 7, 1_234_567)] for kind in (ROUND, BEST)}
+    others = ["round-1.safetensors", "best-of-all.safetensors", "round-000001.safetensors.part", "round-000001"]
+    for name in [*names[ROUND], *names[BEST], *others]:
+        (tmp_path / name).touch()
+
+    for kind in (ROUND, BEST):
+        assert sorted(path.name for path in checkpoints_in(tmp_path, kind)) == sorted(names[kind])
+    assert len(checkpoints_in(tmp_path)) == 6
 
 
 # the plan

@@ -23,6 +23,7 @@ from fedsag_cli.errors import TensorError
 from fedsag_cli.params import layout
 from fedsag_cli.params.encoding import flattened, viewed
 from fedsag_cli.params.layout import Entry, Extra, read_header
+from fedsag_cli.workspace import write_whole
 
 _PIECE = 1 << 20
 _SEALS = ("F_SEAL_SEAL", "F_SEAL_SHRINK", "F_SEAL_GROW", "F_SEAL_WRITE")
@@ -160,17 +161,8 @@ class TensorFile:
 
 def save(path: Path, params: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> None:
     """Write `params` to a file with a name, whole or not at all. Raises OSError, TensorError."""
-    part = path.with_name(path.name + ".part")
-    fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-    try:
-        try:
-            layout.write(fd, {name: flattened(name, value) for name, value in params.items()}, about or {})
-        finally:
-            os.close(fd)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    flats = {name: flattened(name, value) for name, value in params.items()}
+    write_whole(path, lambda file: layout.write(file.fileno(), flats, about or {}))
 
 
 def digest(params: Mapping[str, Any]) -> str:
