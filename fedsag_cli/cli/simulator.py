@@ -64,7 +64,6 @@ def simulator(
     from fedsag_cli.cli import views
     from fedsag_cli.simulator import simulate
     from fedsag_cli.simulator.options import Options
-    from fedsag_cli.simulator.report import Reporter
 
     options = Options(
         num_clients=num_clients,
@@ -78,12 +77,12 @@ def simulator(
         resume=resume,
         strict=strict,
     )
-    reporter = Reporter()
     try:
         with views.view(output) as shown:
-            report = simulate(job, workspace, options, [shown, reporter])
+            report = simulate(job, workspace, options, [shown])
     except RunError as error:
-        error.details = [*views.failures(reporter.report), *error.details]
+        if error.report is not None:
+            error.details = [*views.failures(error.report), *error.details]
         raise
     if output is Format.TXT:
         views.summary(report)

@@ -154,8 +154,8 @@ def lines_of(event: Event) -> list[str]:
             settings = f"{event.slots} at a time, {event.threads} {threads} each, seed {event.seed}, {event.launcher}"
             return [f"job {event.job}: {len(event.sites)} {many}, {settings}", f"workspace {event.workspace}"]
         case events.ServerReady() if event.whole_rounds:
-            done = "1 round is" if event.whole_rounds == 1 else f"{event.whole_rounds} rounds are"
-            return [f"resumed: {done} whole"]
+            rounds = "1 round" if event.whole_rounds == 1 else f"{event.whole_rounds} rounds"
+            return [f"resumed: {rounds} done"]
         case events.RoundStarted():
             return [f"round {event.round_num}  started with {len(event.sites)} clients"]
         case events.ReplyAccepted():

@@ -27,8 +27,8 @@ def simulate(job: Path, workspace: Path, options: Options, observers: Sequence[O
     """Run a job folder in a workspace folder and give the report, which is also written there.
 
     With `options.resume` it goes on with the run that is there, after its last whole round. Raises UsageError, JobError
-    and WorkspaceError before anything has started; RunError, with the report written, where the run failed (where any
-    client did, with `options.strict`); Interrupted, likewise, on SIGINT and SIGTERM.
+    and WorkspaceError before anything has started; RunError where the run failed (where any client did, with
+    `options.strict`), Interrupted on SIGINT and SIGTERM: these have the report, which is written there too.
     """
     have_standard_streams()
     run_folder = Workspace(workspace)
@@ -48,11 +48,15 @@ def simulate(job: Path, workspace: Path, options: Options, observers: Sequence[O
             run_folder.take()
             if before is not None and (report := resume.finished_report(run_folder)) is not None:
                 if planned.plan.strict and report.failures:
-                    raise RunError(f"the run has finished, but with --strict no client may fail: {[*report.failures]}")
+                    failed = RunError(
+                        f"the run has finished, but with --strict no client may fail: {[*report.failures]}"
+                    )
+                    failed.report = report
+                    raise failed
                 for observer in observers:
                     observer.on(Notice(text="this run has finished: there is nothing left to do"))
                 return report
-            return Simulation(planned, run_folder, engine, env, observers).run(goes_on=before is not None)
+            return Simulation(job, planned, run_folder, engine, env, observers).run(resume=before is not None)
         finally:
             engine.stop(grace_s=0.0)
             run_folder.release()

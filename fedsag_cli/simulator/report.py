@@ -93,8 +93,7 @@ class Reporter:
         self._said_before: set[str] = set()  # notices, before the run was resumed
 
     @property
-    def whole_rounds(self) -> int:
-        """How many rounds are finished."""
+    def rounds_done(self) -> int:
         return sum(each.is_whole for each in self.report.rounds)
 
     def on(self, event: Event) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -58,14 +59,15 @@ class Simulation:
 
     def __init__(
         self,
+        job: Path,
         planned: Planned,
         workspace: Workspace,
         engine: Engine,
         env: dict[str, str],
         observers: Sequence[Observer],
     ) -> None:
-        self._planned, self._plan, self._workspace, self._engine = planned, planned.plan, workspace, engine
-        self._env = env
+        self._job, self._planned, self._plan = job, planned, planned.plan
+        self._workspace, self._engine, self._env = workspace, engine, env
         self._notices = list(planned.notices)
         self._reporter = Reporter()
         self._observers = [self._reporter, *observers]
@@ -77,9 +79,10 @@ class Simulation:
         self._finished: WorkflowFinished | None = None
         self._notes: set[str] = set()
 
-    def run(self, *, goes_on: bool) -> Report:
+    def run(self, *, resume: bool) -> Report:
+        """To its end. What it raises once the run has begun has the run's report."""
         try:
-            if goes_on:
+            if resume:
                 self._reopen_workspace()
             else:
                 self._prepare_workspace()
@@ -101,9 +104,8 @@ class Simulation:
         except FedsagError as failure:
             error = failure
             ignore_signals()
-            if rounds := self._reporter.whole_rounds:
-                many = "1 round is" if rounds == 1 else f"{rounds} rounds are"
-                failure.hint = f"{failure.hint}; " * bool(failure.hint) + f"{many} whole: --resume goes on after that"
+            if rounds := self._reporter.rounds_done:
+                failure.hint = f"{failure.hint}; " * bool(failure.hint) + self._how_to_continue(rounds)
             outcome = RunFinished(ok=False, exit_code=failure.exit_code, cause=failure.message, hint=failure.hint)
             why = dict.fromkeys(self._hung & self._alive, "")
             self._stop(5.0 if isinstance(failure, Interrupted) else 1.0, why)
@@ -118,6 +120,7 @@ class Simulation:
                 error.hint = error.hint or said
             log.close()
         if error is not None:
+            error.report = self._reporter.report
             raise error
         return self._reporter.report
 
@@ -171,6 +174,11 @@ class Simulation:
                     why = "still at work on a task it was given up for, stopped"
                     self._stop(1.0, dict.fromkeys(sorted(self._alive), why))
                     return
+
+    def _how_to_continue(self, rounds: int) -> str:
+        job, workspace = (shlex.quote(str(path)) for path in (self._job.absolute(), self._workspace.root))
+        done = "1 round" if rounds == 1 else f"{rounds} rounds"
+        return f"{done} done. Continue: fedsag simulator {job} -w {workspace} --resume"
 
     def _judge(self) -> None:
         """Raises RunError where a client failed after its last task, and none may."""

@@ -8,6 +8,8 @@ import hashlib
 import json
 import os
 import random
+import re
+import shlex
 import shutil
 import signal
 import textwrap
@@ -16,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import ADDS_ONE, Running, app, deploy, eventually, job, run, torch_job
+from runs import ADDS_ONE, Running, app, deploy, eventually, fedsag, job, run, torch_job
 
 ROUNDS = 12
 DRAWS = """
@@ -157,7 +159,7 @@ def failed(tmp_path):
     made = job(tmp_path / "job", fails, num_rounds=3)
     outcome = run(made, "-n", 2, "-t", 2, "--seed", 4)
     assert outcome.code == 4
-    assert "--resume goes on after that" in outcome.err
+    assert "1 round done. Continue: fedsag simulator " in outcome.err
     return made
 
 
@@ -166,10 +168,25 @@ def test_what_the_run_was_told_need_not_be_said_again(failed, tmp_path):
 
     started = outcome.told("RunStarted")
     assert [(each["sites"], each["slots"], each["seed"]) for each in started] == [(["site-1", "site-2"], 2, 4)] * 2
-    assert "resumed: 1 round is whole" in outcome.out
+    assert "resumed: 1 round done" in outcome.out
     assert [each["round_num"] for each in outcome.told("RoundStarted")] == [0, 1, 1]
     assert [each["answered"] for each in outcome.report["rounds"]] == [["site-1", "site-2"], []]
     assert {each["round_num"] for each in outcome.report["failures"].values()} == {1}
+
+
+def test_the_command_that_a_failed_run_hints_at_continues_it(tmp_path):
+    folder = tmp_path / "a folder"
+    fails = ADDS_ONE.replace("        mean =", "        assert model.current_round < 2, 'worn out'\n        mean =")
+    outcome = run(job(folder / "my job", fails, num_rounds=3), "-n", 2, workspace=folder / "my runs")
+    command = re.search(r"2 rounds done\. Continue: (.*)", outcome.err)[1]
+
+    words = shlex.split(command)
+    again = fedsag(*words[1:], cwd=Path("/"))
+
+    assert words[0] == "fedsag"
+    assert "resumed: " in again.out
+    assert again.code == 4
+    assert command in again.err
 
 
 def test_how_many_work_at_a_time_may_change(failed):

@@ -1,5 +1,6 @@
 """The supervisor: a run of which every event is written down beforehand, and what the supervisor makes of it."""
 
+import msgspec
 import pytest
 from runs import ADDS_ONE, job
 
@@ -18,6 +19,7 @@ from fedsag_cli.events import (
 )
 from fedsag_cli.simulator import simulate
 from fedsag_cli.simulator.options import Options
+from fedsag_cli.simulator.report import Report
 
 
 class FakeEngine:
@@ -78,7 +80,8 @@ def lived(tmp_path, monkeypatch):
         assert last.ok is not isinstance(engine.came, Exception)
         assert last.exit_code == getattr(engine.came, "exit_code", 0)
         assert last.cause == getattr(engine.came, "message", engine.came.cause if last.ok else "")
-        assert (tmp_path / "ws" / "report.json").exists()
+        written = msgspec.json.decode((tmp_path / "ws" / "report.json").read_bytes(), type=Report)
+        assert written == (engine.came if last.ok else engine.came.report)
         return engine
 
     return live
