@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,11 @@ class ClientConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     cuda_empty_cache: bool = False
     task_data_filters: list[FilterSpec] = []
     task_result_filters: list[FilterSpec] = []
+
+
+def matches(task_name: str, patterns: Iterable[str]) -> bool:
+    """Whether an executor or a filter with these task patterns takes a task: `*`, `?` and `[…]` as in file names."""
+    return any(fnmatchcase(task_name, pattern) for pattern in patterns)
 
 
 class ComponentSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -110,7 +110,7 @@ class Workspace:
 
     def hold_as_server(self) -> int:
         """A descriptor that, while it is open, keeps the next run from beginning; waits for that of the one before."""
-        fd = os.open(self.scratch / "server", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = os.open(self.scratch / SERVER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         fcntl.flock(fd, fcntl.LOCK_EX)
         return fd
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from fedsag_cli.errors import WorkspaceError
-from fedsag_cli.model import ParamsType
-from fedsag_cli.plan import ClientConfig, ComponentSpec, FilterSpec, Plan, ServerPlan, SitePlan, read_plan
+from fedsag_cli.plan import ComponentSpec
 from fedsag_cli.workspace import (
     BEST,
     ROUND,
@@ -411,43 +410,6 @@ def test_checkpoints_are_found_by_their_kind_and_nothing_else_is_one(tmp_path):
     for kind in (ROUND, BEST):
         assert sorted(path.name for path in checkpoints_in(tmp_path, kind)) == sorted(names[kind])
     assert len(checkpoints_in(tmp_path)) == 6
-
-
-# the plan
-
-
-def test_a_plan_comes_back_as_it_was_written(tmp_path):
-    plan = Plan(
-        job="j",
-        seed=5,
-        slots=2,
-        threads=1,
-        launcher="fork",
-        preload=["torch"],
-        server=ServerPlan(
-            workflows=[
-                ComponentSpec(path="ScatterAndGather", id="w", args={"num_rounds": 5, "x": [1, None, {"a": 0.5}]})
-            ],
-            components=[ComponentSpec(path="FedAvg", id="aggregator")],
-            task_data_filters=[FilterSpec(tasks=["*"], path="ExcludeVars", args={"exclude_vars": ["a"]})],
-            task_result_filters=[],
-        ),
-        sites=[
-            SitePlan(
-                name="site-1",
-                group=0,
-                script="/a b/é.py",
-                args=["--x", "1 2"],
-                command=[],
-                env={"A": "b"},
-                config=ClientConfig(tasks=("train", "validate"), transfer_type=ParamsType.DIFF, launch_once=False),
-            )
-        ],
-    )
-    write_json(tmp_path / "plan.json", plan)
-
-    assert read_plan(tmp_path / "plan.json") == plan
-    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
 
 
 def test_a_json_file_that_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch):

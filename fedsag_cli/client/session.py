@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from fedsag_cli import machine
 from fedsag_cli.client import plain
@@ -17,7 +16,7 @@ from fedsag_cli.client.seeding import streams
 from fedsag_cli.client.state import State, Step
 from fedsag_cli.errors import ChannelClosed, ClientError
 from fedsag_cli.filters import Chain
-from fedsag_cli.model import FLModel, ParamsType
+from fedsag_cli.model import FLModel, Params, ParamsType
 from fedsag_cli.params import arithmetic
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.plan import ClientConfig, FilterSpec
@@ -54,7 +53,7 @@ class Session:
         self._assignment: Assignment | None = None
         self._file: TensorFile | None = None
         self._received: FLModel | None = None
-        self._pristine: dict[str, Any] | None = None
+        self._pristine: Params | None = None
         self._state = State.LEFT
         self._answers = 0
         self._sending = threading.Lock()  # a script may log from a thread of its own
@@ -210,7 +209,7 @@ class Session:
         self._step(Step.ASSIGN)
         self._streams.at(assignment.model.current_round or 0)
 
-    def _exchanged(self, params: dict[str, Any] | None) -> dict[str, Any] | None:
+    def _exchanged(self, params: Params | None) -> Params | None:
         if params is None or self.config.exchange_format == "raw":
             return params
         if self.config.exchange_format == "numpy":
@@ -261,7 +260,7 @@ def _chain(specs: Sequence[FilterSpec]) -> Chain:
     return catalog.chain(specs)
 
 
-def _copied(params: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _copied(params: Params | None) -> Params | None:
     """A copy nobody else writes to."""
     if params is None:
         return None

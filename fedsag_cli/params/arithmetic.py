@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fedsag_cli.errors import TensorError
+from fedsag_cli.model import Params
 from fedsag_cli.params.encoding import is_torch
 
 _TORCH_ALONE = ("torch.bfloat16", "torch.float8")  # numpy has none of these
@@ -125,12 +126,12 @@ def count_not_finite(value: Any, base: Any) -> int:
     return count
 
 
-def difference(new: Mapping[str, Any], received: Mapping[str, Any]) -> dict[str, Any]:
+def difference(new: Mapping[str, Any], received: Mapping[str, Any]) -> Params:
     """new - received for every key of both, in the order of `received`. Raises TensorError where a shape changed."""
     return {name: _minus(name, new[name], base) for name, base in received.items() if name in new}
 
 
-def applied(base: Mapping[str, Any], diff: Mapping[str, Any]) -> dict[str, Any]:
+def applied(base: Mapping[str, Any], diff: Mapping[str, Any]) -> Params:
     """base + diff, in base's dtypes; a key without a difference keeps its value. Raises TensorError on other keys."""
     for name in diff:
         if name not in base:
@@ -138,7 +139,7 @@ def applied(base: Mapping[str, Any], diff: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _plus(value, diff[name]) if name in diff else value for name, value in base.items()}
 
 
-def replaced(base: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+def replaced(base: Mapping[str, Any], new: Mapping[str, Any]) -> Params:
     """base with the values of `new`, in base's kinds and dtypes; keys that base has not are added at the end."""
     known = {name: cast(_as_array(new[name]), value) if name in new else value for name, value in base.items()}
     return known | {name: value for name, value in new.items() if name not in base}

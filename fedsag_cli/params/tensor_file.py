@@ -20,6 +20,7 @@ from typing import Any
 
 from fedsag_cli import machine
 from fedsag_cli.errors import TensorError
+from fedsag_cli.model import Params
 from fedsag_cli.params import layout
 from fedsag_cli.params.encoding import flattened, viewed
 from fedsag_cli.params.layout import Entry, Extra, read_header
@@ -91,7 +92,7 @@ class TensorFile:
         """What was written beside the tensors."""
         return self._read_header()[1].about
 
-    def load(self) -> dict[str, Any]:
+    def load(self) -> Params:
         """The params, mapped privately: nothing is copied until somebody writes to it, and nobody else sees that.
 
         A file that its sender could still change is copied instead. Raises TensorError where the file is no good.
@@ -100,7 +101,7 @@ class TensorFile:
         if self.size == 0 or not extra.order:
             return {}
         memory = self._memory()
-        loaded: dict[str, Any] = {}
+        loaded: Params = {}
         for name in extra.order:
             source = extra.ties.get(name, name)
             if source in loaded and source != name:

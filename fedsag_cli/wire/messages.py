@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from fedsag_cli.model import FLModel, ParamsType
+from fedsag_cli.model import FLModel, Params, ParamsType
 from fedsag_cli.plan import ClientConfig
 
 # the environment by which a process knows its run
@@ -50,7 +50,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             meta=model.meta,
         )
 
-    def with_params(self, params: dict[str, Any] | None) -> FLModel:
+    def with_params(self, params: Params | None) -> FLModel:
         return FLModel(
             params_type=self.params_type if params is not None else None,
             params=params,
