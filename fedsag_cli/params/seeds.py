@@ -15,7 +15,7 @@ def derived(seed: int, *parts: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
 
-def sow(seed: int) -> None:
+def set_seed(seed: int) -> None:
     """Set the streams of random, numpy and, where it is loaded, torch with its CUDA devices."""
     random.seed(seed)
     np.random.seed(seed % (1 << 32))

@@ -264,7 +264,7 @@ class Simulation:
             env=self._env | {"OMP_NUM_THREADS": "1"},
             cwd=str(self._workspace.app(SERVER)),
             log=str(self._workspace.log(SERVER)),
-            talks=True,
+            has_link=True,
         )
 
     def _client(self, site: SitePlan) -> ProcessSpec:

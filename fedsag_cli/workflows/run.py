@@ -108,7 +108,7 @@ class Run:
 
     def round_started(self, started: RoundStarted) -> None:
         """What the server draws in this round depends on its seed and the round, not on what was drawn before."""
-        seeds.sow(seeds.derived(self.seed, "server", started.round_num))
+        seeds.set_seed(seeds.derived(self.seed, "server", started.round_num))
         self.emit(started)
 
     def better(self, best: Best, model: FLModel) -> None:

@@ -26,7 +26,7 @@ class Errands:
         self.told = []
 
     def start(self, text, name="errand", **settings):
-        head = "def run(line=None):\n" if settings.get("talks") else "def run(*args):\n"
+        head = "def run(link=None):\n" if settings.get("has_link") else "def run(*args):\n"
         (self.folder / f"{name}.py").write_text(head + textwrap.indent(textwrap.dedent(text), "    "))
         self.start_spec(name, target=f"{name}:run", **settings)
 
@@ -88,13 +88,13 @@ def test_what_it_tells_comes_before_its_end_and_it_hears_what_it_is_told(errands
         """
         import socket
         from fedsag_cli import events
-        parent = socket.socket(fileno=line)
+        parent = socket.socket(fileno=link)
         heard = events.from_line(parent.makefile("rb").readline())
         for number in range(500):
             parent.sendall(events.to_line(events.Notice(text=f"{heard.text} {number}")))
         return 0
         """,
-        talks=True,
+        has_link=True,
     )
     errands.engine.tell("errand", Notice(text="hello"))
     errands.until(ProcessExited)
@@ -104,13 +104,13 @@ def test_what_it_tells_comes_before_its_end_and_it_hears_what_it_is_told(errands
 
 
 def test_a_line_cut_off_by_the_end_of_its_teller_is_dropped(errands):
-    errands.start('import os; os.write(line, b\'{"event":"Notice"\'); return 0', talks=True)
+    errands.start('import os; os.write(link, b\'{"event":"Notice"\'); return 0', has_link=True)
 
     assert errands.until(ProcessExited).exit_code == 0
 
 
 def test_telling_one_that_is_gone_is_fine(errands):
-    errands.start("return 0", talks=True)
+    errands.start("return 0", has_link=True)
     errands.until(ProcessExited)
 
     errands.engine.tell("errand", Notice(text="hello"))

@@ -27,7 +27,7 @@ class FakeEngine:
 
     def __init__(self, *history):
         self._history = list(history)
-        self.started, self.told, self.stopped, self.hung = [], [], False, []
+        self.started, self.told, self.stopped, self.shown = [], [], False, []
 
     def prepare(self, modules):
         self.prepared = list(modules)
@@ -47,9 +47,9 @@ class FakeEngine:
             raise event
         return event
 
-    def stop(self, grace_s=5.0, hung=()):
+    def stop(self, grace_s=5.0, show_stack=()):
         self.stopped = True
-        self.hung += list(hung)
+        self.shown += list(show_stack)
 
 
 class Watcher:
@@ -155,7 +155,7 @@ def test_a_client_that_never_ends_after_the_last_task_is_stopped_and_said(lived)
     engine = lived(up("server"), ClientWanted(site="site-1"), up("site-1"), DONE, ended("server"))
 
     assert engine.came.ok
-    assert engine.hung == ["site-1"]
+    assert engine.shown == ["site-1"]
     assert "still alive" in engine.came.failures["site-1"].failure.cause
 
 
