@@ -278,7 +278,7 @@ def test_a_users_file_in_the_way_is_an_error_naming_it_and_stays(workspace, tmp_
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
 
-    with pytest.raises(WorkspaceError, match=f"{mine} is in the way, and fedsag did not make it"):
+    with pytest.raises(WorkspaceError, match=f"{mine} already exists, and fedsag did not make it"):
         workspace.deploy(app, "site-1")
 
     assert mine.read_text() == "mine"
@@ -289,7 +289,7 @@ def test_a_users_log_in_the_way_is_one_too(workspace, tmp_path):
     workspace.log("site-1").parent.mkdir(parents=True)
     workspace.log("site-1").symlink_to("nowhere")
 
-    with pytest.raises(WorkspaceError, match=r"site-1/log\.txt is in the way"):
+    with pytest.raises(WorkspaceError, match=r"site-1/log\.txt already exists"):
         workspace.deploy(app_of(tmp_path / "app", custom__train_py=""), "site-1")
 
 
@@ -451,7 +451,7 @@ def test_a_folder_of_somebody_elses_cannot_be_claimed(workspace):
     curves = workspace.job(SERVER) / "curves"
     curves.mkdir(parents=True)
 
-    with pytest.raises(WorkspaceError, match="curves is in the way"):
+    with pytest.raises(WorkspaceError, match="curves already exists"):
         workspace.claim(folders=[curves])
 
 

@@ -170,7 +170,7 @@ def _state_in(path: Path) -> _State:
         try:
             return msgspec.convert(file.about, _State)
         except (TensorError, msgspec.ValidationError) as error:
-            raise TensorError(f"{path} is no checkpoint: {error}", hint="start anew without --resume") from None
+            raise TensorError(f"{path} is no checkpoint: {error}", hint="start a new run without --resume") from None
 
 
 def _model_in(path: Path) -> FLModel:

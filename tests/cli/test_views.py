@@ -10,7 +10,7 @@ from rich.console import Console
 from fedsag_cli import events
 from fedsag_cli.cli import views
 from fedsag_cli.events import Failure
-from fedsag_cli.simulator.report import Reporter
+from fedsag_cli.simulator.report import ReportBuilder
 
 STARTED = events.RunStarted(
     job="j", workspace="/w", sites=["site-1", "site-2"], slots=2, threads=1, seed=7, launcher="fork", versions={}
@@ -35,7 +35,7 @@ def a_round(number: int, **accuracy: float) -> list[events.Event]:
 
 
 def report_of(*told: events.Event):
-    reporter = Reporter()
+    reporter = ReportBuilder()
     for event in told:
         reporter.on(event)
     return reporter.report

@@ -196,10 +196,10 @@ def test_how_many_work_at_a_time_may_change(failed):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--seed", 5], "--seed: the run to go on with has 4, not 5"),
-        (["-n", 3], "-n: the run to go on with has site-1, site-2, not site-1, site-2, site-3"),
-        (["-c", "a,b"], "-c: the run to go on with has site-1, site-2, not a, b"),
-        (["--threads", 7], "--threads: the run to go on with has"),
+        (["--seed", 5], "--seed: the run to resume has 4, not 5"),
+        (["-n", 3], "-n: the run to resume has site-1, site-2, not site-1, site-2, site-3"),
+        (["-c", "a,b"], "-c: the run to resume has site-1, site-2, not a, b"),
+        (["--threads", 7], "--threads: the run to resume has"),
     ],
 )
 def test_another_seed_or_other_clients_are_refused(failed, tmp_path, words, said):
@@ -236,7 +236,7 @@ def _edit_arguments(made):
         (lambda made: (made / "app" / "custom" / "data.csv").write_text("1"), "app/custom/data.csv is new"),
         (_edit_rounds, "server.workflows[0].args.num_rounds was 3 and is 9"),
         (_edit_arguments, "sites.site-1.args was [] and is ['--lr', '1']"),
-        (lambda made: deploy(made, other=["@ALL"]), "app/custom/train.py is gone"),
+        (lambda made: deploy(made, other=["@ALL"]), "app/custom/train.py was removed"),
     ],
     ids=["script", "new file", "rounds", "arguments", "app"],
 )
@@ -248,7 +248,7 @@ def test_a_job_that_changed_is_refused_naming_what_changed(failed, tmp_path, cha
 
     assert outcome.code == 2
     assert said in outcome.err
-    assert "start anew without --resume" in outcome.err
+    assert "start a new run without --resume" in outcome.err
 
 
 def test_a_comment_in_a_config_changes_nothing(tmp_path):
@@ -286,11 +286,11 @@ def test_where_no_run_is_there_is_none_to_go_on_with(tmp_path):
     outcome = run(job(tmp_path / "job"), "--resume")
 
     assert outcome.code == 2
-    assert f"there is no run in {tmp_path}/ws to go on with" in outcome.err
+    assert f"there is no run in {tmp_path}/ws to continue" in outcome.err
     assert not (tmp_path / "ws").exists()
 
 
-def test_a_run_that_ended_before_its_plan_was_written_starts_anew_and_says_so(tmp_path):
+def test_a_run_that_ended_before_its_plan_was_written_becomes_a_new_run_and_says_so(tmp_path):
     made = job(tmp_path / "job")
     run(made, "-n", 2, "-t", 2)
     (tmp_path / "ws" / "plan.json").unlink()
@@ -298,7 +298,7 @@ def test_a_run_that_ended_before_its_plan_was_written_starts_anew_and_says_so(tm
     outcome = run(made, "--resume", "-n", 2, "-t", 2)
 
     assert outcome.code == 0
-    assert "it starts anew" in outcome.out
+    assert "this is a new run" in outcome.out
 
 
 def test_a_plan_that_is_none_is_said(tmp_path):
@@ -309,7 +309,7 @@ def test_a_plan_that_is_none_is_said(tmp_path):
     outcome = run(made, "--resume")
 
     assert outcome.code == 2
-    assert "plan.json is no plan that fedsag wrote" in outcome.err
+    assert "plan.json is not a plan that fedsag wrote" in outcome.err
 
 
 def test_a_broken_checkpoint_is_named(failed, tmp_path):
@@ -386,7 +386,7 @@ def test_strict_comes_too_late_where_a_client_failed_already(tmp_path):
     outcome = run(made, "--resume", "--strict")
 
     assert outcome.code == 2
-    assert "--strict: no client may fail, and site-2 did in round" in outcome.err
+    assert "--strict: no client may fail, but site-2 failed in round" in outcome.err
     assert (tmp_path / "ws" / "report.json").read_bytes() == before
 
 

@@ -156,7 +156,7 @@ def test_a_client_that_never_ends_after_the_last_task_is_stopped_and_said(lived)
 
     assert engine.came.ok
     assert engine.shown == ["site-1"]
-    assert "still alive" in engine.came.failures["site-1"].failure.cause
+    assert "still running" in engine.came.failures["site-1"].failure.cause
 
 
 def test_a_client_that_fails_after_the_last_task_is_said_and_the_run_is_good(lived):

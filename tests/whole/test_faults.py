@@ -263,7 +263,7 @@ def test_a_refused_run_leaves_what_the_one_before_has_made(tmp_path):
     ran = run(made, "-n", 2, "-t", 2)
 
     assert ran.code == 2
-    assert f"{mine} is in the way" in ran.err
+    assert f"{mine} already exists" in ran.err
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
@@ -355,12 +355,12 @@ def test_a_client_that_hangs_before_it_asks_for_a_task_is_given_up_and_shown(tmp
 
 def test_a_script_that_goes_on_after_its_last_task_is_stopped_and_shown(tmp_path, monkeypatch):
     endless = LOOP.replace("{fault}", "") + "if BAD:\n    while True: pass\n"
-    monkeypatch.setattr("fedsag_cli.simulator.supervisor._LAST_WORDS_S", 1.0)
+    monkeypatch.setattr("fedsag_cli.simulator.supervisor._END_LIMIT_S", 1.0)
 
     report = simulate(job(tmp_path / "job", endless), tmp_path / "ws", Options(num_clients=2, slots=2))
 
     stopped = report.failures["site-2"].failure
-    assert "still alive 1 s after the last task" in stopped.cause
+    assert "still running 1 s after the last task" in stopped.cause
     assert stopped.where == f"{tmp_path}/job/app/custom/train.py:14"
     assert report.ok
 
@@ -405,7 +405,7 @@ def test_strict_a_script_that_fails_after_its_last_task_is_a_failure(tmp_path):
     ran = run(made, "-n", 2, "-t", 2, "--strict")
 
     assert ran.code == 4
-    assert "site-2 did: the script called sys.exit(3)" in ran.err
+    assert "site-2 failed: the script called sys.exit(3)" in ran.err
     assert f"    at {made}/app/custom/train.py:13" in ran.err
     assert ran.report["digest"]
     assert run(made, "-n", 2, "-t", 2).code == 0
