@@ -166,7 +166,7 @@ def test_an_error_in_a_command_that_is_no_script_is_named_with_its_line(tmp_path
     ran = run(made, "-n", 2, "-t", 2, env={"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"})
 
     assert ran.code == 4
-    assert "site-2, round 0: ValueError: no data" in ran.err
+    assert "site-2, round 0, train: ValueError: no data" in ran.err
     assert ran.failures()["site-2"]["where"] == f"{made}/app/custom/train.py:11"
 
 
@@ -377,7 +377,9 @@ def test_all_who_fail_of_one_cause_are_named_the_first_one_first(tmp_path):
     assert ran.code == 4
     first, second = [event["site"] for event in ran.told("ReplyFailed")]
     assert f"the first failure: {first}: ValueError: no data" in ran.err
-    assert ran.err.index(f"\n{first}, round 1: ValueError") < ran.err.index(f"\n{second}, round 1: ValueError")
+    assert ran.err.index(f"\n{first}, round 1, train: ValueError") < ran.err.index(
+        f"\n{second}, round 1, train: ValueError"
+    )
     assert list(ran.report["failures"]) == [first, second]
 
 
@@ -395,7 +397,7 @@ def test_strict_a_failure_ends_the_run_though_the_quorum_is_met(tmp_path):
     ran = run(made, "-n", 3, "-t", 3, "--strict")
 
     assert ran.code == 4
-    assert "site-2, round 0: ValueError: no data" in ran.err
+    assert "site-2, round 0, train: ValueError: no data" in ran.err
     assert run(made, "-n", 3, "-t", 3).code == 0
 
 
