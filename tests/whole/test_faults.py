@@ -111,7 +111,7 @@ def test_a_site_that_fails_is_named_with_its_cause_its_line_and_its_log(tmp_path
     assert failure["log"] == f"{tmp_path}/ws/site-2/log.txt"
     assert failure["log"] in ran.out
     round_num = ran.told("ReplyFailed")[0]["round_num"]
-    for text in (f"site-2, round {round_num}: {failure['cause']}", failure["log"]):
+    for text in (f"site-2, round {round_num}, train: {failure['cause']}", failure["log"]):
         assert text.split("\n")[0] in ran.err.replace("\\n", "\n")
     told = [event["event"] for event in ran.events if "site-2" in (event.get("site"), event.get("name"))]
     if cause not in REJECTED:
