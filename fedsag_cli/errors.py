@@ -18,12 +18,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 class FedsagError(Exception):
     """What a user can act on: `message` says what is wrong and where, `hint` what to do now.
 
-    `details` are lines to read beside it.
+    `details` are lines to read beside it. `report` is that of the run which it ended, a `simulator.report.Report`, or
+    None where no run had begun.
     """
 
     exit_code = 1
@@ -33,6 +35,7 @@ class FedsagError(Exception):
         self.message = message
         self.hint = hint
         self.details: Sequence[str] = ()
+        self.report: Any = None
 
     def __str__(self) -> str:
         """Both, for whoever meets it as an exception, such as a script's author."""

@@ -1,4 +1,4 @@
-"""What this machine has: cores, free memory, and what of it one process holds."""
+"""Facts about this machine: cores, GPUs, free memory, and the memory of this process."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from pathlib import Path
 
 
 def cores() -> int:
-    """The processors this process may run on."""
+    """The number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def free_memory() -> int:
-    """Bytes that can still be had without swapping, a container's limit counted in; 0 where nobody tells."""
+    """Bytes that are free without swapping, at most those of a container's limit; 0 where that is not known."""
     return min((amount for amount in (_free_of_machine(), _free_of_container()) if amount is not None), default=0)
 
 
 def private_memory() -> int:
-    """Bytes that this process holds for itself alone; 0 where nobody tells."""
+    """Bytes that only this process uses; 0 where that is not known."""
     fields = _fields(Path("/proc/self/smaps_rollup"))
     return fields.get("Private_Clean", 0) + fields.get("Private_Dirty", 0)
 
 
 def _free_of_machine() -> int | None:
     if sys.platform == "darwin":
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2  # macOS does not tell: a fair guess
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2  # macOS does not say: a guess, half of all
     return _fields(Path("/proc/meminfo")).get("MemAvailable")
 
 
@@ -53,7 +53,7 @@ def _fields(file: Path) -> dict[str, int]:
 
 
 def gpus_there() -> int | None:
-    """How many GPUs NVIDIA's own tool lists; None where there is no such tool, or it does not work."""
+    """The number of GPUs that nvidia-smi lists; None where that tool is missing or fails."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return None

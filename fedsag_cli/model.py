@@ -1,4 +1,9 @@
-"""Models, and what is asked and answered about them: what scripts, workflows and aggregators work with."""
+"""The public types for authors of workflows, aggregators, persistors and filters: models, tasks and replies.
+
+    from fedsag_cli.model import NUM_STEPS, FLModel, Params, ParamsType, Reply, Task
+
+A training script has FLModel and ParamsType in `fedsag_cli.client` too.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +11,27 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, TypeAlias
 
 from fedsag_cli.errors import TensorError
 
-NUM_STEPS = "NUM_STEPS_CURRENT_ROUND"
+Params: TypeAlias = dict[str, Any]
+"""A model's parameters by name, in the order of its layers.
 
+Each value is a torch tensor, a numpy array or numpy number, or a bool, int or float of Python's: any shape, any dtype
+of numbers or booleans (floats of 64 to 8 bits, complex, integers of 64 to 8 bits). Values that share memory, as tied
+weights do, share it wherever they travel. Names are texts.
+"""
+
+NUM_STEPS = "NUM_STEPS_CURRENT_ROUND"
+"""The key in `FLModel.meta` for the number of steps, or examples, a site trained for: its weight in the mean."""
 
 FEDPROX_MU = "fedprox_mu"
+"""The key in `FLModel.meta` under which the server sends FedProx's coefficient."""
 
 
 class ParamsType(str, Enum):
-    """What `params` are: the weights themselves, or what training added to them."""
+    """What `params` are: FULL, the parameters themselves, or DIFF, trained minus received parameters."""
 
     FULL = "FULL"
     DIFF = "DIFF"
@@ -25,18 +39,23 @@ class ParamsType(str, Enum):
 
 @dataclass
 class FLModel:
-    """A model on its way: parameters, what was measured with them, and the round they belong to.
+    """A model that is sent: parameters, metrics, and the round they belong to. A script may assign to every field.
 
-    `params` maps str to torch tensors, numpy arrays or numbers. `metrics` maps str to whatever `float()` takes.
-    `meta["NUM_STEPS_CURRENT_ROUND"]` is the weight of an update in the average. Not frozen: scripts assign to it.
+    `params_type`: what `params` are; FULL where there are params and nothing is said.
+    `params`: see Params; None in an answer that has metrics only.
+    `optimizer_params`: for the script alone, never sent.
+    `metrics`: numbers by name, whatever `float()` takes, measured on the model that was received.
+    `start_round`, `current_round`, `total_rounds`: the first round, this one, and how many there are; whole numbers
+    from 0 on. The server sets them.
+    `meta`: other facts by name, of JSON's types; NUM_STEPS is the weight of this update in the mean.
 
-    Raises ValueError where a params type comes without params or a round is negative, TypeError where metrics or meta
-    are no dict.
+    Raises ValueError where a params type comes without params, or a round is no whole number from 0 on; TypeError
+    where metrics or meta are no dict.
     """
 
     params_type: ParamsType | None = None
-    params: dict[str, Any] | None = None
-    optimizer_params: dict[str, Any] | None = None
+    params: Params | None = None
+    optimizer_params: Params | None = None
     metrics: dict[str, Any] | None = None
     start_round: int | None = 0
     current_round: int | None = None
@@ -63,7 +82,7 @@ class FLModel:
 
     @property
     def num_steps(self) -> float:
-        """The steps (or examples) it was trained for, 1.0 where meta does not say. Raises TensorError on nonsense."""
+        """`meta[NUM_STEPS]`, 1.0 where there is none. Raises TensorError where that is no finite number from 0 on."""
         steps = self.meta.get(NUM_STEPS, 1.0)
         try:
             number = float(steps)
@@ -74,11 +93,11 @@ class FLModel:
         return number
 
     def at_round(self, round_num: int, num_rounds: int, *, start_round: int = 0) -> FLModel:
-        """The same model, said to be the one sent in round `round_num`, of `num_rounds` that began at `start_round`."""
+        """This model, for the clients in round `round_num`. The run has `num_rounds` rounds from `start_round` on."""
         return dataclasses.replace(self, current_round=round_num, total_rounds=num_rounds, start_round=start_round)
 
     def summary(self) -> dict[str, Any]:
-        """What there is, without the tensors: sizes, metrics, rounds, meta."""
+        """Everything but the parameters: how many there are, metrics, rounds, meta."""
         return {
             "params": len(self.params or {}),
             "params_type": self.params_type.value if self.params_type else None,
@@ -93,7 +112,11 @@ class FLModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What clients are asked to do: a name their executors list, and the model to do it with."""
+    """What a workflow asks clients to do.
+
+    `name`: "train", "validate", "submit_model", or a job's own; clients whose executor lists it take the task.
+    `model`: what they do it with; its params may be None.
+    """
 
     name: str
     model: FLModel
@@ -101,7 +124,11 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What one client answered to a task."""
+    """One client's answer to a task.
+
+    `site`: the client's name, such as "site-1".
+    `model`: its update, or its metrics alone; params may be DIFF. The result filters of both sides have seen it.
+    """
 
     site: str
     model: FLModel

@@ -1,7 +1,9 @@
-"""The plan of a run: the job as it is run, in plain JSON. From here on nobody reads a config file."""
+"""The plan of a run, plan.json: the job with every setting resolved. The processes of a run read it, and no config."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from fedsag_cli.model import ParamsType
 
 
 class FilterSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One link of a filter chain: for which tasks (patterns allowed), and what to build."""
+    """One filter of a chain: the tasks it takes (patterns, see `matches`), its class and its arguments."""
 
     tasks: list[str]
     path: str
@@ -19,7 +21,7 @@ class FilterSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class ClientConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a client must know of its job: the words of its config_fed_client, resolved for its site."""
+    """The settings of one client: those of its config_fed_client, resolved for its site."""
 
     tasks: tuple[str, ...] = ("train",)
     train_task_name: str = "train"
@@ -36,8 +38,13 @@ class ClientConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     task_result_filters: list[FilterSpec] = []
 
 
+def matches(task_name: str, patterns: Iterable[str]) -> bool:
+    """Whether an executor or a filter with these task patterns takes a task: `*`, `?` and `[…]` as in file names."""
+    return any(fnmatchcase(task_name, pattern) for pattern in patterns)
+
+
 class ComponentSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a config file says of one component. `path` is a short name of ours or `package.module.Class`."""
+    """One component in a config file. `path` is a short name of ours, such as FedAvg, or `package.module.Class`."""
 
     path: str
     id: str = ""
@@ -45,19 +52,19 @@ class ComponentSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
-    """One client: what to start, and with what. `script` and `args`, or, where that is no Python script, `command`."""
+    """How to start one client: a Python `script` with `args`, or else a `command`. `group` is its GPU group."""
 
     name: str
     group: int
     script: str
     args: list[str]
     command: list[str]
-    env: dict[str, str]  # beside the environment the run was started in
+    env: dict[str, str]  # added to the environment of the run
     config: ClientConfig
 
 
 class ServerPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What the server builds."""
+    """The workflows, components and filters that the server builds."""
 
     workflows: list[ComponentSpec]
     components: list[ComponentSpec]
@@ -66,10 +73,10 @@ class ServerPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """A run before it starts. From here on nobody reads a config file.
+    """A run before it starts.
 
-    `slots`: how many clients of one group work at the same time. `threads`: torch's, in each client. `preload`: what
-    the processes will import. `files`: the SHA-256 of every file of the job that is no config file, by its path there.
+    `slots`: how many clients of one group work at the same time. `threads`: torch's threads in each client. `preload`:
+    the modules that the processes will import. `files`: by path in the job, the SHA-256 of every file but the configs.
     """
 
     job: str

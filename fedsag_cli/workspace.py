@@ -1,21 +1,22 @@
-"""Where every file of a run lies, and the plan: the job as it is run, in plain JSON.
+"""The workspace, a folder with every file of a run; and the one way to write a file whole or not at all.
 
 W/plan.json  events.jsonl  report.json
-W/.fedsag/                                        the lock, and the list of what fedsag made
+W/.fedsag/                                        the lock, and the list of the files that fedsag made
 W/server/log.txt
 W/server/simulate_job/app_server/                 the server's app, its working directory; models are written here
-W/server/simulate_job/checkpoints/                where the run stands
+W/server/simulate_job/checkpoints/                what a resumed run starts from
 W/<site>/log.txt
 W/<site>/simulate_job/app_<site>/                 a client's app, its working directory
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -24,15 +25,16 @@ import msgspec
 from fedsag_cli.errors import WorkspaceError
 
 SERVER = "server"
+ROUND, BEST = "round", "best"  # the two kinds of checkpoint: after a round, and of the best model so far
+_CHECKPOINT = re.compile(rf"(?P<kind>{ROUND}|{BEST})-\d{{6,}}\.safetensors")
 _PART = ".part"  # at the end of a name: half written
-_CHECKPOINT = re.compile(r"(round|best)-\d{6,}\.safetensors")
 
 
 class Workspace:
-    """A folder that holds one run at a time. What fedsag did not make in it is never deleted."""
+    """A folder for one run at a time. A file in it that fedsag did not make is never deleted."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root.resolve()  # the server names its files so
+        self.root = root.resolve()  # the server gives its paths in this form
         self._made: set[str] = set()
         self._lock = -1
 
@@ -56,11 +58,11 @@ class Workspace:
         return self.root / name / "simulate_job"
 
     def app(self, name: str) -> Path:
-        """The app of SERVER or of a site: that process's working directory."""
+        """The app of SERVER or of a site, which is that process's working directory."""
         return self.job(name) / f"app_{name}"
 
     def log(self, name: str) -> Path:
-        """What the process of SERVER or of a site prints."""
+        """The file for the output of SERVER or of a site."""
         return self.root / name / "log.txt"
 
     @property
@@ -69,7 +71,7 @@ class Workspace:
 
     @property
     def has_run(self) -> bool:
-        """Whether fedsag has been here."""
+        """Whether fedsag has used this folder before."""
         return self.scratch.is_dir()
 
     @property
@@ -77,11 +79,11 @@ class Workspace:
         return self.scratch / "made"
 
     def take(self) -> None:
-        """Make it ours until `release`. Raises WorkspaceError where another run has it, or it cannot be written."""
+        """Lock it until `release`. Raises WorkspaceError where another run uses it, or it cannot be written."""
         try:
             str(self.root).encode()
         except UnicodeEncodeError:
-            raise WorkspaceError("the workspace's path is no UTF-8, which plan.json could not hold") from None
+            raise WorkspaceError("the path of the workspace is not UTF-8: plan.json cannot contain it") from None
         try:
             self.scratch.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.scratch / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -101,14 +103,14 @@ class Workspace:
         try:
             os.ftruncate(self._lock, 0)
             os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
-            os.close(self.hold_as_server())  # that of a run whose command was killed may have a moment to live
+            os.close(self.hold_as_server())  # the server of a killed run may need a moment to end
         except OSError as error:
             self.release()
             raise WorkspaceError(f"the workspace {self.root} cannot be used: {error.strerror}") from None
 
     def hold_as_server(self) -> int:
-        """A descriptor that, while it is open, keeps the next run from beginning; waits for that of the one before."""
-        fd = os.open(self.scratch / "server", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        """The server's lock: while this descriptor is open, the next run waits. Waits for the server before."""
+        fd = os.open(self.scratch / SERVER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         fcntl.flock(fd, fcntl.LOCK_EX)
         return fd
 
@@ -118,74 +120,66 @@ class Workspace:
             self._lock = -1
 
     def clear(self) -> None:
-        """Remove what an earlier run made; what others put here stays."""
+        """Remove the files that an earlier run made. Files of the user's stay."""
         if not self._list_of_made.exists():
             return
         self.reopen()
         folders: set[Path] = set()
         whole = {self.root / name for name in self._made if name.endswith("/")}
-        for path in sorted(self._paths_made(), key=lambda path: path != self.plan):  # without it none can go on
+        for path in sorted(
+            self._paths_made(), key=lambda path: path != self.plan
+        ):  # the plan first: without it, nothing resumes a half removed run
             if path in whole and path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             elif not path.is_dir() or path.is_symlink():
                 path.unlink(missing_ok=True)
             folders.update(parent for parent in path.parents if self.root in parent.parents)
-        for checkpoint in self._checkpoints():
+        for checkpoint in checkpoints_in(self.checkpoints) if self.checkpoints.is_dir() else ():
             checkpoint.unlink()
         for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
-            shutil.rmtree(folder / "__pycache__", ignore_errors=True)  # Python made it of what was ours
+            shutil.rmtree(folder / "__pycache__", ignore_errors=True)  # Python made it from files of ours
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
         self._list_of_made.unlink(missing_ok=True)
         self._made = set()
 
     def reopen(self) -> None:
-        """Go on with what an earlier run made: it is ours, but for what was half written when that run ended."""
+        """Take over the files of an earlier run. Half written files are removed."""
         if self._list_of_made.exists():
-            self._made = set(self._list_of_made.read_text().split("\0")[:-1])  # each name is ended by one
+            self._made = set(self._list_of_made.read_text().split("\0")[:-1])  # each name ends with \0
         self.remove_parts()
 
     def remove_parts(self) -> None:
-        """Of whatever was being written by a process that was killed."""
-        parts = [path.with_name(path.name + _PART) for path in self._paths_made()]
-        for part in [*parts, *self._checkpoints(_PART)]:
+        """Remove the half written files of processes that were killed."""
+        parts = [path for path in self.checkpoints.glob(f"*{_PART}") if _kind_of(path.name.removesuffix(_PART))]
+        for part in [*map(_part_of, self._paths_made()), *parts]:
             part.unlink(missing_ok=True)
 
-    def _checkpoints(self, ending: str = "") -> list[Path]:
-        return [
-            path
-            for path in self.checkpoints.glob(f"*{ending}")
-            if _CHECKPOINT.fullmatch(path.name, endpos=len(path.name) - len(ending))
-        ]
-
     def _paths_made(self) -> list[Path]:
-        """A list that is damaged does not lead us out of here."""
+        """The files that fedsag made. Where the list is damaged, paths outside the workspace are left out."""
         paths = [self.root / name for name in sorted(self._made)]
         return [path for path in paths if self.root in path.parents and ".." not in path.parts]
 
     def claim(self, *paths: Path, folders: Iterable[Path] = ()) -> None:
-        """These are files of ours from now on, and of `folders` everything in them.
-
-        Raises WorkspaceError where somebody else's file has such a name.
-        """
+        """From now on fedsag owns these files, and everything in `folders`. Raises WorkspaceError like `check_free`."""
         whole = list(folders)
         self.check_free(*paths, *whole)
         self.remember(*paths, folders=whole)
 
     def check_free(self, *paths: Path) -> None:
-        """Raises WorkspaceError where somebody else's file has such a name."""
+        """Raises WorkspaceError where one of them exists and fedsag did not make it."""
         for path in (path for path in paths if self.root in path.parents):
             name = str(path.relative_to(self.root))
             if self._made.isdisjoint({name, f"{name}/"}) and (path.exists() or path.is_symlink()):
                 raise WorkspaceError(
-                    f"{path} is in the way, and fedsag did not make it",
-                    hint="move it away, or choose another folder with -w",
+                    f"{path} already exists, and fedsag did not make it",
+                    hint="move it, or choose another folder with -w",
                 )
 
     def remember(self, *paths: Path, folders: Iterable[Path] = ()) -> None:
-        """These are files a run of ours has made here, and whole folders, whose names end with "/" in the list."""
+        """Add files, and folders with everything in them, to the list of what fedsag made. Raises OSError."""
         names = {str(path.relative_to(self.root)) for path in paths if self.root in path.parents}
-        names |= {f"{path.relative_to(self.root)}/" for path in folders if self.root in path.parents}
+        names |= {f"{path.relative_to(self.root)}/" for path in folders if self.root in path.parents}  # "/": a folder
         new = sorted(names - self._made)
         self._made.update(new)
         with self._list_of_made.open("ab", buffering=0) as file:
@@ -193,31 +187,30 @@ class Workspace:
             try:
                 _write_all(file, "".join(f"{name}\0" for name in new).encode())
             except OSError:
-                file.truncate(size)  # half a name could be that of somebody else's file
+                file.truncate(size)  # half a name could be the name of a user's file
                 raise
 
-    def of_app(self, app: Path, name: str) -> list[Path]:
-        """The files of SERVER or a site: its log, and what `deploy` copies."""
+    def files_of(self, app: Path, name: str) -> list[Path]:
+        """The files of SERVER or of a site: its log, and those that `deploy` copies from its app."""
         return [self.log(name), *(self.app(name) / source.relative_to(app) for source in files_in(app))]
 
     def forget_missing(self) -> None:
-        """What was claimed and never made is anybody's, now that the run has ended. Raises OSError."""
+        """After the run: give up files that were claimed and not written. Raises OSError."""
         self._made = {name for name in self._made if (self.root / name).exists()}
-        part = self._list_of_made.with_name("made.part")
-        part.write_text("".join(f"{name}\0" for name in sorted(self._made)))
-        part.replace(self._list_of_made)
+        names = "".join(f"{name}\0" for name in sorted(self._made))
+        write_whole(self._list_of_made, lambda file: file.write(names.encode()))
 
     def deploy(self, app: Path, name: str) -> None:
         """Copy an app folder to where SERVER or a site runs it. Raises WorkspaceError, OSError."""
         pairs = [(source, self.app(name) / source.relative_to(app)) for source in files_in(app)]
-        self.claim(*self.of_app(app, name))
+        self.claim(*self.files_of(app, name))
         self.app(name).mkdir(parents=True, exist_ok=True)
         for source, target in pairs:
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 shutil.copyfile(source, target)
-                target.chmod(source.stat().st_mode & 0o777)  # no set-user-id: the copy is ours, whosever the file was
-            except OSError as error:  # which shutil says of the source, whatever failed
+                target.chmod(source.stat().st_mode & 0o777)  # not set-user-id: the copy belongs to us
+            except OSError as error:  # shutil names the source, also where the target failed
                 raise OSError(error.errno, f"{error.strerror}, copied from {source}", str(target)) from None
 
 
@@ -227,18 +220,55 @@ def _write_all(file: IO[bytes], data: bytes) -> None:
 
 
 def files_in(folder: Path) -> Iterator[Path]:
-    """Every file below an app folder that is run with it, in the order of their names."""
+    """Every file in an app folder and below, by name, without Python's caches."""
     for base, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if name != "__pycache__")
         yield from (Path(base, name) for name in sorted(files))
 
 
+def checkpoint_name(kind: str, round_num: int) -> str:
+    """The name of a checkpoint's file; `kind` is ROUND or BEST."""
+    return f"{kind}-{round_num:06d}.safetensors"
+
+
+def checkpoints_in(folder: Path, *kinds: str) -> list[Path]:
+    """The checkpoints in a folder, of these kinds or, where none is given, of both."""
+    return [path for path in folder.iterdir() if _kind_of(path.name) in (kinds or (ROUND, BEST))]
+
+
+def _kind_of(name: str) -> str | None:
+    found = _CHECKPOINT.fullmatch(name)
+    return found["kind"] if found else None
+
+
 def write_json(path: Path, value: msgspec.Struct) -> None:
-    """Write it for people and programs, whole or not at all. Raises OSError."""
-    part = path.with_name(path.name + _PART)
+    """Write `value` as indented JSON, whole or not at all. Raises OSError."""
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+    write_whole(path, lambda file: file.write(text))
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], object], *, sync: bool = False) -> None:
+    """Write a file whole or not at all: a reader finds all that `write` wrote, or what was there before.
+
+    `sync`: this holds after a power cut too. It takes as long as the disk takes, so it is for the models a run is made
+    for, not for checkpoints and reports. Two processes must not write one path at a time. Raises OSError naming `path`,
+    and whatever `write` raises; then the file is as it was.
+    """
+    part = _part_of(path)
     try:
-        part.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+        with part.open("wb") as file:
+            write(file)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from None
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(path.name + _PART)

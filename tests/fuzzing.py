@@ -117,7 +117,7 @@ def attack_channel(chance: random.Random) -> str:
     """One frame, and what goes beside it, to a channel that hears it; then its sender is gone, or says nothing more."""
     hears, messages = SPOKEN[chance.choice(list(SPOKEN))]
     ours, theirs = socket.socketpair()
-    channel: UnixChannel = UnixChannel(ours, hears, from_stranger=hears is Hello)
+    channel: UnixChannel = UnixChannel(ours, hears, is_verified=hears is not Hello)
     stays = chance.random() < 0.02
     said = hostile_frame(chance, chance.choice(messages))
     beside = hostile_descriptors(chance)

@@ -10,7 +10,7 @@ import pytest
 
 from fedsag_cli import events
 from fedsag_cli.events import AnyEvent, Event, Failure
-from fedsag_cli.simulator.events_file import EventsFile, told_before
+from fedsag_cli.simulator.events_file import EventsFile, read_events
 
 FAILURE = Failure(cause="it broke", where="/job/train.py:7", log="/w/log.txt", log_tail=["a", "b"], exit_code=-9)
 VALUES = {
@@ -95,12 +95,12 @@ def test_an_events_file_goes_on_after_what_is_there_without_a_line_that_was_cut_
     first, second = events.Notice(text="one", at=1.0), events.Notice(text="two", at=2.0)
     path.write_bytes(events.to_line(first) + b"a line of a stranger\n" + events.to_line(second)[:-5])
 
-    assert told_before(path) == [first]
+    assert read_events(path) == [first]
     file = EventsFile(path)
     file.on(second)
     file.close()
 
-    assert told_before(path) == [first, second]
+    assert read_events(path) == [first, second]
 
 
 def test_the_kinds_are_named_in_words_a_program_can_rely_on():

@@ -9,9 +9,17 @@ from pathlib import Path
 import pytest
 
 from fedsag_cli.errors import WorkspaceError
-from fedsag_cli.model import ParamsType
-from fedsag_cli.plan import ClientConfig, ComponentSpec, FilterSpec, Plan, ServerPlan, SitePlan, read_plan
-from fedsag_cli.workspace import SERVER, Workspace, write_json
+from fedsag_cli.plan import ComponentSpec
+from fedsag_cli.workspace import (
+    BEST,
+    ROUND,
+    SERVER,
+    Workspace,
+    checkpoint_name,
+    checkpoints_in,
+    write_json,
+    write_whole,
+)
 
 
 @pytest.fixture
@@ -270,7 +278,7 @@ def test_a_users_file_in_the_way_is_an_error_naming_it_and_stays(workspace, tmp_
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
 
-    with pytest.raises(WorkspaceError, match=f"{mine} is in the way, and fedsag did not make it"):
+    with pytest.raises(WorkspaceError, match=f"{mine} already exists, and fedsag did not make it"):
         workspace.deploy(app, "site-1")
 
     assert mine.read_text() == "mine"
@@ -281,7 +289,7 @@ def test_a_users_log_in_the_way_is_one_too(workspace, tmp_path):
     workspace.log("site-1").parent.mkdir(parents=True)
     workspace.log("site-1").symlink_to("nowhere")
 
-    with pytest.raises(WorkspaceError, match=r"site-1/log\.txt is in the way"):
+    with pytest.raises(WorkspaceError, match=r"site-1/log\.txt already exists"):
         workspace.deploy(app_of(tmp_path / "app", custom__train_py=""), "site-1")
 
 
@@ -341,41 +349,67 @@ def test_a_users_folder_where_a_file_of_ours_was_stays(tmp_path):
     assert (root / "report.json" / "mine").read_text() == "mine"
 
 
-# the plan
+# files that are written whole, or not at all
 
 
-def test_a_plan_comes_back_as_it_was_written(tmp_path):
-    plan = Plan(
-        job="j",
-        seed=5,
-        slots=2,
-        threads=1,
-        launcher="fork",
-        preload=["torch"],
-        server=ServerPlan(
-            workflows=[
-                ComponentSpec(path="ScatterAndGather", id="w", args={"num_rounds": 5, "x": [1, None, {"a": 0.5}]})
-            ],
-            components=[ComponentSpec(path="FedAvg", id="aggregator")],
-            task_data_filters=[FilterSpec(tasks=["*"], path="ExcludeVars", args={"exclude_vars": ["a"]})],
-            task_result_filters=[],
-        ),
-        sites=[
-            SitePlan(
-                name="site-1",
-                group=0,
-                script="/a b/é.py",
-                args=["--x", "1 2"],
-                command=[],
-                env={"A": "b"},
-                config=ClientConfig(tasks=("train", "validate"), transfer_type=ParamsType.DIFF, launch_once=False),
-            )
-        ],
-    )
-    write_json(tmp_path / "plan.json", plan)
+def test_a_file_is_written_under_another_name_first(tmp_path):
+    there = []
 
-    assert read_plan(tmp_path / "plan.json") == plan
-    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+    def write(file):
+        file.write(b"new")
+        there.extend(path.name for path in tmp_path.iterdir())
+
+    write_whole(tmp_path / "model.pt", write)
+
+    assert there == ["model.pt.part"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+    assert (tmp_path / "model.pt").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), OSError("2 requested and 0 written")])
+def test_where_writing_fails_the_file_stays_as_it_was_and_the_error_is_told(tmp_path, error):
+    (tmp_path / "model.pt").write_text("before")
+
+    def write(file):
+        file.write(b"half")
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        write_whole(tmp_path / "model.pt", write)
+
+    assert caught.value is error
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+    assert (tmp_path / "model.pt").read_text() == "before"
+
+
+def test_an_error_of_the_system_names_the_file_and_not_its_half_written_one(tmp_path):
+    (tmp_path / "file").touch()
+
+    for path in (tmp_path / "no folder" / "x", tmp_path / "file" / "x"):
+        with pytest.raises(OSError, match=r"No such file|Not a directory") as caught:
+            write_whole(path, lambda file: None)
+        assert caught.value.filename == str(path)
+
+
+@pytest.mark.parametrize("sync", [False, True])
+def test_only_what_is_asked_for_it_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch, sync):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_size))
+
+    write_whole(tmp_path / "model.pt", lambda file: file.write(b"all of it"), sync=sync)
+
+    assert synced == [len(b"all of it")] * sync
+
+
+def test_checkpoints_are_found_by_their_kind_and_nothing_else_is_one(tmp_path):
+    names = {kind: [checkpoint_name(kind, round_num) for round_num in (0, 7, 1_234_567)] for kind in (ROUND, BEST)}
+    others = ["round-1.safetensors", "best-of-all.safetensors", "round-000001.safetensors.part", "round-000001"]
+    for name in [*names[ROUND], *names[BEST], *others]:
+        (tmp_path / name).touch()
+
+    for kind in (ROUND, BEST):
+        assert sorted(path.name for path in checkpoints_in(tmp_path, kind)) == sorted(names[kind])
+    assert len(checkpoints_in(tmp_path)) == 6
 
 
 def test_a_json_file_that_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch):
@@ -417,7 +451,7 @@ def test_a_folder_of_somebody_elses_cannot_be_claimed(workspace):
     curves = workspace.job(SERVER) / "curves"
     curves.mkdir(parents=True)
 
-    with pytest.raises(WorkspaceError, match="curves is in the way"):
+    with pytest.raises(WorkspaceError, match="curves already exists"):
         workspace.claim(folders=[curves])
 
 

@@ -1,4 +1,4 @@
-"""The command line: `fedsag config`, `fedsag job …`, `fedsag simulator`; `main` is the one door for errors."""
+"""The command line: `fedsag config`, `fedsag job …`, `fedsag simulator`. `main` prints errors and exits."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from fedsag_cli.errors import FedsagError
 
 app = typer.Typer(
     name="fedsag",
-    help="Federated learning from the command line: make a job from a template, run it, read what came out.",
+    help="Federated learning from the command line: create a job from a template, run it, get a model and a report.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # its boxes cut the names of flags on a narrow terminal
+    rich_markup_mode=None,  # rich's boxes cut the names of options on a narrow terminal
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("config")(config.config)
@@ -33,7 +33,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _fedsag(
     version: Annotated[
-        bool, typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     pass

@@ -1,4 +1,4 @@
-"""`fedsag config`: where templates are looked up."""
+"""The command `fedsag config`, which shows and changes the settings."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def config(
     job_templates_dir: Annotated[
         Path | None,
         typer.Option(
-            "-jt", "--job_templates_dir", "--job-templates-dir", help="Store DIR: where templates are looked up."
+            "-jt", "--job_templates_dir", "--job-templates-dir", help="Store the folder with your job templates."
         ),
     ] = None,
-    output: Annotated[Format, typer.Option("--format", help="json: one document, for programs.")] = Format.TXT,
-    debug: Annotated[bool, typer.Option("-debug", "--debug", help="Show where an error was raised.")] = False,
+    output: Annotated[Format, typer.Option("--format", help="Output: txt, or json for programs.")] = Format.TXT,
+    debug: Annotated[bool, typer.Option("-debug", "--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Print the settings, or change them."""
-    from fedsag_cli.job.templates import find, settings  # reads HOCON: 0.1 s that --version does without
+    """Show the settings, or change them."""
+    from fedsag_cli.job.templates import find, settings  # 0.1 s for HOCON, which --version does not need
 
     if debug:
         display.show_tracebacks()

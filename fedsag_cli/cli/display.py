@@ -1,4 +1,4 @@
-"""What `config` and `job` print: tables for people on a terminal, plain lines when piped, JSON for programs."""
+"""Prints tables, lines, JSON and errors. Only this module and `views` print."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Format(str, Enum):
 
 
 class _Shown:
-    """Whether an error shows where it was raised: -debug."""
+    """Whether an error is printed with its traceback: -debug."""
 
     tracebacks = False
 
@@ -30,7 +30,7 @@ def on_terminal(stream: TextIO | None) -> bool:
 
 
 def never_fails_to_encode() -> None:
-    """What the terminal's encoding has no sign for is escaped, not an error."""
+    """Characters that the terminal's encoding does not have are printed as escapes."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -45,7 +45,7 @@ def line(text: str) -> None:
 
 
 def document(value: Any) -> None:
-    import json  # what --version does without
+    import json  # --version does not need it
 
     _write(sys.stdout, json.dumps(value, indent=2))
 
@@ -69,9 +69,9 @@ def error(error: FedsagError) -> None:
 
 
 def table(rows: Sequence[Mapping[str, str]], columns: Sequence[str], *, by: str = "") -> None:
-    """A row a line when piped, columns two blanks apart, `-` for what is empty; on a terminal cells are wrapped.
+    """One line for each row in a pipe, with `-` for an empty cell; on a terminal, long cells are wrapped.
 
-    `by` is a column that is shown once over its rows on a terminal.
+    `by`: on a terminal, this column is a heading above its rows.
     """
     if on_terminal(sys.stdout):
         _rich_tables(rows, columns, by)
@@ -83,7 +83,7 @@ def table(rows: Sequence[Mapping[str, str]], columns: Sequence[str], *, by: str 
 
 
 def shown(value: Any) -> str:
-    """A value on one line; an empty text, or one with blanks around it, is quoted."""
+    """A value on one line; an empty text, or one that begins or ends with a blank, in quotes."""
     import json
 
     if isinstance(value, str):
@@ -92,23 +92,23 @@ def shown(value: Any) -> str:
 
 
 def escaped(text: str) -> str:
-    """With line breaks and control characters written out: one line stays one, and no terminal obeys it."""
+    """With escapes for line breaks and control characters: one line stays one, and no terminal executes it."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _aside(word: str, text: str, colour: str) -> None:
-    said = escaped(text)  # a name with a line break or an escape sequence in it stays one line
+    said = escaped(text)  # a file name may contain a line break or an escape sequence
     if on_terminal(sys.stderr):
         word = f"\x1b[{colour}m{word}\x1b[0m"
     _write(sys.stderr, f"{word}: {said}")
 
 
 def _write(stream: TextIO | None, text: str) -> None:
-    if stream is not None:  # a command may be started without one
+    if stream is not None:  # a process may be started without it
         try:
             stream.write(f"{text}\n")
-            stream.flush()  # a line says how far a run is: whoever reads the pipe should have it now
-        except OSError:  # nobody reads it any more (`| head`), or the disk is full; what we do goes on
+            stream.flush()  # whoever reads the pipe gets each line at once
+        except OSError:  # the reader has gone (`| head`), or the disk is full: the run continues
             nothing = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nothing, stream.fileno())
             os.close(nothing)
@@ -137,7 +137,7 @@ def _rich_tables(rows: Sequence[Mapping[str, str]], columns: Sequence[str], by: 
 
 
 def _widths(rows: Sequence[Sequence[str]], room: int) -> list[int]:
-    """The columns' widths where the widest give way first, the first one, of names, last."""
+    """The widths of the columns. Where room is short, the widest become narrower, the first column last."""
     from rich.cells import cell_len
 
     widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]

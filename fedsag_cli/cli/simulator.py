@@ -1,4 +1,4 @@
-"""`fedsag simulator`: run a job folder on this machine."""
+"""The command `fedsag simulator`, which runs a job on this machine."""
 
 from __future__ import annotations
 
@@ -12,59 +12,82 @@ from fedsag_cli.errors import RunError
 
 
 def simulator(
-    job: Annotated[Path, typer.Argument(metavar="JOB", help="The job folder.")] = Path("current_job"),
+    job: Annotated[Path, typer.Argument(metavar="JOB", help="The job's folder.")] = Path("current_job"),
     workspace: Annotated[
-        Path, typer.Option("-w", "--workspace", metavar="WS", help="Where everything of the run goes.")
+        Path, typer.Option("-w", "--workspace", metavar="WS", help="The folder for all files of the run.")
     ] = Path("simulator_workspace"),
     num_clients: Annotated[
-        int | None, typer.Option("-n", "--n_clients", metavar="N", help="So many clients: site-1 … site-N.")
+        int | None,
+        typer.Option("-n", "--n_clients", metavar="N", help="Number of clients; their names are site-1 to site-N."),
     ] = None,
     clients: Annotated[
-        str | None, typer.Option("-c", "--clients", metavar="A,B", help="The clients by name; wins over -n.")
+        str | None, typer.Option("-c", "--clients", metavar="A,B", help="Names of the clients; -n is then ignored.")
     ] = None,
     slots: Annotated[
-        int | None, typer.Option("-t", metavar="T", help="How many clients work at the same time (default: 1).")
+        int | None, typer.Option("-t", metavar="T", help="Number of clients that work at the same time (default: 1).")
     ] = None,
     gpus: Annotated[
         str | None,
-        typer.Option("-gpu", "--gpu", metavar="IDS", help="GPU groups, such as 0,1 or [0,1],[2]: one client each."),
+        typer.Option(
+            "-gpu",
+            "--gpu",
+            metavar="IDS",
+            help="GPU groups, e.g. 0,1 or [0,1],[2]. One client of each group works at a time.",
+        ),
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option("--threads", metavar="K", help="torch's threads in a client (default: cores / clients)."),
+        typer.Option(
+            "--threads", metavar="K", help="Number of torch threads in each client (default: cores / clients)."
+        ),
     ] = None,
     launcher: Annotated[
         str | None,
-        typer.Option("--launcher", metavar="fork|spawn", help="How clients start; spawn where fork is not safe."),
+        typer.Option(
+            "--launcher", metavar="fork|spawn", help="How processes start: fork (default on Linux, faster) or spawn."
+        ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", metavar="N", help="The same seed gives the same model (default: drawn).")
+        int | None,
+        typer.Option(
+            "--seed", metavar="N", help="Random seed (default: a random number). The same seed gives the same model."
+        ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in WS; -t, -gpu, --launcher may be given anew.")
+        bool, typer.Option("--resume", help="Continue the run in WS. Only -t, -gpu and --launcher may differ.")
     ] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Any client that fails ends the run, also where min_clients is met.")
+        bool, typer.Option("--strict", help="End the run when any client fails, even if enough clients answer.")
     ] = False,
-    max_clients: Annotated[int, typer.Option("-m", "--max_clients", metavar="MAX", help="More is an error.")] = 100,
-    output: Annotated[Format, typer.Option("--format", help="txt for people, json for one event a line.")] = Format.TXT,
+    max_clients: Annotated[
+        int, typer.Option("-m", "--max_clients", metavar="MAX", help="Largest number of clients allowed.")
+    ] = 100,
+    output: Annotated[
+        Format, typer.Option("--format", help="Output: txt, or json with one event per line.")
+    ] = Format.TXT,
     log_config: Annotated[  # noqa: ARG001
-        str | None, typer.Option("-l", "--log_config", metavar="LOG", help="Accepted for old commands; no effect.")
+        str | None,
+        typer.Option("-l", "--log_config", metavar="LOG", help="No effect; accepted so that old commands work."),
     ] = None,
     end_run_for_all: Annotated[  # noqa: ARG001
-        bool, typer.Option("--end_run_for_all", help="Accepted for old commands: every client is ended anyway.")
+        bool, typer.Option("--end_run_for_all", help="No effect; accepted so that old commands work.")
     ] = False,
 ) -> None:
-    """Run a job on this machine: a server process and one process a client.
+    """Run a job on this machine. The server and every client are processes of their own.
 
-    Exit codes: 0 every round met its quorum and the final model is written; 2 usage: a flag, or the workspace; 3 a bad
-    template, job or config; 4 the run failed: not enough clients, a time-out, the server died; 130 and 143 interrupted,
-    by Ctrl-C and by SIGTERM; 1 a bug of fedsag's own.
+    \b
+    Exit codes:
+      0    every round is done, and the final model is written
+      1    a bug in fedsag
+      2    an option or the workspace is wrong
+      3    the job, a template or a config file is wrong
+      4    the run failed
+      130  interrupted by Ctrl-C
+      143  ended by SIGTERM
     """
     from fedsag_cli.cli import views
     from fedsag_cli.simulator import simulate
     from fedsag_cli.simulator.options import Options
-    from fedsag_cli.simulator.report import Reporter
 
     options = Options(
         num_clients=num_clients,
@@ -78,12 +101,12 @@ def simulator(
         resume=resume,
         strict=strict,
     )
-    reporter = Reporter()
     try:
         with views.view(output) as shown:
-            report = simulate(job, workspace, options, [shown, reporter])
+            report = simulate(job, workspace, options, [shown])
     except RunError as error:
-        error.details = [*views.failures(reporter.report), *error.details]
+        if error.report is not None:
+            error.details = [*views.failures(error.report), *error.details]
         raise
     if output is Format.TXT:
         views.summary(report)

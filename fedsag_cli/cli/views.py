@@ -1,4 +1,4 @@
-"""What `fedsag simulator` shows: live on a terminal, plain lines when piped, JSON for programs; a table at the end."""
+"""The output of `fedsag simulator`: live on a terminal, lines in a pipe, JSON for programs; a table at the end."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from fedsag_cli.simulator.report import Report
 
 _MOST_ROWS = 12  # clients shown one by one in the live view
 _MOST_SITES = 6  # sites with a column of their own in the table at the end
+_WORKING = "working on "
 
 
 @contextmanager
 def view(output: Format) -> Iterator[Observer]:
-    """The observer that fits where we print to."""
+    """The observer that prints events in this format, and live on a terminal."""
     if output is Format.JSON:
         yield JsonView()
     elif display.on_terminal(sys.stdout):
@@ -38,20 +39,24 @@ class JsonView:
 
 
 class PlainView:
-    """A line for what a reader of a log wants to know."""
+    """One line for each event that a reader of a log needs."""
+
+    def __init__(self) -> None:
+        self._lines = Lines()
 
     def on(self, event: Event) -> None:
-        for text in lines_of(event):
+        for text in self._lines.of(event):
             display.line(display.escaped(text))
 
 
 class LiveView:
-    """The round, every client's state and last metrics, the time left; failures and notes scroll by above it."""
+    """The round, the state and last metrics of every client, the time left; above it, failures and notes."""
 
     def __init__(self) -> None:
         from rich.console import Console
         from rich.live import Live
 
+        self._lines = Lines()
         self._console = Console(highlight=False)
         self._states: dict[str, str] = {}
         self._metrics: dict[str, str] = {}
@@ -73,9 +78,9 @@ class LiveView:
         from rich.text import Text
 
         self._follow(event)
-        if not isinstance(event, events.RoundStarted | events.ReplyAccepted):
-            for text in lines_of(event):
-                self._console.print(Text(display.escaped(text)), soft_wrap=True)
+        texts = self._lines.of(event)
+        for text in texts if not isinstance(event, events.RoundStarted | events.ReplyAccepted) else ():
+            self._console.print(Text(display.escaped(text)), soft_wrap=True)
 
     def _follow(self, event: Event) -> None:
         match event:
@@ -85,13 +90,13 @@ class LiveView:
                 self._states[event.name] = "starting"
             case events.RoundStarted():
                 self._round, self._end_round = event.round_num, event.first_round + event.num_rounds
-                self._stage = "training"
+                self._stage = "running"
                 if self._first_round is None:
                     self._first_round, self._rounds_began = event.round_num, time.monotonic()
             case events.ClientReady():
                 self._states[event.site] = "waiting"
             case events.TaskSent():
-                self._states[event.site] = "training" if event.task == "train" else f"working on {event.task}"
+                self._states[event.site] = f"{_WORKING}{event.task}"
             case events.ReplyAccepted():
                 self._states[event.site] = "answered"
                 self._metrics[event.site] = _metrics(event.metrics)
@@ -119,7 +124,7 @@ class LiveView:
         total, done = self._end_round - self._first_round, self._round - self._first_round
         spent = time.monotonic() - self._rounds_began
         left = f"about {_seconds(max(0.0, spent / done * total - spent))} left" if done else ""
-        bar = ProgressBar(total=total, completed=done if self._stage == "training" else total, width=30)
+        bar = ProgressBar(total=total, completed=done if self._stage == "running" else total, width=30)
         head.add_row(
             Text(f"round {self._round} of {self._first_round}–{self._end_round - 1}", style="bold"),
             bar,
@@ -139,65 +144,75 @@ class LiveView:
                 counts[state] = counts.get(state, 0) + 1
             table.add_row("  ", f"{len(self._states)} clients: " + ", ".join(f"{n} {s}" for s, n in counts.items()))
             return table
-        colours = {"training": "cyan", "failed": "red", "answered": "green"}
+        colours = {"failed": "red", "answered": "green"}
         for site, state in self._states.items():
-            table.add_row("  ", site, Text(state, style=colours.get(state, "dim")), Text(self._metrics.get(site, "")))
+            colour = "cyan" if state.startswith(_WORKING) else colours.get(state, "dim")
+            table.add_row("  ", site, Text(state, style=colour), Text(self._metrics.get(site, "")))
         return table
 
 
-def lines_of(event: Event) -> list[str]:
-    """What a person should read of an event; nothing for most."""
-    match event:
-        case events.RunStarted():
-            many = "client" if len(event.sites) == 1 else "clients"
-            threads = "thread" if event.threads == 1 else "threads"
-            settings = f"{event.slots} at a time, {event.threads} {threads} each, seed {event.seed}, {event.launcher}"
-            return [f"job {event.job}: {len(event.sites)} {many}, {settings}", f"workspace {event.workspace}"]
-        case events.ServerReady() if event.whole_rounds:
-            done = "1 round is" if event.whole_rounds == 1 else f"{event.whole_rounds} rounds are"
-            return [f"resumed: {done} whole"]
-        case events.RoundStarted():
-            return [f"round {event.round_num}  started with {len(event.sites)} clients"]
-        case events.ReplyAccepted():
-            return [
-                f"{_when(event)}  {event.site} answered in {event.work_s:.1f} s  {_metrics(event.metrics)}".rstrip()
-            ]
-        case events.ReplyFailed():
-            return _failure(f"{_when(event)}  {event.site} failed", event.failure)
-        case events.ReplyLate():
-            return [f"note: {event.site} answered a task that had been given up: dropped"]
-        case events.ClientStopped():
-            return _failure(f"note: {event.site}", event.failure)
-        case events.Notice():
-            return [f"note: {event.text}"]
-        case events.RoundFinished():
-            took = event.wait_s + event.aggregate_s + event.save_s
-            return [
-                f"round {event.round_num}  finished in {took:.1f} s, {len(event.sites)} answered  "
-                f"{_metrics(event.metrics)}".rstrip()
-            ]
-        case events.ModelValidated():
-            return [f"final model  measured by {len(event.by_site)} clients  {_metrics(event.metrics)}"]
-        case events.BestModel():
-            which = "final model  it" if event.is_final else f"round {event.round_num}  the model sent"
-            return [f"{which} is the best so far: {event.metric} {_number(event.score)}"]
-        case events.RunFinished() if not event.ok:
-            return [f"the run failed; what there is of it: {event.report}"]
-    return []
+class Lines:
+    """The lines for a reader. An answer to a task is shown with its round where one is running."""
+
+    def __init__(self) -> None:
+        self._round: int | None = None
+
+    def of(self, event: Event) -> list[str]:
+        """The lines for an event, in the order of the run; most events have none."""
+        match event:
+            case events.RunStarted():
+                threads = _count(event.threads, "thread")
+                settings = f"{event.slots} at a time, {threads} each, seed {event.seed}, {event.launcher}"
+                return [
+                    f"job {event.job}: {_count(len(event.sites), 'client')}, {settings}",
+                    f"workspace {event.workspace}",
+                ]
+            case events.ServerReady() if event.whole_rounds:
+                return [f"resumed: {_count(event.whole_rounds, 'round')} done"]
+            case events.RoundStarted():
+                self._round = event.round_num
+                return [f"round {event.round_num} started with {_count(len(event.sites), 'client')}"]
+            case events.ReplyAccepted():
+                head = f"{self._when(event.round_num)}{event.site} answered {event.task} in {event.work_s:.1f} s"
+                return [_with_metrics(head, event.metrics)]
+            case events.ReplyFailed():
+                return _failure(f"{self._when(event.round_num)}{event.site} failed in {event.task}", event.failure)
+            case events.ReplyLate():
+                return [f"note: {event.site} answered {event.task} too late: its answer is not used"]
+            case events.ClientStopped():
+                return _failure(f"note: {event.site}", event.failure)
+            case events.Notice():
+                return [f"note: {event.text}"]
+            case events.RoundFinished():
+                self._round = None
+                took = event.wait_s + event.aggregate_s + event.save_s
+                head = f"round {event.round_num} finished in {took:.1f} s: {_count(len(event.sites), 'answer')}"
+                return [_with_metrics(head, event.metrics)]
+            case events.ModelValidated():
+                return [_with_metrics(f"final model measured by {_count(len(event.by_site), 'client')}", event.metrics)]
+            case events.BestModel():
+                which = "final model" if event.is_final else f"round {event.round_num}: the model that was sent"
+                return [f"{which} is the best so far: {event.metric} {_number(event.score)}"]
+            case events.RunFinished() if not event.ok:
+                return [f"the run failed; its report: {event.report}"]
+        return []
+
+    def _when(self, round_num: int) -> str:
+        return f"round {round_num}: " if round_num == self._round else ""
 
 
 def summary(report: Report) -> None:
-    """A table by round, and where everything lies."""
+    """A table with a row for each round, and the paths of the results."""
     display.line("")
     rows, columns = table_of(report)
     display.table(rows, columns)
     display.line("")
     if report.rounds:
-        display.line("a round's metrics are those of the model sent in it, measured before training")
+        display.line("the metrics of a round were measured before training, on the model that was sent in it")
     if report.best:
         best = report.best
         which = "the final model" if best.is_final else f"the model sent in round {best.round_num}"
-        display.line(f"best: {which}, {best.metric} {_number(best.score)} (the mean as the model selector takes it)")
+        display.line(f"best: {which}, {best.metric} {_number(best.score)} (weighted by the model selector)")
     for text in _who_failed(report):
         display.line(display.escaped(text))
     for path in report.models:
@@ -212,7 +227,7 @@ def summary(report: Report) -> None:
 
 
 def table_of(report: Report) -> tuple[list[dict[str, Any]], list[str]]:
-    """By round: the mean of each metric, the sites' own where they are few, who answered, the time."""
+    """Rows and columns. By round: the mean of each metric, each site's own where sites are few, answers, seconds."""
     measured = [*(each.metrics for each in report.rounds), report.final_metrics]
     metrics = list(dict.fromkeys(name for each in measured for name in each))
     by_site = [(site, name) for name in metrics for site in report.sites] if len(report.sites) <= _MOST_SITES else []
@@ -242,17 +257,17 @@ def table_of(report: Report) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def failures(report: Report) -> list[str]:
-    """Every site that failed, the first cause first: the round, why, the line in the job, the end of its log."""
+    """For every site that failed, in order: the round, the task, the cause, the line in the job, the end of the log."""
     texts = []
     for site, first in report.failures.items():
         when = "" if first.round_num is None else f", round {first.round_num}"
-        task = f", {first.task}" if first.task not in ("", "train") else ""
+        task = f", {first.task}" if first.task else ""
         texts += _failure(f"{site}{when}{task}", first.failure)
     return texts
 
 
 def _who_failed(report: Report) -> list[str]:
-    """One line a site that failed: in which rounds, and the first cause."""
+    """One line for every site that failed: the rounds, and the first cause."""
     failed = [(f"round {each.round_num}", each.failed) for each in report.rounds] + [
         ("validation", report.final_failed)
     ]
@@ -262,10 +277,6 @@ def _who_failed(report: Report) -> list[str]:
         rounds = ", ".join(labels).replace(", round ", ", ")
         texts.append(f"failed: {site}{f' in {rounds}' if rounds else ''}: {first.failure.cause}")
     return texts
-
-
-def _when(event: events.ReplyAccepted | events.ReplyFailed) -> str:
-    return f"round {event.round_num}" if event.task == "train" else event.task
 
 
 def _failure(head: str, failure: Failure) -> list[str]:
@@ -280,12 +291,20 @@ def _failure(head: str, failure: Failure) -> list[str]:
     return texts
 
 
+def _with_metrics(text: str, metrics: Metrics) -> str:
+    return f"{text}, {_metrics(metrics)}" if metrics else text
+
+
 def _metrics(metrics: Metrics) -> str:
     return ", ".join(f"{name} {_number(value)}" for name, value in metrics.items())
 
 
 def _number(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.4g}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _seconds(seconds: float) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 import fedsag_cli
 from fedsag_cli.client.seeding import streams
 from fedsag_cli.interop import shim
-from fedsag_cli.processes.child import LastWord, preload, say_last_word, show_stack_when_stopped
+from fedsag_cli.processes.child import EndMessage, preload, send_end_message, show_stack_when_stopped
 from fedsag_cli.wire.messages import PRELOAD, SEED, SITE
 
 
@@ -65,10 +65,10 @@ def _exit_code(leaving: SystemExit, path: str) -> int:
     where = _where(_users_frames(leaving, path), path)
     if isinstance(leaving.code, int):
         if leaving.code:
-            say_last_word(LastWord(error=f"the script called sys.exit({leaving.code})", where=where))
+            send_end_message(EndMessage(error=f"the script called sys.exit({leaving.code})", where=where))
         return leaving.code & 0xFF
     print(leaving.code, file=sys.stderr)  # noqa: T201  what Python does with a text
-    say_last_word(LastWord(error=f"the script called sys.exit: {leaving.code}", where=where))
+    send_end_message(EndMessage(error=f"the script called sys.exit: {leaving.code}", where=where))
     return 1
 
 
@@ -81,7 +81,7 @@ def _report(error: BaseException, path: str) -> None:
         said = f"{type(error).__name__}: {error.msg}"  # its line is in `where`
     else:
         said = "".join(traceback.format_exception_only(error)).strip()
-    say_last_word(LastWord(error=said, where=where))
+    send_end_message(EndMessage(error=said, where=where))
     try:
         sys.excepthook(type(error), error, frames)
     except Exception as second:  # the script's own hook: Python then says both

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fedsag_cli.params.seeds import derived, sow
+from fedsag_cli.params.seeds import derived, set_seed
 
 
 class Streams:
@@ -25,7 +25,7 @@ class Streams:
         self._sowing = False
         self._torch_seed: int | None = None
         self.script_seeded = False
-        sow(derived(seed, site))
+        set_seed(derived(seed, site))
         self._note_torch()
         random.seed = self._watched(random.seed)
         np.random.seed = self._watched(np.random.seed)
@@ -38,7 +38,7 @@ class Streams:
             return
         self._sowing = True
         try:
-            sow(derived(self._seed, self._site, round_num))
+            set_seed(derived(self._seed, self._site, round_num))
         finally:
             self._sowing = False
         self._note_torch()

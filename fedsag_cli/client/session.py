@@ -9,14 +9,14 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from fedsag_cli import machine
 from fedsag_cli.client import plain
 from fedsag_cli.client.seeding import streams
+from fedsag_cli.client.state import State, Step
 from fedsag_cli.errors import ChannelClosed, ClientError
 from fedsag_cli.filters import Chain
-from fedsag_cli.model import FLModel, ParamsType
+from fedsag_cli.model import FLModel, Params, ParamsType
 from fedsag_cli.params import arithmetic
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.plan import ClientConfig, FilterSpec
@@ -53,12 +53,11 @@ class Session:
         self._assignment: Assignment | None = None
         self._file: TensorFile | None = None
         self._received: FLModel | None = None
-        self._pristine: dict[str, Any] | None = None
-        self._said_ready = self._said_deaf = self._is_over = False
-        self._speaking = threading.Lock()  # a script may log from a thread of its own
-        self._handed_out = False  # is_running() waits too, but gives the script nothing
-        self._came_round = False  # the script's loop did, and what it was handed has no answer
+        self._pristine: Params | None = None
+        self._state = State.LEFT
         self._answers = 0
+        self._sending = threading.Lock()  # a script may log from a thread of its own
+        self._has_warned = False  # that what is logged is not kept any more
         if rank == "0":
             self._connect()
 
@@ -76,45 +75,45 @@ class Session:
 
     def wait(self, timeout_s: float | None = None) -> FLModel | None:
         """The model of the task that has no answer yet; None at the end of the run, or past `timeout_s` seconds."""
-        if self._received is None and self._channel is not None and not self._is_over:
+        if self._channel is not None and not self._state.has_task and not self._state.is_over:
             try:
-                if not self._said_ready:
-                    with self._speaking:
+                if self._state is State.JOINED:
+                    with self._sending:
                         self._channel.send(Ready())
-                    self._said_ready = True
+                    self._step(Step.ASK)
                 assignment, fd = self._channel.receive(timeout_s)
                 self._take(assignment, fd)
             except TimeoutError:
                 return None
             except ChannelClosed:
-                self._is_over = True  # what the script logs at its end is heard all the same
+                self._step(Step.END)
         return self._received
 
     @property
     def has_task(self) -> bool:
         """Whether a task came that has no answer yet."""
-        return self._received is not None
+        return self._state.has_task
 
     @property
     def is_over(self) -> bool:
         """Whether no task can come any more."""
-        return self._channel is None or self._is_over
+        return self._state.is_over
 
     def is_running(self) -> bool:
         """Whether there is a task to answer; waits until that is known."""
-        waiting = self.wait() is not None
-        self._came_round = waiting and self._handed_out
-        return waiting
+        self.wait()
+        self._step(Step.REPEAT)
+        return self._state.has_task
 
     def receive(self, timeout_s: float | None = None) -> FLModel | None:
-        """Raises ClientError where the script's loop comes round to the same task: it would do so for ever."""
-        if self._came_round and self._assignment is not None:
+        """Raises ClientError where the script's loop comes back to a task it has not answered: it would never end."""
+        if self._state is State.REPEATED:
             raise ClientError(
-                f"the loop came round to flare.receive() without an answer to its task {self._assignment.task_name!r}",
+                f"the loop came back to flare.receive() without an answer to its task {self.task_name()!r}",
                 hint="flare.send() answers every task, also one to validate",
             )
         model = self.wait(timeout_s)
-        self._handed_out = model is not None
+        self._step(Step.RECEIVE)
         return model
 
     def task_name(self) -> str:
@@ -125,15 +124,15 @@ class Session:
 
     def send(self, model: FLModel) -> None:
         """Answer the task in hand. Raises ClientError, TensorError; then nothing was sent."""
-        if self._channel is None or self._is_over:
+        if self._channel is None or self._state.is_over:
             if self.rank == "0":
                 log.warning("the run is over: this answer is not needed any more")
             return
-        if self._received is None and self._answers:
+        if self._state is State.ANSWERED:
             raise ClientError(
                 "flare.send() was called a second time for one task", hint="call flare.receive() before each send"
             )
-        if self._received is None or self._assignment is None or not self._handed_out:
+        if self._assignment is None or self._state not in (State.RECEIVED, State.REPEATED):
             raise ClientError("flare.send() answers a task, and none is in hand", hint="call flare.receive() first")
         if model.params is None and model.metrics is None:
             raise ClientError(
@@ -151,28 +150,29 @@ class Session:
             seeded_itself=self._streams.script_seeded,
         )
         try:
-            with self._speaking:
+            with self._sending:
                 self._channel.send(said, None if file is None else file.fileno())
         except ChannelClosed:
             self.close()
         finally:
             if file is not None:
                 file.close()
+        self._step(Step.ANSWER)
         self._answers += 1
-        self._let_go()
+        self._release()
         self._tidy()
 
     def log(self, values: LogValues) -> None:
         """Say them for trackers to keep, from any thread. Raises TensorError where they are too large to travel."""
-        with self._speaking:
+        with self._sending:
             if self._channel is not None:
                 try:
                     self._channel.send(values)
                     return
                 except ChannelClosed:
-                    pass  # no more is heard there
-            if self.rank == "0" and not self._said_deaf:
-                self._said_deaf = True
+                    pass  # the server takes no more
+            if self.rank == "0" and not self._has_warned:
+                self._has_warned = True
                 log.warning("the run is over: what is logged now is not kept")
 
     def close(self) -> None:
@@ -180,13 +180,18 @@ class Session:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
-        self._let_go()
+        self._step(Step.LEAVE)
+        self._release()
+
+    def _step(self, step: Step) -> None:
+        self._state = self._state.after(step)
 
     def _connect(self) -> None:
         if ADDRESS not in os.environ:
             raise ClientError("this script was not started by fedsag", hint="run its job with `fedsag simulator JOB`")
         hello = Hello(site=self._site, token=os.environ.get(TOKEN, ""))
         self._welcome, self._channel = connect(os.environ[ADDRESS], hello)
+        self._state = State.JOINED
         if threading.current_thread() is threading.main_thread():
             show_stack_when_stopped()  # where we started the script, it does so already
         self._streams = streams(self._welcome.seed, self._site)
@@ -201,10 +206,10 @@ class Session:
         self._pristine = None if filtered is model else _copied(filtered.params)
         meta = filtered.meta | {"job_id": self.job_id, "site_name": self._site}
         self._received = replace(filtered, params=self._exchanged(filtered.params), meta=meta)
-        self._handed_out = False
+        self._step(Step.ASSIGN)
         self._streams.at(assignment.model.current_round or 0)
 
-    def _exchanged(self, params: dict[str, Any] | None) -> dict[str, Any] | None:
+    def _exchanged(self, params: Params | None) -> Params | None:
         if params is None or self.config.exchange_format == "raw":
             return params
         if self.config.exchange_format == "numpy":
@@ -232,10 +237,9 @@ class Session:
             )
         return replace(answer, params=changed, params_type=ParamsType.DIFF)
 
-    def _let_go(self) -> None:
-        """The task is answered. What the script still holds of either model stays as it is."""
+    def _release(self) -> None:
+        """Forget the task's models. What the script still holds of them stays as it is."""
         self._received = self._pristine = None
-        self._came_round = False
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -256,7 +260,7 @@ def _chain(specs: Sequence[FilterSpec]) -> Chain:
     return catalog.chain(specs)
 
 
-def _copied(params: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _copied(params: Params | None) -> Params | None:
     """A copy nobody else writes to."""
     if params is None:
         return None

@@ -1,1 +1,1 @@
-"""Parameters: their arithmetic, the checks of what arrives, and the files in which they travel and are saved."""
+"""Parameters of models: their arithmetic, their checks, and the files in which they are sent and stored."""

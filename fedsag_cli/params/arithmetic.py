@@ -1,8 +1,8 @@
-"""Sums and differences of parameters, whatever they are made of: torch tensors, numpy arrays or plain numbers.
+"""Weighted means and differences of parameters: torch tensors, numpy arrays or plain numbers.
 
-Python's operators mean the same to torch and numpy, so each rule stands here once. Dtypes: sums are float32 for float32
-and the narrower floats, float64 for float64, integers and bools, complex for complex; a difference of integers or bools
-is int64.
+Python's operators work for torch and numpy alike, so each rule is written once. Dtypes: sums are float32 for float32
+and narrower floats, float64 for float64, integers and bools, complex for complex; a difference of integers or bools is
+int64.
 """
 
 from __future__ import annotations
@@ -14,26 +14,28 @@ from typing import Any
 import numpy as np
 
 from fedsag_cli.errors import TensorError
+from fedsag_cli.model import Params
 from fedsag_cli.params.encoding import is_torch
 
-_TORCH_ALONE = ("torch.bfloat16", "torch.float8")  # numpy has none of these
-_PIECE = 1 << 18  # elements: 1 MB of float32 stays in the cache between the multiplication and the addition
+_TORCH_ALONE = ("torch.bfloat16", "torch.float8")  # numpy does not have these
+_PIECE = 1 << 18  # elements: 1 MB of float32 stays in the cache for the multiplication and the addition
 
 
 class WeightedSum:
-    """The running sum of one key: sum_k n_k * v_k, multiplied first, then added, in pieces.
+    """The running sum of one key, sum_k n_k * v_k. Memory: one copy of the value, whatever the number of clients.
 
-    Not fused: `add_(alpha=)` rounds once where numpy rounds twice, and a quarter of the last bits would differ.
+    Each piece is multiplied, then added: `add_(alpha=)` rounds once where numpy rounds twice, and a quarter of the
+    last bits would differ.
     """
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._total: Any = None
-        self._first: Any = None  # its kind and dtype only
+        self._first: Any = None  # empty: for its kind and dtype
         self.weight = 0.0
 
     def check(self, value: Any) -> None:
-        """Raises TensorError where `value` cannot be added to those before it."""
+        """Raises TensorError where the shape or kind of `value` differs from those added before."""
         if self._total is not None:
             shape = tuple(_as_array(value).shape)
             if shape != self._shape:
@@ -42,7 +44,7 @@ class WeightedSum:
                 raise TensorError(f"params: {self._name!r} is complex here and real elsewhere")
 
     def add_product(self, value: Any, weight: float) -> None:
-        """Raises TensorError like `check`."""
+        """Add `weight * value`. Raises TensorError like `check`."""
         self.check(value)
         array = _as_array(value)
         if self._total is None:
@@ -66,14 +68,14 @@ class WeightedSum:
         self.weight += weight
 
     def mean(self) -> Any:
-        """sum * (1 / sum of weights), in the dtype that came in; integers rounded half to even. Ends the sum."""
+        """The weighted mean, in the kind and dtype of the first value; integers rounded half to even. Call it once."""
         total = self._total
         total *= 1.0 / self.weight
         return cast(total.reshape(self._shape), self._first)
 
 
 def sum_dtype(array: Any) -> Any:
-    """The dtype in which values like `array` are summed."""
+    """The dtype for sums of values like `array`."""
     if is_torch(array):
         import torch
 
@@ -91,7 +93,7 @@ def is_complex(value: Any) -> bool:
 
 
 def kind(value: Any) -> str:
-    """What its numbers are: bool, integer, float or complex."""
+    """The kind of its numbers: "bool", "integer", "float" or "complex"."""
     array = _as_array(value)
     if not is_torch(array):
         return {"b": "bool", "f": "float", "c": "complex"}.get(array.dtype.kind, "integer")
@@ -101,12 +103,12 @@ def kind(value: Any) -> str:
 
 
 def dtype_name(value: Any) -> str:
-    """Such as "float32", whether torch's or numpy's."""
+    """Its dtype as text, such as "float32", for torch and numpy alike."""
     return str(_as_array(value).dtype).removeprefix("torch.")
 
 
 def count_not_finite(value: Any, base: Any) -> int:
-    """How many of its numbers are NaN or infinite where those of `base`, of the same shape, are not; None: at all."""
+    """How many numbers are NaN or infinite and are finite in `base`, which has the same shape or is None."""
     array = _as_array(value)
     if not _is_float(array):
         return 0
@@ -116,7 +118,7 @@ def count_not_finite(value: Any, base: Any) -> int:
         piece = _calculable(row[start : start + _PIECE])
         with np.errstate(all="ignore"):
             total = piece.sum(dtype=total_dtype).item()
-        if not cmath.isfinite(total):  # a sum that is finite has no NaN and no infinity in it, and is quickly made
+        if not cmath.isfinite(total):  # a finite sum has neither NaN nor infinity in it, and is fast
             bad = ~_isfinite(piece)
             if base is not None:
                 below = _of_kind(_as_array(base).reshape(-1)[start : start + _PIECE], array)
@@ -125,27 +127,27 @@ def count_not_finite(value: Any, base: Any) -> int:
     return count
 
 
-def difference(new: Mapping[str, Any], received: Mapping[str, Any]) -> dict[str, Any]:
-    """new - received for every key of both, in the order of `received`. Raises TensorError where a shape changed."""
+def difference(new: Mapping[str, Any], received: Mapping[str, Any]) -> Params:
+    """new - received, for the keys that both have, in the order of `received`. Raises TensorError on another shape."""
     return {name: _minus(name, new[name], base) for name, base in received.items() if name in new}
 
 
-def applied(base: Mapping[str, Any], diff: Mapping[str, Any]) -> dict[str, Any]:
-    """base + diff, in base's dtypes; a key without a difference keeps its value. Raises TensorError on other keys."""
+def applied(base: Mapping[str, Any], diff: Mapping[str, Any]) -> Params:
+    """base + diff, in the dtypes of `base`; a key without a difference keeps its value. Raises TensorError."""
     for name in diff:
         if name not in base:
-            raise TensorError(f"params: the update speaks of {name!r}, which the model has not")
+            raise TensorError(f"params: the update has {name!r}, which is not in the model")
     return {name: _plus(value, diff[name]) if name in diff else value for name, value in base.items()}
 
 
-def replaced(base: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """base with the values of `new`, in base's kinds and dtypes; keys that base has not are added at the end."""
+def replaced(base: Mapping[str, Any], new: Mapping[str, Any]) -> Params:
+    """base with the values of `new`, in the kinds and dtypes of `base`. New keys are added at the end."""
     known = {name: cast(_as_array(new[name]), value) if name in new else value for name, value in base.items()}
     return known | {name: value for name, value in new.items() if name not in base}
 
 
 def weighted_means(measured: Mapping[str, Mapping[str, float]], weights: Mapping[str, float]) -> dict[str, float]:
-    """By metric, the mean over the sites that measured it, each with its weight."""
+    """For each metric, the weighted mean over the sites that measured it."""
     sums: dict[str, float] = {}
     totals: dict[str, float] = {}
     for site, metrics in measured.items():
@@ -156,20 +158,20 @@ def weighted_means(measured: Mapping[str, Mapping[str, float]], weights: Mapping
 
 
 def as_numpy(name: str, value: Any) -> Any:
-    """A torch tensor as the numpy array over its memory; anything else as it is. Raises TensorError on bfloat16."""
+    """A torch tensor as a numpy array with the same memory; other values unchanged. Raises TensorError on bfloat16."""
     if not is_torch(value):
         return value
     try:
         return value.detach().cpu().numpy()
     except TypeError:
         raise TensorError(
-            f"params: {name!r} is {value.dtype}, which numpy has not",
+            f"params: {name!r} is {value.dtype}, which numpy does not have",
             hint='set params_exchange_format to "pytorch" or "raw"',
         ) from None
 
 
 def as_torch(value: Any) -> Any:
-    """A numpy array as the torch tensor over the same memory; anything else as it is."""
+    """A numpy array as a torch tensor with the same memory; other values unchanged."""
     if isinstance(value, np.ndarray):
         import torch
 
@@ -178,7 +180,7 @@ def as_torch(value: Any) -> Any:
 
 
 def cast(array: Any, like: Any) -> Any:
-    """`array` as the kind and dtype of `like`; on the way to integers rounded half to even, to bools likewise."""
+    """`array` in the kind and dtype of `like`; floats become integers or bools by rounding half to even."""
     pattern = _as_array(like)
     array = _of_kind(array, pattern)
     if array.dtype == pattern.dtype:
@@ -193,14 +195,14 @@ def cast(array: Any, like: Any) -> Any:
         return out.item()
     if is_torch(out):
         return out
-    return out[()] if isinstance(like, np.generic) else np.asarray(out)  # numpy makes scalars of arrays without axes
+    return out[()] if isinstance(like, np.generic) else np.asarray(out)  # numpy turns arrays without axes into scalars
 
 
 def _minus(name: str, new: Any, received: Any) -> Any:
     here = _as_array(new)
     base = _of_kind(_as_array(received), here)
     if is_torch(here):
-        here = here.detach().cpu()  # a script may send what still lies on its GPU
+        here = here.detach().cpu()  # a script may send tensors from its GPU
     if tuple(here.shape) != tuple(base.shape):
         raise TensorError(
             f"params: {name!r} was received with shape {list(base.shape)} and is sent with {list(here.shape)}"
@@ -234,12 +236,12 @@ def _of_kind(array: Any, pattern: Any) -> Any:
 
 
 def _calculable(array: Any) -> Any:
-    """Floats of 8 bits as float32: torch stores them and does not calculate with them. Anything else as it is."""
+    """Floats of 8 bits as float32, since torch cannot calculate with them; other values unchanged."""
     return array.float() if is_torch(array) and str(array.dtype).startswith("torch.float8") else array
 
 
 def _empty_like(value: Any) -> Any:
-    """Of the kind and dtype of `value`, without its memory."""
+    """An empty array of the kind and dtype of `value`."""
     if is_torch(value):
         return value.new_empty(0)
     return np.empty(0, dtype=value.dtype) if isinstance(value, np.ndarray) else value

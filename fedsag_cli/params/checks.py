@@ -1,4 +1,4 @@
-"""What counts as an update of a model: the keys, shapes and kinds of number that were sent, and finite numbers."""
+"""The checks of an update: it must have keys, shapes and kinds of number that were sent, and finite numbers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from fedsag_cli.params import arithmetic
 def check(update: FLModel, sent: Mapping[str, Any], *, allow_non_finite: bool = False) -> None:
     """Raises TensorError naming the first key of `update` that does not fit the params that were `sent`, and why.
 
-    NaN and infinity may stand where what was sent has them too, and anywhere with `allow_non_finite`. Where nothing was
-    sent, any key will do. Its number of steps must be a number, too.
+    NaN and infinity are accepted where the value that was sent has them too; with `allow_non_finite`, anywhere. Where
+    no params were sent, any key is accepted. The number of steps must be a number.
     """
     update.num_steps  # noqa: B018  it raises
     for name, value in (update.params or {}).items():

@@ -1,6 +1,6 @@
-"""One value of params <-> its bytes: a torch tensor, a numpy array, a numpy scalar, a plain number.
+"""Converts one value of params to bytes and back: a torch tensor, a numpy array or scalar, or a plain number.
 
-torch is used where it is loaded already or where a value needs it: a numpy job never imports it.
+torch is imported only where a value needs it: a numpy job never imports it.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ _NUMBERS = {"BOOL", "I64", "F64"}
 
 
 def is_torch(value: object) -> bool:
-    """Whether `value` is a torch tensor; does not import torch to find out."""
+    """Whether `value` is a torch tensor. Does not import torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
 
 
 def flattened(name: str, value: Any) -> Flat:
-    """`value` as bytes, copied only where it must be. Raises TensorError naming the key that cannot travel, and why."""
+    """The bytes of `value`, copied only where necessary. Raises TensorError naming a key that cannot be sent."""
     if not isinstance(name, str):
-        raise TensorError(f"params: the key {name!r} must be a text, not {type(name).__name__}")
+        raise TensorError(f"params: the key {name!r} must be a str, not a {type(name).__name__}")
     if name == METADATA or name != name.encode(errors="replace").decode():
-        raise TensorError(f"params: no key can be called {name!r}: safetensors has no room for it")
+        raise TensorError(f"params: {name!r} cannot be a key: safetensors does not allow it")
     if is_torch(value):
         return _of_torch(name, value)
     if isinstance(value, np.ndarray | np.generic):
@@ -47,10 +47,10 @@ def flattened(name: str, value: Any) -> Flat:
         try:
             return _of_numpy(name, np.asarray(value, dtype=_DTYPE_OF_NUMBER[type(value)]), "number")
         except OverflowError:
-            raise TensorError(f"params: {name!r} is a whole number beyond 64 bits") from None
+            raise TensorError(f"params: {name!r} is an integer of more than 64 bits") from None
     raise TensorError(
         f"params: {name!r} is a {type(value).__name__}",
-        hint="params map texts to torch tensors, numpy arrays or numbers; other things go into meta",
+        hint="params are torch tensors, numpy arrays or numbers; put other values into meta",
     )
 
 
@@ -67,7 +67,7 @@ def _of_torch(name: str, value: Any) -> Flat:
         view = (value.data_ptr(), value.shape, value.stride(), value.is_conj(), value.is_neg())
         identity = ("torch", word, *view) if value.numel() else (id(value),)
         here = value.detach().cpu().resolve_conj().resolve_neg().contiguous()
-        row = here.as_strided((here.numel(),), (1,))  # a single element counts as contiguous whatever its stride
+        row = here.as_strided((here.numel(),), (1,))  # one element is contiguous for torch, whatever its stride
         data = row.view(torch.uint8).numpy() if here.numel() else np.empty(0, np.uint8)
     return Flat(word, tuple(value.shape), "torch", identity, data.data)
 
@@ -86,20 +86,20 @@ def _of_numpy(name: str, value: Any, kind: Kind) -> Flat:
 
 
 def viewed(name: str, memory: mmap.mmap, start: int, entry: Entry, kind: Kind) -> Any:
-    """The value over the bytes of `memory`, which it keeps alive. Raises TensorError where they cannot be one."""
+    """The value in the bytes of `memory`, which it keeps open. Raises TensorError where they are no such value."""
     if kind != "torch" and entry.dtype not in _NUMPY:
-        raise TensorError(f"no tensor file: numpy has no dtype {entry.dtype}")
+        raise TensorError(f"not a tensor file: numpy has no dtype {entry.dtype}")
     if kind == "number" and entry.dtype not in _NUMBERS:
-        raise TensorError(f"no tensor file: {shown(name)} is a number of dtype {entry.dtype}")
+        raise TensorError(f"not a tensor file: {shown(name)} is a number of dtype {entry.dtype}")
     held: mmap.mmap | bytearray = memory
     offset = start + entry.data_offsets[0]
-    if offset % SIZES[entry.dtype]:  # what is not aligned ends the process where torch or numpy take it for aligned
+    if offset % SIZES[entry.dtype]:  # torch and numpy may crash on data that is not aligned
         held, offset = bytearray(memory[offset : start + entry.data_offsets[1]]), 0
     try:
         return _view(held, offset, entry, kind)
     except (ValueError, RuntimeError, TypeError, KeyError, OverflowError) as error:
         # more axes than numpy has, sizes beyond 64 bits beside a 0, a kind that does not fit its shape
-        raise TensorError(f"no tensor file: {shown(name)}: {str(error)[:200]}") from None
+        raise TensorError(f"not a tensor file: {shown(name)}: {str(error)[:200]}") from None
 
 
 def _view(memory: mmap.mmap | bytearray, offset: int, entry: Entry, kind: Kind) -> Any:

@@ -1,7 +1,7 @@
-"""The layout of a tensor file: eight bytes of header length, a JSON header, the data, as safetensors has it.
+"""The layout of a tensor file, that of safetensors: eight bytes of header length, a JSON header, the data.
 
-https://github.com/huggingface/safetensors. What that format cannot say stands in its metadata: the order of the keys,
-which of them are tied, which values were numpy's or plain numbers.
+https://github.com/huggingface/safetensors. The metadata of the header has what that format has no field for: the order
+of the keys, which of them are tied, and which values are numpy's or plain numbers.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from fedsag_cli.errors import TensorError
 
 METADATA = "__metadata__"
 _ALIGNMENT = 64
-_LARGEST_HEADER = 16 << 20  # some 100,000 tensors; as Python objects it may take fifty times that
-_MOST_AXES = 64  # of numpy and of torch
+_LARGEST_HEADER = 16 << 20  # bytes, for about 100,000 tensors; Python objects may take fifty times that
+_MOST_AXES = 64  # the limit of numpy and of torch
 
 _short = reprlib.Repr()
 _short.maxstring = 200
 shown = _short.repr
-"""As repr(), but short: a name or a shape from outside may be as long as a header."""
+"""repr(), but short: a name or a shape in a file may be as long as a header."""
 
 SIZES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "C64": 8, "C128": 16, "BOOL": 1,
     "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1,
 }  # fmt: skip
-"""Bytes an element, by safetensors' word for its dtype."""
+"""Bytes per element, by safetensors' name of the dtype."""
 
 
 Kind = Literal["torch", "numpy", "scalar", "number"]
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """Where one tensor lies in a file: safetensors' dtype word, shape, first and last byte of the data."""
+    """One tensor of a file: safetensors' name of its dtype, its shape, and the first and last byte in the data."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -48,7 +48,7 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Extra(msgspec.Struct, frozen=True):
-    """What safetensors cannot say. `kinds`: what is no torch tensor; a scalar is numpy's."""
+    """What safetensors has no field for. `kinds` lists the values that are not torch tensors; a scalar is numpy's."""
 
     order: list[str]
     ties: dict[str, str] = {}
@@ -58,7 +58,7 @@ class Extra(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Flat:
-    """One value on its way into a file: its bytes, still where they were."""
+    """One value to be written: its bytes, not copied. Values with the same `identity` are tied."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -68,11 +68,11 @@ class Flat:
 
 
 def write(fd: int, flats: Mapping[str, Flat], about: Mapping[str, Any]) -> None:
-    """Write header and data at the descriptor's place. Raises OSError, TensorError."""
+    """Write header and data at the current position of `fd`. Raises OSError, TensorError."""
     first: dict[tuple[Any, ...], str] = {}
     ties = {name: first[flat.identity] for name, flat in flats.items() if first.setdefault(flat.identity, name) != name}
     written = [name for name in flats if name not in ties]
-    written.sort(key=lambda name: -SIZES[flats[name].dtype])  # stable; wide elements first keeps each one aligned
+    written.sort(key=lambda name: -SIZES[flats[name].dtype])  # wide elements first, so that every tensor is aligned
     extra = Extra(
         order=list(flats),
         ties=ties,
@@ -102,10 +102,10 @@ def _write_all(fd: int, data: memoryview) -> None:
 
 
 def read_header(fd: int, size: int) -> tuple[dict[str, Entry], Extra, int]:
-    """What lies in a file of `size` bytes, and where its data begins. Raises TensorError where it is no tensor file."""
+    """The entries and extras of a file of `size` bytes, and where its data begins. Raises TensorError."""
     length = int.from_bytes(os.pread(fd, 8, 0), "little")
     if not 2 <= length <= min(size - 8, _LARGEST_HEADER):
-        raise TensorError(f"no tensor file: a header of {length} bytes in a file of {size}")
+        raise TensorError(f"not a tensor file: a header of {length} bytes in a file of {size}")
     start = 8 + length
     try:
         fields = msgspec.json.decode(os.pread(fd, length, 8), type=dict[str, msgspec.Raw])
@@ -113,25 +113,25 @@ def read_header(fd: int, size: int) -> tuple[dict[str, Entry], Extra, int]:
         entries = {name: msgspec.json.decode(raw, type=Entry) for name, raw in fields.items()}
         extra = msgspec.json.decode(about["fedsag"], type=Extra) if "fedsag" in about else Extra(order=list(entries))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise TensorError(f"no tensor file: {str(error)[:200]}") from None
+        raise TensorError(f"not a tensor file: {str(error)[:200]}") from None
     for name, entry in entries.items():
         _check(name, entry, size - start)
     if any(first[1] > then[0] for first, then in pairwise(sorted(entry.data_offsets for entry in entries.values()))):
-        raise TensorError("no tensor file: its tensors lie over each other")
+        raise TensorError("not a tensor file: its tensors overlap")
     if sorted(extra.order) != sorted([*entries, *extra.ties]) or not entries.keys() >= set(extra.ties.values()):
-        raise TensorError("no tensor file: its keys and its tensors do not agree")
+        raise TensorError("not a tensor file: its keys and its tensors do not agree")
     return entries, extra, start
 
 
 def _check(name: str, entry: Entry, room: int) -> None:
     first, last = entry.data_offsets
     if entry.dtype not in SIZES:
-        raise TensorError(f"no tensor file: {shown(name)} has the unknown dtype {shown(entry.dtype)}")
+        raise TensorError(f"not a tensor file: {shown(name)} has the unknown dtype {shown(entry.dtype)}")
     if len(entry.shape) > _MOST_AXES:
-        raise TensorError(f"no tensor file: {shown(name)} has {len(entry.shape)} axes")
+        raise TensorError(f"not a tensor file: {shown(name)} has {len(entry.shape)} axes")
     if min(entry.shape, default=0) < 0 or not 0 <= first <= last <= room:
-        raise TensorError(f"no tensor file: {shown(name)} lies outside the file")
+        raise TensorError(f"not a tensor file: {shown(name)} is outside the file")
     if last - first != prod(entry.shape) * SIZES[entry.dtype]:
         raise TensorError(
-            f"no tensor file: {shown(name)} of shape {shown(list(entry.shape))} does not take {last - first} bytes"
+            f"not a tensor file: {shown(name)} of shape {shown(list(entry.shape))} does not take {last - first} bytes"
         )

@@ -1,4 +1,4 @@
-"""Seeds for the parts of a run, each derived from the run's own."""
+"""Random seeds: one for each part of a run, derived from the seed of the run."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def derived(seed: int, *parts: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
 
-def sow(seed: int) -> None:
-    """Set the streams of random, numpy and, where it is loaded, torch with its CUDA devices."""
+def set_seed(seed: int) -> None:
+    """Seed random, numpy and, where it is loaded, torch with its CUDA devices."""
     random.seed(seed)
     np.random.seed(seed % (1 << 32))
     if torch := sys.modules.get("torch"):
-        torch.manual_seed(seed)  # CUDA's too, lazily where it is not up yet
+        torch.manual_seed(seed)  # CUDA's too, at its first use where it is not initialized yet

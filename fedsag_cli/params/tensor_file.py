@@ -1,8 +1,8 @@
-"""A dict of tensors <-> a file without a name: order, ties and dtypes kept, no pickle, no copy on reading.
+"""Writes parameters to a tensor file and reads them: with their order, ties and dtypes, without pickle.
 
-The file is a memfd, sealed once it is written, so that nobody can change it under its reader; where memory-backed room
-is short, an unlinked temporary file, which a reader that does not trust its sender copies. Either way its descriptor is
-all there is of it: nothing is left by any ending.
+A file that is sent has no name: it is a memfd, sealed after writing, so nobody can change it while it is read. Where
+memory is short, it is an unlinked temporary file, which a reader that does not trust the sender copies. Either way only
+its descriptor exists: however a process ends, no file is left.
 """
 
 from __future__ import annotations
@@ -20,27 +20,29 @@ from typing import Any
 
 from fedsag_cli import machine
 from fedsag_cli.errors import TensorError
+from fedsag_cli.model import Params
 from fedsag_cli.params import layout
 from fedsag_cli.params.encoding import flattened, viewed
 from fedsag_cli.params.layout import Entry, Extra, read_header
+from fedsag_cli.workspace import write_whole
 
 _PIECE = 1 << 20
 _SEALS = ("F_SEAL_SEAL", "F_SEAL_SHRINK", "F_SEAL_GROW", "F_SEAL_WRITE")
 
 
 class TensorFile:
-    """Tensors in a file, known by its descriptor. Whoever holds one closes it; what `load` gave lives on."""
+    """A tensor file, by its descriptor. Close it after use; the params that `load` gave stay valid."""
 
     def __init__(self, fd: int, *, trusted: bool = False) -> None:
-        """Takes over `fd`. Raises TensorError where others could change it, or where it is not what its size says.
+        """Takes over `fd`. Raises TensorError where another process could change the file, or it has holes.
 
-        `trusted`: whoever could change it does not. It is mapped though it is not sealed, where another one is copied.
+        `trusted`: nobody changes the file, so it is mapped even if it is not sealed; other such files are copied.
         """
         self._fd = fd
         self._header: tuple[dict[str, Entry], Extra, int] | None = None
         try:
             self.size = os.fstat(fd).st_size
-            self._stays_as_it_is = trusted or _is_sealed(fd)
+            self._is_fixed = trusted or _is_sealed(fd)
             if not trusted:
                 _check(fd)
         except BaseException:
@@ -49,9 +51,9 @@ class TensorFile:
 
     @classmethod
     def write(cls, params: Mapping[str, Any], *, scratch: str | Path | None = None) -> TensorFile:
-        """A new file holding `params`. Raises TensorError naming a key that cannot travel, and why.
+        """A new file with `params`. Raises TensorError naming a key whose value cannot be sent, and OSError.
 
-        `scratch` is the folder for an unlinked file where memory-backed room is short.
+        `scratch` is the folder for an unlinked file, used where memory is short.
         """
         flats = {name: flattened(name, value) for name, value in params.items()}
         size = sum(len(flat.data) for flat in flats.values())
@@ -73,7 +75,7 @@ class TensorFile:
 
     @classmethod
     def open(cls, path: Path) -> TensorFile:
-        """A file with a name, such as a checkpoint. Raises OSError."""
+        """Open a file with a name, such as a checkpoint. Raises OSError."""
         return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC), trusted=True)
 
     def fileno(self) -> int:
@@ -81,25 +83,25 @@ class TensorFile:
 
     @property
     def entries(self) -> Mapping[str, Entry]:
-        """Every key in its order, ties included, with dtype and shape. Raises TensorError where the file is no good."""
+        """Every key in order, tied ones too, with dtype and shape. Raises TensorError where the file is damaged."""
         entries, extra, _ = self._read_header()
         return {name: entries[extra.ties.get(name, name)] for name in extra.order}
 
     @property
     def about(self) -> Mapping[str, Any]:
-        """What was written beside the tensors."""
+        """The values that were written with the tensors. Raises TensorError where the file is damaged."""
         return self._read_header()[1].about
 
-    def load(self) -> dict[str, Any]:
-        """The params, mapped privately: nothing is copied until somebody writes to it, and nobody else sees that.
+    def load(self) -> Params:
+        """The params, mapped copy-on-write: changing them copies what is changed, and nobody else sees the change.
 
-        A file that its sender could still change is copied instead. Raises TensorError where the file is no good.
+        A file that its sender could still change is copied. Raises TensorError where the file is damaged.
         """
         entries, extra, start = self._read_header()
         if self.size == 0 or not extra.order:
             return {}
         memory = self._memory()
-        loaded: dict[str, Any] = {}
+        loaded: Params = {}
         for name in extra.order:
             source = extra.ties.get(name, name)
             if source in loaded and source != name:
@@ -109,13 +111,13 @@ class TensorFile:
         return loaded
 
     def twin(self) -> TensorFile:
-        """The same file by a descriptor of its own."""
-        return TensorFile(os.dup(self._fd), trusted=self._stays_as_it_is)
+        """The same file, with a second descriptor."""
+        return TensorFile(os.dup(self._fd), trusted=self._is_fixed)
 
     def on_disk(self, scratch: str | Path, *, stop: Callable[[], bool] = lambda: False) -> TensorFile | None:
-        """A copy, unlinked, under `scratch`; None where `stop` said so before it was whole, or this one shrank.
+        """A copy, an unlinked file in the folder `scratch`. Raises OSError.
 
-        Raises OSError.
+        None where `stop` became true before the copy was complete, or where this file became shorter.
         """
         fd = _new_file_on_disk(scratch)
         try:
@@ -141,40 +143,33 @@ class TensorFile:
 
     def _read_header(self) -> tuple[dict[str, Entry], Extra, int]:
         if self._header is None:
-            with _told_as_no_good():
+            with _as_tensor_error():
                 self._header = read_header(self._fd, self.size)
         return self._header
 
     def _memory(self) -> mmap.mmap:
-        with _told_as_no_good():
-            if self._stays_as_it_is:
+        with _as_tensor_error():
+            if self._is_fixed:
                 return mmap.mmap(self._fd, self.size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
             memory = mmap.mmap(-1, self.size, flags=mmap.MAP_PRIVATE)
             while room := self.size - memory.tell():
                 piece = os.pread(self._fd, min(_PIECE, room), memory.tell())
                 if not piece:
-                    raise TensorError(f"no tensor file: it was {self.size} bytes long, and {room} of them are gone")
+                    raise TensorError(
+                        f"not a tensor file: it was {self.size} bytes long, and {room} of them are missing"
+                    )
                 memory.write(piece)
         return memory
 
 
 def save(path: Path, params: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> None:
-    """Write `params` to a file with a name, whole or not at all. Raises OSError, TensorError."""
-    part = path.with_name(path.name + ".part")
-    fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-    try:
-        try:
-            layout.write(fd, {name: flattened(name, value) for name, value in params.items()}, about or {})
-        finally:
-            os.close(fd)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    """Write `params` and `about` to a file with a name, whole or not at all. Raises OSError, TensorError."""
+    flats = {name: flattened(name, value) for name, value in params.items()}
+    write_whole(path, lambda file: layout.write(file.fileno(), flats, about or {}))
 
 
 def digest(params: Mapping[str, Any]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes, in the order of the keys: the same bits give the same text."""
+    """The SHA-256 of names, dtypes, shapes and bytes, in the order of the keys. Raises TensorError."""
     sha = hashlib.sha256()
     for name, value in params.items():
         flat = flattened(name, value)
@@ -184,23 +179,23 @@ def digest(params: Mapping[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def _told_as_no_good() -> Iterator[None]:
+def _as_tensor_error() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise TensorError(f"no tensor file: it cannot be read: {error.strerror}") from None
+        raise TensorError(f"not a tensor file: it cannot be read: {error.strerror}") from None
 
 
 def _check(fd: int) -> None:
-    """Raises TensorError where a file from a sender that is not trusted is not as `TensorFile.write` makes one."""
+    """Raises TensorError where a file from a sender that is not trusted is not one that `TensorFile.write` makes."""
     status, seals = os.fstat(fd), _seals(fd)
-    could_be_sealed = seals == 0  # a memfd; a file of a file system can have no seals, or none any more
+    could_be_sealed = seals == 0  # a memfd without seals; a file on a disk cannot have seals
     if not _is_sealed(fd) and (status.st_nlink > 0 or could_be_sealed):
         raise TensorError("a tensor file must be sealed, or have no name: others could change it")
     if seals > 0 and status.st_blocks * 512 < status.st_size:
-        raise TensorError("no tensor file: it has holes, and to read them takes memory that nobody gave")
+        raise TensorError("not a tensor file: it has holes, and reading them would take memory")
     if not _is_sealed(fd) and 0 < machine.free_memory() < status.st_size:
-        raise TensorError(f"a tensor file of {status.st_size} bytes has no room in memory")
+        raise TensorError(f"a tensor file of {status.st_size} bytes does not fit into memory")
 
 
 def _new_file(size: int, scratch: str | Path | None) -> int:
@@ -220,7 +215,7 @@ def _seal(fd: int) -> None:
         try:
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, sum(getattr(fcntl, name) for name in _SEALS))
         except OSError as error:
-            if error.errno != errno.EINVAL:  # not a memfd: an unlinked file has no seals
+            if error.errno != errno.EINVAL:  # EINVAL: an unlinked file on a disk, which has no seals
                 raise
 
 
@@ -230,7 +225,7 @@ def _is_sealed(fd: int) -> bool:
 
 
 def _seals(fd: int) -> int:
-    """The seals of `fd`; -1 where there are no such things."""
+    """The seals of `fd`; -1 where it cannot have seals."""
     if not hasattr(fcntl, "F_GET_SEALS"):
         return -1
     try:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Protocol, runtime_checkable
 
+from fedsag_cli import workspace
 from fedsag_cli.model import FLModel
 
 
@@ -37,16 +37,8 @@ def find_checkpoint(name: str) -> Path | None:
     return next((path for path in (Path(name), Path("custom") / name) if path.is_file()), None)
 
 
-def write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> Path:
+def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> Path:
+    """Write a model's file, in a folder that need not be there yet, and say where it is. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    workspace.write_whole(path, write, sync=True)
     return path.resolve()

@@ -1,1 +1,1 @@
-"""How processes start and end: the contract of an engine, processes on this machine, the nursery that forks them."""
+"""How processes start and end: the contract of an engine, the engine for this machine, and the nursery that forks."""

@@ -1,6 +1,6 @@
-"""What a fresh process does to become the server, a client, or somebody's command.
+"""What a new process does before and after its work: the server, a client, or a command of the user's.
 
-A forked child and a fresh interpreter go the same way, in the same order; `main` is the latter's door.
+A forked child and a fresh interpreter do the same, in the same order. `main` is where a fresh interpreter starts.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import msgspec
 from fedsag_cli.processes.kill import die_with_parent
 
 STACK_SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGUSR2)  # ends a script of ours, which first prints its stack
-_LARGEST_LAST_WORD = 2000  # a pipe takes it whole, even where nobody reads yet
+_LARGEST_END_MESSAGE = 2000  # a pipe takes it whole, even where nobody reads yet
 
 
 class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A process to be: a `module:function` called with texts, or, where `command` is given, that.
+    """A process to start: `target`, a `module:function`, called with `args`, or a `command` with its arguments.
 
-    `env` is the whole environment. `log` gets what goes to standard output and standard error.
-    `talks`: it gets a line to its starter, on which both sides send events: the argument `line`, a descriptor.
+    `env` is the whole environment. `log` is the file for standard output and standard error. `has_link`: the function
+    gets a socket, the descriptor `link`, on which it and the process that asked for it send each other events.
     """
 
     name: str
@@ -38,36 +38,37 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     env: dict[str, str] = {}
     cwd: str
     log: str
-    talks: bool = False
+    has_link: bool = False
 
 
-class LastWord(msgspec.Struct, frozen=True, kw_only=True):
-    """What a process says before an exception ends it, and where in the user's files that was."""
+class EndMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a process ends, sent by that process: the error, and file:line in the user's files."""
 
     error: str
     where: str = ""
 
 
-class _Ending:
-    """Where this process says its last word."""
+class _EndPipe:
+    """The pipe for this process's end message; None where nobody reads one, or it has been sent."""
 
     fd: int | None = None
 
 
-_ending = _Ending()
+_end_pipe = _EndPipe()
 
 
-def become(spec: ProcessSpec, *, parent: int, line: int | None, last_word: int | None) -> NoReturn:
-    """Turn this process into what `spec` says and end with it.
+def run_spec(spec: ProcessSpec, *, parent: int, link: int | None, end_pipe: int | None) -> NoReturn:
+    """Run what `spec` says in this process, and end the process with it.
 
-    `parent` is the process whose end is ours too; `line` and `last_word` are descriptors, kept, every other is closed.
+    `parent`: the process id of the parent; this process is killed when that one ends. `link` and `end_pipe` are
+    descriptors that stay open; every other one is closed.
     """
     code = 1
     try:
         with contextlib.suppress(OSError):
             os.setsid()
         die_with_parent(parent)
-        line, _ending.fd = _keep_descriptors(spec.log, line, last_word)
+        link, _end_pipe.fd = _keep_descriptors(spec.log, link, end_pipe)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
@@ -78,63 +79,64 @@ def become(spec: ProcessSpec, *, parent: int, line: int | None, last_word: int |
         os.chdir(spec.cwd)
         if spec.command:
             os.execvp(spec.command[0], spec.command)
-        _speak_unbuffered()
+        _renew_streams()
         module, _, function = spec.target.partition(":")
         called = getattr(importlib.import_module(module), function)
-        code = called(*spec.args, line=line) if spec.talks else called(*spec.args)
+        code = called(*spec.args, link=link) if spec.has_link else called(*spec.args)
     except OSError as error:
-        say_last_word(LastWord(error=f"{spec.command[0] if spec.command else spec.name}: {error}"))
+        send_end_message(EndMessage(error=f"{spec.command[0] if spec.command else spec.name}: {error}"))
         os.write(2, f"fedsag: {spec.command[0] if spec.command else spec.name}: {error}\n".encode())
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
         _flush(sys.stdout, sys.stderr)
-        os._exit(code)  # tearing an interpreter with torch down takes 0.3 s that nobody has to wait for
+        os._exit(code)  # Python's own end takes 0.3 s with torch, and nobody needs it
 
 
 def show_stack_when_stopped() -> None:
-    """A crash in compiled code and STACK_SIGNAL, which ends this process, leave its threads' stacks in its log."""
+    """Print the stacks of all threads into the log on a crash in compiled code, and on STACK_SIGNAL, before the end."""
     faulthandler.enable(2)
     faulthandler.register(STACK_SIGNAL, 2, all_threads=True, chain=True)
 
 
 def preload(modules: Sequence[str]) -> None:
-    """Import what will be needed. What is broken or absent is left to whoever needs it, who then says so."""
+    """Import `modules`. One that cannot be imported is skipped: the script that imports it gets the error."""
     for module in filter(None, modules):
         with contextlib.suppress(Exception):
             importlib.import_module(module)
 
 
-def say_last_word(word: LastWord) -> None:
-    """Tell whoever reaps this process why it ends. Once; says nothing where nobody asked."""
-    fd, _ending.fd = _ending.fd, None
+def send_end_message(message: EndMessage) -> None:
+    """Tell the process that waits for this one why it ends. Only the first message is sent."""
+    fd, _end_pipe.fd = _end_pipe.fd, None
     if fd is not None:
-        short = LastWord(error=_printable(word.error)[:_LARGEST_LAST_WORD], where=_printable(word.where)[:1000])
+        error, where = _printable(message.error)[:_LARGEST_END_MESSAGE], _printable(message.where)[:1000]
+        short = EndMessage(error=error, where=where)
         with contextlib.suppress(OSError):
             os.write(fd, msgspec.json.encode(short))
 
 
 def _printable(text: str) -> str:
-    """With what UTF-8 cannot hold written as escapes: a file's odd name may stand in an error."""
+    """With escapes for what UTF-8 cannot hold: an error may name a file whose name is not UTF-8."""
     return text.encode(errors="backslashreplace").decode()
 
 
-def hear_last_word(fd: int) -> LastWord | None:
-    """What the process at the other end of the pipe said, which has ended. Closes `fd`."""
+def read_end_message(fd: int) -> EndMessage | None:
+    """The message of a process that has ended; None where it sent none. Closes the pipe `fd`."""
     os.set_blocking(fd, False)  # a grandchild may still hold the other end
     try:
         text = os.read(fd, 1 << 16)
-        return msgspec.json.decode(text, type=LastWord) if text else None
+        return msgspec.json.decode(text, type=EndMessage) if text else None
     except (OSError, msgspec.DecodeError):
         return None
     finally:
         os.close(fd)
 
 
-def _keep_descriptors(log: str, line: int | None, last_word: int | None) -> tuple[int | None, int | None]:
-    """Standard streams anew, then `line` and `last_word` on the numbers after them, then nothing."""
-    kept = [fd for fd in (line, last_word) if fd is not None]
-    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3 + len(kept)) for fd in kept]  # out of the way of what follows
+def _keep_descriptors(log: str, link: int | None, end_pipe: int | None) -> tuple[int | None, int | None]:
+    """Open new standard streams, move `link` and `end_pipe` to the numbers after them, and close all others."""
+    kept = [fd for fd in (link, end_pipe) if fd is not None]
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3 + len(kept)) for fd in kept]  # numbers that no dup2 below takes
     nothing = os.open(os.devnull, os.O_RDONLY)
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(nothing, 0)
@@ -143,11 +145,11 @@ def _keep_descriptors(log: str, line: int | None, last_word: int | None) -> tupl
     low = [os.dup2(fd, 3 + index, inheritable=False) for index, fd in enumerate(high)]
     os.closerange(3 + len(low), os.sysconf("SC_OPEN_MAX"))
     numbers = iter(low)
-    return (None if line is None else next(numbers)), (None if last_word is None else next(numbers))
+    return (None if link is None else next(numbers)), (None if end_pipe is None else next(numbers))
 
 
-def _speak_unbuffered() -> None:
-    """Fresh streams over 0, 1 and 2, as `python -u` has them: the old ones hold what others may have left in them."""
+def _renew_streams() -> None:
+    """New, unbuffered streams over 0, 1 and 2, as in `python -u`: the old ones may hold text of the parent's."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         old = getattr(sys, f"__{name}__")  # made by Python under the same environment: it knows the encoding
         encoding, errors = (old.encoding, old.errors) if old else ("utf-8", "backslashreplace")
@@ -168,18 +170,19 @@ def _flush(*streams: TextIO | None) -> None:
 
 
 def fresh_interpreter(module: str, *args: str) -> list[str]:
-    """The command that runs `main` of a module of ours, and finds nothing in the current folder in its place."""
+    """The command that runs `main` of a fedsag module; a module of that name in the current folder is not found."""
     boot = f"import sys; sys.path[:1] = filter(None, sys.path[:1]); from {module} import main; main()"
     return [sys.executable, "-u", "-c", boot, *args]
 
 
 def main() -> NoReturn:
-    """A fresh interpreter's door: SPEC PARENT LINE LAST_WORD; -1 where there is no such descriptor.
+    """Run a spec in a fresh interpreter. Arguments: SPEC PARENT LINK END_PIPE; LINK is -1 where there is none.
 
-    SPEC is a file's descriptor: an environment holds keys and passwords, and arguments are for all to see.
+    SPEC is the descriptor of a file: the environment in it holds keys and passwords, and every user of the machine can
+    read the arguments of a process.
     """
-    about, parent, line, last_word = map(int, sys.argv[1:])
+    about, parent, link, end_pipe = map(int, sys.argv[1:])
     with open(about, "rb") as file:
         file.seek(0)
         spec = msgspec.json.decode(file.read(), type=ProcessSpec)
-    become(spec, parent=parent, line=line if line >= 0 else None, last_word=last_word)
+    run_spec(spec, parent=parent, link=link if link >= 0 else None, end_pipe=end_pipe)

@@ -1,4 +1,4 @@
-"""The contract of an engine: where a run's processes live."""
+"""The contract of an engine, which starts and ends the processes of a run."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ from fedsag_cli.processes.child import ProcessSpec
 
 
 class Engine(Protocol):
-    """Starts processes, tells what becomes of them and what they tell, ends them."""
+    """Starts processes, receives their events, ends them. A process is known by the name in its spec."""
 
     def prepare(self, modules: Sequence[str]) -> None:
-        """What the processes will import: may be made ready now. Returns at once."""
+        """The processes will import these modules: the engine may import them now. Returns at once."""
 
     def start(self, spec: ProcessSpec) -> None:
-        """Start a process; `events` tells its ProcessStarted and, at its end, its ProcessExited."""
+        """Start a process. `next_event` gives its ProcessStarted and, at its end, its ProcessExited."""
 
     def tell(self, name: str, event: Event) -> None:
-        """Send `event` to a process that talks. One that is gone does not hear it."""
+        """Send `event` to a process that has a link. Does nothing where the process has ended."""
 
     def next_event(self, timeout_s: float | None = None) -> Event:
-        """What happened next; what a process told comes before its ProcessExited. Raises TimeoutError."""
+        """The next event, of the engine or sent by a process; a process's own events come before its ProcessExited.
 
-    def stop(self, grace_s: float = 5.0, hung: Collection[str] = ()) -> None:
-        """End every process and its children: ask, wait `grace_s` seconds, insist.
+        Raises TimeoutError after `timeout_s` seconds without one.
+        """
 
-        Those named `hung` print their stacks into their logs first, where they are Python scripts.
+    def stop(self, grace_s: float = 5.0, show_stack: Collection[str] = ()) -> None:
+        """End every process and its children with SIGTERM and, after `grace_s` seconds, SIGKILL.
+
+        The processes in `show_stack`, where they are Python scripts, first print their stacks into their logs.
         """

@@ -1,9 +1,9 @@
-"""Imports once, forks on request: a process in which torch is ready, from which server and clients come in 10 ms.
+"""The nursery: a process that imports torch once and forks the server and the clients, each within 10 ms.
 
-It runs no user code and no tensor operation (one parallel region before a fork would hang every child at its first),
-has one thread, leaves CUDA alone and knows what it forks only as `module:function`. It is no `multiprocessing`
-forkserver: a forkserver's child inherits that start method, and a DataLoader in it would import the user's script once
-more.
+It runs no code of the user's and no tensor operation (after one parallel region, every forked child would hang in its
+first), has one thread, does not touch CUDA, and knows what it forks only as `module:function`. Why it is not the
+forkserver of `multiprocessing`: a child of that inherits the start method, and a DataLoader in it would import the
+user's script again.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ import msgspec
 from fedsag_cli.errors import ChannelClosed
 from fedsag_cli.processes.child import (
     STACK_SIGNAL,
-    LastWord,
+    EndMessage,
     ProcessSpec,
-    become,
     fresh_interpreter,
-    hear_last_word,
     preload,
+    read_end_message,
+    run_spec,
 )
 from fedsag_cli.processes.kill import adopt_orphans, group_lives, kill_descendants, kill_group
 from fedsag_cli.wire.channel import UnixChannel
@@ -43,23 +43,23 @@ _LOOK_AGAIN_S = 0.02  # at a group whose leader ended: only on Linux are we woke
 
 
 class Preload(msgspec.Struct, frozen=True, tag=True):
-    """Import these now; what cannot be imported is left to the script that wants it."""
+    """Import these modules now; see `child.preload`."""
 
     modules: list[str]
 
 
 class Start(msgspec.Struct, frozen=True, tag=True):
-    """Start this; its line, if it talks, comes along. `fresh`: in an interpreter of its own, which shares nothing."""
+    """Start this process; its link, where it has one, comes with the message. `fresh`: in a new interpreter."""
 
     spec: ProcessSpec
     fresh: bool
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True):
-    """Ask all children to end, those that hang for their stacks too, insist after `grace_s` seconds, and end."""
+    """End all children as `Engine.stop` says, then the nursery itself."""
 
     grace_s: float
-    hung: list[str] = []
+    show_stack: list[str] = []
 
 
 class Started(msgspec.Struct, frozen=True, tag=True):
@@ -72,7 +72,7 @@ class Exited(msgspec.Struct, frozen=True, tag=True):
 
     name: str
     exit_code: int
-    last_word: LastWord | None
+    message: EndMessage | None
 
 
 ToNursery = Preload | Start | Stop
@@ -81,52 +81,52 @@ FromNursery = Started | Exited
 
 class _Child(NamedTuple):
     name: str
-    last_word: int  # the pipe in which it says that
-    talks: bool
+    end_pipe: int  # for its end message
+    has_link: bool
     is_command: bool
 
 
 class Nursery:
-    """The loop: requests in, children out, each one's end told. Every process of a run is a child of it."""
+    """The loop: it starts what is asked for and reports each end. Every process of a run is its child."""
 
     def __init__(self, channel: UnixChannel[FromNursery, ToNursery]) -> None:
         self._channel = channel
         self._children: dict[int, _Child] = {}
-        self._printing: set[int] = set()  # groups that were asked for their stacks, and may outlive who leads them
+        self._printing: set[int] = set()  # process groups that print their stacks; the leader may end before the rest
         self._frozen = False
         adopt_orphans()
-        self._woken, wake = os.pipe()  # a byte for every child that ended
+        self._woken, wake = os.pipe()  # gets a byte for every child that ended
         for end in (self._woken, wake):
             os.set_blocking(end, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
 
     def run(self) -> None:
-        """Until the parent says stop or is gone."""
+        """Serve requests until the parent sends Stop or has ended."""
         while True:
             ready, _, _ = select.select([self._channel.fileno(), self._woken], [], [])
             if self._woken in ready:
                 self._reap()
             if self._channel.fileno() in ready:
                 try:
-                    request, line = self._channel.receive()
+                    request, link = self._channel.receive()
                 except ChannelClosed:
                     request = Stop(grace_s=0.0)
                 match request:
                     case Preload(modules):
                         preload(modules)
                     case Start(spec, fresh):
-                        self._start(spec, line, fresh)
-                    case Stop(grace_s, hung):
-                        self._end_all(grace_s, hung)
+                        self._start(spec, link, fresh)
+                    case Stop(grace_s, show_stack):
+                        self._end_all(grace_s, show_stack)
                         return
 
-    def _start(self, spec: ProcessSpec, line: int | None, fresh: bool) -> None:
+    def _start(self, spec: ProcessSpec, link: int | None, fresh: bool) -> None:
         if not self._frozen:
             gc.freeze()  # without it a child's first collection touches, and so copies, 60 MB of torch's objects
             gc.enable()
-            _leave_tidying_to_the_end()
+            _skip_finalizers_at_exit()
             self._frozen = True
         nursery = os.getpid()
         reading, writing = os.pipe()
@@ -134,12 +134,12 @@ class Nursery:
         if pid == 0:
             os.close(reading)
             if fresh:
-                _exec_fresh(spec, nursery, line, writing)
-            become(spec, parent=nursery, line=line, last_word=writing)
+                _exec_fresh(spec, nursery, link, writing)
+            run_spec(spec, parent=nursery, link=link, end_pipe=writing)
         os.close(writing)
-        if line is not None:
-            os.close(line)
-        self._children[pid] = _Child(spec.name, reading, spec.talks, bool(spec.command))
+        if link is not None:
+            os.close(link)
+        self._children[pid] = _Child(spec.name, reading, spec.has_link, bool(spec.command))
         self._tell(Started(spec.name, pid))
 
     def _reap(self) -> None:
@@ -154,20 +154,21 @@ class Nursery:
             if pid == 0:
                 break
             child = self._children.pop(pid, None)
-            if child is not None:  # no orphan that became ours
+            if child is not None:  # else a grandchild whose own parent has ended
                 if pid not in self._printing:
-                    kill_group(pid)  # the DataLoader workers of a script that was killed live on otherwise
+                    kill_group(pid)  # else the DataLoader workers of a killed script would go on
                 ended.append((child, status))
-        for child, status in sorted(ended, key=lambda each: not each[0].talks):  # whose end may be that of the others
-            self._tell(Exited(child.name, os.waitstatus_to_exitcode(status), hear_last_word(child.last_word)))
+        # the server first, whose end may be the cause of the others'
+        for child, status in sorted(ended, key=lambda each: not each[0].has_link):
+            self._tell(Exited(child.name, os.waitstatus_to_exitcode(status), read_end_message(child.end_pipe)))
 
-    def _end_all(self, grace_s: float, hung: Collection[str]) -> None:
-        """SIGTERM to every child and its children, `grace_s` seconds to follow it, then SIGKILL."""
+    def _end_all(self, grace_s: float, show_stack: Collection[str]) -> None:
+        """SIGTERM to every child and its children and, after at most `grace_s` seconds, SIGKILL."""
         for pid, child in self._children.items() if grace_s > 0 else ():
-            if child.name in hung and child.is_command:
+            if child.name in show_stack and child.is_command:
                 self._printing.add(pid)
-                kill_group(pid, STACK_SIGNAL)  # whoever in it has joined the run prints its stack, the others end
-            elif child.name in hung and not child.talks:
+                kill_group(pid, STACK_SIGNAL)  # a process that uses the Client API prints its stack, others just end
+            elif child.name in show_stack and not child.has_link:
                 os.kill(pid, STACK_SIGNAL)
             else:
                 kill_group(pid, signal.SIGTERM)
@@ -178,42 +179,42 @@ class Nursery:
             self._printing = {pid for pid in self._printing if group_lives(pid)}
         for pid in self._children.keys() | self._printing:
             kill_group(pid)
-        kill_descendants()  # also who left their group: `setsid`, a daemon
+        kill_descendants()  # also those that left their group: `setsid`, a daemon
 
     def _tell(self, news: FromNursery) -> None:
-        with contextlib.suppress(ChannelClosed):  # then the parent is gone, which the next receive tells
+        with contextlib.suppress(ChannelClosed):  # the parent has ended, as the next receive will say
             self._channel.send(news)
 
 
-def _leave_tidying_to_the_end() -> None:
-    """What imports have registered to take down at exit goes with the process: 60 ms a client, for torch's operators.
+def _skip_finalizers_at_exit() -> None:
+    """Finalizers that imports have registered so far do not run at a child's exit: torch's would take 60 ms a client.
 
-    A child's own finalizers, such as those of its temporary folders, are not among these.
+    Those that a child registers later, such as for its temporary folders, do run.
     """
     for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]  # there is no public list of them
         finalizer.atexit = False
 
 
-def _exec_fresh(spec: ProcessSpec, nursery: int, line: int | None, last_word: int) -> None:
+def _exec_fresh(spec: ProcessSpec, nursery: int, link: int | None, end_pipe: int) -> None:
     try:
-        about = tempfile.TemporaryFile()  # noqa: SIM115  arguments are for every user of the machine to read
+        about = tempfile.TemporaryFile()  # noqa: SIM115  not in arguments: every user of the machine can read those
         about.write(msgspec.json.encode(spec))
         about.flush()
-        words = [about.fileno(), nursery, -1 if line is None else line, last_word]
-        for fd in (about.fileno(), line, last_word):
+        words = [about.fileno(), nursery, -1 if link is None else link, end_pipe]
+        for fd in (about.fileno(), link, end_pipe):
             if fd is not None:
                 os.set_inheritable(fd, True)
         command = fresh_interpreter("fedsag_cli.processes.child", *map(str, words))
-        os.execv(command[0], command)  # `become` sets the environment: what PYTHONPATH holds must not stand in for ours
+        os.execv(command[0], command)  # `run_spec` sets the environment: PYTHONPATH must not replace modules of ours
     except OSError as error:
-        os.write(last_word, msgspec.json.encode(LastWord(error=f"{spec.name} cannot be started: {error}")))
+        os.write(end_pipe, msgspec.json.encode(EndMessage(error=f"{spec.name} cannot be started: {error}")))
         os._exit(1)
 
 
 def main() -> NoReturn:
-    """A fresh interpreter's door: FD HOW. Serves the parent at the other end of that socket; HOW is fork or spawn."""
+    """Run the nursery in a fresh interpreter. Arguments: FD HOW; FD is a socket to the parent, HOW is fork or spawn."""
     if sys.argv[2] == "fork":
-        gc.disable()  # until the first fork: to look for garbage in what imports make takes a fifth of their time
+        gc.disable()  # until the first fork: garbage collection takes a fifth of the time of large imports
         preload(["numpy", "fedsag_cli.client", "fedsag_cli.client.script"])
     sock = socket.socket(fileno=int(sys.argv[1]))
     Nursery(UnixChannel(sock, ToNursery)).run()

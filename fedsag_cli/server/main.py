@@ -17,7 +17,7 @@ from fedsag_cli import catalog, events
 from fedsag_cli.errors import FedsagError
 from fedsag_cli.events import Event, Observer, RunFailed, WillWrite, WorkflowFinished
 from fedsag_cli.params import tensor_file
-from fedsag_cli.params.seeds import derived, sow
+from fedsag_cli.params.seeds import derived, set_seed
 from fedsag_cli.persistors import WritesFiles
 from fedsag_cli.plan import Plan, read_plan
 from fedsag_cli.processes.child import preload, show_stack_when_stopped
@@ -33,18 +33,18 @@ from fedsag_cli.workspace import SERVER, Workspace
 _AFTER_A_FAILURE_S = 1.0  # so long it waits for trackers: the cause is to be told
 
 
-def serve(root: str, *, line: int) -> int:
-    """Run the plan of the workspace at `root`; `line` is the descriptor of the line to the parent."""
-    code = _serve(root, line)
+def serve(root: str, *, link: int) -> int:
+    """Run the plan of the workspace at `root`; `link` is the descriptor of a socket to the parent."""
+    code = _serve(root, link)
     atexit._run_exitfuncs()  # trackers' libraries have temporary folders to remove
     return code
 
 
-def _serve(root: str, line: int) -> int:
+def _serve(root: str, link: int) -> int:
     show_stack_when_stopped()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a channel and perhaps a model for each client
-    parent = socket.socket(fileno=line)
+    parent = socket.socket(fileno=link)
     lock = threading.Lock()  # the thread that writes models tells so, those of trackers what they lack
     observers: list[Observer] = []
 
@@ -86,7 +86,7 @@ def _run(
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)  # the cores are the clients'
     sys.path.insert(0, str(workspace.app(SERVER) / "custom"))
-    sow(derived(plan.seed, SERVER))
+    set_seed(derived(plan.seed, SERVER))
     workspace.checkpoints.mkdir(parents=True, exist_ok=True)
     workspace.hold_as_server()
     configs = {site.name: site.config for site in plan.sites}

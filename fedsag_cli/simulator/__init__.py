@@ -1,4 +1,4 @@
-"""A whole run on this machine: plan it, start its processes, follow what happens, end them, report."""
+"""The simulator: `simulate` runs a job on this machine, from its plan to its report."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ from fedsag_cli.workspace import Workspace
 
 
 def simulate(job: Path, workspace: Path, options: Options, observers: Sequence[Observer] = ()) -> Report:
-    """Run a job folder in a workspace folder and give the report, which is also written there.
+    """Run the job in the folder `job`, with the folder `workspace` for all its files, and give the report.
 
-    With `options.resume` it goes on with the run that is there, after its last whole round. Raises UsageError, JobError
-    and WorkspaceError before anything has started; RunError, with the report written, where the run failed (where any
-    client did, with `options.strict`); Interrupted, likewise, on SIGINT and SIGTERM.
+    With `options.resume`, continue the run in the workspace after its last complete round. `observers` get every event.
+    Raises UsageError, JobError and WorkspaceError before a process is started; RunError where the run failed (with
+    `options.strict`, where any client failed) and Interrupted on SIGINT and SIGTERM, both with the `report`. The report
+    is written to the workspace in any case.
     """
     have_standard_streams()
     run_folder = Workspace(workspace)
@@ -38,21 +39,25 @@ def simulate(job: Path, workspace: Path, options: Options, observers: Sequence[O
     fork = options.launcher in (None, FORK) and can_fork()
     with signals_interrupt(), private_address() as address:
         env = ENVIRONMENT | os.environ | {ADDRESS: address, TOKEN: secrets.token_hex(16)}
-        engine = LocalEngine(fork=fork, env=env)  # it makes itself ready while the job is read
+        engine = LocalEngine(fork=fork, env=env)  # it starts while the job is read
         try:
             planned = make_plan(Job.load(job, reading.translate), run_folder, options, engine.prepare)
             if options.resume and before is None:
-                planned.notices.append("the run that was here ended before its plan was written: it starts anew")
+                planned.notices.append("the earlier run ended before its plan was written: this is a new run")
             if before is not None:
                 resume.check_same_job(before, planned.plan)
             run_folder.take()
             if before is not None and (report := resume.finished_report(run_folder)) is not None:
                 if planned.plan.strict and report.failures:
-                    raise RunError(f"the run has finished, but with --strict no client may fail: {[*report.failures]}")
+                    failed = RunError(
+                        f"the run has finished, but with --strict no client may fail: {[*report.failures]}"
+                    )
+                    failed.report = report
+                    raise failed
                 for observer in observers:
                     observer.on(Notice(text="this run has finished: there is nothing left to do"))
                 return report
-            return Simulation(planned, run_folder, engine, env, observers).run(goes_on=before is not None)
+            return Simulation(job, planned, run_folder, engine, env, observers).run(resume=before is not None)
         finally:
             engine.stop(grace_s=0.0)
             run_folder.release()

@@ -1,4 +1,4 @@
-"""Those who are told every event and change nothing."""
+"""The file events.jsonl: written event by event, and read where a run is resumed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from fedsag_cli.events import Event
 
 
 class EventsFile:
-    """Writes every event as a line of JSON, at once: what is there after a crash is what had happened."""
+    """An observer that writes every event as a line of JSON, at once: after a crash, nothing is missing."""
 
     def __init__(self, path: Path) -> None:
-        """Goes on after what is there."""
+        """Appends to the file where it exists. Raises OSError."""
         self._file = path.open("ab", buffering=0)
 
     def on(self, event: Event) -> None:
@@ -25,14 +25,14 @@ class EventsFile:
         self._file.close()
 
 
-def told_before(path: Path) -> list[Event]:
-    """The events in a file that a run has left; a last line that was cut off is removed from it. Raises OSError."""
+def read_events(path: Path) -> list[Event]:
+    """The events in a file. An incomplete last line is removed from the file. Raises OSError."""
     with path.open("r+b") as file:
         *lines, rest = file.read().split(b"\n")
         if rest:
             file.truncate(file.tell() - len(rest))
-    told = []
+    found = []
     for line in lines:
-        with contextlib.suppress(msgspec.DecodeError):  # a line somebody else has put there
-            told.append(events.from_line(line))
-    return told
+        with contextlib.suppress(msgspec.DecodeError):  # not a line of ours
+            found.append(events.from_line(line))
+    return found

@@ -1,4 +1,4 @@
-"""What is told of a failure: its cause, where in the job it was, and how the log ends."""
+"""The facts of a failure: its cause, its place in the job, and the last lines of the log."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ _LEAVE_A_STACK = {signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT, signal.SIGBUS, 
 
 
 class Failures:
-    """Reads the logs of a run's processes, each from where it was when the process that writes it was started."""
+    """Completes failures from the logs of a run's processes. A log is read from its end at the start of the process."""
 
     def __init__(self, workspace: Workspace, apps: Mapping[str, App], sites: Mapping[str, SitePlan]) -> None:
         self._workspace, self._apps, self._sites = workspace, apps, sites
         self._since: dict[str, int] = {}
 
     def watch(self, name: str) -> None:
-        """A process is about to be started: what its log holds by now is not its own."""
+        """Call it before a process is started: what its log contains now is not of that process."""
         self._since[name] = logs.size(self._workspace.log(name))
 
     def notes(self, site: str) -> list[str]:
-        """What a script has printed so far in lines that begin with `note:`."""
+        """The lines `note: …` that a script has printed so far."""
         return logs.notes(self._workspace.log(site), since=self._since[site])
 
     def of_exit(self, event: ProcessExited, *, is_over: bool) -> ProcessExited:
-        """`is_over`: the workflows have finished, after which every process may end."""
+        """`is_over`: the workflows are done, so every process may end."""
         failure = event.failure or Failure(cause="", exit_code=event.exit_code)
         if event.exit_code and not failure.cause:
-            failure = self._without_last_word(event)
+            failure = self._from_log(event)
         may_end = is_over or event.name == SERVER or not self._sites[event.name].config.launch_once
         failure = self._with_log(
             event.name,
@@ -53,11 +53,11 @@ class Failures:
         return msgspec.structs.replace(event, failure=self._with_log(event.site, event.failure))
 
     def of_stop(self, site: str, cause: str) -> Failure:
-        """Of a client that was stopped, and printed its stack."""
+        """A client was stopped, and has printed its stack."""
         return self._with_log(site, Failure(cause=cause), has_stack=True)
 
     def _with_log(self, name: str, failure: Failure, *, has_stack: bool = False, is_well: bool = False) -> Failure:
-        """`has_stack`: the log may end with the stack of a process that was stopped, or crashed."""
+        """`has_stack`: the process was stopped or crashed, so the log may end with its stack."""
         log, copy, since = self._workspace.log(name), self._workspace.app(name), self._since.get(name, 0)
         where = failure.where or (logs.deepest_frame(log, copy, since=since) if has_stack else "")
         return msgspec.structs.replace(
@@ -67,8 +67,8 @@ class Failures:
             log_tail=[] if is_well else logs.tail(log, _TAIL_LINES, since=since),
         )
 
-    def _without_last_word(self, event: ProcessExited) -> Failure:
-        """What ended a process that could not say so: a signal, or an error in a command that is no script of ours."""
+    def _from_log(self, event: ProcessExited) -> Failure:
+        """Why a process ended that sent no end message: a signal, or an error in a command that is not Python's."""
         error = where = ""
         if event.exit_code > 0:
             log, copy = self._workspace.log(event.name), self._workspace.app(event.name)
@@ -77,5 +77,5 @@ class Failures:
 
 
 def _in_job(where: str, copy: Path, original: Path) -> str:
-    """file:line in the job folder, which the user edits, rather than in the copy that was run."""
+    """file:line in the job folder, where the user edits the file, not in the copy that was run."""
     return where.replace(str(copy), str(original), 1) if where.startswith(str(copy)) else where

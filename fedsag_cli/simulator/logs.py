@@ -1,4 +1,4 @@
-"""What can be read in what a process printed: `since` is how long the log was when the process started."""
+"""Reads the logs of processes. `since` is the size of a log, in bytes, when its process started."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TRACEBACK = "Traceback (most recent call last):"
 
 
 def size(log: Path) -> int:
-    """In bytes; 0 where there is no such file."""
+    """The size of a log in bytes; 0 where there is no such file."""
     try:
         return log.stat().st_size
     except OSError:
@@ -24,7 +24,7 @@ def size(log: Path) -> int:
 
 
 def tail(log: Path, count: int, *, since: int = 0) -> list[str]:
-    """The last lines; none where there is no such file."""
+    """The last `count` lines; none where there is no such file."""
     try:
         with log.open("rb") as file:
             file.seek(max(since, file.seek(0, os.SEEK_END) - _LARGEST_TAIL))
@@ -35,7 +35,7 @@ def tail(log: Path, count: int, *, since: int = 0) -> list[str]:
 
 
 def deepest_frame(log: Path, folder: Path, *, since: int = 0) -> str:
-    """file:line of the deepest frame below `folder` in the last of the stacks that faulthandler printed: main's."""
+    """file:line of the deepest frame in `folder`, in the last stack that faulthandler printed, the main thread's."""
     found, is_looking = "", False
     for line in tail(log, 1000, since=since):
         if _STACK.match(line):
@@ -46,7 +46,7 @@ def deepest_frame(log: Path, folder: Path, *, since: int = 0) -> str:
 
 
 def last_error(log: Path, folder: Path, *, since: int = 0) -> tuple[str, str]:
-    """The last line of the last traceback, and file:line of its deepest frame below `folder`; empty where none is."""
+    """The last line of the last traceback, and file:line of its deepest frame in `folder`; else empty texts."""
     error = where = ""
     is_inside = False
     for line in tail(log, 1000, since=since):
@@ -60,7 +60,7 @@ def last_error(log: Path, folder: Path, *, since: int = 0) -> tuple[str, str]:
 
 
 def notes(log: Path, *, since: int = 0) -> list[str]:
-    """What it has said in lines that begin with `note:`, at its start."""
+    """The texts of the lines `note: …` at the start of a log."""
     try:
         with log.open("rb") as file:
             file.seek(since)

@@ -1,4 +1,4 @@
-"""The options of `fedsag simulator`, and what they say about clients, GPUs and slots."""
+"""The options of `fedsag simulator`: the clients, GPU groups and slots that follow from them."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ FORK, SPAWN = "fork", "spawn"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What `fedsag simulator` was told; None where it was told nothing."""
+    """The options of one run; None where an option was not given."""
 
     num_clients: int | None = None
-    clients: Sequence[str] = ()
-    slots: int | None = None  # -t
-    gpus: str | None = None
-    threads: int | None = None
-    launcher: str | None = None
+    clients: Sequence[str] = ()  # by name
+    slots: int | None = None  # how many clients work at the same time, in each GPU group
+    gpus: str | None = None  # as in `gpu_groups`
+    threads: int | None = None  # torch's, in each client
+    launcher: str | None = None  # FORK or SPAWN
     seed: int | None = None
     max_clients: int = 100
-    resume: bool = False
-    strict: bool = False
+    resume: bool = False  # continue the run in the workspace
+    strict: bool = False  # any failure of a client ends the run
 
 
 def site_names(options: Options) -> list[str]:
-    """The clients' names by -c, else by -n; none where neither is given. Raises UsageError."""
+    """The names of the clients: those of -c, else site-1 to site-N of -n; none without both. Raises UsageError."""
     if options.clients or options.num_clients is None:
         return list(options.clients)
     if options.num_clients < 1:
@@ -40,12 +40,15 @@ def site_names(options: Options) -> list[str]:
 
 
 def gpu_groups(gpus: str | None) -> list[str]:
-    """The ids of each group, for CUDA_VISIBLE_DEVICES: "0,1" are two groups, "[0,1],[2]" one of two and one of one."""
+    """The ids of each GPU group, for CUDA_VISIBLE_DEVICES. Raises UsageError.
+
+    "0,1" are two groups of one GPU each, "[0,1],[2]" are a group of two GPUs and a group of one.
+    """
     if gpus is None:
         return []
     text = re.sub(r"\s", "", gpus)
     if not re.fullmatch(r"(\d+|\[\d+(,\d+)*\])(,(\d+|\[\d+(,\d+)*\]))*", text):
-        raise UsageError(f"-gpu {gpus!r} is no list of GPU groups", hint="for example 0,1 or [0,1],[2,3]")
+        raise UsageError(f"-gpu {gpus!r} is not a list of GPU groups", hint="examples: 0,1 or [0,1],[2,3]")
     groups = [group.strip("[]") for group in re.findall(r"\[[^]]*\]|\d+", text)]
     there = machine.gpus_there()
     for gpu in ",".join(groups).split(","):
@@ -55,12 +58,12 @@ def gpu_groups(gpus: str | None) -> list[str]:
 
 
 def slots_of(options: Options, num_clients: int, num_groups: int, notices: list[str]) -> int:
-    """How many clients of one group work at a time: one where there are several groups, -t otherwise."""
+    """How many clients of one group work at the same time: one where there are several groups, else -t."""
     if options.slots is not None and not 1 <= options.slots <= num_clients:
         raise UsageError(f"-t {options.slots}: between 1 and the number of clients, which is {num_clients}")
     if num_groups > 1:
         if options.slots not in (None, num_groups):
-            notices.append(f"-t {options.slots} has no effect: with {num_groups} GPU groups, one client a group works")
+            notices.append(f"-t {options.slots} has no effect: with {num_groups} GPU groups, one client of each works")
         return 1
     if options.slots is None:
         notices.append("no -t given: one client works at a time")

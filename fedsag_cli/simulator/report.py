@@ -1,4 +1,4 @@
-"""What came of a run, folded from its events: the numbers of report.json."""
+"""The report of a run, report.json, built from its events."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RoundReport(msgspec.Struct, kw_only=True):
 
 
 class SiteFailure(msgspec.Struct, kw_only=True):
-    """Why a site failed first, and in which round; `task` is empty where it had none."""
+    """The first failure of a site, and its round; `task` is empty where the site had none."""
 
     round_num: int | None
     task: str
@@ -48,9 +48,9 @@ class BestReport(msgspec.Struct, kw_only=True):
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """A run in numbers. `final_metrics` belong to the last aggregate, where the job lets clients validate it.
+    """A run in numbers. `final_metrics` were measured on the final model, where the job has it validated.
 
-    `times` and `exit_codes` are those since the run was started or, last, resumed.
+    `times` (in seconds) and `exit_codes` are those since the run was started or, where it was resumed, since then.
     """
 
     job: str = ""
@@ -73,28 +73,27 @@ class Report(msgspec.Struct, kw_only=True):
     final_metrics_by_site: dict[str, Metrics] = {}
     final_failed: dict[str, Failure] = {}
     failures: dict[str, SiteFailure] = {}  # the first cause first
-    resumed_at: list[int] = []  # after so many whole rounds
+    resumed_at: list[int] = []  # how many rounds were done when the run was resumed
     digest: str = ""
     seeded_themselves: list[str] = []
     models: list[str] = []
-    curves: list[str] = []  # what shows them
+    curves: list[str] = []  # the commands or addresses that show them
     notices: list[str] = []
     exit_codes: dict[str, int] = {}
     times: dict[str, float] = {}
 
 
-class Reporter:
-    """An observer that has the report so far."""
+class ReportBuilder:
+    """An observer that builds the report, event by event."""
 
     def __init__(self) -> None:
         self.report = Report()
         self._began = self._round_began = 0.0
         self._moments: dict[str, float] = {}
-        self._said_before: set[str] = set()  # notices, before the run was resumed
+        self._earlier_notices: set[str] = set()  # from before the run was resumed
 
     @property
-    def whole_rounds(self) -> int:
-        """How many rounds are finished."""
+    def rounds_done(self) -> int:
         return sum(each.is_whole for each in self.report.rounds)
 
     def on(self, event: Event) -> None:
@@ -103,14 +102,14 @@ class Reporter:
             case events.RunStarted():
                 self._began = event.at
                 self._moments.clear()
-                self._said_before = set(report.notices)
+                self._earlier_notices = set(report.notices)
                 if event.workspace != report.workspace:
                     report.models, report.curves = [], []
                 for name in _SETTINGS:
                     setattr(report, name, getattr(event, name))
             case events.ServerReady():
                 self._moments["server_ready"] = event.at
-                self._go_on(event)
+                self._resume(event)
             case events.ClientReady():
                 self._moments.setdefault("first_client_ready", event.at)
             case events.RoundStarted():
@@ -129,7 +128,7 @@ class Reporter:
                 report.models.append(event.path)
             case events.CurvesKept() if event.view not in report.curves:
                 report.curves.append(event.view)
-            case events.Notice() if event.text not in self._said_before:
+            case events.Notice() if event.text not in self._earlier_notices:
                 report.notices.append(event.text)
             case events.ProcessExited():
                 report.exit_codes[event.name] = event.exit_code
@@ -149,12 +148,12 @@ class Reporter:
             case _ if report.rounds:
                 self._within_round(report.rounds[-1], event)
 
-    def _go_on(self, ready: events.ServerReady) -> None:
-        """What was told of rounds that were not whole when an earlier run ended was undone by that."""
+    def _resume(self, ready: events.ServerReady) -> None:
+        """Remove the rounds that were not complete when the earlier run ended: they are run again."""
         report = self.report
         if ready.last and len(report.rounds) < ready.whole_rounds:
             report.rounds.append(RoundReport(round_num=ready.last.round_num, asked=ready.last.sites))
-            self._round_began = ready.last.at  # nothing else is known of it
+            self._round_began = ready.last.at  # its other events are lost
         del report.rounds[ready.whole_rounds :]
         if ready.last and report.rounds and not report.rounds[-1].is_whole:
             self._finish_round(report.rounds[-1], ready.last)
@@ -171,14 +170,14 @@ class Reporter:
             round_num = self.report.rounds[-1].round_num
         return SiteFailure(round_num=round_num, task=task, failure=failure)
 
-    def _replied_badly(self, event: events.ReplyFailed) -> None:
-        """Its process's end, where that was the cause, has been told before; the task was not."""
+    def _fail(self, event: events.ReplyFailed) -> None:
+        """The end of the process may have been reported before, without the task."""
         known = self.report.failures.get(event.site)
         if known is None or not known.task:
             self.report.failures[event.site] = self._failure(event.failure, event.task, event.round_num)
 
     def _stopped(self, event: events.ClientStopped) -> None:
-        """What it was given up for comes first; where it was, and its log, are known now."""
+        """Keep the cause that was reported first, and add where the client was and its log."""
         known = self.report.failures.setdefault(event.site, self._failure(event.failure))
         known.failure = msgspec.structs.replace(event.failure, cause=known.failure.cause)
 
@@ -194,7 +193,7 @@ class Reporter:
             case events.ReplyFailed():
                 is_of_round = event.round_num == current.round_num
                 (current.failed if is_of_round else self.report.final_failed)[event.site] = event.failure
-                self._replied_badly(event)
+                self._fail(event)
             case events.ReplyAccepted() if event.round_num == current.round_num:
                 current.metrics_by_site[event.site] = event.metrics
                 current.num_steps[event.site] = event.num_steps

@@ -1,4 +1,4 @@
-"""Going on with a run that ended before it had finished: what comes from it, and what must be as it was."""
+"""Resuming a run: which settings come from the earlier run, and what must not have changed."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from fedsag_cli.simulator.report import Report
 from fedsag_cli.workspace import Workspace
 
 
-def plan_in(place: Workspace) -> Plan | None:
-    """The plan of the run that was here; None where it ended before it had one. Raises WorkspaceError."""
-    if not place.has_run:
-        raise WorkspaceError(f"there is no run in {place.root} to go on with", hint="start one without --resume")
+def plan_in(workspace: Workspace) -> Plan | None:
+    """The plan of the run in a workspace; None where the run ended before it had one. Raises WorkspaceError."""
+    if not workspace.has_run:
+        raise WorkspaceError(f"there is no run in {workspace.root} to continue", hint="start one without --resume")
     try:
-        return read_plan(place.plan) if place.plan.exists() else None
+        return read_plan(workspace.plan) if workspace.plan.exists() else None
     except (OSError, msgspec.DecodeError) as error:
         raise WorkspaceError(
-            f"{place.plan} is no plan that fedsag wrote: {error}", hint="start anew without --resume"
+            f"{workspace.plan} is not a plan that fedsag wrote: {error}", hint="start a new run without --resume"
         ) from None
 
 
-def finished_report(place: Workspace) -> Report | None:
-    """The report of a run that has finished well; None where there is still something to do."""
+def finished_report(workspace: Workspace) -> Report | None:
+    """The report of a run that is done; None where there are rounds left."""
     try:
-        report = msgspec.json.decode(place.report.read_bytes(), type=Report)
+        report = msgspec.json.decode(workspace.report.read_bytes(), type=Report)
     except (OSError, msgspec.DecodeError):
         return None
     return report if report.ok else None
 
 
 def settings_of(plan: Plan, options: Options) -> Options:
-    """What the run was told, and what it is told now where its bits do not depend on it: -t, -gpu, --launcher.
+    """The options of the run, with -t, -gpu and --launcher, which do not change the result, as they are given now.
 
-    Raises UsageError naming a flag that was given another value.
+    Raises UsageError naming an option that is given another value than before.
     """
     names = [site.name for site in plan.sites]
     given = site_names(options)
@@ -51,8 +51,8 @@ def settings_of(plan: Plan, options: Options) -> Options:
         if value not in (None, []) and value != was:
             now, then = (", ".join(each) if isinstance(each, list) else each for each in (value, was))
             raise UsageError(
-                f"{flag}: the run to go on with has {then}, not {now}",
-                hint=f"leave {flag} out, or start anew without --resume",
+                f"{flag}: the run to resume has {then}, not {now}",
+                hint=f"leave {flag} out, or start a new run without --resume",
             )
     several_groups = len({site.group for site in plan.sites}) > 1
     slots = None if several_groups and options.gpus is None else plan.slots
@@ -71,24 +71,24 @@ def settings_of(plan: Plan, options: Options) -> Options:
 
 
 def check_same_job(before: Plan, now: Plan) -> None:
-    """Raises WorkspaceError naming what in the job is not as it was."""
+    """Raises WorkspaceError naming what has changed in the job since the run began."""
     changes = [*_changed_files(before.files, now.files), *_changed("", _settings(before), _settings(now))]
     if changes:
         more = f" and {len(changes) - 5} more" if len(changes) > 5 else ""
         raise WorkspaceError(
-            f"the job is not the one this run began with: {'; '.join(changes[:5])}{more}",
-            hint="undo the change, or start anew without --resume",
+            f"the job has changed since this run began: {'; '.join(changes[:5])}{more}",
+            hint="undo the change, or start a new run without --resume",
         )
 
 
 def _changed_files(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):
-            yield f"{name} {'is new' if name not in before else 'is gone' if name not in now else 'has changed'}"
+            yield f"{name} {'is new' if name not in before else 'was removed' if name not in now else 'has changed'}"
 
 
 def _settings(plan: Plan) -> Any:
-    """What config files say, without where things lie and how processes are started."""
+    """The contents of the config files, without paths and without how processes are started."""
     sites = {site.name: {"args": site.args, "command": site.command, "config": site.config} for site in plan.sites}
     return msgspec.to_builtins({"job": plan.job, "server": plan.server, "sites": sites})
 

@@ -1,4 +1,4 @@
-"""Signals that end a run, and the standard streams a run needs."""
+"""The signals that end a run, and the standard streams that every process needs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def have_standard_streams() -> None:
-    """Nothing we open may get the number of a standard stream that was closed: a child's would be laid over it."""
+    """Open standard streams that are closed: else other files get their numbers, which a child then overwrites."""
     while (fd := os.open(os.devnull, os.O_RDWR)) < 3:
         os.set_inheritable(fd, True)
     os.close(fd)
 
 
 def ignore_signals() -> None:
-    """What follows is the ending, of which the cause is known; `signals_interrupt` sets them back."""
+    """Ignore further signals while the run is ended. `signals_interrupt` restores the handlers."""
     if threading.current_thread() is threading.main_thread():
         for number in _ENDINGS:
             signal.signal(number, signal.SIG_IGN)
@@ -30,7 +30,7 @@ def ignore_signals() -> None:
 
 @contextmanager
 def signals_interrupt() -> Iterator[None]:
-    """SIGINT, SIGTERM and a terminal that closes become Interrupted, in the main thread, where Python hears them."""
+    """SIGINT, SIGTERM and SIGHUP raise Interrupted. Only in the main thread, where Python handles signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -39,7 +39,7 @@ def signals_interrupt() -> Iterator[None]:
         ignore_signals()  # one is enough
         raise Interrupted(number)
 
-    heard = [number for number in _ENDINGS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup says not to
+    heard = [number for number in _ENDINGS if signal.getsignal(number) is not signal.SIG_IGN]  # as nohup sets it
     before = {number: signal.signal(number, interrupt) for number in heard}
     try:
         yield

@@ -1,9 +1,10 @@
-"""Follows one run: starts its processes, answers what happens, ends them, reports."""
+"""The supervisor of one run: it starts the processes, handles their events, ends them and writes the report."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -36,50 +37,52 @@ from fedsag_cli.plan import Plan, SitePlan
 from fedsag_cli.processes.child import ProcessSpec
 from fedsag_cli.processes.engine import Engine
 from fedsag_cli.processes.local import NURSERY
-from fedsag_cli.simulator.events_file import EventsFile, told_before
+from fedsag_cli.simulator.events_file import EventsFile, read_events
 from fedsag_cli.simulator.failures import Failures
 from fedsag_cli.simulator.planning import Planned
-from fedsag_cli.simulator.report import Report, Reporter
+from fedsag_cli.simulator.report import Report, ReportBuilder
 from fedsag_cli.simulator.signals import ignore_signals
 from fedsag_cli.wire.messages import PRELOAD, SEED, SITE
 from fedsag_cli.workspace import SERVER, Workspace, write_json
 
 _SERVE = "fedsag_cli.server.main:serve"
 _SCRIPT = "fedsag_cli.client.script:run"
-_LAST_WORDS_S = 30.0  # what a script may still do after its last task
+_END_LIMIT_S = 30.0  # how long a script may go on after its last task
 ENVIRONMENT = {
-    "OMP_WAIT_POLICY": "PASSIVE",  # two clients' threads that spin on two cores make training 4 to 40 times slower
-    "PYTHONHASHSEED": "0",  # a script that goes through a set of names goes the same way in every run
+    "OMP_WAIT_POLICY": "PASSIVE",  # with active waiting, two clients on two cores train 4 to 40 times slower
+    "PYTHONHASHSEED": "0",  # the order of a set of names is the same in every run
 }
 
 
 class Simulation:
-    """One run: what has happened so far, and what is to happen next."""
+    """One run: what has happened so far, and what happens next."""
 
     def __init__(
         self,
+        job: Path,
         planned: Planned,
         workspace: Workspace,
         engine: Engine,
         env: dict[str, str],
         observers: Sequence[Observer],
     ) -> None:
-        self._planned, self._plan, self._workspace, self._engine = planned, planned.plan, workspace, engine
-        self._env = env
+        self._job, self._planned, self._plan = job, planned, planned.plan
+        self._workspace, self._engine, self._env = workspace, engine, env
         self._notices = list(planned.notices)
-        self._reporter = Reporter()
-        self._observers = [self._reporter, *observers]
-        self._said_to_all = {SEED: str(self._plan.seed), PRELOAD: ",".join(self._plan.preload)}
+        self._report = ReportBuilder()
+        self._observers = [self._report, *observers]
+        self._client_env = {SEED: str(self._plan.seed), PRELOAD: ",".join(self._plan.preload)}
         self._sites = {site.name: site for site in self._plan.sites}
         self._alive: set[str] = set()
         self._failures = Failures(workspace, planned.apps, self._sites)
-        self._hung: set[str] = set()  # who was given up for and may still be at work on it
+        self._hanging: set[str] = set()  # clients that may still work on a task the server no longer waits for
         self._finished: WorkflowFinished | None = None
         self._notes: set[str] = set()
 
-    def run(self, *, goes_on: bool) -> Report:
+    def run(self, *, resume: bool) -> Report:
+        """Run to the end, and give the report. An error that ends the run carries it."""
         try:
-            if goes_on:
+            if resume:
                 self._reopen_workspace()
             else:
                 self._prepare_workspace()
@@ -87,7 +90,7 @@ class Simulation:
         except OSError as failed:
             raise WorkspaceError(f"{failed.filename or self._workspace.root}: {failed.strerror}") from None
         self._observers.append(log)
-        outcome = RunFinished(ok=False, exit_code=1, cause="a bug of fedsag's own")
+        outcome = RunFinished(ok=False, exit_code=1, cause="a bug in fedsag")
         error: FedsagError | None = None
         try:
             self._tell(self._run_started())
@@ -95,39 +98,41 @@ class Simulation:
                 self._tell(Notice(text=text))
             self._engine.prepare([*self._plan.preload, *_modules_of_server(self._plan)])
             self._start(self._server())
-            self._follow()
-            self._judge()
-            outcome = RunFinished(ok=True, exit_code=0, cause="every round met its quorum, the final model is written")
+            self._handle_events()
+            self._check_strict()
+            outcome = RunFinished(ok=True, exit_code=0, cause="every round is done, and the final model is written")
         except FedsagError as failure:
             error = failure
             ignore_signals()
-            if rounds := self._reporter.whole_rounds:
-                many = "1 round is" if rounds == 1 else f"{rounds} rounds are"
-                failure.hint = f"{failure.hint}; " * bool(failure.hint) + f"{many} whole: --resume goes on after that"
+            if rounds := self._report.rounds_done:
+                failure.hint = f"{failure.hint}; " * bool(failure.hint) + self._how_to_continue(rounds)
             outcome = RunFinished(ok=False, exit_code=failure.exit_code, cause=failure.message, hint=failure.hint)
-            why = dict.fromkeys(self._hung & self._alive, "")
-            self._stop(5.0 if isinstance(failure, Interrupted) else 1.0, why)
+            causes = dict.fromkeys(
+                self._hanging & self._alive, "it did not answer until the run ended, and was stopped"
+            )
+            self._stop(5.0 if isinstance(failure, Interrupted) else 1.0, causes)
         finally:
             self._tell(msgspec.structs.replace(outcome, report=str(self._workspace.report), at=time.time()))
             try:
-                write_json(self._workspace.report, self._reporter.report)
+                write_json(self._workspace.report, self._report.report)
                 self._workspace.forget_missing()
             except OSError as failed:
-                said = f"{self._workspace.report} cannot be written: {failed.strerror}"
-                error = error or RunError(said)
-                error.hint = error.hint or said
+                message = f"{self._workspace.report} cannot be written: {failed.strerror}"
+                error = error or RunError(message)
+                error.hint = error.hint or message
             log.close()
         if error is not None:
+            error.report = self._report.report
             raise error
-        return self._reporter.report
+        return self._report.report
 
     def _prepare_workspace(self) -> None:
         ours = [self._workspace.plan, self._workspace.events, self._workspace.report]
         deployed = [
-            path for name, app in self._planned.apps.items() for path in self._workspace.of_app(app.folder, name)
+            path for name, app in self._planned.apps.items() for path in self._workspace.files_of(app.folder, name)
         ]
         self._workspace.reopen()
-        self._workspace.check_free(*ours, *deployed)  # before anything of an earlier run goes
+        self._workspace.check_free(*ours, *deployed)  # before any file of an earlier run is removed
         self._workspace.clear()
         self._workspace.claim(*ours)
         for name, app in self._planned.apps.items():
@@ -136,56 +141,62 @@ class Simulation:
 
     def _reopen_workspace(self) -> None:
         self._workspace.reopen()
-        for event in told_before(self._workspace.events) if self._workspace.events.exists() else ():
-            self._reporter.on(event)
-        report = self._reporter.report
+        for event in read_events(self._workspace.events) if self._workspace.events.exists() else ():
+            self._report.on(event)
+        report = self._report.report
         failed = {site: each.round_num for each in report.rounds if each.is_whole for site in each.failed}
         for site, round_num in failed.items() if self._plan.strict else ():
-            raise WorkspaceError(f"--strict: no client may fail, and {site} did in round {round_num} of this run")
+            raise WorkspaceError(f"--strict: no client may fail, but {site} failed in round {round_num} of this run")
         self._workspace.report.unlink(missing_ok=True)
         for name, app in self._planned.apps.items():
             if not self._workspace.app(name).is_dir():
                 self._workspace.deploy(app.folder, name)
         write_json(self._workspace.plan, self._plan)
-        earlier = self._reporter.report.versions
+        earlier = report.versions
         for name, version in self._run_started().versions.items():
             if earlier.get(name, version) != version:
-                self._notices.append(f"{name} was {earlier[name]} when the run began and is {version}: bits may differ")
+                self._notices.append(
+                    f"{name} was {earlier[name]} when the run began and is {version} now: results may differ slightly"
+                )
 
-    def _follow(self) -> None:
-        """Until the last process has ended after a run that went well. Raises RunError where it did not."""
+    def _handle_events(self) -> None:
+        """Return when the run is done and its last process has ended. Raises RunError where the run fails."""
         ends: float | None = None
         while True:
             try:
                 event = self._engine.next_event(None if ends is None else max(0.0, ends - time.monotonic()))
             except TimeoutError:
-                why = f"still alive {_LAST_WORDS_S:.0f} s after the last task, stopped"
-                self._stop(1.0, dict.fromkeys(sorted(self._alive), why))
+                cause = f"it was still running {_END_LIMIT_S:.0f} s after the last task, and was stopped"
+                self._stop(1.0, dict.fromkeys(sorted(self._alive), cause))
                 return
             event = self._with_log(event)
             self._tell(event)
-            self._answer(event)
+            self._handle(event)
             if self._finished is not None:
-                ends = ends or time.monotonic() + _LAST_WORDS_S
+                ends = ends or time.monotonic() + _END_LIMIT_S
                 if self._alive <= set(self._finished.late):
-                    why = "still at work on a task it was given up for, stopped"
-                    self._stop(1.0, dict.fromkeys(sorted(self._alive), why))
+                    cause = "it was still working on a task that the server no longer waited for, and was stopped"
+                    self._stop(1.0, dict.fromkeys(sorted(self._alive), cause))
                     return
 
-    def _judge(self) -> None:
-        """Raises RunError where a client failed after its last task, and none may."""
-        for site, first in self._reporter.report.failures.items() if self._plan.strict else ():
-            raise RunError(f"with --strict no client may fail, and {site} did: {first.failure.cause}")
+    def _how_to_continue(self, rounds: int) -> str:
+        job, workspace = (shlex.quote(str(path)) for path in (self._job.absolute(), self._workspace.root))
+        done = "1 round" if rounds == 1 else f"{rounds} rounds"
+        return f"{done} done. Continue: fedsag simulator {job} -w {workspace} --resume"
 
-    def _stop(self, grace_s: float, hung: Mapping[str, str]) -> None:
-        """End what is left; `hung` says of whom we want to see where they are, and why."""
-        self._engine.stop(grace_s, hung)
+    def _check_strict(self) -> None:
+        """Raises RunError where a client failed after its last task, with --strict."""
+        for site, first in self._report.report.failures.items() if self._plan.strict else ():
+            raise RunError(f"with --strict no client may fail, but {site} failed: {first.failure.cause}")
+
+    def _stop(self, grace_s: float, causes: Mapping[str, str]) -> None:
+        """End all processes. The clients in `causes` show where they were; each is reported with its cause."""
+        self._engine.stop(grace_s, causes)
         self._workspace.remove_parts()
-        for site, why in hung.items():
-            cause = why or "it hung until the run ended, and was stopped"
+        for site, cause in causes.items():
             self._tell(ClientStopped(site=site, failure=self._failures.of_stop(site, cause)))
 
-    def _answer(self, event: Event) -> None:
+    def _handle(self, event: Event) -> None:
         match event:
             case ProcessStarted():
                 self._alive.add(event.name)
@@ -194,21 +205,21 @@ class Simulation:
             case WillWrite():
                 self._workspace.claim(*map(Path, event.paths), folders=map(Path, event.folders))
             case ClientReady():
-                self._pass_notes_on(event.site)
+                self._tell_notes(event.site)
             case ReplyFailed():
                 if event.hangs:
-                    self._hung.add(event.site)
+                    self._hanging.add(event.site)
             case ReplyLate():
-                self._hung.discard(event.site)
+                self._hanging.discard(event.site)
             case WorkflowFinished():
                 self._finished = event
             case RunFailed():
                 raise _as_error(event)
             case ProcessExited():
                 self._alive.discard(event.name)
-                self._answer_exit(event)
+                self._handle_exit(event)
 
-    def _answer_exit(self, event: ProcessExited) -> None:
+    def _handle_exit(self, event: ProcessExited) -> None:
         if event.name in self._sites:
             if self._finished is None:
                 self._engine.tell(SERVER, event)
@@ -224,10 +235,10 @@ class Simulation:
             raise error
 
     def _with_log(self, event: Event) -> Event:
-        """What is told of a failure, with where its log is and how that ends."""
+        """A failure, with the path of its log and the log's last lines."""
         if isinstance(event, ProcessExited) and event.name != NURSERY:
             return self._failures.of_exit(event, is_over=self._finished is not None)
-        if isinstance(event, ReplyFailed) and event.site not in self._reporter.report.failures:
+        if isinstance(event, ReplyFailed) and event.site not in self._report.report.failures:
             return self._failures.of_reply(event)
         return event
 
@@ -256,7 +267,7 @@ class Simulation:
             env=self._env | {"OMP_NUM_THREADS": "1"},
             cwd=str(self._workspace.app(SERVER)),
             log=str(self._workspace.log(SERVER)),
-            talks=True,
+            has_link=True,
         )
 
     def _client(self, site: SitePlan) -> ProcessSpec:
@@ -266,30 +277,30 @@ class Simulation:
             target="" if site.command else _SCRIPT,
             args=[] if site.command else [site.script, *words],
             command=words if site.command else [],
-            env=self._env | site.env | self._said_to_all | {SITE: site.name},
+            env=self._env | site.env | self._client_env | {SITE: site.name},
             cwd=str(self._workspace.app(site.name)),
             log=str(self._workspace.log(site.name)),
         )
 
-    def _pass_notes_on(self, site: str) -> None:
-        """What a script prints before its first task as `note: …` is for whoever follows the run, once."""
+    def _tell_notes(self, site: str) -> None:
+        """Tell the lines `note: …` that a script printed before its first task; a text that all clients print, once."""
         for text in self._failures.notes(site):
             if text not in self._notes:
                 self._notes.add(text)
                 self._tell(Notice(text=text))
 
     def _tell(self, event: Event) -> None:
-        """A full disk or a terminal that is gone ends an observer, not the run."""
+        """A full disk, or a terminal that is closed, ends an observer, not the run."""
         for observer in list(self._observers):
             try:
                 observer.on(event)
             except OSError as error:
                 self._observers.remove(observer)
-                self._reporter.report.notices.append(f"{type(observer).__name__} stopped: {error}")
+                self._report.report.notices.append(f"{type(observer).__name__} stopped: {error}")
 
 
 def _modules_of_server(plan: Plan) -> list[str]:
-    """Those of ours it will import: forked, it finds them there. A job's own modules wait for its own folder."""
+    """The modules of fedsag that the server will import. A job's own need the job's folder, which is not there yet."""
     paths = [catalog.class_path(spec.path) for spec in [*plan.server.workflows, *plan.server.components]]
     named = [_SERVE.partition(":")[0], *(path.rpartition(".")[0] for path in paths)]
     return [name for name in dict.fromkeys(named) if name.startswith("fedsag_cli.")]

@@ -1,1 +1,1 @@
-"""What travels between processes: typed messages, and the channel that carries them."""
+"""Communication between processes: typed messages, and the channel that sends and receives them."""

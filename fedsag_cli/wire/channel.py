@@ -1,6 +1,6 @@
-"""Channels over Unix sockets: eight bytes of length, then msgpack; descriptors ride along (SCM_RIGHTS).
+"""Channels over Unix sockets. A message is eight bytes of length, then msgpack; a file descriptor may come with it.
 
-Nothing listens on the network. The socket lies in a private folder, and a hello must know the run's token.
+Nothing listens on the network. The socket is in a private folder, and a client must send the run's token first.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from fedsag_cli.wire.messages import Hello, ToClient, ToServer, Welcome
 Out = TypeVar("Out")
 In = TypeVar("In")
 
-_LARGEST_MESSAGE = 16 << 20  # metrics and meta, no tensors; as Python objects it may take eighty times that
-_LARGEST_HELLO = 64 << 10  # nobody knows yet who says it
-_MESSAGE_LIMIT_S = 30.0  # a message that has begun is whole within this, or its sender is not one of ours
-_HELLO_LIMIT_S = 5.0  # nobody else is heard while one who has come says nothing, or says it slowly
+_LARGEST_MESSAGE = 16 << 20  # bytes: metrics and meta, no tensors; Python objects may take eighty times that
+_LARGEST_HELLO = 64 << 10  # bytes: the sender is not known yet
+_MESSAGE_LIMIT_S = 30.0  # from the first byte of a message to its last
+_HELLO_LIMIT_S = 5.0  # the server waits for one hello at a time
 _FOLDER, _SOCKET = "fedsag-run-", "server.sock"
 _LONGEST_PATH = 103 if sys.platform == "darwin" else 107
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # macOS has none
@@ -42,52 +42,60 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 class UnixChannel(Generic[Out, In]):
-    """A connected socket that speaks `Out` and hears `In`."""
+    """A connected socket that sends messages of type `Out` and receives those of type `In`."""
 
-    def __init__(self, sock: socket.socket, hears: Any, *, from_stranger: bool = False) -> None:
-        """`from_stranger`: who speaks has not said yet who it is; it is heard for less long, and less of it."""
+    def __init__(self, sock: socket.socket, receives: Any, *, is_verified: bool = True) -> None:
+        """`receives` is the type `In`. Before the token `is_verified`, a message must be small and come quickly."""
         self._sock = sock
-        self._decoder = msgspec.msgpack.Decoder(hears)
-        self._from_stranger = from_stranger
+        self._decoder = msgspec.msgpack.Decoder(receives)
+        self._is_verified = is_verified
 
     def fileno(self) -> int:
         return self._sock.fileno()
 
     def send(self, message: Out, file: int | None = None) -> None:
+        """Send `message` and, with it, the descriptor `file`. Raises ChannelClosed, or TensorError: it is too large."""
         body = _encoder.encode(message)
         if len(body) > _LARGEST_MESSAGE:
-            what = f"meta and metrics, or what is logged, take {len(body)} bytes, {_LARGEST_MESSAGE} can travel"
-            raise TensorError(what, hint="large things are params")
+            raise TensorError(
+                f"meta and metrics, or logged values, take {len(body)} bytes; at most {_LARGEST_MESSAGE} can be sent",
+                hint="send large values in params",
+            )
         frame = len(body).to_bytes(8, "little") + body
         beside = [] if file is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file]))]
         try:
             sent = self._sock.sendmsg([frame], beside)
-            if sent < len(frame):  # sendall asks the socket even for nothing, and the other side may have closed by now
+            if sent < len(frame):  # not for an empty rest: sendall would fail where the other side has closed by now
                 self._sock.sendall(memoryview(frame)[sent:])
         except OSError as error:
             raise ChannelClosed(f"the other side is gone: {error}") from None
 
     def receive(self, timeout_s: float | None = None) -> tuple[In, int | None]:
-        largest = _LARGEST_HELLO if self._from_stranger else _LARGEST_MESSAGE
-        limit_s = _HELLO_LIMIT_S if self._from_stranger else _MESSAGE_LIMIT_S
+        """The next message and the descriptor that came with it, which the caller closes.
+
+        Raises TimeoutError where no message begins within `timeout_s` seconds; ChannelClosed where the other side has
+        closed; BadMessage, a ChannelClosed, on bytes that are no message of type `In`.
+        """
+        largest = _LARGEST_MESSAGE if self._is_verified else _LARGEST_HELLO
+        limit_s = _MESSAGE_LIMIT_S if self._is_verified else _HELLO_LIMIT_S
         files: list[int] = []
         try:
             first = self._read_first(8, files, timeout_s)
             ends = time.monotonic() + limit_s
             length = int.from_bytes(first + self._read(8 - len(first), files, ends), "little")
             if length > largest:
-                raise BadMessage(f"a message of {length} bytes is larger than any of ours")
+                raise BadMessage(f"a message of {length} bytes is larger than fedsag's own")
             message: In = self._decoder.decode(self._read(length, files, ends))
         except BaseException as error:
             for fd in files:
                 os.close(fd)
             if isinstance(error, msgspec.DecodeError | UnicodeDecodeError | RecursionError):
-                raise BadMessage(f"a message that is none of ours: {str(error)[:200]}") from None
+                raise BadMessage(f"this is not a message of fedsag's: {str(error)[:200]}") from None
             raise
         return message, files[0] if files else None
 
     def end(self) -> None:
-        """Nothing more is said here; the other side may go on. Does nothing where it is gone."""
+        """Send no more; the other side may still send. Does nothing where the other side has closed."""
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
 
@@ -105,7 +113,7 @@ class UnixChannel(Generic[Out, In]):
         read = bytearray()
         while len(read) < count:
             left_s = ends - time.monotonic()
-            if left_s <= 0:  # each piece may come in time, and all of them never
+            if left_s <= 0:  # a limit for the whole message: one byte a second would never end
                 raise ChannelClosed("the other side stopped in the middle of a message")
             try:
                 read += self._some(min(count - len(read), 1 << 20), files, socket.MSG_DONTWAIT)
@@ -115,9 +123,9 @@ class UnixChannel(Generic[Out, In]):
         return read
 
     def _await(self, timeout_s: float) -> None:
-        """Until there is something to hear. Raises TimeoutError.
+        """Wait until there is something to read. Raises TimeoutError.
 
-        Not by the socket's own time-out: a thread that sends meanwhile has the same socket.
+        The socket's own time-out would also be that of a thread that sends meanwhile.
         """
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
@@ -139,18 +147,18 @@ class UnixChannel(Generic[Out, In]):
                 files.extend(fds)
                 for fd in fds:
                     os.set_inheritable(fd, False)
-        for fd in files[1:]:  # one goes with a message: nobody fills our table with others while it lasts
+        for fd in files[1:]:  # one may come with a message: others must not fill the table of open files
             os.close(fd)
         del files[1:]
         if flags & socket.MSG_CTRUNC and not files:
-            raise RunError("no file descriptor is left to take a model with", hint="`ulimit -n` raises their number")
+            raise RunError("no file descriptor is left to receive a model", hint="raise their number with `ulimit -n`")
         if not data:
             raise ChannelClosed("the other side closed the channel")
         return data
 
 
 class Listener:
-    """The server's door: who knows the token and is expected gets a channel."""
+    """The server's socket: a process that sends the token, and is expected, gets a channel."""
 
     def __init__(self, address: str, token: str) -> None:
         """Raises RunError where the socket cannot be made."""
@@ -166,18 +174,18 @@ class Listener:
         return self._sock.fileno()
 
     def accept(self, welcome: Callable[[Hello], Welcome | None]) -> tuple[str, UnixChannel[ToClient, ToServer]] | None:
-        """Settle one hello; None where the caller did not know the token or `welcome` does not want it."""
+        """Accept one client: its site and its channel; None where the token is wrong or `welcome` gives None."""
         sock, _ = self._sock.accept()
         sock.set_inheritable(False)
-        door: UnixChannel[Welcome, Hello] = UnixChannel(sock, Hello, from_stranger=True)
+        greeting: UnixChannel[Welcome, Hello] = UnixChannel(sock, Hello, is_verified=False)
         try:
-            hello, file = door.receive(timeout_s=_HELLO_LIMIT_S)
+            hello, file = greeting.receive(timeout_s=_HELLO_LIMIT_S)
             if file is not None:
                 os.close(file)
             known = hmac.compare_digest(hello.token.encode(), self._token.encode())
             answer = welcome(hello) if known else None
             if answer is not None:
-                door.send(answer)
+                greeting.send(answer)
                 return hello.site, UnixChannel(sock, ToServer)
         except (ChannelClosed, TimeoutError):
             pass
@@ -189,36 +197,36 @@ class Listener:
 
 
 def connect(address: str, hello: Hello) -> tuple[Welcome, UnixChannel[ToServer, ToClient]]:
-    """A client's way in. Raises ChannelClosed where nobody listens, or where the server does not want it."""
+    """Connect a client to the server. Raises ChannelClosed where nobody listens, or the server refuses `hello`."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.connect(address)
     except OSError as error:
         sock.close()
         raise ChannelClosed(f"no server listens on {address}: {error}") from None
-    door: UnixChannel[Hello, Welcome] = UnixChannel(sock, Welcome)
+    greeting: UnixChannel[Hello, Welcome] = UnixChannel(sock, Welcome)
     try:
-        door.send(hello)
-        welcome, _ = door.receive()
+        greeting.send(hello)
+        welcome, _ = greeting.receive()
     except BaseException:
-        door.close()
+        greeting.close()
         raise
     return welcome, UnixChannel(sock, ToClient)
 
 
 @contextmanager
 def private_address() -> Iterator[str]:
-    """Where a socket may lie: in a folder of its own, into which nobody else may look.
+    """The path for the socket of a run, in a new folder that only this user can read. The folder is removed at the end.
 
-    Should this process be killed, the nursery removes it; should that be killed too, the next run does, for nobody
-    holds its lock. Raises RunError where none can be made, or its path is longer than the system takes.
+    If this process is killed, the nursery removes it; if that is killed too, the next run does, as nobody holds the
+    folder's lock. Raises RunError where the folder cannot be made, or its path is too long for a socket.
     """
     try:
         for left in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
             _remove_if_left(left)
         folder, lock = _locked_folder()
     except OSError as error:
-        raise RunError(f"no folder for the socket can be made: {error.strerror}", hint="set TMPDIR") from None
+        raise RunError(f"cannot make a folder for the socket: {error.strerror}", hint="set TMPDIR") from None
     try:
         yield address_in(folder)
     finally:
@@ -231,13 +239,13 @@ def _locked_folder() -> tuple[Path, int]:
         folder = Path(tempfile.mkdtemp(prefix=_FOLDER))
         lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if folder.exists():  # no other run has taken it for one that was left
+        if folder.exists():  # no other run has removed it in between
             return folder, lock
         os.close(lock)
 
 
 def _remove_if_left(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # somebody else's, in use, or gone by now
+    with contextlib.suppress(OSError):  # of another user, in use, or removed by now
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -248,8 +256,10 @@ def _remove_if_left(folder: Path) -> None:
 
 
 def address_in(folder: Path) -> str:
-    """Where in `folder` the socket lies. Raises RunError where the path is longer than the system takes."""
+    """The path of the socket in `folder`. Raises RunError where it is too long for a socket."""
     address = str(folder / _SOCKET)
     if len(os.fsencode(address)) > _LONGEST_PATH:
-        raise RunError(f"{address}: a socket's path may have {_LONGEST_PATH} bytes", hint="set TMPDIR to a short path")
+        raise RunError(
+            f"{address}: the path of a socket may have {_LONGEST_PATH} bytes", hint="set TMPDIR to a short path"
+        )
     return address

@@ -1,7 +1,7 @@
-"""What travels: models between scripts and workflows, and the small messages that speak of them.
+"""The messages between the server and the clients.
 
-A script and a workflow hold an `FLModel`. On the socket only its facts travel; the tensors lie in a file without a name
-whose descriptor goes along (see `params.tensor_file`).
+A script and a workflow have an `FLModel`. The message has everything of it but the tensors; they are in a file without
+a name, whose descriptor is sent with the message (see `params.tensor_file`).
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from fedsag_cli.model import FLModel, ParamsType
+from fedsag_cli.model import FLModel, Params, ParamsType
 from fedsag_cli.plan import ClientConfig
 
-# the environment by which a process knows its run
+# environment variables of a run's processes
 ADDRESS = "FEDSAG_ADDRESS"
 TOKEN = "FEDSAG_TOKEN"
 SITE = "FEDSAG_SITE"
 SEED = "FEDSAG_SEED"
-PRELOAD = "FEDSAG_PRELOAD"  # modules, by commas
+PRELOAD = "FEDSAG_PRELOAD"  # names of modules, with commas
 
 
 LogKind: TypeAlias = Literal["metric", "param", "tag", "text"]
-"""What trackers keep: numbers by step, settings of a run, words about it, and texts, by name or path."""
+"""What a tracker stores: numbers by step, parameters of the run, tags, and texts by name or path."""
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=True):
-    """What travels on the socket. No tensors: those are in the file whose descriptor goes along."""
+    """One message on the socket."""
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,7 +50,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             meta=model.meta,
         )
 
-    def with_params(self, params: dict[str, Any] | None) -> FLModel:
+    def with_params(self, params: Params | None) -> FLModel:
         return FLModel(
             params_type=self.params_type if params is not None else None,
             params=params,
@@ -63,14 +63,14 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Hello(Message, frozen=True, kw_only=True):
-    """A client's first word: who it is, and the secret only this run's children know."""
+    """A client's first message: its site, and the token that only the processes of this run know."""
 
     site: str
     token: str
 
 
 class Welcome(Message, frozen=True, kw_only=True):
-    """The server's answer to Hello: everything a client must know of the run."""
+    """The server's answer to Hello, with everything a client must know of the run."""
 
     job_id: str
     seed: int
@@ -83,9 +83,9 @@ class Ready(Message, frozen=True, kw_only=True):
 
 
 class Assignment(Message, frozen=True, kw_only=True):
-    """A task for one client; its model's tensors come along as a file.
+    """A task for one client. The tensors of its model are in the file that comes with it.
 
-    `tell_usage`: the answer should say what memory the client holds, which takes the kernel some milliseconds.
+    `tell_usage`: the answer should have the client's memory usage, which takes the kernel some milliseconds.
     """
 
     task_id: int
@@ -95,7 +95,7 @@ class Assignment(Message, frozen=True, kw_only=True):
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Memory one client holds for itself, in bytes; `gpu_free` is what its GPU has left."""
+    """Memory in bytes: what one client uses alone, on the host and on its GPU, and what is free on that GPU."""
 
     private: int = 0
     gpu: int = 0
@@ -103,7 +103,10 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Answer(Message, frozen=True, kw_only=True):
-    """What a client made of a task; its tensors come along as a file."""
+    """A client's answer to a task. The tensors of its model are in the file that comes with it.
+
+    `seeded_itself`: the script has set random seeds of its own.
+    """
 
     task_id: int
     model: ModelFacts
@@ -112,7 +115,7 @@ class Answer(Message, frozen=True, kw_only=True):
 
 
 class LogValues(Message, frozen=True, kw_only=True):
-    """What a script says for trackers to keep, by name. `step` is whatever the script counts."""
+    """Values that a script logs, by name. `step` is whatever the script counts: batches, epochs."""
 
     kind: LogKind
     values: dict[str, float | str]
@@ -120,7 +123,7 @@ class LogValues(Message, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if any(isinstance(value, str) == (self.kind == "metric") for value in self.values.values()):
-            raise ValueError(f"values of kind {self.kind} are of another type")
+            raise ValueError(f"values of kind {self.kind} have the wrong type")
 
 
 ToServer = Ready | Answer | LogValues

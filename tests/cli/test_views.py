@@ -10,7 +10,7 @@ from rich.console import Console
 from fedsag_cli import events
 from fedsag_cli.cli import views
 from fedsag_cli.events import Failure
-from fedsag_cli.simulator.report import Reporter
+from fedsag_cli.simulator.report import ReportBuilder
 
 STARTED = events.RunStarted(
     job="j", workspace="/w", sites=["site-1", "site-2"], slots=2, threads=1, seed=7, launcher="fork", versions={}
@@ -35,10 +35,36 @@ def a_round(number: int, **accuracy: float) -> list[events.Event]:
 
 
 def report_of(*told: events.Event):
-    reporter = Reporter()
+    reporter = ReportBuilder()
     for event in told:
         reporter.on(event)
     return reporter.report
+
+
+def lines_of(*told: events.Event) -> list[str]:
+    lines = views.Lines()
+    return [line for event in told for line in lines.of(event)]
+
+
+def test_a_run_is_told_in_plain_lines():
+    told = [STARTED, events.ServerReady(whole_rounds=1), *a_round(1, site_1=10.0, site_2=20.0)]
+    late = events.ReplyLate(site="site-2", task="train")
+    stopped = events.ClientStopped(site="site-2", failure=Failure(cause="it did not answer"))
+    failed = events.RunFinished(ok=False, exit_code=4, cause="too few", report="/w/report.json")
+
+    assert lines_of(*told, late, stopped, events.Notice(text="no pictures"), failed) == [
+        "job j: 2 clients, 2 at a time, 1 thread each, seed 7, fork",
+        "workspace /w",
+        "resumed: 1 round done",
+        "round 1 started with 2 clients",
+        "round 1: site-1 answered train in 0.5 s, accuracy 10",
+        "round 1: site-2 answered train in 0.5 s, accuracy 20",
+        "round 1 finished in 0.6 s: 2 answers, accuracy 15",
+        "note: site-2 answered train too late: its answer is not used",
+        "note: site-2: it did not answer",
+        "note: no pictures",
+        "the run failed; its report: /w/report.json",
+    ]
 
 
 def test_the_table_shows_each_sites_measurement_of_the_model_sent_in_the_round():
@@ -89,9 +115,10 @@ def test_many_sites_get_no_columns_of_their_own():
 def test_a_failure_is_told_with_its_place_and_the_end_of_its_log():
     failure = Failure(cause="ValueError: boom", where="/job/train.py:3", log="/w/site-1/log.txt", log_tail=["a", "b"])
 
-    lines = views.lines_of(events.ReplyFailed(site="site-1", task="train", round_num=4, failure=failure))
+    started = events.RoundStarted(round_num=4, first_round=0, num_rounds=5, sites=STARTED.sites)
+    lines = lines_of(started, events.ReplyFailed(site="site-1", task="train", round_num=4, failure=failure))[1:]
 
-    assert lines[0] == "round 4  site-1 failed: ValueError: boom"
+    assert lines[0] == "round 4: site-1 failed in train: ValueError: boom"
     assert "/job/train.py:3" in lines[1]
     assert "/w/site-1/log.txt" in lines[2]
     assert [line.strip() for line in lines[3:]] == ["| a", "| b"]
@@ -121,11 +148,11 @@ def test_the_live_view_shows_round_state_metrics_and_time_left(sites):
     assert "left" in shown
     if sites == 3:
         lines = {line.split()[0]: line for line in shown.splitlines() if line.split()[:1]}
-        assert "training" in lines["site-1"]
+        assert "working on train" in lines["site-1"]
         assert "accuracy 10" in lines["site-1"]
         assert "failed" in lines["site-3"]
     else:
-        assert "1 training" in shown
+        assert "1 working on train" in shown
         assert "1 failed" in shown
 
 
@@ -135,9 +162,8 @@ def test_what_happens_after_the_last_round_is_not_called_a_round():
     )
     best = events.BestModel(round_num=2, metric="accuracy", score=80.0, is_final=True)
 
-    lines = [*views.lines_of(validated), *views.lines_of(best)]
-
-    assert lines == [
-        "validate  site-1 answered in 0.1 s  accuracy 80",
-        "final model  it is the best so far: accuracy 80",
+    assert lines_of(*a_round(1, site_1=70.0), validated, best)[-3:] == [
+        "round 1 finished in 0.6 s: 1 answer, accuracy 70",
+        "site-1 answered validate in 0.1 s, accuracy 80",
+        "final model is the best so far: accuracy 80",
     ]

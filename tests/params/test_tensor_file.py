@@ -291,7 +291,7 @@ def test_a_file_on_disk_that_shrinks_once_it_was_received_is_an_error(left, tmp_
     with TensorFile(fd) as file:
         assert list(file.entries) == ["w"]
         os.ftruncate(fd, left if left >= 0 else file.size - 1)
-        with pytest.raises(TensorError, match="are gone"):
+        with pytest.raises(TensorError, match="are missing"):
             file.load()
 
 
@@ -342,7 +342,7 @@ def test_files_of_ones_own_and_of_who_is_trusted_are_mapped_without_a_copy(tmp_p
 def test_a_received_file_on_disk_that_is_larger_than_free_memory_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(tensor_file.machine, "free_memory", lambda: 1 << 20)
 
-    with pytest.raises(TensorError, match="no room in memory"):
+    with pytest.raises(TensorError, match="does not fit into memory"):
         TensorFile(on_disk(tmp_path, {"w": torch.ones(1 << 19)}))
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from fedsag_cli import persistors
 from fedsag_cli.errors import JobError
 from fedsag_cli.model import FLModel
 from fedsag_cli.persistors import WritesFiles
@@ -98,7 +97,7 @@ def test_a_save_that_fails_leaves_what_was_there_and_nothing_else(kind, tmp_path
     def full(fd):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(persistors.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         persistor.save(model)
 

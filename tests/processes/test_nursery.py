@@ -105,19 +105,19 @@ def test_a_signal_that_ended_a_child_is_a_negative_code(home):
 
 def test_a_child_says_why_it_ends(home):
     home.fork(
-        "from fedsag_cli.processes.child import LastWord, say_last_word\n"
-        "say_last_word(LastWord(error='tired'))\nreturn 5"
+        "from fedsag_cli.processes.child import EndMessage, send_end_message\n"
+        "send_end_message(EndMessage(error='tired'))\nreturn 5"
     )
 
     exited = home.next()
 
-    assert (exited.exit_code, exited.last_word.error) == (5, "tired")
+    assert (exited.exit_code, exited.message.error) == (5, "tired")
 
 
-def test_a_last_word_may_be_long_and_hold_what_it_likes(home):
+def test_an_end_message_may_be_long_and_hold_what_it_likes(home):
     home.fork(
-        "from fedsag_cli.processes.child import LastWord, say_last_word\n"
-        "say_last_word(LastWord(error='ä\\udc80' * 99_999))"
+        "from fedsag_cli.processes.child import EndMessage, send_end_message\n"
+        "send_end_message(EndMessage(error='ä\\udc80' * 99_999))"
     )
 
     assert home.next().name == "child"
@@ -133,15 +133,15 @@ def test_many_children_live_side_by_side(home):
 def test_each_of_hundreds_of_children_can_say_why_it_ends(home):
     text = """
         import os, pathlib, time
-        from fedsag_cli.processes.child import LastWord, say_last_word
+        from fedsag_cli.processes.child import EndMessage, send_end_message
         while not pathlib.Path("go").exists():
             time.sleep(0.05)
-        say_last_word(LastWord(error=f"I am {os.getpid()}"))
+        send_end_message(EndMessage(error=f"I am {os.getpid()}"))
     """
     pids = [home.fork(text, f"child_{number}") for number in range(220)]  # whatever numbers their pipes have
     (home.folder / "go").touch()
 
-    words = [home.next().last_word.error for _ in pids]
+    words = [home.next().message.error for _ in pids]
 
     assert sorted(words) == sorted(f"I am {pid}" for pid in pids)
 
@@ -254,7 +254,7 @@ def test_a_command_whose_leader_ends_at_once_is_still_let_print_its_stacks(home)
     leader = home.fork_spec(ProcessSpec(**home.spec("command", command=command)))
     eventually(lambda: "ready" in home.log("command"))
 
-    home.channel.send(Stop(grace_s=LIMIT_S, hung=["command"]))
+    home.channel.send(Stop(grace_s=LIMIT_S, show_stack=["command"]))
 
     assert home.next() == Exited("command", -int(STACK_SIGNAL), None)
     assert home.wait() == 0
@@ -271,7 +271,7 @@ def test_a_fresh_interpreter_that_cannot_be_told_what_to_be_says_why(home):
     while isinstance(told, Started):
         told = home.next()
     assert (told.name, told.exit_code) == ("child", 1)
-    assert told.last_word.error.startswith("child cannot be started: ")
+    assert told.message.error.startswith("child cannot be started: ")
 
 
 @pytest.mark.parametrize("how", ["closed", "killed"])

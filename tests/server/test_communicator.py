@@ -855,7 +855,7 @@ def test_a_broken_tensor_file_is_that_clients_failure(house):
     home = house({"a": breaks, "b": adds(2.0)})
 
     assert [site for site, _, _ in home.ask()] == ["b"]
-    assert "no tensor file" in home.of(ReplyFailed)[0].failure.cause
+    assert "not a tensor file" in home.of(ReplyFailed)[0].failure.cause
 
 
 def test_a_tensor_file_others_could_change_is_that_clients_failure(house, tmp_path):

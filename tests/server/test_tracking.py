@@ -549,7 +549,7 @@ def test_a_folder_of_the_users_is_not_taken(tmp_path):
     ran = run(tracked(tmp_path, tb={}), "-n", 1)
 
     assert ran.code == 2, ran
-    assert "tb_events is in the way" in ran.err
+    assert "tb_events already exists" in ran.err
     assert (theirs / "mine").read_text() == "keep"
 
 

@@ -4,11 +4,11 @@ import pytest
 
 from fedsag_cli import events
 from fedsag_cli.events import Failure
-from fedsag_cli.simulator.report import Reporter
+from fedsag_cli.simulator.report import ReportBuilder
 
 
 def folded(*history):
-    reporter = Reporter()
+    reporter = ReportBuilder()
     for event in history:
         reporter.on(event)
     return reporter.report
@@ -192,7 +192,7 @@ def test_a_run_that_went_well_has_its_digest_exit_codes_and_times_by_stage():
 
 
 def test_two_reports_share_nothing():
-    first, second = Reporter(), Reporter()
+    first, second = ReportBuilder(), ReportBuilder()
     first.on(events.Notice(text="mine"))
     first.on(events.ProcessExited(name="a", exit_code=1))
 

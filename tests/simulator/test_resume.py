@@ -8,6 +8,8 @@ import hashlib
 import json
 import os
 import random
+import re
+import shlex
 import shutil
 import signal
 import textwrap
@@ -16,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import ADDS_ONE, Running, app, deploy, eventually, job, run, torch_job
+from runs import ADDS_ONE, Running, app, deploy, eventually, fedsag, job, run, torch_job
 
 ROUNDS = 12
 DRAWS = """
@@ -157,7 +159,7 @@ def failed(tmp_path):
     made = job(tmp_path / "job", fails, num_rounds=3)
     outcome = run(made, "-n", 2, "-t", 2, "--seed", 4)
     assert outcome.code == 4
-    assert "--resume goes on after that" in outcome.err
+    assert "1 round done. Continue: fedsag simulator " in outcome.err
     return made
 
 
@@ -166,10 +168,25 @@ def test_what_the_run_was_told_need_not_be_said_again(failed, tmp_path):
 
     started = outcome.told("RunStarted")
     assert [(each["sites"], each["slots"], each["seed"]) for each in started] == [(["site-1", "site-2"], 2, 4)] * 2
-    assert "resumed: 1 round is whole" in outcome.out
+    assert "resumed: 1 round done" in outcome.out
     assert [each["round_num"] for each in outcome.told("RoundStarted")] == [0, 1, 1]
     assert [each["answered"] for each in outcome.report["rounds"]] == [["site-1", "site-2"], []]
     assert {each["round_num"] for each in outcome.report["failures"].values()} == {1}
+
+
+def test_the_command_that_a_failed_run_hints_at_continues_it(tmp_path):
+    folder = tmp_path / "a folder"
+    fails = ADDS_ONE.replace("        mean =", "        assert model.current_round < 2, 'worn out'\n        mean =")
+    outcome = run(job(folder / "my job", fails, num_rounds=3), "-n", 2, workspace=folder / "my runs")
+    command = re.search(r"2 rounds done\. Continue: (.*)", outcome.err)[1]
+
+    words = shlex.split(command)
+    again = fedsag(*words[1:], cwd=Path("/"))
+
+    assert words[0] == "fedsag"
+    assert "resumed: " in again.out
+    assert again.code == 4
+    assert command in again.err
 
 
 def test_how_many_work_at_a_time_may_change(failed):
@@ -179,10 +196,10 @@ def test_how_many_work_at_a_time_may_change(failed):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--seed", 5], "--seed: the run to go on with has 4, not 5"),
-        (["-n", 3], "-n: the run to go on with has site-1, site-2, not site-1, site-2, site-3"),
-        (["-c", "a,b"], "-c: the run to go on with has site-1, site-2, not a, b"),
-        (["--threads", 7], "--threads: the run to go on with has"),
+        (["--seed", 5], "--seed: the run to resume has 4, not 5"),
+        (["-n", 3], "-n: the run to resume has site-1, site-2, not site-1, site-2, site-3"),
+        (["-c", "a,b"], "-c: the run to resume has site-1, site-2, not a, b"),
+        (["--threads", 7], "--threads: the run to resume has"),
     ],
 )
 def test_another_seed_or_other_clients_are_refused(failed, tmp_path, words, said):
@@ -219,7 +236,7 @@ def _edit_arguments(made):
         (lambda made: (made / "app" / "custom" / "data.csv").write_text("1"), "app/custom/data.csv is new"),
         (_edit_rounds, "server.workflows[0].args.num_rounds was 3 and is 9"),
         (_edit_arguments, "sites.site-1.args was [] and is ['--lr', '1']"),
-        (lambda made: deploy(made, other=["@ALL"]), "app/custom/train.py is gone"),
+        (lambda made: deploy(made, other=["@ALL"]), "app/custom/train.py was removed"),
     ],
     ids=["script", "new file", "rounds", "arguments", "app"],
 )
@@ -231,7 +248,7 @@ def test_a_job_that_changed_is_refused_naming_what_changed(failed, tmp_path, cha
 
     assert outcome.code == 2
     assert said in outcome.err
-    assert "start anew without --resume" in outcome.err
+    assert "start a new run without --resume" in outcome.err
 
 
 def test_a_comment_in_a_config_changes_nothing(tmp_path):
@@ -269,11 +286,11 @@ def test_where_no_run_is_there_is_none_to_go_on_with(tmp_path):
     outcome = run(job(tmp_path / "job"), "--resume")
 
     assert outcome.code == 2
-    assert f"there is no run in {tmp_path}/ws to go on with" in outcome.err
+    assert f"there is no run in {tmp_path}/ws to continue" in outcome.err
     assert not (tmp_path / "ws").exists()
 
 
-def test_a_run_that_ended_before_its_plan_was_written_starts_anew_and_says_so(tmp_path):
+def test_a_run_that_ended_before_its_plan_was_written_becomes_a_new_run_and_says_so(tmp_path):
     made = job(tmp_path / "job")
     run(made, "-n", 2, "-t", 2)
     (tmp_path / "ws" / "plan.json").unlink()
@@ -281,7 +298,7 @@ def test_a_run_that_ended_before_its_plan_was_written_starts_anew_and_says_so(tm
     outcome = run(made, "--resume", "-n", 2, "-t", 2)
 
     assert outcome.code == 0
-    assert "it starts anew" in outcome.out
+    assert "this is a new run" in outcome.out
 
 
 def test_a_plan_that_is_none_is_said(tmp_path):
@@ -292,7 +309,7 @@ def test_a_plan_that_is_none_is_said(tmp_path):
     outcome = run(made, "--resume")
 
     assert outcome.code == 2
-    assert "plan.json is no plan that fedsag wrote" in outcome.err
+    assert "plan.json is not a plan that fedsag wrote" in outcome.err
 
 
 def test_a_broken_checkpoint_is_named(failed, tmp_path):
@@ -369,7 +386,7 @@ def test_strict_comes_too_late_where_a_client_failed_already(tmp_path):
     outcome = run(made, "--resume", "--strict")
 
     assert outcome.code == 2
-    assert "--strict: no client may fail, and site-2 did in round" in outcome.err
+    assert "--strict: no client may fail, but site-2 failed in round" in outcome.err
     assert (tmp_path / "ws" / "report.json").read_bytes() == before
 
 

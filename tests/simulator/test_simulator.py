@@ -437,7 +437,7 @@ def test_a_strangers_file_with_one_of_our_names_is_not_overwritten(tmp_path):
     ran = run(job(tmp_path / "job"), "-n", 2)
 
     assert ran.code == 2
-    assert "report.json is in the way" in ran.err
+    assert "report.json already exists" in ran.err
     assert (tmp_path / "ws" / "report.json").read_text() == "mine"
 
 

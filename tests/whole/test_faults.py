@@ -64,7 +64,7 @@ FAILS_AT_WORK = [
                  id="metrics only"),
     pytest.param(LOOP, "if BAD: flare.send(FLModel(params=params))",
                  "flare.send() was called a second time for one task", 12, id="sends twice"),
-    pytest.param(LOOP, "if BAD: continue", "the loop came round to flare.receive() without an answer", 9,
+    pytest.param(LOOP, "if BAD: continue", "the loop came back to flare.receive() without an answer", 9,
                  id="loops without an answer"),
     pytest.param(LOOP, "if BAD: import ctypes; ctypes.string_at(0)", "signal 11 (SIGSEGV)", 11, id="segfault"),
 ]  # fmt: skip
@@ -111,7 +111,7 @@ def test_a_site_that_fails_is_named_with_its_cause_its_line_and_its_log(tmp_path
     assert failure["log"] == f"{tmp_path}/ws/site-2/log.txt"
     assert failure["log"] in ran.out
     round_num = ran.told("ReplyFailed")[0]["round_num"]
-    for text in (f"site-2, round {round_num}: {failure['cause']}", failure["log"]):
+    for text in (f"site-2, round {round_num}, train: {failure['cause']}", failure["log"]):
         assert text.split("\n")[0] in ran.err.replace("\\n", "\n")
     told = [event["event"] for event in ran.events if "site-2" in (event.get("site"), event.get("name"))]
     if cause not in REJECTED:
@@ -166,7 +166,7 @@ def test_an_error_in_a_command_that_is_no_script_is_named_with_its_line(tmp_path
     ran = run(made, "-n", 2, "-t", 2, env={"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"})
 
     assert ran.code == 4
-    assert "site-2, round 0: ValueError: no data" in ran.err
+    assert "site-2, round 0, train: ValueError: no data" in ran.err
     assert ran.failures()["site-2"]["where"] == f"{made}/app/custom/train.py:11"
 
 
@@ -263,7 +263,7 @@ def test_a_refused_run_leaves_what_the_one_before_has_made(tmp_path):
     ran = run(made, "-n", 2, "-t", 2)
 
     assert ran.code == 2
-    assert f"{mine} is in the way" in ran.err
+    assert f"{mine} already exists" in ran.err
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
@@ -355,12 +355,12 @@ def test_a_client_that_hangs_before_it_asks_for_a_task_is_given_up_and_shown(tmp
 
 def test_a_script_that_goes_on_after_its_last_task_is_stopped_and_shown(tmp_path, monkeypatch):
     endless = LOOP.replace("{fault}", "") + "if BAD:\n    while True: pass\n"
-    monkeypatch.setattr("fedsag_cli.simulator.supervisor._LAST_WORDS_S", 1.0)
+    monkeypatch.setattr("fedsag_cli.simulator.supervisor._END_LIMIT_S", 1.0)
 
     report = simulate(job(tmp_path / "job", endless), tmp_path / "ws", Options(num_clients=2, slots=2))
 
     stopped = report.failures["site-2"].failure
-    assert "still alive 1 s after the last task" in stopped.cause
+    assert "still running 1 s after the last task" in stopped.cause
     assert stopped.where == f"{tmp_path}/job/app/custom/train.py:14"
     assert report.ok
 
@@ -377,7 +377,9 @@ def test_all_who_fail_of_one_cause_are_named_the_first_one_first(tmp_path):
     assert ran.code == 4
     first, second = [event["site"] for event in ran.told("ReplyFailed")]
     assert f"the first failure: {first}: ValueError: no data" in ran.err
-    assert ran.err.index(f"\n{first}, round 1: ValueError") < ran.err.index(f"\n{second}, round 1: ValueError")
+    assert ran.err.index(f"\n{first}, round 1, train: ValueError") < ran.err.index(
+        f"\n{second}, round 1, train: ValueError"
+    )
     assert list(ran.report["failures"]) == [first, second]
 
 
@@ -395,7 +397,7 @@ def test_strict_a_failure_ends_the_run_though_the_quorum_is_met(tmp_path):
     ran = run(made, "-n", 3, "-t", 3, "--strict")
 
     assert ran.code == 4
-    assert "site-2, round 0: ValueError: no data" in ran.err
+    assert "site-2, round 0, train: ValueError: no data" in ran.err
     assert run(made, "-n", 3, "-t", 3).code == 0
 
 
@@ -405,7 +407,7 @@ def test_strict_a_script_that_fails_after_its_last_task_is_a_failure(tmp_path):
     ran = run(made, "-n", 2, "-t", 2, "--strict")
 
     assert ran.code == 4
-    assert "site-2 did: the script called sys.exit(3)" in ran.err
+    assert "site-2 failed: the script called sys.exit(3)" in ran.err
     assert f"    at {made}/app/custom/train.py:13" in ran.err
     assert ran.report["digest"]
     assert run(made, "-n", 2, "-t", 2).code == 0

@@ -44,7 +44,7 @@ def test_nobody_waits_for_a_late_client_to_validate(tmp_path):
 
     assert outcome.code == 0
     assert list(outcome.told("ModelValidated")[0]["by_site"]) == ["site-1"]
-    assert "site-2: still at work on a task it was given up for, stopped" in outcome.out
+    assert "site-2: it was still working on a task that the server no longer waited for, and was stopped" in outcome.out
 
 
 def test_the_final_model_is_validated_without_a_model_selector_too(tmp_path):
@@ -143,7 +143,7 @@ def test_a_users_file_where_the_model_goes_is_refused_before_anybody_trains(tmp_
     outcome = run(job(tmp_path / "job"), "-n", 2, "-t", 2)
 
     assert outcome.code == 2
-    assert "server.npy is in the way" in outcome.err
+    assert "server.npy already exists" in outcome.err
     assert model.read_text() == "mine"
     assert outcome.told("ClientWanted") == []
 

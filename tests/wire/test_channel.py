@@ -285,7 +285,7 @@ def test_a_length_beyond_any_of_ours_is_refused_before_it_is_read(babbler, lengt
     channel, other = babbler
     other.sendall(struct.pack("<Q", length))
 
-    with pytest.raises(ChannelClosed, match="larger than any of ours"):
+    with pytest.raises(ChannelClosed, match="larger than fedsag's own"):
         channel.receive(5)
 
 
@@ -348,7 +348,7 @@ def test_of_several_files_with_one_message_no_one_stays_open(babbler):
 def test_of_many_files_that_come_with_a_message_no_more_than_one_is_open_at_a_time(babbler, monkeypatch):
     channel, other = babbler
     most, close = [], os.close
-    monkeypatch.setattr(channel.os, "close", lambda fd: most.append(len(open_descriptors())) or close(fd))
+    monkeypatch.setattr(os, "close", lambda fd: most.append(len(open_descriptors())) or close(fd))
     with open(os.devnull) as file:
         before = open_descriptors()
         for piece in (GOOD[place : place + 1] for place in range(len(GOOD))):

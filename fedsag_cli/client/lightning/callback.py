@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fedsag_cli.client.fedprox_mu import get_fedprox_mu
 from fedsag_cli.client.lightning.loading import load
 from fedsag_cli.client.lightning.progress import Left, Limits, Trainer, epochs_done
 from fedsag_cli.client.lightning.ranks import Ranks, Standing
 from fedsag_cli.errors import ClientError
-from fedsag_cli.model import FEDPROX_MU, NUM_STEPS, FLModel
+from fedsag_cli.model import FEDPROX_MU, NUM_STEPS, FLModel, Params
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -136,8 +136,8 @@ class FLCallback:
             self._mu = get_fedprox_mu(self._model)
             self._held_near = {w: w.detach().clone() for w in pl_module.parameters() if w.requires_grad}
 
-    def _params(self, pl_module: Module) -> dict[str, Any]:
-        params: dict[str, Any] = pl_module.state_dict()
+    def _params(self, pl_module: Module) -> Params:
+        params: Params = pl_module.state_dict()
         if self._strict or self._model is None or self._model.params is None:
             return dict(params)
         return {name: value for name, value in params.items() if name in self._model.params}

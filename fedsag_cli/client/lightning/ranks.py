@@ -10,7 +10,7 @@ from typing import Any
 from fedsag_cli.client.seeding import streams
 from fedsag_cli.client.session import Session
 from fedsag_cli.model import FLModel
-from fedsag_cli.params.seeds import derived, sow
+from fedsag_cli.params.seeds import derived, set_seed
 from fedsag_cli.wire.messages import SEED
 
 _STANDING = "FEDSAG_STANDING"
@@ -70,7 +70,7 @@ class Ranks:
         if model is not None:
             self._model = model
             if seed is not None and not self.is_first:
-                sow(derived(seed, "rank", self._session.rank))
+                set_seed(derived(seed, "rank", self._session.rank))
         return self._model
 
     def send(self, model: FLModel) -> None:

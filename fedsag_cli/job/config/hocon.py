@@ -12,7 +12,6 @@ import json
 import math
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -148,18 +147,6 @@ def has_comments(text: str, suffix: str = ".conf") -> bool:
     if suffix != ".conf":
         return suffix != ".json" and yml.has_comments(text)
     return any(token["comment"] for token in _TOKENS.finditer(text))
-
-
-def write_whole(path: Path, text: str, *, errors: str = "strict") -> None:
-    """The file is there whole, or as it was before."""
-    descriptor, part = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with open(descriptor, "w", encoding="utf-8", errors=errors, newline="") as file:
-            file.write(text)
-        Path(part).replace(path)
-    except BaseException:
-        Path(part).unlink()
-        raise
 
 
 class _Marks:

@@ -35,6 +35,8 @@ def templates_dir() -> Path | None:
 @files.reading()
 def set_templates_dir(folder: Path) -> Path:
     """Store an existing folder, everything else kept; the absolute path. Raises JobError."""
+    from fedsag_cli.workspace import write_whole  # who only reads settings does without it
+
     folder = absolute(folder)
     if not folder.is_dir():
         raise JobError(f"there is no folder {folder}", hint="-jt names a folder with job templates in it")
@@ -44,10 +46,10 @@ def set_templates_dir(folder: Path) -> Path:
     if not isinstance(templates, dict):
         raise Section(conf, str(file)).wrong("job_template", f"must be an object, not {templates!r}")
     templates["path"] = str(folder)
+    text = hocon.dumps(conf, name=str(file))  # a path need not be UTF-8: its bytes are written as they are
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        # a path need not be UTF-8: its bytes come back as they are
-        hocon.write_whole(file, hocon.dumps(conf, name=str(file)), errors="surrogateescape")
+        write_whole(file, lambda out: out.write(text.encode(errors="surrogateescape")))
     except OSError as error:
         raise JobError(f"{file} cannot be written: {error.strerror}") from None
     return folder

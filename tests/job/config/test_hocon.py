@@ -238,16 +238,6 @@ def test_json_comes_before_conf(tmp_path):
     assert hocon.find(tmp_path, "meta") == tmp_path / "meta.json"
 
 
-def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path):
-    (tmp_path / "x.conf").write_text("a = 1")
-
-    with pytest.raises(UnicodeEncodeError):
-        hocon.write_whole(tmp_path / "x.conf", "a = \udc80")
-
-    assert (tmp_path / "x.conf").read_text() == "a = 1"
-    assert [path.name for path in tmp_path.iterdir()] == ["x.conf"]
-
-
 BOMBS = {
     "text": ("a0 = xxxxxxxxxx\n", "a{j} = ${{a{i}}}${{a{i}}}\n"),
     "list": ("a0 = [x]\n", "a{j} = [${{a{i}}}, ${{a{i}}}]\n"),

@@ -1,0 +1,59 @@
+"""Where a script is in its conversation with the server, and what each step of it leads to."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+
+class State(Enum):
+    """What is true of a script now."""
+
+    JOINED = "has joined the run, and has not asked for a task"
+    ASKED = "has asked for its first task"
+    ASSIGNED = "has a task, and has not received its model"
+    RECEIVED = "has received the model of its task, and has not answered"
+    REPEATED = "has come back to the start of its loop without an answer to its task"
+    ANSWERED = "has answered its task, and has no other"
+    OVER = "gets no more tasks; what it logs is still kept"
+    LEFT = "has left the run, or takes no part in it"
+
+    def after(self, step: Step) -> State:
+        """The state after `step`: the same one where that changes nothing."""
+        return _NEXT.get((self, step), self)
+
+    @property
+    def has_task(self) -> bool:
+        """Whether a task came that has no answer yet."""
+        return self in (State.ASSIGNED, State.RECEIVED, State.REPEATED)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no task can come any more."""
+        return self in (State.OVER, State.LEFT)
+
+
+class Step(Enum):
+    """What happens between a script and the server."""
+
+    ASK = auto()  # the script waits for the first time
+    ASSIGN = auto()  # a task comes
+    RECEIVE = auto()  # the script gets the model of its task
+    REPEAT = auto()  # the script asks whether there is a task
+    ANSWER = auto()  # the script answers its task
+    END = auto()  # the server closes the channel
+    LEAVE = auto()  # the script, or an answer that nobody takes, closes it
+
+
+_NEXT = {
+    (State.JOINED, Step.ASK): State.ASKED,
+    (State.ASKED, Step.ASSIGN): State.ASSIGNED,
+    (State.ASSIGNED, Step.RECEIVE): State.RECEIVED,
+    (State.RECEIVED, Step.REPEAT): State.REPEATED,
+    (State.RECEIVED, Step.ANSWER): State.ANSWERED,
+    (State.REPEATED, Step.ANSWER): State.ANSWERED,
+    (State.ANSWERED, Step.ASSIGN): State.ASSIGNED,
+    (State.JOINED, Step.END): State.OVER,
+    (State.ASKED, Step.END): State.OVER,
+    (State.ANSWERED, Step.END): State.OVER,
+    **{(state, Step.LEAVE): State.LEFT for state in State},
+}
