@@ -16,22 +16,39 @@ import functools
 import inspect
 import re
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import msgspec
 
 from fedsag_cli.errors import JobError
 
 _MOST = 2**53  # beyond that a number in a JSON file is no longer exact
 
-_PLAIN: dict[str, tuple[type, ...]] = {
+KIND_OF = {
+    "int": "int", "float": "float", "bool": "bool", "str": "str", "None": "None", "NoneType": "None",
+    "list": "list", "tuple": "list", "Sequence": "list", "dict": "dict", "Mapping": "dict",
+}  # fmt: skip
+"""The kind of a value by the name of a type, as it is written in an annotation."""
+
+_TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "float": (int, float),
     "bool": (bool,),
     "str": (str,),
     "None": (type(None),),
+    "list": (list, tuple),
+    "dict": (Mapping,),
 }
-_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+_EXPECTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a text",
+    "list": "a list",
+    "dict": "an object",
+}
 
 Init = TypeVar("Init", bound=Callable[..., None])
 
@@ -43,8 +60,8 @@ class Least:
     value: float
 
     def problem(self, given: Any) -> str:
-        is_number = isinstance(given, int | float) and not isinstance(given, bool)
-        return f"must be a number from {self.value:g} on" if is_number and not self.value <= given < _MOST else ""
+        wrong = _is_number(given) and not self.value <= given < _MOST
+        return f"must be a number from {self.value:g} on" if wrong else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +73,18 @@ class OneOf:
     def problem(self, given: Any) -> str:
         wrong = isinstance(given, str) and given not in self.words
         return f"must be {' or '.join(map(repr, self.words))}" if wrong else ""
+
+
+@dataclass(frozen=True, slots=True)
+class EachLeast:
+    """An object whose values are all numbers from `value` on."""
+
+    value: float
+
+    def problem(self, given: Any) -> str:
+        values = given.values() if isinstance(given, Mapping) else ()
+        wrong = not all(_is_number(value) and self.value <= value < _MOST for value in values)
+        return f"must map every name to a number from {self.value:g} on" if wrong else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,22 +101,40 @@ class Form:
 
 
 @dataclass(frozen=True, slots=True)
+class Regex:
+    """A regular expression. `in_lists`: the texts of a list are such, too."""
+
+    in_lists: bool = False
+
+    def problem(self, given: Any) -> str:
+        texts = (
+            [given] if isinstance(given, str) else given if self.in_lists and isinstance(given, list | tuple) else []
+        )
+        try:
+            for text in texts:
+                re.compile(text)
+        except (re.error, TypeError, RecursionError, OverflowError) as error:
+            return f"must be a regular expression ({error})"
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
 class Needs:
     """It has a meaning only where the argument `other` is given too."""
 
     other: str
 
 
-Rule = Least | OneOf | Form | Needs
-RULES: Mapping[str, type] = {kind.__name__: kind for kind in (Least, OneOf, Form, Needs)}
+Rule = Least | EachLeast | OneOf | Form | Regex | Needs
+RULES: Mapping[str, type] = {kind.__name__: kind for kind in (Least, EachLeast, OneOf, Form, Regex, Needs)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Argument:
     """One argument of a constructor.
 
-    `kind` is its type as it is written, such as "int | None"; empty where it is none of the plain types. `default` is
-    None where there is none to show.
+    `kind` is what it takes, such as "int | None": words of KIND_OF. It is empty where it takes anything else.
+    `default` is None where there is none to show.
     """
 
     name: str
@@ -99,17 +146,15 @@ class Argument:
 
     def problem(self, given: Any) -> str:
         """What is wrong with a value, such as "must be a whole number, not 'x'"; empty where nothing is."""
-        words = self.kind.split(" | ")
-        if self.is_plain and not any(_is(given, word) for word in words):
-            expected = " or ".join(_WORDS[word] for word in words if word != "None")
-            return f"must be {expected}, not {given!r}"
+        if self.kind and not any(_is(given, word) for word in self.kind.split(" | ")):
+            return f"must be {' or '.join(_EXPECTED[word] for word in self.kinds)}, not {given!r}"
         problems = (rule.problem(given) for rule in self.rules if not isinstance(rule, Needs))
         return next((f"{problem}, not {given!r}" for problem in problems if problem), "")
 
     @property
-    def is_plain(self) -> bool:
-        """Whether it takes numbers, bools and texts only, so that a value can be held against its type."""
-        return bool(self.kind) and all(word in _PLAIN for word in self.kind.split(" | "))
+    def kinds(self) -> Sequence[str]:
+        """The kinds of value it takes, None left out; empty where it takes anything."""
+        return [word for word in self.kind.split(" | ") if word not in ("", "None")]
 
     @property
     def needs(self) -> Sequence[str]:
@@ -140,7 +185,7 @@ def checked(init: Init) -> Init:
     @functools.wraps(init)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
         given = signature.bind(self, *args, **kwargs).arguments
-        for name, problem in problems(_declared(init), given).items():
+        for name, problem in problems(declared(init), given).items():
             raise JobError(f"{type(self).__name__}: {name} {problem}")
         init(self, *args, **kwargs)
 
@@ -148,37 +193,72 @@ def checked(init: Init) -> Init:
 
 
 @functools.cache
-def _declared(init: Callable[..., None]) -> Sequence[Argument]:
-    """As the annotations of a constructor have them, the first argument, self, left out."""
+def declared(init: Callable[..., None]) -> Sequence[Argument]:
+    """The arguments of a constructor, as its annotations declare them; the first, self, is left out."""
     hints = get_type_hints(init, include_extras=True)
-    arguments = []
-    for parameter in list(inspect.signature(init).parameters.values())[1:]:
-        hint = _outermost(hints.get(parameter.name, Any))
-        about = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
-        has_default = parameter.default is not parameter.empty
-        arguments.append(
-            Argument(
-                name=parameter.name,
-                kind=_kind(get_args(hint)[0] if about else hint),
-                rules=tuple(each for each in about if isinstance(each, Rule)),
-                meaning=next((each for each in about if isinstance(each, str)), ""),
-                default=parameter.default if has_default else None,
-                required=not has_default,
-            )
+    return [
+        declaration(
+            parameter.name,
+            hints.get(parameter.name, Any),
+            required=parameter.default is parameter.empty,
+            default=None if parameter.default is parameter.empty else parameter.default,
         )
-    return arguments
+        for parameter in list(inspect.signature(init).parameters.values())[1:]
+    ]
 
 
-def _outermost(hint: Any) -> Any:
-    """Python 3.10 puts a declaration whose default is None into an Optional."""
-    return next((part for part in get_args(hint) if get_origin(part) is Annotated), hint)
+def declared_fields(struct: type[msgspec.Struct]) -> Sequence[Argument]:
+    """The same of a struct: those of its fields that have a meaning, by the names they have in a config file."""
+    hints = get_type_hints(struct, include_extras=True)
+    found = [
+        declaration(
+            field.encode_name,
+            hints[field.name],
+            required=field.required,
+            default=None if field.required else getattr(field.default, "value", field.default),  # an enum's
+        )
+        for field in msgspec.structs.fields(struct)
+    ]
+    return [argument for argument in found if argument.meaning]
 
 
-def _kind(hint: Any) -> str:
-    parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    names = ["None" if part is type(None) else getattr(part, "__name__", "") for part in parts]
-    return " | ".join(names) if all(name in _PLAIN for name in names) else ""
+def declaration(name: str, hint: Any, *, required: bool, default: Any) -> Argument:
+    """The argument that an annotation declares."""
+    parts = _alternatives(hint)
+    about = [each for part in parts for each in (get_args(part)[1:] if get_origin(part) is Annotated else ())]
+    types_named = [each for part in parts for each in _alternatives(_bare(part))]
+    return Argument(
+        name=name,
+        kind=kind_of(map(_type_name, types_named)),
+        rules=tuple(each for each in about if isinstance(each, Rule)),
+        meaning=next((each for each in about if isinstance(each, str)), ""),
+        default=default,
+        required=required,
+    )
+
+
+def kind_of(names: Iterable[str]) -> str:
+    """The kind of an argument that takes values of these types; empty where one of them is not in KIND_OF."""
+    kinds = [KIND_OF.get(name, "") for name in names]
+    return " | ".join(dict.fromkeys(kinds)) if all(kinds) else ""
+
+
+def _alternatives(hint: Any) -> Sequence[Any]:
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _bare(hint: Any) -> Any:
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
+
+
+def _type_name(hint: Any) -> str:
+    made = get_origin(hint) or hint
+    return "str" if isinstance(made, type) and issubclass(made, str) else getattr(made, "__name__", "")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is(value: Any, kind: str) -> bool:
-    return kind == "bool" if isinstance(value, bool) else isinstance(value, _PLAIN[kind])
+    return kind == "bool" if isinstance(value, bool) else isinstance(value, _TYPES[kind])

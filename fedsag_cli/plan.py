@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
+from fedsag_cli.arguments import Least, OneOf
 from fedsag_cli.model import ParamsType
 
 
@@ -21,19 +22,33 @@ class FilterSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class ClientConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The settings of one client: those of its config_fed_client, resolved for its site."""
+    """The settings of one client, resolved for its site. Those with a meaning are arguments of the executor."""
 
     tasks: tuple[str, ...] = ("train",)
-    train_task_name: str = "train"
-    evaluate_task_name: str = "validate"
-    submit_model_task_name: str = "submit_model"
-    train_with_evaluation: bool = False
-    exchange_format: str = "raw"
-    transfer_type: ParamsType = ParamsType.FULL
-    launch_once: bool = True
-    launch_timeout: float = 300.0
-    memory_gc_rounds: int = 0
-    cuda_empty_cache: bool = False
+    train_task_name: Annotated[str, "name of the task to train"] = "train"
+    evaluate_task_name: Annotated[str, "name of the task to evaluate a model"] = "validate"
+    submit_model_task_name: Annotated[str, "name of the task to send the client's own model"] = "submit_model"
+    train_with_evaluation: Annotated[
+        bool, "whether the script sends metrics of the model it received along with its update"
+    ] = False
+    exchange_format: Annotated[
+        str, OneOf(["raw", "pytorch", "numpy"]), "what the script's params are: PyTorch tensors, numpy arrays, or both"
+    ] = msgspec.field(default="raw", name="params_exchange_format")
+    transfer_type: Annotated[
+        ParamsType,
+        OneOf([kind.value for kind in ParamsType]),
+        "FULL: the whole model is sent; DIFF: what training changed in it",
+    ] = msgspec.field(default=ParamsType.FULL, name="params_transfer_type")
+    launch_once: Annotated[
+        bool, "whether the script is started once for the whole run (false: once for every task)"
+    ] = True
+    launch_timeout: Annotated[
+        float | None, Least(0), "seconds from a script's start to its flare.init() (null, 0: no limit)"
+    ] = 300.0
+    memory_gc_rounds: Annotated[
+        int, Least(0), "Python's garbage is collected after every so many rounds (0: when Python does so itself)"
+    ] = 0
+    cuda_empty_cache: Annotated[bool, "whether torch's CUDA cache is emptied together with the garbage"] = False
     task_data_filters: list[FilterSpec] = []
     task_result_filters: list[FilterSpec] = []
 

@@ -20,7 +20,7 @@ class Part:
         stop: Annotated[str | None, Form(r"\w+ > \d+", "a metric, >, and a number", "accuracy > 80")] = None,
         patience: Annotated[int | None, Least(1), Needs("stop")] = None,
         verbose: bool = False,
-        anything: list | None = None,
+        anything: object = None,
     ) -> None:
         self.rounds = rounds
 

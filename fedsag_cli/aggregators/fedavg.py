@@ -10,28 +10,47 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
-from fedsag_cli.errors import JobError, TensorError
+from fedsag_cli.arguments import EachLeast, Regex, checked
+from fedsag_cli.errors import TensorError
+from fedsag_cli.facts import Facts, Nvflare
 from fedsag_cli.model import FLModel, ParamsType
 from fedsag_cli.params.arithmetic import WeightedSum
 
 
 class FedAvg:
-    """The weighted mean of the clients' weights (FULL) or of what they changed (DIFF).
+    """The weighted mean of the clients' params (FULL), or of what training changed in them (DIFF), key by key.
 
-    `aggregation_weights` maps a site to a factor, 1.0 where it names none. `exclude_vars` is a regular expression, or
-    several: a key in which one is found is left out, and so keeps its value. `weigh_by_local_iter=False` makes every
-    n_k the site's weight alone.
+    A key that is left out keeps its value in the global model.
     """
 
+    facts = Facts(
+        nvflare=Nvflare(
+            path="nvflare.app_common.aggregators.intime_accumulate_model_aggregator.InTimeAccumulateWeightedAggregator",
+            also={"AccumulateWeightedAggregator": {}},
+            expected={"expected_data_kind": ("WEIGHT_DIFF", "WEIGHTS")},
+        )
+    )
+
+    @checked
     def __init__(
         self,
-        aggregation_weights: Mapping[str, float] | None = None,
-        exclude_vars: str | Sequence[str] | None = None,
-        weigh_by_local_iter: bool = True,
+        aggregation_weights: Annotated[
+            Mapping[str, float] | None, EachLeast(0), "factor of each site's weight (1.0 for a site that is not named)"
+        ] = None,
+        exclude_vars: Annotated[
+            str | Sequence[str] | None,
+            Regex(in_lists=True),
+            "params whose name matches this regular expression are not averaged",
+        ] = None,
+        weigh_by_local_iter: Annotated[
+            bool, "whether a client's weight is its number of steps (false: every client weighs the same)"
+        ] = True,
     ) -> None:
-        self._site_weights = {site: _weight(site, given) for site, given in (aggregation_weights or {}).items()}
-        self._excluded = _patterns(exclude_vars)
+        self._site_weights = {site: float(weight) for site, weight in (aggregation_weights or {}).items()}
+        texts = [exclude_vars] if isinstance(exclude_vars, str) else exclude_vars or []
+        self._excluded = [re.compile(text) for text in texts if text]
         self._by_steps = weigh_by_local_iter
         self._sums: dict[str, WeightedSum] = {}
         self._params_type: ParamsType | None = None
@@ -59,17 +78,3 @@ class FedAvg:
 
     def _excludes(self, name: str) -> bool:
         return any(pattern.search(name) for pattern in self._excluded)
-
-
-def _weight(site: str, given: object) -> float:
-    if isinstance(given, int | float) and 0.0 <= given < float("inf"):
-        return float(given)
-    raise JobError(f"aggregation_weights: {site} must be a number from 0 on, not {given!r}")
-
-
-def _patterns(exclude_vars: str | Sequence[str] | None) -> list[re.Pattern[str]]:
-    texts = [exclude_vars] if isinstance(exclude_vars, str) else list(exclude_vars or [])
-    try:
-        return [re.compile(text) for text in texts if text]
-    except re.error as error:
-        raise JobError(f"exclude_vars: {texts} is not a regular expression: {error}") from None

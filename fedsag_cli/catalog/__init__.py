@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedsag_cli.catalog.signatures import Signature, signature
+from fedsag_cli.catalog.signatures import Signature, facts_in_source, signature
 from fedsag_cli.errors import JobError, nearest
+from fedsag_cli.facts import Facts
 from fedsag_cli.filters import Chain
 from fedsag_cli.plan import ComponentSpec, FilterSpec
 
@@ -29,18 +30,35 @@ KNOWN = {
     "WandBReceiver": "fedsag_cli.trackers.wandb.WandBReceiver",
 }
 
+NAMING_KEYS = ("path", "class_path", "name")
+
 _OTHER_CONTRACTS = "nvflare"  # a class made for these would be called in a way it does not know
 _NO_BASE_CLASS = (
     "a part of your own needs no base class: an aggregator has accept(site, update) and aggregate(), a filter "
     "process(model)"
 )
 _HOW_WITHOUT = f"only a client's script may import nvflare: a model needs a file of its own, and {_NO_BASE_CLASS}"
-_NEED_TORCH = {"PTFileModelPersistor"}
 
 
 def class_path(name: str) -> str:
     """The class path of a short name; a class path as it stands."""
     return KNOWN.get(name, name)
+
+
+def short_name(path: str) -> str:
+    """The short name of a class path; any other as it stands."""
+    return next((name for name, known in KNOWN.items() if path == known), path)
+
+
+def path_in(values: Any, *, in_args: bool = False) -> str | None:
+    """The class that an object of a config file names by `path`, `class_path` or `name`; None where it names none.
+
+    In another component's arguments a name alone names no class, and `config_type = dict` means a plain object.
+    """
+    if not isinstance(values, Mapping) or (in_args and values.get("config_type") == "dict"):
+        return None
+    keys = NAMING_KEYS[:2] if in_args else NAMING_KEYS
+    return next((path for path in map(values.get, keys) if isinstance(path, str) and path), None)
 
 
 def signature_of(name: str, search: Sequence[Path] = ()) -> Signature | None:
@@ -53,14 +71,18 @@ def signature_of(name: str, search: Sequence[Path] = ()) -> Signature | None:
     return signature(class_path(name), search)
 
 
-def is_same(name: str, other: str) -> bool:
-    """Whether two names, short or full, mean the same component."""
-    return class_path(name) == class_path(other)
+def facts_of(name: str, search: Sequence[Path] = ()) -> Facts:
+    """What the class `name` says of itself in its attribute `facts`, read from its source."""
+    return facts_in_source(class_path(name), search)
 
 
-def needs_torch(name: str) -> bool:
-    """Whether one of our components cannot work without torch."""
-    return any(is_same(name, other) for other in _NEED_TORCH)
+def tasks_asked_for(workflow: ComponentSpec, search: Sequence[Path] = ()) -> list[str]:
+    """The names of the tasks that at least one client must take."""
+    asking = facts_of(workflow.path, search).asks_for
+    known = signature_of(workflow.path, search) if asking else None
+    defaults = {argument.name: argument.default for argument in known.arguments} if known else {}
+    tasks = [(defaults | dict(workflow.args)).get(name) for name in asking]
+    return [task for task in tasks if isinstance(task, str) and task]
 
 
 def build(spec: ComponentSpec, parts: Mapping[str, Any]) -> Any:
@@ -97,8 +119,7 @@ def chain(specs: Sequence[FilterSpec]) -> Chain:
 
 def _build_nested(value: Any) -> Any:
     if isinstance(value, Mapping):
-        path = value.get("path") or value.get("class_path")
-        if isinstance(path, str) and value.get("config_type") != "dict":
+        if path := path_in(value, in_args=True):
             return build(ComponentSpec(path=path, args=dict(value.get("args") or {})), {})
         return {key: _build_nested(inner) for key, inner in value.items()}
     return [_build_nested(inner) for inner in value] if isinstance(value, list) else value

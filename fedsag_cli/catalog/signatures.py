@@ -1,37 +1,38 @@
-"""What a class or function takes, read from its source: nothing is imported to find out."""
+"""What a class or function takes, read from its source: nothing is imported or run to find out."""
 
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedsag_cli import arguments, facts
+from fedsag_cli.arguments import Argument, Needs, Rule
 from fedsag_cli.errors import JobError, nearest
+from fedsag_cli.facts import Facts
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parameter:
-    """One argument of a component's constructor. `default` is None where there is none to show."""
-
-    name: str
-    annotation: str
-    default: Any
-    required: bool
+_CONSTRUCTORS: dict[tuple[str, str], type] = {
+    **{(arguments.__name__, name): kind for name, kind in arguments.RULES.items()},
+    **{(facts.__name__, kind.__name__): kind for kind in (facts.Facts, facts.Nvflare)},
+}
+_MOST_STEPS = 10_000  # for one argument: names that stand for lists of names for lists … would fill the memory
+_MOST_IMPORTS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
     """What a component's constructor takes. `open_ended`: it takes any keyword."""
 
-    parameters: Sequence[Parameter]
+    arguments: Sequence[Argument]
     open_ended: bool = False
 
     def takes(self, name: str) -> bool:
         """Whether `name` may stand in a job's args: itself, or `x_id` for an argument `x` that is another component."""
-        names = {parameter.name for parameter in self.parameters}
+        names = {argument.name for argument in self.arguments}
         return self.open_ended or name in names or name.removesuffix("_id") in names
 
 
@@ -62,26 +63,250 @@ def signature(name: str, search: Sequence[Path] = ()) -> Signature | None:
     Raises JobError where the module, or the name in it, does not exist.
     """
     module, _, last = name.rpartition(".")
-    file = find_module(module, search)
-    if file is None:
+    try:
+        source = _module_of(module, search)
+    except SyntaxError as error:
+        raise JobError(f"{name!r}: {error.filename}:{error.lineno}: {error.msg}") from None
+    if source is None:
         if _is_installed(module):
             return None  # compiled, perhaps: its package is there, its source is not
         raise JobError(f"{name!r}: there is no module {module!r}")
-    try:
-        tree = ast.parse(file.read_bytes(), filename=str(file))
-    except SyntaxError as error:
-        raise JobError(f"{name!r}: {file}:{error.lineno}: {error.msg}") from None
-    made = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    made = {node.name: node for node in source.tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
     match made.get(last):
         case ast.ClassDef(body=body):
             inits = [node for node in body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
-            return _read_signature(inits[0].args, skip=1) if inits else None
+            return _Reader(search).signature(source, inits[0].args, skip=1) if inits else None
         case ast.FunctionDef(args=args):
-            return _read_signature(args, skip=0)
-    bound = _names_bound(tree)
+            return _Reader(search).signature(source, args, skip=0)
+    bound = _names_bound(source.tree)
     if last in bound or "*" in bound:
         return None  # made somewhere else
-    raise JobError(f"{name!r}: {file.name} has no class {last!r}", hint=nearest(last, made))
+    raise JobError(f"{name!r}: {source.file.name} has no class {last!r}", hint=nearest(last, made))
+
+
+def facts_in_source(name: str, search: Sequence[Path] = ()) -> Facts:
+    """What the class `name` says in its attribute `facts`; nothing is known where it has none, or is not there."""
+    module, _, last = name.rpartition(".")
+    try:
+        source = _module_of(module, search)
+        for node in source.tree.body if source else ():
+            if source and isinstance(node, ast.ClassDef) and node.name == last:
+                value = dict(_assignments(node.body)).get("facts")
+                found = None if value is None else _Reader(search).value(source, value)
+                return found if isinstance(found, Facts) else Facts()
+    except (_Unreadable, SyntaxError, ValueError, RecursionError, MemoryError):
+        pass  # whoever reads the job says what is wrong with the module
+    return Facts()
+
+
+class _Unreadable(Exception):
+    """It is no literal, and stands for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Module:
+    name: str
+    file: Path
+    tree: ast.Module
+
+
+class _Reader:
+    """Reads annotations, defaults and facts: literals, names that stand for such, calls of _CONSTRUCTORS."""
+
+    def __init__(self, search: Sequence[Path]) -> None:
+        self._search = search
+        self._steps = _MOST_STEPS
+
+    def signature(self, module: _Module, args: ast.arguments, *, skip: int) -> Signature:
+        """`skip`: the number of arguments at the start that no caller gives, such as self."""
+        positional = [*args.posonlyargs, *args.args][skip:]
+        defaults: list[ast.expr | None] = [*args.defaults]
+        defaults = defaults[max(0, len(defaults) - len(positional)) :]
+        defaults[:0] = [None] * (len(positional) - len(defaults))
+        pairs = [*zip(positional, defaults, strict=True), *zip(args.kwonlyargs, args.kw_defaults, strict=True)]
+        return Signature(
+            arguments=[self._argument(module, arg, default) for arg, default in pairs],
+            open_ended=args.kwarg is not None,
+        )
+
+    def _argument(self, module: _Module, arg: ast.arg, default: ast.expr | None) -> Argument:
+        types: list[str] = []
+        about: list[Any] = []
+        self._steps = _MOST_STEPS
+        try:
+            for part in self._parts(module, arg.annotation):
+                (types if isinstance(part, _TypeName) else about).append(part)
+        except (_Unreadable, SyntaxError, RecursionError):
+            types, about = [], []
+        try:
+            value = None if default is None else self.value(module, default)
+        except (_Unreadable, RecursionError):
+            value = None
+        return Argument(
+            name=arg.arg,
+            kind=arguments.kind_of(types) if types else "",
+            rules=tuple(each for each in about if isinstance(each, Rule) and _can_judge(each)),
+            meaning=next((each for each in about if isinstance(each, str)), ""),
+            default=value,
+            required=default is None,
+        )
+
+    def _parts(self, module: _Module, node: ast.expr | None) -> Iterator[Any]:
+        """The names of the types in an annotation, and what `Annotated` says beside them."""
+        self._step()
+        match node:
+            case None:
+                yield _TypeName()
+            case ast.Constant(value=None):
+                yield _TypeName("None")
+            case ast.Constant(value=str(text)):
+                yield from self._parts(module, ast.parse(text.strip(), mode="eval").body)
+            case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+                yield from self._parts(module, left)
+                yield from self._parts(module, right)
+            case ast.Subscript(value=made, slice=inside):
+                parts = inside.elts if isinstance(inside, ast.Tuple) else [inside]
+                match _last_name(made):
+                    case "Annotated":
+                        yield from self._parts(module, parts[0])
+                        yield from self._values(module, parts[1:])
+                    case "Optional" | "Union" as name:
+                        for part in parts:
+                            yield from self._parts(module, part)
+                        if name == "Optional":
+                            yield _TypeName("None")
+                    case name:
+                        yield _TypeName(name)
+            case ast.Name(id=name) if name not in arguments.KIND_OF:
+                there, meant = self._look_up(module, name)
+                if isinstance(meant, ast.expr):
+                    yield from self._parts(there, meant)
+                else:
+                    yield _TypeName(name)
+            case _:
+                yield _TypeName(_last_name(node))
+
+    def _values(self, module: _Module, nodes: Iterable[ast.expr]) -> Iterator[Any]:
+        for node in nodes:
+            try:
+                yield self.value(module, node)
+            except _Unreadable:
+                continue  # not for us: an annotation may hold what other tools read
+
+    def value(self, module: _Module, node: ast.expr) -> Any:
+        """What an expression stands for. Raises _Unreadable."""
+        self._step()
+        match node:
+            case ast.Constant(value=value):
+                return value
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                number = self.value(module, operand)
+                if isinstance(number, int | float):
+                    return -number
+            case ast.Tuple(elts=items):
+                return tuple(self._items(module, items))
+            case ast.List(elts=items):
+                return self._items(module, items)
+            case ast.Dict(keys=keys, values=values) if None not in keys:
+                return dict(zip(self._items(module, filter(None, keys)), self._items(module, values), strict=True))
+            case ast.Name(id=name):
+                there, meant = self._look_up(module, name)
+                if isinstance(meant, ast.expr):
+                    return self.value(there, meant)
+            case ast.Call(func=ast.Name(id=name), args=positional, keywords=keywords):
+                _, meant = self._look_up(module, name)
+                if isinstance(meant, type) and all(keyword.arg for keyword in keywords):
+                    given = {str(keyword.arg): self.value(module, keyword.value) for keyword in keywords}
+                    try:
+                        return meant(*self._items(module, positional), **given)
+                    except TypeError as error:
+                        raise _Unreadable from error
+        raise _Unreadable
+
+    def _items(self, module: _Module, nodes: Iterable[ast.expr]) -> list[Any]:
+        return [self.value(module, node) for node in nodes]
+
+    def _look_up(self, module: _Module, name: str) -> tuple[_Module, ast.expr | type | None]:
+        """What a name of a module stands for, and the module it is set in: an expression, or one of _CONSTRUCTORS."""
+        for _ in range(_MOST_IMPORTS):
+            if (module.name, name) in _CONSTRUCTORS:
+                return module, _CONSTRUCTORS[module.name, name]
+            if value := dict(_assignments(module.tree.body)).get(name):
+                return module, value
+            found = _imported(module, name)
+            try:
+                source = _module_of(found[0], self._search) if found else None
+            except (SyntaxError, ValueError) as error:
+                raise _Unreadable from error
+            if found is None or source is None:
+                break
+            module, name = source, found[1]
+        return module, None
+
+    def _step(self) -> None:
+        self._steps -= 1
+        if self._steps < 0:
+            raise _Unreadable
+
+
+class _TypeName(str):
+    """The name of a type, unlike a text in `Annotated`."""
+
+
+def _last_name(node: ast.expr | None) -> str:
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+    return ""
+
+
+def _can_judge(rule: Rule) -> bool:
+    """Whether a rule works: it may be written with values of a wrong type."""
+    try:
+        for given in (0, "", {"": 0}):
+            if not isinstance(rule, Needs):
+                rule.problem(given)
+    except Exception:
+        # whatever a wrong value leads to
+        return False
+    return True
+
+
+def _assignments(body: Iterable[ast.stmt]) -> Iterator[tuple[str, ast.expr]]:
+    """The names that are set in a body, with what they are set to."""
+    for node in body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                yield name, value
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                yield name, value
+
+
+def _imported(module: _Module, name: str) -> tuple[str, str] | None:
+    """The module and the name there, where `from … import …` brings a name in."""
+    for node in module.tree.body:
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        for alias in node.names:
+            if (alias.asname or alias.name) == name:
+                parts = module.name.split(".") if module.file.name == "__init__.py" else module.name.split(".")[:-1]
+                above = parts[: len(parts) - node.level + 1] if node.level else []
+                return ".".join([*above, *([node.module] if node.module else [])]), alias.name
+    return None
+
+
+def _module_of(name: str, search: Sequence[Path]) -> _Module | None:
+    """Raises SyntaxError, ValueError, RecursionError or MemoryError for a module that Python cannot read."""
+    file = find_module(name, search)
+    if file is None:
+        return None
+    stat = file.stat()
+    return _Module(name, file, _parsed(file, (stat.st_mtime_ns, stat.st_size)))
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(file: Path, _: tuple[int, int]) -> ast.Module:
+    return ast.parse(file.read_bytes(), filename=str(file))
 
 
 def _source(folder: Path, parts: Sequence[str]) -> Path | None:
@@ -109,33 +334,3 @@ def _names_bound(tree: ast.Module) -> set[str]:
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.add(node.id)
     return names
-
-
-def _read_signature(args: ast.arguments, *, skip: int) -> Signature:
-    """`skip`: so many arguments come first that no caller gives, such as self."""
-    positional = [*args.posonlyargs, *args.args][skip:]
-    defaults: list[ast.expr | None] = [*args.defaults]
-    defaults = defaults[max(0, len(defaults) - len(positional)) :]
-    defaults[:0] = [None] * (len(positional) - len(defaults))
-    pairs = [*zip(positional, defaults, strict=True), *zip(args.kwonlyargs, args.kw_defaults, strict=True)]
-    return Signature(
-        parameters=[
-            Parameter(
-                name=arg.arg,
-                annotation=ast.unparse(arg.annotation) if arg.annotation else "",
-                default=_literal(default),
-                required=default is None,
-            )
-            for arg, default in pairs
-        ],
-        open_ended=args.kwarg is not None,
-    )
-
-
-def _literal(node: ast.expr | None) -> Any:
-    if node is None:
-        return None
-    try:
-        return ast.literal_eval(node)
-    except ValueError:
-        return None

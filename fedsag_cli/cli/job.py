@@ -87,9 +87,9 @@ def list_templates(
 
     if debug:
         display.show_tracebacks()
-    where = find.place(job_templates_dir)
+    where = find.templates_folder(job_templates_dir)
     columns = ["name", "description", "controller_type", "execution_api_type"]
-    found = [{column: getattr(template, column) for column in columns} for template in find.listed(where)]
+    found = [{column: getattr(template, column) for column in columns} for template in find.all_templates(where)]
     if output is Format.JSON:
         display.document(found)
         return
@@ -172,7 +172,7 @@ def create(
     except JobError as error:  # a file that was copied as it is
         display.note(f"what can be set is not shown: {error.message}")
     else:
-        _show([row for row in rows if row.meaning] or rows)
+        _show([row for row in rows if row.is_variable] or rows)
     folder = shlex.quote(str(job_folder))
     display.line(f"next: fedsag simulator {folder}    every key: fedsag job show_variables -j {folder}")
 
@@ -194,13 +194,12 @@ def export(
 ) -> None:
     """Write a job for NVFLARE 2.9, scripts included, to run where fedsag is not installed."""
     from fedsag_cli.interop import reading
-    from fedsag_cli.interop import writing as dialect
     from fedsag_cli.interop.export import export as write
     from fedsag_cli.job import Job
 
     if debug:
         display.show_tracebacks()
-    written = write(Job.load(job_folder, reading.translate), out, dialect, force=force)
+    written = write(Job.load(job_folder, reading.translate), out, force=force)
     for text in written.notes:
         display.note(text)
     if output is Format.JSON:

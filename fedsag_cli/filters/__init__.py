@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
 from typing import Protocol
 
 from fedsag_cli.model import FLModel
+from fedsag_cli.plan import matches
 
 
 class Filter(Protocol):
@@ -25,6 +25,6 @@ class Chain:
 
     def process(self, task_name: str, model: FLModel) -> FLModel:
         for patterns, link in self._links:
-            if any(fnmatchcase(task_name, pattern) for pattern in patterns):
+            if matches(task_name, patterns):
                 model = link.process(model)
         return model

@@ -5,14 +5,32 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Annotated
 
+from fedsag_cli.arguments import Regex, checked
+from fedsag_cli.facts import Facts, Nvflare
 from fedsag_cli.model import FLModel
 
 
 class ExcludeVars:
-    """Leaves out every key that is in a list of names, or in which a regular expression is found."""
+    """Removes params from a model before it is sent."""
 
-    def __init__(self, exclude_vars: str | Sequence[str]) -> None:
+    facts = Facts(
+        nvflare=Nvflare(
+            path="nvflare.app_common.filters.exclude_vars.ExcludeVars",
+            expected={"data_kinds": (None, ["WEIGHT_DIFF", "WEIGHTS"], ["WEIGHTS", "WEIGHT_DIFF"])},
+        )
+    )
+
+    @checked
+    def __init__(
+        self,
+        exclude_vars: Annotated[
+            str | Sequence[str],
+            Regex(),
+            "params to remove: a list of their names, or a regular expression that matches them",
+        ],
+    ) -> None:
         self._names = set() if isinstance(exclude_vars, str) else set(exclude_vars)
         self._pattern = re.compile(exclude_vars) if isinstance(exclude_vars, str) and exclude_vars else None
 

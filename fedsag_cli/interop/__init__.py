@@ -1,1 +1,1 @@
-"""Other systems' jobs and scripts. What translates a job keeps the contract `job.Translate`."""
+"""NVFLARE's jobs and scripts: read, run and written."""

@@ -1,53 +1,25 @@
-"""A job written for another system: a new folder, whole or not at all."""
+"""A job written for NVFLARE: a new folder, whole or not at all."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any
 
 import fedsag_cli
 from fedsag_cli.errors import JobError
-from fedsag_cli.job import CLIENT_FILE, SERVER, SERVER_FILE, App, Job
-from fedsag_cli.job.config import files, hocon, placeholders
+from fedsag_cli.interop import writing
+from fedsag_cli.job import App, Job
+from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, files, hocon, placeholders
 from fedsag_cli.job.config.files import Bounds
 from fedsag_cli.job.meta import ALL
 from fedsag_cli.job.templates.replace_folder import check_target, copy, exchange, new_folder_beside
 from fedsag_cli.job.templates.settings import absolute
-from fedsag_cli.model import ParamsType
-from fedsag_cli.plan import ComponentSpec
+from fedsag_cli.workspace import SERVER
 
 _PACKAGE = fedsag_cli.__name__
-
-
-Meaning: TypeAlias = Callable[[Any], Any]
-"""What a value is where it may be a variable's name."""
-
-
-class Dialect(Protocol):
-    """How another system writes config files. Each function gives what it writes, and what to tell the user.
-
-    `alias` is a folder that goes with scripts that import our Client API, as the package they import. Raises JobError
-    naming what the system has not.
-    """
-
-    @property
-    def ALIAS(self) -> Path: ...  # noqa: N802  a module keeps this contract
-
-    def facts(self, components: Sequence[ComponentSpec], updates: Sequence[ParamsType]) -> Any: ...
-
-    def server(
-        self, values: Mapping[str, Any], known: Any, meaning: Meaning, *, file: str
-    ) -> tuple[Mapping[str, Any], Sequence[str]]: ...
-
-    def client(
-        self, values: Mapping[str, Any], known: Any, meaning: Meaning, *, file: str
-    ) -> tuple[Mapping[str, Any], Sequence[str]]: ...
-
-    def script(self, source: bytes) -> Sequence[str]:
-        """What to tell the user of a script that goes along as it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,44 +31,45 @@ class Exported:
 
 
 @files.reading()
-def export(job: Job, out: Path, dialect: Dialect, *, force: bool = False) -> Exported:
-    """Write `job` to the folder `out`. Raises JobError with nothing made or changed."""
+def export(job: Job, out: Path, *, force: bool = False) -> Exported:
+    """Write `job` to the folder `out`, for NVFLARE 2.9. Raises JobError with nothing made or changed."""
     out = files.real(absolute(out))
     if out.is_relative_to(files.real(job.folder)) or files.real(job.folder).is_relative_to(out):
         raise JobError(f"the job {job.folder} and {out} lie in one another", hint="choose another folder to write to")
     check_target(out, force=force, flag="OUT")
-    writing = _Writing(job, dialect)
-    texts = dict(writing.texts())
+    exported = _ExportedJob(job)
+    texts = dict(exported.texts())
     with new_folder_beside(out) as part:
         for path, text in texts.items():
             (part / "new" / path).parent.mkdir(parents=True, exist_ok=True)
             (part / "new" / path).write_bytes(text.encode())
-        for path, source in writing.copies():
+        for path, source in exported.copies():
             copy(source, part / "new" / path)
         check_target(out, force=force, flag="OUT")  # a file may have come into it meanwhile
-        notes = [*writing.notes, *exchange(part, out)]
+        notes = [*exported.notes, *exchange(part, out)]
     return Exported(folder=out, notes=list(dict.fromkeys(notes)))
 
 
-class _Writing:
+class _ExportedJob:
     """One job: what its files will hold."""
 
-    def __init__(self, job: Job, dialect: Dialect) -> None:
-        self._job, self._dialect = job, dialect
-        self.notes: list[str] = []
-        server = job.app_for(SERVER).server(placeholders.nowhere(SERVER))
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        app = job.app_for(SERVER)
+        server = app.server(placeholders.nowhere(SERVER))
         clients = [app.client(placeholders.nowhere(site)) for app, site in _one_site_each(job)]
-        self._known = dialect.facts(server.components, [client.config.transfer_type for client in clients])
-        for app in job.apps.values():
-            self.notes.extend(app.notes)
+        self._facts = writing.job_facts(
+            server.components, [client.config.transfer_type for client in clients], [app.custom]
+        )
+        self.notes = [*server.notes, *(note for client in clients for note in client.notes)]
 
     def texts(self) -> Iterator[tuple[str, str]]:
         yield "meta.json", _json(self._meta())
         for app in self._job.apps.values():
-            for stem, write in ((SERVER_FILE, self._dialect.server), (CLIENT_FILE, self._dialect.client)):
+            for stem, write in ((SERVER_FILE, writing.server), (CLIENT_FILE, writing.client)):
                 ours = app.written(stem, placeholders.nowhere(SERVER))
                 if ours is not None:
-                    theirs, notes = write(ours.values, self._known, ours.meaning, file=ours.name)
+                    theirs, notes = write(ours.values, self._facts, ours.meaning, file=ours.name, search=[app.custom])
                     self.notes.extend(notes)
                     yield f"{app.name}/config/{stem}.json", _json(theirs)
 
@@ -110,32 +83,32 @@ class _Writing:
             scripts = [
                 file.read_bytes() for name, file in there.items() if file.suffix == ".py" and not name.startswith(alias)
             ]
-            self.notes.extend(note for source in scripts for note in self._dialect.script(source))
+            self.notes.extend(note for source in scripts for note in writing.script(source))
             if any(_PACKAGE.encode() in source for source in scripts):
                 yield from self._alias(app.name, there)
 
     def _alias(self, app: str, there: Mapping[str, Path]) -> Iterator[tuple[str, Path]]:
         """The package that scripts find under our name. Where an export put it before, it goes along already."""
-        place = f"custom/{_PACKAGE}"
-        alias = {f"{place}/{file.relative_to(self._dialect.ALIAS)}": file for file in self._dialect.ALIAS.rglob("*.py")}
-        taken = {path: file for path, file in there.items() if path.startswith((f"{place}/", f"{place}."))}
+        package = f"custom/{_PACKAGE}"
+        alias = {f"{package}/{file.relative_to(writing.ALIAS)}": file for file in writing.ALIAS.rglob("*.py")}
+        taken = {path: file for path, file in there.items() if path.startswith((f"{package}/", f"{package}."))}
         if not taken:
             yield from ((f"{app}/{path}", file) for path, file in sorted(alias.items()))
         elif {path: file.read_bytes() for path, file in taken.items()} != {
             path: file.read_bytes() for path, file in alias.items()
         }:
             raise JobError(
-                f"{app}/{place} is in the way of what scripts import under that name",
+                f"{app}/{package} is in the way of what scripts import under that name",
                 hint="another name for what is yours; what an export of an older fedsag put there can be removed",
             )
 
     def _meta(self) -> dict[str, Any]:
         job = self._job
         file = hocon.find(job.folder, "meta")
-        said = {} if file is None else hocon.load(file, name=file.name)
+        given = {} if file is None else hocon.load(file, name=file.name)
         sites = {app: list(named) for app, named in job.meta.deploy_map.items()}
         usual = {"resource_spec": {}, "min_clients": job.meta.min_clients, "mandatory_clients": []}
-        return usual | said | {"name": job.meta.name, "deploy_map": sites}
+        return usual | given | {"name": job.meta.name, "deploy_map": sites}
 
 
 def _one_site_each(job: Job) -> Iterator[tuple[App, str]]:

@@ -12,36 +12,28 @@ from typing import Any
 
 from fedsag_cli import catalog
 from fedsag_cli.errors import JobError, nearest
+from fedsag_cli.facts import Nvflare
+from fedsag_cli.interop import vocabulary
 from fedsag_cli.interop.vocabulary import (
-    ANY,
     AVERAGE_BY_THEMSELVES,
-    BY_NAME,
     DONE_ANYWAY,
-    EXECUTOR,
-    EXECUTOR_ARGS,
-    EXECUTORS,
-    EXTERNAL,
     FEDERATED_AVERAGING,
     LEFT_OUT,
     MORE_THAN_THERE_ARE,
-    NUMPY,
     NUMPY_EXECUTORS,
     NUMPY_PROGRAM,
-    PARTS,
-    TRACKERS,
-    WORKFLOWS,
-    Part,
 )
+from fedsag_cli.job import executor
+from fedsag_cli.job.config import SERVER_FILE
 
 _THEIRS = "nvflare."
-_NAMING = ("path", "class_path", "name")
 
 
-def translate(values: Mapping[str, Any], *, stem: str, file: str) -> tuple[dict[str, Any], list[str]]:
+def translate(values: Mapping[str, Any], stem: str, file: str) -> tuple[dict[str, Any], list[str]]:
     """What the config file `file`, of that stem, says in our words, and what to tell the user. Raises JobError."""
     reading = _Reading(file)
     tree = dict(values)
-    if stem == "config_fed_server":
+    if stem == SERVER_FILE:
         tree |= reading.server(values)
     else:
         tree |= reading.client(values)
@@ -57,19 +49,25 @@ class _Reading:
 
     def __init__(self, file: str) -> None:
         self._file = file
+        self._components = vocabulary.components()
+        self._executors = vocabulary.executors()
         self._missing: dict[str, list[str]] = {"workflow": [], "component": []}
         self.notes: list[str] = []
 
     def check_missing(self) -> None:
         """Raises JobError for what is not there: the workflow, which the user thinks in, before any part of it."""
-        there = {"workflow": [*WORKFLOWS, *AVERAGE_BY_THEMSELVES[:2]], "component": list(PARTS)}
+        asking = [name for name, (ours, _) in self._components.items() if catalog.facts_of(ours).asks_for]
+        there = {
+            "workflow": [*asking, *AVERAGE_BY_THEMSELVES[:2]],
+            "component": [name for name in self._components if name not in asking],
+        }
         for kind, paths in self._missing.items():
             if paths:
                 *before, last = dict.fromkeys(paths)
-                said = f"{kind}s {', '.join(before)} and {last} are" if before else f"{kind} {last} is"
+                missing = f"{kind}s {', '.join(before)} and {last} are" if before else f"{kind} {last} is"
                 hints = dict.fromkeys(nearest(path.rpartition(".")[2], there[kind]) for path in paths)
                 near = [hint for hint in hints if not hint.startswith("known")]
-                raise JobError(f"{self._file}: NVFLARE's {said} not there yet", hint="; ".join(near or hints))
+                raise JobError(f"{self._file}: NVFLARE's {missing} not there yet", hint="; ".join(near or hints))
 
     def server(self, values: Mapping[str, Any]) -> dict[str, Any]:
         parts = [part for part in map(self._part, _objects(values, "components")) if part is not None]
@@ -97,11 +95,11 @@ class _Reading:
 
     def _part(self, part: Any) -> Any:
         """Our component; None where it needs none."""
-        name = _their_name(part)
+        name = self._their_name(part)
         if name is None or part.get("disabled"):
             return part
-        if name in PARTS:
-            return self._ours(part, name, PARTS[name])
+        if name in self._components:
+            return self._ours(part, name, *self._components[name])
         if name in LEFT_OUT:
             self._note(f"{name} is left out: {LEFT_OUT[name]}")
         elif name not in DONE_ANYWAY:
@@ -110,39 +108,43 @@ class _Reading:
 
     def _leave_out_of_a_client(self, part: Mapping[str, Any]) -> None:
         """What listens to events or serves an executor of theirs: our client is its script alone."""
-        name = _their_name(part)
+        name = self._their_name(part)
         if not part.get("disabled") and name not in DONE_ANYWAY:
             reason = LEFT_OUT.get(name or "", "a client here is its script and its filters, and runs no other part")
-            if name in TRACKERS:
+            if name and name in self._components and catalog.facts_of(self._components[name][0]).extra:
                 reason = "trackers work in the server, for all clients: it belongs into config_fed_server"
             self._note(f"{name or _path(part)} is left out: {reason}")
 
-    def _ours(self, part: Mapping[str, Any], name: str, mine: Part) -> dict[str, Any]:
-        known = catalog.signature_of(mine.ours)
-        args = self._args(part, name, mine, lambda key: known is None or known.takes(key))
-        return {**_beside(part), "path": mine.ours, "args": args}
+    def _ours(self, part: Mapping[str, Any], name: str, ours: str, differs: Nvflare) -> dict[str, Any]:
+        known = catalog.signature_of(ours)
+        args = self._args(part, name, differs, lambda key: known is None or known.takes(key))
+        return {**_beside(part), "path": ours, "args": args}
 
-    def _args(self, part: Mapping[str, Any], name: str, mine: Part, takes: Callable[[str], bool]) -> dict[str, Any]:
+    def _args(
+        self, part: Mapping[str, Any], name: str, differs: Nvflare, takes: Callable[[str], bool]
+    ) -> dict[str, Any]:
         """Its arguments, as ours takes them; of any other that means something, a note."""
-        args = dict(mine.given)
+        args = dict(differs.defaults)
+        ours = {**differs.renamed, **differs.older_names}
         for key, value in _args(part).items():
-            key = mine.renamed.get(key, key)
+            key = ours.get(key, key)
             if takes(key):
                 args[key] = value
-            elif key not in mine.usual:
+            elif key in differs.expected:
+                if value not in differs.expected[key]:
+                    self._note(f"{name}: {key} = {value!r} has no effect here")
+            elif key not in differs.ignored:
                 self._note(f"{name}: there is no {key} here: it is left out")
-            elif mine.usual[key] is not ANY and value not in mine.usual[key]:
-                self._note(f"{name}: {key} = {value!r} has no effect here")
         return args
 
     def _workflow(self, flow: Any, parts: list[Any]) -> Any:
-        name = _their_name(flow)
+        name = self._their_name(flow)
         if name is None:
             return flow
         if name in AVERAGE_BY_THEMSELVES:
             mine = self._federated_averaging(flow, name, parts)
-        elif name in WORKFLOWS:
-            mine = self._ours(flow, name, WORKFLOWS[name])
+        elif name in self._components:
+            mine = self._ours(flow, name, *self._components[name])
         else:
             self._missing["workflow"].append(_path(flow))
             return flow
@@ -159,7 +161,7 @@ class _Reading:
             self._note(f"{name}: patience has no effect without stop_cond")
             del theirs["patience"]
         theirs = {key: value for key, value in theirs.items() if value or key not in ("stop_cond", "patience")}
-        mine = self._ours({**flow, "args": theirs}, name, FEDERATED_AVERAGING)
+        mine = self._ours({**flow, "args": theirs}, name, "ScatterAndGather", FEDERATED_AVERAGING)
         mine["args"] |= {"num_clients": drawn} if drawn else {}
         mine["args"]["min_clients"] = drawn or MORE_THAN_THERE_ARE  # all that were drawn are waited for
         ids = {part.get("id") for part in parts if isinstance(part, Mapping)}
@@ -180,41 +182,51 @@ class _Reading:
         return mine
 
     def _executor(self, entry: Any, index: int, there: Mapping[Any, Any]) -> Any:
-        executor = entry.get("executor")
-        name = _their_name(executor) or ""
-        if not name and not _is_a_class_of_somebodys(executor):
+        theirs = entry.get("executor")
+        name = self._their_name(theirs) or ""
+        if not name and not _is_a_class_of_somebodys(theirs):
             return entry
         if name in NUMPY_EXECUTORS:
-            args = self._numpy(executor, name)
-        elif name in EXECUTORS:
-            args = self._args(executor, name, EXECUTORS[name], EXECUTOR_ARGS.__contains__)
+            args = self._numpy(theirs, name)
+        elif name in self._executors:
+            args = self._args(theirs, name, self._executors[name], executor.signature().takes)
             if name.endswith("LauncherExecutor"):
-                args |= self._launched(_args(executor), there)
+                args |= self._launched(_args(theirs), there)
         else:
             raise JobError(
-                f"{self._file}: executors[{index}]: fedsag has no executor {_path(executor)}",
+                f"{self._file}: executors[{index}]: fedsag has no executor {_path(theirs)}",
                 hint="a client here runs a script with the Client API, which a ClientAPIExecutor names",
             )
-        return {**entry, "executor": {"path": EXECUTOR, "args": args}}
+        return {**entry, "executor": {"path": executor.NAME, "args": args}}
 
     def _launched(self, args: Mapping[str, Any], there: Mapping[Any, Any]) -> dict[str, Any]:
         """2.4 to 2.8 kept the command in a component of its own."""
         launcher = there.get(args.get("launcher_id"))
-        if launcher is None or _their_name(launcher) != "SubprocessLauncher":
+        if launcher is None or self._their_name(launcher) != "SubprocessLauncher":
             raise JobError(f"{self._file}: the executor names no SubprocessLauncher, which would say what to start")
-        told = _args(launcher)
-        if told.get("clean_up_script"):
+        args = _args(launcher)
+        if args.get("clean_up_script"):
             self._note("SubprocessLauncher: there is no clean_up_script here: it is left out")
-        kept = {key: told[key] for key in ("launch_once",) if key in told}
-        return {"command": told.get("script", ""), **kept}
+        kept = {key: args[key] for key in ("launch_once",) if key in args}
+        return {"command": args.get("script", ""), **kept}
 
-    def _numpy(self, executor: Mapping[str, Any], name: str) -> dict[str, Any]:
+    def _numpy(self, theirs: Mapping[str, Any], name: str) -> dict[str, Any]:
         """Their examples' own trainer is a program of ours."""
-        takes = {*EXECUTOR_ARGS, *NUMPY_EXECUTORS[name].renamed.values()}.__contains__
-        said = self._args(executor, name, NUMPY_EXECUTORS[name], takes)
-        flags = [word for key, value in said.items() if key.startswith("--") for word in (key, str(value))]
-        kept = {key: value for key, value in said.items() if not key.startswith("--")}
-        return {**EXTERNAL, **NUMPY, "command": [*NUMPY_PROGRAM, *flags], **kept}
+        differs, known = vocabulary.numpy_executor(name), executor.signature()
+        args = self._args(theirs, name, differs, lambda key: key in differs.renamed.values() or known.takes(key))
+        flags = [word for key, value in args.items() if key.startswith("--") for word in (key, str(value))]
+        kept = {key: value for key, value in args.items() if not key.startswith("--")}
+        usual = {"execution_mode": "external_process", "params_exchange_format": "numpy"}
+        return {**usual, "command": [*NUMPY_PROGRAM, *flags], **kept}
+
+    def _their_name(self, part: Any) -> str | None:
+        """The class's name where it is one of theirs: by its path, or, as until 2.5, by its name alone."""
+        path = catalog.path_in(part) or ""
+        if path.startswith(_THEIRS):
+            return path.rpartition(".")[2]
+        by_name = path and "." not in path and path == part.get("name")
+        theirs = (self._components, self._executors, NUMPY_EXECUTORS, DONE_ANYWAY, LEFT_OUT)
+        return path if by_name and (path not in catalog.KNOWN or any(path in names for names in theirs)) else None
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
@@ -237,7 +249,7 @@ def _in_one(entries: Sequence[Any]) -> list[Any]:
     tasks = [task for entry in mine for task in entry.get("tasks") or []]
     args = {key: value for entry in mine for key, value in _args(entry["executor"]).items()}
     args["command"] = [*NUMPY_PROGRAM, *flags]
-    return [{**mine[0], "tasks": tasks, "executor": {"path": EXECUTOR, "args": args}}]
+    return [{**mine[0], "tasks": tasks, "executor": {"path": executor.NAME, "args": args}}]
 
 
 def _command(entry: Any) -> list[Any]:
@@ -252,7 +264,7 @@ def _objects(values: Mapping[str, Any], key: str) -> list[Any]:
 
 
 def _path(part: Mapping[str, Any]) -> str:
-    return next((str(part[key]) for key in _NAMING if part.get(key)), "")
+    return catalog.path_in(part) or ""
 
 
 def _args(part: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -262,23 +274,12 @@ def _args(part: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _beside(part: Mapping[str, Any]) -> dict[str, Any]:
     """What it says beside its class and its arguments."""
-    return {key: value for key, value in part.items() if key not in (*_NAMING, "args")}
+    return {key: value for key, value in part.items() if key not in (*catalog.NAMING_KEYS, "args")}
 
 
-def _their_name(part: Any) -> str | None:
-    """The class's name where it is one of theirs: by its path, or, as until 2.5, by its name alone."""
-    if not isinstance(part, Mapping):
-        return None
-    path = _path(part)
-    if path.startswith(_THEIRS):
-        return path.rpartition(".")[2]
-    by_name = path and "." not in path and path == part.get("name")
-    return path if by_name and (path in BY_NAME or path not in catalog.KNOWN) else None
-
-
-def _is_a_class_of_somebodys(executor: Any) -> bool:
-    path = _path(executor) if isinstance(executor, Mapping) else ""
-    return "." in path and path.rpartition(".")[2] != EXECUTOR
+def _is_a_class_of_somebodys(part: Any) -> bool:
+    path = catalog.path_in(part) or ""
+    return "." in path and not executor.is_executor(path)
 
 
 def _free(name: str, taken: Collection[Any]) -> str:

@@ -8,34 +8,47 @@ JOB/<app>/custom/                   the user's modules and scripts
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fedsag_cli.errors import JobError, nearest
-from fedsag_cli.job.config import files, hocon
+from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, files, hocon
 from fedsag_cli.job.config.files import Bounds
-from fedsag_cli.job.meta import ALL, SERVER, Meta
+from fedsag_cli.job.meta import ALL, Meta
 from fedsag_cli.job.section import Section
+from fedsag_cli.workspace import SERVER
 
 if TYPE_CHECKING:
     from fedsag_cli.plan import ClientConfig, ComponentSpec, FilterSpec
 
-__all__ = ["SERVER", "App", "ClientApp", "Job", "Meta", "ServerConfig", "Translate", "as_written"]
+__all__ = ["App", "ClientApp", "Job", "Meta", "ServerConfig", "Translate", "as_written"]
 
-SERVER_FILE = "config_fed_server"
-CLIENT_FILE = "config_fed_client"
+Translate: TypeAlias = Callable[[Mapping[str, Any], str, str], tuple[Mapping[str, Any], Sequence[str]]]
+"""Given the values of a config file, its stem and its name for errors: the values in our words, and notes for the user.
+
+What is in our words already stays as it is. Raises JobError naming what has no counterpart.
+"""
+
+
+def as_written(values: Mapping[str, Any], _stem: str, _file: str) -> tuple[Mapping[str, Any], Sequence[str]]:
+    """For files in our words."""
+    return values, ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
-    """config_fed_server, its placeholders resolved: workflows in order, components by id."""
+    """config_fed_server, its placeholders resolved: workflows in order, components by id.
+
+    `notes`: what the user should know of its translation.
+    """
 
     workflows: Sequence[ComponentSpec]
     components: Sequence[ComponentSpec]
     task_data_filters: Sequence[FilterSpec] = ()
     task_result_filters: Sequence[FilterSpec] = ()
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,40 +56,52 @@ class ClientApp:
     """config_fed_client, its placeholders resolved for one site: what to start, and what the Client API must know.
 
     `command` is the argument vector, the script's path as written in the job (relative to the app's folder).
-    `script` is that path where the command is `python [-u] SCRIPT ARGS`, else None.
+    `script` is that path where the command is `python [-u] SCRIPT ARGS`, else None. `notes` as in ServerConfig.
     """
 
     command: Sequence[str]
     script: str | None
     config: ClientConfig
+    notes: Sequence[str] = ()
 
 
-class Translate(Protocol):
-    """What a config file says, in our words, and what to tell the user of it.
+class _ConfigFiles:
+    """The config files of one app, each looked for and read once, however many sites ask: HOCON takes its time."""
 
-    `stem` is config_fed_server or config_fed_client, `file` how errors call it. What is ours already stays as it is.
-    Raises JobError naming what has no counterpart.
-    """
+    def __init__(self, name: str, folder: Path) -> None:
+        self._name, self._folder = name, folder
+        self._found: dict[str, Path | None] = {}
+        self._read: dict[str, dict[str, Any]] = {}
 
-    def __call__(
-        self, values: Mapping[str, Any], *, stem: str, file: str
-    ) -> tuple[Mapping[str, Any], Sequence[str]]: ...
+    def find(self, stem: str) -> Path | None:
+        """The config file called `stem`, which may lie further down in config/."""
+        if stem not in self._found:
+            self._found[stem] = hocon.find(self._folder / "config", stem, also_below=True)
+        return self._found[stem]
 
-
-def as_written(values: Mapping[str, Any], **_: str) -> tuple[Mapping[str, Any], Sequence[str]]:
-    return values, ()
+    def read(self, stem: str) -> tuple[dict[str, Any], str]:
+        """What the file says, and its name for errors. Raises JobError."""
+        path = self.find(stem)
+        if path is None:
+            raise JobError(f"app {self._name!r} has no config/{stem}.conf: {self._folder}")
+        name = f"{self._name}/config/{path.name}"
+        if stem not in self._read:
+            self._read[stem] = hocon.load(path, name=name)
+        return self._read[stem], name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class App:
-    """One app folder of a job. `notes` is what there is to tell of its configs, once they were read."""
+    """One app folder of a job."""
 
     name: str
     folder: Path
-    translate: Translate = field(default=as_written, repr=False, compare=False)
-    notes: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
-    _files: dict[str, Path | None] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _read_so_far: dict[str, dict[str, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    translate: Translate = field(repr=False, compare=False)
+    configs: _ConfigFiles = field(repr=False, compare=False)
+
+    @classmethod
+    def at(cls, folder: Path, name: str, translate: Translate) -> App:
+        return cls(name=name, folder=folder, translate=translate, configs=_ConfigFiles(name, folder))
 
     @property
     def custom(self) -> Path:
@@ -95,23 +120,22 @@ class App:
         return self.file(CLIENT_FILE) is not None
 
     def file(self, stem: str) -> Path | None:
-        """The config file called `stem`, which may lie further down in config/."""
-        if stem not in self._files:  # looked for once, however many sites ask
-            self._files[stem] = hocon.find(self.config, stem, also_below=True)
-        return self._files[stem]
+        """The config file called `stem`."""
+        return self.configs.find(stem)
 
     @files.reading()
     def server(self, variables: Mapping[str, Any]) -> ServerConfig:
         """Raises JobError naming file and key."""
         from fedsag_cli.job import reader  # and all that components are: what lists templates does without
 
-        conf = self._read(SERVER_FILE, variables)
+        conf, notes = self._resolved(SERVER_FILE, variables)
         workflows, components = reader.workflows_and_components(conf, self.custom)
         return ServerConfig(
             workflows=workflows,
             components=components,
             task_data_filters=reader.filters(conf, "task_data_filters", "out", self.custom),
             task_result_filters=reader.filters(conf, "task_result_filters", "in", self.custom),
+            notes=notes,
         )
 
     @files.reading()
@@ -119,8 +143,9 @@ class App:
         """`variables` are the system's: SITE_NAME, WORKSPACE, JOB_ID, JOB_CUSTOM_DIR, … Raises JobError."""
         from fedsag_cli.job import reader
 
-        command, script, config = reader.client(self._read(CLIENT_FILE, variables), self.custom)
-        return ClientApp(command=command, script=script, config=config)
+        conf, notes = self._resolved(CLIENT_FILE, variables)
+        command, script, config = reader.client(conf, self.custom)
+        return ClientApp(command=command, script=script, config=config, notes=notes)
 
     @files.reading()
     def written(self, stem: str, variables: Mapping[str, Any]) -> Written | None:
@@ -129,30 +154,20 @@ class App:
 
         if self.file(stem) is None:
             return None
-        tree, name = self._tree(stem)
-        values, _ = self.translate(tree, stem=stem, file=name)
+        tree, name = self.configs.read(stem)
+        values, _ = self.translate(tree, stem, name)
         return Written(values=values, variables=placeholders.resolved(tree, variables, name=name), name=name)
 
-    def _read(self, stem: str, variables: Mapping[str, Any]) -> Section:
+    def _resolved(self, stem: str, variables: Mapping[str, Any]) -> tuple[Section, Sequence[str]]:
+        """A config file in our words, its placeholders resolved, and what to tell the user of it."""
         from fedsag_cli.job import reader
         from fedsag_cli.job.config import placeholders
 
-        tree, name = self._tree(stem)
-        values, notes = self.translate(placeholders.resolved(tree, variables, name=name), stem=stem, file=name)
-        self.notes.extend(note for note in notes if note not in self.notes)
+        tree, name = self.configs.read(stem)
+        values, notes = self.translate(placeholders.resolved(tree, variables, name=name), stem, name)
         conf = Section(values, name)
         reader.check_version(conf)
-        return conf
-
-    def _tree(self, stem: str) -> tuple[dict[str, Any], str]:
-        """What the file says, and how errors call it."""
-        path = self.file(stem)
-        if path is None:
-            raise JobError(f"app {self.name!r} has no config/{stem}.conf: {self.folder}")
-        name = f"{self.name}/config/{path.name}"
-        if stem not in self._read_so_far:  # once, however many sites it is resolved for: HOCON takes its time
-            self._read_so_far[stem] = hocon.load(path, name=name)
-        return self._read_so_far[stem], name
+        return conf, notes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +209,7 @@ class Job:
             files.check(meta_file, bounds)
         file = hocon.find(folder, "meta")
         if file is None and (folder / "config").is_dir():
-            app = App(name="app", folder=folder, translate=translate)
+            app = App.at(folder, "app", translate)
             meta = Meta(name=folder.name, deploy_map={app.name: (ALL,)})
             _check_files(app, bounds)
             return cls(folder=folder, meta=meta, apps={app.name: app})._checked(app.name, [app.name])
@@ -202,7 +217,7 @@ class Job:
             raise JobError(f"{folder} is no job: it has no meta.conf", hint="fedsag job create makes one")
         meta = Meta.read(Section(hocon.load(file, name=file.name), file.name), name=folder.name)
         there = [path.name for path in folder.iterdir() if (path / "config").is_dir()]
-        apps = {name: App(name=name, folder=folder / name, translate=translate) for name in meta.deploy_map}
+        apps = {name: App.at(folder / name, name, translate) for name in meta.deploy_map}
         for app in apps.values():
             if app.name in there:
                 _check_files(app, bounds)

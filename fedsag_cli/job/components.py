@@ -7,29 +7,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedsag_cli import catalog
+from fedsag_cli import arguments, catalog
 from fedsag_cli.catalog.signatures import Signature
 from fedsag_cli.errors import JobError, nearest
-from fedsag_cli.job import executor, limits
+from fedsag_cli.job import executor
 from fedsag_cli.job.config import tree
-from fedsag_cli.job.config.tree import Place
+from fedsag_cli.job.config.tree import KeyPath
 from fedsag_cli.job.section import Section
 from fedsag_cli.plan import ComponentSpec
 
-_KINDS: dict[str, tuple[type, ...]] = {
-    "int": (int,),
-    "float": (int, float),
-    "bool": (bool,),
-    "str": (str,),
-    "None": (type(None),),
+KEYS: Mapping[str, str] = {
+    "id": "name by which others refer to it",
+    **dict.fromkeys(catalog.NAMING_KEYS, "the component: one of fedsag's, or module.Class"),
+    "args": "arguments of its constructor",
+    "disabled": "whether the component is left out",
+    "config_type": "dict: a plain object, although it has a path",
 }
+"""What may stand in a component's object, with its meaning."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Named:
-    """A component that a config file names at `at`: its class path, and the place of its arguments."""
+    """A component that a config file names: the key path of its object, its class path and its arguments."""
 
-    at: Place
+    at: KeyPath
     path: str
     args: Mapping[str, Any]
 
@@ -37,15 +38,14 @@ class Named:
     def title(self) -> str:
         return self.path.rpartition(".")[2]
 
-    def at_arg(self, name: str) -> Place:
+    def at_arg(self, name: str) -> KeyPath:
         return (*self.at, "args", name)
 
 
 def named_in(values: Mapping[str, Any]) -> Iterator[Named]:
     """Every component of a file, those in the arguments of another after it."""
     for at, value in tree.walk(values):
-        path = _path(value) if isinstance(value, Mapping) else None
-        if path and value.get("config_type") != "dict":
+        if path := catalog.path_in(value, in_args="args" in at):
             args = value.get("args")
             yield Named(at=at, path=path, args=args if isinstance(args, Mapping) else {})
 
@@ -53,7 +53,7 @@ def named_in(values: Mapping[str, Any]) -> Iterator[Named]:
 def signature(path: str, search: Sequence[Path]) -> Signature | None:
     """What the component's constructor takes; None where nobody can tell. Raises JobError where there is none."""
     if executor.is_executor(path):
-        return executor.SIGNATURE
+        return executor.signature()
     if not all(word.isidentifier() for word in path.split(".")):
         raise JobError(f"{path!r} is no class", hint="write module.Class")
     try:
@@ -62,20 +62,21 @@ def signature(path: str, search: Sequence[Path]) -> Signature | None:
         raise JobError(f"{path!r}: its source cannot be read: {error or type(error).__name__}") from None
 
 
+def problems(known: Signature, args: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong with the values of a component's arguments; what becomes an object of its own is not judged."""
+    objects = {name for name, value in args.items() if catalog.path_in(value, in_args=True)}
+    return arguments.problems([each for each in known.arguments if each.name not in objects], args)
+
+
 def read(section: Section, search: Sequence[Path], ids: Collection[str] | None = None) -> ComponentSpec:
     """A component and its arguments, checked. `ids` are those an `x_id` may name; None: whatever it likes."""
-    section.expect(["id", "path", "class_path", "name", "args", "disabled", "config_type"])
-    path = _path(section.values)
+    section.expect(KEYS)
+    path = catalog.path_in(section.values)
     if path is None:
         raise JobError(f"{section.called('path')} is missing", hint="it names the component or its class")
     args = section.section("args", {})
     _check(path, section, args, search, ids)
     return ComponentSpec(path=path, id=section.text("id", ""), args=dict(args.values))
-
-
-def _path(values: Mapping[str, Any]) -> str | None:
-    named = (values.get(key) for key in ("path", "class_path", "name"))
-    return next((path for path in named if isinstance(path, str) and path), None)
 
 
 def _check(path: str, section: Section, args: Section, search: Sequence[Path], ids: Collection[str] | None) -> None:
@@ -85,11 +86,8 @@ def _check(path: str, section: Section, args: Section, search: Sequence[Path], i
         raise JobError(f"{section.called()}: {error.message}", hint=error.hint) from None
     if known:
         _check_names(path, known, args)
-        for parameter in known.parameters:
-            value = args.values.get(parameter.name)
-            if parameter.name in args and not _fits(parameter.annotation, value):
-                raise args.wrong(parameter.name, f"must be {parameter.annotation}, not {value!r}")
-        limits.check(path, args)
+        for name, problem in problems(known, args.values).items():
+            raise args.wrong(name, problem)
         if ids is not None:
             _check_ids(known, args, ids)
     for key, value in args.values.items():
@@ -98,16 +96,16 @@ def _check(path: str, section: Section, args: Section, search: Sequence[Path], i
 
 def _check_names(path: str, known: Signature, args: Section) -> None:
     for key in args.values:
-        if not known.takes(key):
-            names = [parameter.name for parameter in known.parameters]
+        if not known.takes(key) and not (executor.is_executor(path) and executor.is_ignored(key)):
+            names = [argument.name for argument in known.arguments]
             raise JobError(f"{args.called(key)}: {path} takes no argument {key!r}", hint=nearest(key, names))
-    for parameter in known.parameters:
-        if parameter.required and parameter.name not in args and not args.values.get(f"{parameter.name}_id"):
-            raise JobError(f"{args.called(parameter.name)} is missing: {path} needs it")
+    for argument in known.arguments:
+        if argument.required and argument.name not in args and not args.values.get(f"{argument.name}_id"):
+            raise JobError(f"{args.called(argument.name)} is missing: {path} needs it")
 
 
 def _check_ids(known: Signature, args: Section, ids: Collection[str]) -> None:
-    names = {parameter.name for parameter in known.parameters}
+    names = {argument.name for argument in known.arguments}
     for key, value in args.values.items():
         refers = key not in names and key.endswith("_id") and key.removesuffix("_id") in names
         if refers and value not in ("", None) and value not in ids:
@@ -117,8 +115,7 @@ def _check_ids(known: Signature, args: Section, ids: Collection[str]) -> None:
 def _check_nested(value: Any, around: Section, key: str, search: Sequence[Path]) -> None:
     if isinstance(value, Mapping):
         inner = Section(value, around.file, (*around.at, key))
-        path = _path({**value, "name": None})
-        if path and value.get("config_type") != "dict":
+        if path := catalog.path_in(value, in_args=True):
             _check(path, inner, inner.section("args", {}), search, None)
             return
         for name, deeper in value.items():
@@ -126,13 +123,3 @@ def _check_nested(value: Any, around: Section, key: str, search: Sequence[Path])
     elif isinstance(value, list):
         for index, deeper in enumerate(value):
             _check_nested(deeper, Section({}, around.file, (*around.at, key)), f"[{index}]", search)
-
-
-def _fits(annotation: str, value: Any) -> bool:
-    """Whether a value may be what a constructor asks for; true where the annotation is not one of the plain types."""
-    words = [word.strip() for word in annotation.split("|")]
-    if not all(word in _KINDS for word in words):
-        return True
-    if isinstance(value, bool):
-        return "bool" in words
-    return any(isinstance(value, _KINDS[word]) for word in words)

@@ -2,86 +2,121 @@
 
 from __future__ import annotations
 
+import functools
 import posixpath
 import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated
 
-from fedsag_cli.catalog.signatures import Parameter, Signature
-from fedsag_cli.errors import JobError, nearest
+import msgspec
+
+from fedsag_cli.arguments import OneOf, declared_fields
+from fedsag_cli.catalog.signatures import Signature
+from fedsag_cli.errors import JobError
+from fedsag_cli.facts import Nvflare
 from fedsag_cli.job.section import Section
+from fedsag_cli.plan import ClientConfig, FilterSpec
 
 NAME = "ClientAPIExecutor"
-MODES = ("external_process", "in_process")
-FORMATS = ("raw", "pytorch", "numpy")
-TRANSFERS = ("FULL", "DIFF")
 
-_NEEDED = object()
-_DEFAULTS: dict[str, tuple[str, Any]] = {
-    "execution_mode": ("str", _NEEDED),
-    "command": ("str | list", None),
-    "task_script_path": ("str", None),
-    "task_script_args": ("str", ""),
-    "launch_once": ("bool", True),
-    "launch_timeout": ("float | None", 300.0),
-    "train_task_name": ("str", "train"),
-    "evaluate_task_name": ("str", "validate"),
-    "submit_model_task_name": ("str", "submit_model"),
-    "train_with_evaluation": ("bool", False),
-    "params_exchange_format": ("str", "raw"),
-    "params_transfer_type": ("str", "FULL"),
-    "memory_gc_rounds": ("int", 0),
-    "cuda_empty_cache": ("bool", False),
-}
-# what NVFLARE needs of its pipes and heartbeats; here a process that ends is seen at once
-_UNUSED = (
-    "shutdown_timeout", "stop_grace_period", "heartbeat_interval", "heartbeat_timeout",
-    "task_wait_timeout", "result_wait_timeout", "server_expected_format",
+NVFLARE = Nvflare(
+    path="nvflare.app_common.executors.client_api_executor.ClientAPIExecutor",
+    also={
+        "ClientAPILauncherExecutor": {"execution_mode": "external_process", "params_exchange_format": "numpy"},
+        "PTClientAPILauncherExecutor": {"execution_mode": "external_process", "params_exchange_format": "pytorch"},
+        "InProcessClientAPIExecutor": {"execution_mode": "in_process", "params_exchange_format": "numpy"},
+        "PTInProcessClientAPIExecutor": {"execution_mode": "in_process", "params_exchange_format": "pytorch"},
+    },
+    ignored=(  # what its pipes and heartbeats need: here the end of a process is seen at once
+        "pipe_id", "launcher_id", "task_wait_timeout", "task_wait_time", "last_result_transfer_timeout",
+        "external_execution_wait", "external_pre_init_timeout", "peer_read_timeout", "monitor_interval",
+        "read_interval", "heartbeat_interval", "heartbeat_timeout", "workers", "config_file_name",
+        "resend_interval", "max_resends", "result_poll_interval", "result_pull_interval", "log_pull_interval",
+        "pipe_channel_name", "download_complete_timeout", "shutdown_timeout", "stop_grace_period",
+        "result_wait_timeout", "submit_result_timeout", "server_expected_format", "attach_id", "attach_timeout",
+        "allow_reconnect", "allow_insecure_attach",
+    ),
+    expected={"from_nvflare_converter_id": (None, ""), "to_nvflare_converter_id": (None, "")},
 )  # fmt: skip
+"""Its executors, and in what they differ."""
 
-SIGNATURE = Signature(
-    parameters=[
-        Parameter(name=name, annotation=kind, default=None if default is _NEEDED else default, required=False)
-        for name, (kind, default) in _DEFAULTS.items()
+_PYTHON = re.compile(r"python(3(\.\d+)?)?")
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True):
+    """Which program a client starts: the executor's arguments beside those of ClientConfig."""
+
+    execution_mode: Annotated[
+        str,
+        OneOf(["external_process", "in_process"]),
+        "external_process: command is started; in_process: task_script_path (here, too, in a process of its own)",
     ]
-    + [Parameter(name=name, annotation="float | str | None", default=None, required=False) for name in _UNUSED]
-)
+    command: Annotated[
+        str | list[str] | None, "command that starts the script, with execution_mode external_process"
+    ] = None
+    task_script_path: Annotated[str | None, "script in custom/, with execution_mode in_process"] = None
+    task_script_args: Annotated[str, "arguments of task_script_path, as on a command line"] = ""
+
 
 _MODE_ARGS = {"external_process": ("command",), "in_process": ("task_script_path", "task_script_args")}
-_PYTHON = re.compile(r"python(3(\.\d+)?)?")
 
 
 def is_executor(path: str) -> bool:
     return path.rpartition(".")[2] == NAME
 
 
+@functools.cache
+def signature() -> Signature:
+    """What the executor takes. What only NVFLARE's has may stand beside it, without effect."""
+    return Signature(arguments=[*declared_fields(Start), *declared_fields(ClientConfig)])
+
+
+def is_ignored(name: str) -> bool:
+    """Whether an argument is one that only NVFLARE's executor has."""
+    return name in NVFLARE.ignored
+
+
+def read_config(
+    tasks: Sequence[str], args: Section, data_filters: list[FilterSpec], result_filters: list[FilterSpec]
+) -> ClientConfig:
+    """What the client must know, of arguments that were checked."""
+    given = {argument.name for argument in declared_fields(ClientConfig)} & set(args.values)
+    values = {name: args.values[name] for name in given}
+    filters = {"task_data_filters": data_filters, "task_result_filters": result_filters}
+    return msgspec.convert({"tasks": tasks, **values, **filters}, ClientConfig)
+
+
 def read_command(args: Section, custom: Path) -> tuple[list[str], str | None]:
-    """The argument vector and, where it is python's, the script in it, as its mode says."""
-    mode = args.text("execution_mode")
-    if mode == "attach":
-        raise args.wrong("execution_mode", "'attach' is not supported", hint="use external_process or in_process")
-    if mode not in MODES:
-        raise args.wrong("execution_mode", f"{mode!r} is not supported", hint=nearest(mode, MODES))
-    for other, names in _MODE_ARGS.items():
+    """The argument vector and, where it is python's, the script in it, of arguments that were checked."""
+    start = _start(args)
+    for mode, names in _MODE_ARGS.items():
         for name in names:
-            if other != mode and args.values.get(name) not in (None, ""):
-                raise args.wrong(name, f"goes with execution_mode {other!r}, not {mode!r}")
-    if mode == "external_process":
-        words = args.texts("command") if isinstance(args.values.get("command"), list) else _words(args, "command")
+            if mode != start.execution_mode and args.values.get(name) not in (None, ""):
+                raise args.wrong(name, f"goes with execution_mode {mode!r}, not {start.execution_mode!r}")
+            if mode == start.execution_mode and name == names[0] and args.values.get(name) is None:
+                raise JobError(f"{args.called(name)} is missing", hint=f"execution_mode {mode!r} needs it")
+    if start.execution_mode == "external_process":
+        words = start.command if isinstance(start.command, list) else _words(args, "command", start.command or "")
         if not words:
             raise args.wrong("command", "is empty")
         program = _script(words)
         if program and posixpath.normpath(program).split("/")[0] == "..":
             raise args.wrong("command", f"starts {program!r}, which is outside the app", hint="put it in custom/")
         return words, program
-    script = _found(args, PurePosixPath(args.text("task_script_path")), custom)
-    return ["python3", "-u", script, *_words(args, "task_script_args", "")], script
+    script = _found(args, PurePosixPath(start.task_script_path or ""), custom)
+    return ["python3", "-u", script, *_words(args, "task_script_args", start.task_script_args)], script
 
 
-def _words(args: Section, key: str, default: str | None = None) -> list[str]:
-    text = args.text(key, default)
+def _start(args: Section) -> Start:
+    try:
+        return msgspec.convert(args.values, Start)
+    except msgspec.ValidationError:  # the words of a command: all else was checked
+        raise args.wrong("command", f"must be a list of texts, not {args.values['command']!r}") from None
+
+
+def _words(args: Section, key: str, text: str) -> list[str]:
     try:
         return shlex.split(text)
     except ValueError as error:

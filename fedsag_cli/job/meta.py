@@ -9,13 +9,23 @@ from typing import Any
 
 from fedsag_cli.errors import JobError, nearest
 from fedsag_cli.job.section import Section
+from fedsag_cli.workspace import SERVER
 
-SERVER = "server"
 ALL = "@ALL"
-KEYS = (
-    "name", "min_clients", "mandatory_clients", "deploy_map", "resource_spec", "launcher_spec", "scope",
-    "custom_props", "stats_pool_config", "study", "job_folder_name", "format_version",
-)  # fmt: skip
+_OF_A_DEPLOYMENT = "for a deployment with NVFLARE; the simulator does not use it"
+KEYS: Mapping[str, str] = {
+    "name": "name of the job",
+    "min_clients": "number of clients that a deployment needs to start the job; "
+    "the simulator runs with the clients it is given",
+    "mandatory_clients": "clients that a deployment needs to start the job; the simulator does not ask for them",
+    "deploy_map": "sites that an app goes to: server, names of clients, or @ALL",
+    **dict.fromkeys(
+        ["resource_spec", "launcher_spec", "scope", "custom_props", "stats_pool_config", "study"], _OF_A_DEPLOYMENT
+    ),
+    "job_folder_name": "name of the job's folder",
+    "format_version": "version of this file's format",
+}
+"""What may stand in the file, with its meaning."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +53,9 @@ class Meta:
         named = {site for sites in deploy_map.values() for site in sites}
         for site in mandatory:
             if ALL not in named and site not in named:
-                what = f"names {site!r}, which deploy_map does not"
-                raise conf.wrong("mandatory_clients", what, hint=nearest(site, named))
+                raise conf.wrong(
+                    "mandatory_clients", f"names {site!r}, which deploy_map does not", hint=nearest(site, named)
+                )
         return cls(
             name=conf.text("name", name) or name,
             min_clients=conf.number("min_clients", 1, least=1),
@@ -54,14 +65,14 @@ class Meta:
 
 
 def _sites(apps: Section, app: str) -> tuple[str, ...]:
-    said: Any = apps.values[app]
-    if isinstance(said, Mapping):
+    sites: Any = apps.values[app]
+    if isinstance(sites, Mapping):
         inner = apps.section(app)
         inner.expect(["sites", "targets"])
-        said = inner.texts("sites" if "sites" in inner else "targets")
-    if not isinstance(said, list) or not all(isinstance(site, str) and site for site in said):
-        raise apps.wrong(app, f"must be a list of sites, not {said!r}")
-    return tuple(ALL if site.upper() == ALL else site for site in said)
+        sites = inner.texts("sites" if "sites" in inner else "targets")
+    if not isinstance(sites, list) or not all(isinstance(site, str) and site for site in sites):
+        raise apps.wrong(app, f"must be a list of sites, not {sites!r}")
+    return tuple(ALL if site.upper() == ALL else site for site in sites)
 
 
 def _check(apps: Section, deploy_map: Mapping[str, Sequence[str]]) -> None:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedsag_cli.errors import JobError, nearest
 from fedsag_cli.job import components, executor
 from fedsag_cli.job.section import Section
-from fedsag_cli.model import ParamsType
 from fedsag_cli.plan import ClientConfig, FilterSpec
 
 if TYPE_CHECKING:
     from fedsag_cli.plan import ComponentSpec
+
+EXECUTOR_KEYS: Mapping[str, str] = {
+    "tasks": "names of the tasks that the script does; add validate to have the final model measured",
+    "executor": "how they are done",
+}
+FILTER_KEYS: Mapping[str, str] = {
+    "tasks": "names of the tasks that are filtered",
+    "filters": "what is done to their models, one after the other",
+    "direction": "in: what arrives is filtered; out: what is sent",
+}
+"""What may stand in an entry of `executors` and of a filter chain, with its meaning."""
 
 
 def check_version(conf: Section) -> None:
@@ -49,7 +59,7 @@ def filters(conf: Section, key: str, direction: str, custom: Path) -> list[Filte
     """One chain, in the order it is written. `direction` is where this side filters: data in, results out, …"""
     chain: list[FilterSpec] = []
     for entry in conf.sections(key):
-        entry.expect(["tasks", "filters", "direction"])
+        entry.expect(FILTER_KEYS)
         if entry.text("direction", direction).lower() != direction:
             raise entry.wrong("direction", f"must be {direction!r} here, or left out")
         tasks = entry.texts("tasks")
@@ -70,7 +80,7 @@ def client(conf: Section, custom: Path) -> tuple[Sequence[str], str | None, Clie
         raise JobError(f"{conf.called('executors')} is missing or empty", hint="a client has one executor")
     _check_tasks(entries)
     for entry in entries:
-        entry.expect(["tasks", "executor"])
+        entry.expect(EXECUTOR_KEYS)
         spec = components.read(entry.section("executor"), [custom])
         if not executor.is_executor(spec.path):
             raise JobError(
@@ -81,7 +91,13 @@ def client(conf: Section, custom: Path) -> tuple[Sequence[str], str | None, Clie
         raise JobError(f"{conf.called('executors')}: a client can have one {executor.NAME}, not {len(entries)}")
     args = entries[0].section("executor").section("args", {})
     command, script = executor.read_command(args, custom)
-    return command, script, _client_config(executor.task_names(entries[0]), args, conf, custom)
+    config = executor.read_config(
+        executor.task_names(entries[0]),
+        args,
+        filters(conf, "task_data_filters", "in", custom),
+        filters(conf, "task_result_filters", "out", custom),
+    )
+    return command, script, config
 
 
 def _check_tasks(entries: Iterable[Section]) -> None:
@@ -91,21 +107,3 @@ def _check_tasks(entries: Iterable[Section]) -> None:
             if task in seen:
                 raise entry.wrong("tasks", f"has {task!r}, which an executor before it has too")
             seen.add(task)
-
-
-def _client_config(tasks: Sequence[str], args: Section, conf: Section, custom: Path) -> ClientConfig:
-    return ClientConfig(
-        tasks=tuple(tasks),
-        train_task_name=args.text("train_task_name", "train"),
-        evaluate_task_name=args.text("evaluate_task_name", "validate"),
-        submit_model_task_name=args.text("submit_model_task_name", "submit_model"),
-        train_with_evaluation=args.flag("train_with_evaluation", False),
-        exchange_format=args.choice("params_exchange_format", "raw", executor.FORMATS),
-        transfer_type=ParamsType(args.choice("params_transfer_type", "FULL", executor.TRANSFERS)),
-        launch_once=args.flag("launch_once", True),
-        launch_timeout=args.seconds("launch_timeout", 300.0),
-        memory_gc_rounds=args.number("memory_gc_rounds", 0),
-        cuda_empty_cache=args.flag("cuda_empty_cache", False),
-        task_data_filters=filters(conf, "task_data_filters", "in", custom),
-        task_result_filters=filters(conf, "task_result_filters", "out", custom),
-    )

@@ -7,13 +7,13 @@ from typing import Any
 
 from fedsag_cli.errors import JobError, nearest
 from fedsag_cli.job.config import tree
-from fedsag_cli.job.config.tree import Place
+from fedsag_cli.job.config.tree import KeyPath
 
 
 class Section:
-    """The values at `at` of `file`. What is asked for without a default must be there."""
+    """The object at the key path `at` of `file`. A key that is read without a default must be there."""
 
-    def __init__(self, values: Mapping[str, Any], file: str, at: Place = ()) -> None:
+    def __init__(self, values: Mapping[str, Any], file: str, at: KeyPath = ()) -> None:
         self.values = values
         self.file = file
         self.at = at
@@ -29,12 +29,6 @@ class Section:
         if number < least:
             raise self.wrong(key, f"must be at least {least}, not {number}")
         return int(number)
-
-    def seconds(self, key: str, default: float) -> float:
-        """A duration; null is none at all: 0."""
-        if self.values.get(key, default) is None:
-            return 0.0
-        return float(self._read(key, default, (int, float), "a number of seconds"))
 
     def flag(self, key: str, default: bool | None = None) -> bool:
         return bool(self._read(key, default, bool, "true or false"))
@@ -68,8 +62,8 @@ class Section:
             if key not in known:
                 raise JobError(f"{self.called(key)}: there is no such key", hint=nearest(key, known))
 
-    def wrong(self, key: str, what: str, *, hint: str = "") -> JobError:
-        return JobError(f"{self.called(key)} {what}", hint=hint)
+    def wrong(self, key: str, problem: str, *, hint: str = "") -> JobError:
+        return JobError(f"{self.called(key)} {problem}", hint=hint)
 
     def called(self, key: str = "") -> str:
         return f"{self.file}: {tree.written((*self.at, key) if key else self.at)}"

@@ -5,33 +5,39 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
 import numpy as np
 
+from fedsag_cli.arguments import checked
 from fedsag_cli.errors import JobError
+from fedsag_cli.facts import Facts, Nvflare
 from fedsag_cli.model import FLModel
 from fedsag_cli.persistors import find_checkpoint, write_whole
 
 _NUMPY_KEY = "numpy_key"
-
-
 _FIRST_NUMPY_MODEL = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
 
 
 class NPModelPersistor:
     """One numpy array in `models/server.npy`; a model of several keys, or of another name, in `models/server.npz`.
 
-    `model_dir` lies beside the server's app folder, where NVFLARE has it.
-    `model` is the array to start from, as lists; `source_ckpt_file_full_name` names a `.npy` or `.npz` file instead.
+    Values are float32.
     """
 
+    facts = Facts(nvflare=Nvflare(path="nvflare.app_common.np.np_model_persistor.NPModelPersistor"))
+
+    @checked
     def __init__(
         self,
-        model: Any = None,
-        model_dir: str = "models",
-        model_name: str = "server.npy",
-        source_ckpt_file_full_name: str | None = None,
+        model: Annotated[
+            Any, "first model: an array as lists, or several by their names (null: [[1, 2, 3], [4, 5, 6], [7, 8, 9]])"
+        ] = None,
+        model_dir: Annotated[str, "folder of the models, beside the server's app folder"] = "models",
+        model_name: Annotated[str, "file of the global model; the best one's name has best_ before it"] = "server.npy",
+        source_ckpt_file_full_name: Annotated[
+            str | None, "file with the first model, .npy or .npz, instead of model"
+        ] = None,
     ) -> None:
         self._model = model
         one, best = Path("..", model_dir, model_name), Path("..", model_dir, "best_" + model_name)

@@ -6,9 +6,11 @@ import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from fedsag_cli.arguments import Regex, checked
 from fedsag_cli.errors import JobError
+from fedsag_cli.facts import Facts, Nvflare
 from fedsag_cli.model import FLModel
 from fedsag_cli.persistors import find_checkpoint, write_whole
 
@@ -16,24 +18,35 @@ from fedsag_cli.persistors import find_checkpoint, write_whole
 class PTFileModelPersistor:
     """A torch model in `.pt` files that `torch.load(weights_only=True)` reads: {"model": state_dict, "train_conf": …}.
 
-    `model` is a torch module (a job gives its class path), which draws the initial weights, or None where
-    `source_ckpt_file_full_name` names a checkpoint to start from: such a file, or a bare state dict.
-    `exclude_vars` is a regular expression: keys in which it is found are neither sent nor saved. Loaded after it has
-    saved, it gives what it saved.
+    The module's constructor sets the initial weights. Loaded after it has saved, it gives what it saved.
     """
 
+    facts = Facts(
+        needs_torch=True,
+        nvflare=Nvflare(
+            path="nvflare.app_opt.pt.file_model_persistor.PTFileModelPersistor",
+            ignored=("allow_numpy_conversion", "load_device"),
+            expected={"filter_id": (None, ""), "load_weights_only": (True,)},
+        ),
+    )
+
+    @checked
     def __init__(
         self,
-        model: Any = None,
-        exclude_vars: str | None = None,
-        global_model_file_name: str = "FL_global_model.pt",
-        best_global_model_file_name: str = "best_FL_global_model.pt",
-        source_ckpt_file_full_name: str | None = None,
+        model: Annotated[Any, "torch module to train: its class path and arguments"] = None,
+        exclude_vars: Annotated[
+            str | None, Regex(), "params whose name matches this regular expression are neither sent nor saved"
+        ] = None,
+        global_model_file_name: Annotated[str, "file of the global model"] = "FL_global_model.pt",
+        best_global_model_file_name: Annotated[str, "file of the best model"] = "best_FL_global_model.pt",
+        source_ckpt_file_full_name: Annotated[
+            str | None, "checkpoint with the initial weights: a file this persistor wrote, or a state dict"
+        ] = None,
     ) -> None:
         self._model = model
         self._model_name = "" if model is None else type(model).__name__
         self._first: dict[str, Any] | None = None
-        self._excluded = _pattern(exclude_vars)
+        self._excluded = re.compile(exclude_vars) if exclude_vars else None
         self._file = Path(global_model_file_name)
         self._best_file = Path(best_global_model_file_name)
         self._source = source_ckpt_file_full_name
@@ -87,13 +100,6 @@ class PTFileModelPersistor:
         if self._model_name:
             saved["train_conf"] = {"train": {"model": self._model_name}}
         return write_whole(path, lambda file: torch.save(saved, file))
-
-
-def _pattern(exclude_vars: str | None) -> re.Pattern[str] | None:
-    try:
-        return re.compile(exclude_vars) if exclude_vars else None
-    except re.error as error:
-        raise JobError(f"exclude_vars: {exclude_vars!r} is not a regular expression: {error}") from None
 
 
 def _without(params: dict[str, Any], pattern: re.Pattern[str] | None) -> dict[str, Any]:

@@ -15,18 +15,17 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from fedsag_cli import catalog, machine
 from fedsag_cli.errors import JobError, UsageError
 from fedsag_cli.interop import shim
-from fedsag_cli.job import CLIENT_FILE, SERVER_FILE, App, Job, ServerConfig
-from fedsag_cli.job.config import placeholders
-from fedsag_cli.plan import Plan, ServerPlan, SitePlan
+from fedsag_cli.job import App, Job, ServerConfig
+from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, placeholders
+from fedsag_cli.plan import Plan, ServerPlan, SitePlan, matches
 from fedsag_cli.simulator.options import FORK, SPAWN, Options, gpu_groups, site_names, slots_of
-from fedsag_cli.simulator.preloading import imports_of_parts, imports_of_scripts, preload
+from fedsag_cli.simulator.preloading import imports_of_components, imports_of_scripts, preload
 from fedsag_cli.workspace import SERVER, Workspace, files_in
 
 _SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
@@ -75,12 +74,13 @@ def make_plan(
     scripts = imports_of_scripts({app.custom for app in apps.values()})
     prepare(preload(scripts))
     server = apps[SERVER].server(_variables(SERVER, workspace))
+    notes = list(server.notes)
     sites = [
-        _plan_site(name, apps[name], workspace, threads, index % len(groups) if groups else 0, groups)
+        _plan_site(name, apps[name], workspace, threads, index % len(groups) if groups else 0, groups, notes)
         for index, name in enumerate(names)
     ]
-    _check_tasks(server, sites)
-    notices += dict.fromkeys(note for app in apps.values() for note in app.notes)
+    _check_tasks(server, apps[SERVER], sites)
+    notices += dict.fromkeys(notes)
     plan = Plan(
         job=job.meta.name,
         seed=options.seed if options.seed is not None else secrets.randbits(31),
@@ -90,7 +90,7 @@ def make_plan(
         gpus=options.gpus,
         strict=options.strict,
         files=_digests({app.name: app for app in apps.values()}.values()),
-        preload=preload(scripts | imports_of_parts(server)),
+        preload=preload(scripts | imports_of_components(server, apps[SERVER].custom)),
         server=ServerPlan(
             workflows=list(server.workflows),
             components=list(server.components),
@@ -138,9 +138,10 @@ def _check_descriptors(num_clients: int) -> None:
 
 
 def _plan_site(
-    name: str, app: App, workspace: Workspace, threads: int, group: int, gpu_groups: Sequence[str]
+    name: str, app: App, workspace: Workspace, threads: int, group: int, gpu_groups: Sequence[str], notes: list[str]
 ) -> SitePlan:
     client = app.client(_variables(name, workspace))
+    notes.extend(client.notes)
     folder = workspace.app(name)
     env = {
         "PYTHONPATH": os.pathsep.join(
@@ -220,14 +221,13 @@ def _variables(name: str, workspace: Workspace) -> dict[str, Any]:
     }
 
 
-def _check_tasks(server: ServerConfig, sites: Sequence[SitePlan]) -> None:
-    """Somebody must take the task a workflow asks for."""
+def _check_tasks(server: ServerConfig, app: App, sites: Sequence[SitePlan]) -> None:
+    """At least one client must take each task that a workflow asks for."""
+    patterns = {pattern for site in sites for pattern in site.config.tasks}
     for workflow in server.workflows:
-        task = workflow.args.get("train_task_name", "train")
-        patterns = {pattern for site in sites for pattern in site.config.tasks}
-        taken = any(fnmatchcase(task, pattern) for pattern in patterns)
-        if catalog.is_same(workflow.path, "ScatterAndGather") and not taken:
-            raise JobError(
-                f"no client takes the task {task!r} of workflow {workflow.id!r}",
-                hint=f"executors list: {', '.join(sorted(patterns))}",
-            )
+        for task in catalog.tasks_asked_for(workflow, [app.custom]):
+            if not matches(task, patterns):
+                raise JobError(
+                    f"no client takes the task {task!r} of workflow {workflow.id!r}",
+                    hint=f"executors list: {', '.join(sorted(patterns))}",
+                )

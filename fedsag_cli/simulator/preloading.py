@@ -61,9 +61,10 @@ def _modules(folder: Path) -> list[Path]:
     return [file for file in sorted(folder.rglob("*.py")) if file.is_file() and ours not in file.parents]
 
 
-def imports_of_parts(server: ServerConfig) -> set[str]:
-    parts = [*server.workflows, *server.components]
-    return {"torch"} if any(catalog.needs_torch(spec.path) for spec in parts) else set()
+def imports_of_components(server: ServerConfig, custom: Path) -> set[str]:
+    """What the server's components import, as far as their classes say."""
+    paths = [spec.path for spec in (*server.workflows, *server.components)]
+    return {"torch"} if any(catalog.facts_of(path, [custom]).needs_torch for path in paths) else set()
 
 
 def _imports(tree: ast.Module) -> set[str]:

@@ -7,29 +7,44 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from fedsag_cli.arguments import checked
 from fedsag_cli.events import ValuesLogged
+from fedsag_cli.facts import Facts, Nvflare
 
 _FOLDER = Path("..", "mlruns")
 _UNFINISHED = "RUNNING"
 
 
 class MLflowReceiver:
-    """`tracking_uri` names MLflow's store or server; without one it is files beside the server's app folder.
+    """Writes what scripts log to MLflow: an experiment for the job, a run for each site.
 
-    `kw_args` may hold `experiment_name` (else the job's name), `run_name` (each site's goes before it),
-    `experiment_tags` and `run_tags`. `artifact_location` is where an experiment that is new keeps its files.
-    To look: `MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri WS/server/simulate_job/mlruns`.
+    To see it: `MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri WS/server/simulate_job/mlruns`.
     """
 
-    extra = "mlflow"
+    facts = Facts(
+        extra="mlflow",
+        nvflare=Nvflare(
+            path="nvflare.app_opt.tracking.mlflow.mlflow_receiver.MLflowReceiver",
+            older_names={"kwargs": "kw_args"},
+            ignored=("events", "buffer_flush_time"),
+            added={"events": ["fed.analytix_log_stats"]},
+        ),
+    )
+    extra = facts.extra
 
+    @checked
     def __init__(
         self,
-        tracking_uri: str | None = None,
-        kw_args: dict[str, Any] | None = None,
-        artifact_location: str | None = None,
+        tracking_uri: Annotated[
+            str | None, "address of MLflow's server or store (empty: files in the workspace, in mlruns)"
+        ] = None,
+        kw_args: Annotated[
+            dict[str, Any] | None,
+            "experiment_name (empty: the job's name), run_name (added to each site's name), experiment_tags, run_tags",
+        ] = None,
+        artifact_location: Annotated[str | None, "folder of a new experiment's files"] = None,
     ) -> None:
         self._uri = tracking_uri or ""
         self._words = kw_args or {}

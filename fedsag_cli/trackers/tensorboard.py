@@ -5,24 +5,41 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fedsag_cli.errors import JobError
+from fedsag_cli.arguments import Form, checked
 from fedsag_cli.events import ValuesLogged
+from fedsag_cli.facts import Facts, Nvflare
+
+_NEW_FOLDER = Form(
+    r"(?!(?:\.\.?|app_server|checkpoints|models)\Z)[^/]+", "the name of a folder that nothing else uses", "tb_events"
+)
 
 
 class TBAnalyticsReceiver:
-    """`tb_folder` lies beside the server's app folder: `tensorboard --logdir WS/server/simulate_job/tb_events`.
+    """Writes what scripts log as TensorBoard's event files.
 
     Numbers become scalars, at step 0 where the script gave no step; params, tags and texts become texts.
+    To see them: `tensorboard --logdir WS/server/simulate_job/tb_events`.
     """
 
-    extra = "tensorboard"
+    facts = Facts(
+        extra="tensorboard",
+        nvflare=Nvflare(
+            path="nvflare.app_opt.tracking.tb.tb_receiver.TBAnalyticsReceiver",
+            ignored=("events",),
+            added={"events": ["fed.analytix_log_stats"]},
+        ),
+    )
+    extra = facts.extra
 
-    def __init__(self, tb_folder: str = "tb_events") -> None:
-        """Raises JobError where `tb_folder` is no new name there."""
-        if Path(tb_folder).name != tb_folder or tb_folder in ("", "..", "app_server", "checkpoints", "models"):
-            raise JobError(f"TBAnalyticsReceiver: tb_folder must name a folder of its own, not {tb_folder!r}")
+    @checked
+    def __init__(
+        self,
+        tb_folder: Annotated[
+            str, _NEW_FOLDER, "folder of the event files, beside the server's app folder"
+        ] = "tb_events",
+    ) -> None:
         self._folder = Path("..", tb_folder)
         self._files: dict[str, Any] = {}
         self._proto: Any = None

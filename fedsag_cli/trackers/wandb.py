@@ -5,23 +5,45 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from fedsag_cli.arguments import OneOf, checked
 from fedsag_cli.events import ValuesLogged
+from fedsag_cli.facts import Facts, Nvflare
 
 _FOLDER = Path("..", "wandb")
 
 
 class WandBReceiver:
-    """`wandb_args` are those of `wandb.init`: `project`, `name` (each site's goes before it), `config`, `tags`, ….
+    """Writes what scripts log as runs of Weights & Biases, one for each site.
 
-    `mode` is "offline", or "online" where wandb can reach its server with the user's key. Offline runs lie beside the
-    server's app folder: `wandb sync WS/server/simulate_job/wandb/offline-run-*`.
+    To send offline runs: `wandb sync WS/server/simulate_job/wandb/offline-run-*`.
     """
 
-    extra = "wandb"
+    facts = Facts(
+        extra="wandb",
+        nvflare=Nvflare(
+            path="nvflare.app_opt.tracking.wandb.wandb_receiver.WandBReceiver",
+            older_names={"kwargs": "wandb_args"},
+            ignored=("events", "process_timeout"),
+            added={"events": ["fed.analytix_log_stats"]},
+        ),
+    )
+    extra = facts.extra
 
-    def __init__(self, wandb_args: dict[str, Any] | None = None, mode: str = "offline") -> None:
+    @checked
+    def __init__(
+        self,
+        wandb_args: Annotated[
+            dict[str, Any] | None,
+            "arguments of wandb.init: project, name (added to each site's name), config, tags and others",
+        ] = None,
+        mode: Annotated[
+            str,
+            OneOf(["offline", "online", "shared", "disabled"]),
+            "offline: files in the workspace; online: sent to wandb's server with your key",
+        ] = "offline",
+    ) -> None:
         self._words = wandb_args or {}
         self._mode = mode
         self._job = ""

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Annotated
+
+from fedsag_cli.arguments import EachLeast, checked
+from fedsag_cli.facts import Facts, Nvflare
 
 
 class IntimeModelSelector:
-    """The mean over the clients of one metric, each measured on the model it received.
+    """Scores a model by the weighted mean over the clients of one metric, each measured on the model it received."""
 
-    `aggregation_weights` maps a site to a factor, 1.0 where it names none; `weigh_by_local_iter` multiplies it with the
-    update's number of steps. `negate_key_metric`: the least is the best, as for a loss.
-    """
+    facts = Facts(
+        nvflare=Nvflare(
+            path="nvflare.app_common.widgets.intime_model_selector.IntimeModelSelector",
+            also={"IntimeModelSelectionHandler": {}},
+            expected={"validation_metric_name": ("initial_metrics",)},
+        )
+    )
 
+    @checked
     def __init__(
         self,
-        key_metric: str = "val_accuracy",
-        negate_key_metric: bool = False,
-        aggregation_weights: Mapping[str, float] | None = None,
-        weigh_by_local_iter: bool = False,
+        key_metric: Annotated[str, "metric that says which model is the best"] = "val_accuracy",
+        negate_key_metric: Annotated[bool, "whether a lower value is better, as for a loss"] = False,
+        aggregation_weights: Annotated[
+            Mapping[str, float] | None, EachLeast(0), "factor of each site's weight (1.0 for a site that is not named)"
+        ] = None,
+        weigh_by_local_iter: Annotated[bool, "whether a client's weight is its number of steps"] = False,
     ) -> None:
         self.key_metric = key_metric
         self._negate = negate_key_metric

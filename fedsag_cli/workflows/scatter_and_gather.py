@@ -9,6 +9,7 @@ from fedsag_cli.aggregators import Aggregator
 from fedsag_cli.arguments import Least, checked
 from fedsag_cli.errors import TensorError
 from fedsag_cli.events import Notice
+from fedsag_cli.facts import Facts, Nvflare
 from fedsag_cli.model import FEDPROX_MU
 from fedsag_cli.persistors import Persistor
 from fedsag_cli.workflows import Clients
@@ -24,6 +25,33 @@ class ScatterAndGather:
     the others has `wait_time_after_min_received` seconds more. The last model is measured by the clients whose
     executors list `validate_task_name` and that answered in the last round.
     """
+
+    facts = Facts(
+        asks_for=("train_task_name",),
+        nvflare=Nvflare(
+            path="nvflare.app_common.workflows.scatter_and_gather.ScatterAndGather",
+            defaults={"min_clients": 1000, "aggregator_id": "aggregator"},  # 1000: more than there are, so all
+            ignored=(
+                "shareable_generator_id",
+                "task_check_period",
+                "snapshot_every_n_rounds",
+                "memory_gc_rounds",
+                "enable_tensor_disk_offload",
+            ),
+            expected={"ignore_result_error": (None,)},
+            added={"shareable_generator_id": "shareable_generator"},
+            left_out={
+                "model_selector_id": "",  # its selector listens to events
+                "validate_task_name": "",
+                "num_clients": "asks all clients",
+                "stop_cond": "runs all rounds",
+                "patience": "",
+                "fedprox_mu": "does not send it",
+                "allow_non_finite": "does not check for NaN and infinity",
+            },
+            whole_numbers=("wait_time_after_min_received", "train_timeout"),
+        ),
+    )
 
     @checked
     def __init__(

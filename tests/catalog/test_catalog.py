@@ -65,7 +65,7 @@ def test_a_class_path_stands_for_itself():
 def test_a_signature_is_read_without_importing(custom):
     found = catalog.signature_of("mine_catalog.Net", [custom])
 
-    assert [(p.name, p.annotation, p.default, p.required) for p in found.parameters] == [
+    assert [(each.name, each.kind, each.default, each.required) for each in found.arguments] == [
         ("size", "", None, True),
         ("scale", "float", 0.5, False),
         ("names", "", ("a",), False),
@@ -207,9 +207,9 @@ def test_a_part_that_is_made_for_another_system_is_refused_with_what_takes_its_p
 
 
 def test_what_needs_torch_is_known_by_its_name_or_path():
-    assert catalog.needs_torch("PTFileModelPersistor")
-    assert catalog.needs_torch("fedsag_cli.persistors.torch.PTFileModelPersistor")
-    assert not catalog.needs_torch("NPModelPersistor")
+    assert catalog.facts_of("PTFileModelPersistor").needs_torch
+    assert catalog.facts_of("fedsag_cli.persistors.torch.PTFileModelPersistor").needs_torch
+    assert not catalog.facts_of("NPModelPersistor").needs_torch
 
 
 def test_looking_names_up_imports_no_torch_and_no_numpy():

@@ -23,6 +23,16 @@ TUTORIAL = [
 ]  # fmt: skip
 
 
+WRONG_ARGUMENTS = [
+    ("num_clients=0", "num_clients must be a number from 1 on, not 0"),
+    ("patience=0", "patience must be a number from 1 on, not 0"),
+    ("patience=3", "patience needs stop_cond, which is not given"),
+    ("fedprox_mu=-1", "fedprox_mu must be a number from 0 on, not -1"),
+    ("stop_cond=nonsense", "stop_cond must be a metric, one of >= <= > <, and a number"),
+    ("num_rounds=0", "num_rounds must be a number from 1 on, not 0"),
+]
+
+
 @pytest.fixture
 def fedsag(tmp_path):
     """Runs the command, piped, with a home of its own."""
@@ -168,6 +178,13 @@ def test_every_long_name_of_a_flag_works(fedsag, tmp_path):
         (["-f", "config_fed_server.conf", "num_rounds"], 2, "key=value is expected"),
         (["-f", "config_fed_server.conf", "num_rounds=-1"], 3, "num_rounds must be a number from 1 on, not -1"),
         (["-f", "config_fed_server.conf", "workflows[0].args.start_round=-1"], 3, "must be a number from 0 on, not -1"),
+        *(
+            (["-f", "config_fed_server.conf", word], 3, f"config_fed_server.conf: workflows[0].args.{says}")
+            for word, says in WRONG_ARGUMENTS
+        ),
+        (["-f", "config_fed_server.conf", "key_metric=x", "tb_folder=.."], 3, "tb_folder must be the name of a folder"),
+        (["-f", "config_fed_client.conf", "launch_timeout=-1"], 3, "args.launch_timeout must be a number from 0 on"),
+        (["-f", "config_fed_client.conf", "params_transfer_type=DIF"], 3, "must be 'FULL' or 'DIFF', not 'DIF'"),
         (["-forec"], 2, "did you mean '-force'?"),
         (["-f=meta.conf", "min_clients=x"], 3, "min_clients must be a whole number, not 'x'"),
         (["-f"], 2, "-f needs a file"),
@@ -273,8 +290,21 @@ def test_variables_are_shown_a_row_a_line_whatever_the_width(fedsag, spelling):
     header, *rows = [re.split(r"  +", line) for line in done.stdout.splitlines()]
     assert header == ["file_name", "var_name", "value", "type", "default", "component", "meaning"]
     assert all(len(row) == 7 for row in rows)
-    assert ["config_fed_server.conf", "num_rounds", "5", "int", "5", "ScatterAndGather", "rounds of training"] in rows
+    assert ["config_fed_server.conf", "num_rounds", "5", "int", "5", "ScatterAndGather", "number of rounds"] in rows
     assert any(row[1:3] == ["app_config", long] for row in rows)
+
+
+def test_what_is_not_set_is_shown_as_null_with_its_type_and_meaning(fedsag):
+    fedsag("job", "create")
+
+    rows = json.loads(fedsag("job", "show_variables", "--format", "json").stdout)
+
+    shown = {row["var_name"]: row for row in rows}
+    kinds = {"num_clients": "int", "patience": "int", "fedprox_mu": "float", "stop_cond": "text"}
+    assert {name: (shown[name]["value"], shown[name]["type"]) for name in kinds} == {
+        name: (None, kind) for name, kind in kinds.items()
+    }
+    assert all(row["meaning"] for row in rows)
 
 
 def test_variables_are_shown_for_programs_with_their_types(fedsag):

@@ -9,8 +9,7 @@ import pytest
 from runs import ADDS_ONE, app, deploy, fedsag, job, run, torch_job
 
 from fedsag_cli.errors import JobError
-from fedsag_cli.interop import reading
-from fedsag_cli.interop import writing as dialect
+from fedsag_cli.interop import reading, writing
 from fedsag_cli.interop.export import export
 from fedsag_cli.job import Job
 
@@ -20,7 +19,7 @@ IN_TIME = "nvflare.app_common.aggregators.intime_accumulate_model_aggregator.InT
 
 def written(folder, out, **settings):
     """The job in `folder`, exported to `out`."""
-    return export(Job.load(folder, reading.translate), out, dialect, **settings)
+    return export(Job.load(folder, reading.translate), out, **settings)
 
 
 def configs(out, name="app"):
@@ -213,7 +212,7 @@ def test_rounds_with_some_clients_and_an_early_end_are_not_there_and_that_is_tol
     assert not {"num_clients", "stop_cond", "patience"} & set(server["workflows"][0]["args"])
     assert done.notes == [
         "num_clients is left out: NVFLARE's ScatterAndGather asks all clients",
-        "stop_cond is left out: NVFLARE's ScatterAndGather goes through all rounds",
+        "stop_cond is left out: NVFLARE's ScatterAndGather runs all rounds",
     ]
 
 
@@ -311,7 +310,7 @@ def test_what_was_written_can_be_written_again(tmp_path):
 
 
 def test_the_package_that_goes_along_has_the_modules_of_ours():
-    there = {str(path.relative_to(dialect.ALIAS)) for path in dialect.ALIAS.rglob("*.py")}
+    there = {str(path.relative_to(writing.ALIAS)) for path in writing.ALIAS.rglob("*.py")}
 
     assert there == {"__init__.py"} | {
         f"client/{name}.py" for name in ("__init__", "decorators", "fedprox", "lightning", "tracking")
@@ -426,7 +425,7 @@ def alias(monkeypatch):
     context = types.SimpleNamespace(APIContext=fedsag_cli.client.APIContext)
     monkeypatch.setitem(sys.modules, "nvflare.client.api_context", context)
     namespace = {"__name__": "alias"}
-    exec((dialect.ALIAS / "client" / "__init__.py").read_text(), namespace)
+    exec((writing.ALIAS / "client" / "__init__.py").read_text(), namespace)
     return types.SimpleNamespace(theirs=theirs, **namespace)
 
 

@@ -170,7 +170,7 @@ def part(path, **args):
 
 def server_of(*components, workflows=()):
     values, notes = translate(
-        {"components": list(components), "workflows": list(workflows)}, stem="config_fed_server", file="server"
+        {"components": list(components), "workflows": list(workflows)}, "config_fed_server", "server"
     )
     return values, notes
 
@@ -191,9 +191,7 @@ HELLO_NUMPY = {
 def client_of(*entries, components=()):
     """What the executors of a client's config, and the notes, come to."""
     executors = [{"tasks": tasks, "executor": {"path": path, "args": args}} for tasks, path, args in entries]
-    values, notes = translate(
-        {"executors": executors, "components": list(components)}, stem="config_fed_client", file="client"
-    )
+    values, notes = translate({"executors": executors, "components": list(components)}, "config_fed_client", "client")
     return values, notes
 
 
@@ -231,7 +229,7 @@ def test_components_named_without_their_modules_are_theirs_as_until_2_5(tmp_path
 def test_a_job_of_ours_stays_as_it_is():
     values = {"components": [part("FedAvg", exclude_vars="x")], "workflows": [part("my.Flow", a=1)], "lr": 0.1}
 
-    assert translate(values, stem="config_fed_server", file="f") == (values, [])
+    assert translate(values, "config_fed_server", "f") == (values, [])
 
 
 def test_their_aggregators_arguments_arrive():
@@ -294,8 +292,8 @@ def test_all_components_that_are_not_there_yet_are_named_at_once():
     with pytest.raises(JobError, match=r"components nvflare\.a\.First, nvflare\.b\.Second and nvflare\.c\.Third are"):
         translate(
             {"components": [part("nvflare.a.First"), part("nvflare.b.Second")], "task_data_filters": filters},
-            stem="config_fed_server",
-            file="server",
+            "config_fed_server",
+            "server",
         )
 
 
@@ -445,7 +443,7 @@ def test_what_only_serves_cross_site_evaluation_is_no_news_where_nobody_asks_for
 def test_a_tracker_at_a_client_is_left_out_with_its_place():
     tracker = {"id": "t", "path": "nvflare.app_opt.tracking.mlflow.mlflow_receiver.MLflowReceiver", "args": {}}
 
-    _, notes = translate({"components": [tracker]}, stem="config_fed_client", file="x")
+    _, notes = translate({"components": [tracker]}, "config_fed_client", "x")
 
     assert notes == [
         "MLflowReceiver is left out: trackers work in the server, for all clients: it belongs into config_fed_server"
@@ -455,7 +453,7 @@ def test_a_tracker_at_a_client_is_left_out_with_its_place():
 def test_their_averaging_workflow_may_stand_without_any_components():
     flow = {"path": "nvflare.app_common.workflows.fedavg.FedAvg", "args": {"model": [[1.0]], "num_clients": 2}}
 
-    values, _ = translate({"workflows": [flow]}, stem="config_fed_server", file="x")
+    values, _ = translate({"workflows": [flow]}, "config_fed_server", "x")
 
     assert [part["path"] for part in values["components"]] == ["NPModelPersistor", "FedAvg"]
 

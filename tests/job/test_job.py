@@ -8,12 +8,14 @@ import sys
 
 import pytest
 
-from fedsag_cli.catalog import build
+from fedsag_cli.arguments import Least
+from fedsag_cli.catalog import build, signature_of
 from fedsag_cli.errors import JobError
-from fedsag_cli.job import SERVER, Job, limits
+from fedsag_cli.job import Job
 from fedsag_cli.job.templates import variables
 from fedsag_cli.model import ParamsType
 from fedsag_cli.plan import ComponentSpec, FilterSpec
+from fedsag_cli.workspace import SERVER
 
 META = 'name = "j"\nmin_clients = 2\ndeploy_map { app = ["@ALL"] }\n'
 SERVER_CONF = """
@@ -160,19 +162,19 @@ def test_nvflares_class_path_of_the_executor_is_known(job):
     [
         ("", "executors is missing", ""),
         (client_conf(""), "args.execution_mode is missing", ""),
-        (client_conf('execution_mode = "attach"'), "'attach' is not supported", "in_process"),
-        (client_conf('execution_mode = "inprocess"'), "'inprocess' is not supported", "'in_process'"),
+        (client_conf('execution_mode = "attach"'), "must be 'external_process' or 'in_process', not 'attach'", ""),
+        (client_conf('execution_mode = "in_process"'), "task_script_path is missing", "'in_process' needs it"),
         (client_conf('execution_mode = "external_process"'), "command is missing", ""),
         (client_conf('execution_mode = "external_process", command = " "'), "command is empty", ""),
         (client_conf('execution_mode = "external_process", command = "a \'b"'), "cannot be split", ""),
         (client_conf('execution_mode = "in_process", command = "x", task_script_path = "a"'), "command goes with", ""),
         (client_conf('execution_mode = "in_process", task_script_path = "../a"'), "must be the path of a script", ""),
         (client_conf('comand = "x"'), "takes no argument 'comand'", "'command'"),
-        (client_conf("launch_once = 1"), "launch_once must be bool, not 1", ""),
+        (client_conf('execution_mode = "in_process", launch_once = 1'), "launch_once must be true or false, not 1", ""),
         (
             client_conf('execution_mode = "external_process", command = "x", params_transfer_type = "DIF"'),
-            "DIF",
-            "DIFF",
+            "params_transfer_type must be 'FULL' or 'DIFF', not 'DIF'",
+            "",
         ),
         (client_conf('execution_mode = "external_process", command = "x"', tasks="[]"), "tasks is empty", ""),
         (client_conf("", path="ClientApiExecutor"), "ClientApiExecutor", ""),
@@ -193,7 +195,7 @@ def test_a_wrong_client_config_is_an_error_naming_file_and_key(job, client, says
 
 
 def test_two_executors_for_one_task_are_an_error(job):
-    entry = '{ tasks = ["train"], executor { path = "ClientAPIExecutor", args { execution_mode = "attach" } } }'
+    entry = '{ tasks = ["train"], executor { path = "ClientAPIExecutor", args { execution_mode = "in_process" } } }'
 
     with pytest.raises(JobError, match=r"executors\[1\]\.tasks has 'train'"):
         client_of(job(client=f"executors = [ {entry}, {entry} ]"))
@@ -208,8 +210,8 @@ def test_two_executors_for_one_task_are_an_error(job):
         ("parts.Flow", "part.Flow", "there is no module 'part'", ""),
         ("parts.Flow", "ScatterAndGathr", "no component is called", "'ScatterAndGather'"),
         ("num_rounds", "num_round", "parts.Flow takes no argument 'num_round'", "'num_rounds'"),
-        ('"{rounds}"', '"five"', "args.num_rounds must be int, not 'five'", ""),
-        ('"{rounds}"', "true", "args.num_rounds must be int, not True", ""),
+        ('"{rounds}"', '"five"', "args.num_rounds must be a whole number, not 'five'", ""),
+        ('"{rounds}"', "true", "args.num_rounds must be a whole number, not True", ""),
         ('part_id = "part"', "", "args.part is missing", ""),
         ('part_id = "part"', 'part_id = "prt"', "args.part_id is 'prt': no component has that id", "'part'"),
         ("num_classes", "num_class", "parts.Net takes no argument 'num_class'", "'num_classes'"),
@@ -235,8 +237,16 @@ def test_a_wrong_server_config_is_an_error_naming_file_and_key(job, was, becomes
     assert hint in error.value.hint
 
 
+LEAST = [
+    (argument.name, int(rule.value))
+    for argument in signature_of("ScatterAndGather").arguments
+    for rule in argument.rules
+    if isinstance(rule, Least) and not argument.needs
+]
+
+
 @pytest.mark.parametrize("path", ["ScatterAndGather", "fedsag_cli.workflows.scatter_and_gather.ScatterAndGather"])
-@pytest.mark.parametrize(("name", "least"), limits.LEAST["ScatterAndGather"].items())
+@pytest.mark.parametrize(("name", "least"), LEAST)
 def test_a_job_refuses_the_numbers_that_the_workflow_refuses_and_no_others(job, path, name, least):
     def text(value):
         args = f'aggregator_id = "a", persistor_id = "p", {name} = {value}'
@@ -254,6 +264,64 @@ def test_a_job_refuses_the_numbers_that_the_workflow_refuses_and_no_others(job, 
         made(least - 1)
     assert server_of(job(server=text(least))).workflows
     assert made(least)
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ("num_clients = 0", "num_clients must be a number from 1 on, not 0"),
+        ("patience = 0", "patience must be a number from 1 on, not 0"),
+        ("patience = 3", "patience needs stop_cond, which is not given"),
+        ("fedprox_mu = -1", "fedprox_mu must be a number from 0 on, not -1"),
+        ('stop_cond = "nonsense"', "stop_cond must be a metric, one of >= <= > <, and a number, such as"),
+        ("num_rounds = 0", "num_rounds must be a number from 1 on, not 0"),
+        ("num_rounds = [1]", "num_rounds must be a whole number, not [1]"),
+    ],
+)
+def test_a_job_that_holds_a_wrong_value_is_refused_naming_file_key_and_value(job, args, says):
+    flow = f'path = "ScatterAndGather", args {{ aggregator_id = "a", persistor_id = "p", {args} }}'
+    parts = '{ id = "a", path = "FedAvg" }, { id = "p", path = "NPModelPersistor" }'
+
+    with pytest.raises(JobError) as error:
+        server_of(job(server=f"workflows = [ {{ {flow} }} ], components = [ {parts} ]"))
+
+    assert error.value.message.startswith(f"app/config/config_fed_server.conf: workflows[0].args.{says}")
+
+
+@pytest.mark.parametrize(
+    ("path", "args", "says"),
+    [
+        (
+            "FedAvg",
+            "aggregation_weights { site-1 = -1 }",
+            "aggregation_weights must map every name to a number",
+        ),
+        ("FedAvg", 'exclude_vars = "("', "exclude_vars must be a regular expression"),
+        ("FedAvg", 'exclude_vars = ["a", "("]', "exclude_vars must be a regular expression"),
+        ("FedAvg", "exclude_vars = 5", "exclude_vars must be a text or a list, not 5"),
+        (
+            "TBAnalyticsReceiver",
+            'tb_folder = "models"',
+            "tb_folder must be the name of a folder",
+        ),
+        ("WandBReceiver", 'mode = "of"', "mode must be 'offline' or 'online'"),
+        ("WandBReceiver", 'wandb_args = "x"', "wandb_args must be an object, not 'x'"),
+        ("parts.Declared", "size = 0", "size must be a number from 1 on, not 0"),
+    ],
+)
+def test_a_component_with_a_wrong_value_is_refused_be_it_the_users_own(job, path, args, says):
+    server = SERVER_CONF.replace(
+        "components = [", f'components = [ {{ id = "x", path = "{path}", args {{ {args} }} }}, '
+    )
+    own = "from typing import Annotated\nfrom fedsag_cli.arguments import Least\n"
+    own += "class Declared:\n    def __init__(self, size: Annotated[int, Least(1)] = 1): ...\n"
+    folder = job(server=server)
+    (folder / "app/custom/parts.py").write_text((folder / "app/custom/parts.py").read_text() + own)
+
+    with pytest.raises(JobError) as error:
+        server_of(folder)
+
+    assert f"args.{says}" in error.value.message
 
 
 def test_filters_are_read_as_chains(job):

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from fedsag_cli.arguments import Argument
 from fedsag_cli.errors import JobError
 from fedsag_cli.job.config import hocon
 
@@ -18,7 +19,7 @@ EXPECTED = {
     "list": "a list such as [1, 2]",
     "object": "an object such as {a = 1}",
 }
-_ANNOTATIONS = {"str": "text", "int": "int", "float": "float", "bool": "bool"}
+_OF_ARGUMENT = {"str": "text", "int": "int", "float": "float", "bool": "bool", "list": "list", "dict": "object"}
 _INT = re.compile(r"[+-]?[0-9]{1,1000}")  # Python reads no longer ones
 _FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
@@ -61,11 +62,9 @@ def kind_of(value: Any) -> str | None:
     return None
 
 
-def kind_annotated(annotation: str) -> str | None:
-    """The kind a constructor's annotation asks for, `| None` left out; None where it leaves a choice."""
-    words = [word.strip() for word in annotation.split("|")]
-    kinds = [_ANNOTATIONS.get(word) for word in words if word != "None"]
-    return kinds[0] if len(kinds) == 1 else None
+def kinds_of_argument(argument: Argument) -> list[str]:
+    """The kinds of value that an argument takes, null left out; none where it takes anything."""
+    return [_OF_ARGUMENT[kind] for kind in argument.kinds]
 
 
 def _looks_like(text: str, where: str) -> Any:

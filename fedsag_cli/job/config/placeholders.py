@@ -20,7 +20,7 @@ from typing import Any
 
 from fedsag_cli.errors import JobError, nearest
 from fedsag_cli.job.config import tree as trees
-from fedsag_cli.job.config.tree import Place
+from fedsag_cli.job.config.tree import KeyPath
 
 SYSTEM = (
     "SITE_NAME", "WORKSPACE", "JOB_ID", "JOB_CUSTOM_DIR", "JOB_CONFIG_DIR",
@@ -148,7 +148,7 @@ class _Resolver:
             self._done[key] = self._value(self._tree[key], (*above, key), (key,))
         return self._done[key]
 
-    def _value(self, value: Any, above: tuple[str, ...], at: Place) -> Any:
+    def _value(self, value: Any, above: tuple[str, ...], at: KeyPath) -> Any:
         if isinstance(value, Mapping):
             return {key: self._value(inner, above, (*at, key)) for key, inner in value.items()}
         if isinstance(value, list):
@@ -191,7 +191,7 @@ class _Resolver:
         self._room.take(found["name"], len(written))
         return str(written)
 
-    def _invoked(self, name: str, given: Mapping[str, str], above: tuple[str, ...], at: Place) -> Any:
+    def _invoked(self, name: str, given: Mapping[str, str], above: tuple[str, ...], at: KeyPath) -> Any:
         """The object at the key `name` with values of its own for some names."""
         item = self._tree.get(name)
         if item is None:

@@ -1,19 +1,20 @@
-"""Places in a tree of plain values: `components[0].args.x` is written, walked, set and removed."""
+"""Key paths in a tree of plain values: `components[0].args.x` is written, walked, set and removed."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
-Place = tuple[str | int, ...]
+KeyPath: TypeAlias = tuple[str | int, ...]
+"""The keys and indices that lead to a value, from the outside in."""
 
 _STEP = re.compile(r'(?:(?<=[\s\S])\.|^)(?:"(?P<quoted>[^"]*)"|(?P<key>[^.\[\]"]+))|\[(?P<index>\d+)\]')
 _PLAIN_KEY = re.compile(r'[^.\[\]"]+')
 
 
-def place(text: str) -> Place | None:
-    """The place `text` names, or None where it names none."""
+def key_path(text: str) -> KeyPath | None:
+    """The key path that `text` writes, or None where it writes none."""
     steps: list[str | int] = []
     at = 0
     while at < len(text):
@@ -26,24 +27,24 @@ def place(text: str) -> Place | None:
     return tuple(steps) if steps and isinstance(steps[0], str) else None
 
 
-def written(place: Place) -> str:
-    """How a user writes a place."""
-    words = [f"[{step}]" if isinstance(step, int) else f".{_quoted(step)}" for step in place]
+def written(path: KeyPath) -> str:
+    """How a user writes a key path."""
+    words = [f"[{step}]" if isinstance(step, int) else f".{_quoted(step)}" for step in path]
     return "".join(words).removeprefix(".")
 
 
-def whole(place: Place) -> str:
+def unambiguous(path: KeyPath) -> str:
     """The same, but a key at the top in quotes: bare it stands for every key of that name."""
-    return f'"{place[0]}"' if len(place) == 1 else written(place)
+    return f'"{path[0]}"' if len(path) == 1 else written(path)
 
 
 def _quoted(key: str) -> str:
     return key if _PLAIN_KEY.fullmatch(key) else f'"{key}"'
 
 
-def get(tree: Any, place: Place) -> Any:
+def get(tree: Any, path: KeyPath) -> Any:
     """Raises LookupError where there is nothing."""
-    for step in place:
+    for step in path:
         kind: type[Any] = list if isinstance(step, int) else Mapping
         if not isinstance(tree, kind):
             raise LookupError(step)
@@ -51,9 +52,9 @@ def get(tree: Any, place: Place) -> Any:
     return tree
 
 
-def put(tree: Any, place: Place, value: Any) -> None:
+def put(tree: Any, path: KeyPath, value: Any) -> None:
     """Objects on the way are made where there are none. Raises LookupError where another value is in the way."""
-    *way, last = place
+    *way, last = path
     for step in way:
         if isinstance(tree, dict) and isinstance(step, str):
             tree.setdefault(step, {})
@@ -65,14 +66,14 @@ def put(tree: Any, place: Place, value: Any) -> None:
     tree[last] = value
 
 
-def remove(tree: Any, place: Place) -> None:
+def remove(tree: Any, path: KeyPath) -> None:
     """Raises LookupError where there is nothing."""
-    get(tree, place)
-    del get(tree, place[:-1])[place[-1]]
+    get(tree, path)
+    del get(tree, path[:-1])[path[-1]]
 
 
-def walk(tree: Any, at: Place = ()) -> Iterator[tuple[Place, Any]]:
-    """Every value with its place, from the outside in."""
+def walk(tree: Any, at: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
+    """Every value with its key path, from the outside in."""
     if at:
         yield at, tree
     if isinstance(tree, Mapping):
@@ -83,9 +84,9 @@ def walk(tree: Any, at: Place = ()) -> Iterator[tuple[Place, Any]]:
             yield from walk(value, (*at, index))
 
 
-def leaves(tree: Any) -> Iterator[tuple[Place, Any]]:
+def leaves(tree: Any) -> Iterator[tuple[KeyPath, Any]]:
     """The values a user may set: texts, numbers, bools, lists of those, and whatever is empty."""
-    inside: Place | None = None
+    inside: KeyPath | None = None
     for at, value in walk(tree):
         if inside and at[: len(inside)] == inside:
             continue

@@ -12,13 +12,14 @@ from typing import Any
 
 import fedsag_cli
 from fedsag_cli.errors import JobError
-from fedsag_cli.job import SERVER, App, Job, Translate, as_written
+from fedsag_cli.job import App, Job, Translate, as_written
 from fedsag_cli.job.config import files, hocon, placeholders
 from fedsag_cli.job.meta import ALL
 from fedsag_cli.job.templates import find
 from fedsag_cli.job.templates.draft import META, Draft, Wanted, draw_up
 from fedsag_cli.job.templates.replace_folder import check_target, copy, exchange, new_folder_beside
 from fedsag_cli.job.templates.settings import absolute
+from fedsag_cli.workspace import SERVER
 
 _MADE_FROM = re.compile(r"# Made by fedsag \S+ from the template (?P<template>.+):")
 
@@ -58,7 +59,7 @@ def create(
     if script_dir is not None:
         script_dir = absolute(script_dir)
         _check_script_dir(script_dir, folder)
-    found = find.find(template, templates_dir)
+    found = find.find_template(template, templates_dir)
     if _overlap(files.real(found.folder), folder):
         raise JobError(f"the job {folder} and the template {found.folder} lie in one another")
     draft = draw_up(found, name, overrides, script_dir)

@@ -8,16 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from fedsag_cli.catalog.signatures import Signature
 from fedsag_cli.errors import JobError, nearest
-from fedsag_cli.job import components, limits
-from fedsag_cli.job.config import files, hocon, literals, placeholders
+from fedsag_cli.job import components
+from fedsag_cli.job.config import files, hocon, literals, placeholders, tree
 from fedsag_cli.job.config.files import Bounds
+from fedsag_cli.job.config.tree import KeyPath
 from fedsag_cli.job.meta import ALL
-from fedsag_cli.job.section import Section
-from fedsag_cli.job.templates import overrides
 from fedsag_cli.job.templates.find import INFO, Template, Variable
-from fedsag_cli.job.templates.overrides import Override
+from fedsag_cli.job.templates.overrides import Override, apply
 from fedsag_cli.job.templates.rendering import render
+from fedsag_cli.workspace import SERVER
 
 META = "meta.conf"
 _NOT_CONFIG = (INFO, "info.md", "README.md", "__init__.py", "__pycache__", "custom")
@@ -53,7 +54,7 @@ def draw_up(template: Template, name: str, wanted: Wanted = (), script_dir: Path
 
     names = FileNames([META, *draft.copies], draft.apps)
     declared = declared_in(template, names)
-    asked = _asked(wanted, names)
+    wanted_of = _by_file(wanted, names)
     elsewhere = {variable.name: names.short(path) for path, there in declared.items() for variable in there}
     for path in list(dict.fromkeys([META, *draft.copies])):
         entry = _File(
@@ -61,11 +62,11 @@ def draw_up(template: Template, name: str, wanted: Wanted = (), script_dir: Path
             short=names.short(path),
             source=draft.copies.get(path),
             variables={variable.name: variable for variable in declared.get(path, [])},
-            asked=asked.get(path, []),
+            overrides=wanted_of.get(path, []),
             search=customs.get(path.partition("/")[0], []),
             elsewhere=elsewhere,
         )
-        if path == META or entry.asked or (template.variables and entry.is_template):
+        if path == META or entry.overrides or (template.variables and entry.is_template):
             draft.texts[path] = entry.text(template, name, draft)
             draft.copies.pop(path, None)
     return draft
@@ -143,12 +144,12 @@ def _custom_folders(template: Template, app: Path) -> list[Path]:
     return [folder for folder in folders if folder.is_dir()]
 
 
-def _asked(wanted: Wanted, names: FileNames) -> dict[str, list[Override]]:
-    asked: dict[str, list[Override]] = {}
+def _by_file(wanted: Wanted, names: FileNames) -> dict[str, list[Override]]:
+    found: dict[str, list[Override]] = {}
     for name, words in wanted:
         path = names.find(name)
-        asked.setdefault(path, []).extend(Override.read(word, names.short(path)) for word in words)
-    return asked
+        found.setdefault(path, []).extend(Override.read(word, names.short(path)) for word in words)
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +160,7 @@ class _File:
     short: str
     source: Path | None
     variables: Mapping[str, Variable]
-    asked: Sequence[Override]
+    overrides: Sequence[Override]
     search: Sequence[Path]
     elsewhere: Mapping[str, str]
 
@@ -170,16 +171,16 @@ class _File:
 
     def text(self, template: Template, name: str, draft: Draft) -> str:
         """Its text in the job; what the user should know goes into the draft. Raises JobError."""
-        text = self._drawn(template, name, draft.apps)
+        text = self._rendered(template, name, draft.apps)
         conf = self._read(text)
         changed = copy.deepcopy(conf)
-        edits = [override for override in self.asked if not self._is_drawn(override)]
+        edits = [override for override in self.overrides if not self._is_rendered(override)]
         if self.path == META and any(override.key == "name" for override in edits):
             raise JobError(f"{META}: name is that of the job's folder", hint="-j decides it")
-        overrides.apply(changed, edits, file=self.short, search=self.search, elsewhere=self.elsewhere)
+        apply(changed, edits, file=self.short, search=self.search, elsewhere=self.elsewhere)
         if self.path == META:
             changed["name"] = name
-        self._check_limits(changed)
+        self._check_arguments(changed)
         draft.warnings += self._unknown_names(changed)
         if repr(changed) == repr(conf):  # == would take 1 for true
             return text
@@ -192,10 +193,10 @@ class _File:
     def _suffix(self) -> str:
         return PurePosixPath(self.path).suffix
 
-    def _is_drawn(self, override: Override) -> bool:
+    def _is_rendered(self, override: Override) -> bool:
         return self.is_template and override.text is not None and override.key in self.variables
 
-    def _drawn(self, template: Template, name: str, apps: Sequence[str]) -> str:
+    def _rendered(self, template: Template, name: str, apps: Sequence[str]) -> str:
         """The text before anything is set in its tree."""
         if self.source is None:
             return hocon.dumps(_default_meta(name, apps), name=META)
@@ -204,25 +205,43 @@ class _File:
         text = hocon.text_of(self.source, name=self.short)
         if not (template.variables and self.is_template):
             return text
-        meanings = {variable.name: variable.default for variable in self.variables.values()}
-        for override in self.asked:
+        values = {variable.name: variable.default for variable in self.variables.values()}
+        for override in self.overrides:
             if override.text is not None and override.key in self.variables:
                 kind = self.variables[override.key].kind
-                meanings[override.key] = literals.parse(override.text, kind, where=f"{self.short}: {override.key}")
-        return render(text, {"name": name, **meanings}, name=f"{template.name}/{self.source.name}")
+                values[override.key] = literals.parse(override.text, kind, where=f"{self.short}: {override.key}")
+        return render(text, {"name": name, **values}, name=f"{template.name}/{self.source.name}")
 
     def _read(self, text: str) -> dict[str, Any]:
         return hocon.loads(text, name=self.short, folder=self.source and self.source.parent, suffix=self._suffix)
 
-    def _check_limits(self, conf: Mapping[str, Any]) -> None:
-        """Raises JobError for a number that was asked for and that its component refuses."""
-        asked = {override.key.rpartition(".")[2] for override in self.asked}
-        for named in components.named_in(conf):
-            args = {key: value for key, value in named.args.items() if key in asked}
-            limits.check(named.path, Section(args, self.short, (*named.at, "args")))
+    def _check_arguments(self, conf: Mapping[str, Any]) -> None:
+        """Raises JobError for a value that an override sets and that its component refuses."""
+        overridden = {step for override in self.overrides for step in tree.key_path(override.key) or ()}
+        try:
+            resolved = placeholders.resolved(conf, placeholders.nowhere(SERVER), name=self.short)
+        except JobError:
+            return  # whoever reads the job says why
+        for named in components.named_in(resolved):
+            try:
+                known = components.signature(named.path, self.search)
+            except JobError:
+                continue
+            for name, problem in components.problems(known, named.args).items() if known else ():
+                if overridden & self._keys_behind(conf, named.at_arg(name), known):
+                    raise JobError(f"{self.short}: {tree.written(named.at_arg(name))} {problem}")
+
+    def _keys_behind(self, conf: Mapping[str, Any], at: KeyPath, known: Signature | None) -> set[str | int]:
+        """The keys that decide on an argument: its own, those it needs, the variables that it is written with."""
+        needed = [name for each in known.arguments if each.name == at[-1] for name in each.needs] if known else []
+        try:
+            variables = placeholders.names(tree.get(conf, at))
+        except LookupError:
+            variables = iter(())
+        return {at[-1], *needed, *variables}
 
     def _unknown_names(self, conf: Mapping[str, Any]) -> Iterator[str]:
-        for override in self.asked:
+        for override in self.overrides:
             if placeholders.stands_for(override.text):
                 continue  # an error, which whoever reads the job tells
             for name in dict.fromkeys(placeholders.names(override.text)):

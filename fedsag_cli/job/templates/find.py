@@ -1,4 +1,4 @@
-"""Templates: where they are found, what they declare, and their config files as Jinja2 text that renders to HOCON."""
+"""Templates: where they are found, and what they declare."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from typing import Any
 
 import fedsag_cli
 from fedsag_cli.errors import JobError, nearest
-from fedsag_cli.job.config import files, hocon, literals
+from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, files, hocon, literals
 from fedsag_cli.job.config.files import Bounds
 from fedsag_cli.job.section import Section
 from fedsag_cli.job.templates import settings
 
 DEFAULT = "sag_pt"
 INFO = "info.conf"
-_CONFIG_STEMS = ("config_fed_server", "config_fed_client")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,38 +80,38 @@ class Template:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class TemplatesFolder:
     """A folder with templates, and who named it."""
 
     folder: Path
     named_by: str
 
 
-def place(given: Path | None = None) -> Place:
+def templates_folder(given: Path | None = None) -> TemplatesFolder:
     """Where templates are looked up: `given`, $FEDSAG_HOME, the config file's, the shipped ones. Raises JobError."""
     home = os.environ.get("FEDSAG_HOME")
     if given is not None:
-        return Place(folder=settings.absolute(given), named_by="-d")
+        return TemplatesFolder(folder=settings.absolute(given), named_by="-d")
     if home:
-        return Place(folder=settings.absolute(Path(home, "job_templates")), named_by="$FEDSAG_HOME")
+        return TemplatesFolder(folder=settings.absolute(Path(home, "job_templates")), named_by="$FEDSAG_HOME")
     if stored := settings.templates_dir():
-        return Place(folder=settings.absolute(stored), named_by=str(settings.config_file()))
-    return Place(folder=_shipped(), named_by="shipped with fedsag")
+        return TemplatesFolder(folder=settings.absolute(stored), named_by=str(settings.config_file()))
+    return TemplatesFolder(folder=_shipped(), named_by="shipped with fedsag")
 
 
 @files.reading()
-def listed(where: Place) -> list[Template]:
-    """Every template at `where`, by name. Raises JobError."""
+def all_templates(where: TemplatesFolder) -> list[Template]:
+    """Every template in a folder, by name. Raises JobError."""
     return [Template.read(folder) for folder in _folders(where)]
 
 
 @files.reading()
-def find(name: str, given: Path | None = None) -> Template:
+def find_template(name: str, given: Path | None = None) -> Template:
     """The template called `name`, or the one in the folder `name`. Raises JobError with the nearest known name."""
     folder = settings.absolute(name)
     if folder.is_dir() and ((folder / INFO).is_file() or (os.sep in name and _holds_job_files(folder))):
         return Template.read(folder, name=str(folder))
-    where = place(given)
+    where = templates_folder(given)
     for found in _folders(where):
         if found.name == name:
             return Template.read(found)
@@ -128,7 +127,7 @@ def _shipped() -> Path:
     return in_wheel if in_wheel.is_dir() else package.parent / "job_templates"
 
 
-def _folders(where: Place) -> Iterator[Path]:
+def _folders(where: TemplatesFolder) -> Iterator[Path]:
     if not where.folder.is_dir():
         raise JobError(
             f"there is no templates folder {where.folder} (named by {where.named_by})",
@@ -141,7 +140,7 @@ def _folders(where: Place) -> Iterator[Path]:
 
 
 def _holds_config(folder: Path) -> bool:
-    return any(hocon.find(folder, stem) for stem in _CONFIG_STEMS)
+    return any(hocon.find(folder, stem) for stem in (SERVER_FILE, CLIENT_FILE))
 
 
 def _holds_job_files(folder: Path) -> bool:

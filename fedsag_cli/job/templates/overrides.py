@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from fedsag_cli import catalog
+from fedsag_cli.arguments import Argument
 from fedsag_cli.catalog import signatures
 from fedsag_cli.errors import JobError, nearest
 from fedsag_cli.job import components
 from fedsag_cli.job.config import literals, placeholders, tree
-from fedsag_cli.job.config.tree import Place
+from fedsag_cli.job.config.tree import KeyPath
 from fedsag_cli.job.meta import KEYS as META_KEYS
 
 _OPEN_META = ("deploy_map", "resource_spec", "launcher_spec", "custom_props", "stats_pool_config")
-_COMPONENT_KEYS = ("id", "path", "args", "disabled", "config_type")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +54,8 @@ def apply(
     `elsewhere` maps names of variables to their files. Raises JobError naming file, key, and the nearest known name.
     """
     finder = _Finder(conf, file, search, elsewhere or {})
-    wanted: dict[Place, Any] = {}
-    removed: set[Place] = set()
+    wanted: dict[KeyPath, Any] = {}
+    removed: set[KeyPath] = set()
     for override in overrides:
         where = f"{file}: {override.key}"
         if override.text is None:
@@ -71,7 +71,7 @@ def apply(
         except LookupError:
             raise JobError(f"{file}: {tree.written(at)}: what is above it is no object") from None
     # from behind, for what is removed from a list moves what comes after it
-    for at in sorted(removed, key=lambda place: [(isinstance(step, int), step) for step in place], reverse=True):
+    for at in sorted(removed, key=lambda at: [(isinstance(step, int), step) for step in at], reverse=True):
         tree.remove(conf, at)
 
 
@@ -82,7 +82,7 @@ def signature(path: str, search: Sequence[Path]) -> signatures.Signature | None:
     except JobError:
         name = path.rpartition(".")[2]
         namesake = components.signature(name, ()) if name in catalog.KNOWN else None
-    return namesake and signatures.Signature(parameters=namesake.parameters, open_ended=True)
+    return namesake and signatures.Signature(arguments=namesake.arguments, open_ended=True)
 
 
 class _Finder:
@@ -94,13 +94,13 @@ class _Finder:
         self._conf = conf
         self._file = file
         self._elsewhere = elsewhere
-        self._signatures: dict[Place, tuple[components.Named, signatures.Signature | None]] = {}
+        self._signatures: dict[KeyPath, tuple[components.Named, signatures.Signature | None]] = {}
         for named in components.named_in(conf):
             self._signatures[named.at] = (named, signature(named.path, search))
 
-    def find(self, key: str, *, removes: bool) -> tuple[Place, str | None]:
-        """Raises JobError where the key is nowhere, or at more places than one."""
-        at = tree.place(key)
+    def find(self, key: str, *, removes: bool) -> tuple[KeyPath, str | None]:
+        """Raises JobError where the key is nowhere, or more than once."""
+        at = tree.key_path(key)
         if at is None:
             raise JobError(
                 f"{self._file}: {key!r} is no key", hint="write name, or a path such as components[0].args.x"
@@ -111,30 +111,30 @@ class _Finder:
             self._check_path(at, removes=removes)
         return at, None if removes else self._kind(at)
 
-    def _bare(self, key: str, *, removes: bool) -> Place:
-        places = [at for at, _ in tree.walk(self._conf) if at[-1] == key]
+    def _bare(self, key: str, *, removes: bool) -> KeyPath:
+        paths = [at for at, _ in tree.walk(self._conf) if at[-1] == key]
         if key in self._conf:
             # `num_rounds = "{num_rounds}"` further in only repeats the variable at the top
-            places = [at for at in places if at == (key,) or placeholders.stands_for(tree.get(self._conf, at)) != key]
-        if not places and not removes:
-            places = [
+            paths = [at for at in paths if at == (key,) or placeholders.stands_for(tree.get(self._conf, at)) != key]
+        if not paths and not removes:
+            paths = [
                 named.at_arg(key)
                 for named, signature in self._signatures.values()
                 if key in _settable(named, signature)
             ]
-        if not places and not removes and self._is_meta and key in META_KEYS:
-            places = [(key,)]
-        if not places:
+        if not paths and not removes and self._is_meta and key in META_KEYS:
+            paths = [(key,)]
+        if not paths:
             other = self._elsewhere.get(key)
             hint = f"it is a key of {other}" if other else nearest(key, self._names())
             raise JobError(f"{self._file} has no key {key!r}", hint=hint)
-        if len(places) > 1:
-            paths = ", ".join(tree.whole(at) for at in places)
-            raise JobError(f"{self._file}: {key!r} is found more than once: {paths}", hint="write the whole path")
-        return places[0]
+        if len(paths) > 1:
+            found = ", ".join(tree.unambiguous(at) for at in paths)
+            raise JobError(f"{self._file}: {key!r} is found more than once: {found}", hint="write the whole path")
+        return paths[0]
 
-    def _check_path(self, at: Place, *, removes: bool) -> None:
-        """Raises JobError unless the place is there, or may be made."""
+    def _check_path(self, at: KeyPath, *, removes: bool) -> None:
+        """Raises JobError unless the key path is there, or may be made."""
         for end in range(1, len(at) + 1):
             try:
                 tree.get(self._conf, at[:end])
@@ -143,7 +143,7 @@ class _Finder:
                     raise self._nowhere(at, end) from None
                 return
 
-    def _may_make(self, at: Place, end: int) -> bool:
+    def _may_make(self, at: KeyPath, end: int) -> bool:
         """Whether the step at[end - 1], which is not there, is one that could be."""
         if any(isinstance(step, int) for step in at[end - 1 :]):
             return False
@@ -156,7 +156,7 @@ class _Finder:
         named, signature = self._signatures[named_at]
         rest = at[len(named_at) :]
         if rest[0] != "args":
-            return len(rest) == 1 and rest[0] in _COMPONENT_KEYS
+            return len(rest) == 1 and rest[0] in components.KEYS
         if len(rest) > 1 and signature and not signature.takes(str(rest[1])):
             raise JobError(
                 f"{self._file}: {tree.written(at)}: {named.title} takes no argument {rest[1]!r}",
@@ -164,7 +164,7 @@ class _Finder:
             )
         return True
 
-    def _nowhere(self, at: Place, end: int) -> JobError:
+    def _nowhere(self, at: KeyPath, end: int) -> JobError:
         step, above = at[end - 1], tree.get(self._conf, at[: end - 1])
         if isinstance(step, int):
             there = f"has {len(above)} entries" if isinstance(above, list) else "is no list"
@@ -173,22 +173,22 @@ class _Finder:
         hint = nearest(tree.written(at[:end]), names) if names else f"{tree.written(at[: end - 1])} is no object"
         return JobError(f"{self._file} has no key {tree.written(at[:end])!r}", hint=hint)
 
-    def _kind(self, at: Place) -> str | None:
-        parameter = self._parameter(at)
-        annotated = literals.kind_annotated(parameter.annotation) if parameter else None
+    def _kind(self, at: KeyPath) -> str | None:
+        argument = self._argument(at)
+        kinds = literals.kinds_of_argument(argument) if argument else []
+        if len(kinds) == 1:
+            return kinds[0]
         try:
             value = tree.get(self._conf, at)
         except LookupError:
-            return annotated or literals.kind_of(parameter.default if parameter else None)
+            return literals.kind_of(argument.default if argument else None)
         variable = placeholders.stands_for(value)
-        if variable in self._conf:
-            value = self._conf[str(variable)]
-        return annotated or literals.kind_of(value)
+        return literals.kind_of(self._conf.get(variable or "", value))
 
-    def _parameter(self, at: Place) -> signatures.Parameter | None:
+    def _argument(self, at: KeyPath) -> Argument | None:
         named, signature = self._signatures.get(at[:-2], (None, None))
         if named and signature and at[-2] == "args":
-            return next((parameter for parameter in signature.parameters if parameter.name == at[-1]), None)
+            return next((argument for argument in signature.arguments if argument.name == at[-1]), None)
         return None
 
     def _names(self) -> list[str]:
@@ -203,5 +203,5 @@ class _Finder:
 
 def _settable(named: components.Named, signature: signatures.Signature | None) -> list[str]:
     """The arguments a component takes, but for those that are components of their own, named by their ids."""
-    names = [parameter.name for parameter in signature.parameters] if signature else []
+    names = [argument.name for argument in signature.arguments] if signature else []
     return [name for name in names if f"{name}_id" not in named.args]

@@ -8,23 +8,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedsag_cli.catalog.signatures import Parameter
+from fedsag_cli.arguments import Argument
 from fedsag_cli.errors import JobError
-from fedsag_cli.job import components
+from fedsag_cli.job import components, meta, reader
+from fedsag_cli.job.components import Named
 from fedsag_cli.job.config import files, hocon, literals, placeholders, tree
-from fedsag_cli.job.config.tree import Place
-from fedsag_cli.job.templates import find, overrides
+from fedsag_cli.job.config.tree import KeyPath
+from fedsag_cli.job.templates import overrides
 from fedsag_cli.job.templates.create import template_of
 from fedsag_cli.job.templates.draft import FileNames, declared_in
-from fedsag_cli.job.templates.find import Variable
+from fedsag_cli.job.templates.find import Variable, find_template
 
-_NOT_ASKED = ("id", "path", "class_path", "name", "format_version")
-_PARTS = ("args", "components", "task_data_filters", "task_result_filters")
+_NOT_SHOWN = ("id", "path", "class_path", "name", "format_version")
+_LISTS = ("args", "components", "task_data_filters", "task_result_filters")  # not shown where they are empty
+_KEYS_OF_ENTRIES: Mapping[str, Mapping[str, str]] = {
+    "workflows": components.KEYS,
+    "components": components.KEYS,
+    "executors": {**components.KEYS, **reader.EXECUTOR_KEYS},
+    "task_data_filters": {**components.KEYS, **reader.FILTER_KEYS},
+    "task_result_filters": {**components.KEYS, **reader.FILTER_KEYS},
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One key as `-f FILE key=value` takes it. `default` is None where none is known."""
+    """One key as `-f FILE key=value` takes it. `default` is None where none is known.
+
+    `is_variable`: the job's template declares it, as one of the few that most users set.
+    """
 
     file: str
     key: str
@@ -33,16 +44,17 @@ class Row:
     default: Any
     meaning: str
     component: str
+    is_variable: bool
 
 
 @files.reading()
 def of_job(folder: Path, templates_dir: Path | None = None) -> list[Row]:
     """Everything that can be set in the job, file by file. Raises JobError."""
-    meta = hocon.find(folder, "meta")
+    meta_file = hocon.find(folder, "meta")
     configs = [path for path in sorted(folder.glob("*/config/**/*")) if path.suffix in hocon.CONFIG_SUFFIXES]
-    if not (meta or configs):
+    if not (meta_file or configs):
         raise JobError(f"{folder} is no job: it has no meta.conf", hint="fedsag job create makes one")
-    paths = [path.relative_to(folder).as_posix() for path in [*([meta] if meta else []), *configs]]
+    paths = [path.relative_to(folder).as_posix() for path in [*([meta_file] if meta_file else []), *configs]]
     names = FileNames(paths, list({path.relative_to(folder).parts[0] for path in configs}))
     declared = _declared(folder, names, templates_dir)
     rows: list[Row] = []
@@ -54,10 +66,10 @@ def of_job(folder: Path, templates_dir: Path | None = None) -> list[Row]:
 
 
 def _declared(folder: Path, names: FileNames, templates_dir: Path | None) -> Mapping[str, Sequence[Variable]]:
-    """What the job's template said, where it can still be found; a job does without."""
+    """The variables of the job's template, where it can still be found."""
     name = template_of(folder)
     try:
-        return declared_in(find.find(name, templates_dir), names) if name else {}
+        return declared_in(find_template(name, templates_dir), names) if name else {}
     except JobError:
         return {}
 
@@ -67,71 +79,93 @@ class _File:
         self._conf = conf
         self._name = name
         self._declared = {variable.name: variable for variable in declared}
-        self._named = list(components.named_in(conf))
-        self._search = [custom]
+        self._components = [
+            (named, {argument.name: argument for argument in signature.arguments} if signature else {})
+            for named in components.named_in(conf)
+            for signature in [overrides.signature(named.path, [custom])]
+        ]
 
     def rows(self) -> list[Row]:
-        """What the template declared first, in its order; then what else stands there, then what could."""
-        places = [*self._declared_places(), *self._leaves(), *self._defaults()]
-        unique: dict[Place, Any] = {}
-        for at, default in places:
-            inside = any(at[: len(above)] == above for above in unique)
-            if not inside:
-                unique[at] = default
+        """The template's variables first, in its order; then the other keys of the file; then arguments left out."""
+        unique: dict[KeyPath, None] = {}
+        for at in (*self._variables(), *self._leaves(), *self._arguments_left_out()):
+            if not any(at[: len(above)] == above for above in unique):
+                unique[at] = None
         counts = Counter(at[-1] for at in unique)
-        return [self._row(at, default, bare=counts[at[-1]] == 1) for at, default in unique.items()]
+        return [self._row(at, bare=counts[at[-1]] == 1) for at in unique]
 
-    def _declared_places(self) -> Iterator[tuple[Place, Any]]:
-        for name, variable in self._declared.items():
-            places = [at for at, value in tree.walk(self._conf) if at[-1] == name and not self._repeats(at, value)]
-            if len(places) == 1:
-                yield places[0], variable.default
+    def _variables(self) -> Iterator[KeyPath]:
+        for name in self._declared:
+            paths = [at for at, value in tree.walk(self._conf) if at[-1] == name and not self._repeats(at, value)]
+            if len(paths) == 1:
+                yield paths[0]
 
-    def _leaves(self) -> Iterator[tuple[Place, Any]]:
+    def _leaves(self) -> Iterator[KeyPath]:
         for at, value in tree.leaves(self._conf):
-            asked = at[-1] not in _NOT_ASKED and (value or at[-1] not in _PARTS)
-            if asked and not self._repeats(at, value):
-                parameters = {p.name: p for p in self._parameters(at)} if at[-2:-1] == ("args",) else {}
-                yield at, parameters[str(at[-1])].default if at[-1] in parameters else None
+            shown = at[-1] not in _NOT_SHOWN and (value or at[-1] not in _LISTS)
+            if shown and not self._repeats(at, value):
+                yield at
 
-    def _defaults(self) -> Iterator[tuple[Place, Any]]:
-        for named in self._named:
-            for parameter in self._parameters(named.at_arg("")):
-                given = parameter.name in named.args or f"{parameter.name}_id" in named.args
-                if not (given or parameter.required or parameter.default is None):
-                    yield named.at_arg(parameter.name), parameter.default
+    def _arguments_left_out(self) -> Iterator[KeyPath]:
+        for named, arguments in self._components:
+            for argument in arguments.values():
+                given = argument.name in named.args or f"{argument.name}_id" in named.args
+                if not given and not argument.required:
+                    yield named.at_arg(argument.name)
 
-    def _parameters(self, at: Place) -> Sequence[Parameter]:
-        for named in self._named:
-            if named.at == at[:-2]:
-                signature = overrides.signature(named.path, self._search)
-                return signature.parameters if signature else []
-        return []
-
-    def _repeats(self, at: Place, value: Any) -> bool:
+    def _repeats(self, at: KeyPath, value: Any) -> bool:
         """Whether the value only says `{key}`, the key at the file's top."""
         return len(at) > 1 and placeholders.stands_for(value) == at[-1] and at[-1] in self._conf
 
-    def _row(self, at: Place, default: Any, *, bare: bool) -> Row:
+    def _row(self, at: KeyPath, *, bare: bool) -> Row:
         key = str(at[-1])
-        declared = self._declared.get(key)
+        variable = self._declared.get(key)
+        named, around = self._argument_around(at)
+        argument = around if around and (len(at) == 1 or (named and at == named.at_arg(around.name))) else None
+        default = variable.default if variable else argument.default if argument else None
         try:
             value = tree.get(self._conf, at)
         except LookupError:
             value = default
         return Row(
             file=self._name,
-            key=key if bare and (declared or at[-2:-1] in ((), ("args",))) else self._called(at),
+            key=key if bare and (variable or at[-2:-1] in ((), ("args",))) else self._called(at),
             value=value,
-            kind=declared.kind if declared else literals.kind_of(value) or "null",
+            kind=self._kind(variable, argument, value),
             default=default,
-            meaning=declared.meaning if declared else "",
-            component=self._component(at),
+            meaning=(variable and variable.meaning) or (around.meaning if around else self._meaning_of_key(at)),
+            component=named.title if named else "",
+            is_variable=variable is not None,
         )
 
-    def _called(self, at: Place) -> str:
-        return tree.written(at) if at[-1] in self._declared else tree.whole(at)
+    def _kind(self, variable: Variable | None, argument: Argument | None, value: Any) -> str:
+        if variable:
+            return variable.kind
+        kinds = literals.kinds_of_argument(argument) if argument else []
+        return " or ".join(kinds) or literals.kind_of(value) or "null"
 
-    def _component(self, at: Place) -> str:
-        around = [named for named in self._named if at[: len(named.at)] == named.at]
-        return max(around, key=lambda named: len(named.at)).title if around else ""
+    def _called(self, at: KeyPath) -> str:
+        return tree.written(at) if at[-1] in self._declared else tree.unambiguous(at)
+
+    def _argument_around(self, at: KeyPath) -> tuple[Named | None, Argument | None]:
+        """The component that a key belongs to, and the argument that it sets, is in, or names a component for.
+
+        A key at the top belongs to the component in whose arguments its value is put as it is.
+        """
+        if len(at) == 1:
+            for named, arguments in self._components:
+                for name, value in named.args.items():
+                    if name in arguments and placeholders.stands_for(value) == at[0]:
+                        return named, arguments[name]
+        around = [pair for pair in self._components if at[: len(pair[0].at)] == pair[0].at]
+        if not around:
+            return None, None
+        named, arguments = max(around, key=lambda pair: len(pair[0].at))
+        inside = at[len(named.at) :]
+        name = str(inside[1]) if inside[:1] == ("args",) and len(inside) > 1 else ""
+        return named, arguments.get(name) or arguments.get(name.removesuffix("_id"))
+
+    def _meaning_of_key(self, at: KeyPath) -> str:
+        if self._name.startswith("meta."):
+            return meta.KEYS.get(str(at[0]), "")
+        return _KEYS_OF_ENTRIES.get(str(at[0]), {}).get(str(at[-1]), "") if len(at) > 1 else ""

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from fedsag_cli.errors import JobError
-from fedsag_cli.job import Job
+from fedsag_cli.job import Job, meta
 from fedsag_cli.job.config import hocon
 from fedsag_cli.job.templates import create, find, replace_folder, variables
 from fedsag_cli.job.templates.create import create as make
@@ -89,7 +89,7 @@ def tree(folder):
 
 
 def test_templates_are_listed_by_name_with_what_they_say_of_themselves(shop):
-    found = find.listed(find.place(shop))
+    found = find.all_templates(find.templates_folder(shop))
 
     assert [(template.name, template.description) for template in found] == [
         ("plain", "NA"),
@@ -102,29 +102,29 @@ def test_templates_are_looked_up_where_d_says_then_in_the_environment_then_in_th
     home = shop.parent / "home" / ".fedsag"
     home.mkdir(parents=True)
 
-    assert find.place().named_by == "shipped with fedsag"
+    assert find.templates_folder().named_by == "shipped with fedsag"
     (home / "config.conf").write_text(hocon.dumps({"job_template": {"path": "/stored"}}, name="x"))
-    assert str(find.place().folder) == "/stored"
+    assert str(find.templates_folder().folder) == "/stored"
     monkeypatch.setenv("FEDSAG_HOME", "/env")
-    assert str(find.place().folder) == "/env/job_templates"
-    assert find.place(shop).folder == shop
+    assert str(find.templates_folder().folder) == "/env/job_templates"
+    assert find.templates_folder(shop).folder == shop
 
 
 def test_a_templates_folder_that_is_not_there_is_an_error_naming_who_named_it(shop, monkeypatch):
     monkeypatch.setenv("FEDSAG_HOME", "/nowhere")
 
     with pytest.raises(JobError, match=r"/nowhere/job_templates \(named by \$FEDSAG_HOME\)"):
-        find.find("sag")
+        find.find_template("sag")
 
 
 def test_a_template_is_found_by_its_folder_too(shop):
-    assert find.find("shop/sag").folder == shop / "sag"
-    assert find.find(str(shop / "plain")).folder == shop / "plain"
+    assert find.find_template("shop/sag").folder == shop / "sag"
+    assert find.find_template(str(shop / "plain")).folder == shop / "plain"
 
 
 def test_an_unknown_template_is_an_error_with_the_nearest_name(shop):
     with pytest.raises(JobError, match="no template 'sga'") as error:
-        find.find("sga", shop)
+        find.find_template("sga", shop)
 
     assert error.value.hint == "did you mean 'sag'?"
 
@@ -135,7 +135,7 @@ def test_a_variable_whose_default_is_of_another_type_is_an_error(shop):
     )
 
     with pytest.raises(JobError, match=r"sag/info\.conf: variables\[0\]\.default must be a whole number, not 'x'"):
-        find.find("sag", shop)
+        find.find_template("sag", shop)
 
 
 def test_a_job_is_made_where_nothing_was(shop, tmp_path):
@@ -837,18 +837,20 @@ def test_a_shipped_template_makes_a_job_that_reads(tmp_path, monkeypatch, name):
     job = Job.load(made.folder)
     assert job.app_for("server").server({"SITE_NAME": "server"}).workflows
     assert job.app_for("site-1").client({"SITE_NAME": "site-1"}).script == "custom/train.py"
-    declared = [row for row in variables.of_job(made.folder) if row.meaning]
-    assert len(declared) == len(find.find(name).variables)
+    rows = variables.of_job(made.folder)
+    declared = [row for row in rows if row.is_variable]
+    assert len(declared) == len(find.find_template(name).variables)
     assert all(row.value == row.default for row in declared)
+    assert [row.key for row in rows if not row.meaning] == []
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_template_does_not_claim_that_the_simulator_asks_for_sites(name):
-    template = find.find(name)
+    template = find.find_template(name)
 
-    (meaning,) = [each.meaning for each in template.variables if (each.name, each.file) == ("min_clients", "meta.conf")]
+    assert not [each.meaning for each in template.variables if each.file == "meta.conf" and each.meaning]
     comments = (template.folder / "meta.conf").read_text()
-    assert "the simulator runs with the clients it is given" in meaning
+    assert "the simulator runs with the clients it is given" in meta.KEYS["min_clients"]
     assert "The simulator uses the clients it is given" in comments
     assert "The simulator does not check this" in comments
 

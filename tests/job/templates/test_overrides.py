@@ -280,7 +280,7 @@ def test_any_value_is_set_by_the_path_it_is_at_and_nothing_else_changes(conf, da
     expected = copy.deepcopy(conf)
     tree.put(expected, at, new)
 
-    apply(conf, [Override.read(f"{tree.whole(at)}={written(new)}", "x.conf")], file="x.conf")
+    apply(conf, [Override.read(f"{tree.unambiguous(at)}={written(new)}", "x.conf")], file="x.conf")
 
     assert repr(conf) == repr(expected)
 
@@ -292,7 +292,7 @@ def test_any_key_is_removed_by_the_path_it_is_at_and_nothing_else_changes(conf, 
     expected = copy.deepcopy(conf)
     tree.remove(expected, at)
 
-    apply(conf, [Override.read(f"{tree.whole(at)}-", "x.conf")], file="x.conf")
+    apply(conf, [Override.read(f"{tree.unambiguous(at)}-", "x.conf")], file="x.conf")
 
     assert conf == expected
 

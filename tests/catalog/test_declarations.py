@@ -1,0 +1,132 @@
+"""What a component declares beside its class is read from its source, and is what Python has at run time."""
+
+import importlib
+import sys
+
+import pytest
+
+from fedsag_cli import catalog
+from fedsag_cli.arguments import Argument, Least, Needs, OneOf, declared
+from fedsag_cli.facts import Facts, Nvflare
+
+SOURCE = """
+from __future__ import annotations
+
+import os
+import typing as t
+from typing import Annotated, Optional, TypeAlias, Union
+
+from fedsag_cli.arguments import Least, Needs
+from fedsag_cli.arguments import OneOf as Choice
+from fedsag_cli.facts import Facts, Nvflare
+from rules_for_a_test import Rounds, WORDS
+from .rules_for_a_test import Rounds as Relative
+
+Mu: TypeAlias = Annotated[Optional[float], Least(0), "coefficient"]
+LOWEST = -1
+ASKS = ("task_name",)
+
+
+class Part:
+    facts = Facts(asks_for=ASKS, nvflare=Nvflare(path="nvflare.a.B", ignored=["x"], defaults={"y": LOWEST}))
+
+    def __init__(
+        self,
+        other,
+        rounds: Rounds = 5,
+        mu: Mu = None,
+        how: Annotated[str, Choice(WORDS), "the way", print("run")] = "sum",
+        low: "Annotated[int | None, Least(LOWEST), Needs('mu')]" = LOWEST,
+        either: Union[int, str, None] = None,
+        names: list[str] | None = None,
+        path: t.Annotated[str, Least(os.environ)] = os.sep,
+        wrong: Annotated[int, Least("x"), Least(1, 2, 3), Choice(5)] = 1,
+        *,
+        anything: t.Any = print("run"),
+    ) -> None: ...
+"""
+RULES = """
+from typing import Annotated
+from fedsag_cli.arguments import Least
+WORDS = ["sum", "mean"]
+Rounds = Annotated[int, Least(1), "number of rounds"]
+"""
+
+
+@pytest.fixture
+def custom(tmp_path):
+    def write(source, rules=RULES):
+        (tmp_path / "part_for_a_test.py").write_text(source)
+        (tmp_path / "rules_for_a_test.py").write_text(rules)
+        return [tmp_path]
+
+    return write
+
+
+@pytest.mark.parametrize("name", catalog.KNOWN)
+def test_what_is_read_from_the_source_is_what_python_has(name):
+    module, _, last = catalog.class_path(name).rpartition(".")
+    made = getattr(importlib.import_module(module), last)
+
+    assert list(catalog.signature_of(name).arguments) == list(declared(made.__init__))
+    assert catalog.facts_of(name) == made.facts
+
+
+@pytest.mark.parametrize("name", catalog.KNOWN)
+def test_every_argument_of_our_components_has_a_meaning(name):
+    assert [each.name for each in catalog.signature_of(name).arguments if not each.meaning] == []
+
+
+def test_arguments_are_read_through_aliases_constants_and_imports_and_nothing_is_run(custom, capsys):
+    found = catalog.signature_of("part_for_a_test.Part", custom(SOURCE))
+
+    assert found.arguments == [
+        Argument(name="other", required=True),
+        Argument(name="rounds", kind="int", rules=(Least(1),), meaning="number of rounds", default=5),
+        Argument(name="mu", kind="float | None", rules=(Least(0),), meaning="coefficient"),
+        Argument(name="how", kind="str", rules=(OneOf(["sum", "mean"]),), meaning="the way", default="sum"),
+        Argument(name="low", kind="int | None", rules=(Least(-1), Needs("mu")), default=-1),
+        Argument(name="either", kind="int | str | None"),
+        Argument(name="names", kind="list | None"),
+        Argument(name="path", kind="str"),
+        Argument(name="wrong", kind="int", default=1),
+        Argument(name="anything"),
+    ]
+    assert capsys.readouterr().out == ""
+    assert not {"part_for_a_test", "rules_for_a_test"} & set(sys.modules)
+
+
+def test_facts_are_read_from_the_source_and_a_class_without_them_has_none(custom):
+    search = custom(SOURCE + "\n\nclass Plain:\n    facts = print('run')\n\n\nclass Bare: ...\n")
+
+    assert catalog.facts_of("part_for_a_test.Part", search) == Facts(
+        asks_for=("task_name",), nvflare=Nvflare(path="nvflare.a.B", ignored=["x"], defaults={"y": -1})
+    )
+    assert [catalog.facts_of(f"part_for_a_test.{name}", search) for name in ("Plain", "Bare", "Nobody")] == [
+        Facts()
+    ] * 3
+
+
+@pytest.mark.parametrize(
+    ("source", "rules"),
+    [
+        ("A = [B, B]\n", ""),  # it stands for itself
+        ("".join(f"A{n} = [A{n + 1}, A{n + 1}]\n" for n in range(60)) + "A60 = [1]\nA = A0\n", ""),
+        ("from rules_for_a_test import A\n", "from part_for_a_test import A\n"),
+        ("from rules_for_a_test import A\n", "A = ("),
+        ("from nowhere_at_all import A\n", ""),
+        ("from rules_for_a_test import *\n", "A = 1\n"),
+        ("import rules_for_a_test as A\n", ""),
+    ],
+)
+def test_what_cannot_be_read_to_its_end_is_no_declaration(custom, source, rules):
+    init = "class Part:\n    facts = A\n    def __init__(self, x: Annotated[int, A, 'meaning'] = A, y: A = 2): ...\n"
+
+    search = custom(source.replace("B", "A") + init, rules)
+
+    found = catalog.signature_of("part_for_a_test.Part", search)
+    assert [(each.name, each.rules, each.default) for each in found.arguments] == [
+        ("x", (), None if "A = 1" not in rules else found.arguments[0].default),
+        ("y", (), 2),
+    ]
+    assert catalog.facts_of("part_for_a_test.Part", search) == Facts()
