@@ -59,9 +59,16 @@ class RunError(FedsagError):
 
 
 class NotEnoughClients(RunError):
-    def __init__(self, task: str, *, needed: int, possible: int, cause: str = "", hint: str = "") -> None:
+    """`round_num` is given where the task belongs to a round, `cause` is the first failure."""
+
+    def __init__(
+        self, task: str, *, needed: int, possible: int, round_num: int | None = None, cause: str = "", hint: str = ""
+    ) -> None:
+        stopped = f"Task {task!r}" if round_num is None else f"Round {round_num}"
+        answers = "1 answer is needed" if needed == 1 else f"{needed} answers are needed"
+        clients = {0: "no client", 1: "only 1 client"}.get(possible, f"only {possible} clients")
         super().__init__(
-            f"task {task!r} needs answers from {needed} clients, only {possible} can still give one"
+            f"{stopped} stopped: {answers}, but {clients} can still answer"
             + (f"; the first failure: {cause}" if cause else ""),
             hint=hint,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from fedsag_cli.model import FLModel
@@ -23,8 +23,13 @@ class Chain:
         """Links are task name patterns and the filter for those tasks."""
         self._links = list(links)
 
-    def process(self, task_name: str, model: FLModel) -> FLModel:
+    def of(self, task_name: str) -> Iterator[Filter]:
+        """The filters for this task."""
         for patterns, link in self._links:
             if matches(task_name, patterns):
-                model = link.process(model)
+                yield link
+
+    def process(self, task_name: str, model: FLModel) -> FLModel:
+        for link in self.of(task_name):
+            model = link.process(model)
         return model

@@ -1,7 +1,7 @@
-"""Where answers wait for their turn: in memory at first, the large ones on disk when that takes long.
+"""Where answers wait for their turn: in memory at first, large ones on disk when they wait long.
 
-So what the server holds does not grow with the number of clients that are ahead of the slowest one, and answers that
-come close after each other are not copied.
+So the memory that the server holds does not grow with the number of clients that are ahead of the slowest one, and
+answers that come shortly after each other are not copied.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from pathlib import Path
 from fedsag_cli import machine
 from fedsag_cli.params.tensor_file import TensorFile
 
-_LARGE = 16 << 20  # bytes; less is not worth the way
-_PATIENCE_S = 0.25
+_LARGE = 16 << 20  # bytes; a smaller file is not worth the copy
+_DELAY_S = 0.25
 
 
-class Kept:
-    """One answer's file, wherever it is by now."""
+class SpooledFile:
+    """One answer's file, in memory or on disk."""
 
-    def __init__(self, file: TensorFile, *, patience_s: float) -> None:
+    def __init__(self, file: TensorFile, *, delay_s: float) -> None:
         self.size = file.size
-        self._due = time.monotonic() + patience_s
+        self._move_at = time.monotonic() + delay_s
         self._file = file
         self._lock = threading.Lock()
-        self._wanted = threading.Event()  # or not wanted any more: it is not to be moved
+        self._taken = threading.Event()  # it is not to be moved any more
 
     def take(self) -> TensorFile:
-        """Its turn has come: the file is the caller's."""
-        self._wanted.set()
+        """The file, which is the caller's from now on."""
+        self._taken.set()
         with self._lock:
             return self._file
 
@@ -39,50 +39,50 @@ class Kept:
         self.take().close()
 
     def move(self, scratch: Path) -> None:
-        """To disk, when it has waited long enough. Stays where it is if it is wanted before, or the disk is full."""
-        self._wanted.wait(max(0.0, self._due - time.monotonic()))
-        with contextlib.suppress(OSError):  # no room, or no descriptor left
+        """To disk, after its delay. It stays in memory if it is taken before, or if the disk is full."""
+        self._taken.wait(max(0.0, self._move_at - time.monotonic()))
+        with contextlib.suppress(OSError):  # the disk is full, or no descriptor is left
             with self._lock:
-                if self._wanted.is_set():
+                if self._taken.is_set():
                     return
-                source = self._file.twin()  # whoever takes the file closes it, whether or not we still read
+                source = self._file.twin()  # the one who takes the file closes it, also while we read
             with source:
-                other = source.on_disk(scratch, stop=self._wanted.is_set)
+                other = source.on_disk(scratch, stop=self._taken.is_set)
             if other is not None:
                 with self._lock:
-                    if not self._wanted.is_set():
+                    if not self._taken.is_set():
                         self._file, other = other, self._file
                 other.close()
 
 
-class Attic:
-    """Keeps answers. A thread of its own carries the large ones to disk, one after the other."""
+class Spool:
+    """Keeps answers. A thread moves the large ones to disk, one after the other."""
 
     def __init__(self, scratch: Path) -> None:
         self._scratch = scratch
-        self._waiting: queue.SimpleQueue[Kept | None] = queue.SimpleQueue()
-        self._carrier: threading.Thread | None = None
+        self._queue: queue.SimpleQueue[SpooledFile | None] = queue.SimpleQueue()
+        self._mover: threading.Thread | None = None
 
-    def keep(self, file: TensorFile, *, beside: int) -> Kept:
-        """`beside`: bytes of those that wait already. Where they are many, it will take long.
+    def put(self, file: TensorFile, *, waiting_bytes: int) -> SpooledFile:
+        """`waiting_bytes`: the size of all answers that wait already. With many of them, this one will wait long.
 
-        Beyond a quarter of the free memory nobody else is heard until it is on disk.
+        If they take more than a quarter of the free memory, this returns when the file is on disk.
         """
-        kept = Kept(file, patience_s=0.0 if beside >= _LARGE else _PATIENCE_S)
-        if beside and beside + file.size > max(_LARGE, machine.free_memory() // 4):
-            kept.move(self._scratch)
+        spooled = SpooledFile(file, delay_s=0.0 if waiting_bytes >= _LARGE else _DELAY_S)
+        if waiting_bytes and waiting_bytes + file.size > max(_LARGE, machine.free_memory() // 4):
+            spooled.move(self._scratch)
         elif file.size >= _LARGE:
-            if self._carrier is None:
-                self._carrier = threading.Thread(target=self._carry, daemon=True)
-                self._carrier.start()
-            self._waiting.put(kept)
-        return kept
+            if self._mover is None:
+                self._mover = threading.Thread(target=self._move, daemon=True)
+                self._mover.start()
+            self._queue.put(spooled)
+        return spooled
 
     def close(self) -> None:
-        if self._carrier is not None:
-            self._waiting.put(None)
-            self._carrier.join()
+        if self._mover is not None:
+            self._queue.put(None)
+            self._mover.join()
 
-    def _carry(self) -> None:
-        while (kept := self._waiting.get()) is not None:
-            kept.move(self._scratch)
+    def _move(self) -> None:
+        while (spooled := self._queue.get()) is not None:
+            spooled.move(self._scratch)

@@ -34,7 +34,6 @@ from fedsag_cli.filters.exclude_vars import ExcludeVars
 from fedsag_cli.model import NUM_STEPS, FLModel, Task
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.plan import ClientConfig
-from fedsag_cli.server.broadcast import Call
 from fedsag_cli.server.communicator import Communicator
 from fedsag_cli.wire.channel import Listener, address_in, connect
 from fedsag_cli.wire.messages import Answer, Hello, ModelFacts, Ready, Usage, Welcome
@@ -265,7 +264,7 @@ def test_a_failure_is_no_reply(clients):
 
 
 def test_a_quorum_out_of_reach_is_an_error(clients):
-    with pytest.raises(NotEnoughClients, match="needs answers from 2"):
+    with pytest.raises(NotEnoughClients, match="2 answers are needed"):
         replies(clients(a=1.0, b=None), min_responses=2)
 
 
@@ -471,7 +470,7 @@ def test_a_client_past_its_time_is_given_up_and_one_that_waited_for_its_slot_is_
 
     assert home.ask(timeout_s=0.6) == [("b", [12.0], {"acc": 2.0})]
     assert [event.site for event in home.of(ReplyFailed)] == ["a"]
-    assert "after it was handed the task" in home.of(ReplyFailed)[0].failure.cause
+    assert "s of receiving the task" in home.of(ReplyFailed)[0].failure.cause
 
 
 def test_without_a_time_limit_nobody_is_given_up(house):
@@ -541,7 +540,7 @@ def test_a_client_that_never_asks_for_a_task_is_given_up_after_its_launch_timeou
     home = house({"a": None, "b": adds(2.0)}, configs={"a": ClientConfig(launch_timeout=0.4)}, slots=1)
 
     assert [site for site, _, _ in home.ask()] == ["b"]
-    assert "flare.init()" in home.of(ReplyFailed)[0].failure.cause
+    assert "flare.receive() was not reached" in home.of(ReplyFailed)[0].failure.cause
 
 
 # ends
@@ -583,7 +582,8 @@ def test_too_few_left_is_an_error_at_once_that_names_the_first_cause(house):
 
     try:
         with pytest.raises(
-            NotEnoughClients, match=r"needs answers from 2 clients, only 1.*a: KeyError: 'fc' \(/job/tr"
+            NotEnoughClients,
+            match=r"2 answers are needed, but only 1 client can still answer.*a: KeyError: 'fc' \(/job/tr",
         ):
             home.ask(min_responses=2)
     finally:
@@ -618,8 +618,8 @@ def test_who_is_gone_is_out_for_the_run_which_every_round_says(house):
     for round_num in range(3):
         assert [site for site, _, _ in home.ask(round_num=round_num)] == ["b"]
 
-    told = [(event.site, event.round_num, event.failure.cause[:9]) for event in home.of(ReplyFailed)]
-    assert told[1:] == [("a", 1, "out since"), ("a", 2, "out since")]
+    told = [(event.site, event.round_num, event.failure.cause[:10]) for event in home.of(ReplyFailed)]
+    assert told[1:] == [("a", 1, "out of the"), ("a", 2, "out of the")]
     assert told[0][:2] == ("a", 0)
     assert [event.site for event in home.of(ClientWanted)] == ["a", "b"]
 
@@ -659,7 +659,7 @@ def test_an_answer_counts_even_where_the_end_is_heard_of_with_it(house):
 
 
 def test_a_client_that_hangs_up_and_lives_on_is_given_up(house, monkeypatch):
-    monkeypatch.setattr("fedsag_cli.server.communicator._REASON_LIMIT_S", 0.1)
+    monkeypatch.setattr("fedsag_cli.server.clients.REASON_LIMIT_S", 0.1)
     over = threading.Event()
 
     def leaves(client):
@@ -756,7 +756,7 @@ def test_a_script_that_fails_after_its_answer_is_told_and_started_again(house):
 
 
 def test_a_script_that_goes_on_after_its_answer_is_given_up_in_the_next_round(house, monkeypatch):
-    monkeypatch.setattr("fedsag_cli.server.broadcast.ENDING_LIMIT_S", 0.1)
+    monkeypatch.setattr("fedsag_cli.server.clients.ENDING_LIMIT_S", 0.1)
     over = threading.Event()
 
     def script(client):
@@ -928,16 +928,6 @@ def test_the_server_holds_the_model_it_sent_once(house):
     assert (model.params["w"].tolist(), model.params["n"]) == ([10.0], 3)
     assert model.params["w"] is not first
     assert model.params["w"] is model.params["tied"]
-
-
-def test_what_a_step_costs_does_not_grow_with_those_who_wait(house, monkeypatch):
-    looked = []
-    monkeypatch.setattr(Call, "deadline", lambda self, client, old=Call.deadline: looked.append(1) or old(self, client))
-    home = house({f"site-{number:02}": adds(1.0) for number in range(60)}, slots=1)
-
-    assert len(home.ask()) == 60
-
-    assert len(looked) < 12 * 60  # not 60 * 60
 
 
 def test_where_memory_is_short_early_answers_wait_on_disk_and_come_whole(house, monkeypatch):

@@ -9,17 +9,19 @@ from runs import eventually
 
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.server import spool
-from fedsag_cli.server.spool import Attic
+from fedsag_cli.server.spool import Spool
 
 
 @pytest.fixture
 def put(tmp_path, monkeypatch):
-    """Put an answer into an attic for which everything is large; nothing is open when it is closed."""
+    """Put an answer into a spool for which everything is large; nothing is open when it is closed."""
     monkeypatch.setattr(spool, "_LARGE", 1)
     before = open_descriptors()
-    house = Attic(tmp_path)
-    yield lambda value, beside=0: house.keep(TensorFile.write({"w": torch.tensor([value])}), beside=beside)
-    house.close()
+    kept_in = Spool(tmp_path)
+    yield lambda value, waiting_bytes=0: kept_in.put(
+        TensorFile.write({"w": torch.tensor([value])}), waiting_bytes=waiting_bytes
+    )
+    kept_in.close()
     assert open_descriptors() == before
     assert list(tmp_path.iterdir()) == []
 
@@ -34,7 +36,7 @@ def value_of(kept):
 
 
 def test_what_waits_long_is_on_disk_and_the_same(put, tmp_path, monkeypatch):
-    monkeypatch.setattr(spool, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(spool, "_DELAY_S", 0.0)
     kept = [put(float(number)) for number in range(5)]
 
     eventually(lambda: all(is_on_disk(each._file, tmp_path) for each in kept))
@@ -56,7 +58,7 @@ def test_what_nobody_wants_any_more_is_gone(put):
 
 
 def test_taken_while_it_is_being_moved_it_is_whole_and_the_copy_is_gone(put, tmp_path, monkeypatch):
-    monkeypatch.setattr(spool, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(spool, "_DELAY_S", 0.0)
     copy = TensorFile.on_disk
     moving, taken = [], []
 
@@ -79,7 +81,7 @@ def test_taken_while_it_is_being_moved_it_is_whole_and_the_copy_is_gone(put, tmp
 def test_with_little_memory_free_it_goes_to_disk_at_once(put, tmp_path, monkeypatch):
     monkeypatch.setattr(spool.machine, "free_memory", lambda: 0)
 
-    kept = put(5.0, beside=10)
+    kept = put(5.0, waiting_bytes=10)
 
     assert is_on_disk(kept._file, tmp_path)
     assert value_of(kept) == 5.0
@@ -92,6 +94,6 @@ def test_where_the_disk_is_full_it_stays_in_memory(put, tmp_path, monkeypatch):
     monkeypatch.setattr(TensorFile, "on_disk", full)
     monkeypatch.setattr(spool.machine, "free_memory", lambda: 0)
 
-    kept = put(5.0, beside=1)
+    kept = put(5.0, waiting_bytes=1)
 
     assert value_of(kept) == 5.0
