@@ -11,7 +11,7 @@ import time
 
 import pytest
 import torch
-from fakes import FakeClients, open_descriptors, update
+from fakes import open_descriptors, update
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -35,6 +35,7 @@ from fedsag_cli.model import NUM_STEPS, FLModel, Task
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.plan import ClientConfig
 from fedsag_cli.server.communicator import Communicator
+from fedsag_cli.testing import FakeClients
 from fedsag_cli.wire.channel import Listener, address_in, connect
 from fedsag_cli.wire.messages import Answer, Hello, ModelFacts, Ready, Usage, Welcome
 
