@@ -15,6 +15,8 @@ from fedsag_cli.errors import FedsagError
 
 
 class Format(str, Enum):
+    """The value of --format."""
+
     TXT = "txt"
     JSON = "json"
 

@@ -1,4 +1,4 @@
-"""The Client API: the few lines that make a training script a federated one.
+"""The Client API: a training script calls it to take part in federated learning.
 
     import fedsag_cli.client as flare
 
@@ -10,7 +10,7 @@
         flare.send(flare.FLModel(params=net.cpu().state_dict(), metrics={"accuracy": accuracy},
                                  meta={"NUM_STEPS_CURRENT_ROUND": steps}))
 
-Every function but `init` takes the context that `init` gave as `ctx`; without it, the last one given is meant.
+Every function but `init` has the argument `ctx`, a context that `init` returned; the default is the last one.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ __all__ = [
 
 
 class APIContext:
-    """What `init` gives. As a context manager it leaves the run at its end."""
+    """A script's part in the run, as returned by `init`. As a context manager it leaves the run at its end."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -66,15 +66,15 @@ _last: list[APIContext] = []
 
 
 def init(rank: str | int | None = None, config_file: str | None = None) -> APIContext:  # noqa: ARG001
-    """Join the run that started this process. Call it first, once.
+    """Join the run that started this process. Call it first, and once.
 
-    `rank` is this process's among several that train one model together (default: the environment's RANK, or LOCAL_RANK
-    where there is none, else "0"); only rank "0" talks to the server. `config_file` is accepted for scripts that name
-    one; a run needs none. Raises ClientError where no fedsag run started this process.
+    `rank`: the rank of this process where several train one model together; the default is the environment's RANK, else
+    its LOCAL_RANK, else "0". Only rank "0" is connected to the server. `config_file`: not used; old scripts have it.
+    Raises ClientError where fedsag did not start this process.
     """
     key = str(rank if rank is not None else os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0")
     if key in _contexts:
-        logging.getLogger("fedsag").warning("flare.init() was called before: the same context is given again")
+        logging.getLogger("fedsag").warning("flare.init() was called before: it returns the same context")
     else:
         _contexts[key] = APIContext(Session(key))
     _last[:] = [_contexts[key]]
@@ -82,11 +82,11 @@ def init(rank: str | int | None = None, config_file: str | None = None) -> APICo
 
 
 def receive(timeout: float | None = None, ctx: APIContext | None = None) -> FLModel | None:
-    """The global model of the current task; waits for one.
+    """Wait for the next task, and return the global model that comes with it.
 
-    Called again before `send()`, it gives the same model. Its `params` are this process's own: changing them changes
-    nothing elsewhere. None at the end of the run, past `timeout` seconds, and for ranks other than "0". Raises
-    ClientError where the loop around it has come round, by `is_running()`, to a task that was received, not answered.
+    Before `send()`, further calls return the same model. Its `params` are a copy that the script may change. None at
+    the end of the run, after `timeout` seconds without a task, and for ranks other than "0". Raises ClientError where
+    `is_running()` was called again without an answer to the task before: the script's loop would never end.
     """
     return _session(ctx, "receive").receive(timeout)
 
@@ -95,15 +95,17 @@ def send(
     model: FLModel,
     clear_cache: bool = True,  # noqa: ARG001
     ctx: APIContext | None = None,
-    clear_registry: bool = True,  # noqa: ARG001  as it was called before
+    clear_registry: bool = True,  # noqa: ARG001  the older name of clear_cache
 ) -> None:
     """Answer the current task.
 
-    `model.params` maps texts to torch tensors (any device, any dtype), numpy arrays or numbers; `model.metrics` are
-    measured on the model that was received; `model.meta["NUM_STEPS_CURRENT_ROUND"]` is the update's weight. Where the
-    job says DIFF, the difference to what was received is what travels; `optimizer_params` stay here. Neither model is
-    changed, whatever `clear_cache` says. Raises TypeError, ClientError (nothing was received; neither params nor
-    metrics), TensorError (naming the key that cannot travel).
+    `model.params`: by name, torch tensors (any device, any dtype), numpy arrays or numbers. `model.metrics`: numbers,
+    measured on the model that was received. `model.meta["NUM_STEPS_CURRENT_ROUND"]`: the weight of this update in the
+    mean. Where the job's `params_transfer_type` is DIFF, the difference to the received params is sent.
+    `optimizer_params` are not sent. Neither model is changed, whatever `clear_cache` is.
+
+    Raises TypeError where `model` is no FLModel; ClientError where no model was received, or it has neither params nor
+    metrics; TensorError naming a key whose value cannot be sent. After an error the task can still be answered.
     """
     if not isinstance(model, FLModel):
         raise TypeError(f"flare.send() takes an FLModel, not a {type(model).__name__}")
@@ -111,12 +113,12 @@ def send(
 
 
 def is_running(ctx: APIContext | None = None) -> bool:
-    """Whether there is a task to answer; waits until that is known. False at the end of the run.
+    """Wait for the next task: True when there is one, False at the end of the run.
 
-    Ranks other than "0" are told what rank 0 learns, where torch.distributed has made them a group; else it is False.
+    In other ranks than "0": the answer of rank 0 where torch.distributed has made a group of them, else False.
     """
     session = _session(ctx, "is_running")
-    return (ctx or _last[0])._loop.goes_on(session.is_running)
+    return (ctx or _last[0])._loop.is_running(session.is_running)
 
 
 def is_train(ctx: APIContext | None = None) -> bool:
@@ -126,13 +128,13 @@ def is_train(ctx: APIContext | None = None) -> bool:
 
 
 def is_evaluate(ctx: APIContext | None = None) -> bool:
-    """Whether the current task is to evaluate what was received, and send metrics only."""
+    """Whether the current task is to evaluate the received model, and to send metrics only."""
     session = _of_rank_0(ctx, "is_evaluate")
     return session.task_name() == session.config.evaluate_task_name
 
 
 def is_submit_model(ctx: APIContext | None = None) -> bool:
-    """Whether the current task is to send the site's own model; `meta["submit_model_name"]` says which."""
+    """Whether the current task is to send the site's own model; `meta["submit_model_name"]` is its name."""
     session = _of_rank_0(ctx, "is_submit_model")
     return session.task_name() == session.config.submit_model_task_name
 
@@ -159,7 +161,7 @@ def system_info(ctx: APIContext | None = None) -> dict[str, str]:
 
 
 def get_config(ctx: APIContext | None = None) -> dict[str, Any]:
-    """What the job says of this client."""
+    """The job's settings for this client."""
     session = _session(ctx, "get_config")
     config = session.config
     return {
@@ -189,18 +191,17 @@ def log(
     path: str | None = None,
     **_: Any,
 ) -> None:
-    """Say a value, or, with a type in the plural, a dict of them, for the job's trackers to keep.
+    """Log a value, or a dict of values where `data_type` is a plural. The job's trackers store it.
 
-    Numbers are whatever `float()` takes, `global_step` is what the script counts (None: step 0), `path` is the file a
-    text becomes. Other keywords, which one tracker or the other may know, are accepted and not used. May be called
-    from any thread. Raises ClientError naming a key that cannot be logged; the writers of `fedsag_cli.client.tracking`
-    call this.
+    Numbers are whatever `float()` takes. `global_step`: the script's count of steps (None: step 0). `path`: the file
+    for a text. Other keywords are accepted and not used. Any thread may call it. Raises ClientError naming a key that
+    cannot be logged. The writers of `fedsag_cli.client.tracking` call this.
     """
     _of_rank_0(ctx, "log").log(log_values(key, value, data_type, step=global_step, path=path))
 
 
 def shutdown(ctx: APIContext | None = None) -> None:
-    """Leave the run before its end; `is_running()` is False from now on."""
+    """Leave the run before its end. From now on `is_running()` is False."""
     _session(ctx, "shutdown").close()
 
 

@@ -1,4 +1,4 @@
-"""What `log` takes, and what of it travels: any tracker on the server keeps what any writer here says."""
+"""The values that a script can log. Every tracker on the server stores them, whichever writer the script uses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fedsag_cli.wire.messages import LogKind, LogValues
 
 
 class AnalyticsDataType(str, Enum):
-    """The kinds of value a script may log: one by its key, or, in the plural, a dict of them."""
+    """The types of value that a script may log; a plural is for a dict of values."""
 
     SCALAR = "SCALAR"
     SCALARS = "SCALARS"
@@ -41,13 +41,17 @@ _KINDS: dict[str, LogKind] = {
 def log_values(
     key: str, value: Any, data_type: AnalyticsDataType | str, *, step: Any = None, path: str | None = None
 ) -> LogValues:
-    """Raises ClientError naming the key that cannot be logged, TypeError where `step` is no whole number."""
+    """The message for a value. Raises ClientError naming a key that cannot be logged, TypeError on a wrong `step`."""
     name = getattr(data_type, "value", data_type)  # ours, or NVFLARE's own, where it is installed
     if name not in AnalyticsDataType.__members__:
-        raise ClientError(f"log: {data_type!r} is no type of value", hint=nearest(name, AnalyticsDataType.__members__))
+        raise ClientError(
+            f"log: {data_type!r} is not a type of value", hint=nearest(name, AnalyticsDataType.__members__)
+        )
     kind = _KINDS.get(name.removesuffix("S"))
     if kind is None:
-        raise ClientError(f"log: {key!r} is of type {name}, which no tracker keeps", hint="numbers, params, tags, text")
+        raise ClientError(
+            f"log: {key!r} is of type {name}, which no tracker stores", hint="log numbers, params, tags or text"
+        )
     values = value if name.endswith("S") else {path or key: value}
     if not isinstance(values, Mapping):
         raise ClientError(f"log: {key!r} is a {type(value).__name__}; {name} takes a dict")

@@ -1,4 +1,4 @@
-"""`@flare.train` and `@flare.evaluate`, by which scripts of NVFLARE's took part before there was a loop to write."""
+"""`@flare.train` and `@flare.evaluate`, which older scripts for NVFLARE use in place of the loop."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import Any
 import fedsag_cli.client as flare
 from fedsag_cli.client import APIContext, FLModel
 
-_METRIC = "accuracy"  # what a metric without a name is called: as their templates' key_metric
+_METRIC = "accuracy"  # the name of a metric without one: the key_metric of NVFLARE's templates
 
-_measured: dict[str, Any] = {}  # what `evaluate` gave, for `train` to send along
+_measured: dict[str, Any] = {}  # what `evaluate` returned; `train` sends it
 
 
 def clear(ctx: APIContext | None = None) -> None:
-    """Nothing is left to clear: `send` lets both models go."""
+    """Does nothing: after `send`, no model is kept."""
 
 
 def train(function: Callable[..., Any] | None = None, **_: Any) -> Any:
-    """The function gets the received model as its first argument; the FLModel it gives is sent.
+    """The function gets the received model as its first argument, and returns the FLModel to send.
 
-    Raises TypeError where it gives something else.
+    Raises TypeError where it returns something else.
     """
 
     def does(model: FLModel | None, call: Callable[[FLModel | None], Any]) -> Any:
         update = call(model)
         if not isinstance(update, FLModel):
-            raise TypeError(f"a function under @flare.train gives an FLModel, not a {type(update).__name__}")
+            raise TypeError(f"a function with @flare.train returns an FLModel, not a {type(update).__name__}")
         if _measured:
             update.metrics = dict(_measured)
             _measured.clear()
@@ -39,16 +39,16 @@ def train(function: Callable[..., Any] | None = None, **_: Any) -> Any:
 
 
 def evaluate(function: Callable[..., Any] | None = None, **_: Any) -> Any:
-    """The function gets the received model as its first argument; the metrics it gives go along with what is trained.
+    """The function gets the received model as its first argument, and returns metrics.
 
-    Called before the one under `@flare.train`. Where the task is to evaluate, they are sent at once. Raises TypeError
-    where it gives none.
+    Call it before the one with `@flare.train`, which sends the metrics. Where the task is to evaluate, they are sent at
+    once. Raises TypeError where it returns None.
     """
 
     def does(model: FLModel | None, call: Callable[[FLModel | None], Any]) -> Any:
         metrics = call(model)
         if metrics is None:
-            raise TypeError("a function under @flare.evaluate gives metrics, not None")
+            raise TypeError("a function with @flare.evaluate returns metrics, not None")
         named = metrics if isinstance(metrics, Mapping) else {_METRIC: metrics}
         if flare.is_train():
             _measured.update(named)
@@ -60,7 +60,7 @@ def evaluate(function: Callable[..., Any] | None = None, **_: Any) -> Any:
 
 
 def _decorated(does: Callable[..., Any], function: Callable[..., Any] | None) -> Any:
-    """With and without parentheses. What the caller gives as first argument is the received model's place."""
+    """Works with and without parentheses. The received model replaces the caller's first argument."""
 
     def decorator(inner: Callable[..., Any]) -> Callable[..., Any]:
         first = next(iter(inspect.signature(inner).parameters), None)

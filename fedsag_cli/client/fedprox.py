@@ -2,7 +2,7 @@
 
     h(w)  =  F(w)  +  mu / 2 * ||w - w_global||^2
 
-F is the site's own loss, w what it trains, w_global the weights that it received: the second term holds it near them.
+F is the site's own loss, w are the weights it trains and w_global those it received: the second term keeps w near them.
 
     from fedsag_cli.client.fedprox import PTFedProxLoss, get_fedprox_mu
 
@@ -12,7 +12,7 @@ F is the site's own loss, w what it trains, w_global the weights that it receive
     ...
     loss = criterion(net(images), labels) + proximal(net, global_net)
 
-A job's `fedprox_mu` is what the server sends.
+mu is the job's `fedprox_mu`, which the server sends.
 """
 
 from __future__ import annotations

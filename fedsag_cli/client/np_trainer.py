@@ -1,7 +1,7 @@
-"""NVFLARE's NPTrainer and NPValidator as a program with the Client API: no training, but all that goes with it.
+"""NVFLARE's NPTrainer and NPValidator as a script with the Client API: an example without real training.
 
-To train is to add `delta` to the job's one array, which is kept beside the app; to submit a model is to send what was
-kept; to validate is to measure the array, with something random in it: sum(x / max(x)) + u, u from [0, 1).
+To train, it adds `delta` to the job's one array and stores the array beside the app. To submit a model, it sends the
+stored array. To validate, it returns sum(x / max(x)) + u of the array, with a random u from [0, 1).
 """
 
 from __future__ import annotations

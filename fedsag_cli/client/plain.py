@@ -1,4 +1,4 @@
-"""What scripts hand over beside tensors, as plain values that travel."""
+"""Turns the metrics, meta and logged values of scripts into plain values that can be sent."""
 
 from __future__ import annotations
 
@@ -11,34 +11,39 @@ from fedsag_cli.errors import ClientError, TensorError
 
 
 def floats(values: Mapping[Any, Any], *, what: str) -> dict[str, float]:
-    """Single numbers by name: whatever `float()` takes. Raises ClientError naming `what` and the name."""
+    """Numbers by name: whatever `float()` takes. Raises ClientError naming `what` and the name."""
     numbers: dict[str, float] = {}
     for name, value in values.items():
         key = _utf8(name, what)
         try:
             numbers[key] = float(value)
-        except (TypeError, ValueError, OverflowError, RuntimeError):  # torch's for many numbers in one tensor
+        except (
+            TypeError,
+            ValueError,
+            OverflowError,
+            RuntimeError,
+        ):  # RuntimeError: torch's, for a tensor of many numbers
             raise ClientError(
                 f"{what}: {name!r} is a {type(value).__name__}, not a number",
-                hint="metrics are single numbers; other things go into meta",
+                hint="metrics are single numbers; put other values into meta",
             ) from None
     return numbers
 
 
 def texts(values: Mapping[Any, Any], *, what: str) -> dict[str, float | str]:
-    """Whatever it is, as text by name. Raises ClientError where UTF-8 cannot hold it."""
+    """Texts by name: str() of each value. Raises ClientError where UTF-8 cannot encode one."""
     return {_utf8(name, what): _utf8(value, what) for name, value in values.items()}
 
 
 def builtins(values: Mapping[str, Any], *, what: str) -> dict[str, Any]:
-    """Values of JSON's kinds, and bytes. Raises TensorError naming `what` and the key that cannot travel."""
+    """Values of JSON's types, and bytes. Raises TensorError naming `what` and a key that cannot be sent."""
     plain: dict[str, Any] = {}
     for name, value in values.items():
         try:
             plain[name] = msgspec.to_builtins(value, enc_hook=_number)
             msgspec.msgpack.encode({name: plain[name]})
         except (TypeError, ValueError, RuntimeError):  # as above
-            raise TensorError(f"{what}: {name!r} is a {type(value).__name__} that cannot travel") from None
+            raise TensorError(f"{what}: {name!r} is a {type(value).__name__}, which cannot be sent") from None
     return plain
 
 
@@ -47,12 +52,12 @@ def _utf8(value: Any, what: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ClientError(f"{what}: {text!r} holds what UTF-8 cannot") from None
+        raise ClientError(f"{what}: UTF-8 cannot encode {text!r}") from None
     return text
 
 
 def _number(value: Any) -> Any:
-    """numpy's and torch's single numbers say what they are by `item()`."""
+    """The Python number in a numpy or torch scalar."""
     if hasattr(value, "item"):
         return value.item()
     raise TypeError(type(value).__name__)

@@ -1,7 +1,7 @@
-"""The processes of one client that train one model together, as torchrun starts them: rank 0 alone talks to the server.
+"""`is_running` for clients of several processes, as torchrun starts them: only rank 0 is connected to the server.
 
-What rank 0 learns of the run the others find in the store that their process group has. Nobody waits for who never
-asks: a script in which rank 0 alone asks, and tells the others by itself, does as it always did.
+Rank 0 writes each answer into the store of the process group, where the other ranks read it. No rank waits for one that
+does not call `is_running`: a script in which only rank 0 calls it, and tells the others itself, works too.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-_AS_LONG_AS_IT_TAKES = timedelta(days=365)
+_TIMEOUT = timedelta(days=365)  # the next task may be hours away
 _RUNNING, _OVER = b"running", b"over"
 
 
@@ -22,8 +22,8 @@ class Loop:
         self._is_first = rank == "0"
         self._passes = 0
 
-    def goes_on(self, ask: Callable[[], bool]) -> bool:
-        """What `ask` says, in rank 0, or said there at the same pass, in the others; False where there is no group."""
+    def is_running(self, ask: Callable[[], bool]) -> bool:
+        """What `ask` returns in rank 0. Others get the answer of the same pass; False where there is no group."""
         store = _store()
         key = f"fedsag/pass-{self._passes}"
         self._passes += 1
@@ -35,14 +35,14 @@ class Loop:
         if store is None:
             return False
         try:
-            store.wait([key], _AS_LONG_AS_IT_TAKES)
+            store.wait([key], _TIMEOUT)
             return bool(store.get(key) == _RUNNING)
-        except RuntimeError:  # who had the store is gone, and with it the run
+        except RuntimeError:  # the process with the store has ended, and with it the run
             return False
 
 
 def _store() -> Any:
-    """That of the process group, if this process is in one with others."""
+    """The store of this process's group; None where it is in no group with others."""
     dist = sys.modules.get("torch.distributed")  # a script that has a group has imported it
     if dist is None or not dist.is_available() or not dist.is_initialized() or dist.get_world_size() < 2:
         return None

@@ -1,4 +1,4 @@
-"""Runs the user's script as `python -u train.py ARGS` would, in a process that is there already."""
+"""Runs the user's script in a forked process, exactly as `python -u train.py ARGS` would."""
 
 from __future__ import annotations
 
@@ -24,15 +24,17 @@ from fedsag_cli.wire.messages import PRELOAD, SEED, SITE
 
 
 def run(path: str, *argv: str) -> int:
-    """Run the script at the absolute `path` to its end and give its exit code.
+    """Run the script at the absolute `path` to its end, and return its exit code.
 
-    The order is Python's: the script, threads joined, atexit, open files flushed. Tracebacks show the user's frames.
+    The order is Python's: the script, joining of threads, atexit, flushing of files. Tracebacks show the user's frames.
     """
     show_stack_when_stopped()
-    preload(os.environ[PRELOAD].split(","))  # a forked client has them; with them a spawned one has its random numbers
+    preload(
+        os.environ[PRELOAD].split(",")
+    )  # forked clients have them; spawned ones need them for the same random numbers
     streams(int(os.environ[SEED]), os.environ[SITE])
     if "torch" in sys.modules and "OMP_NUM_THREADS" in os.environ:
-        sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # OpenMP read its variable long ago
+        sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # OpenMP has read its variable before
     sys.argv = [path, *argv]
     _lead_path(str(Path(path).parent))
     shim.install()
@@ -42,7 +44,7 @@ def run(path: str, *argv: str) -> int:
         threading._shutdown()  # type: ignore[attr-defined]  # as the interpreter does: joins what is no daemon
         atexit._run_exitfuncs()
     finally:
-        _let_go(main)
+        _delete_names(main)
         _flush_open_files()
     return code
 
@@ -78,13 +80,13 @@ def _report(error: BaseException, path: str) -> None:
     where = _where(frames, path)
     if isinstance(error, SyntaxError) and error.filename:
         where = f"{error.filename}:{error.lineno}"
-        said = f"{type(error).__name__}: {error.msg}"  # its line is in `where`
+        said = f"{type(error).__name__}: {error.msg}"  # `where` has its line
     else:
         said = "".join(traceback.format_exception_only(error)).strip()
     send_end_message(EndMessage(error=said, where=where))
     try:
         sys.excepthook(type(error), error, frames)
-    except Exception as second:  # the script's own hook: Python then says both
+    except Exception as second:  # the script's own hook failed: Python prints both errors
         print("Error in sys.excepthook:", file=sys.stderr)  # noqa: T201
         second.__context__ = None if second.__context__ is error else second.__context__
         traceback.print_exception(second.with_traceback(_users_frames(second, path)))
@@ -93,7 +95,7 @@ def _report(error: BaseException, path: str) -> None:
 
 
 def _users_frames(error: BaseException, path: str) -> types.TracebackType | None:
-    """The traceback from the script's own frame on; None where it never got that far."""
+    """The traceback from the script's first frame on; None where the script did not start."""
     frames = error.__traceback__
     while frames and frames.tb_frame.f_code.co_filename != path:
         frames = frames.tb_next
@@ -101,7 +103,7 @@ def _users_frames(error: BaseException, path: str) -> types.TracebackType | None
 
 
 def _where(frames: types.TracebackType | None, path: str) -> str:
-    """file:line of the deepest frame in the user's own folder."""
+    """file:line of the deepest frame in the script's folder."""
     folder = str(Path(path).parent)
     found = ""
     while frames:
@@ -126,15 +128,15 @@ def _fresh_main(path: str) -> types.ModuleType:
 
 
 def _lead_path(folder: str) -> None:
-    """The script's folder first, then PYTHONPATH, as Python has it; what these shadow is imported anew."""
+    """Put the script's folder and PYTHONPATH first, as Python does. Modules that they shadow are imported again."""
     given = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     first = [folder, *(str(Path(entry).absolute()) for entry in given)]
-    new = [entry for entry in dict.fromkeys(first) if entry not in sys.path]  # what is there was looked through
+    new = [entry for entry in dict.fromkeys(first) if entry not in sys.path]  # the others were there before
     sys.path[:] = first + [entry for entry in sys.path if entry not in first]
     importlib.invalidate_caches()
     for name in itertools.chain.from_iterable(map(_modules_in, new)):
         if name == fedsag_cli.__name__:
-            continue  # a job that was written for NVFLARE brings a package of our name
+            continue  # an exported job has a package of this name
         loaded = sys.modules.get(name)
         if loaded is not None and getattr(loaded.__spec__, "origin", None) not in ("built-in", "frozen"):
             for inner in [key for key in sys.modules if key == name or key.startswith(name + ".")]:
@@ -152,15 +154,15 @@ def _modules_in(folder: str) -> list[str]:
         ]
 
 
-def _let_go(main: types.ModuleType) -> None:
-    """Close what only the script held open: the last name first, so that a `__del__` finds what was there before it."""
-    threading.excepthook = lambda _: None  # a daemon thread that misses a name is none of the user's errors
+def _delete_names(main: types.ModuleType) -> None:
+    """Delete the script's objects, the last one first, so that a `__del__` still finds the names before it."""
+    threading.excepthook = lambda _: None  # a daemon thread that now misses a name is no error of the user's
     for name in reversed(list(main.__dict__)):
         main.__dict__.pop(name, None)
 
 
 def _flush_open_files() -> None:
-    for found in gc.get_objects():  # without the nursery's, which are frozen
+    for found in gc.get_objects():  # without those of the nursery, which are frozen
         if issubclass(type(found), io.IOBase):
             try:
                 if not found.closed and found.writable():

@@ -1,7 +1,7 @@
-"""Random streams that depend on (seed, site, round) only: the same for every `-t`, for fork and spawn.
+"""Seeds a client's random numbers in every round, by (seed, site, round) only: the same for every -t and launcher.
 
-A script that seeds itself keeps its own streams from then on. torch tells by its initial seed; `random` and numpy do
-not tell, so their `seed` functions are watched.
+A script that seeds itself keeps its own random numbers from then on. For torch, the initial seed shows that; for
+`random` and numpy, their `seed` functions are wrapped.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from fedsag_cli.params.seeds import derived, set_seed
 
 
 class Streams:
-    """One client's random streams, watched from before its script begins."""
+    """The random streams of one client, from before its script starts."""
 
     def __init__(self, seed: int, site: str) -> None:
         self._seed, self._site = seed, site
-        self._sowing = False
+        self._is_seeding = False
         self._torch_seed: int | None = None
         self.script_seeded = False
         set_seed(derived(seed, site))
@@ -31,16 +31,16 @@ class Streams:
         np.random.seed = self._watched(np.random.seed)
 
     def at(self, round_num: int) -> None:
-        """Set them for a round, unless the script has set one itself."""
+        """Seed them for a round, unless the script has seeded one itself."""
         if self._torch_seed is not None and sys.modules["torch"].initial_seed() != self._torch_seed:
             self.script_seeded = True
         if self.script_seeded:
             return
-        self._sowing = True
+        self._is_seeding = True
         try:
             set_seed(derived(self._seed, self._site, round_num))
         finally:
-            self._sowing = False
+            self._is_seeding = False
         self._note_torch()
 
     def _note_torch(self) -> None:
@@ -50,7 +50,7 @@ class Streams:
     def _watched(self, seed: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(seed)
         def watched(*args: Any, **kwargs: Any) -> Any:
-            if not self._sowing:
+            if not self._is_seeding:
                 self.script_seeded = True
             return seed(*args, **kwargs)
 
@@ -61,7 +61,7 @@ _streams: dict[tuple[int, str], Streams] = {}
 
 
 def streams(seed: int, site: str) -> Streams:
-    """This process's streams: made before the script where we start it, at `init()` where something else did."""
+    """This process's streams: made before the script starts, or in `init()` where a command started the script."""
     key = (seed, site)
     if key not in _streams:
         _streams[key] = Streams(seed, site)

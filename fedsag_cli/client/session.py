@@ -1,4 +1,4 @@
-"""One script's conversation with the server: a task comes, an answer goes."""
+"""The session of one script: it receives tasks from the server and sends the answers."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ log = logging.getLogger("fedsag")
 
 
 class Session:
-    """The context that `init()` gives. One of a rank other than "0" takes part in nothing."""
+    """A script's connection to the server. In a rank other than "0" there is none, and every task is None."""
 
     def __init__(self, rank: str) -> None:
-        """Raises ClientError where no fedsag run started this process, ChannelClosed where its server is gone."""
+        """Raises ClientError where fedsag did not start this process, ChannelClosed where the server has ended."""
         self.rank = rank
         self._site = os.environ.get(SITE, "")
         self._channel: UnixChannel[ToServer, ToClient] | None = None
@@ -74,7 +74,7 @@ class Session:
         return self._welcome.config
 
     def wait(self, timeout_s: float | None = None) -> FLModel | None:
-        """The model of the task that has no answer yet; None at the end of the run, or past `timeout_s` seconds."""
+        """The model of the current task, or the next; None at the end of the run, or after `timeout_s` seconds."""
         if self._channel is not None and not self._state.has_task and not self._state.is_over:
             try:
                 if self._state is State.JOINED:
@@ -100,13 +100,13 @@ class Session:
         return self._state.is_over
 
     def is_running(self) -> bool:
-        """Whether there is a task to answer; waits until that is known."""
+        """Wait for a task: True when there is one, False at the end of the run."""
         self.wait()
         self._step(Step.REPEAT)
         return self._state.has_task
 
     def receive(self, timeout_s: float | None = None) -> FLModel | None:
-        """Raises ClientError where the script's loop comes back to a task it has not answered: it would never end."""
+        """As `wait`. Raises ClientError where the script's loop comes back to a task it has not answered."""
         if self._state is State.REPEATED:
             raise ClientError(
                 f"the loop came back to flare.receive() without an answer to its task {self.task_name()!r}",
@@ -117,13 +117,13 @@ class Session:
         return model
 
     def task_name(self) -> str:
-        """The task in hand, or, once it is answered, the last one; waits for the first. Empty where none ever came."""
+        """The name of the current task, or of the last one; waits for the first. Empty where there was none."""
         if self._assignment is None:
             self.wait()
         return self._assignment.task_name if self._assignment else ""
 
     def send(self, model: FLModel) -> None:
-        """Answer the task in hand. Raises ClientError, TensorError; then nothing was sent."""
+        """Answer the current task. Raises ClientError, TensorError; then nothing was sent."""
         if self._channel is None or self._state.is_over:
             if self.rank == "0":
                 log.warning("the run is over: this answer is not needed any more")
@@ -133,7 +133,9 @@ class Session:
                 "flare.send() was called a second time for one task", hint="call flare.receive() before each send"
             )
         if self._assignment is None or self._state not in (State.RECEIVED, State.REPEATED):
-            raise ClientError("flare.send() answers a task, and none is in hand", hint="call flare.receive() first")
+            raise ClientError(
+                "flare.send() answers a task, but no model was received", hint="call flare.receive() first"
+            )
         if model.params is None and model.metrics is None:
             raise ClientError(
                 "the model to send has neither params nor metrics", hint="give FLModel(params=…) or metrics"
@@ -163,7 +165,7 @@ class Session:
         self._tidy()
 
     def log(self, values: LogValues) -> None:
-        """Say them for trackers to keep, from any thread. Raises TensorError where they are too large to travel."""
+        """Send values for trackers, from any thread. Raises TensorError where they are too large."""
         with self._sending:
             if self._channel is not None:
                 try:
@@ -176,7 +178,7 @@ class Session:
                 log.warning("the run is over: what is logged now is not kept")
 
     def close(self) -> None:
-        """Leave the run: the server sees the channel close. Closing twice is fine."""
+        """Leave the run. Closing twice is fine."""
         if self._channel is not None:
             self._channel.close()
             self._channel = None
@@ -193,7 +195,7 @@ class Session:
         self._welcome, self._channel = connect(os.environ[ADDRESS], hello)
         self._state = State.JOINED
         if threading.current_thread() is threading.main_thread():
-            show_stack_when_stopped()  # where we started the script, it does so already
+            show_stack_when_stopped()  # for scripts that a command started
         self._streams = streams(self._welcome.seed, self._site)
         self._data_filters = _chain(self.config.task_data_filters)
         self._result_filters = _chain(self.config.task_result_filters)
@@ -217,13 +219,13 @@ class Session:
         return {name: arithmetic.as_torch(value) for name, value in params.items()}
 
     def _as_update(self, model: FLModel) -> FLModel:
-        """What is sent for `model`, which stays as it is: where the job says DIFF, what changed since it came."""
+        """What is sent for `model`, which is not changed: with DIFF, the difference to the received params."""
         assert self._received is not None
         round_num, num_rounds = self._received.current_round, self._received.total_rounds
         answer = replace(model, optimizer_params=None, current_round=round_num, total_rounds=num_rounds)
         if (
             isinstance(measured := model.meta.get("initial_metrics"), Mapping) and measured
-        ):  # where NVFLARE keeps them on the way
+        ):  # where scripts for NVFLARE may put them
             answer = replace(answer, metrics=dict(measured))
         wants_diff = self.config.transfer_type is ParamsType.DIFF and model.params_type is ParamsType.FULL
         if not wants_diff or model.params is None or self._file is None:
@@ -261,7 +263,7 @@ def _chain(specs: Sequence[FilterSpec]) -> Chain:
 
 
 def _copied(params: Params | None) -> Params | None:
-    """A copy nobody else writes to."""
+    """A copy that the script cannot change."""
     if params is None:
         return None
     with TensorFile.write(params) as file:

@@ -1,4 +1,4 @@
-"""Where a script is in its conversation with the server, and what each step of it leads to."""
+"""The states of a script's session with the server, and the steps that lead from one to another."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Writers for a training script, as those of TensorBoard, MLflow and Weights & Biases.
+"""Writers for a training script, with the methods of TensorBoard's, MLflow's and Weights & Biases'.
 
-What they are told goes to the server, where every tracker the job names keeps it, whichever writer said it:
+They send the values to the server, where every tracker of the job stores them, whichever writer the script uses:
 
     from fedsag_cli.client.tracking import SummaryWriter
 
@@ -8,7 +8,7 @@ What they are told goes to the server, where every tracker the job names keeps i
     writer = SummaryWriter()
     writer.add_scalar("train_loss", loss, global_step)
 
-Without a tracker in the job it is kept in the run's `events.jsonl` all the same.
+A job without a tracker has them in `events.jsonl`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["MLflowWriter", "SummaryWriter", "WandBWriter"]
 
 
 class _Writer:
-    """Of the context that `flare.init()` gave; without one, of the last."""
+    """Logs with the context that `flare.init()` returned; the default is the last one."""
 
     def __init__(self, ctx: APIContext | None = None) -> None:
         self._ctx = ctx
@@ -35,35 +35,35 @@ class _Writer:
 
 
 class SummaryWriter(_Writer):
-    """Says numbers and texts as TensorBoard's does. Where no `global_step` is given, they stand at step 0."""
+    """Logs numbers and texts with TensorBoard's methods. Without a `global_step` they are stored at step 0."""
 
     def add_scalar(self, tag: str, scalar: Any, global_step: int | None = None, **kwargs: Any) -> None:
-        """A number: whatever `float()` takes. Raises ClientError where it takes it not."""
+        """Log a number: whatever `float()` takes. Raises ClientError on other values."""
         self._log(tag, scalar, AnalyticsDataType.SCALAR, global_step=global_step, **kwargs)
 
     def add_scalars(self, tag: str, scalars: Mapping[str, Any], global_step: int | None = None, **kwargs: Any) -> None:
-        """Numbers that belong together: each is kept as `tag/name`."""
+        """Log numbers that belong together, each as `tag/name`."""
         self._log(tag, scalars, AnalyticsDataType.SCALARS, global_step=global_step, **kwargs)
 
     def add_text(self, tag: str, text: str, global_step: int | None = None, **kwargs: Any) -> None:
         self._log(tag, text, AnalyticsDataType.TEXT, global_step=global_step, **kwargs)
 
     def flush(self) -> None:
-        """Nothing waits here."""
+        """Does nothing: every value is sent at once."""
 
     def close(self) -> None:
-        """Nothing is held here."""
+        """Does nothing: the session stays open."""
 
 
 class WandBWriter(_Writer):
-    """Says metrics as Weights & Biases' `run.log` does."""
+    """Logs metrics as `run.log` of Weights & Biases."""
 
     def log(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         self._log("metrics", metrics, AnalyticsDataType.METRICS, global_step=step)
 
 
 class MLflowWriter(_Writer):
-    """Says metrics, params, tags and texts as MLflow does. Params and tags are kept as text."""
+    """Logs metrics, params, tags and texts with MLflow's methods. Params and tags are stored as text."""
 
     def log_metric(self, key: str, value: Any, step: int | None = None) -> None:
         self._log(key, value, AnalyticsDataType.METRIC, global_step=step)
@@ -78,7 +78,7 @@ class MLflowWriter(_Writer):
         self._log("params", values, AnalyticsDataType.PARAMETERS)
 
     def log_text(self, text: str, artifact_file_path: str) -> None:
-        """A text, as the file of that path, relative to the run's artifacts."""
+        """Log a text; its file has this path in the artifacts of the run."""
         self._log("text", text, AnalyticsDataType.TEXT, path=artifact_file_path)
 
     def set_tag(self, key: str, tag: Any) -> None:

@@ -1,4 +1,4 @@
-"""Names that NVFLARE's scripts import beside its Client API, with the values that travel."""
+"""Constants that scripts for NVFLARE import, with NVFLARE's names and values."""
 
 from typing import Any
 
@@ -19,21 +19,21 @@ __all__ = [
 
 
 class ModelName:
-    """Which of its models a site is asked for: `meta["submit_model_name"]`."""
+    """The values of `meta["submit_model_name"]`: which of its models a site is to send."""
 
     BEST_MODEL = "best_model"
     FINAL_MODEL = "final_model"
 
 
 class ValidateType:
-    """What a site is to validate: `meta["validate_type"]`."""
+    """The values of `meta["validate_type"]`: which model a site is to validate."""
 
     BEFORE_TRAIN_VALIDATE = "before_train_validate"
     MODEL_VALIDATE = "model_validate"
 
 
 class MetaKey:
-    """What stands in a model's `meta`."""
+    """Keys of a model's `meta`."""
 
     NUM_STEPS_CURRENT_ROUND = NUM_STEPS
     CURRENT_ROUND = "current_round"
@@ -49,7 +49,7 @@ FLMetaKey = MetaKey
 
 
 class AlgorithmConstants:
-    """What an algorithm adds to a model's `meta`."""
+    """Keys that an algorithm adds to a model's `meta`."""
 
     FEDPROX_MU = FEDPROX_MU
     SCAFFOLD_CTRL_DIFF = "scaffold_c_diff"
@@ -57,7 +57,7 @@ class AlgorithmConstants:
 
 
 class AppConstants:
-    """How rounds and tasks are called."""
+    """Names of rounds and tasks."""
 
     CURRENT_ROUND = "current_round"
     START_ROUND = "start_round"
@@ -69,14 +69,14 @@ class AppConstants:
 
 
 class DefaultCheckpointFileName:
-    """What the files of a torch model are called."""
+    """The file names of torch models."""
 
     GLOBAL_MODEL = "FL_global_model.pt"
     BEST_GLOBAL_MODEL = "best_FL_global_model.pt"
 
 
 class FLModelConst:
-    """What an FLModel has, by name."""
+    """The names of the fields of an FLModel."""
 
     PARAMS_TYPE = "params_type"
     PARAMS = "params"
@@ -89,11 +89,11 @@ class FLModelConst:
 
 
 class NPConstants:
-    """How a numpy job calls its one array."""
+    """The name of the one array of a numpy job."""
 
     NUMPY_KEY = "numpy_key"
 
 
 def get_lr_values(optimizer: Any) -> list[float]:
-    """The learning rate of each group of a torch optimizer's parameters."""
+    """The learning rate of each parameter group of a torch optimizer."""
     return [group["lr"] for group in optimizer.param_groups]

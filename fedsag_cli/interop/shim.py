@@ -1,8 +1,8 @@
-"""Lets a script that imports `nvflare.client` run as it is, whether or not NVFLARE is installed.
+"""Lets a script that imports `nvflare.client` run unchanged, whether or not NVFLARE is installed.
 
-In a client's processes only. What the Client API is made of comes from us in any case: a run of ours can do nothing
-with another system's. Other modules are NVFLARE's own where that is installed; where it is not, an import of what we
-have not says so.
+It is active in the processes of clients only. The modules of the Client API are always fedsag's, since NVFLARE's cannot
+take part in a run of fedsag's. Other modules are NVFLARE's own where it is installed; where it is not, the import of a
+module that fedsag does not have is an error that says so.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 STARTUP = os.path.join(os.path.dirname(__file__), "startup")  # noqa: PTH118, PTH120
-"""A folder for PYTHONPATH: every Python started with it has the hook, as what a client's script or command starts."""
+"""A folder for PYTHONPATH: every Python that a client's script or command starts then installs the shim."""
 
 _ROOT = "nvflare"
 _CLIENT_API = ("fedsag_cli.client", "fedsag_cli.client.decorators")
@@ -36,8 +36,8 @@ _ALWAYS = {
     "nvflare.app_opt.lightning.api": _LIGHTNING,
     "nvflare.app_opt.lightning.loggers.client_logger": _LIGHTNING,
 }
-_CALLED = {"nvflare.client.lightning": {"logger": "ClientLogger"}}  # theirs: ours
-_OVER_THEIRS = {"nvflare.app_common.abstract.fl_model"}  # modules of NVFLARE's own use its other names
+_CALLED = {"nvflare.client.lightning": {"logger": "ClientLogger"}}  # NVFLARE's name: fedsag's
+_MERGED = {"nvflare.app_common.abstract.fl_model"}  # with NVFLARE's other names, which its own modules use
 _WHERE_IT_IS_NOT_INSTALLED = {
     "nvflare": (),
     "nvflare.apis": (),
@@ -61,10 +61,10 @@ _WHERE_IT_IS_NOT_INSTALLED = {
 
 
 def install() -> None:
-    """From now on these names can be imported. Once; again it does nothing."""
+    """Make NVFLARE's modules importable. A second call does nothing."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
-        sys.meta_path.append(_NotThere())
+        sys.meta_path.append(_Missing())
 
 
 class _Finder:
@@ -81,8 +81,8 @@ class _Finder:
         if theirs is None:
             ours = _WHERE_IT_IS_NOT_INSTALLED.get(fullname, ours)
         if ours is None:
-            return None  # theirs, or nothing
-        # alone, all are packages: then Python looks for a name that one has not as for a module, and finds _NotThere
+            return None  # NVFLARE's own, or none
+        # without NVFLARE, all are packages: Python then looks for a missing name as for a module, and asks _Missing
         is_package = theirs is None or theirs.submodule_search_locations is not None
         spec = ModuleSpec(fullname, _Loader(ours, theirs), is_package=is_package)  # type: ignore[arg-type]
         if theirs is not None and spec.submodule_search_locations is not None:
@@ -90,8 +90,8 @@ class _Finder:
         return spec
 
 
-class _NotThere:
-    """Asked last, for what no other finder has: says what is missing, where Python would say that it is unknown."""
+class _Missing:
+    """The last finder, for modules that no other finder has: its error says what is missing and why."""
 
     def find_spec(
         self,
@@ -100,21 +100,21 @@ class _NotThere:
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> None:
         if fullname.partition(".")[0] == _ROOT and PathFinder.find_spec(_ROOT) is None:
-            # named after the package: `from x import y` keeps quiet about an error that is named x.y
+            # `name` is the package's: `from x import y` hides an error with the name x.y
             raise ModuleNotFoundError(f"fedsag has no {fullname}, and nvflare is not installed", name=_ROOT)
 
 
-class _Loader:  # of importlib.abc's, whose import takes long, it has what is called
-    """Fills a module with the public names of ours, over those of theirs where that is a module of values."""
+class _Loader:  # has the methods of an importlib.abc.Loader, whose import takes long
+    """Fills a module with the public names of fedsag's modules, after NVFLARE's own where both are merged."""
 
     def __init__(self, ours: Sequence[str], theirs: ModuleSpec | None) -> None:
         self._ours, self._theirs = ours, theirs
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """As Python makes any other."""
+        """None: Python creates the module."""
 
     def exec_module(self, module: ModuleType) -> None:
-        if self._theirs is not None and self._theirs.loader is not None and module.__name__ in _OVER_THEIRS:
+        if self._theirs is not None and self._theirs.loader is not None and module.__name__ in _MERGED:
             self._theirs.loader.exec_module(module)
         for name in self._ours:
             known = vars(importlib.import_module(name))

@@ -1,4 +1,4 @@
-"""Ends processes: a group, all that descend from this one, all that carry a mark in their environment."""
+"""Ends processes: a process group, all descendants, or all with a variable in their environment."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def die_with_parent(parent: int) -> None:
-    """Let the end of `parent`, this process's own, be our end too."""
+    """Have this process killed when `parent`, its parent, ends."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before we could ask to be told
+    if os.getppid() != parent:  # the parent has ended before the call above
         os._exit(1)
 
 
 def adopt_orphans() -> None:
-    """What descends from this process stays below it, also where its own parent has ended."""
+    """Make this process the parent of all its descendants whose own parent ends."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def kill_group(leader: int, number: int = signal.SIGKILL) -> None:
-    """Signal a process and all that share its group. One that is gone already is fine."""
+    """Send a signal to a process group. Does nothing where the group has ended."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, number)
 
 
 def group_lives(leader: int) -> bool:
-    """Whether any process is in the group still, those included that ended and were not yet waited for."""
+    """Whether a process of the group exists, also one that has ended and was not yet waited for."""
     try:
         os.killpg(leader, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # macOS, of a group whose every process has ended
+    except PermissionError:  # macOS, where every process of the group has ended
         return False
     return True
 
 
 def kill_descendants() -> None:
-    """SIGKILL to the children of this process, which has one thread, and, as they become ours, to theirs."""
+    """SIGKILL to all descendants of this process, which must have one thread and must have called `adopt_orphans`."""
     while children := _children():
         for pid in children:
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -54,7 +54,7 @@ def kill_descendants() -> None:
 
 
 def kill_marked(name: str, value: str) -> None:
-    """SIGKILL to every process that was started with `name=value` in its environment, but for this one."""
+    """SIGKILL to every other process that was started with `name=value` in its environment."""
     mark = f"{name}={value}".encode()
     while found := [pid for pid in _all() if pid != os.getpid() and mark in _environment(pid)]:
         for pid in found:
@@ -81,6 +81,6 @@ def _all() -> list[int]:
 
 
 def _environment(pid: int) -> list[bytes]:
-    with contextlib.suppress(OSError):  # somebody else's, or gone
+    with contextlib.suppress(OSError):  # of another user, or ended
         return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     return []

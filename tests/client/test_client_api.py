@@ -384,7 +384,7 @@ def test_meta_that_cannot_travel_is_named(server, value, kind):
     server.give(arrays(w=[1]))
     flare.receive()
 
-    with pytest.raises(TensorError, match=f"meta: 'net' is a {kind} that cannot travel"):
+    with pytest.raises(TensorError, match=f"meta: 'net' is a {kind}, which cannot be sent"):
         flare.send(flare.FLModel(params=arrays(w=[1]), meta={"net": value}))
 
 

@@ -33,8 +33,8 @@ def fresh_lightning(fresh_process, monkeypatch, tmp_path):
     """And in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(flare, "_ranks", {})
-    monkeypatch.setenv("FEDSAG_STANDING", "")  # so that what is set meanwhile goes
-    monkeypatch.delenv("FEDSAG_STANDING")
+    monkeypatch.setenv("FEDSAG_TASK_KIND", "")  # so that what is set meanwhile goes
+    monkeypatch.delenv("FEDSAG_TASK_KIND")
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def test_optimizers_that_are_others_now_are_an_error_that_says_what_to_do(lightn
     server.answer()
 
     server.give(weights(10.0))
-    with pytest.raises(ClientError, match=r"cannot go on .* their number is not the same .*restore_state=False"):
+    with pytest.raises(ClientError, match=r"cannot continue .* their number has changed .*restore_state=False"):
         trainer.fit(line(lightning, scheduled=True), batches(1.0))
 
 
@@ -338,7 +338,7 @@ def test_after_the_run_fit_trains_for_the_script_alone_and_says_so(lightning, se
     trainer.fit(module, batches(1.0))
 
     assert module.w.tolist() == [9.0]
-    assert "the run is over: what is trained now stays here" in caplog.text
+    assert "the run is over: what is trained now is not sent" in caplog.text
 
 
 def test_every_round_trains_max_steps_where_that_is_the_limit(pl, server):
@@ -443,7 +443,7 @@ def test_what_is_no_trainer_cannot_be_patched():
 def test_a_strategy_that_starts_processes_anew_cannot_take_part(lightning):
     trainer = make_trainer(lightning, strategy="ddp_spawn")
 
-    with pytest.raises(ClientError, match=r'DDPStrategy starts processes anew.*strategy="ddp"'):
+    with pytest.raises(ClientError, match=r'DDPStrategy starts new processes.*strategy="ddp"'):
         flare.patch(trainer)
 
 
@@ -451,7 +451,7 @@ def test_a_strategy_that_divides_the_model_cannot_take_part(lightning):
     trainer = make_trainer(lightning)
     trainer.strategy.__class__ = type("FSDPStrategy", (lightning.strategies.SingleDeviceStrategy,), {})  # it wants GPUs
 
-    with pytest.raises(ClientError, match=r'FSDPStrategy divides a model among processes.*strategy="ddp"'):
+    with pytest.raises(ClientError, match=r'FSDPStrategy splits a model over several processes.*strategy="ddp"'):
         flare.patch(trainer)
 
 
@@ -468,10 +468,16 @@ def test_before_patch_a_question_says_what_to_do_first():
 @pytest.mark.parametrize(
     ("params", "said"),
     [
-        ({"model.w": [1.0], "model.seen": 0}, r"lacks 'w', 'seen'.*the server's model has them under 'model\.'"),
-        ({"w": [1.0, 2.0], "seen": 0}, r"'w' is \[2\] there and \[1\] here"),
-        ({"w": [1.0]}, r"it lacks 'seen'; |it lacks 'seen' \("),
-        ({"w": [1.0], "seem": 0}, r"has 'seem', which Line has not .is 'seem' there what is 'seen' here\?"),
+        (
+            {"model.w": [1.0], "model.seen": 0},
+            r"has no 'w', 'seen'.*in the received model their names begin with 'model\.'",
+        ),
+        ({"w": [1.0, 2.0], "seen": 0}, r"'w' has shape \[2\] there and \[1\] in Line"),
+        ({"w": [1.0]}, r"it has no 'seen'; |it has no 'seen' \("),
+        (
+            {"w": [1.0], "seem": 0},
+            r"has 'seem', which Line does not have .is 'seem' of the received model the same as 'seen' of Line\?",
+        ),
     ],
 )
 def test_a_model_that_does_not_fit_is_an_error_naming_the_keys_and_what_may_be_meant(lightning, server, params, said):
@@ -496,7 +502,9 @@ def test_a_server_that_has_what_is_inside_the_module_is_told_which_class_to_name
     flare.patch(trainer)
     server.give(weights(1.0))
 
-    with pytest.raises(ClientError, match=r"LitLine has them under 'model\.': the job's model_class_path"):
+    with pytest.raises(
+        ClientError, match=r"in LitLine their names begin with 'model\.': set the job's model_class_path to LitLine"
+    ):
         trainer.validate(LitLine(), batches(1.0), verbose=False)
 
 
@@ -629,7 +637,7 @@ def test_a_process_that_lightning_started_beside_rank_0_does_not_talk_to_the_ser
     monkeypatch.setenv(SITE, "site-4")
     monkeypatch.setenv(ADDRESS, "nobody must go there")
     monkeypatch.setenv("LOCAL_RANK", "1")
-    monkeypatch.setenv("FEDSAG_STANDING", "evaluate")
+    monkeypatch.setenv("FEDSAG_TASK_KIND", "evaluate")
 
     with flare.init():
         assert flare.is_running()  # it was started in the middle of a task

@@ -54,37 +54,37 @@ def test_the_others_go_round_as_often_as_rank_0(store):
     answers = iter([True, True, False])
     first, other = Loop("0"), Loop("1")
 
-    assert [first.goes_on(lambda: next(answers)) for _ in range(3)] == [True, True, False]
-    assert [other.goes_on(nobody) for _ in range(3)] == [True, True, False]
+    assert [first.is_running(lambda: next(answers)) for _ in range(3)] == [True, True, False]
+    assert [other.is_running(nobody) for _ in range(3)] == [True, True, False]
 
 
 def test_the_others_wait_for_what_rank_0_learns(store):
     first, other, heard = Loop("0"), Loop("1"), []
-    waiting = threading.Thread(target=lambda: heard.append(other.goes_on(nobody)))
+    waiting = threading.Thread(target=lambda: heard.append(other.is_running(nobody)))
     waiting.start()
     waiting.join(0.05)
     assert heard == []
 
-    first.goes_on(lambda: True)
+    first.is_running(lambda: True)
     waiting.join(10)
     assert heard == [True]
 
 
 def test_rank_0_waits_for_nobody(store):
-    assert Loop("0").goes_on(lambda: True)
+    assert Loop("0").is_running(lambda: True)
 
 
 def test_where_the_store_is_gone_the_run_is_over(store):
     store.is_gone = True
 
-    assert not Loop("1").goes_on(nobody)
+    assert not Loop("1").is_running(nobody)
 
 
 def test_a_rank_without_a_group_takes_part_in_nothing(monkeypatch):
     monkeypatch.delitem(sys.modules, "torch.distributed", raising=False)
 
-    assert not Loop("1").goes_on(nobody)
-    assert Loop("0").goes_on(lambda: True)
+    assert not Loop("1").is_running(nobody)
+    assert Loop("0").is_running(lambda: True)
 
 
 @pytest.mark.slow

@@ -249,7 +249,7 @@ def test_a_decorated_function_that_gives_nothing_is_an_error_in_it(tmp_path, dec
     ran = run(job(tmp_path / "job", script), "-n", 1)
 
     assert ran.code == 4
-    assert f"TypeError: a function under @flare.{decorator} gives" in ran.err
+    assert f"TypeError: a function with @flare.{decorator} returns" in ran.err
 
 
 @pytest.mark.slow

@@ -354,7 +354,7 @@ def test_a_tensors_number_is_a_number_and_so_is_its_step():
         ("SCALAR", "five", "log: 'x' is a str, not a number"),
         ("METRICS", {"a": [1, 2]}, "log: 'a' is a list, not a number"),
         ("METRICS", 0.5, "log: 'x' is a float; METRICS takes a dict"),
-        ("IMAGE", 0.5, "log: 'x' is of type IMAGE, which no tracker keeps"),
+        ("IMAGE", 0.5, "log: 'x' is of type IMAGE, which no tracker stores"),
         ("TAG", "\ud800", "UTF-8"),
         ("SCALAR", 10**400, "log: 'x' is a int, not a number"),
         ("METRICS", {"\ud800": 1}, "UTF-8"),

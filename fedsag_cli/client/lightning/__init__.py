@@ -1,15 +1,15 @@
-"""A Lightning script as a client: one line makes its `validate` and `fit` those of a federation.
+"""The Client API for Lightning: `patch(trainer)` makes `validate` and `fit` answer the tasks of a run.
 
     import fedsag_cli.client.lightning as flare
 
     trainer = Trainer(max_epochs=1)
-    flare.patch(trainer)                          # joins the run, where flare.init() has not
+    flare.patch(trainer)                          # joins the run, unless flare.init() was called
     while flare.is_running():
-        trainer.validate(model, datamodule=data)  # measures the model that was received
-        trainer.fit(model, datamodule=data)       # trains it, and sends what came of it
+        trainer.validate(model, datamodule=data)  # measures the received model
+        trainer.fit(model, datamodule=data)       # trains it and sends the result
 
-Trainers of `lightning.pytorch` and of `pytorch_lightning` will do; neither is imported here. Where a trainer has
-several processes, all of them run the script: rank 0 talks to the server, and `is_running()` must be called by all.
+Works with trainers of `lightning.pytorch` and of `pytorch_lightning`; this module imports neither. Where a trainer has
+several processes, all of them run the script: only rank 0 is connected to the server, and all call `is_running()`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from fedsag_cli.client import (
 from fedsag_cli.client.lightning.callback import FLCallback
 from fedsag_cli.client.lightning.logger import ClientLogger
 from fedsag_cli.client.lightning.progress import Trainer
-from fedsag_cli.client.lightning.ranks import Ranks, Standing
+from fedsag_cli.client.lightning.ranks import Ranks, TaskKind
 from fedsag_cli.errors import ClientError
 
 __all__ = [
@@ -63,8 +63,8 @@ __all__ = [
 ]
 
 _PACKAGES = ("lightning.pytorch", "pytorch_lightning")
-_ANEW = ("_MultiProcessingLauncher", "_XLALauncher")
-_SHARDS = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
+_NEW_PROCESSES = ("_MultiProcessingLauncher", "_XLALauncher")
+_SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
 
 _callbacks: dict[str, type[FLCallback]] = {}  # by package
 _ranks: dict[APIContext, Ranks] = {}
@@ -73,15 +73,15 @@ _ranks: dict[APIContext, Ranks] = {}
 def patch(
     trainer: Trainer, restore_state: bool = True, load_state_dict_strict: bool = True, update_fit_loop: bool = True
 ) -> None:
-    """From now on `trainer.validate` measures the received model, `trainer.fit` trains it and sends the result.
+    """From now on `trainer.validate` measures the received model, and `trainer.fit` trains it and sends the result.
 
-    `restore_state`: optimizers and learning rate schedulers go on where the round before left them.
-    `load_state_dict_strict`: false where the received model may have keys that the module has not, and lack others;
-    those that both have travel. `update_fit_loop`: every round trains `max_epochs` (`max_steps`) of its own; false
-    where the script moves that limit itself. A trainer that is patched already stays as it is.
+    `restore_state`: optimizers and learning rate schedulers continue from their state at the end of the last round.
+    `load_state_dict_strict`: False where the received model and the module have different keys; only common keys are
+    loaded and sent. `update_fit_loop`: every `fit` trains for another `max_epochs` (`max_steps`); False where the
+    script changes that limit itself. A second call for a trainer does nothing.
 
-    Raises TypeError where `trainer` is none of Lightning's, ClientError where its strategy cannot take part, or where
-    no fedsag run started this process.
+    Raises TypeError where `trainer` is not a Trainer of Lightning; ClientError where its strategy cannot take part, or
+    where fedsag did not start this process.
     """
     package = _package_of(trainer)
     _check_strategy(trainer)
@@ -101,32 +101,31 @@ def patch(
 
 
 def is_running(ctx: APIContext | None = None) -> bool:
-    """Whether there is a task to answer; waits until that is known. False at the end of the run, in every rank."""
-    return _ranks_of(ctx).await_task() is not Standing.OVER
+    """Wait for the next task: True when there is one, False at the end of the run. The same in every rank."""
+    return _ranks_of(ctx).next_task() is not TaskKind.OVER
 
 
 def is_train(ctx: APIContext | None = None) -> bool:
-    """Whether the current task is to train. Every rank may ask."""
-    return _ranks_of(ctx).role() is Standing.TRAIN
+    """Whether the current task is to train. Every rank may call it."""
+    return _ranks_of(ctx).kind() is TaskKind.TRAIN
 
 
 def is_evaluate(ctx: APIContext | None = None) -> bool:
-    """Whether the current task is to evaluate what was received: `trainer.validate` answers it. Every rank may ask."""
-    return _ranks_of(ctx).role() is Standing.EVALUATE
+    """Whether the current task is to evaluate, which `trainer.validate` answers. Every rank may call it."""
+    return _ranks_of(ctx).kind() is TaskKind.EVALUATE
 
 
 def is_submit_model(ctx: APIContext | None = None) -> bool:
-    """Whether the current task is to send the site's own model. Every rank may ask.
+    """Whether the current task is to send the site's own model. Every rank may call it.
 
-    A script that does nothing about it sends, with its next `validate` or `fit`, the best checkpoint it has, or else
-    what it trained last.
+    The next `validate` or `fit` sends the trainer's best checkpoint, or else the module as it was trained last.
     """
-    return _ranks_of(ctx).role() is Standing.SUBMIT_MODEL
+    return _ranks_of(ctx).kind() is TaskKind.SUBMIT_MODEL
 
 
 def _package_of(trainer: Any) -> str:
     for name in _PACKAGES:
-        kind = getattr(sys.modules.get(name), "Trainer", None)  # what made `trainer` is loaded
+        kind = getattr(sys.modules.get(name), "Trainer", None)  # the package of `trainer` is loaded
         if isinstance(kind, type) and isinstance(trainer, kind):
             return name
     raise TypeError(f"flare.patch() takes a Trainer of {' or '.join(_PACKAGES)}, not a {type(trainer).__name__}")
@@ -137,14 +136,14 @@ def _check_strategy(trainer: Trainer) -> None:
     strategy = trainer.strategy
     starters = {kind.__name__ for kind in type(strategy.launcher).__mro__}
     kinds = {kind.__name__ for kind in type(strategy).__mro__}
-    if not starters.isdisjoint(_ANEW):
+    if not starters.isdisjoint(_NEW_PROCESSES):
         raise ClientError(
-            f"{type(strategy).__name__} starts processes anew for every fit: none of them could keep to the run",
+            f"{type(strategy).__name__} starts new processes for every fit, which cannot take part in a run",
             hint='use Trainer(strategy="ddp")',
         )
-    if not kinds.isdisjoint(_SHARDS):
+    if not kinds.isdisjoint(_SHARDED):
         raise ClientError(
-            f"{type(strategy).__name__} divides a model among processes: none of them has it whole",
+            f"{type(strategy).__name__} splits a model over several processes, and none has all of it to send",
             hint='use Trainer(strategy="ddp"), or one device',
         )
 

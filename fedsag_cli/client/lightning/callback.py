@@ -1,4 +1,4 @@
-"""The callback that answers tasks: what comes in before Lightning measures or trains, what goes out after."""
+"""The callback that answers tasks: it loads the received model before `validate` and `fit`, and sends the result."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from fedsag_cli.client.fedprox_mu import get_fedprox_mu
 from fedsag_cli.client.lightning.loading import load
-from fedsag_cli.client.lightning.progress import Left, Limits, Trainer, epochs_done
-from fedsag_cli.client.lightning.ranks import Ranks, Standing
+from fedsag_cli.client.lightning.progress import Limits, OptimizerState, Trainer, epochs_done
+from fedsag_cli.client.lightning.ranks import Ranks, TaskKind
 from fedsag_cli.errors import ClientError
 from fedsag_cli.model import FEDPROX_MU, NUM_STEPS, FLModel, Params
 
@@ -22,38 +22,37 @@ log = logging.getLogger("fedsag")
 
 
 class FLCallback:
-    """One trainer's part in the run. `patch` makes it a Callback of the trainer's own package.
+    """The callback of one trainer. `patch` makes it a Callback of the trainer's own package.
 
-    The task in hand is answered by `fit`, or, where it asks for metrics only, by `validate`. Validation in the middle
-    of `fit` is none of ours.
+    `fit` answers the current task, or `validate` where the task is to evaluate. Validation within `fit` is not used.
     """
 
     def __init__(self, ranks: Ranks, *, restore_state: bool, strict: bool, update_fit_loop: bool) -> None:
         super().__init__()
         self._ranks = ranks
         self._restore_state, self._strict, self._update_fit_loop = restore_state, strict, update_fit_loop
-        self._model: FLModel | None = None  # that of the task in hand
-        self._metrics: dict[str, float] | None = None  # measured on it
+        self._model: FLModel | None = None  # of the current task
+        self._metrics: dict[str, float] | None = None  # of that model
         self._measures = self._trains = False
         self._limits: Limits | None = None
-        self._until: int | None = None  # the limit of a `fit` that must not train, to be set back
+        self._max_epochs: int | None = None  # the trainer's own limit, during a `fit` that must not train
         self._steps_before = 0
-        self._left: Left | None = None
+        self._optimizer_state: OptimizerState | None = None
         self._mu = 0.0  # FedProx's
-        self._held_near: dict[Parameter, Tensor] = {}  # what trains, and where it was received
+        self._received_weights: dict[Parameter, Tensor] = {}  # by the parameter that is trained
 
     def on_validation_start(self, trainer: Trainer, pl_module: Module) -> None:
         self._measures = False
         if trainer.state.fn != "validate":
             return
-        named = trainer.ckpt_path  # by the script, or by a trainer that was given no module
-        standing = self._ranks.standing(may_wait=named is None)
-        if standing is Standing.SUBMIT_MODEL:
+        named = trainer.ckpt_path  # given by the script, or chosen by a trainer without a module
+        kind = self._ranks.current(may_wait=named is None)
+        if kind is TaskKind.SUBMIT_MODEL:
             self._submit(trainer, pl_module)
-        elif standing not in (Standing.ANSWERED, Standing.OVER):
+        elif kind not in (TaskKind.ANSWERED, TaskKind.OVER):
             if named is not None:
-                log.warning("the received model is measured, not %s: that can be after trainer.fit()", named)
-            self._take(pl_module)
+                log.warning("the received model is measured, not %s; measure that after trainer.fit()", named)
+            self._load(pl_module)
             self._measures = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: Module) -> None:  # noqa: ARG002
@@ -62,79 +61,79 @@ class FLCallback:
         self._measures = False
         measured = {str(name): float(value) for name, value in trainer.callback_metrics.items()}
         self._metrics = (self._metrics or {}) | measured
-        if self._ranks.role() is Standing.EVALUATE:
+        if self._ranks.kind() is TaskKind.EVALUATE:
             self._answer(FLModel(metrics=self._metrics))
 
     def on_fit_start(self, trainer: Trainer, pl_module: Module) -> None:
         self._trains = False
-        standing = self._ranks.standing(may_wait=True)
-        if standing is Standing.EVALUATE:
+        kind = self._ranks.current(may_wait=True)
+        if kind is TaskKind.EVALUATE:
             raise ClientError(
-                "the task in hand asks for metrics, and trainer.fit() gives none",
-                hint="call trainer.validate() first: it answers such a task",
+                "the current task asks for metrics, which trainer.fit() does not send",
+                hint="call trainer.validate() first, which answers this task",
             )
-        if standing is Standing.ANSWERED and self._ranks.role() is Standing.TRAIN:
+        if kind is TaskKind.ANSWERED and self._ranks.kind() is TaskKind.TRAIN:
             raise ClientError(
                 "trainer.fit() was called a second time for one task",
-                hint="the end of fit sends the answer: one a task",
+                hint="the end of fit sends the answer, once for each task",
             )
         if self._limits is None:
             self._limits = Limits.of(trainer)
-        if standing is Standing.SUBMIT_MODEL:
+        if kind is TaskKind.SUBMIT_MODEL:
             self._submit(trainer, pl_module)
-        if standing in (Standing.SUBMIT_MODEL, Standing.ANSWERED):
-            log.info("nothing to train: the task in hand was to %s", self._ranks.role().value)
-            self._until = trainer.fit_loop.max_epochs
+        if kind in (TaskKind.SUBMIT_MODEL, TaskKind.ANSWERED):
+            log.info("nothing to train: the task was to %s", self._ranks.kind().value)
+            self._max_epochs = trainer.fit_loop.max_epochs
             trainer.num_sanity_val_steps = 0
             trainer.fit_loop.max_epochs = epochs_done(trainer)
             return
-        trainer.should_stop = False  # before 2.6 what stopped a round early would stop all that follow
+        trainer.should_stop = False  # before Lightning 2.6, an early stop in one round would stop all later ones
         if self._update_fit_loop:
-            self._limits.begin_here(trainer)
-        if standing is Standing.OVER:
-            log.warning("the run is over: what is trained now stays here")
+            self._limits.extend(trainer)
+        if kind is TaskKind.OVER:
+            log.warning("the run is over: what is trained now is not sent")
             return
-        self._take(pl_module)
-        if self._left is not None:
-            self._left.go_on(trainer)
+        self._load(pl_module)
+        if self._optimizer_state is not None:
+            self._optimizer_state.restore(trainer)
         self._steps_before = trainer.global_step
         self._trains = True
-        self._hold_near(pl_module)
+        self._keep_weights(pl_module)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Module, optimizer: Optimizer) -> None:  # noqa: ARG002
-        """FedProx, where the server asks for it: the gradient of mu / 2 * ||w - w_global||^2 is added."""
+        """FedProx, where the server has sent mu: adds the gradient of mu / 2 * ||w - w_global||^2."""
         for w in (w for group in optimizer.param_groups for w in group["params"]):
-            if self._trains and w in self._held_near and w.grad is not None:
-                w.grad.add_(w.detach() - self._held_near[w], alpha=self._mu)
+            if self._trains and w in self._received_weights and w.grad is not None:
+                w.grad.add_(w.detach() - self._received_weights[w], alpha=self._mu)
 
     def on_fit_end(self, trainer: Trainer, pl_module: Module) -> None:
-        """The trainer has put the module on the CPU by now, and its optimizers' state."""
-        if self._until is not None:
-            trainer.fit_loop.max_epochs, self._until = self._until, None
+        """The trainer has moved the module and the state of its optimizers to the CPU before."""
+        if self._max_epochs is not None:
+            trainer.fit_loop.max_epochs, self._max_epochs = self._max_epochs, None
         if not self._trains:
             return
         self._trains = False
-        self._held_near = {}
+        self._received_weights = {}
         if self._restore_state:
-            self._left = Left.by(trainer)
+            self._optimizer_state = OptimizerState.of(trainer)
         if self._update_fit_loop:
-            trainer.num_sanity_val_steps = 0  # what goes wrong in validation has gone wrong by now
+            trainer.num_sanity_val_steps = 0  # validation has worked once, so no sanity check is needed
         steps = {NUM_STEPS: trainer.global_step - self._steps_before}
         meta = {**getattr(pl_module, "__fl_meta__", {}), **steps}
         self._answer(FLModel(params=self._params(pl_module), metrics=self._metrics, meta=meta))
 
-    def _take(self, pl_module: Module) -> None:
+    def _load(self, pl_module: Module) -> None:
         model = self._ranks.model()
         if model is not self._model:
             self._model, self._metrics = model, None
         if model is not None and model.params is not None:
             load(pl_module, model.params, strict=self._strict)
 
-    def _hold_near(self, pl_module: Module) -> None:
-        self._held_near = {}
+    def _keep_weights(self, pl_module: Module) -> None:
+        self._received_weights = {}
         if self._model is not None and self._model.meta.get(FEDPROX_MU):
             self._mu = get_fedprox_mu(self._model)
-            self._held_near = {w: w.detach().clone() for w in pl_module.parameters() if w.requires_grad}
+            self._received_weights = {w: w.detach().clone() for w in pl_module.parameters() if w.requires_grad}
 
     def _params(self, pl_module: Module) -> Params:
         params: Params = pl_module.state_dict()
@@ -143,14 +142,14 @@ class FLCallback:
         return {name: value for name, value in params.items() if name in self._model.params}
 
     def _submit(self, trainer: Trainer, pl_module: Module) -> None:
-        """The best checkpoint, or else what was trained last."""
+        """Send the best checkpoint, or else the module as it was trained last."""
         import torch
 
         best = str(getattr(trainer.checkpoint_callback, "best_model_path", ""))
         params = pl_module.state_dict()
         if best and Path(best).is_file():
             params = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
-        self._ranks.model()  # an answer needs a task that was received
+        self._ranks.model()  # the task must be received before it is answered
         self._answer(FLModel(params=dict(params)))
 
     def _answer(self, model: FLModel) -> None:

@@ -1,4 +1,4 @@
-"""A received model goes into a module; where it does not fit, the error says which keys, and what may be meant."""
+"""Loads a received model into a module. Where it does not fit, the error names the keys and the likely reason."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHOWN = 3
 def load(module: Module, params: Mapping[str, Any], *, strict: bool) -> None:
     """Copy `params` into `module`. Raises ClientError where they do not fit.
 
-    Not `strict`: keys that only one of them has stay out; there must be one that both have.
+    Without `strict`, keys that only one of them has are left out; at least one key must be common.
     """
     import torch
 
@@ -36,13 +36,13 @@ def _misfit(name: str, own: Mapping[str, Tensor], received: Mapping[str, Tensor]
     missing = [key for key in own if key not in received]
     unexpected = [key for key in received if key not in own]
     reshaped = [
-        f"{key!r} is {list(value.shape)} there and {list(own[key].shape)} here"
+        f"{key!r} has shape {list(value.shape)} there and {list(own[key].shape)} in {name}"
         for key, value in received.items()
         if key in own and value.shape != own[key].shape
     ]
     facts = [
-        f"it lacks {_some(map(repr, missing))}" if missing else "",
-        f"it has {_some(map(repr, unexpected))}, which {name} has not" if unexpected else "",
+        f"it has no {_some(map(repr, missing))}" if missing else "",
+        f"it has {_some(map(repr, unexpected))}, which {name} does not have" if unexpected else "",
         _some(reshaped),
     ]
     why = "; ".join(filter(None, facts)) or said
@@ -51,17 +51,17 @@ def _misfit(name: str, own: Mapping[str, Tensor], received: Mapping[str, Tensor]
 
 def _meant(name: str, missing: list[str], unexpected: list[str]) -> str:
     if prefix := _prefix(missing, unexpected):
-        return f"{name} has them under {prefix!r}: the job's model_class_path must be {name}, not what is inside it"
+        return f"in {name} their names begin with {prefix!r}: set the job's model_class_path to {name}"
     if prefix := _prefix(unexpected, missing):
-        return f"the server's model has them under {prefix!r}: its model_class_path must be {name}"
+        return f"in the received model their names begin with {prefix!r}: set the job's model_class_path to {name}"
     for key in missing:
         if near := difflib.get_close_matches(key, unexpected, n=1):
-            return f"is {near[0]!r} there what is {key!r} here?"
-    return "the job's model_class_path and the script must make the same model"
+            return f"is {near[0]!r} of the received model the same as {key!r} of {name}?"
+    return "the job's model_class_path and the script must use the same class"
 
 
 def _prefix(longer: list[str], shorter: list[str]) -> str:
-    """What stands before every key of the one list where the other has it bare."""
+    """The prefix of every key in `longer`, where `shorter` has the same keys without it; else empty."""
     if not longer or not shorter or not longer[0].endswith(shorter[0]):
         return ""
     prefix = longer[0].removesuffix(shorter[0])

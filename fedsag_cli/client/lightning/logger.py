@@ -1,4 +1,4 @@
-"""A Lightning logger that says metrics to the server, where the job's trackers keep them."""
+"""A Lightning logger that sends metrics to the server, where the job's trackers store them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from fedsag_cli import client
 
 
 class ClientLogger:
-    """For `Trainer(logger=ClientLogger())`, beside others or alone. It writes nothing here; the first rank speaks.
+    """For `Trainer(logger=ClientLogger())`, alone or with others. It writes no file; only rank 0 sends.
 
-    It has what Lightning asks of a logger, and is of neither package.
+    It has the methods and attributes of a Lightning logger, so it works with both packages.
     """
 
     name = "fedsag"
@@ -23,10 +23,7 @@ class ClientLogger:
     experiment = None
 
     def __init__(self, prefix: str = "", ctx: client.APIContext | None = None) -> None:
-        """Metrics are said as `prefix-name`, where there is a prefix.
-
-        `ctx` is what `flare.init()` gave; without it, the last.
-        """
+        """With a prefix, metrics are named `prefix-name`. `ctx`: a context of `flare.init()`, by default the last."""
         self._before = f"{prefix}-" if prefix else ""
         self._ctx = ctx
 
@@ -41,13 +38,13 @@ class ClientLogger:
             client.log("params", dict(named), client.AnalyticsDataType.PARAMETERS, self._ctx)
 
     def log_graph(self, model: Any, input_array: Any = None) -> None:
-        """A tracker keeps no graphs."""
+        """Does nothing: trackers store no graphs."""
 
     def save(self) -> None:
-        """Nothing waits here."""
+        """Does nothing: every value is sent at once."""
 
     def finalize(self, status: str) -> None:
-        """Nothing is held here."""
+        """Does nothing: no file is open."""
 
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
-        """Checkpoints stay where they are."""
+        """Does nothing: checkpoints are not sent."""

@@ -1,4 +1,4 @@
-"""From one `fit` to the next: how far each goes, and what optimizers and schedulers were like at its end."""
+"""Carries a trainer from one `fit` to the next: its limits, and the state of optimizers and schedulers."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, TypeAlias
 from fedsag_cli.errors import ClientError
 
 Trainer: TypeAlias = Any
-"""Of either package, and neither need be installed."""
+"""A Trainer of `lightning.pytorch` or `pytorch_lightning`; neither needs to be installed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How far each `fit` goes: as far as the first, from where it begins. -1, or None, is no limit."""
+    """The limits of one `fit`, those of the first. -1 or None is no limit."""
 
     max_epochs: int | None
     min_epochs: int | None
@@ -29,50 +29,51 @@ class Limits:
             min_steps=trainer.min_steps,
         )
 
-    def begin_here(self, trainer: Trainer) -> None:
+    def extend(self, trainer: Trainer) -> None:
+        """Set the trainer's limits for one more `fit`: it counts epochs and steps over all of them."""
         loop, epochs, steps = trainer.fit_loop, epochs_done(trainer), trainer.global_step
-        loop.max_epochs = _later(self.max_epochs, epochs)
-        loop.min_epochs = _later(self.min_epochs, epochs)
-        loop.epoch_loop.max_steps = _later(self.max_steps, steps)
-        loop.epoch_loop.min_steps = _later(self.min_steps, steps)
+        loop.max_epochs = _add(self.max_epochs, epochs)
+        loop.min_epochs = _add(self.min_epochs, epochs)
+        loop.epoch_loop.max_steps = _add(self.max_steps, steps)
+        loop.epoch_loop.min_steps = _add(self.min_steps, steps)
 
 
-def _later(limit: Any, by: int) -> Any:
-    return limit if limit is None or limit == -1 else limit + by
+def _add(limit: Any, done: int) -> Any:
+    return limit if limit is None or limit == -1 else limit + done
 
 
 def epochs_done(trainer: Trainer) -> int:
-    """How many the trainer has done, as its loop counts against its limit."""
+    """The number of epochs that the trainer's loop compares with its limit."""
     processed: int = trainer.fit_loop.epoch_progress.current.processed
     return processed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Left:
-    """What optimizers and schedulers were like at the end of a `fit`; the next one makes them anew."""
+class OptimizerState:
+    """The state of optimizers and schedulers at the end of a `fit`; the next `fit` creates new ones."""
 
     optimizers: list[Any]
     schedulers: list[Any]
 
     @classmethod
-    def by(cls, trainer: Trainer) -> Left:
+    def of(cls, trainer: Trainer) -> OptimizerState:
         return cls(
             optimizers=[each.state_dict() for each in trainer.optimizers],
             schedulers=[each.scheduler.state_dict() for each in trainer.lr_scheduler_configs],
         )
 
-    def go_on(self, trainer: Trainer) -> None:
-        """Raises ClientError where they are others now."""
+    def restore(self, trainer: Trainer) -> None:
+        """Load the state into the trainer. Raises ClientError where the optimizers are different ones."""
         configs = trainer.lr_scheduler_configs
         same_number = (len(self.optimizers), len(self.schedulers)) == (len(trainer.optimizers), len(configs))
         try:
             if not same_number:
-                raise ValueError("their number is not the same")
+                raise ValueError("their number has changed")
             trainer.strategy.load_optimizer_state_dict({"optimizer_states": self.optimizers})
             for config, state in zip(configs, self.schedulers, strict=True):
                 config.scheduler.load_state_dict(state)
         except ValueError as error:
             raise ClientError(
-                f"the optimizers cannot go on where the round before left them: {error}",
-                hint="flare.patch(trainer, restore_state=False) begins every round with new ones",
+                f"the optimizers cannot continue from the last round: {error}",
+                hint="flare.patch(trainer, restore_state=False) starts every round with new ones",
             ) from None

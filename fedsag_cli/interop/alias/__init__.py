@@ -1,4 +1,7 @@
-"""fedsag's Client API where NVFLARE runs the script, with or without fedsag there; in a run of fedsag's, itself."""
+"""fedsag's Client API for an exported job, which NVFLARE runs; fedsag need not be installed there.
+
+Where fedsag runs the exported job, this package steps aside for the real one.
+"""
 
 import os
 import sys

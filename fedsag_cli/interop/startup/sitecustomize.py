@@ -1,6 +1,7 @@
-"""Every Python that a client starts imports this: a launcher's workers may import `nvflare.client` as the script may.
+"""Installs the shim in every Python that a client starts, such as the workers of a launcher.
 
-The folder is on a client's PYTHONPATH. What else is called sitecustomize there is run as if this one were not.
+The folder is on a client's PYTHONPATH. Another module of this name on the path is then run too, as if this one were not
+there.
 """
 
 import sys
@@ -8,7 +9,7 @@ from importlib.machinery import PathFinder
 
 try:
     from fedsag_cli.interop import shim
-except (ImportError, SyntaxError):  # an interpreter that has no fedsag, or is older
+except (ImportError, SyntaxError):  # a Python without fedsag, or an older one
     pass
 else:
     shim.install()

@@ -1,7 +1,7 @@
-"""NVFLARE's Client API under the name of fedsag's, and with its manners.
+"""NVFLARE's Client API under fedsag's name, and with fedsag's behaviour.
 
-What `receive` gives is the script's own: changing it changes no difference that is sent. `send` leaves both models as
-they are.
+`receive` returns a copy: the script may change it, and the difference that is sent is still right. `send` does not
+change either model.
 """
 
 import copy
@@ -27,7 +27,7 @@ from nvflare.client import (  # noqa: F401
 )
 from nvflare.client.api_context import APIContext  # noqa: F401
 
-_in_hand: list[Any] = []  # NVFLARE's model of the current task, and the script's
+_in_hand: list[Any] = []  # NVFLARE's model of the current task, and the script's copy
 
 
 def receive(timeout: float | None = None, ctx: Any = None) -> Any:
@@ -42,7 +42,7 @@ def receive(timeout: float | None = None, ctx: Any = None) -> Any:
 
 
 def send(model: Any, clear_cache: bool = True, ctx: Any = None) -> None:  # noqa: ARG001
-    model = copy.copy(model)  # NVFLARE takes the params out of what it is given
+    model = copy.copy(model)  # NVFLARE removes the params from the model that it sends
     if model.metrics is not None:
         model.metrics = {name: float(value) for name, value in model.metrics.items()}
     _nvflare.send(model, ctx=ctx)

@@ -1,3 +1,3 @@
-"""NVFLARE's decorators under the names of fedsag's."""
+"""NVFLARE's decorators under fedsag's names."""
 
 from nvflare.client.decorator import evaluate, train  # noqa: F401

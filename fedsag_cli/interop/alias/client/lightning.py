@@ -1,7 +1,7 @@
-"""NVFLARE's Lightning client under the names of fedsag's.
+"""NVFLARE's Lightning client under fedsag's names.
 
-It needs `pytorch_lightning`, also for trainers of `lightning.pytorch`. Without that NVFLARE's module is empty: the
-import here says so.
+It needs `pytorch_lightning`, also for trainers of `lightning.pytorch`: without it NVFLARE's module is empty. The import
+below then fails and says so.
 """
 
 import pytorch_lightning  # noqa: F401

@@ -1,4 +1,4 @@
-"""NVFLARE's writers under the names of fedsag's."""
+"""NVFLARE's writers under fedsag's names."""
 
 from typing import Any
 
