@@ -52,6 +52,9 @@ WRONG_TASK = 99
 BAD_REPLY = Failure(cause="it does not fit")
 
 
+_STOPS, _HAND_OUTS, _TURNS = (QuorumLost, MemoryShort, StrictFailure), (Start, Send), (Give, Finish)
+
+
 class Broken(AssertionError):
     """A promise that was not kept."""
 
@@ -153,33 +156,34 @@ class Promises:
     def check(self, happened, decisions, due: float | None, now: float) -> None:
         """`decisions` were taken when `happened` at `now`; if nothing else happens, TimePassed comes at `due`."""
         must_fail, must = self._expected(happened, now)
-        failed = [decision for decision in decisions if type(decision) is Fail]
-        promise(
-            [decision.site for decision in failed] == sorted(must_fail),
-            f"given up: {[decision.site for decision in failed]}, not {sorted(must_fail)}",
-        )
-        for decision in failed:
-            self._failed(decision.site, for_time=type(happened) is TimePassed)
-        stops, said, hands, gives = [], [], [], []
+        failed, stops, said, hands, gives = [], [], [], [], []
         for decision in decisions:
             kind = type(decision)
             if kind is Fail:
                 promise(bool(decision.failure.cause), "a failure without a cause")
                 promise(not (stops or hands or gives), "a failure is told before what follows from it")
-            elif kind in (QuorumLost, MemoryShort, StrictFailure):
+                failed.append(decision.site)
+            elif kind in _STOPS:
                 stops.append(kind)
-            elif kind in (Start, Send):
+            elif kind in _HAND_OUTS:
                 promise(not stops, "a task is handed out after the run was stopped")
                 hands.append(decision)
-            elif kind in (Give, Finish):
+            elif kind in _TURNS:
                 gives.append(decision)
             else:
                 said.append((kind, getattr(decision, "site", "")))
-        promise(sorted(said, key=str) == sorted(must, key=str), f"decided {said}, not {must}")
+        if failed != sorted(must_fail):
+            raise Broken(f"given up: {failed}, not {sorted(must_fail)}")
+        for site in failed:
+            self._failed(site, for_time=type(happened) is TimePassed)
+        if said != must and sorted(said, key=str) != sorted(must, key=str):
+            raise Broken(f"decided {said}, not {must}")
         self._check_stops(happened, decisions, stops, now)
         self._check_hand_outs(hands, now)
         self._check_turn(gives)
-        promise(_same(due, self.due()), f"the next deadline is {due}, not {self.due()}")
+        must_be_due = self.due()
+        if not _same(due, must_be_due):
+            raise Broken(f"the next deadline is {due}, not {must_be_due}")
 
     # what had to happen
 
@@ -331,7 +335,8 @@ class Promises:
                 round_.lost = now if round_.lost is None else round_.lost
                 if not self._may_fail_too() or now >= round_.lost + SAME_CAUSE_S:
                     must.append(QuorumLost)
-        promise(stops == must, f"stopped by {stops}, not {must}")
+        if stops != must:
+            raise Broken(f"stopped by {stops}, not {must}")
         for decision in decisions:
             if type(decision) is QuorumLost:
                 promise((decision.needed, decision.possible) == (round_.needed, possible), "other numbers")
@@ -359,8 +364,8 @@ class Promises:
             site, client = decision.site, self.clients[decision.site]
             promise(site in round_.awaited, f"{site} is not waited for")
             promise(client.is_free, f"{site} is not free")
-            ahead = [other for other in self._free(client.group) if other < site]
-            promise(not ahead, f"{ahead} come before {site}")
+            if ahead := [other for other in self._free(client.group) if other < site]:
+                raise Broken(f"{ahead} come before {site}")
             promise(self._busy(client.group) < self.setup.slots, f"no slot is free for {site}")
             client.has_slot = True
             if type(decision) is Start:
@@ -374,8 +379,8 @@ class Promises:
                 client.task, client.task_at = round_.begun.task_id, now
         if round_ is not None and not round_.is_over and round_.lost is None:
             for group in set(self.setup.groups):
-                idle = self._busy(group) < self.setup.slots and self._free(group)
-                promise(not idle, f"a slot of group {group} is free, and {idle} could use it")
+                if (idle := self._free(group)) and self._busy(group) < self.setup.slots:
+                    raise Broken(f"a slot of group {group} is free, and {idle} could use it")
 
     def _free(self, group: int) -> list[str]:
         return [
@@ -401,7 +406,8 @@ class Promises:
             elif left[0] in round_.answers:
                 must, round_.out = [Give(left[0])], left[0]
                 round_.given.append(left[0])
-        promise(gives == must, f"the turn is {gives}, not {must}")
+        if gives != must:
+            raise Broken(f"the turn is {gives}, not {must}")
 
 
 def _same(one: float | None, other: float | None) -> bool:
