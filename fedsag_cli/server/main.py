@@ -22,7 +22,7 @@ from fedsag_cli.persistors import WritesFiles
 from fedsag_cli.plan import Plan, read_plan
 from fedsag_cli.processes.child import preload, show_stack_when_stopped
 from fedsag_cli.server.communicator import Communicator
-from fedsag_cli.server.tracking import Recorder
+from fedsag_cli.server.tracking import Tracking
 from fedsag_cli.trackers import Tracker
 from fedsag_cli.wire.channel import Listener
 from fedsag_cli.wire.messages import ADDRESS, TOKEN, Welcome
@@ -30,7 +30,7 @@ from fedsag_cli.workflows import Controller
 from fedsag_cli.workflows.run import Run
 from fedsag_cli.workspace import SERVER, Workspace
 
-_AFTER_A_FAILURE_S = 1.0  # so long it waits for trackers: the cause is to be told
+_AFTER_A_FAILURE_S = 1.0  # trackers may take this long, so that the cause is told soon
 
 
 def serve(root: str, *, link: int) -> int:
@@ -45,7 +45,7 @@ def _serve(root: str, link: int) -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a channel and perhaps a model for each client
     parent = socket.socket(fileno=link)
-    lock = threading.Lock()  # the thread that writes models tells so, those of trackers what they lack
+    lock = threading.Lock()  # threads emit too: the one that writes models, and those of the trackers
     observers: list[Observer] = []
 
     def emit(event: Event) -> None:
@@ -119,18 +119,18 @@ def _run(
     )
     run = Run.resumed(workspace.checkpoints, emit, plan.seed)
     emit(run.stands())
-    recorder = Recorder(trackers, plan.job, emit)
-    observers.append(recorder)
+    tracking = Tracking(trackers, plan.job, emit)
+    observers.append(tracking)
     try:
         for number, workflow in enumerate(workflows):
             if run.enter(number):
                 workflow.run(communicator, run)
         run.finished()
     except BaseException:
-        recorder.close(_AFTER_A_FAILURE_S)
+        tracking.close(_AFTER_A_FAILURE_S)
         raise
     params = (run.model.params if run.model else None) or {}
     seeded = communicator.seeded_themselves
     emit(WorkflowFinished(digest=tensor_file.digest(params), seeded_themselves=seeded, late=communicator.late))
     communicator.close()
-    recorder.close()
+    tracking.close()

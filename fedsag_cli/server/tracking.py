@@ -1,4 +1,4 @@
-"""Tells trackers what scripts log and what each round measured, each in a thread of its own: none holds the run up."""
+"""Gives trackers what scripts log and what each round measured. Each has its own thread: no tracker delays the run."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ from fedsag_cli.events import (
 )
 from fedsag_cli.trackers import Tracker
 
-_ROUND = "round/"  # before the names of what a round measured: scripts log their own by steps of their own
+_ROUND = "round/"  # prefix of what a round measured: scripts may log the same names, with their own steps
 _SERVER = "server"
 _CLOSING_LIMIT_S = 15.0
-_MOST_WAITING = 64 << 20  # bytes, about, of one tracker, say of a server that is down; what is more is dropped
-_OF_EACH = 100  # bytes that a value takes beside its name and its text
-_AT_ONCE = 100  # names that a tracker is given: MLflow takes no more params
-_QUICK_S = 1.0  # who refuses a value says so at once; what takes longer is not there at all
+_MOST_WAITING = 64 << 20  # bytes that may wait for one tracker, whose server may be down; what is more is dropped
+_VALUE_SIZE = 100  # bytes of memory for a value, without its name and its text
+_MOST_NAMES = 100  # in one batch: MLflow takes no more params
+_QUICK_S = 1.0  # a tracker that refuses a value says so within this; one that takes longer cannot be reached
 
 
-class Recorder:
+class Tracking:
     """An observer in the server process, for all trackers of a job."""
 
     def __init__(self, trackers: Sequence[Tracker], job: str, emit: Callable[[Event], None]) -> None:
-        self._desks = [_Desk(tracker, job, emit) for tracker in trackers]
+        self._threads = [_TrackerThread(tracker, job, emit) for tracker in trackers]
 
     def on(self, event: Event) -> None:
-        for logged in _logged(event) if self._desks else ():
-            for desk in self._desks:
-                desk.put(logged)
+        for logged in _logged(event) if self._threads else ():
+            for thread in self._threads:
+                thread.put(logged)
 
     def close(self, limit_s: float = _CLOSING_LIMIT_S) -> None:
-        """Wait until everything is written, but not for ever."""
+        """Wait until everything is written, for `limit_s` seconds at most."""
         ends = time.monotonic() + limit_s
-        for desk in self._desks:
-            desk.end()
-        for desk in self._desks:
-            desk.wait(ends)
+        for thread in self._threads:
+            thread.end()
+        for thread in self._threads:
+            thread.wait(ends)
 
 
-class _Desk(threading.Thread):
-    """One tracker, and what it has still to write."""
+class _TrackerThread(threading.Thread):
+    """Writes to one tracker what waits for it."""
 
     def __init__(self, tracker: Tracker, job: str, emit: Callable[[Event], None]) -> None:
         super().__init__(daemon=True, name=type(tracker).__name__)
@@ -74,13 +74,13 @@ class _Desk(threading.Thread):
         self._waiting.put((logged, size))
 
     def end(self) -> None:
-        """There is no more."""
+        """Nothing more will be put."""
         self._waiting.put(None)
 
     def wait(self, ends: float) -> None:
         self.join(max(0.0, ends - time.monotonic()))
         if self.is_alive():
-            self._say(f"it does not come to an end: what it had still to keep may be lost; {self._tracker.view}")
+            self._say(f"it did not finish in time: its last values may be lost; {self._tracker.view}")
         if self._dropped:
             self._say(f"it was too slow: {self._dropped} values were dropped")
         if self._refused > 1:
@@ -101,7 +101,7 @@ class _Desk(threading.Thread):
         more = True
         while more:
             batch, more = self._next_batch()
-            for few in _in_few(batch):
+            for few in _batches(batch):
                 self._keep(few)
         try:
             self._tracker.close()
@@ -110,7 +110,7 @@ class _Desk(threading.Thread):
             self._say(f"{type(error).__name__}: {error}")
 
     def _next_batch(self) -> tuple[list[ValuesLogged], bool]:
-        """All that waits, at least one, and whether there may be more."""
+        """Everything that waits, and at least one; and whether more may come."""
         batch: list[ValuesLogged] = []
         while True:
             next_one = self._waiting.get()
@@ -124,7 +124,7 @@ class _Desk(threading.Thread):
                 return batch, True
 
     def _keep(self, batch: Sequence[ValuesLogged]) -> None:
-        """What is refused is refused alone: the others are kept."""
+        """Where one value is refused, the others are kept."""
         began = time.monotonic()
         try:
             self._tracker.write(batch)
@@ -149,13 +149,13 @@ class _Desk(threading.Thread):
         self._emit(Notice(text=f"{self.name}: {' '.join(text.split())}"))
 
 
-def _in_few(batch: Sequence[ValuesLogged]) -> Iterator[list[ValuesLogged]]:
-    """As trackers take them: of one site, with a hundred names at most."""
+def _batches(batch: Sequence[ValuesLogged]) -> Iterator[list[ValuesLogged]]:
+    """As trackers take them: one site, and a hundred names at most, in each."""
     for site in dict.fromkeys(logged.site for logged in batch):
         few: list[ValuesLogged] = []
         count = 0
         for piece in (piece for logged in batch if logged.site == site for piece in _pieces(logged)):
-            if few and count + len(piece.values) > _AT_ONCE:
+            if few and count + len(piece.values) > _MOST_NAMES:
                 yield few
                 few, count = [], 0
             few.append(piece)
@@ -164,17 +164,17 @@ def _in_few(batch: Sequence[ValuesLogged]) -> Iterator[list[ValuesLogged]]:
 
 
 def _pieces(logged: ValuesLogged) -> Iterator[ValuesLogged]:
-    if len(logged.values) <= _AT_ONCE:
+    if len(logged.values) <= _MOST_NAMES:
         yield logged
         return
     named = [*logged.values.items()]
-    for first in range(0, len(named), _AT_ONCE):
-        yield msgspec.structs.replace(logged, values=dict(named[first : first + _AT_ONCE]))
+    for first in range(0, len(named), _MOST_NAMES):
+        yield msgspec.structs.replace(logged, values=dict(named[first : first + _MOST_NAMES]))
 
 
 def _size(logged: ValuesLogged) -> int:
     return sum(
-        _OF_EACH + len(name) + (len(value) if isinstance(value, str) else 0) for name, value in logged.values.items()
+        _VALUE_SIZE + len(name) + (len(value) if isinstance(value, str) else 0) for name, value in logged.values.items()
     )
 
 

@@ -23,7 +23,7 @@ from fedsag_cli.events import (
     from_line,
     to_line,
 )
-from fedsag_cli.server.tracking import Recorder
+from fedsag_cli.server.tracking import Tracking
 from fedsag_cli.trackers import Tracker
 from fedsag_cli.trackers.mlflow import MLflowReceiver
 from fedsag_cli.trackers.tensorboard import TBAnalyticsReceiver
@@ -84,10 +84,10 @@ class Kept:
 def recorded(*events, tracker=None):
     """What a tracker keeps of these events, and what was said meanwhile."""
     tracker, said = tracker or Kept(), []
-    recorder = Recorder([tracker], "my job", said.append)
+    tracking = Tracking([tracker], "my job", said.append)
     for event in events:
-        recorder.on(event)
-    recorder.close()
+        tracking.on(event)
+    tracking.close()
     return tracker, [event for event in said if isinstance(event, Notice)]
 
 
@@ -216,25 +216,25 @@ def test_mlflow_keeps_all_of_a_batch_or_none(tmp_path, monkeypatch):
 def test_a_tracker_that_could_not_open_is_told_nothing_more(monkeypatch):
     monkeypatch.setattr("fedsag_cli.server.tracking._MOST_WAITING", 250)
     said = []
-    recorder = Recorder([Kept({"open": ImportError("no kept")})], "job", said.append)
+    tracking = Tracking([Kept({"open": ImportError("no kept")})], "job", said.append)
     while not said:
         time.sleep(0.001)
     for number in range(100):
-        recorder.on(logged(a=number))
-    recorder.close()
+        tracking.on(logged(a=number))
+    tracking.close()
 
     assert len(said) == 1, "nothing was dropped by it"
 
 
 def test_after_a_bad_batch_the_next_is_kept():
     tracker, said = Kept({"write": ValueError("no")}), []
-    recorder = Recorder([tracker], "job", said.append)
-    recorder.on(logged(a=1))
+    tracking = Tracking([tracker], "job", said.append)
+    tracking.on(logged(a=1))
     while not said:
         time.sleep(0.001)
     tracker.fails.clear()
-    recorder.on(logged(a=2))
-    recorder.close()
+    tracking.on(logged(a=2))
+    tracking.close()
 
     assert [dict(each.values) for each in tracker.values] == [{"a": 2}]
 
@@ -243,12 +243,12 @@ def test_a_tracker_that_does_not_end_holds_the_run_up_for_a_while_only():
     goes_on = threading.Event()
     tracker, said = Kept(), []
     tracker.write = lambda values: goes_on.wait()
-    recorder = Recorder([tracker], "job", said.append)
-    recorder.on(logged(a=1))
-    recorder.close(0.05)
+    tracking = Tracking([tracker], "job", said.append)
+    tracking.on(logged(a=1))
+    tracking.close(0.05)
     goes_on.set()
 
-    assert "does not come to an end" in said[0].text
+    assert "did not finish in time" in said[0].text
     assert "show kept" in said[0].text, "which is where it may hang"
 
 
@@ -264,13 +264,13 @@ def test_values_beyond_what_a_slow_tracker_can_wait_with_are_dropped_and_counted
         keeps(values)
 
     tracker.write, said = slowly, []
-    recorder = Recorder([tracker], "job", said.append)
-    recorder.on(logged(a=0))
+    tracking = Tracking([tracker], "job", said.append)
+    tracking.on(logged(a=0))
     began.wait()
     for number in range(1, 5):
-        recorder.on(logged(a=number))
+        tracking.on(logged(a=number))
     goes_on.set()
-    recorder.close()
+    tracking.close()
 
     assert [dict(each.values) for each in tracker.values] == [{"a": 0}, {"a": 1}, {"a": 2}]
     assert "2 values were dropped" in said[-1].text
@@ -279,10 +279,10 @@ def test_values_beyond_what_a_slow_tracker_can_wait_with_are_dropped_and_counted
 
 def test_what_shows_the_curves_is_told_once_and_not_before_there_are_any():
     told = []
-    recorder = Recorder([Kept({"write": ValueError("no")}), Kept()], "job", told.append)
-    recorder.on(logged(a=1))
-    recorder.on(logged(a=2))
-    recorder.close()
+    tracking = Tracking([Kept({"write": ValueError("no")}), Kept()], "job", told.append)
+    tracking.on(logged(a=1))
+    tracking.on(logged(a=2))
+    tracking.close()
 
     assert [event.view for event in told if isinstance(event, CurvesKept)] == ["show kept"]
 
@@ -314,8 +314,8 @@ def test_a_view_can_be_typed_as_it_stands(tmp_path, monkeypatch, tracker, view):
 
 def test_a_job_without_trackers_has_no_thread_for_them():
     before = threading.active_count()
-    recorder = Recorder([], "job", lambda _: None)
-    recorder.on(logged(a=1))
+    tracking = Tracking([], "job", lambda _: None)
+    tracking.on(logged(a=1))
 
     assert threading.active_count() == before
 

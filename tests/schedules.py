@@ -1,0 +1,907 @@
+"""A model of clients, slots and faults around the server's dispatcher, in virtual time, and the promises it must keep.
+
+A `World` has the dispatcher and everything around it; `choices` are the things that could happen next, in whatever
+order. `Promises` knows nothing of the dispatcher: it sees what happened and what was decided, and says what had to be.
+`search` walks at random, each walk made from a seed of its own; `explore` takes every way through a small world.
+"""
+
+import argparse
+import functools
+import pickle
+import random
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+
+from fedsag_cli.events import Failure
+from fedsag_cli.plan import ClientConfig
+from fedsag_cli.server.clients import ENDING_LIMIT_S, REASON_LIMIT_S, Client, State
+from fedsag_cli.server.decisions import (
+    Accept,
+    Admit,
+    Answered,
+    Asked,
+    Begun,
+    Connected,
+    Disconnected,
+    Drop,
+    EndChannel,
+    Exited,
+    Fail,
+    Finish,
+    Give,
+    Keep,
+    Left,
+    MemoryShort,
+    QuorumLost,
+    Rejected,
+    Send,
+    Start,
+    StrictFailure,
+    Taken,
+    TimePassed,
+    Warn,
+)
+from fedsag_cli.server.dispatcher import SAME_CAUSE_S, Dispatcher
+from fedsag_cli.wire.messages import Usage
+
+SITES = "abcdefgh"
+WRONG_TASK = 99
+BAD_REPLY = Failure(cause="it does not fit")
+
+
+_STOPS, _HAND_OUTS, _TURNS = (QuorumLost, MemoryShort, StrictFailure), (Start, Send), (Give, Finish)
+
+
+class Broken(AssertionError):
+    """A promise that was not kept."""
+
+
+def promise(kept: bool, text: str) -> None:
+    if not kept:
+        raise Broken(text)
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One broadcast of the workflow."""
+
+    targets: str
+    min_responses: int = 0
+    timeout_s: float | None = None
+    grace_s: float | None = None
+    refused: bool = False
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A run: its clients, one by one, and what the workflow asks of them. `free`: memory, in clients (0: unknown)."""
+
+    launch_once: tuple[bool, ...]
+    groups: tuple[int, ...]
+    launch_timeouts: tuple[float, ...]
+    asks: tuple[Ask, ...]
+    slots: int = 1
+    strict: bool = False
+    faults: int = 0
+    ticks: int = 0
+    free: int = 0
+
+    @property
+    def sites(self) -> str:
+        return SITES[: len(self.launch_once)]
+
+
+@dataclass
+class Known:
+    """What the promises know of one client."""
+
+    group: int
+    launch_once: bool
+    launch_timeout: float
+    is_alive: bool = False
+    is_connected: bool = False
+    has_asked: bool = False
+    has_slot: bool = False
+    is_ending: bool = False
+    is_gone: bool = False
+    launched: float = 0.0
+    task: int = 0
+    task_at: float = 0.0
+    answered_at: float = 0.0
+    closed: float | None = None
+
+    @property
+    def is_free(self) -> bool:
+        if self.is_gone or self.is_ending:
+            return False
+        return not self.is_alive or (self.has_asked and self.is_connected and not self.task)
+
+
+@dataclass
+class Round:
+    """What the promises know of one broadcast."""
+
+    begun: Begun
+    at: float
+    targets: list[str]
+    needed: int
+    awaited: set[str]
+    answers: dict[str, float] = field(default_factory=dict)  # that count: the seconds each took
+    failed: set[str] = field(default_factory=set)
+    given: list[str] = field(default_factory=list)
+    accepted: list[str] = field(default_factory=list)
+    sent: set[str] = field(default_factory=set)
+    out: str = ""
+    lost: float | None = None
+    is_over: bool = False
+
+
+class Promises:
+    """Says for each thing that happened what had to be decided. Raises Broken where it was not, or more was."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self.clients = {
+            site: Known(group, once, limit)
+            for site, group, once, limit in zip(
+                setup.sites, setup.groups, setup.launch_once, setup.launch_timeouts, strict=True
+            )
+        }
+        self.round: Round | None = None
+        self.usage_told = False
+
+    def check(self, happened, decisions, due: float | None, now: float) -> None:
+        """`decisions` were taken when `happened` at `now`; if nothing else happens, TimePassed comes at `due`."""
+        must_fail, must = self._expected(happened, now)
+        failed, stops, said, hands, gives = [], [], [], [], []
+        for decision in decisions:
+            kind = type(decision)
+            if kind is Fail:
+                promise(bool(decision.failure.cause), "a failure without a cause")
+                promise(not (stops or hands or gives), "a failure is told before what follows from it")
+                failed.append(decision.site)
+            elif kind in _STOPS:
+                stops.append(kind)
+            elif kind in _HAND_OUTS:
+                promise(not stops, "a task is handed out after the run was stopped")
+                hands.append(decision)
+            elif kind in _TURNS:
+                gives.append(decision)
+            else:
+                said.append((kind, getattr(decision, "site", "")))
+        if failed != sorted(must_fail):
+            raise Broken(f"given up: {failed}, not {sorted(must_fail)}")
+        for site in failed:
+            self._failed(site, for_time=type(happened) is TimePassed)
+        if said != must and sorted(said, key=str) != sorted(must, key=str):
+            raise Broken(f"decided {said}, not {must}")
+        self._check_stops(happened, decisions, stops, now)
+        self._check_hand_outs(hands, now)
+        self._check_turn(gives)
+        must_be_due = self.due()
+        if not _same(due, must_be_due):
+            raise Broken(f"the next deadline is {due}, not {must_be_due}")
+
+    # what had to happen
+
+    def _expected(self, happened, now):
+        """Who had to fail, and the decisions that are of one client alone."""
+        round_, kind = self.round, type(happened)
+        if kind is Begun:
+            self._leave()
+            self._begin(happened, now)
+            return (set(happened.targets) if happened.refused else self._gone(happened.targets)), []
+        if kind is Left:
+            self._leave()
+            return set(), []
+        if kind is TimePassed:
+            return (set() if round_ is None or round_.lost is not None else self._overdue(now)), []
+        if kind is Taken:
+            site, round_.out = round_.out, ""
+            if site in round_.failed:
+                return set(), []
+            round_.accepted.append(site)
+            return set(), [(Accept, site)]
+        if kind is Rejected:
+            counted = round_ is not None and happened.site in round_.answers
+            return {happened.site} if counted else set(), []
+        client = self.clients[happened.site]
+        awaited = round_ is not None and happened.site in round_.awaited
+        if kind is Connected:
+            if client.has_asked:
+                client.has_asked, client.launched, client.task = False, now, 0
+            client.is_connected, client.closed = True, None
+            return set(), []
+        if kind is Asked:
+            if client.has_asked or client.is_gone:
+                return set(), []
+            client.has_asked, client.has_slot = True, False
+            return set(), [(Admit, happened.site)]
+        if kind is Answered:
+            return set(), self._answered(happened, client, now, awaited=awaited)
+        if kind is Disconnected:
+            client.is_connected = False
+            if not client.is_ending and not client.is_gone and client.closed is None:
+                client.closed = now
+            return set(), []
+        promise(kind is Exited, f"unknown: {happened}")
+        client.is_alive = client.is_connected = client.has_slot = False
+        client.closed, client.task = None, 0
+        if client.is_ending:
+            client.is_ending = False
+            return set(), [(Warn, "")] if happened.exit_code else []
+        client.is_gone = True
+        return {happened.site} if awaited else set(), []
+
+    def _begin(self, begun: Begun, now: float) -> None:
+        targets = [site for site in self.setup.sites if site in begun.targets]
+        needed = len(targets) if self.setup.strict else begun.min_responses
+        self.round = Round(begun, now, targets, needed, set(targets))
+
+    def _leave(self) -> None:
+        if self.round is not None:
+            for site in self.round.awaited:
+                self.clients[site].has_slot = False
+        self.round = None
+
+    def _gone(self, targets: Iterable[str]) -> set[str]:
+        return {site for site in targets if self.clients[site].is_gone}
+
+    def _answered(self, answered: Answered, client: Known, now: float, *, awaited: bool):
+        if not client.task or client.task != answered.task_id:
+            return [(Drop, answered.site)]
+        counts = awaited and client.has_slot
+        client.task, client.has_slot = 0, False
+        if counts:
+            self.round.awaited.discard(answered.site)
+            self.round.answers[answered.site] = now - client.task_at
+        said = [(Keep if counts else Drop, answered.site)]
+        if not client.launch_once:
+            client.is_ending, client.answered_at = True, now
+            said.append((EndChannel, answered.site))
+        return said
+
+    def _failed(self, site: str, *, for_time: bool) -> None:
+        client = self.clients[site]
+        if site in self.round.awaited:
+            client.has_slot = False
+            client.is_gone = client.is_gone or (for_time and client.closed is not None)
+        self.round.awaited.discard(site)
+        self.round.answers.pop(site, None)
+        self.round.failed.add(site)
+
+    # when somebody is given up
+
+    def due(self) -> float | None:
+        if self.round is None or self.round.is_over:
+            return None
+        if self.round.lost is not None:
+            return self.round.lost + SAME_CAUSE_S
+        limit_s = self._limit()
+        moments = [moment for site in self.round.awaited if (moment := self._deadline(site, limit_s)) is not None]
+        return min(moments, default=None)
+
+    def _overdue(self, now: float) -> set[str]:
+        limit_s = self._limit()
+        return {
+            site
+            for site in self.round.awaited
+            if (moment := self._deadline(site, limit_s)) is not None and moment <= now
+        }
+
+    def _limit(self) -> float | None:
+        """The time each client has: the timeout, or that of the quorum and the grace."""
+        begun, times = self.round.begun, sorted(self.round.answers.values())
+        limits = [begun.timeout_s] if begun.timeout_s is not None else []
+        quorum = max(1, begun.min_responses)
+        if begun.grace_s is not None and len(times) >= quorum:
+            limits.append(times[quorum - 1] + begun.grace_s)
+        return min(limits, default=None)
+
+    def _deadline(self, site: str, limit_s: float | None) -> float | None:
+        client = self.clients[site]
+        if client.is_gone:
+            return None
+        if client.closed is not None:
+            return client.closed + REASON_LIMIT_S
+        if client.is_ending:
+            return client.answered_at + ENDING_LIMIT_S
+        moments = []
+        if client.is_alive and not client.has_asked and client.launch_timeout:
+            moments.append(client.launched + client.launch_timeout)
+        if limit_s is not None and client.has_slot and client.task:
+            moments.append(client.task_at + limit_s)
+        elif limit_s is not None and client.is_alive and not client.has_slot and (client.task or not client.has_asked):
+            moments.append(self.round.at + limit_s)
+        return min(moments, default=None)
+
+    # what follows from where everybody stands
+
+    def _check_stops(self, happened, decisions, stops, now: float) -> None:
+        round_, must = self.round, []
+        if self.setup.strict and any(type(decision) is Warn for decision in decisions):
+            must.append(StrictFailure)
+        if type(happened) is Answered and happened.usage is not None and not self.usage_told:
+            self.usage_told = True
+            must += self._too_many()
+        elif type(happened) is Begun and self.usage_told:
+            must += self._too_many()
+        if round_ is not None and not round_.is_over and not must:
+            possible = len(round_.targets) - len(round_.failed)
+            if possible < round_.needed:
+                round_.lost = now if round_.lost is None else round_.lost
+                if not self._may_fail_too() or now >= round_.lost + SAME_CAUSE_S:
+                    must.append(QuorumLost)
+        if stops != must:
+            raise Broken(f"stopped by {stops}, not {must}")
+        for decision in decisions:
+            if type(decision) is QuorumLost:
+                promise((decision.needed, decision.possible) == (round_.needed, possible), "other numbers")
+                promise(bool(decision.cause) or not round_.targets or not round_.failed, "a stop without its cause")
+        if must and round_ is not None:
+            round_.is_over = True
+
+    def _too_many(self):
+        absent = [self.clients[site] for site in (self.round.targets if self.round else [])]
+        count = sum(not client.is_alive and not client.is_gone and client.launch_once for client in absent)
+        return [MemoryShort] if self.setup.free and count > self.setup.free else []
+
+    def _may_fail_too(self) -> bool:
+        return any(not self.clients[site].is_free and not self._only_waits(site) for site in self.round.awaited)
+
+    def _only_waits(self, site: str) -> bool:
+        """It said all it had to say; its closed channel alone tells that it is at work no more."""
+        client = self.clients[site]
+        return client.is_alive and client.has_asked and not client.task and not client.is_ending
+
+    def _check_hand_outs(self, hands, now: float) -> None:
+        round_ = self.round
+        for decision in hands:
+            promise(round_ is not None and not round_.is_over and round_.lost is None, "a task after the end")
+            site, client = decision.site, self.clients[decision.site]
+            promise(site in round_.awaited, f"{site} is not waited for")
+            promise(client.is_free, f"{site} is not free")
+            if ahead := [other for other in self._free(client.group) if other < site]:
+                raise Broken(f"{ahead} come before {site}")
+            promise(self._busy(client.group) < self.setup.slots, f"no slot is free for {site}")
+            client.has_slot = True
+            if type(decision) is Start:
+                promise(not client.is_alive, f"{site} has a process")
+                client.is_alive, client.launched = True, now
+                client.has_asked = False
+            else:
+                promise(client.is_alive, f"{site} has no process")
+                promise(site not in round_.sent, f"{site} is sent the task twice")
+                round_.sent.add(site)
+                client.task, client.task_at = round_.begun.task_id, now
+        if round_ is not None and not round_.is_over and round_.lost is None:
+            for group in set(self.setup.groups):
+                if (idle := self._free(group)) and self._busy(group) < self.setup.slots:
+                    raise Broken(f"a slot of group {group} is free, and {idle} could use it")
+
+    def _free(self, group: int) -> list[str]:
+        return [
+            site
+            for site in self.setup.sites
+            if site in self.round.awaited and self.clients[site].group == group and self.clients[site].is_free
+        ]
+
+    def _busy(self, group: int) -> int:
+        return sum(client.has_slot for client in self.clients.values() if client.group == group)
+
+    def _check_turn(self, gives) -> None:
+        round_, must = self.round, []
+        if round_ is not None and not round_.is_over and round_.lost is None and not round_.out:
+            done = set(round_.given) | round_.failed
+            left = [site for site in round_.targets if site not in done]
+            if not left:
+                must, round_.is_over = [Finish()], True
+                promise(round_.given == sorted(round_.given), "replies were given in another order")
+                promise(set(round_.accepted) == set(round_.answers), "not every answer was accepted")
+                promise(set(round_.answers) | round_.failed == set(round_.targets), "a target has no outcome")
+                promise(not set(round_.answers) & round_.failed, "a target has two outcomes")
+            elif left[0] in round_.answers:
+                must, round_.out = [Give(left[0])], left[0]
+                round_.given.append(left[0])
+        if gives != must:
+            raise Broken(f"the turn is {gives}, not {must}")
+
+
+def _same(one: float | None, other: float | None) -> bool:
+    return one == other if one is None or other is None else abs(one - other) < 1e-9
+
+
+@dataclass
+class Process:
+    """A client's process, and its channel."""
+
+    is_alive: bool = False
+    is_open: bool = False
+    has_asked: bool = False
+    hangs: bool = False
+    is_told_to_end: bool = False
+    tasks: list[int] = field(default_factory=list)
+
+
+class World:
+    """A dispatcher, its clients, a workflow, and time."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self.now = 0.0
+        clients = [
+            Client(number, site, ClientConfig(launch_once=once, launch_timeout=limit), group)
+            for number, (site, once, limit, group) in enumerate(
+                zip(setup.sites, setup.launch_once, setup.launch_timeouts, setup.groups, strict=True)
+            )
+        ]
+        free_memory = functools.partial(int, setup.free)
+        self.dispatcher = Dispatcher(clients, slots=setup.slots, strict=setup.strict, free_memory=free_memory)
+        self.promises = Promises(setup)
+        self.processes = {site: Process() for site in setup.sites}
+        self.asked = 0  # broadcasts that have begun
+        self.is_on = self.holds_reply = self.is_stopped = False
+        self.tells_usage = ""
+        self.faults, self.ticks = setup.faults, setup.ticks
+
+    @property
+    def is_over(self) -> bool:
+        return self.is_stopped or (not self.is_on and self.asked == len(self.setup.asks))
+
+    def choices(self) -> tuple[list[str], list[str]]:
+        """What can happen now, and what can go wrong: words for `do`."""
+        fine, wrong = [], []
+        if not self.is_on:
+            fine.append("begin")
+        elif self.holds_reply:
+            fine.append("take")
+            wrong += ["reject", "leave"]
+        for site, process in self.processes.items():
+            if process.is_alive and not process.hangs:
+                self._choices_of(site, process, fine, wrong)
+        due = self.dispatcher.due
+        if due is not None:
+            fine.append("due")
+        if self.ticks and self.is_on and (self.holds_reply or due is None or self.now + 1 < due):
+            fine.append("tick")
+        return fine, wrong if self.faults else []
+
+    def _choices_of(self, site: str, process: Process, fine: list[str], wrong: list[str]) -> None:
+        wrong.append(f"hang {site}")
+        if not process.is_open:
+            if process.has_asked or process.tasks:  # it closed its channel, or we did
+                fine.append(f"exit {site} 0")
+            else:
+                wrong.append(f"exit {site} 1")
+            if self.dispatcher.clients[site].may_connect:
+                (wrong if process.has_asked else fine).append(f"connect {site}")
+            return
+        wrong += [f"close {site}", f"babble {site}"]
+        if not process.has_asked:
+            fine.append(f"ask {site}")
+            wrong.append(f"exit {site} 1")
+            return
+        wrong += [f"ask {site}", f"exit {site} 1"]
+        if process.tasks:
+            fine.append(f"answer {site}")
+            wrong.append(f"mistake {site}")
+        elif process.is_told_to_end:
+            fine.append(f"exit {site} 0")
+        else:
+            wrong.append(f"exit {site} 0")
+
+    def do(self, word: str) -> list:
+        """Let it happen. The (what happened, what was decided) of it. Raises Broken."""
+        what, *of = word.split()
+        process = self.processes[of[0]] if of else None
+        match what:
+            case "begin":
+                ask = self.setup.asks[self.asked]
+                self.asked += 1
+                self.is_on = True
+                refused = Failure(cause="the filter failed") if ask.refused else None
+                targets = tuple(ask.targets)
+                return self._tell(
+                    Begun(self.asked, targets, ask.min_responses, ask.timeout_s, ask.grace_s, self.asked, refused)
+                )
+            case "take":
+                self.holds_reply = False
+                return self._tell(Taken())
+            case "due":
+                self.now = max(self.now, self.dispatcher.due)
+                return self._tell(TimePassed())
+            case "tick":
+                self.now += 1
+                self.ticks -= 1
+                return []
+            case "connect":
+                self.faults -= process.has_asked
+                process.is_open, process.has_asked, process.tasks = True, False, []
+                return self._tell(Connected(of[0]))
+            case "ask":
+                self.faults -= process.has_asked
+                process.has_asked = True
+                return self._tell(Asked(of[0]))
+            case "answer":
+                usage = Usage(private=1) if self.tells_usage == of[0] else None
+                return self._tell(Answered(of[0], process.tasks.pop(0), usage))
+            case "exit":
+                code = int(of[1])
+                is_fine = not process.is_open and process.has_asked
+                self.faults -= not is_fine and not (process.is_told_to_end and not code)
+                self.processes[of[0]] = Process()
+                return self._tell(Exited(of[0], code))
+        self.faults -= 1
+        match what:
+            case "reject":
+                return self._tell(Rejected(self.promises.round.out, BAD_REPLY))
+            case "leave":
+                return self._leave()
+            case "hang":
+                process.hangs = True
+                return []
+            case "close":
+                process.is_open = False
+                return self._tell(Disconnected(of[0]))
+            case "babble":
+                process.is_open = False
+                return self._tell(Disconnected(of[0], "it sent a message that is none of ours"))
+            case "mistake":
+                return self._tell(Answered(of[0], WRONG_TASK))
+        raise ValueError(word)
+
+    def _leave(self):
+        self.is_on = self.holds_reply = False
+        return self._tell(Left())
+
+    def _tell(self, happened) -> list:
+        decisions = self.dispatcher.handle(happened, self.now)
+        story = [(happened, list(decisions))]
+        try:
+            self.promises.check(happened, decisions, self.dispatcher.due, self.now)
+        except Broken as broken:
+            broken.story = story
+            raise
+        for decision in decisions:
+            kind = type(decision)
+            if kind is Start:
+                self.processes[decision.site] = Process(is_alive=True)
+            elif kind is Send:
+                self.processes[decision.site].tasks.append(self.asked)
+                if decision.tell_usage and not self.tells_usage:
+                    self.tells_usage = decision.site
+            elif kind is EndChannel:
+                self.processes[decision.site].is_told_to_end = True
+            elif kind is Give:
+                self.holds_reply = True
+            elif kind is Finish:
+                story += self._leave()
+            elif kind in (QuorumLost, MemoryShort, StrictFailure):
+                self.is_stopped = True
+                if self.is_on:
+                    story += self._leave()
+        return story
+
+    def check_end(self) -> None:
+        """Nothing can happen any more. Raises Broken."""
+        if not self.is_over:
+            waits = self.promises.round.awaited
+            hang = [site for site in waits if self.processes[site].hangs]
+            promise(bool(hang), f"{sorted(waits)} are waited for, and nothing can come")
+        else:
+            busy = [client.site for client in self.dispatcher.clients.values() if client.holds_slot]
+            promise(not busy and not any(self.dispatcher._busy.values()), f"slots are taken at the end: {busy}")
+
+
+# walks at random
+
+
+def setup_of(chance: random.Random) -> Setup:
+    """Some run, small."""
+    count = chance.choice((1, 2, 2, 3, 3, 4))
+    pick = chance.random
+    sites = SITES[:count]
+
+    def ask() -> Ask:
+        targets = sites if pick() < 0.7 else "".join(site for site in sites if pick() < 0.7)
+        return Ask(
+            targets,
+            chance.randrange(len(targets) + 1) if pick() < 0.5 else int(pick() < 0.5),
+            chance.choice((None, None, 3.0, 5.0)),
+            chance.choice((None, 0.0, 2.0)),
+            pick() < 0.01,
+        )
+
+    return Setup(
+        launch_once=tuple(pick() < 0.7 for _ in sites),
+        groups=tuple(int(pick() < 0.3) for _ in sites),
+        launch_timeouts=tuple(chance.choice((4.0, 4.0, 0.0)) for _ in sites),
+        asks=tuple(ask() for _ in range(chance.choice((1, 2, 2, 3)))),
+        slots=chance.choice((1, 1, 2, 3)),
+        strict=pick() < 0.15,
+        faults=chance.choice((0, 1, 2, 3)),
+        ticks=chance.choice((0, 3, 6)),
+        free=chance.choice((0, 0, 0, 1, 2)),
+    )
+
+
+def walk(seed: int) -> Iterator[tuple[World, str]]:
+    """The schedule of one seed: the world before each word that is to be done."""
+    chance = random.Random(seed)
+    world = World(setup_of(chance))
+    pick = chance.random
+    while not world.is_over:
+        fine, wrong = world.choices()
+        if wrong and (not fine or pick() < 0.15):
+            word = wrong[int(pick() * len(wrong))]
+        elif fine:
+            word = fine[int(pick() * len(fine))]
+            if word == "due" and len(fine) > 1 and pick() < 0.8:  # or most would be given up before they asked
+                word = fine[int(pick() * len(fine))]
+        else:
+            break
+        yield world, word
+    world.check_end()
+
+
+class Found(AssertionError):
+    """A schedule that breaks a promise, as short as it could be made."""
+
+    def __init__(self, seed: int | None, setup: Setup, words: Sequence[str], broken: Broken) -> None:
+        super().__init__(seed, setup, words, broken)
+        self.seed, self.setup, self.words, self.broken = seed, setup, words, broken
+
+    def __str__(self) -> str:
+        again = "" if self.seed is None else f"seed={self.seed}, again: scripts/search --seed {self.seed}\n"
+        return "\n".join([f"{again}{self.broken}", str(self.setup), *told(self.setup, self.words)])
+
+
+def search(seeds: Iterable[int]) -> Counter[str]:
+    """Walk the schedules of all seeds. How many things happened, by word. Raises Found."""
+    happened: Counter[str] = Counter()
+    for seed in seeds:
+        words: list[str] = []
+        setup = None
+        try:
+            for world, word in walk(seed):
+                setup = world.setup
+                words.append(word)
+                world.do(word)
+        except Exception as error:
+            # the dispatcher may raise anything where it is broken
+            broken = _as_broken(error)
+            assert setup is not None
+            raise Found(seed, setup, shortened(setup, words), broken) from error
+        happened["schedules"] += 1
+        happened["steps"] += len(words)
+    return happened
+
+
+def _as_broken(error: Exception) -> Broken:
+    return error if isinstance(error, Broken) else Broken(f"{type(error).__name__}: {error}")
+
+
+def breaks(setup: Setup, words: Sequence[str]) -> bool:
+    """Whether these words, as far as they are possible, break a promise."""
+    world = World(setup)
+    try:
+        for word in words:
+            if world.is_over:
+                return False
+            fine, wrong = world.choices()
+            if word in fine or word in wrong:
+                world.do(word)
+        if world.is_over or not any(world.choices()):
+            world.check_end()
+    except Exception:
+        # whatever it is
+        return True
+    return False
+
+
+def shortened(setup: Setup, words: Sequence[str]) -> list[str]:
+    """The same without what is not needed to break a promise."""
+    words = list(words)
+    position = 0
+    while position < len(words):
+        fewer = words[:position] + words[position + 1 :]
+        if breaks(setup, fewer):
+            words = fewer
+        else:
+            position += 1
+    return words
+
+
+def told(setup: Setup, words: Iterable[str]) -> Iterator[str]:
+    """A schedule as lines: the time, what happened, what was decided."""
+    world = World(setup)
+    for word in words:
+        fine, wrong = world.choices()
+        if word not in fine and word not in wrong:
+            continue
+        try:
+            story, end = world.do(word), ""
+        except Exception as error:
+            # it is what is looked for
+            story, end = getattr(error, "story", []), f"{type(error).__name__}: {error}"
+        for happened, decisions in story:
+            yield f"{world.now:6.1f}  {happened}" + "".join(f"\n        -> {decision}" for decision in decisions)
+        if end:
+            yield f"        {end}"
+            return
+        if world.is_over:
+            break
+    if world.is_over or not any(world.choices()):
+        try:
+            world.check_end()
+        except Broken as broken:
+            yield f"        {broken}"
+
+
+# every way through a small world
+
+
+def state_of(world: World):
+    """All that the future depends on. Moments count from now, and those that are over do not count."""
+
+    def ago(moment: float | None, counts: object = True) -> float | None:
+        return round(moment - world.now, 6) if counts and moment is not None else None
+
+    clients = [
+        (
+            *(client.state.name, client.is_connected, client.has_asked, client.has_answered, client.task_id),
+            *(client.failure is None, client.gone_since is None, ago(client.lost)),
+            ago(client.since, client.state in (State.WORKING, State.ENDING)),
+            ago(client.launched, not client.has_asked and client.state is not State.ABSENT),
+        )
+        for client in world.dispatcher.clients.values()
+    ]
+    broadcast = world.dispatcher._broadcast
+    inside = broadcast and (
+        *(broadcast.given and broadcast.given.number, broadcast.is_over, ago(broadcast.quorum_lost), broadcast._turn),
+        *(tuple(broadcast._waits), frozenset(broadcast._failed), frozenset(broadcast._work_s.items())),
+        *(ago(broadcast.began), tuple(broadcast._working), frozenset(broadcast._late)),
+        frozenset((ago(moment), number) for moment, number in broadcast._moments if broadcast._holds(moment, number)),
+        tuple((group, frozenset(queue)) for group, queue in sorted(broadcast._queues.items())),
+    )
+    known = [
+        (
+            *(each.is_alive, each.is_connected, each.has_asked, each.has_slot, each.is_ending, each.is_gone, each.task),
+            ago(each.launched, each.is_alive and not each.has_asked),
+            *(ago(each.task_at, each.task), ago(each.answered_at, each.is_ending), ago(each.closed)),
+        )
+        for each in world.promises.clients.values()
+    ]
+    around = [
+        (each.is_alive, each.is_open, each.has_asked, each.hangs, each.is_told_to_end, *each.tasks)
+        for each in world.processes.values()
+    ]
+    return (
+        *(tuple(clients), inside, tuple(known), tuple(around)),
+        *(tuple(sorted(world.dispatcher._busy.items())), world.dispatcher._usage is None, world.tells_usage),
+        *(world.asked, world.is_on, world.holds_reply, world.is_stopped, world.faults, world.ticks),
+    )
+
+
+def explore(setup: Setup) -> Counter[str]:
+    """Take every way, from each state once. How many states there are, and steps between them. Raises Found."""
+    start = World(setup)
+    seen = {state_of(start)}
+    ahead: list[tuple[bytes, tuple[str, ...]]] = [(pickle.dumps(start), ())]
+    count: Counter[str] = Counter()
+    while ahead:
+        state, words = ahead.pop()
+        world: World = pickle.loads(state)
+        fine, wrong = world.choices()
+        count["states"] += 1
+        if world.is_over or not (fine or wrong):
+            try:
+                world.check_end()
+            except Broken as broken:
+                raise Found(None, setup, words, broken) from broken
+            continue
+        for word in fine + wrong:
+            world = pickle.loads(state)
+            try:
+                world.do(word)
+            except Exception as error:
+                # the dispatcher may raise anything where it is broken
+                raise Found(None, setup, (*words, word), _as_broken(error)) from error
+            count["steps"] += 1
+            after = state_of(world)
+            if after not in seen:
+                seen.add(after)
+                ahead.append((pickle.dumps(world), (*words, word)))
+    return count
+
+
+def small(count: int, **how) -> Setup:
+    """A run of `count` clients that are all asked, once, and of which one must answer."""
+    same = {
+        "launch_once": (True,) * count,
+        "groups": (0,) * count,
+        "launch_timeouts": (4.0,) * count,
+        "asks": (Ask(SITES[:count], 1, 5.0, 2.0),),
+    }
+    return Setup(**(same | how))
+
+
+EVERY_WAY = {
+    "one client, started for each task": small(1, launch_once=(False,), asks=(Ask("a"), Ask("a")), faults=2),
+    "two clients, one slot": small(2, faults=2),
+    "two clients, two slots, time passes": small(2, slots=2, faults=1, ticks=2),
+    "two clients, two tasks": small(2, asks=(Ask("ab", 1, 5.0, 2.0), Ask("ab", 1)), faults=1, slots=2),
+    "two clients, the second task for one": small(2, asks=(Ask("ab", 0, 5.0), Ask("a")), faults=2),
+    "two clients, started for each task": small(2, launch_once=(False, True), asks=(Ask("ab"), Ask("ab")), faults=1),
+    "two clients, all must answer": small(2, strict=True, faults=2, slots=2),
+    "two clients, no limit of time": small(2, asks=(Ask("ab", 1),), launch_timeouts=(0.0, 0.0), faults=2),
+    "two clients, little memory": small(2, asks=(Ask("ab"), Ask("ab")), faults=1, free=1),
+}
+EVERY_WAY_OF_THREE = {
+    "three clients, two slots": small(3, slots=2, faults=1),
+    "three clients, one slot": small(3, faults=1),
+    "three clients in two groups": small(3, groups=(0, 1, 0), faults=1),
+    "three clients, two must answer": small(3, asks=(Ask("abc", 2, None, 2.0),), slots=3, faults=1),
+}
+EVERY_WAY_WITH_TWO_FAULTS = {"three clients, one slot, two faults": small(3, faults=2)}
+
+
+# scripts/search
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="scripts/search", description="Search for a schedule that breaks a promise.")
+    parser.add_argument("--schedules", type=int, default=100_000, help="number of random schedules (100000)")
+    parser.add_argument("--first", type=int, default=0, help="seed of the first one; the others follow it (0)")
+    parser.add_argument("--seed", type=int, help="run the schedule of this seed alone, and print it")
+    parser.add_argument("--every", action="store_true", help="take every way through small runs, some minutes")
+    args = parser.parse_args()
+    try:
+        if args.seed is not None:
+            _show(args.seed)
+        elif args.every:
+            _explore_all()
+        else:
+            _search_all(range(args.first, args.first + args.schedules))
+    except Found as found:
+        raise SystemExit(str(found)) from None
+
+
+def _show(seed: int) -> None:
+    words: list[str] = []
+    setup = setup_of(random.Random(seed))
+    try:
+        for world, word in walk(seed):
+            words.append(word)
+            world.do(word)
+    except Exception:
+        # it is told below, where it happens
+        pass
+    print(setup, *told(setup, words), sep="\n")
+    search([seed])
+
+
+def _search_all(seeds: range) -> None:
+    began = time.monotonic()
+    parts = [seeds[first : first + 5_000] for first in range(0, len(seeds), 5_000)]
+    with ProcessPoolExecutor() as pool:
+        counts = sum(pool.map(search, parts), Counter())
+    took_s = time.monotonic() - began
+    print(f"{counts['schedules']} schedules, {counts['steps']} steps in {took_s:.0f} s: every promise was kept")
+
+
+def _explore_all() -> None:
+    for name, setup in (EVERY_WAY | EVERY_WAY_OF_THREE | EVERY_WAY_WITH_TWO_FAULTS).items():
+        began = time.monotonic()
+        count = explore(setup)
+        print(
+            f"{name:<40}{count['states']:>8} states{count['steps']:>9} steps{time.monotonic() - began:>6.0f} s",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,572 @@
+"""The dispatcher by written histories: when what happens, and what is decided."""
+
+import sys
+
+import pytest
+
+from fedsag_cli.events import Failure
+from fedsag_cli.plan import ClientConfig
+from fedsag_cli.server.clients import Client, State
+from fedsag_cli.server.decisions import (
+    Accept,
+    Admit,
+    Answered,
+    Asked,
+    Begun,
+    Connected,
+    Disconnected,
+    Drop,
+    EndChannel,
+    Exited,
+    Fail,
+    Finish,
+    Give,
+    Keep,
+    Left,
+    MemoryShort,
+    QuorumLost,
+    Rejected,
+    Send,
+    Start,
+    StrictFailure,
+    Taken,
+    TimePassed,
+    Warn,
+)
+from fedsag_cli.server.dispatcher import Dispatcher
+from fedsag_cli.wire.messages import Usage
+
+KEY_ERROR = Failure(cause="KeyError: 'fc'", where="/job/train.py:7")
+
+
+def dispatcher(sites="ab", *, slots=9, strict=False, free=0, groups=None, each=(), limits=None):
+    """`each`: the sites whose script is started for each task. `limits`: launch_timeout by site."""
+    return Dispatcher(
+        [
+            Client(
+                number,
+                site,
+                ClientConfig(launch_once=site not in each, launch_timeout=(limits or {}).get(site, 300.0)),
+                (groups or {}).get(site, 0),
+            )
+            for number, site in enumerate(sites)
+        ],
+        slots=slots,
+        strict=strict,
+        free_memory=lambda: free,
+    )
+
+
+def play(server, *history):
+    """Each line is (time, what happened, decisions)."""
+    for line, (now, happened, *decisions) in enumerate(history):
+        assert server.handle(happened, now) == decisions, f"line {line}: {happened}"
+
+
+def up(server, *sites, now=0.0):
+    """They have answered a first task, and wait."""
+    server.handle(Begun(90, tuple(sites)), now)
+    for site in sites:
+        server.handle(Connected(site), now)
+        server.handle(Asked(site), now)
+        server.handle(Answered(site, 90), now)
+    for _ in sites:
+        server.handle(Taken(), now)
+    server.handle(Left(), now)
+    assert all(server.clients[site].state is State.WAITING for site in sites)
+    return server
+
+
+def failed(site, cause, *, hangs=False):
+    return Fail(site, Failure(cause=cause), hangs)
+
+
+# the way of a task
+
+
+def test_a_client_is_started_asks_answers_and_is_given_in_its_turn():
+    play(
+        dispatcher("a"),
+        (0, Begun(1, ("a",)), Start("a")),
+        (1, Connected("a")),
+        (1, Asked("a"), Admit("a"), Send("a", True)),
+        (3, Answered("a", 1), Keep("a", 2), Give("a")),
+        (4, Taken(), Accept("a"), Finish()),
+        (4, Left()),
+    )
+
+
+def test_a_reply_waits_for_those_before_it():
+    play(
+        up(dispatcher("abc"), "a", "b", "c"),
+        (0, Begun(1, ("c", "b", "a")), Send("a", True), Send("b", True), Send("c", True)),
+        (1, Answered("b", 1), Keep("b", 1)),
+        (2, Answered("c", 1), Keep("c", 2)),
+        (3, Answered("a", 1), Keep("a", 3), Give("a")),
+        (4, Taken(), Accept("a"), Give("b")),
+        (4, Taken(), Accept("b"), Give("c")),
+        (4, Taken(), Accept("c"), Finish()),
+    )
+
+
+def test_a_failure_lets_the_next_reply_pass():
+    play(
+        up(dispatcher(), "a", "b"),
+        (0, Begun(1, ("a", "b")), Send("a", True), Send("b", True)),
+        (1, Answered("b", 1), Keep("b", 1)),
+        (2, Exited("a", 3), Fail("a", Failure(cause="its process ended with exit code 3", exit_code=3)), Give("b")),
+    )
+
+
+def test_a_rejected_reply_is_a_failure_and_is_not_accepted():
+    play(
+        up(dispatcher("a"), "a"),
+        (0, Begun(1, ("a",)), Send("a", True)),
+        (1, Answered("a", 1), Keep("a", 1), Give("a")),
+        (2, Rejected("a", Failure(cause="it does not fit")), failed("a", "it does not fit")),
+        (2, Rejected("a", Failure(cause="once more"))),
+        (3, Taken(), Finish()),
+    )
+
+
+def test_a_task_that_cannot_be_sent_fails_for_everybody():
+    refused = Failure(cause="the filter failed")
+    play(
+        dispatcher(),
+        (0, Begun(1, ("a", "b"), refused=refused), Fail("a", refused), Fail("b", refused), Finish()),
+    )
+
+
+# slots
+
+
+def test_a_free_slot_goes_to_the_next_in_site_order_before_the_reply_is_given():
+    """Before, the slot was idle while the workflow worked on the reply."""
+    play(
+        dispatcher("abc", slots=1),
+        (0, Begun(1, ("a", "b", "c")), Start("a")),
+        (1, Connected("a")),
+        (1, Asked("a"), Admit("a"), Send("a", True)),
+        (2, Answered("a", 1), Keep("a", 1), Start("b"), Give("a")),
+        (3, Exited("b", 0), Fail("b", Failure(cause=NOT_ASKED, exit_code=0)), Start("c")),
+    )
+
+
+NOT_ASKED = "its script ended without asking for a task: flare.receive() was not reached"
+
+
+def test_the_slots_are_a_groups_own():
+    play(
+        dispatcher("abcd", slots=1, groups={"b": 1, "d": 1}),
+        (0, Begun(1, ("a", "b", "c", "d")), Start("a"), Start("b")),
+        (1, Connected("b")),
+        (1, Asked("b"), Admit("b"), Send("b", True)),
+        (2, Answered("b", 1), Keep("b", 1), Start("d")),
+    )
+
+
+def test_one_that_says_it_is_ready_while_it_works_keeps_its_slot_and_its_task():
+    """Before, its slot was free, and it was sent the same task again."""
+    play(
+        up(dispatcher(slots=1), "a"),
+        (0, Begun(1, ("a", "b")), Send("a", True)),
+        (1, Asked("a")),
+        (2, Answered("a", 1), Keep("a", 2), Start("b"), Give("a")),
+    )
+
+
+def test_an_answer_to_another_task_is_dropped_and_the_client_still_works():
+    """Before, its slot was free, and it was sent the same task again."""
+    play(
+        up(dispatcher(slots=1), "a"),
+        (0, Begun(1, ("a", "b")), Send("a", True)),
+        (1, Answered("a", 99), Drop("a")),
+        (2, Answered("a", 1), Keep("a", 2), Start("b"), Give("a")),
+        (3, Answered("a", 1), Drop("a")),
+    )
+
+
+def test_when_the_workflow_leaves_a_task_those_at_work_on_it_hold_no_slot():
+    """Before, b held the only slot, and a waited for it without end."""
+    play(
+        up(dispatcher(slots=1), "a"),
+        (0, Begun(1, ("a", "b")), Send("a", True)),
+        (1, Answered("a", 1), Keep("a", 1), Start("b"), Give("a")),
+        (2, Left()),
+        (2, Begun(2, ("a",)), Send("a", True)),
+    )
+
+
+def test_one_that_works_on_a_task_that_was_left_has_its_full_time_for_the_next_one():
+    """Before, its time counted from when it was sent the earlier task, and it was given up at once."""
+    server = up(dispatcher(), "a", "b")
+    play(
+        server,
+        (0, Begun(1, ("a", "b")), Send("a", True), Send("b", True)),
+        (1, Answered("a", 1), Keep("a", 1), Give("a")),
+        (50, Left()),
+        (100, Begun(2, ("b",), timeout_s=60.0)),
+    )
+    assert server.due == 160
+    play(
+        server,
+        (110, Answered("b", 1), Drop("b"), Send("b", True)),
+        (120, Answered("b", 2), Keep("b", 10), Give("b")),
+    )
+
+
+# time
+
+
+def test_the_time_of_a_client_begins_when_it_is_sent_the_task():
+    server = up(dispatcher(slots=1), "a", "b")
+    play(server, (0, Begun(1, ("a", "b"), timeout_s=5.0), Send("a", True)))
+    assert server.due == 5
+    play(
+        server,
+        (4.9, TimePassed()),
+        (5, TimePassed(), failed("a", "no answer within 5.0 s of receiving the task", hangs=True), Send("b", True)),
+    )
+    assert server.due == 10
+
+
+def test_the_grace_counts_for_each_from_when_it_was_sent_the_task():
+    server = up(dispatcher("abc", slots=2), "a", "b", "c")
+    play(
+        server,
+        (0, Begun(1, ("a", "b", "c"), min_responses=1, grace_s=2.0), Send("a", True), Send("b", True)),
+        (3, Answered("a", 1), Keep("a", 3), Send("c", True), Give("a")),
+        (3, Taken(), Accept("a")),
+    )
+    assert server.due == 5  # b: 3 s as the quorum took, and 2 s
+    play(server, (5, TimePassed(), failed("b", "no answer within 5.0 s of receiving the task", hangs=True)))
+    assert server.due == 8
+
+
+def test_a_rejected_reply_is_no_part_of_the_quorum_that_lets_the_grace_begin():
+    server = up(dispatcher(), "a", "b")
+    play(
+        server,
+        (0, Begun(1, ("a", "b"), min_responses=1, grace_s=2.0), Send("a", True), Send("b", True)),
+        (1, Answered("a", 1), Keep("a", 1), Give("a")),
+    )
+    assert server.due == 3
+    play(server, (1, Rejected("a", Failure(cause="it does not fit")), failed("a", "it does not fit")))
+    assert server.due is None
+
+
+def test_a_late_answer_is_dropped_and_the_client_takes_the_next_task():
+    play(
+        up(dispatcher(), "a", "b"),
+        (0, Begun(1, ("a", "b"), timeout_s=5.0), Send("a", True), Send("b", True)),
+        (1, Answered("b", 1), Keep("b", 1)),
+        (5, TimePassed(), failed("a", "no answer within 5.0 s of receiving the task", hangs=True), Give("b")),
+        (6, Taken(), Accept("b"), Finish()),
+        (6, Left()),
+        (7, Begun(2, ("a", "b"), timeout_s=5.0), Send("b", True)),
+        (8, Answered("a", 1), Drop("a"), Send("a", True)),
+        (9, Answered("a", 2), Keep("a", 1), Give("a")),
+    )
+
+
+def test_one_that_still_works_on_an_earlier_task_is_said_to():
+    play(
+        up(dispatcher("a"), "a"),
+        (0, Begun(1, ("a",), timeout_s=5.0), Send("a", True)),
+        (5, TimePassed(), failed("a", "no answer within 5.0 s of receiving the task", hangs=True), Finish()),
+        (6, Begun(2, ("a",), timeout_s=5.0)),
+        (
+            *(11, TimePassed()),
+            *(failed("a", "no answer within 5.0 s: it still works on an earlier task", hangs=True), Finish()),
+        ),
+    )
+
+
+def test_one_that_never_asks_for_a_task_fails_at_its_launch_timeout_and_in_each_later_round():
+    """Before, a later round without a time limit waited for it without end."""
+    cause = "it did not ask for a task within {} s: flare.receive() was not reached"
+    server = dispatcher(limits={"a": 30.0})
+    play(
+        server,
+        (0, Begun(1, ("a",)), Start("a")),
+        (30, TimePassed(), failed("a", cause.format(30), hangs=True), Finish()),
+        (40, Begun(2, ("a",))),
+    )
+    assert server.due <= 40
+    play(
+        server,
+        (40, TimePassed(), failed("a", cause.format(40), hangs=True), Finish()),
+        (41, Connected("a")),
+        (42, Asked("a"), Admit("a")),
+        (43, Begun(3, ("a",)), Send("a", True)),
+    )
+
+
+# ends
+
+
+def test_a_process_that_ends_says_why_and_is_out_of_the_run():
+    told = Failure(cause=KEY_ERROR.cause, where=KEY_ERROR.where, exit_code=1)
+    play(
+        up(dispatcher(), "a", "b"),
+        (0, Begun(1, ("a", "b"), round_num=3), Send("a", True), Send("b", True)),
+        (1, Disconnected("a")),
+        (1, Exited("a", 1, KEY_ERROR), Fail("a", told)),
+        (2, Left()),
+        *(
+            (3, Begun(number, ("a",)), failed("a", f"out of the run since round 3: {KEY_ERROR.cause}"), Finish())
+            for number in (2, 3)
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "code", "cause"),
+    [
+        ((Connected("a"),), 0, NOT_ASKED),
+        ((Connected("a"),), 3, "its process ended with exit code 3"),
+        ((Connected("a"),), -9, "it was killed by signal 9 (SIGKILL): perhaps out of memory"),
+        (
+            *((Connected("a"), Asked("a")), 0),
+            "its script ended without answering its task: flare.send() was not reached",
+        ),
+    ],
+)
+def test_a_process_that_ends_without_a_word_has_a_cause(before, code, cause):
+    server = dispatcher("a")
+    for happened in (Begun(1, ("a",)), *before):
+        server.handle(happened, 0)
+
+    play(server, (1, Exited("a", code), Fail("a", Failure(cause=cause, exit_code=code)), Finish()))
+
+
+def test_one_that_answered_and_ended_before_the_last_task_is_told_how_to_go_on():
+    cause = "its script ended before the last task: use `while flare.is_running()`, or set launch_once = false"
+    play(
+        up(dispatcher("a"), "a"),
+        (0, Exited("a", 0)),
+        (1, Begun(1, ("a",)), Fail("a", Failure(cause=cause, exit_code=0)), Finish()),
+    )
+
+
+def test_a_closed_channel_waits_for_the_end_that_tells_why_and_not_for_ever():
+    """Before, later rounds said "its process ended" of it, and named the wrong round."""
+    cause = "it closed its channel (was flare.shutdown() called?)"
+    server = up(dispatcher(), "a", "b")
+    play(
+        server,
+        (0, Begun(1, ("a", "b"), round_num=0), Send("a", True), Send("b", True)),
+        (1, Disconnected("a")),
+    )
+    assert server.due == 11
+    play(
+        server,
+        (11, TimePassed(), failed("a", cause)),
+        (12, Begun(2, ("a",), round_num=1), failed("a", f"out of the run since round 0: {cause}"), Finish()),
+    )
+
+
+def test_one_that_comes_back_is_not_lost():
+    """Before, it was given up though its channel was open again."""
+    server = dispatcher("a")
+    play(
+        server,
+        (0, Begun(1, ("a",)), Start("a")),
+        (1, Connected("a")),
+        (2, Disconnected("a")),
+        (3, Connected("a")),
+    )
+    assert server.due == 300
+    play(server, (4, Asked("a"), Admit("a"), Send("a", True)))
+
+
+def test_what_it_sent_is_the_cause_and_not_how_it_ended():
+    play(
+        up(dispatcher("a"), "a"),
+        (0, Begun(1, ("a",)), Send("a", True)),
+        (1, Disconnected("a", "it sent nonsense")),
+        (2, Exited("a", 1), Fail("a", Failure(cause="it sent nonsense", exit_code=1)), Finish()),
+    )
+
+
+# one process for each task
+
+
+def test_with_a_process_for_each_task_its_channel_ends_after_the_answer_and_it_is_started_again():
+    play(
+        dispatcher("a", each="a"),
+        (0, Begun(1, ("a",)), Start("a")),
+        (1, Connected("a")),
+        (1, Asked("a"), Admit("a"), Send("a", False)),
+        (2, Answered("a", 1), Keep("a", 1), EndChannel("a"), Give("a")),
+        (3, Taken(), Accept("a"), Finish()),
+        (3, Left()),
+        (3, Begun(2, ("a",))),
+        (4, Exited("a", 3), Warn("a answered, then failed: its process ended with exit code 3"), Start("a")),
+    )
+
+
+def test_a_script_that_goes_on_after_its_answer_is_given_up():
+    server = dispatcher("a", each="a")
+    for happened in (Begun(1, ("a",)), Connected("a"), Asked("a"), Answered("a", 1), Taken(), Left()):
+        server.handle(happened, 0)
+    play(server, (1, Begun(2, ("a",))))
+    assert server.due == 60
+    [fail, finish] = server.handle(TimePassed(), 60)
+    assert (fail.hangs, finish) == (True, Finish())
+    assert "launch_once = false" in fail.failure.cause
+
+
+def test_with_strict_a_process_that_fails_after_its_answer_stops_the_run():
+    text = "a answered, then failed: its process ended with exit code 3"
+    server = dispatcher("a", each="a", strict=True)
+    for happened in (Begun(1, ("a",)), Connected("a"), Asked("a"), Answered("a", 1), Taken(), Left()):
+        server.handle(happened, 0)
+
+    play(server, (1, Exited("a", 3), Warn(text), StrictFailure(text)))
+
+
+# quorum
+
+
+def test_a_quorum_out_of_reach_stops_the_run_at_once_with_the_first_cause_and_the_way_out():
+    play(
+        up(dispatcher("ab", slots=1), "a", "b"),
+        (0, Begun(1, ("a", "b"), min_responses=2), Send("a", True)),
+        (
+            *(1, Exited("a", 1, KEY_ERROR)),
+            Fail("a", Failure(cause=KEY_ERROR.cause, where=KEY_ERROR.where, exit_code=1)),
+            QuorumLost(2, 1, "a: KeyError: 'fc' (/job/train.py:7)", "lower min_clients if fewer answers are enough"),
+        ),
+        (2, Left()),
+    )
+
+
+def test_those_who_fail_shortly_after_are_named_too_and_nobody_is_handed_the_task_meanwhile():
+    why = "its process ended with exit code 1"
+    server = up(dispatcher("abc", slots=2), "a", "b", "c")
+    play(
+        server,
+        (0, Begun(1, ("a", "b", "c"), min_responses=3), Send("a", True), Send("b", True)),
+        (1, Exited("b", 1), Fail("b", Failure(cause=why, exit_code=1))),
+    )
+    assert server.due == 1.2
+    play(
+        server,
+        (
+            *(1.1, Exited("a", 1), Fail("a", Failure(cause=why, exit_code=1))),
+            QuorumLost(3, 1, f"b: {why}", "lower min_clients if fewer answers are enough"),
+        ),
+    )
+
+
+def test_others_are_not_waited_for_longer_than_a_moment():
+    why = "its process ended with exit code 1"
+    server = up(dispatcher(), "a", "b")
+    play(
+        server,
+        (0, Begun(1, ("a", "b"), min_responses=2), Send("a", True), Send("b", True)),
+        (1, Exited("a", 1), Fail("a", Failure(cause=why, exit_code=1))),
+    )
+    [lost] = server.handle(TimePassed(), server.due)
+    assert (lost.needed, lost.possible) == (2, 1)
+
+
+def test_a_quorum_that_is_out_of_reach_from_the_start_starts_nobody():
+    """Before, tasks were handed out first."""
+    server = up(dispatcher(), "a", "b")
+    server.handle(Exited("a", 1), 0)
+
+    decisions = server.handle(Begun(1, ("a", "b"), min_responses=2), 1)
+
+    assert [type(decision) for decision in decisions] == [Fail, QuorumLost]
+
+
+def test_an_earlier_rounds_failure_is_not_the_cause_of_this_ones():
+    """Before, the first failure of the whole run was named."""
+    server = up(dispatcher(), "a", "b")
+    for now, happened in (
+        *((0, Begun(1, ("a", "b"), timeout_s=5.0)), (1, Answered("b", 1)), (5, TimePassed())),
+        *((6, Answered("a", 1)), (6, Taken()), (6, Left()), (7, Begun(2, ("a", "b"), min_responses=1))),
+        *((8, Answered("a", 2)), (8, Rejected("a", Failure(cause="it does not fit")))),
+    ):
+        server.handle(happened, now)
+
+    [_, lost] = server.handle(Exited("b", 1), 9)
+
+    assert lost.cause == "a: it does not fit"
+    assert lost.hint == "lower min_clients if fewer answers are enough"
+
+
+def test_where_time_ran_out_more_time_is_the_way_out():
+    server = up(dispatcher("a"), "a")
+    server.handle(Begun(1, ("a",), min_responses=1, timeout_s=5.0), 0)
+
+    [_, lost] = server.handle(TimePassed(), 5)
+
+    assert lost.hint == "raise train_timeout, or lower min_clients"
+
+
+def test_with_strict_the_first_failure_ends_the_run():
+    server = up(dispatcher("ab", strict=True), "a", "b")
+    server.handle(Begun(1, ("a", "b"), min_responses=1), 0)
+    server.handle(Answered("b", 1), 0)
+
+    [_, lost] = server.handle(Exited("a", 1), 1)
+
+    assert (lost.needed, lost.possible) == (2, 1)
+    assert lost.hint == "without --strict a run goes on while min_clients others answer"
+
+
+# memory
+
+
+def test_clients_that_will_not_fit_stop_the_run_after_the_first_answer():
+    server = dispatcher("abc", slots=1, free=5)
+    for happened in (Begun(1, ("a", "b", "c")), Connected("a"), Asked("a")):
+        server.handle(happened, 0)
+
+    decisions = server.handle(Answered("a", 1, Usage(private=3)), 1)
+
+    assert decisions == [Keep("a", 1), MemoryShort(2, 6, 5, "main")]
+
+
+def test_gpu_memory_is_that_of_the_group():
+    server = dispatcher("abc", slots=1, groups={"c": 1})
+    for happened in (Begun(1, ("a", "b", "c")), Connected("a"), Asked("a")):
+        server.handle(happened, 0)
+
+    decisions = server.handle(Answered("a", 1, Usage(gpu=3, gpu_free=2)), 1)
+
+    assert decisions[-1] == MemoryShort(1, 3, 2, "GPU")
+
+
+# cost
+
+
+def calls_of_a_step(waiting, working):
+    """How many calls of functions one answer and one look at the next deadline take."""
+    sites = [f"s{number:05}" for number in range(waiting + working)]
+    server = up(dispatcher(sites, slots=working), *sites)
+    server.handle(Begun(1, tuple(sites), min_responses=1, timeout_s=100.0, grace_s=50.0), 0)
+    counted = 0
+
+    def count(frame, event, _):
+        nonlocal counted
+        counted += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        server.handle(Answered(sites[1], 1), 1)
+        server.due  # noqa: B018
+        server.handle(TimePassed(), 2)
+    finally:
+        sys.setprofile(None)
+    return counted
+
+
+def test_what_a_step_costs_does_not_grow_with_those_who_wait_or_work():
+    few = calls_of_a_step(waiting=5, working=5)
+
+    assert calls_of_a_step(waiting=1000, working=5) == few
+    assert calls_of_a_step(waiting=5, working=1000) == few

@@ -1,0 +1,225 @@
+"""The search for a schedule that breaks a promise of the server, and that it finds one where there is one."""
+
+from collections import defaultdict
+from unittest import mock
+
+import pytest
+import schedules
+from schedules import EVERY_WAY, EVERY_WAY_OF_THREE, Found, explore, search
+
+from fedsag_cli.server.broadcast import Broadcast
+from fedsag_cli.server.clients import Client, State
+from fedsag_cli.server.dispatcher import Dispatcher
+
+
+def test_some_thousand_schedules_break_no_promise():
+    assert search(range(3_000))["schedules"] == 3_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(4))
+def test_a_hundred_thousand_schedules_break_no_promise(part):
+    assert search(range(part * 25_000, (part + 1) * 25_000))["schedules"] == 25_000
+
+
+@pytest.mark.parametrize("name", EVERY_WAY)
+def test_no_way_through_a_small_run_breaks_a_promise(name):
+    assert explore(EVERY_WAY[name])["states"] > 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EVERY_WAY_OF_THREE)
+def test_no_way_through_a_run_of_three_clients_breaks_a_promise(name):
+    assert explore(EVERY_WAY_OF_THREE[name])["states"] > 1_000
+
+
+# Mistakes that one could make, and how each is put into the dispatcher. Those called "before" were in the communicator
+# that decided by itself.
+
+
+def instead(cls, name, make):
+    """Replace a method, or the getter of a property, by what `make` makes of it."""
+    old = cls.__dict__[name]
+    new = property(make(old.fget)) if isinstance(old, property) else make(old)
+    return mock.patch.object(cls, name, new)
+
+
+def keeps_slot_on_failure(change):
+    def changed(self, client, state):
+        busy = self._busy[client.group]
+        change(self, client, state)
+        if state in (State.LATE, State.GONE):
+            self._busy[client.group] = busy
+
+    return changed
+
+
+def clock_of_the_broadcast(change):
+    def changed(self, client, state):
+        change(self, client, state)
+        if state is State.WORKING:
+            client.since = self._broadcast.began
+
+    return changed
+
+
+def in_order_of_arrival(_):
+    def next_reply(self):
+        left = [number for number in self._work_s if number not in self.__dict__.setdefault("_given", [])]
+        if not left:
+            self._turn = len(self.targets) if not self._waits else 0
+            return None
+        self._given.append(left[0])
+        return next(client for client in self.targets if client.number == left[0])
+
+    return next_reply
+
+
+def counts_late_answers(answered):
+    def answers(self, client, task_id, usage):
+        client.task_id = task_id
+        if client.state is State.LATE and self._broadcast is not None and self._broadcast.waits_for(client):
+            self._change(client, State.WORKING)
+        answered(self, client, task_id, usage)
+
+    return answers
+
+
+def one_group(init):
+    class One(defaultdict):
+        def __getitem__(self, _):
+            return super().__getitem__(0)
+
+        def __setitem__(self, _, value):
+            super().__setitem__(0, value)
+
+    def made(self, *args, **how):
+        init(self, *args, **how)
+        self._busy = One(int)
+
+    return made
+
+
+def in_order_of_the_queue(_):
+    def next_in(self, group):
+        while self._queues[group]:
+            client = self._waits.get(self._queues[group].pop(0))
+            if client is not None and client.is_free:
+                return client
+        return None
+
+    return next_in
+
+
+def hands_out_first(go_on):
+    def goes_on(self, broadcast):
+        self._hand_out(broadcast)
+        go_on(self, broadcast)
+
+    return goes_on
+
+
+def ready_whatever_it_does(asked):
+    def asks(self, client):
+        client.has_asked = False
+        if client.state is State.WORKING:
+            self._change(client, State.LATE)
+        asked(self, client)
+
+    return asks
+
+
+def idle_while_a_reply_is_out(hand_out):
+    return lambda self, broadcast: None if broadcast.given else hand_out(self, broadcast)
+
+
+def stays_lost(connected):
+    def connects(self, client):
+        lost = client.lost
+        connected(self, client)
+        client.lost = lost
+        self._watch(client)
+
+    return connects
+
+
+def never_again(exited):
+    def exits(self, client, event):
+        if client.state is State.ENDING:
+            client.state = State.WAITING
+        exited(self, client, event)
+
+    return exits
+
+
+MISTAKES = {
+    "a failure does not free its slot": (Dispatcher, "_change", keeps_slot_on_failure),
+    "the grace counts from the start of the broadcast": (Dispatcher, "_change", clock_of_the_broadcast),
+    "the quorum is off by one": (Broadcast, "possible", lambda old: lambda self: old(self) + 1),
+    "replies come in the order of arrival": (Broadcast, "next_reply", in_order_of_arrival),
+    "late answers count": (Dispatcher, "_answered", counts_late_answers),
+    "a client is given up a second early": (
+        *(Broadcast, "limit_s"),
+        lambda old: lambda self: old(self) and max(0.0, old(self) - 1),
+    ),
+    "nobody is given up": (Broadcast, "overdue", lambda old: lambda self, now: []),
+    "the groups share their slots": (Dispatcher, "__init__", one_group),
+    "a free slot goes to whoever came first": (Broadcast, "next_in", in_order_of_the_queue),
+    "one started for each task is never started again": (Dispatcher, "_exited", never_again),
+    "memory is not looked at": (Dispatcher, "_check_memory", lambda old: lambda self: None),
+    "a closed channel is a failure at once": (
+        *(Client, "deadline"),
+        lambda old: lambda self: self.lost if self.lost is not None else old(self),
+    ),
+    "before: a task that nobody waits for keeps its slot and its clock": (
+        *(Dispatcher, "_leave"),
+        lambda old: lambda self: setattr(self, "_broadcast", None),
+    ),
+    "before: tasks went out when the quorum was lost": (Dispatcher, "_go_on", hands_out_first),
+    "before: a client at work that says it is ready gets the task again": (
+        Dispatcher,
+        "_asked",
+        ready_whatever_it_does,
+    ),
+    "before: an answer to no task ended the client's task": (
+        *(Dispatcher, "_answered"),
+        lambda old: (
+            lambda self, client, task_id, usage: old(
+                self, client, client.task_id if task_id == schedules.WRONG_TASK else task_id, usage
+            )
+        ),
+    ),
+    "before: a slot was idle while the workflow had a reply": (Dispatcher, "_hand_out", idle_while_a_reply_is_out),
+    "before: one that never asked for a task was waited for without end": (
+        *(Client, "deadline"),
+        lambda old: lambda self: None if self.state is State.LATE and self.lost is None else old(self),
+    ),
+    "before: one that came back counted as lost": (Dispatcher, "_connected", stays_lost),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_the_search_finds_a_mistake(mistake):
+    with instead(*MISTAKES[mistake]), pytest.raises(Found) as found:
+        search(range(5_000))
+
+    assert f"scripts/search --seed {found.value.seed}" in str(found.value)
+
+
+def test_a_seed_that_fails_fails_again_and_its_schedule_is_short():
+    mistake = instead(*MISTAKES["a failure does not free its slot"])
+    with mistake, pytest.raises(Found) as found:
+        search(range(5_000))
+    with mistake, pytest.raises(Found) as again:
+        search([found.value.seed])
+    with mistake:
+        text = str(found.value)
+
+    assert again.value.words == found.value.words
+    assert len(found.value.words) < 12
+    assert "slot" in text.splitlines()[-1]
+
+
+def test_every_way_finds_it_too():
+    with instead(*MISTAKES["late answers count"]), pytest.raises(Found):
+        explore(EVERY_WAY["two clients, two tasks"])
