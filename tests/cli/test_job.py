@@ -268,6 +268,30 @@ def test_templates_are_listed_a_row_a_line_whatever_the_width(fedsag, spelling):
     assert "\x1b" not in done.stdout
 
 
+def test_to_list_templates_nothing_is_imported_that_takes_long(tmp_path):
+    code = "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr)); " + MAIN
+    env = {key: value for key, value in os.environ.items() if key != "FEDSAG_HOME"} | {"HOME": str(tmp_path)}
+
+    done = subprocess.run(
+        [sys.executable, "-c", code, "job", "list_templates"], env=env, capture_output=True, text=True, check=True
+    )
+
+    heavy = {
+        "pyhocon",
+        "pyparsing",
+        "yaml",
+        "jinja2",
+        "rich",
+        "torch",
+        "numpy",
+        "fedsag_cli.catalog",
+        "fedsag_cli.plan",
+    }
+    assert "sag_pt" in done.stdout
+    assert "fedsag_cli.job.templates.find" in done.stderr.split()
+    assert heavy & set(done.stderr.split()) == set()
+
+
 def test_templates_are_listed_for_programs(fedsag, tmp_path):
     assert {row["name"] for row in json.loads(fedsag("job", "list_templates", "--format", "json").stdout)} >= {"sag_pt"}
     assert json.loads(fedsag("job", "list_templates", "-d", ".", "--format", "json").stdout) == []

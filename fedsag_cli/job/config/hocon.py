@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsag_cli.errors import JobError
-from fedsag_cli.job.config import files, substitutions, tree, yml
+from fedsag_cli.job.config import files, plain_hocon, substitutions, tree, yml
 
 SUFFIXES = (".json", ".conf")  # in this order, as NVFLARE looks for them
 CONFIG_SUFFIXES = (*SUFFIXES, *yml.SUFFIXES)
@@ -68,10 +68,13 @@ def loads(text: str, *, name: str, folder: Path | None = None, suffix: str = ".c
     """
     if suffix in yml.SUFFIXES:
         return yml.loads(text, name=name)
-    return loads_json(text, name=name) if suffix == ".json" else _loads(text, name, folder)
+    if suffix == ".json":
+        return loads_json(text, name=name)
+    plain = plain_hocon.loads(text)
+    return _by_pyhocon(text, name, folder) if plain is None else plain
 
 
-def _loads(text: str, name: str, folder: Path | None) -> dict[str, Any]:
+def _by_pyhocon(text: str, name: str, folder: Path | None) -> dict[str, Any]:
     from pyhocon.config_parser import ConfigParser  # 0.05 s, in which a nursery started before makes itself ready
     from pyhocon.exceptions import ConfigException
     from pyparsing import ParseBaseException
