@@ -170,7 +170,7 @@ def create(
     try:
         rows = variables.of_job(made.folder, job_templates_dir)
     except JobError as error:  # a file that was copied as it is
-        display.note(f"what can be set is not shown: {error.message}")
+        display.note(f"the variables are not shown: {error.message}")
     else:
         _show([row for row in rows if row.is_variable] or rows)
     folder = shlex.quote(str(job_folder))

@@ -35,7 +35,9 @@ def export(job: Job, out: Path, *, force: bool = False) -> Exported:
     """Write `job` to the folder `out`, for NVFLARE 2.9. Raises JobError with nothing made or changed."""
     out = files.real(absolute(out))
     if out.is_relative_to(files.real(job.folder)) or files.real(job.folder).is_relative_to(out):
-        raise JobError(f"the job {job.folder} and {out} lie in one another", hint="choose another folder to write to")
+        raise JobError(
+            f"the job {job.folder} and {out} must not be inside one another", hint="choose another folder to write to"
+        )
     check_target(out, force=force, flag="OUT")
     exported = _ExportedJob(job)
     texts = dict(exported.texts())
@@ -98,8 +100,8 @@ class _ExportedJob:
             path: file.read_bytes() for path, file in alias.items()
         }:
             raise JobError(
-                f"{app}/{package} is in the way of what scripts import under that name",
-                hint="another name for what is yours; what an export of an older fedsag put there can be removed",
+                f"{app}/{package} has the name of the package that scripts import",
+                hint="rename it, or remove it if an older fedsag exported it",
             )
 
     def _meta(self) -> dict[str, Any]:

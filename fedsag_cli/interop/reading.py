@@ -1,8 +1,8 @@
 """NVFLARE's config files, of 2.4 to 2.9, in our words.
 
-A class of theirs is known by its name, wherever its module lay in which version. What carries messages between their
-processes has no counterpart and needs none; what is not there yet is left out and said, or, where a job would come to
-something else without it, an error.
+A class of theirs is known by its name: its module is another one from version to version. The parts that carry messages
+between NVFLARE's processes need no counterpart. What fedsag does not have is left out with a note, or is an error where
+the job would train another model without it.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class _Reading:
                 missing = f"{kind}s {', '.join(before)} and {last} are" if before else f"{kind} {last} is"
                 hints = dict.fromkeys(nearest(path.rpartition(".")[2], there[kind]) for path in paths)
                 near = [hint for hint in hints if not hint.startswith("known")]
-                raise JobError(f"{self._file}: NVFLARE's {missing} not there yet", hint="; ".join(near or hints))
+                raise JobError(f"{self._file}: NVFLARE's {missing} not supported yet", hint="; ".join(near or hints))
 
     def server(self, values: Mapping[str, Any]) -> dict[str, Any]:
         parts = [part for part in map(self._part, _objects(values, "components")) if part is not None]
@@ -110,9 +110,9 @@ class _Reading:
         """What listens to events or serves an executor of theirs: our client is its script alone."""
         name = self._their_name(part)
         if not part.get("disabled") and name not in DONE_ANYWAY:
-            reason = LEFT_OUT.get(name or "", "a client here is its script and its filters, and runs no other part")
+            reason = LEFT_OUT.get(name or "", "a client of fedsag runs its script and its filters, and no components")
             if name and name in self._components and catalog.facts_of(self._components[name][0]).extra:
-                reason = "trackers work in the server, for all clients: it belongs into config_fed_server"
+                reason = "trackers run in the server, for all clients: put it into config_fed_server"
             self._note(f"{name or _path(part)} is left out: {reason}")
 
     def _ours(self, part: Mapping[str, Any], name: str, ours: str, differs: Nvflare) -> dict[str, Any]:
@@ -132,9 +132,9 @@ class _Reading:
                 args[key] = value
             elif key in differs.expected:
                 if value not in differs.expected[key]:
-                    self._note(f"{name}: {key} = {value!r} has no effect here")
+                    self._note(f"{name}: {key} = {value!r} has no effect in fedsag")
             elif key not in differs.ignored:
-                self._note(f"{name}: there is no {key} here: it is left out")
+                self._note(f"{name}: fedsag has no {key}: it is left out")
         return args
 
     def _workflow(self, flow: Any, parts: list[Any]) -> Any:
@@ -169,7 +169,7 @@ class _Reading:
         has_model = arrays is not None or module is not None
         if persistor in ids:
             if has_model:
-                self._note(f"{name}: there is no model here: the persistor has it")
+                self._note(f"{name}: its model is left out: the persistor has one")
         elif has_model or not theirs.get("persistor_id"):
             parts.append({"id": persistor, **_persistor_of(arrays, module)})
             mine["args"] |= {} if has_model else {"allow_empty_global_weights": True}
@@ -195,7 +195,7 @@ class _Reading:
         else:
             raise JobError(
                 f"{self._file}: executors[{index}]: fedsag has no executor {_path(theirs)}",
-                hint="a client here runs a script with the Client API, which a ClientAPIExecutor names",
+                hint="a client of fedsag runs a script with the Client API: use ClientAPIExecutor",
             )
         return {**entry, "executor": {"path": executor.NAME, "args": args}}
 
@@ -203,10 +203,10 @@ class _Reading:
         """2.4 to 2.8 kept the command in a component of its own."""
         launcher = there.get(args.get("launcher_id"))
         if launcher is None or self._their_name(launcher) != "SubprocessLauncher":
-            raise JobError(f"{self._file}: the executor names no SubprocessLauncher, which would say what to start")
+            raise JobError(f"{self._file}: the executor must name a SubprocessLauncher, which has the command")
         args = _args(launcher)
         if args.get("clean_up_script"):
-            self._note("SubprocessLauncher: there is no clean_up_script here: it is left out")
+            self._note("SubprocessLauncher: fedsag has no clean_up_script: it is left out")
         kept = {key: args[key] for key in ("launch_once",) if key in args}
         return {"command": args.get("script", ""), **kept}
 

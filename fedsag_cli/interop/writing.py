@@ -107,8 +107,8 @@ class _Writing:
         name, facts = catalog.short_name(path), catalog.facts_of(path, self._search)
         if facts.nvflare is None:
             raise JobError(
-                f"{self._file}: {path!r} keeps a contract of fedsag's, which NVFLARE does not know",
-                hint="what it does has to be written for NVFLARE before the job can go there",
+                f"{self._file}: {path!r} is a component of fedsag that NVFLARE does not have",
+                hint="write one for NVFLARE first",
             )
         if facts.extra:
             self.notes.append(f"{name}: NVFLARE does not run the job where {facts.extra} is not installed")
@@ -146,10 +146,10 @@ class _Writing:
         task = self._meant(args.get("evaluate_task_name", "validate"))
         if task in self._meant(entry["tasks"]):
             self.notes.append(
-                f"task {task!r}: NVFLARE's ScatterAndGather has nobody do it: the final model is not measured"
+                f"task {task!r}: NVFLARE's ScatterAndGather does not ask for it: the final model is not validated"
             )
         if "fedsag_cli." in str(args.get("command", "")):
-            raise JobError(f"{self._file}: {args['command']!r} is a program of fedsag's, which NVFLARE has not")
+            raise JobError(f"{self._file}: {args['command']!r} is a program of fedsag that NVFLARE does not have")
         if self._meant(args.get("params_exchange_format", "raw")) == "raw":
             args["params_exchange_format"] = "pytorch" if self._known.has_torch else "numpy"
         args.setdefault("server_expected_format", "numpy")

@@ -214,7 +214,7 @@ class Job:
             _check_files(app, bounds)
             return cls(folder=folder, meta=meta, apps={app.name: app})._checked(app.name, [app.name])
         if file is None:
-            raise JobError(f"{folder} is no job: it has no meta.conf", hint="fedsag job create makes one")
+            raise JobError(f"{folder} is not a job: there is no meta.conf", hint="fedsag job create makes one")
         meta = Meta.read(Section(hocon.load(file, name=file.name), file.name), name=folder.name)
         there = [path.name for path in folder.iterdir() if (path / "config").is_dir()]
         apps = {name: App.at(folder / name, name, translate) for name in meta.deploy_map}

@@ -55,7 +55,7 @@ def signature(path: str, search: Sequence[Path]) -> Signature | None:
     if executor.is_executor(path):
         return executor.signature()
     if not all(word.isidentifier() for word in path.split(".")):
-        raise JobError(f"{path!r} is no class", hint="write module.Class")
+        raise JobError(f"{path!r} is not a class", hint="write module.Class")
     try:
         return catalog.signature_of(path, search)
     except (ValueError, RecursionError, MemoryError) as error:
@@ -109,7 +109,7 @@ def _check_ids(known: Signature, args: Section, ids: Collection[str]) -> None:
     for key, value in args.values.items():
         refers = key not in names and key.endswith("_id") and key.removesuffix("_id") in names
         if refers and value not in ("", None) and value not in ids:
-            raise args.wrong(key, f"is {value!r}: no component has that id", hint=nearest(str(value), ids))
+            raise args.wrong(key, f"is {value!r}: there is no component with that id", hint=nearest(str(value), ids))
 
 
 def _check_nested(value: Any, around: Section, key: str, search: Sequence[Path]) -> None:

@@ -57,7 +57,7 @@ class NPModelPersistor:
         try:
             return FLModel(params={name: np.asarray(value, dtype=np.float32) for name, value in arrays.items()})
         except (TypeError, ValueError) as error:
-            raise JobError(f"NPModelPersistor: model is no array of numbers: {error}") from None
+            raise JobError(f"NPModelPersistor: model must be an array of numbers: {error}") from None
 
     def save(self, model: FLModel) -> Path:
         return self._write(self._files, model)

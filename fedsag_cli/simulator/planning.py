@@ -53,11 +53,13 @@ def make_plan(
 ) -> Planned:
     """`prepare` is told, as soon as it is known, what the processes will import. Raises UsageError, JobError."""
     if workspace.root.is_relative_to(job.folder.resolve()):
-        raise UsageError(f"-w {workspace.root}: the workspace lies in the job {job.folder}", hint="choose another -w")
+        raise UsageError(
+            f"-w {workspace.root}: the workspace must not be inside the job {job.folder}", hint="choose another -w"
+        )
     if options.seed is not None and not 0 <= options.seed < 1 << 63:
-        raise UsageError(f"--seed {options.seed}: a number from 0 on, below 2 to the power of 63")
+        raise UsageError(f"--seed {options.seed}: it must be a number from 0 to 2**63 - 1")
     if options.launcher not in (None, FORK, SPAWN):
-        raise UsageError(f"--launcher {options.launcher!r}: it is {FORK} or {SPAWN}")
+        raise UsageError(f"--launcher {options.launcher!r}: it must be {FORK} or {SPAWN}")
     notices: list[str] = []
     names = _site_names(job, options, notices)
     _check_descriptors(len(names))
@@ -69,7 +71,7 @@ def make_plan(
     slots = slots_of(options, len(names), len(groups), notices)
     threads = options.threads if options.threads is not None else max(1, machine.cores() // len(names))
     if threads < 1:
-        raise UsageError(f"--threads {threads}: a client needs at least one")
+        raise UsageError(f"--threads {threads}: it must be at least 1")
     apps = {name: job.app_for(name) for name in [SERVER, *names]}
     scripts = imports_of_scripts({app.custom for app in apps.values()})
     prepare(preload(scripts))
@@ -109,9 +111,9 @@ def _site_names(job: Job, options: Options, notices: list[str]) -> list[str]:
     names = site_names(options) or job.named_sites()
     if not names:
         names = ["site-1", "site-2"]
-        notices.append("neither -n nor -c given, and the job names no sites: 2 clients")
+        notices.append("this run has 2 clients: neither -n nor -c is given, and the job names no sites")
     if idle := [site for site in job.named_sites() if site not in names]:
-        notices.append(f"deploy_map names {', '.join(idle)}: no client of this run")
+        notices.append(f"deploy_map names {', '.join(idle)}, which this run has no client for")
     for name in names:
         if not _SITE_NAME.fullmatch(name) or name == SERVER:
             hint = "letters, digits, '.', '_' and '-', beginning with a letter or a digit, and not 'server'"
@@ -119,7 +121,7 @@ def _site_names(job: Job, options: Options, notices: list[str]) -> list[str]:
                 raise UsageError(f"-c: {name!r} cannot be a client's name", hint=hint)
             raise JobError(f"meta.conf: deploy_map: {name!r} cannot be a client's name", hint=hint)
         if names.count(name) > 1:
-            raise UsageError(f"-c: {name!r} is named twice")
+            raise UsageError(f"-c: {name!r} is given twice")
     if len(names) > options.max_clients:
         raise UsageError(f"{len(names)} clients: at most {options.max_clients}", hint="-m raises the limit")
     return names
@@ -157,7 +159,7 @@ def _plan_site(
         if command[0] in ("python", "python3"):
             command[0] = sys.executable  # the one we run in, not whatever PATH has
         if not (app.folder / command[0]).is_file() and shutil.which(command[0]) is None:
-            raise JobError(f"{app.name}: the command of {name}, {command[0]!r}, is not there")
+            raise JobError(f"{app.name}: the command of {name}, {command[0]!r}, does not exist")
         return SitePlan(name=name, group=group, script="", args=[], command=command, env=env, config=client.config)
     if not (app.folder / client.script).is_file():
         there = [str(path.relative_to(app.folder)) for path in sorted(app.custom.rglob("*.py"))]

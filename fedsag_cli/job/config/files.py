@@ -36,14 +36,12 @@ def check(path: Path, bounds: Bounds | None = None) -> None:
     """Raises JobError for what is neither a file nor a folder, and for a link that leads out of `bounds`."""
     if path.is_symlink():
         if not path.exists():
-            raise JobError(f"{path} is a link to nothing")
+            raise JobError(f"{path} is a broken link")
         target = real(path)
         if bounds and not bounds.allow(target):
-            raise JobError(
-                f"{path} is a link that leads out of {bounds.whole}, to {target}", hint="put there what it leads to"
-            )
+            raise JobError(f"{path} is a link out of {bounds.whole}, to {target}", hint="replace it by a copy")
     if not path.is_file() and not path.is_dir():
-        raise JobError(f"{path} is no ordinary file")
+        raise JobError(f"{path} is not a regular file")
 
 
 def below(folder: Path, bounds: Bounds | None = None) -> Iterator[tuple[str, Path]]:

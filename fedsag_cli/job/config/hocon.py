@@ -86,7 +86,7 @@ def _by_pyhocon(text: str, name: str, folder: Path | None) -> dict[str, Any]:
         substitutions.resolve(parsed, ConfigParser, name=name)
     except ParseBaseException as error:
         line = marks.take(error.line).strip()
-        raise JobError(f"{name}: line {error.lineno} is no HOCON: {line or 'the file ends too early'}") from None
+        raise JobError(f"{name}: line {error.lineno} is not HOCON: {line or 'the file ends too early'}") from None
     except ConfigException as error:
         raise JobError(f"{name}: {marks.take(str(error))}") from None
     except RecursionError:
@@ -120,7 +120,7 @@ def dumps(tree: Mapping[str, Any], *, name: str, suffix: str = ".conf") -> str:
         same = False
     if not same:
         odd = sorted(key for key in _keys(tree) if not _BARE_KEY.fullmatch(key))
-        raise JobError(f"{name}: HOCON has no way to write one of these keys: {', '.join(map(repr, odd))}")
+        raise JobError(f"{name}: HOCON cannot write one of these keys: {', '.join(map(repr, odd))}")
     return text
 
 
@@ -144,7 +144,7 @@ def literal(value: Any, indent: str = "") -> str:
             return f"[\n{inner}{indent}]"
         case list() | tuple():
             return f"[{', '.join(literal(item) for item in value)}]"
-    raise ValueError(f"HOCON has no words for {value!r}")
+    raise ValueError(f"HOCON cannot write {value!r}")
 
 
 def has_comments(text: str, suffix: str = ".conf") -> bool:
@@ -218,7 +218,7 @@ class _Marks:
         text = text_of(file, name=where).strip()
         self._room -= len(text) + 1
         if self._room < 0:
-            raise JobError(f"{where}: more is included than any config needs")
+            raise JobError(f"{where}: the included files are too large")
         if self._tab in text or self._nothing in text:
             raise JobError(f"{where}: it holds private characters, which cannot be included")
         inner = self.put(text, str(file), file.parent, (*seen, file))
@@ -229,16 +229,16 @@ def text_of(path: Path, *, name: str, errors: str = "strict") -> str:
     """The file's text, in UTF-8. Raises JobError."""
     try:
         if path.exists() and not path.is_file():
-            raise JobError(f"{name}: is no ordinary file")  # to read a pipe would wait for ever
+            raise JobError(f"{name} is not a regular file")  # to read a pipe would wait for ever
         with path.open("rb") as file:
             data = file.read(LARGEST + 1)
         if len(data) > LARGEST:
-            raise JobError(f"{name}: is larger than any config, {LARGEST:,} bytes")
+            raise JobError(f"{name} is larger than {LARGEST:,} bytes")
         return data.decode("utf-8-sig", errors)
     except UnicodeDecodeError as error:
-        raise JobError(f"{name}: byte {error.start} is no UTF-8") from None
+        raise JobError(f"{name}: byte {error.start} is not UTF-8") from None
     except OSError as error:
-        raise JobError(f"{name}: cannot be read: {os.strerror(error.errno or 0)}") from None
+        raise JobError(f"{name} cannot be read: {os.strerror(error.errno or 0)}") from None
 
 
 def loads_json(text: str, *, name: str) -> dict[str, Any]:
@@ -248,7 +248,7 @@ def loads_json(text: str, *, name: str) -> dict[str, Any]:
         if any(len(at) > _DEEPEST for at, _ in tree.walk(parsed)):
             raise RecursionError
     except json.JSONDecodeError as error:
-        raise JobError(f"{name}: line {error.lineno} is no JSON: {error.msg}") from None
+        raise JobError(f"{name}: line {error.lineno} is not JSON: {error.msg}") from None
     except RecursionError:
         raise JobError(f"{name}: nested too deeply") from None
     except ValueError as error:
@@ -259,7 +259,7 @@ def loads_json(text: str, *, name: str) -> dict[str, Any]:
 
 
 def _refuse_constant(word: str) -> Any:
-    raise ValueError(f"{word} is no JSON")
+    raise ValueError(f"{word} is not JSON")
 
 
 def _plain(node: Any, marks: _Marks, name: str, path: str) -> Any:

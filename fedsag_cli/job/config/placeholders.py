@@ -68,7 +68,7 @@ class Secrets:
         """The word with its secrets. Raises JobError naming one that is not there, or is none."""
         if _ALMOST_SECRET in _SECRET.sub("", word):
             raise JobError(
-                f"{word!r} holds a {_ALMOST_SECRET}…}} that names nothing",
+                f"{word!r} has a {_ALMOST_SECRET}…}} without a name",
                 hint="${secret:NAME} is the environment's NAME, ${secret:file:PATH} a file's text",
             )
         return _SECRET.sub(self._one, word)
@@ -81,7 +81,9 @@ class Secrets:
     def _look_up(self, written: str, name: str) -> str:
         if not name.startswith("file:"):
             if name not in self._environment:
-                raise JobError(f"{written}: the environment has no {name}", hint="set it for fedsag simulator")
+                raise JobError(
+                    f"{written}: there is no environment variable {name}", hint="set it where you run fedsag simulator"
+                )
             return self._environment[name]
         path = name.removeprefix("file:")
         try:
@@ -125,7 +127,7 @@ class _Room:
     def take(self, name: str, weight: int) -> None:
         self._left -= weight
         if self._left < 0:
-            raise JobError(f"{self._file}: {{{name}}} makes it larger than any config")
+            raise JobError(f"{self._file}: {{{name}}} makes the file too large")
 
 
 class _Resolver:
@@ -143,7 +145,7 @@ class _Resolver:
     def _variable(self, key: str, above: tuple[str, ...]) -> Any:
         if key in above:
             circle = " -> ".join((*above[above.index(key) :], key))
-            raise JobError(f"{self._file}: {key} stands for itself: {circle}")
+            raise JobError(f"{self._file}: {key} refers to itself: {circle}")
         if key not in self._done:
             self._done[key] = self._value(self._tree[key], (*above, key), (key,))
         return self._done[key]
@@ -163,9 +165,9 @@ class _Resolver:
         except _Unknown as error:
             name = str(error)
             known = [known for known in (*self._tree, *SYSTEM) if known != at[0]]
-            hint = "the environment has none of that name" if name.startswith("$") else nearest(name, known)
+            hint = "there is no environment variable of that name" if name.startswith("$") else nearest(name, known)
             where = f"{self._file}: {trees.written(at)} is {value!r}"
-            raise JobError(f"{where}: no variable is called {name!r}", hint=hint) from None
+            raise JobError(f"{where}: there is no variable {name!r}", hint=hint) from None
         return self._formatted(value, above)
 
     def _formatted(self, text: str, above: tuple[str, ...]) -> str:
@@ -199,7 +201,7 @@ class _Resolver:
         if not isinstance(item, Mapping):
             raise JobError(f"{self._file}: {trees.written(at)}: {name} must be an object, not {item!r}")
         if name in above:
-            raise JobError(f"{self._file}: {name} stands for itself: {' -> '.join((*above, name))}")
+            raise JobError(f"{self._file}: {name} refers to itself: {' -> '.join((*above, name))}")
         local = {
             key.strip(): self._value(text, above, at) if "{" in text else _typed(text) for key, text in given.items()
         }

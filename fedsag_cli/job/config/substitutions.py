@@ -22,7 +22,7 @@ _COMBINATIONS = 1000
 def resolve(config: Any, parser: Any, *, name: str) -> None:
     """Put into `config`, as `parser` read it, what each `${…}` stands for. Raises JobError, and what `parser` does."""
     room = _ROOM
-    too_much = JobError(f"{name}: its keys and ${{…}} are too entangled", hint="set each key once")
+    too_much = JobError(f"{name}: its keys and ${{…}} depend on each other in too many ways", hint="set each key once")
 
     class Bounded(parser):  # type: ignore[misc]
         @classmethod
@@ -30,7 +30,7 @@ def resolve(config: Any, parser: Any, *, name: str) -> None:
             nonlocal room
             room -= _weight(resolved_value)
             if room < 0:
-                raise JobError(f"{name}: ${{{substitution.variable}}} makes it larger than any config")
+                raise JobError(f"{name}: ${{{substitution.variable}}} makes the file too large")
             return super()._do_substitute(substitution, resolved_value, *args, **kwargs)
 
         @classmethod

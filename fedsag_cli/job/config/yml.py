@@ -23,7 +23,7 @@ def loads(text: str, *, name: str) -> dict[str, Any]:
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
                 line = self.peek_event().start_mark.line + 1
-                raise JobError(f"{name}: line {line}: an alias (`*…`) cannot stand here", hint="write it out")
+                raise JobError(f"{name}: line {line}: an alias (`*…`) is not allowed", hint="write it out")
             return super().compose_node(parent, index)
 
     _set_what_looks_like_what(Loader)
@@ -33,9 +33,9 @@ def loads(text: str, *, name: str) -> dict[str, Any]:
             raise RecursionError
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1} is " if error.problem_mark else ""
-        raise JobError(f"{name}: {line}no YAML: {error.problem}") from None
+        raise JobError(f"{name}: {line}not YAML: {error.problem}") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise JobError(f"{name}: no YAML: {error}") from None
+        raise JobError(f"{name}: not YAML: {error}") from None
     except RecursionError:
         raise JobError(f"{name}: nested too deeply") from None
     if not isinstance(parsed, dict):
@@ -44,7 +44,7 @@ def loads(text: str, *, name: str) -> dict[str, Any]:
         if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
             raise JobError(f"{name}: {tree.written(at) or 'the top'}: every key must be a text")
         if not isinstance(value, dict | list | str | int | float | bool | None):
-            raise JobError(f"{name}: {tree.written(at)}: {value!r} is no plain value")
+            raise JobError(f"{name}: {tree.written(at)}: {value!r} is not a plain value")
     return parsed
 
 

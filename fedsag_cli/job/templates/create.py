@@ -61,7 +61,7 @@ def create(
         _check_script_dir(script_dir, folder)
     found = find.find_template(template, templates_dir)
     if _overlap(files.real(found.folder), folder):
-        raise JobError(f"the job {folder} and the template {found.folder} lie in one another")
+        raise JobError(f"the job {folder} and the template {found.folder} must not be inside one another")
     draft = draw_up(found, name, overrides, script_dir)
     draft.texts[META] = _record(found.name, command) + draft.texts[META]
     with new_folder_beside(folder) as part:
@@ -84,11 +84,11 @@ def template_of(folder: Path) -> str | None:
 
 def _check_script_dir(script_dir: Path, folder: Path) -> None:
     if not script_dir.is_dir():
-        what = "is no folder" if script_dir.exists() else "does not exist"
+        what = "is not a folder" if script_dir.exists() else "does not exist"
         raise JobError(f"-sd {script_dir} {what}", hint="-sd names the folder of your scripts")
     if _overlap(files.real(script_dir), folder):
         raise JobError(
-            f"-sd {script_dir} and -j {folder} lie in one another",
+            f"-sd {script_dir} and -j {folder} must not be inside one another",
             hint="put the job beside the scripts",
         )
 
@@ -123,7 +123,7 @@ def _write(draft: Draft, new: Path) -> None:
         try:
             (new / path).write_bytes(text.encode())
         except UnicodeEncodeError:
-            raise JobError(f"{path}: a value holds bytes that are no UTF-8") from None
+            raise JobError(f"{path}: a value must be UTF-8") from None
 
 
 def _refusals(folder: Path, translate: Translate) -> Iterator[str]:
@@ -145,7 +145,7 @@ def _refusals(folder: Path, translate: Translate) -> Iterator[str]:
 def _missing_script(app: App, site: str) -> Iterator[str]:
     script = app.client(_variables(app, site)).script
     if script and not (app.folder / script).is_file():
-        yield f"{app.name}/{script} is not there yet: put it there before you run the job"
+        yield f"{app.name}/{script} does not exist yet: add it before you run the job"
 
 
 def _variables(app: App, site: str) -> dict[str, Any]:

@@ -90,13 +90,13 @@ class FileNames:
         """The file's path in the job. Raises JobError with the nearest known name."""
         short = sorted({self.short(path) for path in self._known.values()})
         if PurePosixPath(name).is_absolute():
-            raise JobError(f"-f {name}: name the file as it is called in the job", hint=nearest(name, short))
+            raise JobError(f"-f {name}: use the file's name in the job", hint=nearest(name, short))
         found = self._known.get(str(PurePosixPath(name)))
         if found is None:
             several = [path for path in short if path.endswith(f"/{name}")]
             if several:
                 raise JobError(f"-f {name}: this job has several apps", hint=f"say which: {', '.join(several)}")
-            raise JobError(f"-f {name}: the job has no such file", hint=nearest(name, short))
+            raise JobError(f"-f {name}: there is no such file in the job", hint=nearest(name, short))
         return found
 
 
@@ -176,7 +176,7 @@ class _File:
         changed = copy.deepcopy(conf)
         edits = [override for override in self.overrides if not self._is_rendered(override)]
         if self.path == META and any(override.key == "name" for override in edits):
-            raise JobError(f"{META}: name is that of the job's folder", hint="-j decides it")
+            raise JobError(f"{META}: name is the name of the job's folder", hint="-j decides it")
         apply(changed, edits, file=self.short, search=self.search, elsewhere=self.elsewhere)
         if self.path == META:
             changed["name"] = name
@@ -186,7 +186,7 @@ class _File:
             return text
         if hocon.has_comments(text, self._suffix):
             keys = ", ".join(override.key for override in edits) or "name"
-            draft.notes.append(f"{self.short} was written anew to set {keys}: its comments are gone")
+            draft.notes.append(f"{self.short} was rewritten to set {keys}: its comments are lost")
         return hocon.dumps(changed, name=self.short, suffix=self._suffix)
 
     @property
@@ -247,7 +247,7 @@ class _File:
             for name in dict.fromkeys(placeholders.names(override.text)):
                 if name not in conf and name not in placeholders.SYSTEM:
                     where = f"{self.short}: {override.key}"
-                    yield f"{where}: no variable is called {name!r}, so the text stays as it is written"
+                    yield f"{where}: there is no variable {name!r}, so the text stays unchanged"
 
 
 def _default_meta(name: str, apps: Sequence[str]) -> dict[str, Any]:

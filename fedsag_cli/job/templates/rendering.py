@@ -56,14 +56,14 @@ def render(text: str, meanings: Mapping[str, Any], *, name: str) -> str:
         for piece in environment.from_string(parsed).generate(meanings):
             room -= len(piece)
             if room < 0:
-                raise ValueError("grows larger than any config")
+                raise ValueError("the file becomes too large")
             drawn.append(piece)
     except jinja2.TemplateSyntaxError as error:
         raise JobError(f"{name}: line {error.lineno}: {error.message}") from None
     except RecursionError:
         raise JobError(f"{name}: nested too deeply") from None
     except (jinja2.TemplateError, ValueError, TypeError, LookupError, ArithmeticError) as error:
-        raise JobError(f"{name}: {error}", hint="info.conf declares what stands in {{ }}") from None
+        raise JobError(f"{name}: {error}", hint="info.conf declares the variables in {{ }}") from None
     return "".join(drawn)
 
 

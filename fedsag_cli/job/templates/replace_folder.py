@@ -34,12 +34,12 @@ def check_target(folder: Path, *, force: bool, flag: str = "-j") -> None:
     if not any(folder.iterdir()):
         return
     if not is_job(folder):
-        raise JobError(f"{folder} is there and is no job folder: it stays as it is", hint=f"{flag} names another")
+        raise JobError(f"{folder} exists and is not a job folder", hint=f"{flag} names another")
     if not force:
-        raise JobError(f"there is a job in {folder} already", hint=f"-force replaces it, {flag} names another")
+        raise JobError(f"there is already a job in {folder}", hint=f"-force replaces it, {flag} names another")
     foreign = next(_foreign(folder), None)
     if foreign:
-        raise JobError(f"-force would remove {foreign}, which is no part of the job", hint="move it away")
+        raise JobError(f"-force would remove {foreign}, which is not part of the job", hint="move it away")
 
 
 def _foreign(folder: Path) -> Iterator[Path]:
@@ -92,7 +92,7 @@ def exchange(part: Path, folder: Path) -> list[str]:
         folder.rename(old)
     (part / "new").rename(folder)
     shutil.rmtree(old, ignore_errors=True)
-    return [f"the job that was there could not be removed wholly: {old}"] if old.exists() else []
+    return [f"the old job could not be removed completely: {old}"] if old.exists() else []
 
 
 def _put_back(part: Path, folder: Path) -> None:
@@ -103,4 +103,4 @@ def _put_back(part: Path, folder: Path) -> None:
             old.rename(folder)
         except OSError as error:
             shutil.rmtree(part / "new", ignore_errors=True)
-            raise JobError(f"the job that was in {folder} is in {old} now: {error.strerror}") from None
+            raise JobError(f"the old job of {folder} is now in {old}: {error.strerror}") from None
