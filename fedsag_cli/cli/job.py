@@ -163,8 +163,8 @@ def create(
     for text in made.notes:
         display.note(text)
     if output is Format.JSON:
-        said = {"notes": list(made.notes), "warnings": list(made.warnings)}
-        display.document({"job_folder": str(made.folder), "template": made.template, **said})
+        remarks = {"notes": list(made.notes), "warnings": list(made.warnings)}
+        display.document({"job_folder": str(made.folder), "template": made.template, **remarks})
         return
     display.line(f"made {made.folder} from {made.template}")
     try:

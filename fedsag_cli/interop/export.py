@@ -71,7 +71,7 @@ class _ExportedJob:
             for stem, write in ((SERVER_FILE, writing.server), (CLIENT_FILE, writing.client)):
                 ours = app.written(stem, placeholders.nowhere(SERVER))
                 if ours is not None:
-                    theirs, notes = write(ours.values, self._facts, ours.meaning, file=ours.name, search=[app.custom])
+                    theirs, notes = write(ours.values, self._facts, ours.resolve, file=ours.name, search=[app.custom])
                     self.notes.extend(notes)
                     yield f"{app.name}/config/{stem}.json", _json(theirs)
 

@@ -155,15 +155,15 @@ class _Reading:
         theirs = dict(_args(flow))
         averages = {key: theirs.pop(key) for key in ("exclude_vars", "aggregation_weights") if key in theirs}
         own, arrays, module = (theirs.pop(key, None) for key in ("aggregator", "model", "initial_model"))
-        drawn = theirs.pop("min_clients", 3)  # its name in 2.4
-        drawn = theirs.pop("num_clients", drawn)
+        num_clients = theirs.pop("min_clients", 3)  # its name in 2.4
+        num_clients = theirs.pop("num_clients", num_clients)
         if theirs.get("patience") and not theirs.get("stop_cond"):
             self._note(f"{name}: patience has no effect without stop_cond")
             del theirs["patience"]
         theirs = {key: value for key, value in theirs.items() if value or key not in ("stop_cond", "patience")}
         mine = self._ours({**flow, "args": theirs}, name, "ScatterAndGather", FEDERATED_AVERAGING)
-        mine["args"] |= {"num_clients": drawn} if drawn else {}
-        mine["args"]["min_clients"] = drawn or MORE_THAN_THERE_ARE  # all that were drawn are waited for
+        mine["args"] |= {"num_clients": num_clients} if num_clients else {}
+        mine["args"]["min_clients"] = num_clients or MORE_THAN_THERE_ARE  # a round waits for all of its clients
         ids = {part.get("id") for part in parts if isinstance(part, Mapping)}
         persistor = mine["args"]["persistor_id"] = theirs.get("persistor_id") or "persistor"
         has_model = arrays is not None or module is not None

@@ -178,8 +178,8 @@ class Written:
     variables: Mapping[str, Any]
     name: str
 
-    def meaning(self, value: Any) -> Any:
-        """What a text that is nothing but `{name}` stands for; anything else as it is."""
+    def resolve(self, value: Any) -> Any:
+        """The value of the variable, for a text that is only `{name}`; anything else as it is."""
         from fedsag_cli.job.config import placeholders
 
         name = placeholders.stands_for(value)

@@ -171,7 +171,7 @@ class _Marks:
     def __init__(self, text: str) -> None:
         unused = (chr(code) for code in range(0xE000, 0xF900) if chr(code) not in text)
         self._tab, self._nothing = next(unused), next(unused)
-        self._room = LARGEST  # for what is included
+        self._budget = LARGEST  # for what is included
 
     def put(self, text: str, name: str, folder: Path | None, seen: tuple[Path, ...]) -> str:
         """`text` as pyhocon may see it: marked, its includes written out."""
@@ -216,8 +216,8 @@ class _Marks:
         if file in seen:
             raise JobError(f"{where}: it includes itself")
         text = text_of(file, name=where).strip()
-        self._room -= len(text) + 1
-        if self._room < 0:
+        self._budget -= len(text) + 1
+        if self._budget < 0:
             raise JobError(f"{where}: the included files are too large")
         if self._tab in text or self._nothing in text:
             raise JobError(f"{where}: it holds private characters, which cannot be included")

@@ -28,7 +28,7 @@ SYSTEM = (
 )  # fmt: skip
 
 
-_ROOM = 1_000_000  # characters and values that names stand for
+_BUDGET = 1_000_000  # characters and values that names stand for
 _NAME = re.compile(r"[A-Za-z_@$][\w@$-]*")
 _WHOLE = re.compile(r"\s*\{(?P<name>[A-Za-z_@$][\w@$-]*)\}\s*")
 _INVOKED = re.compile(r"\s*\{(?P<name>[A-Za-z_@$][\w@$-]*)(?P<given>(?::[^:={}]+=(?:\{[^{}]*\}|[^:{}]*))+)\}\s*")
@@ -47,7 +47,7 @@ def resolved(tree: Mapping[str, Any], system: Mapping[str, Any], *, name: str) -
     Raises JobError naming the key, and the nearest known name, or the keys that go round in a circle.
     """
     try:
-        return _Resolver(tree, system, name, _Room(name)).tree()
+        return _Resolver(tree, system, name, _Budget(name)).tree()
     except RecursionError:
         raise JobError(f"{name}: nested too deeply") from None
 
@@ -117,25 +117,25 @@ class _Unknown(LookupError):
     """There is no variable of that name."""
 
 
-class _Room:
+class _Budget:
     """How much the names of one file may stand for: names that stand for names twice each, and so on, are refused."""
 
     def __init__(self, file: str) -> None:
         self._file = file
-        self._left = _ROOM
+        self._left = _BUDGET
 
-    def take(self, name: str, weight: int) -> None:
+    def spend(self, name: str, weight: int) -> None:
         self._left -= weight
         if self._left < 0:
             raise JobError(f"{self._file}: {{{name}}} makes the file too large")
 
 
 class _Resolver:
-    def __init__(self, tree: Mapping[str, Any], system: Mapping[str, Any], file: str, room: _Room) -> None:
+    def __init__(self, tree: Mapping[str, Any], system: Mapping[str, Any], file: str, budget: _Budget) -> None:
         self._tree = tree
         self._system = system
         self._file = file
-        self._room = room
+        self._budget = budget
         self._done: dict[str, Any] = {}
         self._weights: dict[str, int] = {}
 
@@ -159,7 +159,7 @@ class _Resolver:
             return value
         try:
             if name := stands_for(value):
-                return self._meaning(name, above)
+                return self._value_of(name, above)
             if invoked := _INVOKED.fullmatch(value):
                 return self._invoked(invoked["name"], dict(_GIVEN.findall(invoked["given"])), above, at)
         except _Unknown as error:
@@ -186,11 +186,11 @@ class _Resolver:
         found = _FIELD.fullmatch(field)
         if not found or not _SPEC.fullmatch(spec):
             raise _Unknown(field)
-        meaning = self._meaning(found["name"], above)
+        value = self._value_of(found["name"], above)
         for key in re.findall(r"[^\[\]]+", found["keys"]):
-            meaning = meaning[int(key) if key.isdigit() else key]
-        written = _FORMATTER.format_field(_FORMATTER.convert_field(meaning, conversion), spec)
-        self._room.take(found["name"], len(written))
+            value = value[int(key) if key.isdigit() else key]
+        written = _FORMATTER.format_field(_FORMATTER.convert_field(value, conversion), spec)
+        self._budget.spend(found["name"], len(written))
         return str(written)
 
     def _invoked(self, name: str, given: Mapping[str, str], above: tuple[str, ...], at: KeyPath) -> Any:
@@ -205,25 +205,25 @@ class _Resolver:
         local = {
             key.strip(): self._value(text, above, at) if "{" in text else _typed(text) for key, text in given.items()
         }
-        inside = _Resolver(self._tree, {**self._system, **local}, self._file, self._room)
+        inside = _Resolver(self._tree, {**self._system, **local}, self._file, self._budget)
         made = inside._value(item, (*above, name), (name,))
-        self._room.take(name, _weight(made))
+        self._budget.spend(name, _weight(made))
         return made
 
-    def _meaning(self, name: str, above: tuple[str, ...]) -> Any:
+    def _value_of(self, name: str, above: tuple[str, ...]) -> Any:
         """Raises _Unknown, or JobError."""
         if name in self._system:
             return self._system[name]
         if name in self._tree:
-            meaning = self._variable(name, above)
+            value = self._variable(name, above)
         elif name.startswith("$") and name[1:] in os.environ:
             return os.environ[name[1:]]
         else:
             raise _Unknown(name)
         if name not in self._weights:
-            self._weights[name] = _weight(meaning)
-        self._room.take(name, self._weights[name])
-        return meaning
+            self._weights[name] = _weight(value)
+        self._budget.spend(name, self._weights[name])
+        return value
 
 
 def _weight(value: Any) -> int:

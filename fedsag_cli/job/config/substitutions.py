@@ -14,22 +14,22 @@ from typing import Any
 
 from fedsag_cli.errors import JobError
 
-_ROOM = 100_000  # characters and values that are put in
+_BUDGET = 100_000  # characters and values that are put in
 _CALLS = 5_000_000  # of functions, in a second or two; one `${…}` takes about a hundred
 _COMBINATIONS = 1000
 
 
 def resolve(config: Any, parser: Any, *, name: str) -> None:
     """Put into `config`, as `parser` read it, what each `${…}` stands for. Raises JobError, and what `parser` does."""
-    room = _ROOM
+    budget = _BUDGET
     too_much = JobError(f"{name}: its keys and ${{…}} depend on each other in too many ways", hint="set each key once")
 
     class Bounded(parser):  # type: ignore[misc]
         @classmethod
         def _do_substitute(cls, substitution: Any, resolved_value: Any, *args: Any, **kwargs: Any) -> Any:
-            nonlocal room
-            room -= _weight(resolved_value)
-            if room < 0:
+            nonlocal budget
+            budget -= _weight(resolved_value)
+            if budget < 0:
                 raise JobError(f"{name}: ${{{substitution.variable}}} makes the file too large")
             return super()._do_substitute(substitution, resolved_value, *args, **kwargs)
 

@@ -16,7 +16,7 @@ from fedsag_cli.job import App, Job, Translate, as_written
 from fedsag_cli.job.config import files, hocon, placeholders
 from fedsag_cli.job.meta import ALL
 from fedsag_cli.job.templates import find
-from fedsag_cli.job.templates.draft import META, Draft, Wanted, draw_up
+from fedsag_cli.job.templates.draft import META, Draft, FileOverrides, make_draft
 from fedsag_cli.job.templates.replace_folder import check_target, copy, exchange, new_folder_beside
 from fedsag_cli.job.templates.settings import absolute
 from fedsag_cli.workspace import SERVER
@@ -39,7 +39,7 @@ def create(
     folder: Path,
     template: str = find.DEFAULT,
     *,
-    overrides: Wanted = (),
+    overrides: FileOverrides = (),
     script_dir: Path | None = None,
     force: bool = False,
     templates_dir: Path | None = None,
@@ -62,7 +62,7 @@ def create(
     found = find.find_template(template, templates_dir)
     if _overlap(files.real(found.folder), folder):
         raise JobError(f"the job {folder} and the template {found.folder} must not be inside one another")
-    draft = draw_up(found, name, overrides, script_dir)
+    draft = make_draft(found, name, overrides, script_dir)
     draft.texts[META] = _record(found.name, command) + draft.texts[META]
     with new_folder_beside(folder) as part:
         _write(draft, part / "new")
@@ -84,8 +84,8 @@ def template_of(folder: Path) -> str | None:
 
 def _check_script_dir(script_dir: Path, folder: Path) -> None:
     if not script_dir.is_dir():
-        what = "is not a folder" if script_dir.exists() else "does not exist"
-        raise JobError(f"-sd {script_dir} {what}", hint="-sd names the folder of your scripts")
+        problem = "is not a folder" if script_dir.exists() else "does not exist"
+        raise JobError(f"-sd {script_dir} {problem}", hint="-sd names the folder of your scripts")
     if _overlap(files.real(script_dir), folder):
         raise JobError(
             f"-sd {script_dir} and -j {folder} must not be inside one another",

@@ -23,7 +23,7 @@ from fedsag_cli.workspace import SERVER
 META = "meta.conf"
 _NOT_CONFIG = (INFO, "info.md", "README.md", "__init__.py", "__pycache__", "custom")
 
-Wanted = Sequence[tuple[str, Sequence[str]]]
+FileOverrides = Sequence[tuple[str, Sequence[str]]]
 """What `-f FILE key=value …` said, in its order."""
 
 
@@ -38,7 +38,7 @@ class Draft:
     warnings: list[str] = field(default_factory=list)
 
 
-def draw_up(template: Template, name: str, wanted: Wanted = (), script_dir: Path | None = None) -> Draft:
+def make_draft(template: Template, name: str, overrides: FileOverrides = (), script_dir: Path | None = None) -> Draft:
     """The draft of a job called `name`. Raises JobError naming file, key, and the nearest known name."""
     draft = Draft(apps=list(template.apps))
     customs: dict[str, list[Path]] = {}
@@ -54,7 +54,7 @@ def draw_up(template: Template, name: str, wanted: Wanted = (), script_dir: Path
 
     names = FileNames([META, *draft.copies], draft.apps)
     declared = declared_in(template, names)
-    wanted_of = _by_file(wanted, names)
+    overrides_of = _by_file(overrides, names)
     elsewhere = {variable.name: names.short(path) for path, there in declared.items() for variable in there}
     for path in list(dict.fromkeys([META, *draft.copies])):
         entry = _File(
@@ -62,7 +62,7 @@ def draw_up(template: Template, name: str, wanted: Wanted = (), script_dir: Path
             short=names.short(path),
             source=draft.copies.get(path),
             variables={variable.name: variable for variable in declared.get(path, [])},
-            overrides=wanted_of.get(path, []),
+            overrides=overrides_of.get(path, []),
             search=customs.get(path.partition("/")[0], []),
             elsewhere=elsewhere,
         )
@@ -144,9 +144,9 @@ def _custom_folders(template: Template, app: Path) -> list[Path]:
     return [folder for folder in folders if folder.is_dir()]
 
 
-def _by_file(wanted: Wanted, names: FileNames) -> dict[str, list[Override]]:
+def _by_file(overrides: FileOverrides, names: FileNames) -> dict[str, list[Override]]:
     found: dict[str, list[Override]] = {}
-    for name, words in wanted:
+    for name, words in overrides:
         path = names.find(name)
         found.setdefault(path, []).extend(Override.read(word, names.short(path)) for word in words)
     return found

@@ -371,7 +371,7 @@ def test_a_link_that_leads_nowhere_or_round_in_a_circle_is_an_error(shop, tmp_pa
     (tmp_path / "scripts").mkdir()
     (tmp_path / "scripts" / "link").symlink_to(link)
 
-    with pytest.raises(JobError, match="scripts/link is a broken link"):
+    with pytest.raises(JobError, match=r"scripts/link is a (broken )?link"):
         make(tmp_path / "j", "sag", script_dir=tmp_path / "scripts", templates_dir=shop)
 
     assert not (tmp_path / "j").exists()
@@ -717,13 +717,13 @@ def test_a_kill_while_jobs_are_exchanged_loses_neither(shop, tmp_path):
 
 def test_a_file_that_comes_into_the_job_meanwhile_is_not_removed(shop, tmp_path, monkeypatch):
     folder = make(tmp_path / "j", "plain", templates_dir=shop).folder
-    draw_up = create.draw_up
+    make_draft = create.make_draft
 
     def slowly(*args):
         write(folder, {"results.txt": "years of work"})
-        return draw_up(*args)
+        return make_draft(*args)
 
-    monkeypatch.setattr(create, "draw_up", slowly)
+    monkeypatch.setattr(create, "make_draft", slowly)
 
     with pytest.raises(JobError, match=r"-force would remove .*/j/results\.txt"):
         make(folder, "sag", templates_dir=shop, force=True)
