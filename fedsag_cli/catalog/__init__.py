@@ -1,4 +1,4 @@
-"""What a job may name: a short name or a class path becomes an object, an id becomes the object it stands for.
+"""The components that a job can name: from short names, class paths and ids to objects.
 
 Importing this imports none of the components: the parent looks them up by name only, the server builds them.
 """
@@ -41,12 +41,12 @@ _HOW_WITHOUT = f"only a client's script may import nvflare: a model needs a file
 
 
 def class_path(name: str) -> str:
-    """The class path of a short name; a class path as it stands."""
+    """The class path of a short name; any other name is returned unchanged."""
     return KNOWN.get(name, name)
 
 
 def short_name(path: str) -> str:
-    """The short name of a class path; any other as it stands."""
+    """The short name of a class path; any other path is returned unchanged."""
     return next((name for name, known in KNOWN.items() if path == known), path)
 
 
@@ -72,7 +72,7 @@ def signature_of(name: str, search: Sequence[Path] = ()) -> Signature | None:
 
 
 def facts_of(name: str, search: Sequence[Path] = ()) -> Facts:
-    """What the class `name` says of itself in its attribute `facts`, read from its source."""
+    """The attribute `facts` of the class `name`, read from its source."""
     return facts_in_source(class_path(name), search)
 
 

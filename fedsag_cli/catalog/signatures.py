@@ -100,7 +100,7 @@ def facts_in_source(name: str, search: Sequence[Path] = ()) -> Facts:
 
 
 class _Unreadable(Exception):
-    """It is no literal, and stands for none."""
+    """An expression that is not a literal, and does not stand for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class _Module:
 
 
 class _Reader:
-    """Reads annotations, defaults and facts: literals, names that stand for such, calls of _CONSTRUCTORS."""
+    """Reads annotations, defaults and facts: literals, names of constants, calls of _CONSTRUCTORS."""
 
     def __init__(self, search: Sequence[Path]) -> None:
         self._search = search

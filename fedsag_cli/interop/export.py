@@ -24,7 +24,7 @@ _PACKAGE = fedsag_cli.__name__
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """The folder that was written, and what its author should know of it."""
+    """The folder that was written, and notes for the user."""
 
     folder: Path
     notes: Sequence[str]
@@ -53,7 +53,7 @@ def export(job: Job, out: Path, *, force: bool = False) -> Exported:
 
 
 class _ExportedJob:
-    """One job: what its files will hold."""
+    """The texts and files of one exported job."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -90,7 +90,7 @@ class _ExportedJob:
                 yield from self._alias(app.name, there)
 
     def _alias(self, app: str, there: Mapping[str, Path]) -> Iterator[tuple[str, Path]]:
-        """The package that scripts find under our name. Where an export put it before, it goes along already."""
+        """The package that scripts import under our name. An export that is exported again has it already."""
         package = f"custom/{_PACKAGE}"
         alias = {f"{package}/{file.relative_to(writing.ALIAS)}": file for file in writing.ALIAS.rglob("*.py")}
         taken = {path: file for path, file in there.items() if path.startswith((f"{package}/", f"{package}."))}

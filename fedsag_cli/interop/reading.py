@@ -30,7 +30,7 @@ _THEIRS = "nvflare."
 
 
 def translate(values: Mapping[str, Any], stem: str, file: str) -> tuple[dict[str, Any], list[str]]:
-    """What the config file `file`, of that stem, says in our words, and what to tell the user. Raises JobError."""
+    """The values of a config file in our words, and notes for the user. Raises JobError."""
     reading = _Reading(file)
     tree = dict(values)
     if stem == SERVER_FILE:
@@ -55,7 +55,7 @@ class _Reading:
         self.notes: list[str] = []
 
     def check_missing(self) -> None:
-        """Raises JobError for what is not there: the workflow, which the user thinks in, before any part of it."""
+        """Raises JobError for what fedsag does not have: for the workflow first, as its parts depend on it."""
         asking = [name for name, (ours, _) in self._components.items() if catalog.facts_of(ours).asks_for]
         there = {
             "workflow": [*asking, *AVERAGE_BY_THEMSELVES[:2]],
@@ -107,7 +107,7 @@ class _Reading:
         return None
 
     def _leave_out_of_a_client(self, part: Mapping[str, Any]) -> None:
-        """What listens to events or serves an executor of theirs: our client is its script alone."""
+        """Note that a client's component is left out: a client of fedsag has none."""
         name = self._their_name(part)
         if not part.get("disabled") and name not in DONE_ANYWAY:
             reason = LEFT_OUT.get(name or "", "a client of fedsag runs its script and its filters, and no components")
@@ -123,7 +123,7 @@ class _Reading:
     def _args(
         self, part: Mapping[str, Any], name: str, differs: Nvflare, takes: Callable[[str], bool]
     ) -> dict[str, Any]:
-        """Its arguments, as ours takes them; of any other that means something, a note."""
+        """Its arguments with our names; a note for each that has an effect in NVFLARE only."""
         args = dict(differs.defaults)
         ours = {**differs.renamed, **differs.older_names}
         for key, value in _args(part).items():
@@ -151,7 +151,7 @@ class _Reading:
         return {**mine, "args": {**mine["args"], **_selector(mine["args"], parts)}}
 
     def _federated_averaging(self, flow: Mapping[str, Any], name: str, parts: list[Any]) -> dict[str, Any]:
-        """Theirs has the aggregator, and may have the model, inside: with us they are components."""
+        """Their workflow contains the aggregator and perhaps the model, which are components in fedsag."""
         theirs = dict(_args(flow))
         averages = {key: theirs.pop(key) for key in ("exclude_vars", "aggregation_weights") if key in theirs}
         own, arrays, module = (theirs.pop(key, None) for key in ("aggregator", "model", "initial_model"))
@@ -234,7 +234,7 @@ class _Reading:
 
 
 def _persistor_of(arrays: Any, module: Any) -> dict[str, Any]:
-    """Of a model inside their workflow. Without any, theirs begins with no params: the first answers bring them."""
+    """The persistor for a model inside their workflow. Without one, the first round starts with empty params."""
     if module is not None:
         return {"path": "PTFileModelPersistor", "args": {"model": module}}
     return {"path": "NPModelPersistor", "args": {"model": {} if arrays is None else arrays}}
@@ -258,7 +258,7 @@ def _command(entry: Any) -> list[Any]:
 
 
 def _objects(values: Mapping[str, Any], key: str) -> list[Any]:
-    """Those of a list; what is no object is for the reader of our words to refuse."""
+    """The objects of a list; the job's reader refuses anything else in it."""
     found = values.get(key, [])
     return [each for each in found if isinstance(each, Mapping)] if isinstance(found, list) else []
 
@@ -273,7 +273,7 @@ def _args(part: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _beside(part: Mapping[str, Any]) -> dict[str, Any]:
-    """What it says beside its class and its arguments."""
+    """Its keys except for the class and the arguments."""
     return {key: value for key, value in part.items() if key not in (*catalog.NAMING_KEYS, "args")}
 
 
@@ -303,6 +303,6 @@ def _models_inside(parts: Iterable[Any]) -> Iterator[Any]:
 
 
 def _selector(args: Mapping[str, Any], parts: list[Any]) -> dict[str, Any]:
-    """Theirs listens to events; our workflow is told which one it has."""
+    """The id of the model selector: theirs listens to events, ours is an argument of the workflow."""
     ids = [part.get("id") for part in parts if isinstance(part, Mapping) and part.get("path") == "IntimeModelSelector"]
     return {"model_selector_id": ids[0]} if ids and "model_selector_id" not in args else {}

@@ -17,7 +17,7 @@ from fedsag_cli.model import ParamsType
 from fedsag_cli.plan import ComponentSpec
 
 ALIAS = Path(__file__).parent / "alias"
-"""A package that goes along with scripts which import fedsag_cli.client: there, it is NVFLARE's Client API."""
+"""The package that scripts import as fedsag_cli.client in NVFLARE: it is NVFLARE's Client API there."""
 
 _GENERATOR = {
     "id": "shareable_generator",
@@ -37,7 +37,7 @@ _ONLY_OF_A_PROCESS = ("command", "launch_once", "launch_timeout", "shutdown_time
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFacts:
-    """What one file of a job must know of the others: what clients send, whether models are torch's, and trackers."""
+    """What the writer of one file must know of the others."""
 
     updates: ParamsType
     has_torch: bool
@@ -62,7 +62,7 @@ def job_facts(components: Sequence[ComponentSpec], updates: Sequence[ParamsType]
 def server(
     values: Mapping[str, Any], known: JobFacts, resolve: Callable[[Any], Any], *, file: str, search: Sequence[Path]
 ) -> tuple[dict[str, Any], list[str]]:
-    """config_fed_server, and what to tell the user of it. Raises JobError naming what NVFLARE has not.
+    """config_fed_server, and notes for the user. Raises JobError naming what NVFLARE does not have.
 
     `resolve` gives the value of a text that is a variable's name: the file keeps its variables. `search` are folders
     with the job's own components.
@@ -80,7 +80,7 @@ def server(
 def client(
     values: Mapping[str, Any], known: JobFacts, resolve: Callable[[Any], Any], *, file: str, search: Sequence[Path]
 ) -> tuple[dict[str, Any], list[str]]:
-    """config_fed_client, likewise."""
+    """config_fed_client, in the same way."""
     writing = _Writing(file, known, resolve, search)
     executors = [{**entry, "executor": writing.executor(entry)} for entry in values["executors"]]
     in_process = any(writing.is_in_process(entry["executor"]["args"]) for entry in executors)
@@ -91,12 +91,12 @@ def client(
 
 
 def script(source: bytes) -> tuple[str, ...]:
-    """What to tell the user of a script that goes along."""
+    """Notes for the user on a script of the job."""
     return (_LIGHTNING_THERE,) if _LIGHTNING.search(source) else ()
 
 
 class _Writing:
-    """One file being written; `notes` has a line for each thing that NVFLARE has not."""
+    """One file being written; `notes` has a line for each thing that NVFLARE does not have."""
 
     def __init__(self, file: str, known: JobFacts, resolve: Callable[[Any], Any], search: Sequence[Path]) -> None:
         self._file, self._known, self._resolve, self._search = file, known, resolve, search
@@ -118,7 +118,7 @@ class _Writing:
         return {**kept, "path": facts.nvflare.path, "args": args}
 
     def _args(self, args: dict[str, Any], differs: Nvflare) -> dict[str, Any]:
-        """A component's arguments as NVFLARE's class takes them, as far as the facts say."""
+        """A component's arguments for NVFLARE's class, by the component's facts."""
         for key, instead in differs.left_out.items():
             if args.pop(key, None) and instead:
                 self.notes.append(f"{key} is left out: NVFLARE's {differs.name} {instead}")

@@ -1,4 +1,4 @@
-"""Components as config files name them: found in a tree, held against what their constructors take."""
+"""Components in config files: found, and checked against their constructors."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def named_in(values: Mapping[str, Any]) -> Iterator[Named]:
 
 
 def signature(path: str, search: Sequence[Path]) -> Signature | None:
-    """What the component's constructor takes; None where nobody can tell. Raises JobError where there is none."""
+    """What the component's constructor takes; None where its source does not tell. Raises JobError."""
     if executor.is_executor(path):
         return executor.signature()
     if not all(word.isidentifier() for word in path.split(".")):
@@ -63,13 +63,13 @@ def signature(path: str, search: Sequence[Path]) -> Signature | None:
 
 
 def problems(known: Signature, args: Mapping[str, Any]) -> dict[str, str]:
-    """What is wrong with the values of a component's arguments; what becomes an object of its own is not judged."""
+    """What is wrong with the arguments of a component; an argument that is a component itself is not checked."""
     objects = {name for name, value in args.items() if catalog.path_in(value, in_args=True)}
     return arguments.problems([each for each in known.arguments if each.name not in objects], args)
 
 
 def read(section: Section, search: Sequence[Path], ids: Collection[str] | None = None) -> ComponentSpec:
-    """A component and its arguments, checked. `ids` are those an `x_id` may name; None: whatever it likes."""
+    """A component and its arguments, checked. `ids` are the ids that `x_id` may have; None: any."""
     section.expect(KEYS)
     path = catalog.path_in(section.values)
     if path is None:

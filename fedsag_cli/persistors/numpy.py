@@ -81,7 +81,7 @@ class NPModelPersistor:
 
 
 def _write_npz(file: IO[bytes], params: Mapping[str, Any]) -> None:
-    """What `numpy.savez` writes; that takes no key called "file", and would pickle."""
+    """Like `numpy.savez`, which takes no key called "file" and would use pickle."""
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in params.items():
             with archive.open(name + ".npy", "w", force_zip64=True) as member:

@@ -1,4 +1,4 @@
-"""A job and the words of the command line become a plan: which clients, what each runs, with how many threads.
+"""Makes the plan of a run from a job and the command line: the clients, their commands, their threads.
 
 Everything that can be checked without starting anything is checked here.
 """
@@ -51,7 +51,7 @@ def make_plan(
     options: Options,
     prepare: Callable[[Sequence[str]], None] = lambda _: None,
 ) -> Planned:
-    """`prepare` is told, as soon as it is known, what the processes will import. Raises UsageError, JobError."""
+    """`prepare` is called early with the modules that the processes import. Raises UsageError, JobError."""
     if workspace.root.is_relative_to(job.folder.resolve()):
         raise UsageError(
             f"-w {workspace.root}: the workspace must not be inside the job {job.folder}", hint="choose another -w"
@@ -107,7 +107,7 @@ def make_plan(
 
 
 def _site_names(job: Job, options: Options, notices: list[str]) -> list[str]:
-    """By the command line, else the job's own, else two."""
+    """Those of the command line, else those of the job, else two."""
     names = site_names(options) or job.named_sites()
     if not names:
         names = ["site-1", "site-2"]
@@ -185,7 +185,7 @@ def _check_compiles(app: App, script: str) -> None:
 
 
 def _digests(apps: Iterable[App]) -> dict[str, str]:
-    """Of every file of the apps but the configs, whose meaning stands in the plan. Raises JobError."""
+    """SHA-256 of every file of the apps, without the configs, which are in the plan. Raises JobError."""
     found: dict[str, str] = {}
     for app in apps:
         for path in files_in(app.folder):

@@ -1,4 +1,4 @@
-"""HOCON and JSON files: read into plain values, written so that every value comes back as it went in.
+"""HOCON and JSON files: read into plain values, and written so that every value is read back unchanged.
 
 What pyhocon does to a text stays here. It loses `""` in a list and turns a raw tab into blanks: such texts are marked
 before it sees them. It makes a request while it parses `include url(…)`: includes are written out or refused before.
@@ -56,13 +56,13 @@ def find(folder: Path, stem: str, *, also_below: bool = False) -> Path | None:
 
 
 def load(path: Path, *, name: str = "", errors: str = "strict") -> dict[str, Any]:
-    """What a .conf, .json or .yml file says. `name` is how errors call it. Raises JobError."""
+    """The values of a .conf, .json or .yml file. `name` is its name in errors. Raises JobError."""
     name = name or str(path)
     return loads(text_of(path, name=name, errors=errors), name=name, folder=path.parent, suffix=path.suffix)
 
 
 def loads(text: str, *, name: str, folder: Path | None = None, suffix: str = ".conf") -> dict[str, Any]:
-    """What a text of a file with that suffix says; HOCON's `include "x"` is looked up in `folder`.
+    """The values of a text from a file with that suffix. HOCON's `include "x"` is looked up in `folder`.
 
     Raises JobError naming `name` and the line.
     """
@@ -100,7 +100,7 @@ def _by_pyhocon(text: str, name: str, folder: Path | None) -> dict[str, Any]:
 
 
 def value(text: str, *, name: str) -> Any:
-    """What one HOCON value says: `[1, 2]`, `{a = 1}`, `5`. Raises JobError."""
+    """One HOCON value, such as `[1, 2]`, `{a = 1}` or `5`. Raises JobError."""
     parsed = loads(f"value = {text}\n", name=name)
     if list(parsed) != ["value"]:
         raise JobError(f"{name}: more than one value: {text}")
@@ -108,7 +108,7 @@ def value(text: str, *, name: str) -> Any:
 
 
 def dumps(tree: Mapping[str, Any], *, name: str, suffix: str = ".conf") -> str:
-    """A text for a file with that suffix that says `tree`. Raises JobError where HOCON has no words for it."""
+    """`tree` as the text of a file with that suffix. Raises JobError where HOCON cannot write it."""
     if suffix == ".json":
         return json.dumps(tree, indent=2) + "\n"
     if suffix in yml.SUFFIXES:
@@ -125,7 +125,7 @@ def dumps(tree: Mapping[str, Any], *, name: str, suffix: str = ".conf") -> str:
 
 
 def literal(value: Any, indent: str = "") -> str:
-    """One value as HOCON. Raises ValueError for what HOCON has no words for."""
+    """One value as HOCON. Raises ValueError for what HOCON cannot write."""
     match value:
         case None | True | False:
             return {None: "null", True: "true", False: "false"}[value]
@@ -154,7 +154,7 @@ def has_comments(text: str, suffix: str = ".conf") -> bool:
 
 
 def write_whole(path: Path, text: str, *, errors: str = "strict") -> None:
-    """The file is there whole, or as it was before."""
+    """Write a file: it is complete, or unchanged."""
     descriptor, part = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with open(descriptor, "w", encoding="utf-8", errors=errors, newline="") as file:
@@ -174,7 +174,7 @@ class _Marks:
         self._budget = LARGEST  # for what is included
 
     def put(self, text: str, name: str, folder: Path | None, seen: tuple[Path, ...]) -> str:
-        """`text` as pyhocon may see it: marked, its includes written out."""
+        """`text` for pyhocon: marked, and with the included files in it."""
 
         def line(token: re.Match[str]) -> int:
             return text.count("\n", 0, token.start()) + 1
@@ -242,7 +242,7 @@ def text_of(path: Path, *, name: str, errors: str = "strict") -> str:
 
 
 def loads_json(text: str, *, name: str) -> dict[str, Any]:
-    """What a JSON text says. Raises JobError naming `name` and the line."""
+    """The values of a JSON text. Raises JobError naming `name` and the line."""
     try:
         parsed = json.loads(text, parse_constant=_refuse_constant)
         if any(len(at) > _DEEPEST for at, _ in tree.walk(parsed)):

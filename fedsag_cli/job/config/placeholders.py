@@ -42,7 +42,7 @@ _FORMATTER = string.Formatter()
 
 
 def resolved(tree: Mapping[str, Any], system: Mapping[str, Any], *, name: str) -> dict[str, Any]:
-    """`tree` with its placeholders replaced, without what is only there to be put in: its `@name`.
+    """`tree` with its placeholders replaced, without its `@name` keys, which are only templates for others.
 
     Raises JobError naming the key, and the nearest known name, or the keys that go round in a circle.
     """
@@ -58,14 +58,14 @@ def nowhere(site: str) -> dict[str, Any]:
 
 
 class Secrets:
-    """What the secrets in the words of commands stand for: each is looked up once, a file may be a pipe."""
+    """The values of the secrets in commands: each is looked up once, as its file may be a pipe."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
         self._known: dict[str, str] = {}
 
     def revealed(self, word: str) -> str:
-        """The word with its secrets. Raises JobError naming one that is not there, or is none."""
+        """The word with the values of its secrets. Raises JobError for one that does not exist, or has no name."""
         if _ALMOST_SECRET in _SECRET.sub("", word):
             raise JobError(
                 f"{word!r} has a {_ALMOST_SECRET}…}} without a name",
@@ -94,7 +94,7 @@ class Secrets:
 
 
 def names(value: Any) -> Iterator[str]:
-    """The variables that `value` speaks of, the environment's left out."""
+    """The names of the variables in `value`, without those of the environment."""
     if isinstance(value, str):
         try:
             fields = [field or "" for _, field, _, _ in _FORMATTER.parse(_SECRET.sub("", value))]
@@ -108,7 +108,7 @@ def names(value: Any) -> Iterator[str]:
 
 
 def stands_for(value: Any) -> str | None:
-    """The variable whose value `value` becomes, if it is nothing but `{name}`."""
+    """The name of the variable, for a text that is only `{name}`."""
     found = _WHOLE.fullmatch(value) if isinstance(value, str) else None
     return found["name"] if found else None
 
@@ -118,7 +118,7 @@ class _Unknown(LookupError):
 
 
 class _Budget:
-    """How much the names of one file may stand for: names that stand for names twice each, and so on, are refused."""
+    """The size to which the variables of one file may grow: variables made of variables can fill the memory."""
 
     def __init__(self, file: str) -> None:
         self._file = file
@@ -232,7 +232,7 @@ def _weight(value: Any) -> int:
 
 
 def _typed(text: str) -> Any:
-    """What is given to an object by name: a number, yes or no, else the text."""
+    """A value in `{@name:key=value}`: a number, yes or no, else the text."""
     for kind in (int, float):
         try:
             return kind(text)

@@ -1,6 +1,6 @@
-"""HOCON as most files have it: keys, values, comments. Read here, in a hundredth of the time that pyhocon takes.
+"""HOCON as most files use it: keys, values, comments. Reading it here is much faster than with pyhocon.
 
-Whatever else HOCON can say, and whatever is wrong, is left to pyhocon: keys with dots or set twice, values of several
+All else, and every error, is left to pyhocon: keys with dots or set twice, values of several
 parts, `${…}`, `include`, texts without quotes, units.
 """
 
@@ -24,7 +24,7 @@ _WORDS = {"true": True, "false": False, "null": None}
 
 
 def loads(text: str) -> dict[str, Any] | None:
-    """What a text says; None where that is for pyhocon to find out."""
+    """The values of a text; None where only pyhocon can read it."""
     if "\r" in text:
         return None
     try:
@@ -94,7 +94,7 @@ class _Text:
         return _WORDS[found["word"]]
 
     def _has_next(self, end: str, *, is_first: bool) -> bool:
-        """Whether a member follows, with a comma or a line's end before it; else the end is behind us."""
+        """Whether a member follows, after a comma or a new line; if not, `end` was read."""
         start = self._at
         self._skip(_BLANKS)
         has_comma = not is_first and self._takes(",")

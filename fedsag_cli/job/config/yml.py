@@ -1,4 +1,4 @@
-"""YAML as config files have it: plain values, `1e-3` a number, a date a text, no aliases; read and written."""
+"""YAML as config files use it: plain values, no aliases; `1e-3` is a number, a date is a text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COMMENT = re.compile(r"(?m)(?:^|\s)#")
 
 
 def loads(text: str, *, name: str) -> dict[str, Any]:
-    """What a YAML text says. Raises JobError naming `name` and the line."""
+    """The values of a YAML text. Raises JobError naming `name` and the line."""
     import yaml
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
@@ -49,7 +49,7 @@ def loads(text: str, *, name: str) -> dict[str, Any]:
 
 
 def dumps(values: Mapping[str, Any]) -> str:
-    """A YAML text that says `values`."""
+    """`values` as a YAML text."""
     import yaml
 
     class Dumper(yaml.SafeDumper):  # type: ignore[misc]
@@ -61,12 +61,12 @@ def dumps(values: Mapping[str, Any]) -> str:
 
 
 def has_comments(text: str) -> bool:
-    """Whether it may have some: a text in quotes can look like one."""
+    """Whether it may have comments: a text in quotes can look like one."""
     return _COMMENT.search(text) is not None
 
 
 def _set_what_looks_like_what(kind: Any) -> None:
-    """For a loader or a dumper: `1e-3` is a number, a date none."""
+    """Make a loader or a dumper take `1e-3` for a number, and a date for a text."""
     kind.yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in known if tag != "tag:yaml.org,2002:timestamp"]
         for first, known in kind.yaml_implicit_resolvers.items()

@@ -26,7 +26,7 @@ _MADE_FROM = re.compile(r"# Made by fedsag \S+ from the template (?P<template>.+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """A new job, and what its author should know of it."""
+    """A new job, and notes for the user."""
 
     folder: Path
     template: str
@@ -73,7 +73,7 @@ def create(
 
 
 def template_of(folder: Path) -> str | None:
-    """The template a job was made from, as its meta.conf remembers."""
+    """The template a job was made from, from the comment in its meta.conf."""
     try:
         first, *_ = hocon.text_of(folder / META, name=META, errors="replace").splitlines()
         found = _MADE_FROM.fullmatch(first)
@@ -104,7 +104,7 @@ def _record(template: str, command: Sequence[str]) -> str:
 
 
 def _quoted(word: str) -> str:
-    """As a shell takes it, on one line."""
+    """Quoted for a shell, on one line."""
     if word.isprintable():
         return shlex.quote(word)
     plain = word.replace("\\", "\\\\").replace("'", "\\'")
@@ -127,7 +127,7 @@ def _write(draft: Draft, new: Path) -> None:
 
 
 def _refusals(folder: Path, translate: Translate) -> Iterator[str]:
-    """Why the simulator would refuse the job as it is: a script still to be written is no error here."""
+    """Why the simulator would refuse the job now: a script that does not exist yet is no error here."""
     try:
         job = Job.load(folder, translate)
         for name, app in job.apps.items():

@@ -1,4 +1,4 @@
-"""What a job made from a template will hold, worked out before anything is written."""
+"""The files of a job that is made from a template, before anything is written."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ META = "meta.conf"
 _NOT_CONFIG = (INFO, "info.md", "README.md", "__init__.py", "__pycache__", "custom")
 
 FileOverrides = Sequence[tuple[str, Sequence[str]]]
-"""What `-f FILE key=value …` said, in its order."""
+"""The files and words of `-f FILE key=value …`, in their order."""
 
 
 @dataclass(kw_only=True)

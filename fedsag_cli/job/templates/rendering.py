@@ -68,7 +68,7 @@ def render(text: str, values: Mapping[str, Any], *, name: str) -> str:
 
 
 def _check_jinja(nodes: Iterable[Any], name: str) -> None:
-    """Raises JobError for what a template may not do."""
+    """Raises JobError for Jinja that is not allowed in a template."""
     for node in nodes:
         kind = type(node).__name__
         known = kind in _JINJA

@@ -1,4 +1,4 @@
-"""Where a new job folder goes: beside its place first, then into it, whole or not at all."""
+"""A new job folder: it is built beside the old one and then replaces it, so that it is complete or not made."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fedsag_cli.job.templates import find
 
 
 def is_job(folder: Path) -> bool:
-    """Whether `folder` is a job's: it says where to deploy apps, or has an app with its config files."""
+    """Whether `folder` is a job: it has a deploy_map, or an app with config files."""
     if (folder / find.INFO).exists():
         return False  # a template
     metas = [path for path in folder.glob("meta.*") if path.is_file()]
@@ -60,7 +60,7 @@ def _stands_in(folder: Path) -> bool:
 
 @contextmanager
 def new_folder_beside(folder: Path) -> Iterator[Path]:
-    """A folder to build in, on the same disk; it is gone afterwards, and where it failed, all it needed above it."""
+    """A temporary folder on the same disk. After an error, folders that were made above it are removed, too."""
     missing = [path for path in folder.parents if not path.exists()]
     part = None
     try:
@@ -79,14 +79,14 @@ def new_folder_beside(folder: Path) -> Iterator[Path]:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a file, and make the folders it lies in. Raises OSError."""
+    """Copy a file, and make its folders. Raises OSError."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
     target.chmod(source.stat().st_mode & 0o777)  # no set-user-id: the copy is ours, whosever the file was
 
 
 def exchange(part: Path, folder: Path) -> list[str]:
-    """Put part/new where `folder` is; what was there goes with `part`. What may remain of it is told."""
+    """Replace `folder` by part/new. Returns a note where something of the old folder remains."""
     old = part / "old"
     if folder.exists():
         folder.rename(old)
@@ -96,7 +96,7 @@ def exchange(part: Path, folder: Path) -> list[str]:
 
 
 def _put_back(part: Path, folder: Path) -> None:
-    """Where the exchange broke off half way, whatever broke it off, what was there goes back. Raises JobError."""
+    """Restore the old folder where the exchange was interrupted. Raises JobError."""
     old = part / "old"
     if old.exists() and (part / "new").exists():
         try:
