@@ -1,4 +1,4 @@
-"""What a job may name: a short name or a class path becomes an object, an id becomes the object it stands for.
+"""The components that a job can name: from short names, class paths and ids to objects.
 
 Importing this imports none of the components: the parent looks them up by name only, the server builds them.
 """
@@ -41,12 +41,12 @@ _HOW_WITHOUT = f"only a client's script may import nvflare: a model needs a file
 
 
 def class_path(name: str) -> str:
-    """The class path of a short name; a class path as it stands."""
+    """The class path of a short name; any other name is returned unchanged."""
     return KNOWN.get(name, name)
 
 
 def short_name(path: str) -> str:
-    """The short name of a class path; any other as it stands."""
+    """The short name of a class path; any other path is returned unchanged."""
     return next((name for name, known in KNOWN.items() if path == known), path)
 
 
@@ -64,15 +64,15 @@ def path_in(values: Any, *, in_args: bool = False) -> str | None:
 def signature_of(name: str, search: Sequence[Path] = ()) -> Signature | None:
     """What the constructor of `name` takes, read from its source; None where the source does not tell.
 
-    Raises JobError where there is no such component.
+    Raises JobError where there is there is no component with that id.
     """
     if "." not in class_path(name):
-        raise JobError(f"no component is called {name!r}", hint=nearest(name, KNOWN))
+        raise JobError(f"there is no component {name!r}", hint=nearest(name, KNOWN))
     return signature(class_path(name), search)
 
 
 def facts_of(name: str, search: Sequence[Path] = ()) -> Facts:
-    """What the class `name` says of itself in its attribute `facts`, read from its source."""
+    """The attribute `facts` of the class `name`, read from its source."""
     return facts_in_source(class_path(name), search)
 
 
@@ -99,7 +99,10 @@ def build(spec: ComponentSpec, parts: Mapping[str, Any]) -> Any:
             if value in ("", None):
                 continue
             if value not in parts:
-                raise JobError(f"{_called(spec)}: {key} is {value!r}: no such component", hint=nearest(value, parts))
+                raise JobError(
+                    f"{_called(spec)}: {key} is {value!r}: there is no component with that id",
+                    hint=nearest(value, parts),
+                )
             args[name] = parts[value]
         else:
             args[key] = _build_nested(value)
@@ -128,7 +131,7 @@ def _build_nested(value: Any) -> Any:
 def _import(spec: ComponentSpec) -> Any:
     module, _, name = class_path(spec.path).rpartition(".")
     if not module:
-        raise JobError(f"no component is called {spec.path!r}", hint=nearest(spec.path, KNOWN))
+        raise JobError(f"there is no component {spec.path!r}", hint=nearest(spec.path, KNOWN))
     try:
         made = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:

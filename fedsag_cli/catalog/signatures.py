@@ -100,7 +100,7 @@ def facts_in_source(name: str, search: Sequence[Path] = ()) -> Facts:
 
 
 class _Unreadable(Exception):
-    """It is no literal, and stands for none."""
+    """An expression that is not a literal, and does not stand for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class _Module:
 
 
 class _Reader:
-    """Reads annotations, defaults and facts: literals, names that stand for such, calls of _CONSTRUCTORS."""
+    """Reads annotations, defaults and facts: literals, names of constants, calls of _CONSTRUCTORS."""
 
     def __init__(self, search: Sequence[Path]) -> None:
         self._search = search
@@ -234,14 +234,22 @@ class _Reader:
             if value := dict(_assignments(module.tree.body)).get(name):
                 return module, value
             found = _imported(module, name)
+            if found is None or not self._is_followed(module, found[0]):
+                break
             try:
-                source = _module_of(found[0], self._search) if found else None
+                source = _module_of(found[0], self._search)
             except (SyntaxError, ValueError) as error:
                 raise _Unreadable from error
-            if found is None or source is None:
+            if source is None:
                 break
             module, name = source, found[1]
         return module, None
+
+    def _is_followed(self, module: _Module, imported: str) -> bool:
+        """Whether an import can bring in a declaration; the sources of Python and torch take long to read."""
+        top = imported.partition(".")[0]
+        known = (module.name.partition(".")[0], __name__.partition(".")[0])
+        return top in known or any(_source(folder, imported.split(".")) for folder in self._search)
 
     def _step(self) -> None:
         self._steps -= 1

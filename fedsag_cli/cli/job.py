@@ -1,4 +1,4 @@
-"""`fedsag job`: templates, jobs made from them, and what can be set in a job."""
+"""`fedsag job`: templates, jobs made from them, and a job's variables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fedsag_cli.errors import JobError, UsageError
 if TYPE_CHECKING:
     from fedsag_cli.job.templates.variables import Row
 
-app = typer.Typer(name="job", help="Make a job from a template, and see what can be set in it.", no_args_is_help=True)
+app = typer.Typer(name="job", help="Make a job from a template, and show its variables.", no_args_is_help=True)
 
 _FILE_FLAGS = ("-f", "--config_file", "--config-file")
 _FORCE_FLAGS = ("-force", "--force")
@@ -42,7 +42,7 @@ class CommandWithOverrides(TyperCommand):
 
 
 def fold(args: list[str]) -> list[str]:
-    """`-f FILE k=v k=v` as `-f` and one word; what follows it up to the next flag is its. Raises UsageError."""
+    """`-f FILE k=v k=v` as `-f` and one word: all words up to the next flag belong to it. Raises UsageError."""
     folded: list[str] = []
     words = iter(args)
     group: list[str] | None = None
@@ -82,7 +82,7 @@ def list_templates(
     output: FormatOption = Format.TXT,
     debug: Debug = False,
 ) -> None:
-    """What a job can be made from."""
+    """List the templates that a job can be made from."""
     from fedsag_cli.job.templates import find
 
     if debug:
@@ -105,7 +105,7 @@ def show_variables(
     output: FormatOption = Format.TXT,
     debug: Debug = False,
 ) -> None:
-    """What can be set in a job: value, type, default, meaning."""
+    """Show the variables of a job: value, type, default and meaning."""
     from fedsag_cli.job.templates import variables
 
     if debug:
@@ -163,14 +163,14 @@ def create(
     for text in made.notes:
         display.note(text)
     if output is Format.JSON:
-        said = {"notes": list(made.notes), "warnings": list(made.warnings)}
-        display.document({"job_folder": str(made.folder), "template": made.template, **said})
+        remarks = {"notes": list(made.notes), "warnings": list(made.warnings)}
+        display.document({"job_folder": str(made.folder), "template": made.template, **remarks})
         return
     display.line(f"made {made.folder} from {made.template}")
     try:
         rows = variables.of_job(made.folder, job_templates_dir)
     except JobError as error:  # a file that was copied as it is
-        display.note(f"what can be set is not shown: {error.message}")
+        display.note(f"the variables are not shown: {error.message}")
     else:
         _show([row for row in rows if row.is_variable] or rows)
     folder = shlex.quote(str(job_folder))

@@ -10,10 +10,10 @@ from fedsag_cli.plan import matches
 
 
 class Filter(Protocol):
-    """Changes what travels, on the side whose config names it."""
+    """Changes models that are sent, on the side whose config names it."""
 
     def process(self, model: FLModel) -> FLModel:
-        """What is to travel instead of `model`, which it leaves alone."""
+        """The model to send instead of `model`, which must not be changed."""
 
 
 class Chain:

@@ -1,4 +1,4 @@
-"""Keeps named parameters at home."""
+"""Excludes params from the models that are sent."""
 
 from __future__ import annotations
 

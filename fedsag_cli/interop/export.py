@@ -24,7 +24,7 @@ _PACKAGE = fedsag_cli.__name__
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """The folder that was written, and what its author should know of it."""
+    """The folder that was written, and notes for the user."""
 
     folder: Path
     notes: Sequence[str]
@@ -35,7 +35,9 @@ def export(job: Job, out: Path, *, force: bool = False) -> Exported:
     """Write `job` to the folder `out`, for NVFLARE 2.9. Raises JobError with nothing made or changed."""
     out = files.real(absolute(out))
     if out.is_relative_to(files.real(job.folder)) or files.real(job.folder).is_relative_to(out):
-        raise JobError(f"the job {job.folder} and {out} lie in one another", hint="choose another folder to write to")
+        raise JobError(
+            f"the job {job.folder} and {out} must not be inside one another", hint="choose another folder to write to"
+        )
     check_target(out, force=force, flag="OUT")
     exported = _ExportedJob(job)
     texts = dict(exported.texts())
@@ -51,7 +53,7 @@ def export(job: Job, out: Path, *, force: bool = False) -> Exported:
 
 
 class _ExportedJob:
-    """One job: what its files will hold."""
+    """The texts and files of one exported job."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -69,7 +71,7 @@ class _ExportedJob:
             for stem, write in ((SERVER_FILE, writing.server), (CLIENT_FILE, writing.client)):
                 ours = app.written(stem, placeholders.nowhere(SERVER))
                 if ours is not None:
-                    theirs, notes = write(ours.values, self._facts, ours.meaning, file=ours.name, search=[app.custom])
+                    theirs, notes = write(ours.values, self._facts, ours.resolve, file=ours.name, search=[app.custom])
                     self.notes.extend(notes)
                     yield f"{app.name}/config/{stem}.json", _json(theirs)
 
@@ -88,7 +90,7 @@ class _ExportedJob:
                 yield from self._alias(app.name, there)
 
     def _alias(self, app: str, there: Mapping[str, Path]) -> Iterator[tuple[str, Path]]:
-        """The package that scripts find under our name. Where an export put it before, it goes along already."""
+        """The package that scripts import under our name. An export that is exported again has it already."""
         package = f"custom/{_PACKAGE}"
         alias = {f"{package}/{file.relative_to(writing.ALIAS)}": file for file in writing.ALIAS.rglob("*.py")}
         taken = {path: file for path, file in there.items() if path.startswith((f"{package}/", f"{package}."))}
@@ -98,8 +100,8 @@ class _ExportedJob:
             path: file.read_bytes() for path, file in alias.items()
         }:
             raise JobError(
-                f"{app}/{package} is in the way of what scripts import under that name",
-                hint="another name for what is yours; what an export of an older fedsag put there can be removed",
+                f"{app}/{package} has the name of the package that scripts import",
+                hint="rename it, or remove it if an older fedsag exported it",
             )
 
     def _meta(self) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """NVFLARE's config files, of 2.4 to 2.9, in our words.
 
-A class of theirs is known by its name, wherever its module lay in which version. What carries messages between their
-processes has no counterpart and needs none; what is not there yet is left out and said, or, where a job would come to
-something else without it, an error.
+A class of theirs is known by its name: its module is another one from version to version. The parts that carry messages
+between NVFLARE's processes need no counterpart. What fedsag does not have is left out with a note, or is an error where
+the job would train another model without it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _THEIRS = "nvflare."
 
 
 def translate(values: Mapping[str, Any], stem: str, file: str) -> tuple[dict[str, Any], list[str]]:
-    """What the config file `file`, of that stem, says in our words, and what to tell the user. Raises JobError."""
+    """The values of a config file in our words, and notes for the user. Raises JobError."""
     reading = _Reading(file)
     tree = dict(values)
     if stem == SERVER_FILE:
@@ -55,7 +55,7 @@ class _Reading:
         self.notes: list[str] = []
 
     def check_missing(self) -> None:
-        """Raises JobError for what is not there: the workflow, which the user thinks in, before any part of it."""
+        """Raises JobError for what fedsag does not have: for the workflow first, as its parts depend on it."""
         asking = [name for name, (ours, _) in self._components.items() if catalog.facts_of(ours).asks_for]
         there = {
             "workflow": [*asking, *AVERAGE_BY_THEMSELVES[:2]],
@@ -67,7 +67,7 @@ class _Reading:
                 missing = f"{kind}s {', '.join(before)} and {last} are" if before else f"{kind} {last} is"
                 hints = dict.fromkeys(nearest(path.rpartition(".")[2], there[kind]) for path in paths)
                 near = [hint for hint in hints if not hint.startswith("known")]
-                raise JobError(f"{self._file}: NVFLARE's {missing} not there yet", hint="; ".join(near or hints))
+                raise JobError(f"{self._file}: NVFLARE's {missing} not supported yet", hint="; ".join(near or hints))
 
     def server(self, values: Mapping[str, Any]) -> dict[str, Any]:
         parts = [part for part in map(self._part, _objects(values, "components")) if part is not None]
@@ -107,12 +107,12 @@ class _Reading:
         return None
 
     def _leave_out_of_a_client(self, part: Mapping[str, Any]) -> None:
-        """What listens to events or serves an executor of theirs: our client is its script alone."""
+        """Note that a client's component is left out: a client of fedsag has none."""
         name = self._their_name(part)
         if not part.get("disabled") and name not in DONE_ANYWAY:
-            reason = LEFT_OUT.get(name or "", "a client here is its script and its filters, and runs no other part")
+            reason = LEFT_OUT.get(name or "", "a client of fedsag runs its script and its filters, and no components")
             if name and name in self._components and catalog.facts_of(self._components[name][0]).extra:
-                reason = "trackers work in the server, for all clients: it belongs into config_fed_server"
+                reason = "trackers run in the server, for all clients: put it into config_fed_server"
             self._note(f"{name or _path(part)} is left out: {reason}")
 
     def _ours(self, part: Mapping[str, Any], name: str, ours: str, differs: Nvflare) -> dict[str, Any]:
@@ -123,7 +123,7 @@ class _Reading:
     def _args(
         self, part: Mapping[str, Any], name: str, differs: Nvflare, takes: Callable[[str], bool]
     ) -> dict[str, Any]:
-        """Its arguments, as ours takes them; of any other that means something, a note."""
+        """Its arguments with our names; a note for each that has an effect in NVFLARE only."""
         args = dict(differs.defaults)
         ours = {**differs.renamed, **differs.older_names}
         for key, value in _args(part).items():
@@ -132,9 +132,9 @@ class _Reading:
                 args[key] = value
             elif key in differs.expected:
                 if value not in differs.expected[key]:
-                    self._note(f"{name}: {key} = {value!r} has no effect here")
+                    self._note(f"{name}: {key} = {value!r} has no effect in fedsag")
             elif key not in differs.ignored:
-                self._note(f"{name}: there is no {key} here: it is left out")
+                self._note(f"{name}: fedsag has no {key}: it is left out")
         return args
 
     def _workflow(self, flow: Any, parts: list[Any]) -> Any:
@@ -151,25 +151,25 @@ class _Reading:
         return {**mine, "args": {**mine["args"], **_selector(mine["args"], parts)}}
 
     def _federated_averaging(self, flow: Mapping[str, Any], name: str, parts: list[Any]) -> dict[str, Any]:
-        """Theirs has the aggregator, and may have the model, inside: with us they are components."""
+        """Their workflow contains the aggregator and perhaps the model, which are components in fedsag."""
         theirs = dict(_args(flow))
         averages = {key: theirs.pop(key) for key in ("exclude_vars", "aggregation_weights") if key in theirs}
         own, arrays, module = (theirs.pop(key, None) for key in ("aggregator", "model", "initial_model"))
-        drawn = theirs.pop("min_clients", 3)  # its name in 2.4
-        drawn = theirs.pop("num_clients", drawn)
+        num_clients = theirs.pop("min_clients", 3)  # its name in 2.4
+        num_clients = theirs.pop("num_clients", num_clients)
         if theirs.get("patience") and not theirs.get("stop_cond"):
             self._note(f"{name}: patience has no effect without stop_cond")
             del theirs["patience"]
         theirs = {key: value for key, value in theirs.items() if value or key not in ("stop_cond", "patience")}
         mine = self._ours({**flow, "args": theirs}, name, "ScatterAndGather", FEDERATED_AVERAGING)
-        mine["args"] |= {"num_clients": drawn} if drawn else {}
-        mine["args"]["min_clients"] = drawn or MORE_THAN_THERE_ARE  # all that were drawn are waited for
+        mine["args"] |= {"num_clients": num_clients} if num_clients else {}
+        mine["args"]["min_clients"] = num_clients or MORE_THAN_THERE_ARE  # a round waits for all of its clients
         ids = {part.get("id") for part in parts if isinstance(part, Mapping)}
         persistor = mine["args"]["persistor_id"] = theirs.get("persistor_id") or "persistor"
         has_model = arrays is not None or module is not None
         if persistor in ids:
             if has_model:
-                self._note(f"{name}: there is no model here: the persistor has it")
+                self._note(f"{name}: its model is left out: the persistor has one")
         elif has_model or not theirs.get("persistor_id"):
             parts.append({"id": persistor, **_persistor_of(arrays, module)})
             mine["args"] |= {} if has_model else {"allow_empty_global_weights": True}
@@ -195,7 +195,7 @@ class _Reading:
         else:
             raise JobError(
                 f"{self._file}: executors[{index}]: fedsag has no executor {_path(theirs)}",
-                hint="a client here runs a script with the Client API, which a ClientAPIExecutor names",
+                hint="a client of fedsag runs a script with the Client API: use ClientAPIExecutor",
             )
         return {**entry, "executor": {"path": executor.NAME, "args": args}}
 
@@ -203,10 +203,10 @@ class _Reading:
         """2.4 to 2.8 kept the command in a component of its own."""
         launcher = there.get(args.get("launcher_id"))
         if launcher is None or self._their_name(launcher) != "SubprocessLauncher":
-            raise JobError(f"{self._file}: the executor names no SubprocessLauncher, which would say what to start")
+            raise JobError(f"{self._file}: the executor must name a SubprocessLauncher, which has the command")
         args = _args(launcher)
         if args.get("clean_up_script"):
-            self._note("SubprocessLauncher: there is no clean_up_script here: it is left out")
+            self._note("SubprocessLauncher: fedsag has no clean_up_script: it is left out")
         kept = {key: args[key] for key in ("launch_once",) if key in args}
         return {"command": args.get("script", ""), **kept}
 
@@ -234,7 +234,7 @@ class _Reading:
 
 
 def _persistor_of(arrays: Any, module: Any) -> dict[str, Any]:
-    """Of a model inside their workflow. Without any, theirs begins with no params: the first answers bring them."""
+    """The persistor for a model inside their workflow. Without one, the first round starts with empty params."""
     if module is not None:
         return {"path": "PTFileModelPersistor", "args": {"model": module}}
     return {"path": "NPModelPersistor", "args": {"model": {} if arrays is None else arrays}}
@@ -258,7 +258,7 @@ def _command(entry: Any) -> list[Any]:
 
 
 def _objects(values: Mapping[str, Any], key: str) -> list[Any]:
-    """Those of a list; what is no object is for the reader of our words to refuse."""
+    """The objects of a list; the job's reader refuses anything else in it."""
     found = values.get(key, [])
     return [each for each in found if isinstance(each, Mapping)] if isinstance(found, list) else []
 
@@ -273,7 +273,7 @@ def _args(part: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _beside(part: Mapping[str, Any]) -> dict[str, Any]:
-    """What it says beside its class and its arguments."""
+    """Its keys except for the class and the arguments."""
     return {key: value for key, value in part.items() if key not in (*catalog.NAMING_KEYS, "args")}
 
 
@@ -303,6 +303,6 @@ def _models_inside(parts: Iterable[Any]) -> Iterator[Any]:
 
 
 def _selector(args: Mapping[str, Any], parts: list[Any]) -> dict[str, Any]:
-    """Theirs listens to events; our workflow is told which one it has."""
+    """The id of the model selector: theirs listens to events, ours is an argument of the workflow."""
     ids = [part.get("id") for part in parts if isinstance(part, Mapping) and part.get("path") == "IntimeModelSelector"]
     return {"model_selector_id": ids[0]} if ids and "model_selector_id" not in args else {}

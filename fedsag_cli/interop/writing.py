@@ -17,7 +17,7 @@ from fedsag_cli.model import ParamsType
 from fedsag_cli.plan import ComponentSpec
 
 ALIAS = Path(__file__).parent / "alias"
-"""A package that goes along with scripts which import fedsag_cli.client: there, it is NVFLARE's Client API."""
+"""The package that scripts import as fedsag_cli.client in NVFLARE: it is NVFLARE's Client API there."""
 
 _GENERATOR = {
     "id": "shareable_generator",
@@ -37,7 +37,7 @@ _ONLY_OF_A_PROCESS = ("command", "launch_once", "launch_timeout", "shutdown_time
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFacts:
-    """What one file of a job must know of the others: what clients send, whether models are torch's, and trackers."""
+    """What the writer of one file must know of the others."""
 
     updates: ParamsType
     has_torch: bool
@@ -60,14 +60,14 @@ def job_facts(components: Sequence[ComponentSpec], updates: Sequence[ParamsType]
 
 
 def server(
-    values: Mapping[str, Any], known: JobFacts, meaning: Callable[[Any], Any], *, file: str, search: Sequence[Path]
+    values: Mapping[str, Any], known: JobFacts, resolve: Callable[[Any], Any], *, file: str, search: Sequence[Path]
 ) -> tuple[dict[str, Any], list[str]]:
-    """config_fed_server, and what to tell the user of it. Raises JobError naming what NVFLARE has not.
+    """config_fed_server, and notes for the user. Raises JobError naming what NVFLARE does not have.
 
-    `meaning` gives what a value is where it may be a variable's name: only what has to differ is written out. `search`
-    are the folders in which a component of the job's own is found.
+    `resolve` gives the value of a text that is a variable's name: the file keeps its variables. `search` are folders
+    with the job's own components.
     """
-    writing = _Writing(file, known, meaning, search)
+    writing = _Writing(file, known, resolve, search)
     flows = [writing.part(flow) for flow in _enabled(values, "workflows")]
     parts = [writing.part(part) for part in _enabled(values, "components")]
     if not any(part.get("id") == _GENERATOR["id"] for part in parts):
@@ -78,10 +78,10 @@ def server(
 
 
 def client(
-    values: Mapping[str, Any], known: JobFacts, meaning: Callable[[Any], Any], *, file: str, search: Sequence[Path]
+    values: Mapping[str, Any], known: JobFacts, resolve: Callable[[Any], Any], *, file: str, search: Sequence[Path]
 ) -> tuple[dict[str, Any], list[str]]:
-    """config_fed_client, likewise."""
-    writing = _Writing(file, known, meaning, search)
+    """config_fed_client, in the same way."""
+    writing = _Writing(file, known, resolve, search)
     executors = [{**entry, "executor": writing.executor(entry)} for entry in values["executors"]]
     in_process = any(writing.is_in_process(entry["executor"]["args"]) for entry in executors)
     parts = [dict(_TO_SERVER)] if known.has_tracker and in_process else []
@@ -91,24 +91,24 @@ def client(
 
 
 def script(source: bytes) -> tuple[str, ...]:
-    """What to tell the user of a script that goes along."""
+    """Notes for the user on a script of the job."""
     return (_LIGHTNING_THERE,) if _LIGHTNING.search(source) else ()
 
 
 class _Writing:
-    """One file being written; `notes` has a line for each thing that NVFLARE has not."""
+    """One file being written; `notes` has a line for each thing that NVFLARE does not have."""
 
-    def __init__(self, file: str, known: JobFacts, meaning: Callable[[Any], Any], search: Sequence[Path]) -> None:
-        self._file, self._known, self._meant, self._search = file, known, meaning, search
+    def __init__(self, file: str, known: JobFacts, resolve: Callable[[Any], Any], search: Sequence[Path]) -> None:
+        self._file, self._known, self._resolve, self._search = file, known, resolve, search
         self.notes: list[str] = []
 
     def part(self, part: Mapping[str, Any]) -> dict[str, Any]:
-        path = str(self._meant(catalog.path_in(part)) or "")
+        path = str(self._resolve(catalog.path_in(part)) or "")
         name, facts = catalog.short_name(path), catalog.facts_of(path, self._search)
         if facts.nvflare is None:
             raise JobError(
-                f"{self._file}: {path!r} keeps a contract of fedsag's, which NVFLARE does not know",
-                hint="what it does has to be written for NVFLARE before the job can go there",
+                f"{self._file}: {path!r} is a component of fedsag that NVFLARE does not have",
+                hint="write one for NVFLARE first",
             )
         if facts.extra:
             self.notes.append(f"{name}: NVFLARE does not run the job where {facts.extra} is not installed")
@@ -118,12 +118,12 @@ class _Writing:
         return {**kept, "path": facts.nvflare.path, "args": args}
 
     def _args(self, args: dict[str, Any], differs: Nvflare) -> dict[str, Any]:
-        """A component's arguments as NVFLARE's class takes them, as far as the facts say."""
+        """A component's arguments for NVFLARE's class, by the component's facts."""
         for key, instead in differs.left_out.items():
             if args.pop(key, None) and instead:
                 self.notes.append(f"{key} is left out: NVFLARE's {differs.name} {instead}")
         for key in differs.whole_numbers:
-            if isinstance(number := self._meant(args.get(key)), float):
+            if isinstance(number := self._resolve(args.get(key)), float):
                 args[key] = math.ceil(number)
         theirs = {ours: name for name, ours in differs.renamed.items()}
         return {**{theirs.get(key, key): value for key, value in args.items()}, **differs.added}
@@ -143,42 +143,42 @@ class _Writing:
 
     def executor(self, entry: Mapping[str, Any]) -> dict[str, Any]:
         args = dict(entry["executor"].get("args") or {})
-        task = self._meant(args.get("evaluate_task_name", "validate"))
-        if task in self._meant(entry["tasks"]):
+        task = self._resolve(args.get("evaluate_task_name", "validate"))
+        if task in self._resolve(entry["tasks"]):
             self.notes.append(
-                f"task {task!r}: NVFLARE's ScatterAndGather has nobody do it: the final model is not measured"
+                f"task {task!r}: NVFLARE's ScatterAndGather does not ask for it: the final model is not validated"
             )
         if "fedsag_cli." in str(args.get("command", "")):
-            raise JobError(f"{self._file}: {args['command']!r} is a program of fedsag's, which NVFLARE has not")
-        if self._meant(args.get("params_exchange_format", "raw")) == "raw":
+            raise JobError(f"{self._file}: {args['command']!r} is a program of fedsag that NVFLARE does not have")
+        if self._resolve(args.get("params_exchange_format", "raw")) == "raw":
             args["params_exchange_format"] = "pytorch" if self._known.has_torch else "numpy"
         args.setdefault("server_expected_format", "numpy")
         if self.is_in_process(args):
-            if self._meant(args.get("launch_once")) is False:
+            if self._resolve(args.get("launch_once")) is False:
                 self.notes.append("launch_once = false has no effect in NVFLARE, where execution_mode is in_process")
             args = {key: value for key, value in args.items() if key not in _ONLY_OF_A_PROCESS}
         return {"path": executor.NVFLARE.path, "args": args}
 
     def is_in_process(self, args: Mapping[str, Any]) -> bool:
-        return bool(self._meant(args["execution_mode"]) == "in_process")
+        return bool(self._resolve(args["execution_mode"]) == "in_process")
 
     def averaging(self, args: dict[str, Any]) -> dict[str, Any]:
-        if self._meant(args.pop("weigh_by_local_iter", True)) is not True:
+        if self._resolve(args.pop("weigh_by_local_iter", True)) is not True:
             raise JobError(
                 f"{self._file}: FedAvg: NVFLARE divides by the steps also where weigh_by_local_iter is false",
                 hint='leave it out, and send meta={"NUM_STEPS_CURRENT_ROUND": 1}',
             )
         excluded = args.pop("exclude_vars", None)
-        if isinstance(patterns := self._meant(excluded), list):
+        if isinstance(patterns := self._resolve(excluded), list):
             excluded = "|".join(f"(?:{pattern})" for pattern in patterns if pattern)
-        if self._meant(excluded):
+        if self._resolve(excluded):
             self._say_what_is_lost("FedAvg's exclude_vars")
         kind = "WEIGHT_DIFF" if self._known.updates is ParamsType.DIFF else "WEIGHTS"
         given = {"exclude_vars": excluded, "aggregation_weights": args.pop("aggregation_weights", None)}
         return {**args, **{key: value for key, value in given.items() if value}, "expected_data_kind": kind}
 
     def numpy_model(self, args: dict[str, Any]) -> dict[str, Any]:
-        model = self._meant(args.get("model"))
+        model = self._resolve(args.get("model"))
         if isinstance(model, Mapping):
             if set(model) != {"numpy_key"}:
                 raise JobError(f"{self._file}: NPModelPersistor: NVFLARE's keeps one array, called 'numpy_key'")
@@ -190,7 +190,7 @@ class _Writing:
 
     def _from_custom(self, args: dict[str, Any]) -> dict[str, Any]:
         """Theirs reads a relative path of a checkpoint from custom/, ours from the app folder first."""
-        path = str(self._meant(args.get("source_ckpt_file_full_name", "")))
+        path = str(self._resolve(args.get("source_ckpt_file_full_name", "")))
         inside = path.removeprefix("custom/")
         return args if inside == path else {**args, "source_ckpt_file_full_name": inside}
 

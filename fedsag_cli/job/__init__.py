@@ -66,7 +66,7 @@ class ClientApp:
 
 
 class _ConfigFiles:
-    """The config files of one app, each looked for and read once, however many sites ask: HOCON takes its time."""
+    """The config files of one app, each looked for and read once, however many sites ask: parsing is slow."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self._name, self._folder = name, folder
@@ -74,13 +74,13 @@ class _ConfigFiles:
         self._read: dict[str, dict[str, Any]] = {}
 
     def find(self, stem: str) -> Path | None:
-        """The config file called `stem`, which may lie further down in config/."""
+        """The config file called `stem`, in config/ or in a folder below it."""
         if stem not in self._found:
             self._found[stem] = hocon.find(self._folder / "config", stem, also_below=True)
         return self._found[stem]
 
     def read(self, stem: str) -> tuple[dict[str, Any], str]:
-        """What the file says, and its name for errors. Raises JobError."""
+        """The file's values, and its name in errors. Raises JobError."""
         path = self.find(stem)
         if path is None:
             raise JobError(f"app {self._name!r} has no config/{stem}.conf: {self._folder}")
@@ -149,7 +149,7 @@ class App:
 
     @files.reading()
     def written(self, stem: str, variables: Mapping[str, Any]) -> Written | None:
-        """A config file in our words, its placeholders as they stand; None where there is none. Raises JobError."""
+        """A config file in our words, its placeholders unresolved; None where there is none. Raises JobError."""
         from fedsag_cli.job.config import placeholders
 
         if self.file(stem) is None:
@@ -172,14 +172,14 @@ class App:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """A config file as it stands: in our words, what its variables are, and how errors call it."""
+    """A config file in our words, its placeholders unresolved; the values of its variables; its name in errors."""
 
     values: Mapping[str, Any]
     variables: Mapping[str, Any]
     name: str
 
-    def meaning(self, value: Any) -> Any:
-        """What a text that is nothing but `{name}` stands for; anything else as it is."""
+    def resolve(self, value: Any) -> Any:
+        """The value of the variable, for a text that is only `{name}`; anything else as it is."""
         from fedsag_cli.job.config import placeholders
 
         name = placeholders.stands_for(value)
@@ -214,7 +214,7 @@ class Job:
             _check_files(app, bounds)
             return cls(folder=folder, meta=meta, apps={app.name: app})._checked(app.name, [app.name])
         if file is None:
-            raise JobError(f"{folder} is no job: it has no meta.conf", hint="fedsag job create makes one")
+            raise JobError(f"{folder} is not a job: there is no meta.conf", hint="fedsag job create makes one")
         meta = Meta.read(Section(hocon.load(file, name=file.name), file.name), name=folder.name)
         there = [path.name for path in folder.iterdir() if (path / "config").is_dir()]
         apps = {name: App.at(folder / name, name, translate) for name in meta.deploy_map}
@@ -253,7 +253,7 @@ class Job:
 
 
 def _check_files(app: App, bounds: Bounds) -> None:
-    """Raises JobError where the app holds what is no file of the job: a link that leads out of it, a pipe."""
+    """Raises JobError for a link out of the job, and for a pipe or a device in the app."""
     files.check(app.folder, bounds)
     for _ in files.below(app.folder, bounds):
         pass

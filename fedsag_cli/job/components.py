@@ -1,4 +1,4 @@
-"""Components as config files name them: found in a tree, held against what their constructors take."""
+"""Components in config files: found, and checked against their constructors."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ def named_in(values: Mapping[str, Any]) -> Iterator[Named]:
 
 
 def signature(path: str, search: Sequence[Path]) -> Signature | None:
-    """What the component's constructor takes; None where nobody can tell. Raises JobError where there is none."""
+    """What the component's constructor takes; None where its source does not tell. Raises JobError."""
     if executor.is_executor(path):
         return executor.signature()
     if not all(word.isidentifier() for word in path.split(".")):
-        raise JobError(f"{path!r} is no class", hint="write module.Class")
+        raise JobError(f"{path!r} is not a class", hint="write module.Class")
     try:
         return catalog.signature_of(path, search)
     except (ValueError, RecursionError, MemoryError) as error:
@@ -63,13 +63,13 @@ def signature(path: str, search: Sequence[Path]) -> Signature | None:
 
 
 def problems(known: Signature, args: Mapping[str, Any]) -> dict[str, str]:
-    """What is wrong with the values of a component's arguments; what becomes an object of its own is not judged."""
+    """What is wrong with the arguments of a component; an argument that is a component itself is not checked."""
     objects = {name for name, value in args.items() if catalog.path_in(value, in_args=True)}
     return arguments.problems([each for each in known.arguments if each.name not in objects], args)
 
 
 def read(section: Section, search: Sequence[Path], ids: Collection[str] | None = None) -> ComponentSpec:
-    """A component and its arguments, checked. `ids` are those an `x_id` may name; None: whatever it likes."""
+    """A component and its arguments, checked. `ids` are the ids that `x_id` may have; None: any."""
     section.expect(KEYS)
     path = catalog.path_in(section.values)
     if path is None:
@@ -109,7 +109,7 @@ def _check_ids(known: Signature, args: Section, ids: Collection[str]) -> None:
     for key, value in args.values.items():
         refers = key not in names and key.endswith("_id") and key.removesuffix("_id") in names
         if refers and value not in ("", None) and value not in ids:
-            raise args.wrong(key, f"is {value!r}: no component has that id", hint=nearest(str(value), ids))
+            raise args.wrong(key, f"is {value!r}: there is no component with that id", hint=nearest(str(value), ids))
 
 
 def _check_nested(value: Any, around: Section, key: str, search: Sequence[Path]) -> None:

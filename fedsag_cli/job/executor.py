@@ -40,13 +40,13 @@ NVFLARE = Nvflare(
     ),
     expected={"from_nvflare_converter_id": (None, ""), "to_nvflare_converter_id": (None, "")},
 )  # fmt: skip
-"""Its executors, and in what they differ."""
+"""NVFLARE's executors, and how their arguments differ."""
 
 _PYTHON = re.compile(r"python(3(\.\d+)?)?")
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
-    """Which program a client starts: the executor's arguments beside those of ClientConfig."""
+    """The program that a client starts: the executor's arguments that are not in ClientConfig."""
 
     execution_mode: Annotated[
         str,
@@ -69,19 +69,19 @@ def is_executor(path: str) -> bool:
 
 @functools.cache
 def signature() -> Signature:
-    """What the executor takes. What only NVFLARE's has may stand beside it, without effect."""
+    """The executor's arguments. Those that only NVFLARE's executor has are allowed, without effect."""
     return Signature(arguments=[*declared_fields(Start), *declared_fields(ClientConfig)])
 
 
 def is_ignored(name: str) -> bool:
-    """Whether an argument is one that only NVFLARE's executor has."""
+    """Whether only NVFLARE's executor has this argument."""
     return name in NVFLARE.ignored
 
 
 def read_config(
     tasks: Sequence[str], args: Section, data_filters: list[FilterSpec], result_filters: list[FilterSpec]
 ) -> ClientConfig:
-    """What the client must know, of arguments that were checked."""
+    """The client's configuration, from checked arguments."""
     given = {argument.name for argument in declared_fields(ClientConfig)} & set(args.values)
     values = {name: args.values[name] for name in given}
     filters = {"task_data_filters": data_filters, "task_result_filters": result_filters}
@@ -89,7 +89,7 @@ def read_config(
 
 
 def read_command(args: Section, custom: Path) -> tuple[list[str], str | None]:
-    """The argument vector and, where it is python's, the script in it, of arguments that were checked."""
+    """The argument vector and, for a python command, the script in it, from checked arguments."""
     start = _start(args)
     for mode, names in _MODE_ARGS.items():
         for name in names:
@@ -148,7 +148,7 @@ def _found(args: Section, script: PurePosixPath, custom: Path) -> str:
 
 
 def task_names(section: Section) -> list[str]:
-    """The tasks an executor is listed for. Raises JobError where there is none."""
+    """The tasks of an entry of `executors`. Raises JobError where there is none."""
     tasks = section.texts("tasks")
     if not tasks:
         raise JobError(f"{section.called('tasks')} is empty", hint='a trainer has tasks = ["train"]')

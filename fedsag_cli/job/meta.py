@@ -47,14 +47,14 @@ class Meta:
         apps = conf.section("deploy_map")
         deploy_map = {app: _sites(apps, app) for app in apps.values}
         if not any(deploy_map.values()):
-            raise JobError(f"{conf.called('deploy_map')} deploys nothing", hint='write app = ["@ALL"]')
+            raise JobError(f"{conf.called('deploy_map')} is empty", hint='write app = ["@ALL"]')
         _check(apps, deploy_map)
         mandatory = conf.texts("mandatory_clients", [])
         named = {site for sites in deploy_map.values() for site in sites}
         for site in mandatory:
             if ALL not in named and site not in named:
                 raise conf.wrong(
-                    "mandatory_clients", f"names {site!r}, which deploy_map does not", hint=nearest(site, named)
+                    "mandatory_clients", f"names {site!r}, which is not in deploy_map", hint=nearest(site, named)
                 )
         return cls(
             name=conf.text("name", name) or name,
@@ -80,9 +80,9 @@ def _check(apps: Section, deploy_map: Mapping[str, Sequence[str]]) -> None:
     for app, sites in deploy_map.items():
         for site in sites:
             if site in seen:
-                raise apps.wrong(app, f"has {site!r}, which {seen[site]} has already")
+                raise apps.wrong(app, f"names {site!r}, which {seen[site]} names too")
             seen[site] = app
     if ALL in seen and len(seen) > 1:
-        raise JobError(f"{apps.called()}: {ALL} stands for every site: no other can be named beside it")
+        raise JobError(f"{apps.called()}: {ALL} means every site: no other site can be named")
     if ALL not in seen and SERVER not in seen:
-        raise JobError(f"{apps.called()} names no app for {SERVER!r}", hint=f'write app_server = ["{SERVER}"]')
+        raise JobError(f"{apps.called()} must name an app for {SERVER!r}", hint=f'write app_server = ["{SERVER}"]')

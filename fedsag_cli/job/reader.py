@@ -45,7 +45,7 @@ def workflows_and_components(conf: Section, custom: Path) -> tuple[list[Componen
             if not name:
                 raise sections[index].wrong("id", "is empty")
             if name in ids_there[:index]:
-                raise sections[index].wrong("id", f"is {name!r}, as another's is")
+                raise sections[index].wrong("id", f"is {name!r}, which another one has too")
     both = sorted(set(ids) & set(named))
     if both:
         raise JobError(f"{conf.file}: a workflow and a component are both called {both[0]!r}")
@@ -74,7 +74,7 @@ def client(conf: Section, custom: Path) -> tuple[Sequence[str], str | None, Clie
     """What a client starts, the script in it, and what its Client API must know. Raises JobError."""
     for part in conf.sections("components"):
         if not part.flag("disabled", False):
-            raise JobError(f"{part.called()}: clients run no components", hint="remove it, or say disabled = true")
+            raise JobError(f"{part.called()}: a client has no components", hint="remove it, or set disabled = true")
     entries = list(conf.sections("executors"))
     if not entries:
         raise JobError(f"{conf.called('executors')} is missing or empty", hint="a client has one executor")
@@ -84,7 +84,7 @@ def client(conf: Section, custom: Path) -> tuple[Sequence[str], str | None, Clie
         spec = components.read(entry.section("executor"), [custom])
         if not executor.is_executor(spec.path):
             raise JobError(
-                f"{entry.called('executor')}: no executor is called {spec.path!r}",
+                f"{entry.called('executor')}: there is no executor {spec.path!r}",
                 hint=nearest(spec.path, [executor.NAME]),
             )
     if len(entries) > 1:

@@ -36,7 +36,7 @@ class Section:
     def choice(self, key: str, default: str | None, known: Iterable[str]) -> str:
         word = self.text(key, default)
         if word not in known:
-            raise self.wrong(key, f"{word!r} is not supported", hint=nearest(word, known))
+            raise self.wrong(key, f"must be {' or '.join(map(repr, known))}, not {word!r}")
         return word
 
     def texts(self, key: str, default: Iterable[str] | None = None) -> list[str]:

@@ -12,28 +12,28 @@ from fedsag_cli.model import FLModel
 
 @runtime_checkable
 class WritesFiles(Protocol):
-    """A component that writes files into the workspace says which, before it writes one."""
+    """A component that writes files into the workspace names them before it writes one."""
 
     @property
     def files(self) -> Sequence[Path]:
-        """Every file it may write. Relative paths lie in the server's app folder, its working directory."""
+        """Every file it may write. Relative paths are in the server's app folder, its working directory."""
 
 
 class Persistor(WritesFiles, Protocol):
-    """The way from a file to the model and back."""
+    """Loads the first global model, and saves the trained ones."""
 
     def load(self) -> FLModel:
         """The model training starts from. Raises JobError."""
 
     def save(self, model: FLModel) -> Path:
-        """Write the global model, whole or not at all, and say where. Raises OSError."""
+        """Write the global model, completely or not at all, and return its path. Raises OSError."""
 
     def save_best(self, model: FLModel) -> Path:
-        """Write the best model so far, which is the one *sent* in the best round. Raises OSError."""
+        """Write the best model so far, which is the one *sent* in the best round; return its path. Raises OSError."""
 
 
 def find_checkpoint(name: str) -> Path | None:
-    """A checkpoint's file: as it is named, or in custom/."""
+    """The file of a checkpoint: at this path, or at this path in custom/."""
     return next((path for path in (Path(name), Path("custom") / name) if path.is_file()), None)
 
 

@@ -57,7 +57,7 @@ class NPModelPersistor:
         try:
             return FLModel(params={name: np.asarray(value, dtype=np.float32) for name, value in arrays.items()})
         except (TypeError, ValueError) as error:
-            raise JobError(f"NPModelPersistor: model is no array of numbers: {error}") from None
+            raise JobError(f"NPModelPersistor: model must be an array of numbers: {error}") from None
 
     def save(self, model: FLModel) -> Path:
         return self._write(self._files, model)
@@ -81,7 +81,7 @@ class NPModelPersistor:
 
 
 def _write_npz(file: IO[bytes], params: Mapping[str, Any]) -> None:
-    """What `numpy.savez` writes; that takes no key called "file", and would pickle."""
+    """Like `numpy.savez`, which takes no key called "file" and would use pickle."""
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in params.items():
             with archive.open(name + ".npy", "w", force_zip64=True) as member:

@@ -72,7 +72,7 @@ class PTFileModelPersistor:
     def _from_module(self) -> dict[str, Any]:
         if not hasattr(self._model, "state_dict"):
             raise JobError(
-                f"PTFileModelPersistor: model is {self._model!r}, no torch module",
+                f"PTFileModelPersistor: model must be a torch module, not {self._model!r}",
                 hint='give model { path = "net.Net" }, a class in custom/, or source_ckpt_file_full_name',
             )
         return dict(self._model.state_dict())
@@ -87,10 +87,12 @@ class PTFileModelPersistor:
             saved = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
             # torch raises half a dozen kinds for a file that is no checkpoint
-            raise JobError(f"PTFileModelPersistor: {path} is no checkpoint of tensors alone: {error}") from None
+            raise JobError(
+                f"PTFileModelPersistor: {path} is not a checkpoint that holds only tensors: {error}"
+            ) from None
         state = saved.get("model", saved) if isinstance(saved, dict) else saved
         if not isinstance(state, Mapping):
-            raise JobError(f"PTFileModelPersistor: {path} holds a {type(state).__name__}, no state dict")
+            raise JobError(f"PTFileModelPersistor: {path} must hold a state dict, not a {type(state).__name__}")
         return dict(state)
 
     def _write(self, path: Path, model: FLModel) -> Path:

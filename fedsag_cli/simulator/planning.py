@@ -1,4 +1,4 @@
-"""A job and the words of the command line become a plan: which clients, what each runs, with how many threads.
+"""Makes the plan of a run from a job and the command line: the clients, their commands, their threads.
 
 Everything that can be checked without starting anything is checked here.
 """
@@ -51,13 +51,15 @@ def make_plan(
     options: Options,
     prepare: Callable[[Sequence[str]], None] = lambda _: None,
 ) -> Planned:
-    """`prepare` is told, as soon as it is known, what the processes will import. Raises UsageError, JobError."""
+    """`prepare` is called early with the modules that the processes import. Raises UsageError, JobError."""
     if workspace.root.is_relative_to(job.folder.resolve()):
-        raise UsageError(f"-w {workspace.root}: the workspace lies in the job {job.folder}", hint="choose another -w")
+        raise UsageError(
+            f"-w {workspace.root}: the workspace must not be inside the job {job.folder}", hint="choose another -w"
+        )
     if options.seed is not None and not 0 <= options.seed < 1 << 63:
-        raise UsageError(f"--seed {options.seed}: a number from 0 on, below 2 to the power of 63")
+        raise UsageError(f"--seed {options.seed}: it must be a number from 0 to 2**63 - 1")
     if options.launcher not in (None, FORK, SPAWN):
-        raise UsageError(f"--launcher {options.launcher!r}: it is {FORK} or {SPAWN}")
+        raise UsageError(f"--launcher {options.launcher!r}: it must be {FORK} or {SPAWN}")
     notices: list[str] = []
     names = _site_names(job, options, notices)
     _check_descriptors(len(names))
@@ -69,7 +71,7 @@ def make_plan(
     slots = slots_of(options, len(names), len(groups), notices)
     threads = options.threads if options.threads is not None else max(1, machine.cores() // len(names))
     if threads < 1:
-        raise UsageError(f"--threads {threads}: a client needs at least one")
+        raise UsageError(f"--threads {threads}: it must be at least 1")
     apps = {name: job.app_for(name) for name in [SERVER, *names]}
     scripts = imports_of_scripts({app.custom for app in apps.values()})
     prepare(preload(scripts))
@@ -105,13 +107,13 @@ def make_plan(
 
 
 def _site_names(job: Job, options: Options, notices: list[str]) -> list[str]:
-    """By the command line, else the job's own, else two."""
+    """Those of the command line, else those of the job, else two."""
     names = site_names(options) or job.named_sites()
     if not names:
         names = ["site-1", "site-2"]
-        notices.append("neither -n nor -c given, and the job names no sites: 2 clients")
+        notices.append("this run has 2 clients: neither -n nor -c is given, and the job names no sites")
     if idle := [site for site in job.named_sites() if site not in names]:
-        notices.append(f"deploy_map names {', '.join(idle)}: no client of this run")
+        notices.append(f"deploy_map names {', '.join(idle)}, which this run has no client for")
     for name in names:
         if not _SITE_NAME.fullmatch(name) or name == SERVER:
             hint = "letters, digits, '.', '_' and '-', beginning with a letter or a digit, and not 'server'"
@@ -119,7 +121,7 @@ def _site_names(job: Job, options: Options, notices: list[str]) -> list[str]:
                 raise UsageError(f"-c: {name!r} cannot be a client's name", hint=hint)
             raise JobError(f"meta.conf: deploy_map: {name!r} cannot be a client's name", hint=hint)
         if names.count(name) > 1:
-            raise UsageError(f"-c: {name!r} is named twice")
+            raise UsageError(f"-c: {name!r} is given twice")
     if len(names) > options.max_clients:
         raise UsageError(f"{len(names)} clients: at most {options.max_clients}", hint="-m raises the limit")
     return names
@@ -157,7 +159,7 @@ def _plan_site(
         if command[0] in ("python", "python3"):
             command[0] = sys.executable  # the one we run in, not whatever PATH has
         if not (app.folder / command[0]).is_file() and shutil.which(command[0]) is None:
-            raise JobError(f"{app.name}: the command of {name}, {command[0]!r}, is not there")
+            raise JobError(f"{app.name}: the command of {name}, {command[0]!r}, does not exist")
         return SitePlan(name=name, group=group, script="", args=[], command=command, env=env, config=client.config)
     if not (app.folder / client.script).is_file():
         there = [str(path.relative_to(app.folder)) for path in sorted(app.custom.rglob("*.py"))]
@@ -183,7 +185,7 @@ def _check_compiles(app: App, script: str) -> None:
 
 
 def _digests(apps: Iterable[App]) -> dict[str, str]:
-    """Of every file of the apps but the configs, whose meaning stands in the plan. Raises JobError."""
+    """SHA-256 of every file of the apps, without the configs, which are in the plan. Raises JobError."""
     found: dict[str, str] = {}
     for app in apps:
         for path in files_in(app.folder):

@@ -29,7 +29,7 @@ _LIGHTNING = {"lightning": "lightning.pytorch", "pytorch_lightning": "pytorch_li
 
 
 def preload(imported: Set[str]) -> list[str]:
-    """What the processes will import anyway, and heavy enough to be imported once for all."""
+    """The modules that are imported once, before the processes are forked, as their import takes long."""
     modules: list[str] = []
     if imported & _IMPLY_TORCH:
         modules.append("torch")
@@ -42,7 +42,7 @@ def preload(imported: Set[str]) -> list[str]:
 
 
 def imports_of_scripts(folders: Set[Path]) -> set[str]:
-    """The packages that modules in these folders import; _OPTIMIZER beside them where one is spoken of."""
+    """The packages that modules in these folders import; and _OPTIMIZER where they use an optimizer."""
     names: set[str] = set()
     for file in (file for folder in folders for file in _modules(folder)):
         try:
@@ -56,7 +56,7 @@ def imports_of_scripts(folders: Set[Path]) -> set[str]:
 
 
 def _modules(folder: Path) -> list[Path]:
-    """Without what an export put there under our name for another system: here that is the package that runs."""
+    """Without the package that an export put there under our name: here, the real one is used."""
     ours = folder / fedsag_cli.__name__
     return [file for file in sorted(folder.rglob("*.py")) if file.is_file() and ours not in file.parents]
 

@@ -1,4 +1,4 @@
-"""Trackers: they keep what scripts log, and each round's metrics, where the field's tools find them."""
+"""Trackers write what scripts log, and each round's metrics, for tools such as TensorBoard."""
 
 from __future__ import annotations
 
@@ -36,4 +36,4 @@ class Tracker(Protocol):
         """
 
     def close(self) -> None:
-        """There is no more."""
+        """Nothing more is written."""

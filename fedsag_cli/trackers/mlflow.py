@@ -85,7 +85,7 @@ class MLflowReceiver:
             self._client.set_terminated(run)
 
     def _write(self, values: Sequence[ValuesLogged], run: str) -> None:
-        """MLflow looks at all of a batch before it keeps any; a text that is written again is the same file."""
+        """MLflow checks a whole batch before it writes; a text that is written again replaces its file."""
         from mlflow.entities import Metric, Param, RunTag
 
         of_kind: dict[str, list[Any]] = {"metric": [], "param": [], "tag": [], "text": []}

@@ -81,7 +81,7 @@ class WandBReceiver:
         wandb.teardown()  # its own process ends here
 
     def _run_of(self, site: str) -> Any:
-        """Its own count of steps is no use here, for it must never go back: what the script counts is a metric."""
+        """The run of a site. wandb's own step must never decrease, so the script's step is logged as a metric."""
         import wandb
 
         if site not in self._runs:

@@ -94,7 +94,7 @@ def test_where_the_source_does_not_tell_there_is_no_signature(name, custom):
 @pytest.mark.parametrize(
     ("name", "says", "hint"),
     [
-        ("ScatterAndGatherr", "no component is called 'ScatterAndGatherr'", "'ScatterAndGather'"),
+        ("ScatterAndGatherr", "there is no component 'ScatterAndGatherr'", "'ScatterAndGather'"),
         ("mine_catalog.Nett", "mine_catalog.py has no class 'Nett'", "'Net'"),
         ("nobody_here.Net", "no module 'nobody_here'", ""),
     ],
@@ -177,7 +177,7 @@ def test_a_nested_class_is_built_too_and_a_plain_dict_is_not(custom):
         ("mine_catalog.Net", {"size": 1, "colour": 2}, "cannot be made: TypeError.*colour"),
         ("mine_catalog.Nobody", {}, "cannot be imported.*Nobody"),
         ("nobody_here.Net", {}, "cannot be imported.*nobody_here"),
-        ("FedAvgg", {}, "no component is called 'FedAvgg'"),
+        ("FedAvgg", {}, "there is no component 'FedAvgg'"),
         ("ScatterAndGather", {"aggregator": 1, "persistor": 2, "num_rounds": 0}, "num_rounds must be"),
     ],
 )

@@ -110,7 +110,7 @@ def test_facts_are_read_from_the_source_and_a_class_without_them_has_none(custom
 @pytest.mark.parametrize(
     ("source", "rules"),
     [
-        ("A = [B, B]\n", ""),  # it stands for itself
+        ("A = [B, B]\n", ""),  # it refers to itself
         ("".join(f"A{n} = [A{n + 1}, A{n + 1}]\n" for n in range(60)) + "A60 = [1]\nA = A0\n", ""),
         ("from rules_for_a_test import A\n", "from part_for_a_test import A\n"),
         ("from rules_for_a_test import A\n", "A = ("),

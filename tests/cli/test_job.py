@@ -135,7 +135,7 @@ def test_the_tutorials_command_line_makes_its_job(fedsag, tmp_path, absolute):
     assert flow.args["num_rounds"] == 5
     assert (folder / "app" / "custom" / "train.py").read_text() == "print('mine')"
     (warning,) = second.stderr.splitlines()
-    assert warning.startswith("warning: config_fed_client.conf: app_config: no variable is called 'CIFAR10_ROOT'")
+    assert warning.startswith("warning: config_fed_client.conf: app_config: there is no variable 'CIFAR10_ROOT'")
 
 
 def test_a_job_is_made_in_current_job_from_sag_pt_when_nothing_else_is_said(fedsag, tmp_path):
@@ -171,7 +171,7 @@ def test_every_long_name_of_a_flag_works(fedsag, tmp_path):
     [
         (["-w", "sag_p"], 3, "there is no template 'sag_p'"),
         (["-sd", "nowhere"], 3, "does not exist"),
-        (["-sd", "."], 3, "lie in one another"),
+        (["-sd", "."], 3, "must not be inside one another"),
         (["-f", "meta.conf", "min_client=2"], 3, "meta.conf has no key 'min_client'"),
         (["-f", "meta.json", "min_clients=2"], 3, "did you mean 'meta.conf'?"),
         (["-f", "config_fed_server.conf", "num_rounds=abc"], 3, "num_rounds must be a whole number, not 'abc'"),
@@ -233,7 +233,7 @@ def test_bytes_that_are_no_text_are_an_error(fedsag, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "HOME": str(tmp_path)}, capture_output=True)
 
     assert done.returncode == 3
-    assert b"no UTF-8" in done.stderr
+    assert b"must be UTF-8" in done.stderr
     assert not (tmp_path / "current_job").exists()
 
 
@@ -253,7 +253,7 @@ def test_a_file_that_was_copied_as_it_is_and_cannot_be_read_is_a_note(fedsag, tm
     done = fedsag("job", "create", "-w", "./t")
 
     assert done.returncode == 0
-    assert "note: what can be set is not shown: more.json: line 1 is no JSON" in done.stderr
+    assert "note: the variables are not shown: more.json: line 1 is not JSON" in done.stderr
     assert (tmp_path / "current_job" / "app" / "config" / "more.json").read_text() == "{"
 
 
@@ -266,6 +266,30 @@ def test_templates_are_listed_a_row_a_line_whatever_the_width(fedsag, spelling):
     assert [row[0] for row in rows] == sorted(row[0] for row in rows)
     assert ["sag_pt", "FedAvg using PyTorch", "server", "client_api"] in rows
     assert "\x1b" not in done.stdout
+
+
+def test_to_list_templates_nothing_is_imported_that_takes_long(tmp_path):
+    code = "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr)); " + MAIN
+    env = {key: value for key, value in os.environ.items() if key != "FEDSAG_HOME"} | {"HOME": str(tmp_path)}
+
+    done = subprocess.run(
+        [sys.executable, "-c", code, "job", "list_templates"], env=env, capture_output=True, text=True, check=True
+    )
+
+    heavy = {
+        "pyhocon",
+        "pyparsing",
+        "yaml",
+        "jinja2",
+        "rich",
+        "torch",
+        "numpy",
+        "fedsag_cli.catalog",
+        "fedsag_cli.plan",
+    }
+    assert "sag_pt" in done.stdout
+    assert "fedsag_cli.job.templates.find" in done.stderr.split()
+    assert heavy & set(done.stderr.split()) == set()
 
 
 def test_templates_are_listed_for_programs(fedsag, tmp_path):
@@ -329,7 +353,7 @@ def test_a_job_that_is_not_there_has_no_variables(fedsag):
     done = fedsag("job", "show_variables", "-j", "nowhere")
 
     assert done.returncode == 3
-    assert "is no job" in done.stderr
+    assert "is not a job" in done.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")

@@ -199,7 +199,7 @@ def test_a_task_that_nobody_is_given_there_is_told(tmp_path):
     done = written(job(tmp_path / "mine", tasks=["train", "validate"]), tmp_path / "out")
 
     assert done.notes == [
-        "task 'validate': NVFLARE's ScatterAndGather has nobody do it: the final model is not measured"
+        "task 'validate': NVFLARE's ScatterAndGather does not ask for it: the final model is not validated"
     ]
 
 
@@ -243,7 +243,7 @@ def test_keys_that_go_missing_there_are_told(tmp_path, where, transfer, told):
 @pytest.mark.parametrize(
     ("components", "message"),
     [
-        ({"aggregator": {"path": "mine.Mean"}}, "'mine.Mean' keeps a contract of fedsag's"),
+        ({"aggregator": {"path": "mine.Mean"}}, "'mine.Mean' is a component of fedsag"),
         ({"aggregator": {"path": "FedAvg", "args": {"weigh_by_local_iter": False}}}, "divides by the steps"),
         ({"persistor": {"path": "NPModelPersistor", "args": {"model": {"a": [1], "b": [2]}}}}, "keeps one array"),
     ],
@@ -291,7 +291,7 @@ def test_scripts_that_import_our_client_api_get_a_package_of_that_name(tmp_path)
 def test_a_package_of_that_name_that_is_there_is_not_overwritten(tmp_path):
     folder = job(tmp_path / "mine", files={"fedsag_cli/__init__.py": "mine"})
 
-    with pytest.raises(JobError, match="app/custom/fedsag_cli is in the way"):
+    with pytest.raises(JobError, match="app/custom/fedsag_cli has the name"):
         written(folder, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
@@ -351,7 +351,7 @@ def test_a_job_that_is_there_is_replaced_only_by_force(tmp_path):
     written(folder, tmp_path / "out")
     (tmp_path / "out/meta.json").write_text('{"deploy_map": {}}')
 
-    with pytest.raises(JobError, match="there is a job") as caught:
+    with pytest.raises(JobError, match="there is already a job") as caught:
         written(folder, tmp_path / "out")
     assert "OUT names another" in caught.value.hint
     written(folder, tmp_path / "out", force=True)
@@ -361,7 +361,7 @@ def test_a_job_that_is_there_is_replaced_only_by_force(tmp_path):
 def test_a_job_is_not_written_into_itself(tmp_path):
     folder = job(tmp_path / "mine")
 
-    with pytest.raises(JobError, match="lie in one another"):
+    with pytest.raises(JobError, match="must not be inside one another"):
         written(folder, folder / "out")
 
 

@@ -124,7 +124,7 @@ def test_nvflares_name_of_it_is_read(known):
     values, notes = reading.translate({"workflows": [flow]}, "config_fed_server", "f")
 
     assert values["workflows"] == [{"id": "w", "path": "Relay", "args": {"train_task_name": "relay", "timeout": 2}}]
-    assert notes == ["CyclicController: allow_early_termination = True has no effect here"]
+    assert notes == ["CyclicController: allow_early_termination = True has no effect in fedsag"]
 
 
 def test_it_is_exported_under_nvflares_name(made, tmp_path):

@@ -264,13 +264,13 @@ def test_an_argument_that_has_no_counterpart_is_told_once():
 
     assert [each["args"] for each in values["components"]] == [{}, {}]
     assert notes == [
-        "PTFileModelPersistor: load_weights_only = False has no effect here",
-        "PTFileModelPersistor: there is no colour here: it is left out",
+        "PTFileModelPersistor: load_weights_only = False has no effect in fedsag",
+        "PTFileModelPersistor: fedsag has no colour: it is left out",
     ]
 
 
 def test_a_class_that_is_not_there_yet_is_an_error_naming_it_and_the_nearest():
-    with pytest.raises(JobError, match=r"nvflare\.x\.NPModelPersist is not there yet") as raised:
+    with pytest.raises(JobError, match=r"nvflare\.x\.NPModelPersist is not supported yet") as raised:
         server_of(part("nvflare.x.NPModelPersist"))
     assert raised.value.hint == "did you mean 'NPModelPersistor'?"
 
@@ -282,7 +282,7 @@ def test_a_workflow_that_is_not_there_yet_is_named_before_any_part_of_it():
         server_of(part("nvflare.x.Thing"), workflows=[*flows, part("nvflare.b.ScatterAndGatherScaffold")])
 
     both = "nvflare.a.Cyclic and nvflare.b.ScatterAndGatherScaffold"
-    assert raised.value.message == f"server: NVFLARE's workflows {both} are not there yet"
+    assert raised.value.message == f"server: NVFLARE's workflows {both} are not supported yet"
     assert raised.value.hint == "did you mean 'ScatterAndGather'?"
 
 
@@ -298,7 +298,7 @@ def test_all_components_that_are_not_there_yet_are_named_at_once():
 
 
 def test_a_bare_name_that_is_neither_theirs_nor_ours_counts_as_theirs():
-    with pytest.raises(JobError, match=r"NVFLARE's workflow CrossSiteModelEval is not there yet"):
+    with pytest.raises(JobError, match=r"NVFLARE's workflow CrossSiteModelEval is not supported yet"):
         server_of(workflows=[{"id": "cse", "name": "CrossSiteModelEval"}])
     assert server_of({"id": "a", "name": "FedAvg"})[0]["components"] == [{"id": "a", "name": "FedAvg"}]
 
@@ -446,7 +446,7 @@ def test_a_tracker_at_a_client_is_left_out_with_its_place():
     _, notes = translate({"components": [tracker]}, "config_fed_client", "x")
 
     assert notes == [
-        "MLflowReceiver is left out: trackers work in the server, for all clients: it belongs into config_fed_server"
+        "MLflowReceiver is left out: trackers run in the server, for all clients: put it into config_fed_server"
     ]
 
 
@@ -546,8 +546,8 @@ def test_a_client_runs_no_parts_and_says_which():
     values, notes = client_of((["train"], "ClientAPIExecutor", {"command": "python3 custom/a.py"}), components=parts)
 
     assert values["components"] == []
-    in_the_server = "trackers work in the server, for all clients: it belongs into config_fed_server"
-    script_alone = "is left out: a client here is its script and its filters, and runs no other part"
+    in_the_server = "trackers run in the server, for all clients: put it into config_fed_server"
+    script_alone = "is left out: a client of fedsag runs its script and its filters, and no components"
     assert notes == [
         f"my.Widget {script_alone}",
         f"TBAnalyticsReceiver is left out: {in_the_server}",
@@ -612,7 +612,7 @@ def test_the_arguments_of_their_numpy_executors_arrive():
         "train_task_name": "my_train",
         "evaluate_task_name": "check",
     }
-    assert notes == ["NPTrainer: there is no colour here: it is left out"]
+    assert notes == ["NPTrainer: fedsag has no colour: it is left out"]
 
 
 @pytest.mark.parametrize(
@@ -625,7 +625,7 @@ def test_an_executor_that_starts_no_script_is_an_error_that_names_it(path):
         client_of((["train"], path, {}))
 
     assert raised.value.message == f"client: executors[0]: fedsag has no executor {path}"
-    assert raised.value.hint == "a client here runs a script with the Client API, which a ClientAPIExecutor names"
+    assert raised.value.hint == "a client of fedsag runs a script with the Client API: use ClientAPIExecutor"
 
 
 def test_of_an_executors_arguments_only_those_that_carry_messages_go_without_a_word():
@@ -639,7 +639,7 @@ def test_of_an_executors_arguments_only_those_that_carry_messages_go_without_a_w
         "execution_mode": "in_process", "params_exchange_format": "pytorch", "task_script_path": "a.py",
     }  # fmt: skip
     assert notes == [
-        "PTInProcessClientAPIExecutor: to_nvflare_converter_id = 'mine' has no effect here",
+        "PTInProcessClientAPIExecutor: to_nvflare_converter_id = 'mine' has no effect in fedsag",
     ]
 
 
@@ -720,7 +720,7 @@ def test_an_executor_without_its_launcher_is_an_error(tmp_path):
     ran = run(tmp_path / "job", "-n", 2)
 
     assert ran.code == 3
-    assert "names no SubprocessLauncher" in ran.err
+    assert "must name a SubprocessLauncher" in ran.err
 
 
 @pytest.mark.parametrize("launcher", ["fork", "spawn"])

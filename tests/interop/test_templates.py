@@ -227,7 +227,7 @@ def test_a_template_with_a_workflow_we_lack_makes_a_job_that_says_so_at_create_a
                   cwd=tmp_path)  # fmt: skip
     ran = run(tmp_path / "j", "-n", 2)
 
-    says = "NVFLARE's workflow nvflare.app_common.workflows.cyclic_ctl.CyclicController is not there yet"
+    says = "NVFLARE's workflow nvflare.app_common.workflows.cyclic_ctl.CyclicController is not supported yet"
     assert made.code == 0
     assert says in made.out + made.err
     assert ran.code == 3

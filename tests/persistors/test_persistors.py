@@ -213,7 +213,7 @@ def test_a_broken_checkpoint_is_an_error_naming_it(content):
 def test_a_checkpoint_of_something_else_is_an_error_naming_it():
     torch.save([torch.ones(1)], "start.pt")
 
-    with pytest.raises(JobError, match=r"start\.pt holds a list"):
+    with pytest.raises(JobError, match=r"start\.pt must hold a state dict, not a list"):
         PTFileModelPersistor(source_ckpt_file_full_name="start.pt").load()
 
 
@@ -224,7 +224,7 @@ def test_a_checkpoint_that_is_not_there_is_an_error_naming_it():
 
 @pytest.mark.parametrize("model", [None, {"net.Net": 1}, "net.Net"])
 def test_what_is_no_module_is_an_error_with_the_way_out(model):
-    with pytest.raises(JobError, match="no torch module") as caught:
+    with pytest.raises(JobError, match="must be a torch module") as caught:
         PTFileModelPersistor(model=model).load()
 
     assert "path" in caught.value.hint

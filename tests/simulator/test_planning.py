@@ -117,7 +117,7 @@ def test_a_name_that_cannot_be_one_is_refused(job, plan, name):
 
 
 def test_a_name_given_twice_is_refused(job, plan):
-    with pytest.raises(UsageError, match="'a' is named twice"):
+    with pytest.raises(UsageError, match="'a' is given twice"):
         plan(job(), clients=["a", "b", "a"])
 
 

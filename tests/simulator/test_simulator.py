@@ -176,7 +176,7 @@ def test_a_secret_that_is_not_there_is_told_before_anything_starts(tmp_path):
     ran = run(job(tmp_path / "job", args="--key ${secret:MY_KEY}"), "-n", 2, "-t", 2)
 
     assert ran.code == 3
-    assert "${secret:MY_KEY}: the environment has no MY_KEY" in ran.err
+    assert "${secret:MY_KEY}: there is no environment variable MY_KEY" in ran.err
 
 
 @pytest.mark.slow

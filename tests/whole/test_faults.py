@@ -458,7 +458,7 @@ def test_a_command_that_does_not_exist_is_said(tmp_path):
     ran = run(job(tmp_path / "job", "", command="no-such-command --now"), "-n", 2, "-t", 2)
 
     assert ran.code == 3, ran
-    assert "the command of site-1, 'no-such-command', is not there" in ran.err
+    assert "the command of site-1, 'no-such-command', does not exist" in ran.err
 
 
 def test_a_command_that_fails_is_shown_with_its_log(tmp_path):
@@ -551,7 +551,7 @@ def test_a_component_that_cannot_be_made_is_3(tmp_path):
     [
         ("import nowhere\n\nclass Net: pass\n", "cannot be imported: No module named 'nowhere'"),
         ("raise RuntimeError('broken')\n\nclass Net: pass\n", "RuntimeError: broken"),
-        ("class Net:\n    pass\n", "no torch module"),
+        ("class Net:\n    pass\n", "must be a torch module"),
     ],
 )
 def test_a_net_that_cannot_be_used_is_3(tmp_path, net, said):

@@ -1,4 +1,4 @@
-"""Files of a template or a job, as somebody else may have made them: links, pipes, what may not be read."""
+"""Files of a template or a job, which may be hostile: links, pipes, files without read permission."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_LINKS = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """Where links of a whole, such as "the job", may lead."""
+    """The targets that links may have inside `whole`, such as "the job"."""
 
     whole: str
     allow: Callable[[Path], bool]
@@ -28,7 +28,7 @@ class Bounds:
 
 
 def real(path: Path) -> Path:
-    """The path with its links followed; one that goes round in a circle stays as it is."""
+    """The path with its links resolved; a link to itself stays."""
     return Path(os.path.realpath(path))
 
 
@@ -36,14 +36,12 @@ def check(path: Path, bounds: Bounds | None = None) -> None:
     """Raises JobError for what is neither a file nor a folder, and for a link that leads out of `bounds`."""
     if path.is_symlink():
         if not path.exists():
-            raise JobError(f"{path} is a link to nothing")
+            raise JobError(f"{path} is a broken link")
         target = real(path)
         if bounds and not bounds.allow(target):
-            raise JobError(
-                f"{path} is a link that leads out of {bounds.whole}, to {target}", hint="put there what it leads to"
-            )
+            raise JobError(f"{path} is a link out of {bounds.whole}, to {target}", hint="replace it by a copy")
     if not path.is_file() and not path.is_dir():
-        raise JobError(f"{path} is no ordinary file")
+        raise JobError(f"{path} is not a regular file")
 
 
 def below(folder: Path, bounds: Bounds | None = None) -> Iterator[tuple[str, Path]]:
@@ -71,13 +69,13 @@ def below(folder: Path, bounds: Bounds | None = None) -> Iterator[tuple[str, Pat
 
 
 def sources(folder: Path, bounds: Bounds | None = None) -> Iterator[tuple[str, Path]]:
-    """The same without what Python made of them."""
+    """The same without Python's caches."""
     return ((name, file) for name, file in below(folder, bounds) if "__pycache__" not in name.split("/")[:-1])
 
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """What the system refuses, such as a folder that may not be read or a name too long, is a JobError."""
+    """Makes an OSError, such as a folder without read permission or a name that is too long, a JobError."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""HOCON and JSON files: read into plain values, written so that every value comes back as it went in.
+"""HOCON and JSON files: read into plain values, and written so that every value is read back unchanged.
 
 What pyhocon does to a text stays here. It loses `""` in a list and turns a raw tab into blanks: such texts are marked
 before it sees them. It makes a request while it parses `include url(…)`: includes are written out or refused before.
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsag_cli.errors import JobError
-from fedsag_cli.job.config import files, substitutions, tree, yml
+from fedsag_cli.job.config import files, plain_hocon, substitutions, tree, yml
 
 SUFFIXES = (".json", ".conf")  # in this order, as NVFLARE looks for them
 CONFIG_SUFFIXES = (*SUFFIXES, *yml.SUFFIXES)
@@ -55,22 +55,25 @@ def find(folder: Path, stem: str, *, also_below: bool = False) -> Path | None:
 
 
 def load(path: Path, *, name: str = "", errors: str = "strict") -> dict[str, Any]:
-    """What a .conf, .json or .yml file says. `name` is how errors call it. Raises JobError."""
+    """The values of a .conf, .json or .yml file. `name` is its name in errors. Raises JobError."""
     name = name or str(path)
     return loads(text_of(path, name=name, errors=errors), name=name, folder=path.parent, suffix=path.suffix)
 
 
 def loads(text: str, *, name: str, folder: Path | None = None, suffix: str = ".conf") -> dict[str, Any]:
-    """What a text of a file with that suffix says; HOCON's `include "x"` is looked up in `folder`.
+    """The values of a text from a file with that suffix. HOCON's `include "x"` is looked up in `folder`.
 
     Raises JobError naming `name` and the line.
     """
     if suffix in yml.SUFFIXES:
         return yml.loads(text, name=name)
-    return loads_json(text, name=name) if suffix == ".json" else _loads(text, name, folder)
+    if suffix == ".json":
+        return loads_json(text, name=name)
+    plain = plain_hocon.loads(text)
+    return _by_pyhocon(text, name, folder) if plain is None else plain
 
 
-def _loads(text: str, name: str, folder: Path | None) -> dict[str, Any]:
+def _by_pyhocon(text: str, name: str, folder: Path | None) -> dict[str, Any]:
     from pyhocon.config_parser import ConfigParser  # 0.05 s, in which a nursery started before makes itself ready
     from pyhocon.exceptions import ConfigException
     from pyparsing import ParseBaseException
@@ -82,7 +85,7 @@ def _loads(text: str, name: str, folder: Path | None) -> dict[str, Any]:
         substitutions.resolve(parsed, ConfigParser, name=name)
     except ParseBaseException as error:
         line = marks.take(error.line).strip()
-        raise JobError(f"{name}: line {error.lineno} is no HOCON: {line or 'the file ends too early'}") from None
+        raise JobError(f"{name}: line {error.lineno} is not HOCON: {line or 'the file ends too early'}") from None
     except ConfigException as error:
         raise JobError(f"{name}: {marks.take(str(error))}") from None
     except RecursionError:
@@ -96,7 +99,7 @@ def _loads(text: str, name: str, folder: Path | None) -> dict[str, Any]:
 
 
 def value(text: str, *, name: str) -> Any:
-    """What one HOCON value says: `[1, 2]`, `{a = 1}`, `5`. Raises JobError."""
+    """One HOCON value, such as `[1, 2]`, `{a = 1}` or `5`. Raises JobError."""
     parsed = loads(f"value = {text}\n", name=name)
     if list(parsed) != ["value"]:
         raise JobError(f"{name}: more than one value: {text}")
@@ -104,7 +107,7 @@ def value(text: str, *, name: str) -> Any:
 
 
 def dumps(tree: Mapping[str, Any], *, name: str, suffix: str = ".conf") -> str:
-    """A text for a file with that suffix that says `tree`. Raises JobError where HOCON has no words for it."""
+    """`tree` as the text of a file with that suffix. Raises JobError where HOCON cannot write it."""
     if suffix == ".json":
         return json.dumps(tree, indent=2) + "\n"
     if suffix in yml.SUFFIXES:
@@ -116,12 +119,12 @@ def dumps(tree: Mapping[str, Any], *, name: str, suffix: str = ".conf") -> str:
         same = False
     if not same:
         odd = sorted(key for key in _keys(tree) if not _BARE_KEY.fullmatch(key))
-        raise JobError(f"{name}: HOCON has no way to write one of these keys: {', '.join(map(repr, odd))}")
+        raise JobError(f"{name}: HOCON cannot write one of these keys: {', '.join(map(repr, odd))}")
     return text
 
 
 def literal(value: Any, indent: str = "") -> str:
-    """One value as HOCON. Raises ValueError for what HOCON has no words for."""
+    """One value as HOCON. Raises ValueError for what HOCON cannot write."""
     match value:
         case None | True | False:
             return {None: "null", True: "true", False: "false"}[value]
@@ -140,7 +143,7 @@ def literal(value: Any, indent: str = "") -> str:
             return f"[\n{inner}{indent}]"
         case list() | tuple():
             return f"[{', '.join(literal(item) for item in value)}]"
-    raise ValueError(f"HOCON has no words for {value!r}")
+    raise ValueError(f"HOCON cannot write {value!r}")
 
 
 def has_comments(text: str, suffix: str = ".conf") -> bool:
@@ -155,10 +158,10 @@ class _Marks:
     def __init__(self, text: str) -> None:
         unused = (chr(code) for code in range(0xE000, 0xF900) if chr(code) not in text)
         self._tab, self._nothing = next(unused), next(unused)
-        self._room = LARGEST  # for what is included
+        self._budget = LARGEST  # for what is included
 
     def put(self, text: str, name: str, folder: Path | None, seen: tuple[Path, ...]) -> str:
-        """`text` as pyhocon may see it: marked, its includes written out."""
+        """`text` for pyhocon: marked, and with the included files in it."""
 
         def line(token: re.Match[str]) -> int:
             return text.count("\n", 0, token.start()) + 1
@@ -200,9 +203,9 @@ class _Marks:
         if file in seen:
             raise JobError(f"{where}: it includes itself")
         text = text_of(file, name=where).strip()
-        self._room -= len(text) + 1
-        if self._room < 0:
-            raise JobError(f"{where}: more is included than any config needs")
+        self._budget -= len(text) + 1
+        if self._budget < 0:
+            raise JobError(f"{where}: the included files are too large")
         if self._tab in text or self._nothing in text:
             raise JobError(f"{where}: it holds private characters, which cannot be included")
         inner = self.put(text, str(file), file.parent, (*seen, file))
@@ -213,26 +216,26 @@ def text_of(path: Path, *, name: str, errors: str = "strict") -> str:
     """The file's text, in UTF-8. Raises JobError."""
     try:
         if path.exists() and not path.is_file():
-            raise JobError(f"{name}: is no ordinary file")  # to read a pipe would wait for ever
+            raise JobError(f"{name} is not a regular file")  # to read a pipe would wait for ever
         with path.open("rb") as file:
             data = file.read(LARGEST + 1)
         if len(data) > LARGEST:
-            raise JobError(f"{name}: is larger than any config, {LARGEST:,} bytes")
+            raise JobError(f"{name} is larger than {LARGEST:,} bytes")
         return data.decode("utf-8-sig", errors)
     except UnicodeDecodeError as error:
-        raise JobError(f"{name}: byte {error.start} is no UTF-8") from None
+        raise JobError(f"{name}: byte {error.start} is not UTF-8") from None
     except OSError as error:
-        raise JobError(f"{name}: cannot be read: {os.strerror(error.errno or 0)}") from None
+        raise JobError(f"{name} cannot be read: {os.strerror(error.errno or 0)}") from None
 
 
 def loads_json(text: str, *, name: str) -> dict[str, Any]:
-    """What a JSON text says. Raises JobError naming `name` and the line."""
+    """The values of a JSON text. Raises JobError naming `name` and the line."""
     try:
         parsed = json.loads(text, parse_constant=_refuse_constant)
         if any(len(at) > _DEEPEST for at, _ in tree.walk(parsed)):
             raise RecursionError
     except json.JSONDecodeError as error:
-        raise JobError(f"{name}: line {error.lineno} is no JSON: {error.msg}") from None
+        raise JobError(f"{name}: line {error.lineno} is not JSON: {error.msg}") from None
     except RecursionError:
         raise JobError(f"{name}: nested too deeply") from None
     except ValueError as error:
@@ -243,7 +246,7 @@ def loads_json(text: str, *, name: str) -> dict[str, Any]:
 
 
 def _refuse_constant(word: str) -> Any:
-    raise ValueError(f"{word} is no JSON")
+    raise ValueError(f"{word} is not JSON")
 
 
 def _plain(node: Any, marks: _Marks, name: str, path: str) -> Any:

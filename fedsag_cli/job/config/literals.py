@@ -1,4 +1,4 @@
-"""The words after `key=`, read as the type the key has."""
+"""The text after `key=`, read as a value of the key's type."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def parse(text: str, kind: str | None, *, where: str) -> Any:
-    """`text` as a `kind`, or, with none given, as what it looks like. Raises JobError naming `where`."""
+    """`text` read as a value of `kind`; None: of the kind it looks like. Raises JobError naming `where`."""
     match kind:
         case "text":
             return text
@@ -45,7 +45,7 @@ def parse(text: str, kind: str | None, *, where: str) -> Any:
 
 
 def kind_of(value: Any) -> str | None:
-    """The kind a value is of; None for null, which says nothing."""
+    """The kind of a value; None for null."""
     match value:
         case bool():
             return "bool"

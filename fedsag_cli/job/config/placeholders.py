@@ -28,7 +28,7 @@ SYSTEM = (
 )  # fmt: skip
 
 
-_ROOM = 1_000_000  # characters and values that names stand for
+_BUDGET = 1_000_000  # characters and values that names stand for
 _NAME = re.compile(r"[A-Za-z_@$][\w@$-]*")
 _WHOLE = re.compile(r"\s*\{(?P<name>[A-Za-z_@$][\w@$-]*)\}\s*")
 _INVOKED = re.compile(r"\s*\{(?P<name>[A-Za-z_@$][\w@$-]*)(?P<given>(?::[^:={}]+=(?:\{[^{}]*\}|[^:{}]*))+)\}\s*")
@@ -42,12 +42,12 @@ _FORMATTER = string.Formatter()
 
 
 def resolved(tree: Mapping[str, Any], system: Mapping[str, Any], *, name: str) -> dict[str, Any]:
-    """`tree` with its placeholders replaced, without what is only there to be put in: its `@name`.
+    """`tree` with its placeholders replaced, without its `@name` keys, which are only templates for others.
 
     Raises JobError naming the key, and the nearest known name, or the keys that go round in a circle.
     """
     try:
-        return _Resolver(tree, system, name, _Room(name)).tree()
+        return _Resolver(tree, system, name, _Budget(name)).tree()
     except RecursionError:
         raise JobError(f"{name}: nested too deeply") from None
 
@@ -58,17 +58,17 @@ def nowhere(site: str) -> dict[str, Any]:
 
 
 class Secrets:
-    """What the secrets in the words of commands stand for: each is looked up once, a file may be a pipe."""
+    """The values of the secrets in commands: each is looked up once, as its file may be a pipe."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
         self._known: dict[str, str] = {}
 
     def revealed(self, word: str) -> str:
-        """The word with its secrets. Raises JobError naming one that is not there, or is none."""
+        """The word with the values of its secrets. Raises JobError for one that does not exist, or has no name."""
         if _ALMOST_SECRET in _SECRET.sub("", word):
             raise JobError(
-                f"{word!r} holds a {_ALMOST_SECRET}…}} that names nothing",
+                f"{word!r} has a {_ALMOST_SECRET}…}} without a name",
                 hint="${secret:NAME} is the environment's NAME, ${secret:file:PATH} a file's text",
             )
         return _SECRET.sub(self._one, word)
@@ -81,7 +81,9 @@ class Secrets:
     def _look_up(self, written: str, name: str) -> str:
         if not name.startswith("file:"):
             if name not in self._environment:
-                raise JobError(f"{written}: the environment has no {name}", hint="set it for fedsag simulator")
+                raise JobError(
+                    f"{written}: there is no environment variable {name}", hint="set it where you run fedsag simulator"
+                )
             return self._environment[name]
         path = name.removeprefix("file:")
         try:
@@ -92,7 +94,7 @@ class Secrets:
 
 
 def names(value: Any) -> Iterator[str]:
-    """The variables that `value` speaks of, the environment's left out."""
+    """The names of the variables in `value`, without those of the environment."""
     if isinstance(value, str):
         try:
             fields = [field or "" for _, field, _, _ in _FORMATTER.parse(_SECRET.sub("", value))]
@@ -106,7 +108,7 @@ def names(value: Any) -> Iterator[str]:
 
 
 def stands_for(value: Any) -> str | None:
-    """The variable whose value `value` becomes, if it is nothing but `{name}`."""
+    """The name of the variable, for a text that is only `{name}`."""
     found = _WHOLE.fullmatch(value) if isinstance(value, str) else None
     return found["name"] if found else None
 
@@ -115,25 +117,25 @@ class _Unknown(LookupError):
     """There is no variable of that name."""
 
 
-class _Room:
-    """How much the names of one file may stand for: names that stand for names twice each, and so on, are refused."""
+class _Budget:
+    """The size to which the variables of one file may grow: variables made of variables can fill the memory."""
 
     def __init__(self, file: str) -> None:
         self._file = file
-        self._left = _ROOM
+        self._left = _BUDGET
 
-    def take(self, name: str, weight: int) -> None:
+    def spend(self, name: str, weight: int) -> None:
         self._left -= weight
         if self._left < 0:
-            raise JobError(f"{self._file}: {{{name}}} makes it larger than any config")
+            raise JobError(f"{self._file}: {{{name}}} makes the file too large")
 
 
 class _Resolver:
-    def __init__(self, tree: Mapping[str, Any], system: Mapping[str, Any], file: str, room: _Room) -> None:
+    def __init__(self, tree: Mapping[str, Any], system: Mapping[str, Any], file: str, budget: _Budget) -> None:
         self._tree = tree
         self._system = system
         self._file = file
-        self._room = room
+        self._budget = budget
         self._done: dict[str, Any] = {}
         self._weights: dict[str, int] = {}
 
@@ -143,7 +145,7 @@ class _Resolver:
     def _variable(self, key: str, above: tuple[str, ...]) -> Any:
         if key in above:
             circle = " -> ".join((*above[above.index(key) :], key))
-            raise JobError(f"{self._file}: {key} stands for itself: {circle}")
+            raise JobError(f"{self._file}: {key} refers to itself: {circle}")
         if key not in self._done:
             self._done[key] = self._value(self._tree[key], (*above, key), (key,))
         return self._done[key]
@@ -157,15 +159,15 @@ class _Resolver:
             return value
         try:
             if name := stands_for(value):
-                return self._meaning(name, above)
+                return self._value_of(name, above)
             if invoked := _INVOKED.fullmatch(value):
                 return self._invoked(invoked["name"], dict(_GIVEN.findall(invoked["given"])), above, at)
         except _Unknown as error:
             name = str(error)
             known = [known for known in (*self._tree, *SYSTEM) if known != at[0]]
-            hint = "the environment has none of that name" if name.startswith("$") else nearest(name, known)
+            hint = "there is no environment variable of that name" if name.startswith("$") else nearest(name, known)
             where = f"{self._file}: {trees.written(at)} is {value!r}"
-            raise JobError(f"{where}: no variable is called {name!r}", hint=hint) from None
+            raise JobError(f"{where}: there is no variable {name!r}", hint=hint) from None
         return self._formatted(value, above)
 
     def _formatted(self, text: str, above: tuple[str, ...]) -> str:
@@ -184,11 +186,11 @@ class _Resolver:
         found = _FIELD.fullmatch(field)
         if not found or not _SPEC.fullmatch(spec):
             raise _Unknown(field)
-        meaning = self._meaning(found["name"], above)
+        value = self._value_of(found["name"], above)
         for key in re.findall(r"[^\[\]]+", found["keys"]):
-            meaning = meaning[int(key) if key.isdigit() else key]
-        written = _FORMATTER.format_field(_FORMATTER.convert_field(meaning, conversion), spec)
-        self._room.take(found["name"], len(written))
+            value = value[int(key) if key.isdigit() else key]
+        written = _FORMATTER.format_field(_FORMATTER.convert_field(value, conversion), spec)
+        self._budget.spend(found["name"], len(written))
         return str(written)
 
     def _invoked(self, name: str, given: Mapping[str, str], above: tuple[str, ...], at: KeyPath) -> Any:
@@ -199,29 +201,29 @@ class _Resolver:
         if not isinstance(item, Mapping):
             raise JobError(f"{self._file}: {trees.written(at)}: {name} must be an object, not {item!r}")
         if name in above:
-            raise JobError(f"{self._file}: {name} stands for itself: {' -> '.join((*above, name))}")
+            raise JobError(f"{self._file}: {name} refers to itself: {' -> '.join((*above, name))}")
         local = {
             key.strip(): self._value(text, above, at) if "{" in text else _typed(text) for key, text in given.items()
         }
-        inside = _Resolver(self._tree, {**self._system, **local}, self._file, self._room)
+        inside = _Resolver(self._tree, {**self._system, **local}, self._file, self._budget)
         made = inside._value(item, (*above, name), (name,))
-        self._room.take(name, _weight(made))
+        self._budget.spend(name, _weight(made))
         return made
 
-    def _meaning(self, name: str, above: tuple[str, ...]) -> Any:
+    def _value_of(self, name: str, above: tuple[str, ...]) -> Any:
         """Raises _Unknown, or JobError."""
         if name in self._system:
             return self._system[name]
         if name in self._tree:
-            meaning = self._variable(name, above)
+            value = self._variable(name, above)
         elif name.startswith("$") and name[1:] in os.environ:
             return os.environ[name[1:]]
         else:
             raise _Unknown(name)
         if name not in self._weights:
-            self._weights[name] = _weight(meaning)
-        self._room.take(name, self._weights[name])
-        return meaning
+            self._weights[name] = _weight(value)
+        self._budget.spend(name, self._weights[name])
+        return value
 
 
 def _weight(value: Any) -> int:
@@ -230,7 +232,7 @@ def _weight(value: Any) -> int:
 
 
 def _typed(text: str) -> Any:
-    """What is given to an object by name: a number, yes or no, else the text."""
+    """A value in `{@name:key=value}`: a number, yes or no, else the text."""
     for kind in (int, float):
         try:
             return kind(text)

@@ -1,4 +1,4 @@
-"""`${…}` in a HOCON file, put in by pyhocon, within bounds.
+"""`${…}` in a HOCON file, replaced by pyhocon, within bounds.
 
 pyhocon copies what `${…}` stands for, however large that grows, and where keys are set again and again it may try
 combinations without end. A file somebody else wrote must not hold up the command, or fill the memory.
@@ -14,23 +14,23 @@ from typing import Any
 
 from fedsag_cli.errors import JobError
 
-_ROOM = 100_000  # characters and values that are put in
+_BUDGET = 100_000  # characters and values that are put in
 _CALLS = 5_000_000  # of functions, in a second or two; one `${…}` takes about a hundred
 _COMBINATIONS = 1000
 
 
 def resolve(config: Any, parser: Any, *, name: str) -> None:
-    """Put into `config`, as `parser` read it, what each `${…}` stands for. Raises JobError, and what `parser` does."""
-    room = _ROOM
-    too_much = JobError(f"{name}: its keys and ${{…}} are too entangled", hint="set each key once")
+    """Replace each `${…}` in `config`, which `parser` read, by its value. Raises JobError, and what `parser` raises."""
+    budget = _BUDGET
+    too_much = JobError(f"{name}: its keys and ${{…}} depend on each other in too many ways", hint="set each key once")
 
     class Bounded(parser):  # type: ignore[misc]
         @classmethod
         def _do_substitute(cls, substitution: Any, resolved_value: Any, *args: Any, **kwargs: Any) -> Any:
-            nonlocal room
-            room -= _weight(resolved_value)
-            if room < 0:
-                raise JobError(f"{name}: ${{{substitution.variable}}} makes it larger than any config")
+            nonlocal budget
+            budget -= _weight(resolved_value)
+            if budget < 0:
+                raise JobError(f"{name}: ${{{substitution.variable}}} makes the file too large")
             return super()._do_substitute(substitution, resolved_value, *args, **kwargs)
 
         @classmethod
@@ -47,7 +47,7 @@ def resolve(config: Any, parser: Any, *, name: str) -> None:
 
 @contextmanager
 def _bounded(num_calls: int, error: JobError) -> Iterator[None]:
-    """Raise `error` in what is done meanwhile after so many calls: unlike a clock, everywhere at the same place."""
+    """Raise `error` after `num_calls` function calls in the block: unlike a clock, the same on every machine."""
     left = num_calls
 
     def count(*_: Any) -> None:
@@ -66,14 +66,14 @@ def _bounded(num_calls: int, error: JobError) -> Iterator[None]:
 
 
 def _overridden(node: Any) -> Iterator[Any]:
-    """The values that it takes the place of, one after the other."""
+    """The values that it replaces, one after the other."""
     while _has(node, "tokens"):
         node = node.overridden_value
         yield node
 
 
 def _set_again(node: Any) -> Iterator[Any]:
-    """The values with `${…}` that take the place of earlier ones."""
+    """The values with `${…}` that replace earlier ones."""
     if _has(node, "tokens"):
         if node.overridden_value is not None:
             yield node
@@ -93,7 +93,7 @@ def _weight(node: Any) -> int:
 
 
 def _has(node: Any, name: str) -> bool:
-    """Whether it is a part of a value with such an attribute; an object of pyhocon's gives its keys as such too."""
+    """Whether it is a part of a value with this attribute. pyhocon's objects have their keys as attributes, too."""
     return not isinstance(node, dict) and hasattr(node, name)
 
 

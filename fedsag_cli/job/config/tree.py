@@ -1,4 +1,4 @@
-"""Key paths in a tree of plain values: `components[0].args.x` is written, walked, set and removed."""
+"""Key paths such as `components[0].args.x` in a tree of plain values: read, written, set and removed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def written(path: KeyPath) -> str:
 
 
 def unambiguous(path: KeyPath) -> str:
-    """The same, but a key at the top in quotes: bare it stands for every key of that name."""
+    """The same, but a key at the top is in quotes: without them it means any key of that name."""
     return f'"{path[0]}"' if len(path) == 1 else written(path)
 
 
@@ -53,7 +53,7 @@ def get(tree: Any, path: KeyPath) -> Any:
 
 
 def put(tree: Any, path: KeyPath, value: Any) -> None:
-    """Objects on the way are made where there are none. Raises LookupError where another value is in the way."""
+    """Missing objects on the path are added. Raises LookupError where the path leads through another value."""
     *way, last = path
     for step in way:
         if isinstance(tree, dict) and isinstance(step, str):

@@ -1,4 +1,4 @@
-"""YAML as config files have it: plain values, `1e-3` a number, a date a text, no aliases; read and written."""
+"""YAML as config files use it: plain values, no aliases; `1e-3` is a number, a date is a text."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _COMMENT = re.compile(r"(?m)(?:^|\s)#")
 
 
 def loads(text: str, *, name: str) -> dict[str, Any]:
-    """What a YAML text says. Raises JobError naming `name` and the line."""
+    """The values of a YAML text. Raises JobError naming `name` and the line."""
     import yaml
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
                 line = self.peek_event().start_mark.line + 1
-                raise JobError(f"{name}: line {line}: an alias (`*…`) cannot stand here", hint="write it out")
+                raise JobError(f"{name}: line {line}: an alias (`*…`) is not allowed", hint="write it out")
             return super().compose_node(parent, index)
 
     _set_what_looks_like_what(Loader)
@@ -33,9 +33,9 @@ def loads(text: str, *, name: str) -> dict[str, Any]:
             raise RecursionError
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1} is " if error.problem_mark else ""
-        raise JobError(f"{name}: {line}no YAML: {error.problem}") from None
+        raise JobError(f"{name}: {line}not YAML: {error.problem}") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise JobError(f"{name}: no YAML: {error}") from None
+        raise JobError(f"{name}: not YAML: {error}") from None
     except RecursionError:
         raise JobError(f"{name}: nested too deeply") from None
     if not isinstance(parsed, dict):
@@ -44,12 +44,12 @@ def loads(text: str, *, name: str) -> dict[str, Any]:
         if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
             raise JobError(f"{name}: {tree.written(at) or 'the top'}: every key must be a text")
         if not isinstance(value, dict | list | str | int | float | bool | None):
-            raise JobError(f"{name}: {tree.written(at)}: {value!r} is no plain value")
+            raise JobError(f"{name}: {tree.written(at)}: {value!r} is not a plain value")
     return parsed
 
 
 def dumps(values: Mapping[str, Any]) -> str:
-    """A YAML text that says `values`."""
+    """`values` as a YAML text."""
     import yaml
 
     class Dumper(yaml.SafeDumper):  # type: ignore[misc]
@@ -61,12 +61,12 @@ def dumps(values: Mapping[str, Any]) -> str:
 
 
 def has_comments(text: str) -> bool:
-    """Whether it may have some: a text in quotes can look like one."""
+    """Whether it may have comments: a text in quotes can look like one."""
     return _COMMENT.search(text) is not None
 
 
 def _set_what_looks_like_what(kind: Any) -> None:
-    """For a loader or a dumper: `1e-3` is a number, a date none."""
+    """Make a loader or a dumper take `1e-3` for a number, and a date for a text."""
     kind.yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in known if tag != "tag:yaml.org,2002:timestamp"]
         for first, known in kind.yaml_implicit_resolvers.items()

@@ -16,7 +16,7 @@ from fedsag_cli.job import App, Job, Translate, as_written
 from fedsag_cli.job.config import files, hocon, placeholders
 from fedsag_cli.job.meta import ALL
 from fedsag_cli.job.templates import find
-from fedsag_cli.job.templates.draft import META, Draft, Wanted, draw_up
+from fedsag_cli.job.templates.draft import META, Draft, FileOverrides, make_draft
 from fedsag_cli.job.templates.replace_folder import check_target, copy, exchange, new_folder_beside
 from fedsag_cli.job.templates.settings import absolute
 from fedsag_cli.workspace import SERVER
@@ -26,7 +26,7 @@ _MADE_FROM = re.compile(r"# Made by fedsag \S+ from the template (?P<template>.+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """A new job, and what its author should know of it."""
+    """A new job, and notes for the user."""
 
     folder: Path
     template: str
@@ -39,7 +39,7 @@ def create(
     folder: Path,
     template: str = find.DEFAULT,
     *,
-    overrides: Wanted = (),
+    overrides: FileOverrides = (),
     script_dir: Path | None = None,
     force: bool = False,
     templates_dir: Path | None = None,
@@ -61,8 +61,8 @@ def create(
         _check_script_dir(script_dir, folder)
     found = find.find_template(template, templates_dir)
     if _overlap(files.real(found.folder), folder):
-        raise JobError(f"the job {folder} and the template {found.folder} lie in one another")
-    draft = draw_up(found, name, overrides, script_dir)
+        raise JobError(f"the job {folder} and the template {found.folder} must not be inside one another")
+    draft = make_draft(found, name, overrides, script_dir)
     draft.texts[META] = _record(found.name, command) + draft.texts[META]
     with new_folder_beside(folder) as part:
         _write(draft, part / "new")
@@ -73,7 +73,7 @@ def create(
 
 
 def template_of(folder: Path) -> str | None:
-    """The template a job was made from, as its meta.conf remembers."""
+    """The template a job was made from, from the comment in its meta.conf."""
     try:
         first, *_ = hocon.text_of(folder / META, name=META, errors="replace").splitlines()
         found = _MADE_FROM.fullmatch(first)
@@ -84,11 +84,11 @@ def template_of(folder: Path) -> str | None:
 
 def _check_script_dir(script_dir: Path, folder: Path) -> None:
     if not script_dir.is_dir():
-        what = "is no folder" if script_dir.exists() else "does not exist"
-        raise JobError(f"-sd {script_dir} {what}", hint="-sd names the folder of your scripts")
+        problem = "is not a folder" if script_dir.exists() else "does not exist"
+        raise JobError(f"-sd {script_dir} {problem}", hint="-sd names the folder of your scripts")
     if _overlap(files.real(script_dir), folder):
         raise JobError(
-            f"-sd {script_dir} and -j {folder} lie in one another",
+            f"-sd {script_dir} and -j {folder} must not be inside one another",
             hint="put the job beside the scripts",
         )
 
@@ -104,7 +104,7 @@ def _record(template: str, command: Sequence[str]) -> str:
 
 
 def _quoted(word: str) -> str:
-    """As a shell takes it, on one line."""
+    """Quoted for a shell, on one line."""
     if word.isprintable():
         return shlex.quote(word)
     plain = word.replace("\\", "\\\\").replace("'", "\\'")
@@ -123,11 +123,11 @@ def _write(draft: Draft, new: Path) -> None:
         try:
             (new / path).write_bytes(text.encode())
         except UnicodeEncodeError:
-            raise JobError(f"{path}: a value holds bytes that are no UTF-8") from None
+            raise JobError(f"{path}: a value must be UTF-8") from None
 
 
 def _refusals(folder: Path, translate: Translate) -> Iterator[str]:
-    """Why the simulator would refuse the job as it is: a script still to be written is no error here."""
+    """Why the simulator would refuse the job now: a script that does not exist yet is no error here."""
     try:
         job = Job.load(folder, translate)
         for name, app in job.apps.items():
@@ -145,7 +145,7 @@ def _refusals(folder: Path, translate: Translate) -> Iterator[str]:
 def _missing_script(app: App, site: str) -> Iterator[str]:
     script = app.client(_variables(app, site)).script
     if script and not (app.folder / script).is_file():
-        yield f"{app.name}/{script} is not there yet: put it there before you run the job"
+        yield f"{app.name}/{script} does not exist yet: add it before you run the job"
 
 
 def _variables(app: App, site: str) -> dict[str, Any]:

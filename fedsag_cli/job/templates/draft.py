@@ -1,4 +1,4 @@
-"""What a job made from a template will hold, worked out before anything is written."""
+"""The files of a job that is made from a template, before anything is written."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from fedsag_cli.workspace import SERVER
 META = "meta.conf"
 _NOT_CONFIG = (INFO, "info.md", "README.md", "__init__.py", "__pycache__", "custom")
 
-Wanted = Sequence[tuple[str, Sequence[str]]]
-"""What `-f FILE key=value …` said, in its order."""
+FileOverrides = Sequence[tuple[str, Sequence[str]]]
+"""The files and words of `-f FILE key=value …`, in their order."""
 
 
 @dataclass(kw_only=True)
@@ -38,7 +38,7 @@ class Draft:
     warnings: list[str] = field(default_factory=list)
 
 
-def draw_up(template: Template, name: str, wanted: Wanted = (), script_dir: Path | None = None) -> Draft:
+def make_draft(template: Template, name: str, overrides: FileOverrides = (), script_dir: Path | None = None) -> Draft:
     """The draft of a job called `name`. Raises JobError naming file, key, and the nearest known name."""
     draft = Draft(apps=list(template.apps))
     customs: dict[str, list[Path]] = {}
@@ -54,7 +54,7 @@ def draw_up(template: Template, name: str, wanted: Wanted = (), script_dir: Path
 
     names = FileNames([META, *draft.copies], draft.apps)
     declared = declared_in(template, names)
-    wanted_of = _by_file(wanted, names)
+    overrides_of = _by_file(overrides, names)
     elsewhere = {variable.name: names.short(path) for path, there in declared.items() for variable in there}
     for path in list(dict.fromkeys([META, *draft.copies])):
         entry = _File(
@@ -62,7 +62,7 @@ def draw_up(template: Template, name: str, wanted: Wanted = (), script_dir: Path
             short=names.short(path),
             source=draft.copies.get(path),
             variables={variable.name: variable for variable in declared.get(path, [])},
-            overrides=wanted_of.get(path, []),
+            overrides=overrides_of.get(path, []),
             search=customs.get(path.partition("/")[0], []),
             elsewhere=elsewhere,
         )
@@ -90,13 +90,13 @@ class FileNames:
         """The file's path in the job. Raises JobError with the nearest known name."""
         short = sorted({self.short(path) for path in self._known.values()})
         if PurePosixPath(name).is_absolute():
-            raise JobError(f"-f {name}: name the file as it is called in the job", hint=nearest(name, short))
+            raise JobError(f"-f {name}: use the file's name in the job", hint=nearest(name, short))
         found = self._known.get(str(PurePosixPath(name)))
         if found is None:
             several = [path for path in short if path.endswith(f"/{name}")]
             if several:
                 raise JobError(f"-f {name}: this job has several apps", hint=f"say which: {', '.join(several)}")
-            raise JobError(f"-f {name}: the job has no such file", hint=nearest(name, short))
+            raise JobError(f"-f {name}: there is no such file in the job", hint=nearest(name, short))
         return found
 
 
@@ -144,9 +144,9 @@ def _custom_folders(template: Template, app: Path) -> list[Path]:
     return [folder for folder in folders if folder.is_dir()]
 
 
-def _by_file(wanted: Wanted, names: FileNames) -> dict[str, list[Override]]:
+def _by_file(overrides: FileOverrides, names: FileNames) -> dict[str, list[Override]]:
     found: dict[str, list[Override]] = {}
-    for name, words in wanted:
+    for name, words in overrides:
         path = names.find(name)
         found.setdefault(path, []).extend(Override.read(word, names.short(path)) for word in words)
     return found
@@ -176,7 +176,7 @@ class _File:
         changed = copy.deepcopy(conf)
         edits = [override for override in self.overrides if not self._is_rendered(override)]
         if self.path == META and any(override.key == "name" for override in edits):
-            raise JobError(f"{META}: name is that of the job's folder", hint="-j decides it")
+            raise JobError(f"{META}: name is the name of the job's folder", hint="-j decides it")
         apply(changed, edits, file=self.short, search=self.search, elsewhere=self.elsewhere)
         if self.path == META:
             changed["name"] = name
@@ -186,7 +186,7 @@ class _File:
             return text
         if hocon.has_comments(text, self._suffix):
             keys = ", ".join(override.key for override in edits) or "name"
-            draft.notes.append(f"{self.short} was written anew to set {keys}: its comments are gone")
+            draft.notes.append(f"{self.short} was rewritten to set {keys}: its comments are lost")
         return hocon.dumps(changed, name=self.short, suffix=self._suffix)
 
     @property
@@ -247,7 +247,7 @@ class _File:
             for name in dict.fromkeys(placeholders.names(override.text)):
                 if name not in conf and name not in placeholders.SYSTEM:
                     where = f"{self.short}: {override.key}"
-                    yield f"{where}: no variable is called {name!r}, so the text stays as it is written"
+                    yield f"{where}: there is no variable {name!r}, so the text stays unchanged"
 
 
 def _default_meta(name: str, apps: Sequence[str]) -> dict[str, Any]:

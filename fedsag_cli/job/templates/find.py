@@ -21,7 +21,7 @@ INFO = "info.conf"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variable:
-    """What a template lets a user choose: a key of one of its files."""
+    """A key of one of the template's files that users are expected to set."""
 
     name: str
     file: str

@@ -34,7 +34,7 @@ class Override:
             raise JobError(f"{file}: {word!r}: key=value is expected", hint="to remove a key, write key-")
         removes = key.endswith("-")
         if removes and text:
-            raise JobError(f"{file}: {word!r}: what is removed has no value", hint=f"write {key} to remove it")
+            raise JobError(f"{file}: {word!r}: a key to remove takes no value", hint=f"write {key} to remove it")
         key = key.removesuffix("-")
         if not key:
             raise JobError(f"{file}: {word!r}: the key is missing", hint="key=value is expected")
@@ -69,7 +69,7 @@ def apply(
         try:
             tree.put(conf, at, value)
         except LookupError:
-            raise JobError(f"{file}: {tree.written(at)}: what is above it is no object") from None
+            raise JobError(f"{file}: {tree.written(at)}: the value above it is not an object") from None
     # from behind, for what is removed from a list moves what comes after it
     for at in sorted(removed, key=lambda at: [(isinstance(step, int), step) for step in at], reverse=True):
         tree.remove(conf, at)
@@ -103,7 +103,7 @@ class _Finder:
         at = tree.key_path(key)
         if at is None:
             raise JobError(
-                f"{self._file}: {key!r} is no key", hint="write name, or a path such as components[0].args.x"
+                f"{self._file}: {key!r} is not a key", hint="write name, or a path such as components[0].args.x"
             )
         if len(at) == 1 and not key.startswith('"'):
             at = self._bare(str(at[0]), removes=removes)
@@ -167,10 +167,10 @@ class _Finder:
     def _nowhere(self, at: KeyPath, end: int) -> JobError:
         step, above = at[end - 1], tree.get(self._conf, at[: end - 1])
         if isinstance(step, int):
-            there = f"has {len(above)} entries" if isinstance(above, list) else "is no list"
+            there = f"has {len(above)} entries" if isinstance(above, list) else "is not a list"
             return JobError(f"{self._file}: {tree.written(at)}: {tree.written(at[: end - 1])} {there}")
         names = [tree.written((*at[: end - 1], key)) for key in above] if isinstance(above, Mapping) else []
-        hint = nearest(tree.written(at[:end]), names) if names else f"{tree.written(at[: end - 1])} is no object"
+        hint = nearest(tree.written(at[:end]), names) if names else f"{tree.written(at[: end - 1])} is not an object"
         return JobError(f"{self._file} has no key {tree.written(at[:end])!r}", hint=hint)
 
     def _kind(self, at: KeyPath) -> str | None:

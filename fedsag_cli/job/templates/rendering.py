@@ -22,8 +22,8 @@ _FILTERS = ("default", "first", "last", "length", "list", "lower", "sort", "trim
 _MOST_STEPS = 10_000
 
 
-def render(text: str, meanings: Mapping[str, Any], *, name: str) -> str:
-    """A template's config file with its variables drawn as HOCON; all else as it stands. Raises JobError.
+def render(text: str, values: Mapping[str, Any], *, name: str) -> str:
+    """A template's config file with its variables rendered as HOCON; all else stays as it is. Raises JobError.
 
     It may use conditions, and loops of so many steps; nothing in it reaches further, or goes on for ever.
     """
@@ -40,35 +40,35 @@ def render(text: str, meanings: Mapping[str, Any], *, name: str) -> str:
 
     environment = SandboxedEnvironment(
         undefined=jinja2.StrictUndefined,
-        finalize=lambda meaning: meaning if isinstance(meaning, jinja2.Undefined) else hocon.literal(meaning),
+        finalize=lambda value: value if isinstance(value, jinja2.Undefined) else hocon.literal(value),
         keep_trailing_newline=True,
         comment_start_string="{{#",  # `{#` may open an object whose first line is a HOCON comment
         comment_end_string="#}}",
     )
     environment.filters["counted"] = counted
-    drawn: list[str] = []
+    rendered: list[str] = []
     try:
         parsed = environment.parse(text)
         _check_jinja(parsed.find_all(jinja2.nodes.Node), name)
         for loop in list(parsed.find_all(jinja2.nodes.For)):
             loop.iter = jinja2.nodes.Filter(loop.iter, "counted", [], [], None, None)
-        room = hocon.LARGEST
-        for piece in environment.from_string(parsed).generate(meanings):
-            room -= len(piece)
-            if room < 0:
-                raise ValueError("grows larger than any config")
-            drawn.append(piece)
+        budget = hocon.LARGEST
+        for piece in environment.from_string(parsed).generate(values):
+            budget -= len(piece)
+            if budget < 0:
+                raise ValueError("the file becomes too large")
+            rendered.append(piece)
     except jinja2.TemplateSyntaxError as error:
         raise JobError(f"{name}: line {error.lineno}: {error.message}") from None
     except RecursionError:
         raise JobError(f"{name}: nested too deeply") from None
     except (jinja2.TemplateError, ValueError, TypeError, LookupError, ArithmeticError) as error:
-        raise JobError(f"{name}: {error}", hint="info.conf declares what stands in {{ }}") from None
-    return "".join(drawn)
+        raise JobError(f"{name}: {error}", hint="info.conf declares the variables in {{ }}") from None
+    return "".join(rendered)
 
 
 def _check_jinja(nodes: Iterable[Any], name: str) -> None:
-    """Raises JobError for what a template may not do."""
+    """Raises JobError for Jinja that is not allowed in a template."""
     for node in nodes:
         kind = type(node).__name__
         known = kind in _JINJA

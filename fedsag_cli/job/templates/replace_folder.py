@@ -1,4 +1,4 @@
-"""Where a new job folder goes: beside its place first, then into it, whole or not at all."""
+"""A new job folder: it is built beside the old one and then replaces it, so that it is complete or not made."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fedsag_cli.job.templates import find
 
 
 def is_job(folder: Path) -> bool:
-    """Whether `folder` is a job's: it says where to deploy apps, or has an app with its config files."""
+    """Whether `folder` is a job: it has a deploy_map, or an app with config files."""
     if (folder / find.INFO).exists():
         return False  # a template
     metas = [path for path in folder.glob("meta.*") if path.is_file()]
@@ -34,12 +34,12 @@ def check_target(folder: Path, *, force: bool, flag: str = "-j") -> None:
     if not any(folder.iterdir()):
         return
     if not is_job(folder):
-        raise JobError(f"{folder} is there and is no job folder: it stays as it is", hint=f"{flag} names another")
+        raise JobError(f"{folder} exists and is not a job folder", hint=f"{flag} names another")
     if not force:
-        raise JobError(f"there is a job in {folder} already", hint=f"-force replaces it, {flag} names another")
+        raise JobError(f"there is already a job in {folder}", hint=f"-force replaces it, {flag} names another")
     foreign = next(_foreign(folder), None)
     if foreign:
-        raise JobError(f"-force would remove {foreign}, which is no part of the job", hint="move it away")
+        raise JobError(f"-force would remove {foreign}, which is not part of the job", hint="move it away")
 
 
 def _foreign(folder: Path) -> Iterator[Path]:
@@ -60,7 +60,7 @@ def _stands_in(folder: Path) -> bool:
 
 @contextmanager
 def new_folder_beside(folder: Path) -> Iterator[Path]:
-    """A folder to build in, on the same disk; it is gone afterwards, and where it failed, all it needed above it."""
+    """A temporary folder on the same disk. After an error, folders that were made above it are removed, too."""
     missing = [path for path in folder.parents if not path.exists()]
     part = None
     try:
@@ -79,28 +79,28 @@ def new_folder_beside(folder: Path) -> Iterator[Path]:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a file, and make the folders it lies in. Raises OSError."""
+    """Copy a file, and make its folders. Raises OSError."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
     target.chmod(source.stat().st_mode & 0o777)  # no set-user-id: the copy is ours, whosever the file was
 
 
 def exchange(part: Path, folder: Path) -> list[str]:
-    """Put part/new where `folder` is; what was there goes with `part`. What may remain of it is told."""
+    """Replace `folder` by part/new. Returns a note where something of the old folder remains."""
     old = part / "old"
     if folder.exists():
         folder.rename(old)
     (part / "new").rename(folder)
     shutil.rmtree(old, ignore_errors=True)
-    return [f"the job that was there could not be removed wholly: {old}"] if old.exists() else []
+    return [f"the old job could not be removed completely: {old}"] if old.exists() else []
 
 
 def _put_back(part: Path, folder: Path) -> None:
-    """Where the exchange broke off half way, whatever broke it off, what was there goes back. Raises JobError."""
+    """Restore the old folder where the exchange was interrupted. Raises JobError."""
     old = part / "old"
     if old.exists() and (part / "new").exists():
         try:
             old.rename(folder)
         except OSError as error:
             shutil.rmtree(part / "new", ignore_errors=True)
-            raise JobError(f"the job that was in {folder} is in {old} now: {error.strerror}") from None
+            raise JobError(f"the old job of {folder} is now in {old}: {error.strerror}") from None

@@ -12,7 +12,7 @@ from fedsag_cli.job.section import Section
 
 
 def absolute(path: Path | str) -> Path:
-    """The whole path, `..` taken out, links left as they are. Raises JobError where we stand in a removed folder."""
+    """The absolute path without `..`, links not resolved. Raises JobError where the current folder was removed."""
     try:
         return Path(os.path.abspath(path))  # noqa: PTH100  resolve() would follow links, absolute() keeps `..`
     except FileNotFoundError:
@@ -34,7 +34,7 @@ def templates_dir() -> Path | None:
 
 @files.reading()
 def set_templates_dir(folder: Path) -> Path:
-    """Store an existing folder, everything else kept; the absolute path. Raises JobError."""
+    """Store an existing folder, and return its absolute path; other settings stay. Raises JobError."""
     from fedsag_cli.workspace import write_whole  # who only reads settings does without it
 
     folder = absolute(folder)

@@ -102,13 +102,13 @@ def test_a_tree_is_written_so_that_it_reads_the_same():
 
 
 def test_a_key_hocon_cannot_write_is_an_error_that_names_it():
-    with pytest.raises(JobError, match=r"x\.conf: HOCON has no way to write .*'a\"b'"):
+    with pytest.raises(JobError, match=r"x\.conf: HOCON cannot write .*'a\"b'"):
         hocon.dumps({'a"b': 1}, name="x.conf")
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
 def test_what_hocon_has_no_words_for_is_refused(number):
-    with pytest.raises(ValueError, match="no words"):
+    with pytest.raises(ValueError, match="HOCON cannot write"):
         hocon.literal(number)
 
 
@@ -140,7 +140,7 @@ lines\"\"\"
     ("text", "says"),
     [
         ("a = 1\nb = [", "line 2"),
-        ("a = 1\n\nb == 3", "line 3 is no HOCON: b == 3"),
+        ("a = 1\n\nb == 3", "line 3 is not HOCON: b == 3"),
         ("a = ${NO_SUCH_VARIABLE_ANYWHERE}", "NO_SUCH_VARIABLE_ANYWHERE"),
         ("[1, 2]", "keys and values"),
         ("a = 1\nb = 5 s", "line 2: '5 s' would be read as a duration"),
@@ -227,7 +227,7 @@ def test_wrong_json_is_an_error_with_file_and_line(tmp_path, text, says):
 def test_a_file_that_is_no_text_is_an_error(tmp_path):
     (tmp_path / "x.conf").write_bytes(b"a = \xff")
 
-    with pytest.raises(JobError, match=r"x\.conf: byte 4 is no UTF-8"):
+    with pytest.raises(JobError, match=r"x\.conf: byte 4 is not UTF-8"):
         hocon.load(tmp_path / "x.conf")
 
 
@@ -255,7 +255,7 @@ def test_what_substitutions_put_in_cannot_grow_without_end(kind, backwards):
     first, step = BOMBS[kind]
     lines = [first.format(), *(step.format(i=i, j=i + 1) for i in range(50))]
 
-    with pytest.raises(JobError, match=r"^x\.conf: .*(larger than any config|too entangled|no HOCON|Check for cycles)"):
+    with pytest.raises(JobError, match=r"^x\.conf: .*(too large|too many ways|not HOCON|Check for cycles)"):
         hocon.loads("".join(lines[::-1] if backwards else lines), name="x.conf")
 
 
@@ -283,7 +283,7 @@ def test_includes_that_include_others_twice_each_are_refused_before_they_fill_th
         (tmp_path / f"{number}.conf").write_text(f'include "{number + 1}.conf"\n' * 2)
     (tmp_path / "40.conf").write_text("a = 1")
 
-    with pytest.raises(JobError, match="more is included than any config needs"):
+    with pytest.raises(JobError, match="the included files are too large"):
         hocon.load(tmp_path / "0.conf")
 
 
@@ -302,7 +302,7 @@ def test_what_is_no_ordinary_file_is_an_error_and_never_waited_for(tmp_path, mon
         case "folder":
             (tmp_path / name).mkdir()
 
-    with pytest.raises(JobError, match=f"^{name}: is no ordinary file"):
+    with pytest.raises(JobError, match=f"^{name} is not a regular file"):
         hocon.load(tmp_path / name, name=name)
 
 
@@ -310,7 +310,7 @@ def test_a_file_larger_than_any_config_is_not_read(tmp_path):
     with (tmp_path / "x.conf").open("w") as file:
         file.truncate(1 << 40)
 
-    with pytest.raises(JobError, match=r"x\.conf: is larger than any config"):
+    with pytest.raises(JobError, match=r"x\.conf is larger than 1,000,000 bytes"):
         hocon.load(tmp_path / "x.conf")
 
 

@@ -55,7 +55,7 @@ def test_a_text_that_is_only_a_name_nobody_knows_is_an_error_with_the_nearest():
         resolved({"num_rounds": 5, "workflows": [{"args": {"num_rounds": "{num_round}"}}]})
 
     assert raised.value.message == (
-        "x.conf: workflows[0].args.num_rounds is '{num_round}': no variable is called 'num_round'"
+        "x.conf: workflows[0].args.num_rounds is '{num_round}': there is no variable 'num_round'"
     )
     assert raised.value.hint == "did you mean 'num_rounds'?"
 
@@ -93,10 +93,10 @@ def test_a_text_given_by_another_name_stays_the_text_it_is():
 @pytest.mark.parametrize(
     ("tree", "says"),
     [
-        ({"a": "{@filter:x=1}", "@filtr": {}}, "x.conf: a is '{@filter:x=1}': no variable is called '@filter'"),
+        ({"a": "{@filter:x=1}", "@filtr": {}}, "x.conf: a is '{@filter:x=1}': there is no variable '@filter'"),
         ({"a": "{@m:x=1}", "@m": [1]}, "x.conf: a: @m must be an object, not [1]"),
-        ({"a": "{@m:x=1}", "@m": {"b": "{@m:x=2}"}}, "x.conf: @m stands for itself: a -> @m -> @m"),
-        ({"a": "{@m:x=1}", "@m": {"b": "{y}"}}, "x.conf: @m.b is '{y}': no variable is called 'y'"),
+        ({"a": "{@m:x=1}", "@m": {"b": "{@m:x=2}"}}, "x.conf: @m refers to itself: a -> @m -> @m"),
+        ({"a": "{@m:x=1}", "@m": {"b": "{y}"}}, "x.conf: @m.b is '{y}': there is no variable 'y'"),
     ],
 )
 def test_an_object_that_takes_values_and_cannot_be_made_is_an_error(tree, says):
@@ -133,7 +133,7 @@ def test_a_secret_is_read_once_for_a_pipe_gives_its_text_no_second_time(tmp_path
 
 @pytest.mark.parametrize("word", ["${secret:}", "--k ${secret:MY-KEY}", "${secret:KEY", "${secret:file:}"])
 def test_what_is_nearly_a_secret_is_an_error_and_goes_to_no_script(word):
-    with pytest.raises(JobError, match=r"\$\{secret:…\} that names nothing") as raised:
+    with pytest.raises(JobError, match=r"\$\{secret:…\} without a name") as raised:
         placeholders.Secrets({"KEY": "1"}).revealed(word)
 
     assert raised.value.hint.startswith("${secret:NAME} is")
@@ -146,7 +146,7 @@ def test_a_secret_speaks_of_no_variable():
 @pytest.mark.parametrize(
     ("word", "says"),
     [
-        ("a ${secret:KEY}", "${secret:KEY}: the environment has no KEY"),
+        ("a ${secret:KEY}", "${secret:KEY}: there is no environment variable KEY"),
         ("${secret:file:/nowhere/key}", "${secret:file:/nowhere/key}: /nowhere/key: No such file or directory"),
         ("${secret:file:/}", "${secret:file:/}: /: Is a directory"),
     ],
@@ -171,7 +171,7 @@ def test_the_environment_is_asked_for_a_name_with_a_dollar(monkeypatch):
         "b": "--x /data/y",
         "c": "{$MY_ROOT} {$NOT_SET}",
     }
-    with pytest.raises(JobError, match=r"a is '{\$NOT_SET}': no variable is called '\$NOT_SET'"):
+    with pytest.raises(JobError, match=r"a is '{\$NOT_SET}': there is no variable '\$NOT_SET'"):
         resolved({"a": "{$NOT_SET}"})
 
 
@@ -185,7 +185,7 @@ def test_what_was_put_in_is_not_read_again():
 
 @pytest.mark.parametrize("tree", [{"a": "{a}"}, {"a": "x {b}", "b": "{c}", "c": ["{a}"]}])
 def test_names_that_go_round_in_a_circle_are_an_error_naming_them(tree):
-    with pytest.raises(JobError, match=r"x\.conf: a stands for itself: a -> "):
+    with pytest.raises(JobError, match=r"x\.conf: a refers to itself: a -> "):
         resolved(tree)
 
 
@@ -209,7 +209,7 @@ def test_names_that_stand_for_names_twice_each_are_refused_before_they_fill_the_
 
     tree = {"a0": "x", **{f"a{number + 1}": step(number) for number in range(60)}}
 
-    with pytest.raises(JobError, match=r"x\.conf: \{a\d+\} makes it larger than any config"):
+    with pytest.raises(JobError, match=r"x\.conf: \{a\d+\} makes the file too large"):
         resolved(tree)
 
 

@@ -56,15 +56,15 @@ def test_numbers_texts_and_dates_are_what_they_look_like():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a: [1\n", "meta.yml: line 2 is no YAML"),
+        ("a: [1\n", "meta.yml: line 2 is not YAML"),
         ("a: &x [1]\nb: *x\n", "line 2: an alias"),
-        ("a: !!python/object/apply:os.system ['true']\n", "line 1 is no YAML"),
+        ("a: !!python/object/apply:os.system ['true']\n", "line 1 is not YAML"),
         ("- 1\n", "must hold keys and values, not list"),
         ("", "must hold keys and values, not NoneType"),
         ("1: 2\n", "every key must be a text"),
         ("a:\n  on: 1\n", "a: every key must be a text"),
-        ("a: !!binary aGk=\n", "is no plain value"),
-        ("a: !!set {x}\n", "is no plain value"),
+        ("a: !!binary aGk=\n", "is not a plain value"),
+        ("a: !!set {x}\n", "is not a plain value"),
         ("{" + "a: {" * 200 + "}" * 200 + "}", "nested too deeply"),
         ("a: {" * 20_000, "nested too deeply"),
     ],
@@ -145,8 +145,8 @@ def test_a_template_in_yaml_makes_a_job_in_yaml_with_what_was_set(template, tmp_
     assert hocon.load(tmp_path / "job" / "meta.conf")["min_clients"] == 3
     keys = "num_rounds, wait_time_after_min_received, components[0].args.exclude_vars"
     assert made.notes == [
-        f"config_fed_server.yml was written anew to set {keys}: its comments are gone",
-        "app/custom/train.py is not there yet: put it there before you run the job",
+        f"config_fed_server.yml was rewritten to set {keys}: its comments are lost",
+        "app/custom/train.py does not exist yet: add it before you run the job",
     ]
 
 
@@ -176,7 +176,7 @@ def test_a_file_called_by_another_suffix_is_an_error_naming_the_one_that_is_ther
     with pytest.raises(JobError) as raised:
         make(tmp_path / "job", str(template), overrides=[("config_fed_server.conf", ["num_rounds=5"])])
 
-    assert raised.value.message == "-f config_fed_server.conf: the job has no such file"
+    assert raised.value.message == "-f config_fed_server.conf: there is no such file in the job"
     assert raised.value.hint == "did you mean 'config_fed_server.yml'?"
     assert not (tmp_path / "job").exists()
 
