@@ -84,13 +84,13 @@ class UnixChannel(Generic[Out, In]):
             ends = time.monotonic() + limit_s
             length = int.from_bytes(first + self._read(8 - len(first), files, ends), "little")
             if length > largest:
-                raise BadMessage(f"a message of {length} bytes, which is larger than any of fedsag")
+                raise BadMessage(f"a message of {length} bytes, more than the limit of {largest}")
             message: In = self._decoder.decode(self._read(length, files, ends))
         except BaseException as error:
             for fd in files:
                 os.close(fd)
             if isinstance(error, msgspec.DecodeError | UnicodeDecodeError | RecursionError):
-                raise BadMessage(f"a message that is not one of fedsag: {str(error)[:200]}") from None
+                raise BadMessage(f"a message that fedsag cannot read: {str(error)[:200]}") from None
             raise
         return message, files[0] if files else None
 

@@ -372,7 +372,7 @@ def test_a_step_is_a_whole_number(step):
 
 
 def test_a_type_that_is_none_is_an_error_with_the_nearest():
-    with pytest.raises(ClientError, match="'SCALER' is no type") as caught:
+    with pytest.raises(ClientError, match="'SCALER' is not a type") as caught:
         log_values("x", 1, "SCALER")
     assert caught.value.hint == "did you mean 'SCALAR'?"
 
