@@ -411,12 +411,12 @@ class Communicator:
 
     def _wait(self, limit_s: float | None) -> None:
         """Until something happens or a deadline comes, and no longer than `limit_s`."""
-        limits = [] if limit_s is None else [limit_s]
-        if (due := self._dispatcher.due) is not None:
-            limits.append(max(0.0, due - time.monotonic()))
-        self._listen(min(limits, default=None))
-        now = time.monotonic()
-        if (due := self._dispatcher.due) is not None and due <= now:
+        due = self._dispatcher.due
+        if due is not None:
+            left_s = max(0.0, due - time.monotonic())
+            limit_s = left_s if limit_s is None else min(left_s, limit_s)
+        self._listen(limit_s)
+        if due is not None and due <= (now := time.monotonic()):
             for site in self._dispatcher.overdue(now):
                 self._receive_all(site)  # its answer may be there, behind what it logged
             self._tell(TimePassed())
