@@ -502,6 +502,15 @@ def test_where_time_ran_out_more_time_is_the_way_out():
     assert lost.hint == "raise train_timeout, or lower min_clients"
 
 
+def test_where_a_script_was_too_slow_to_start_more_time_to_start_is_the_way_out():
+    server = dispatcher("a", limits={"a": 30.0})
+    server.handle(Begun(1, ("a",), min_responses=1, timeout_s=5.0), 0)
+
+    [_, lost] = server.handle(TimePassed(), 30)
+
+    assert lost.hint == "raise launch_timeout, or lower min_clients"
+
+
 def test_with_strict_the_first_failure_ends_the_run():
     server = up(dispatcher("ab", strict=True), "a", "b")
     server.handle(Begun(1, ("a", "b"), min_responses=1), 0)
