@@ -21,7 +21,7 @@ class Broadcast:
         self.needed, self.min_responses = needed, begun.min_responses
         self.began = now
         self.given: Client | None = None  # whose reply the workflow works on
-        self.first_failure, self.first_hangs = "", False
+        self.first_failure = self.first_hint = ""  # the cause, and what could be done about it
         self.quorum_lost: float | None = None  # when that happened
         self.is_over = False
         self._timeout_s, self._grace_s = begun.timeout_s, begun.grace_s

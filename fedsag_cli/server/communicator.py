@@ -9,16 +9,13 @@ from __future__ import annotations
 import selectors
 import socket
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedsag_cli import events, machine
 from fedsag_cli.errors import (
     BadMessage,
     ChannelClosed,
-    FedsagError,
     NotEnoughClients,
     NotEnoughMemory,
     RunError,
@@ -38,8 +35,7 @@ from fedsag_cli.events import (
     ValuesLogged,
 )
 from fedsag_cli.filters import Chain
-from fedsag_cli.model import FLModel, Reply, Task
-from fedsag_cli.params import checks
+from fedsag_cli.model import Reply, Task
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.plan import ClientConfig
 from fedsag_cli.server.clients import Client, State
@@ -72,7 +68,8 @@ from fedsag_cli.server.decisions import (
     Warn,
 )
 from fedsag_cli.server.dispatcher import Dispatcher
-from fedsag_cli.server.spool import Spool, SpooledFile
+from fedsag_cli.server.outgoing import FilterError, Outgoing, Received, filtered
+from fedsag_cli.server.spool import Spool
 from fedsag_cli.wire.channel import Listener, UnixChannel
 from fedsag_cli.wire.messages import (
     Answer,
@@ -87,68 +84,6 @@ from fedsag_cli.wire.messages import (
 
 _LAST_LOGS_S = 10.0  # after the last task a script may run this long, and what it logs is received
 _LAST_MESSAGES_S = 1.0  # at its deadline a client's messages that are there already are read, for this long at most
-
-
-@dataclass
-class _Received:
-    """An answer that counts. `model`: what the workflow got of it, while it works on that."""
-
-    answer: Answer
-    file: SpooledFile | None
-    work_s: float
-    model: FLModel | None = None
-
-    @property
-    def size(self) -> int:
-        return 0 if self.file is None else self.file.size
-
-    def close(self) -> None:
-        self.model = None
-        if self.file is not None:
-            self.file.close()
-
-
-@dataclass
-class _Outgoing:
-    """A task on its way, and the answers to it that wait for their turn."""
-
-    task_id: int
-    task: Task
-    file: TensorFile | None = None
-    received: dict[str, _Received] = field(default_factory=dict)
-    received_bytes: int = 0
-    turn: str | None = None  # the site whose reply the workflow gets next
-    taken: _Received | None = None
-    is_finished: bool = False
-
-    @property
-    def size(self) -> int:
-        return 0 if self.file is None else self.file.size
-
-    @property
-    def round_num(self) -> int:
-        return self.task.model.current_round or 0
-
-    def take(self, site: str) -> _Received:
-        taken = self.taken = self.received.pop(site)
-        self.received_bytes -= taken.size
-        return taken
-
-    def close(self) -> None:
-        for received in self.received.values():
-            received.close()
-        if self.file is not None:
-            self.file.close()
-
-
-class _FilterError(Exception):
-    """What a filter raised, as the cause of a failure."""
-
-    def __init__(self, name: str, error: Exception) -> None:
-        said = error.message if isinstance(error, FedsagError) else f"{type(error).__name__}: {error}"
-        at = traceback.extract_tb(error.__traceback__)[-1]
-        super().__init__(said)
-        self.failure = Failure(cause=f"the server's filter {name}: {said}", where=f"{at.filename}:{at.lineno}")
 
 
 class Communicator:
@@ -187,7 +122,7 @@ class Communicator:
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ)
         self._selector.register(line, selectors.EVENT_READ)
-        self._outgoing: _Outgoing | None = None
+        self._outgoing: Outgoing | None = None
         self._num_tasks = 0
         self._arriving: tuple[Answer, TensorFile | None] | None = None
         self._unreachable: list[str] = []  # sites to which a task could not be sent
@@ -266,12 +201,12 @@ class Communicator:
 
     # a task and its replies
 
-    def _prepared(self, task: Task) -> tuple[_Outgoing, Failure | None]:
+    def _prepared(self, task: Task) -> tuple[Outgoing, Failure | None]:
         """The task as it is sent, and why it cannot be."""
-        outgoing = _Outgoing(self._num_tasks, task)
+        outgoing = Outgoing(self._num_tasks, task)
         try:
-            model = _filtered(self._data_filters, task.name, task.model)
-        except _FilterError as error:
+            model = filtered(self._data_filters, task.name, task.model)
+        except FilterError as error:
             return outgoing, error.failure
         outgoing.task = Task(name=task.name, model=model)
         if model.params is not None:
@@ -279,18 +214,18 @@ class Communicator:
             model.params.update(outgoing.file.load())  # the same values: the server holds them once
         return outgoing, None
 
-    def _next_turn(self, outgoing: _Outgoing) -> str | None:
+    def _next_turn(self, outgoing: Outgoing) -> str | None:
         while outgoing.turn is None and not outgoing.is_finished:
             self._wait(None)
         site, outgoing.turn = outgoing.turn, None
         return site
 
-    def _give(self, outgoing: _Outgoing, site: str, *, allow_non_finite: bool) -> Iterator[Reply]:
+    def _give(self, outgoing: Outgoing, site: str, *, allow_non_finite: bool) -> Iterator[Reply]:
         """One reply to the workflow; accepted when it asks for the next one and has not rejected this one."""
         received = outgoing.take(site)
         try:
-            model = self._model_of(received, outgoing.task, allow_non_finite=allow_non_finite)
-        except _FilterError as error:
+            model = outgoing.model_of(received, self._result_filters, allow_non_finite=allow_non_finite)
+        except FilterError as error:
             received.close()
             self._reject(site, error.failure)
         except ValueError as error:
@@ -303,13 +238,6 @@ class Communicator:
             finally:  # also where the workflow wants no more replies
                 if received.file is not None:
                     received.file.close()
-
-    def _model_of(self, received: _Received, task: Task, *, allow_non_finite: bool) -> FLModel:
-        """Raises _FilterError, and ValueError where the answer is none to this task."""
-        params = None if received.file is None else received.file.take().load()
-        model = _filtered(self._result_filters, task.name, received.answer.model.with_params(params))
-        checks.check(model, task.model.params or {}, allow_non_finite=allow_non_finite)
-        return model
 
     def _reject(self, site: str, failure: Failure) -> None:
         if self._outgoing is None:
@@ -351,7 +279,7 @@ class Communicator:
                 assert outgoing is not None
                 self._perform_for(outgoing, decision)
 
-    def _perform_for(self, outgoing: _Outgoing, decision: Decision) -> None:
+    def _perform_for(self, outgoing: Outgoing, decision: Decision) -> None:
         task, round_num = outgoing.task.name, outgoing.round_num
         match decision:
             case Send(site, tell_usage):
@@ -376,7 +304,7 @@ class Communicator:
                     hint=hint,
                 )
 
-    def _send(self, outgoing: _Outgoing, site: str, *, tell_usage: bool) -> None:
+    def _send(self, outgoing: Outgoing, site: str, *, tell_usage: bool) -> None:
         assignment = Assignment(
             task_id=outgoing.task_id,
             task_name=outgoing.task.name,
@@ -391,7 +319,7 @@ class Communicator:
         task, round_num = outgoing.task.name, outgoing.round_num
         self._emit(TaskSent(site=site, task=task, round_num=round_num, size=outgoing.size))
 
-    def _accept(self, outgoing: _Outgoing, site: str) -> None:
+    def _accept(self, outgoing: Outgoing, site: str) -> None:
         accepted, outgoing.taken = outgoing.taken, None
         assert accepted is not None
         assert accepted.model is not None
@@ -411,12 +339,12 @@ class Communicator:
 
     def _wait(self, limit_s: float | None) -> None:
         """Until something happens or a deadline comes, and no longer than `limit_s`."""
-        limits = [] if limit_s is None else [limit_s]
-        if (due := self._dispatcher.due) is not None:
-            limits.append(max(0.0, due - time.monotonic()))
-        self._listen(min(limits, default=None))
-        now = time.monotonic()
-        if (due := self._dispatcher.due) is not None and due <= now:
+        due = self._dispatcher.due
+        if due is not None:
+            left_s = max(0.0, due - time.monotonic())
+            limit_s = left_s if limit_s is None else min(left_s, limit_s)
+        self._listen(limit_s)
+        if due is not None and due <= (now := time.monotonic()):
             for site in self._dispatcher.overdue(now):
                 self._receive_all(site)  # its answer may be there, behind what it logged
             self._tell(TimePassed())
@@ -492,11 +420,11 @@ class Communicator:
                 file.close()
             self._arriving = None
 
-    def _keep(self, outgoing: _Outgoing, site: str, work_s: float) -> None:
+    def _keep(self, outgoing: Outgoing, site: str, work_s: float) -> None:
         assert self._arriving is not None
         (answer, file), self._arriving = self._arriving, None
         spooled = None if file is None else self._spool.put(file, waiting_bytes=outgoing.received_bytes)
-        outgoing.received[site] = _Received(answer, spooled, work_s)
+        outgoing.received[site] = Received(answer, spooled, work_s)
         outgoing.received_bytes += outgoing.received[site].size
 
     def _read_line(self) -> None:
@@ -516,15 +444,3 @@ class Communicator:
         if (channel := self._channels.pop(site, None)) is not None:
             self._selector.unregister(channel)
             channel.close()
-
-
-def _filtered(chain: Chain, task_name: str, model: FLModel) -> FLModel:
-    """What `chain` makes of `model`. Raises _FilterError."""
-    for link in chain.of(task_name):
-        try:
-            model = link.process(model)
-        except Exception as error:
-            # a filter may be the user's own and raise anything: one reply fails, and the log has the traceback
-            traceback.print_exc()
-            raise _FilterError(type(link).__name__, error) from error
-    return model

@@ -144,11 +144,9 @@ class Dispatcher:
         others = any(client.state not in (State.ABSENT, State.WAITING) for client in broadcast.waiting_for)
         if others and self._now < broadcast.quorum_lost + SAME_CAUSE_S:
             return
-        hint = "lower min_clients if fewer answers are enough"
+        hint = broadcast.first_hint or "lower min_clients if fewer answers are enough"
         if self._strict and broadcast.min_responses < len(broadcast.targets):
             hint = "without --strict a run goes on while min_clients others answer"
-        elif broadcast.first_hangs:
-            hint = "raise train_timeout, or lower min_clients"
         self._stop(QuorumLost(broadcast.needed, broadcast.possible, broadcast.first_failure, hint))
 
     def _stop(self, why: Stop) -> None:
@@ -286,30 +284,30 @@ class Dispatcher:
 
     def _give_up(self, client: Client) -> None:
         assert self._broadcast is not None
-        waited_s = self._now - client.since
         if client.lost is not None:
             self._end(client, client.failure or Failure(cause="it closed its channel (was flare.shutdown() called?)"))
-        elif client.state is State.ENDING:
+            return
+        hint = "raise train_timeout, or lower min_clients"
+        if client.state is State.ENDING:
+            hint = ""
             cause = (
                 f"its script was still running {ENDING_LIMIT_S:.0f} s after its answer:"
                 " with launch_once = false it must end after each task"
             )
-            self._fail(client, Failure(cause=cause), hangs=True)
         elif not client.has_asked:
+            hint = "raise launch_timeout, or lower min_clients"
             waited_s = self._now - client.launched
             cause = f"it did not ask for a task within {waited_s:.0f} s: flare.receive() was not reached"
-            self._fail(client, Failure(cause=cause), hangs=True)
         elif client.state is State.LATE:
             waited_s = self._now - self._broadcast.began
             cause = f"no answer within {waited_s:.1f} s: it still works on an earlier task"
-            self._fail(client, Failure(cause=cause), hangs=True)
         else:
-            cause = f"no answer within {waited_s:.1f} s of receiving the task"
-            self._fail(client, Failure(cause=cause), hangs=True)
+            cause = f"no answer within {self._now - client.since:.1f} s of receiving the task"
+        self._fail(client, Failure(cause=cause), hangs=True, hint=hint)
         if client.holds_slot:
             self._change(client, State.LATE)
 
-    def _fail(self, client: Client, failure: Failure, *, hangs: bool = False) -> None:
+    def _fail(self, client: Client, failure: Failure, *, hangs: bool = False, hint: str = "") -> None:
         broadcast = self._broadcast
         assert broadcast is not None
         if client.gone_since is not None:
@@ -318,7 +316,7 @@ class Dispatcher:
             client.gone_since = broadcast.round_num
         if not broadcast.first_failure:
             where = f" ({failure.where})" if failure.where else ""
-            broadcast.first_failure, broadcast.first_hangs = f"{client.site}: {failure.cause}{where}", hangs
+            broadcast.first_failure, broadcast.first_hint = f"{client.site}: {failure.cause}{where}", hint
         broadcast.failed(client)
         self._decided.append(Fail(client.site, failure, hangs))
 

@@ -69,7 +69,8 @@ class Spool:
         If they take more than a quarter of the free memory, this returns when the file is on disk.
         """
         spooled = SpooledFile(file, delay_s=0.0 if waiting_bytes >= _LARGE else _DELAY_S)
-        if waiting_bytes and waiting_bytes + file.size > max(_LARGE, machine.free_memory() // 4):
+        together = waiting_bytes + file.size
+        if waiting_bytes and together > _LARGE and together > machine.free_memory() // 4:
             spooled.move(self._scratch)
         elif file.size >= _LARGE:
             if self._mover is None:

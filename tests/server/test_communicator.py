@@ -540,6 +540,19 @@ def test_a_result_filter_that_raises_fails_that_reply_alone(house):
     assert failure.where.startswith(f"{__file__}:")
 
 
+def test_a_result_filter_that_returns_no_model_fails_that_reply_alone(house):
+    class Forgets:
+        def process(self, model):
+            return None if model.metrics == {"acc": 1.0} else model
+
+    home = house({"a": adds(1.0), "b": adds(2.0)}, results=Chain([(["train"], Forgets())]))
+
+    assert [site for site, _, _ in home.ask(min_responses=1)] == ["b"]
+    assert home.of(ReplyFailed)[0].failure == Failure(
+        cause="the server's filter Forgets: TypeError: process() returned NoneType, not an FLModel"
+    )
+
+
 def test_a_data_filter_that_raises_fails_the_task_for_everybody(house):
     home = house({"a": adds(1.0), "b": adds(2.0)}, data=Chain([(["train"], Breaks())]))
 

@@ -36,6 +36,8 @@ from fedsag_cli.server.decisions import (
 from fedsag_cli.server.dispatcher import Dispatcher
 from fedsag_cli.wire.messages import Usage
 
+NOT_ASKED = "its script ended without asking for a task: flare.receive() was not reached"
+NOT_ANSWERED = "its script ended without answering its task: flare.send() was not reached"
 KEY_ERROR = Failure(cause="KeyError: 'fc'", where="/job/train.py:7")
 
 
@@ -150,9 +152,6 @@ def test_a_free_slot_goes_to_the_next_in_site_order_before_the_reply_is_given():
         (2, Answered("a", 1), Keep("a", 1), Start("b"), Give("a")),
         (3, Exited("b", 0), Fail("b", Failure(cause=NOT_ASKED, exit_code=0)), Start("c")),
     )
-
-
-NOT_ASKED = "its script ended without asking for a task: flare.receive() was not reached"
 
 
 def test_the_slots_are_a_groups_own():
@@ -270,15 +269,14 @@ def test_a_late_answer_is_dropped_and_the_client_takes_the_next_task():
 
 
 def test_one_that_still_works_on_an_earlier_task_is_said_to():
+    first = failed("a", "no answer within 5.0 s of receiving the task", hangs=True)
+    second = failed("a", "no answer within 5.0 s: it still works on an earlier task", hangs=True)
     play(
         up(dispatcher("a"), "a"),
         (0, Begun(1, ("a",), timeout_s=5.0), Send("a", True)),
-        (5, TimePassed(), failed("a", "no answer within 5.0 s of receiving the task", hangs=True), Finish()),
+        (5, TimePassed(), first, Finish()),
         (6, Begun(2, ("a",), timeout_s=5.0)),
-        (
-            *(11, TimePassed()),
-            *(failed("a", "no answer within 5.0 s: it still works on an earlier task", hangs=True), Finish()),
-        ),
+        (11, TimePassed(), second, Finish()),
     )
 
 
@@ -326,10 +324,7 @@ def test_a_process_that_ends_says_why_and_is_out_of_the_run():
         ((Connected("a"),), 0, NOT_ASKED),
         ((Connected("a"),), 3, "its process ended with exit code 3"),
         ((Connected("a"),), -9, "it was killed by signal 9 (SIGKILL): perhaps out of memory"),
-        (
-            *((Connected("a"), Asked("a")), 0),
-            "its script ended without answering its task: flare.send() was not reached",
-        ),
+        ((Connected("a"), Asked("a")), 0, NOT_ANSWERED),
     ],
 )
 def test_a_process_that_ends_without_a_word_has_a_cause(before, code, cause):
@@ -430,34 +425,27 @@ def test_with_strict_a_process_that_fails_after_its_answer_stops_the_run():
 
 
 def test_a_quorum_out_of_reach_stops_the_run_at_once_with_the_first_cause_and_the_way_out():
+    told = Failure(cause=KEY_ERROR.cause, where=KEY_ERROR.where, exit_code=1)
+    lost = QuorumLost(2, 1, "a: KeyError: 'fc' (/job/train.py:7)", "lower min_clients if fewer answers are enough")
     play(
         up(dispatcher("ab", slots=1), "a", "b"),
         (0, Begun(1, ("a", "b"), min_responses=2), Send("a", True)),
-        (
-            *(1, Exited("a", 1, KEY_ERROR)),
-            Fail("a", Failure(cause=KEY_ERROR.cause, where=KEY_ERROR.where, exit_code=1)),
-            QuorumLost(2, 1, "a: KeyError: 'fc' (/job/train.py:7)", "lower min_clients if fewer answers are enough"),
-        ),
+        (1, Exited("a", 1, KEY_ERROR), Fail("a", told), lost),
         (2, Left()),
     )
 
 
 def test_those_who_fail_shortly_after_are_named_too_and_nobody_is_handed_the_task_meanwhile():
-    why = "its process ended with exit code 1"
+    told = Failure(cause="its process ended with exit code 1", exit_code=1)
+    lost = QuorumLost(3, 1, f"b: {told.cause}", "lower min_clients if fewer answers are enough")
     server = up(dispatcher("abc", slots=2), "a", "b", "c")
     play(
         server,
         (0, Begun(1, ("a", "b", "c"), min_responses=3), Send("a", True), Send("b", True)),
-        (1, Exited("b", 1), Fail("b", Failure(cause=why, exit_code=1))),
+        (1, Exited("b", 1), Fail("b", told)),
     )
     assert server.due == 1.2
-    play(
-        server,
-        (
-            *(1.1, Exited("a", 1), Fail("a", Failure(cause=why, exit_code=1))),
-            QuorumLost(3, 1, f"b: {why}", "lower min_clients if fewer answers are enough"),
-        ),
-    )
+    play(server, (1.1, Exited("a", 1), Fail("a", told), lost))
 
 
 def test_others_are_not_waited_for_longer_than_a_moment():
@@ -484,13 +472,20 @@ def test_a_quorum_that_is_out_of_reach_from_the_start_starts_nobody():
 
 def test_an_earlier_rounds_failure_is_not_the_cause_of_this_ones():
     """Before, the first failure of the whole run was named."""
+    late = failed("a", "no answer within 5.0 s of receiving the task", hangs=True)
+    unfit = Failure(cause="it does not fit")
     server = up(dispatcher(), "a", "b")
-    for now, happened in (
-        *((0, Begun(1, ("a", "b"), timeout_s=5.0)), (1, Answered("b", 1)), (5, TimePassed())),
-        *((6, Answered("a", 1)), (6, Taken()), (6, Left()), (7, Begun(2, ("a", "b"), min_responses=1))),
-        *((8, Answered("a", 2)), (8, Rejected("a", Failure(cause="it does not fit")))),
-    ):
-        server.handle(happened, now)
+    play(
+        server,
+        (0, Begun(1, ("a", "b"), timeout_s=5.0), Send("a", True), Send("b", True)),
+        (1, Answered("b", 1), Keep("b", 1)),
+        (5, TimePassed(), late, Give("b")),
+        (6, Answered("a", 1), Drop("a")),
+        (6, Left()),
+        (7, Begun(2, ("a", "b"), min_responses=1), Send("a", True), Send("b", True)),
+        (8, Answered("a", 2), Keep("a", 1), Give("a")),
+        (8, Rejected("a", unfit), Fail("a", unfit)),
+    )
 
     [_, lost] = server.handle(Exited("b", 1), 9)
 
@@ -505,6 +500,15 @@ def test_where_time_ran_out_more_time_is_the_way_out():
     [_, lost] = server.handle(TimePassed(), 5)
 
     assert lost.hint == "raise train_timeout, or lower min_clients"
+
+
+def test_where_a_script_was_too_slow_to_start_more_time_to_start_is_the_way_out():
+    server = dispatcher("a", limits={"a": 30.0})
+    server.handle(Begun(1, ("a",), min_responses=1, timeout_s=5.0), 0)
+
+    [_, lost] = server.handle(TimePassed(), 30)
+
+    assert lost.hint == "raise launch_timeout, or lower min_clients"
 
 
 def test_with_strict_the_first_failure_ends_the_run():

@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 
 import fedsag_cli
+from fedsag_cli.job.templates.find import Template
 from fedsag_cli.model import FLModel
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -380,7 +381,7 @@ def test_every_link_is_relative_and_leads_to_a_file_inside_the_repository():
 @pytest.mark.parametrize("template", sorted(path.name for path in TEMPLATES.iterdir()))
 def test_a_template_declares_what_its_files_ask_for_and_each_key_has_a_comment(template):
     folder = TEMPLATES / template
-    declared = set(re.findall(r'name = "(\w+)", file = "([\w./]+)"', (folder / "info.conf").read_text()))
+    declared = {(variable.name, variable.file) for variable in Template.read(folder).variables}
     files = [path for path in folder.rglob("*.conf") if path.name != "info.conf"]
     asked = {
         (name, str(path.relative_to(folder))) for path in files for name in re.findall(r"{{ (\w+) }}", path.read_text())

@@ -180,7 +180,7 @@ def test_the_start_of_a_process_does_not_count_as_training(tmp_path, launcher):
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(["--seed", "9" * 30], "--seed"), (["--seed", "-1"], "--seed"), (["-w", "job/ws"], "lies in the job")],
+    [(["--seed", "9" * 30], "--seed"), (["--seed", "-1"], "--seed"), (["-w", "job/ws"], "inside the job")],
     ids=["seed too large", "seed below zero", "workspace in the job"],
 )
 def test_a_flag_that_cannot_be_is_2_before_anything_starts(tmp_path, words, said):

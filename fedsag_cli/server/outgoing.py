@@ -1,0 +1,99 @@
+"""A task on its way, and the answers to it: their files, the server's filters, and whether they fit."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass, field
+
+from fedsag_cli.errors import FedsagError
+from fedsag_cli.events import Failure
+from fedsag_cli.filters import Chain
+from fedsag_cli.model import FLModel, Task
+from fedsag_cli.params import checks
+from fedsag_cli.params.tensor_file import TensorFile
+from fedsag_cli.server.spool import SpooledFile
+from fedsag_cli.wire.messages import Answer
+
+
+@dataclass
+class Received:
+    """An answer that counts. `model`: what the workflow got of it, while it works on that."""
+
+    answer: Answer
+    file: SpooledFile | None
+    work_s: float
+    model: FLModel | None = None
+
+    @property
+    def size(self) -> int:
+        return 0 if self.file is None else self.file.size
+
+    def close(self) -> None:
+        self.model = None
+        if self.file is not None:
+            self.file.close()
+
+
+@dataclass
+class Outgoing:
+    """A task on its way, and the answers to it that wait for their turn."""
+
+    task_id: int
+    task: Task
+    file: TensorFile | None = None
+    received: dict[str, Received] = field(default_factory=dict)
+    received_bytes: int = 0
+    turn: str | None = None  # the site whose reply the workflow gets next
+    taken: Received | None = None
+    is_finished: bool = False
+
+    @property
+    def size(self) -> int:
+        return 0 if self.file is None else self.file.size
+
+    @property
+    def round_num(self) -> int:
+        return self.task.model.current_round or 0
+
+    def take(self, site: str) -> Received:
+        taken = self.taken = self.received.pop(site)
+        self.received_bytes -= taken.size
+        return taken
+
+    def model_of(self, received: Received, filters: Chain, *, allow_non_finite: bool) -> FLModel:
+        """Raises FilterError, and ValueError where the answer does not fit the task."""
+        params = None if received.file is None else received.file.take().load()
+        model = filtered(filters, self.task.name, received.answer.model.with_params(params))
+        checks.check(model, self.task.model.params or {}, allow_non_finite=allow_non_finite)
+        return model
+
+    def close(self) -> None:
+        for received in self.received.values():
+            received.close()
+        if self.file is not None:
+            self.file.close()
+
+
+class FilterError(Exception):
+    """What a filter raised, as the cause of a failure."""
+
+    def __init__(self, name: str, error: Exception) -> None:
+        said = error.message if isinstance(error, FedsagError) else f"{type(error).__name__}: {error}"
+        super().__init__(said)
+        frames = traceback.extract_tb(error.__traceback__)[1:]  # without our own
+        where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+        self.failure = Failure(cause=f"the server's filter {name}: {said}", where=where)
+
+
+def filtered(chain: Chain, task_name: str, model: FLModel) -> FLModel:
+    """What `chain` makes of `model`. Raises FilterError."""
+    for link in chain.of(task_name):
+        try:
+            model = link.process(model)
+            if not isinstance(model, FLModel):
+                raise TypeError(f"process() returned {type(model).__name__}, not an FLModel")
+        except Exception as error:
+            # a filter may be the user's own and raise anything: one reply fails, and the log has the traceback
+            traceback.print_exc()
+            raise FilterError(type(link).__name__, error) from error
+    return model
