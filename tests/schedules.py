@@ -872,7 +872,6 @@ def main() -> None:
 
 def _show(seed: int) -> None:
     words: list[str] = []
-    setup = setup_of(random.Random(seed))
     try:
         for world, word in walk(seed):
             words.append(word)
@@ -880,8 +879,10 @@ def _show(seed: int) -> None:
     except Exception:
         # it is told below, where it happens
         pass
-    print(setup, *told(setup, words), sep="\n")
+    setup = setup_of(random.Random(seed))
+    print(setup, *told(setup, words), "", sep="\n")
     search([seed])
+    print("every promise was kept")
 
 
 def _search_all(seeds: range) -> None:
