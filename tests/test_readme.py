@@ -5,6 +5,7 @@ import inspect
 import json
 import os
 import re
+import runpy
 import shlex
 import shutil
 import signal
@@ -34,7 +35,10 @@ PAGES = [README, *sorted(DOCS.rglob("*.md")), *sorted((ROOT / "examples").rglob(
 FLAG = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
 
 # programs that a page names for its reader, and that need a network, another system or minutes
-TRIED_BELOW = (README, DOCS / "getting-started.md", DOCS / "results.md")  # their commands, and what comes of them
+TRIED_BELOW = (
+    README,
+    *(DOCS / f"{name}.md" for name in ("getting-started", "results", "your-components")),
+)  # their commands, and what comes of them
 NOT_RUN_HERE = ("./scripts/bench", "./scripts/demo", ".", "nvflare", "pip")
 
 MY_NET = """
@@ -149,9 +153,9 @@ def copy_commands(page: Path, folder: Path, *, say: dict[str, str] | None = None
     A block is one shell: a variable it sets is there in its later lines. `say` replaces texts, such as a path.
     """
     my_code = folder / "my_code"
-    if not my_code.exists():
+    if not (my_code / "train.py").exists():
         [script, *_] = [block.text for block in blocks(README, "python")]
-        my_code.mkdir()
+        my_code.mkdir(exist_ok=True)
         (my_code / "my_net.py").write_text(textwrap.dedent(MY_NET))
         (my_code / "train.py").write_text(textwrap.dedent(BEFORE_THE_PAGES_SCRIPT) + script)
     env = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "FEDSAG_HOME")}
@@ -252,6 +256,28 @@ def test_the_tutorial_trains_a_model_that_its_last_lines_read(tmp_path):
 
     assert done.stdout == "62006\n", done.stderr
     assert report["final_metrics"], "the tutorial says how to have the final model measured"
+
+
+@pytest.mark.slow
+def test_the_components_of_the_page_work_in_a_job_and_its_test_passes(tmp_path):
+    page = DOCS / "your-components.md"
+    (tmp_path / "my_code").mkdir()
+    for name, text in re.findall(r"`(my_code/\w+\.py)`[^`]*```python\n(.*?)```", page.read_text(), re.DOTALL):
+        (tmp_path / name).write_text(text)
+
+    copy_commands(page, tmp_path)
+    tested = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_median.py"],
+        cwd=tmp_path / "my_code",
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+    clip_norm = runpy.run_path(str(tmp_path / "my_code" / "clip_norm.py"))["ClipNorm"](clip_norm=5)
+    clipped = clip_norm.process(FLModel(params={"a": torch.tensor([6.0]), "b": torch.tensor([8.0])}))
+
+    assert tested.returncode == 0, tested.stdout
+    assert {name: value.item() for name, value in clipped.params.items()} == {"a": 3.0, "b": 4.0}
 
 
 @pytest.mark.slow
