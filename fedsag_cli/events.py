@@ -20,9 +20,9 @@ Metrics: TypeAlias = dict[str, float | None]
 """What was measured, by name; None where it was no finite number, for which JSON has no word."""
 
 
-def told(metrics: Mapping[str, float]) -> Metrics:
-    """Metrics as events have them."""
-    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+def as_metrics(measured: Mapping[str, float]) -> Metrics:
+    """What was measured, as events hold it."""
+    return {name: value if math.isfinite(value) else None for name, value in measured.items()}
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="event"):
