@@ -1,7 +1,7 @@
-"""What happens in a run, one frozen value a kind; a JSON line each.
+"""What happens in a run: one class for each kind of event, one JSON line for each event.
 
-The server and the engine tell them, the parent writes them to `events.jsonl`, shows them and makes `report.json` of
-them. Times: `at` in seconds since 1970, durations `…_s` in seconds. Sizes in bytes.
+The server and the engine send events to the parent process. It writes them to `events.jsonl`, shows them, and makes
+`report.json` of them. Times: `at` in seconds since 1970, durations `…_s` in seconds. Sizes in bytes.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import msgspec
 from fedsag_cli.wire.messages import LogKind
 
 Metrics: TypeAlias = dict[str, float | None]
-"""What was measured, by name; None where it was no finite number, for which JSON has no word."""
+"""Measured values by name. None stands for NaN and infinity, which JSON cannot hold."""
 
 
-def told(metrics: Mapping[str, float]) -> Metrics:
-    """Metrics as events have them."""
-    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+def as_metrics(measured: Mapping[str, float]) -> Metrics:
+    """What was measured, as events hold it."""
+    return {name: value if math.isfinite(value) else None for name, value in measured.items()}
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="event"):
@@ -42,7 +42,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def how_it_ended(exit_code: int) -> str:
-    """A process's ending in words; a signal's number is negative."""
+    """How a process ended, in words. The exit code is negative for a signal."""
     if exit_code >= 0:
         return f"its process ended with exit code {exit_code}"
     try:
@@ -77,20 +77,20 @@ class ProcessExited(Event, frozen=True, kw_only=True):
 
 
 class WillWrite(Event, frozen=True, kw_only=True):
-    """The files the server may write, and folders whose every file is its own, said before anything is written."""
+    """The files that the server may write, and the folders that are its own. It is sent before anything is written."""
 
     paths: list[str]
     folders: list[str] = []
 
 
 class ClientWanted(Event, frozen=True, kw_only=True):
-    """The server asks for a client's process."""
+    """The server needs the process of a client."""
 
     site: str
 
 
 class ClientReady(Event, frozen=True, kw_only=True):
-    """A client said hello and waits for its first task."""
+    """A client has joined the run and waits for its first task."""
 
     site: str
 
@@ -112,7 +112,7 @@ class TaskSent(Event, frozen=True, kw_only=True):
 
 
 class ReplyAccepted(Event, frozen=True, kw_only=True):
-    """`work_s` from handing the task over to the answer's arrival."""
+    """`work_s`: from sending the task to receiving the answer."""
 
     site: str
     task: str
@@ -124,7 +124,7 @@ class ReplyAccepted(Event, frozen=True, kw_only=True):
 
 
 class ReplyFailed(Event, frozen=True, kw_only=True):
-    """`hangs`: its process may still be at work on the task."""
+    """`hangs`: the client's process may still work on the task."""
 
     site: str
     task: str
@@ -134,7 +134,7 @@ class ReplyFailed(Event, frozen=True, kw_only=True):
 
 
 class ValuesLogged(Event, frozen=True, kw_only=True):
-    """What a site's script logs for trackers, or a round's metrics; a number that is not finite is None in JSON."""
+    """What the script of a site logs for trackers. NaN and infinity are None in JSON."""
 
     site: str
     kind: LogKind
@@ -143,27 +143,27 @@ class ValuesLogged(Event, frozen=True, kw_only=True):
 
 
 class ReplyLate(Event, frozen=True, kw_only=True):
-    """An answer to a task that had been given up: dropped."""
+    """An answer arrived after the server had stopped waiting for it. It is not used."""
 
     site: str
     task: str
 
 
 class ClientStopped(Event, frozen=True, kw_only=True):
-    """A client that hung, or still worked when the run was over, was stopped; its log ends with where it was."""
+    """A client that hung, or still worked when the run was over, was stopped. Its log ends with its stack."""
 
     site: str
     failure: Failure
 
 
 class Notice(Event, frozen=True, kw_only=True):
-    """Something the user should know that stops nothing."""
+    """Something that the user should know. The run continues."""
 
     text: str
 
 
 class RoundFinished(Event, frozen=True, kw_only=True):
-    """`metrics` are the weighted means of what the sites measured on the model sent in this round."""
+    """`metrics`: the means of what the sites measured on the model sent in this round, weighted by their steps."""
 
     round_num: int
     sites: list[str]
@@ -174,7 +174,7 @@ class RoundFinished(Event, frozen=True, kw_only=True):
 
 
 class ModelValidated(Event, frozen=True, kw_only=True):
-    """The last aggregate, measured by the clients that list a validate task."""
+    """The last model, measured by the clients that list the task to validate."""
 
     round_num: int
     metrics: Metrics
@@ -182,7 +182,7 @@ class ModelValidated(Event, frozen=True, kw_only=True):
 
 
 class BestModel(Event, frozen=True, kw_only=True):
-    """The model sent in that round has the best score so far; `is_final`: it is the last aggregate, validated."""
+    """The model sent in this round has the best score so far. `is_final`: it is the last model, measured at the end."""
 
     round_num: int
     metric: str
@@ -191,9 +191,10 @@ class BestModel(Event, frozen=True, kw_only=True):
 
 
 class ServerReady(Event, frozen=True, kw_only=True):
-    """Components are built, the socket listens, `whole_rounds` are done.
+    """The server can start: its components are built and its socket listens.
 
-    Where that is more than none, the run goes on with `next_round`; the last one ended with `last`, `best` is so far.
+    In a resumed run, `whole_rounds` rounds are done, the last of them ended with `last`, `best` is the best score so
+    far, and the run continues with `next_round`.
     """
 
     next_round: int = 0
@@ -207,21 +208,21 @@ class ModelSaved(Event, frozen=True, kw_only=True):
 
 
 class CurvesKept(Event, frozen=True, kw_only=True):
-    """A tracker has its first values; `view` is the command, or the address, that shows them."""
+    """A tracker has its first values. `view` is the command or the address that shows them."""
 
     view: str
 
 
 class WorkflowFinished(Event, frozen=True, kw_only=True):
-    """The server's last word after a run that went well."""
+    """The last event of the server after a successful run."""
 
     digest: str
     seeded_themselves: list[str]
-    late: list[str] = []  # clients that still work on what they were given up for
+    late: list[str] = []  # clients that still work on a task the server no longer waits for
 
 
 class RunFailed(Event, frozen=True, kw_only=True):
-    """The server's last word after a run that did not."""
+    """The last event of the server after a run that failed."""
 
     cause: str
     hint: str
@@ -229,7 +230,7 @@ class RunFailed(Event, frozen=True, kw_only=True):
 
 
 class RunFinished(Event, frozen=True, kw_only=True):
-    """The parent's last word. `report` is the path of report.json, which is being written."""
+    """The last event of the run. `report` is the path of report.json."""
 
     ok: bool
     exit_code: int
@@ -281,4 +282,4 @@ def from_line(line: bytes | str) -> Event:
 
 class Observer(Protocol):
     def on(self, event: Event) -> None:
-        """Told in the order in which things happened."""
+        """Called for every event, in the order of the events."""

@@ -39,7 +39,7 @@ def example(kind):
 
 
 def test_a_metric_that_is_no_finite_number_is_told_as_none():
-    assert events.told({"a": 0.5, "b": float("nan"), "c": float("-inf")}) == {"a": 0.5, "b": None, "c": None}
+    assert events.as_metrics({"a": 0.5, "b": float("nan"), "c": float("-inf")}) == {"a": 0.5, "b": None, "c": None}
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

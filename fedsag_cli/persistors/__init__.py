@@ -37,7 +37,7 @@ def find_checkpoint(name: str) -> Path | None:
     return next((path for path in (Path(name), Path("custom") / name) if path.is_file()), None)
 
 
-def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> Path:
+def write_model(path: Path, write: Callable[[IO[bytes]], object]) -> Path:
     """Write a model's file, in a folder that need not be there yet, and say where it is. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     workspace.write_whole(path, write, sync=True)

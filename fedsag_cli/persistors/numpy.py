@@ -13,7 +13,7 @@ from fedsag_cli.arguments import checked
 from fedsag_cli.errors import JobError
 from fedsag_cli.facts import Facts, Nvflare
 from fedsag_cli.model import FLModel
-from fedsag_cli.persistors import find_checkpoint, write_whole
+from fedsag_cli.persistors import find_checkpoint, write_model
 
 _NUMPY_KEY = "numpy_key"
 _FIRST_NUMPY_MODEL = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
@@ -76,8 +76,8 @@ class NPModelPersistor:
         params = {name: np.asarray(value) for name, value in (model.params or {}).items()}
         one, several = files
         if set(params) == {_NUMPY_KEY}:
-            return write_whole(one, lambda file: np.save(file, params[_NUMPY_KEY], allow_pickle=False))
-        return write_whole(several, lambda file: _write_npz(file, params))
+            return write_model(one, lambda file: np.save(file, params[_NUMPY_KEY], allow_pickle=False))
+        return write_model(several, lambda file: _write_npz(file, params))
 
 
 def _write_npz(file: IO[bytes], params: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from fedsag_cli.arguments import Regex, checked
 from fedsag_cli.errors import JobError
 from fedsag_cli.facts import Facts, Nvflare
 from fedsag_cli.model import FLModel
-from fedsag_cli.persistors import find_checkpoint, write_whole
+from fedsag_cli.persistors import find_checkpoint, write_model
 
 
 class PTFileModelPersistor:
@@ -101,7 +101,7 @@ class PTFileModelPersistor:
         saved: OrderedDict[str, Any] = OrderedDict(model=OrderedDict(model.params or {}))
         if self._model_name:
             saved["train_conf"] = {"train": {"model": self._model_name}}
-        return write_whole(path, lambda file: torch.save(saved, file))
+        return write_model(path, lambda file: torch.save(saved, file))
 
 
 def _without(params: dict[str, Any], pattern: re.Pattern[str] | None) -> dict[str, Any]:

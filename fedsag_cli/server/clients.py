@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from fnmatch import fnmatchcase
 
 from fedsag_cli import events
 from fedsag_cli.events import Failure
-from fedsag_cli.plan import ClientConfig
+from fedsag_cli.plan import ClientConfig, matches
 
 ENDING_LIMIT_S = 60.0  # launch_once = false: a script may run this long after its answer
 REASON_LIMIT_S = 10.0  # after a channel closed, its process may take this long to end and so tell why
@@ -68,7 +67,7 @@ class Client:
     def takes(self, task_name: str, *, by_name: bool = False) -> bool:
         if by_name:
             return task_name in self.config.tasks
-        return any(fnmatchcase(task_name, pattern) for pattern in self.config.tasks)
+        return matches(task_name, self.config.tasks)
 
     def cause_of_end(self, exit_code: int) -> str:
         """Why its process ended, where the process itself did not say."""

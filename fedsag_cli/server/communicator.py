@@ -328,7 +328,7 @@ class Communicator:
                 site=site,
                 task=outgoing.task.name,
                 round_num=outgoing.round_num,
-                metrics=events.told(accepted.model.metrics or {}),
+                metrics=events.as_metrics(accepted.model.metrics or {}),
                 num_steps=accepted.model.num_steps,
                 size=accepted.size,
                 work_s=accepted.work_s,

@@ -118,7 +118,7 @@ def _run(
         )
     )
     run = Run.resumed(workspace.checkpoints, emit, plan.seed)
-    emit(run.stands())
+    emit(run.as_event())
     tracking = Tracking(trackers, plan.job, emit)
     observers.append(tracking)
     try:

@@ -20,9 +20,9 @@ from fedsag_cli.events import (
     ValuesLogged,
 )
 from fedsag_cli.trackers import Tracker
+from fedsag_cli.workspace import SERVER
 
 _ROUND = "round/"  # prefix of what a round measured: scripts may log the same names, with their own steps
-_SERVER = "server"
 _CLOSING_LIMIT_S = 15.0
 _MOST_WAITING = 64 << 20  # bytes that may wait for one tracker, whose server may be down; what is more is dropped
 _VALUE_SIZE = 100  # bytes of memory for a value, without its name and its text
@@ -185,9 +185,9 @@ def _logged(event: Event) -> Iterator[ValuesLogged]:
         case ReplyAccepted():
             yield from _of_round(event.site, event.metrics, event.round_num, event.at)
         case RoundFinished():
-            yield from _of_round(_SERVER, event.metrics, event.round_num, event.at)
+            yield from _of_round(SERVER, event.metrics, event.round_num, event.at)
         case ModelValidated():
-            yield from _of_round(_SERVER, event.metrics, event.round_num, event.at)
+            yield from _of_round(SERVER, event.metrics, event.round_num, event.at)
 
 
 def _of_round(site: str, metrics: Metrics, round_num: int, at: float) -> Iterator[ValuesLogged]:

@@ -23,7 +23,7 @@ from typing import Annotated, TypeAlias
 
 from fedsag_cli.arguments import Least, Needs
 from fedsag_cli.errors import JobError
-from fedsag_cli.events import Metrics, ModelSaved, ModelValidated, Notice, RoundFinished, RoundStarted, told
+from fedsag_cli.events import Metrics, ModelSaved, ModelValidated, Notice, RoundFinished, RoundStarted, as_metrics
 from fedsag_cli.model import FLModel, ParamsType, Reply, Task
 from fedsag_cli.params import arithmetic, seeds
 from fedsag_cli.persistors import Persistor
@@ -138,8 +138,8 @@ class RoundLoop:
         steps: dict[str, float] = {}
         for reply in self._clients.broadcast(Task(name=task_name, model=model), to=targets, timeout_s=timeout_s):
             measured[reply.site], steps[reply.site] = reply.model.metrics or {}, reply.model.num_steps
-        metrics = told(arithmetic.weighted_means(measured, dict.fromkeys(measured, 1.0)))
-        by_site = {site: told(own) for site, own in measured.items()}
+        metrics = as_metrics(arithmetic.weighted_means(measured, dict.fromkeys(measured, 1.0)))
+        by_site = {site: as_metrics(own) for site, own in measured.items()}
         self._run.emit(ModelValidated(round_num=model.current_round or 0, metrics=metrics, by_site=by_site))
         self.judge(model, measured, steps, is_final=True)
 
@@ -164,7 +164,7 @@ class RoundLoop:
                 f"no client sent a finite {selector.key_metric!r}, the key_metric, so no model is judged", names
             )
         if round_num > 0 and score is not None and selector.is_better(score, run.best.score if run.best else None):
-            run.better(Best(score, round_num, selector.key_metric, is_final), sent)
+            run.save_best(Best(score, round_num, selector.key_metric, is_final), sent)
             self._writer.write(self._rounds.persistor.save_best, sent)
 
     def replace_model(self, model: FLModel, round_num: int, metrics: Metrics) -> None:
@@ -287,7 +287,7 @@ class Round:
             )
         merged = _updated(self.model, update)
         self._clock.lap("aggregate")
-        metrics = told(arithmetic.weighted_means(self._measured, self._steps))
+        metrics = as_metrics(arithmetic.weighted_means(self._measured, self._steps))
         self._loop.replace_model(merged, self.number, metrics)
         finished = RoundFinished(
             round_num=self.number,
@@ -297,7 +297,7 @@ class Round:
             aggregate_s=self._clock.laps["aggregate"],
             save_s=self._clock.lap("save"),
         )
-        self._run.round_finished(finished, merged)
+        self._run.finish_round(finished, merged)
 
     def _tell(self, sites: Sequence[str]) -> None:
         """Once: the round has begun, and asks these sites."""

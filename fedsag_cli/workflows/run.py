@@ -1,4 +1,4 @@
-"""Where a run stands: the next round, the model it starts from, the best score. Saved whole or not at all."""
+"""How far a run is: its next round, its model, its best score. Saved after each round, completely or not at all."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 
 from fedsag_cli.errors import TensorError
-from fedsag_cli.events import BestModel, Event, RoundFinished, ServerReady
+from fedsag_cli.events import BestModel, Event, Notice, RoundFinished, ServerReady
 from fedsag_cli.model import FLModel
 from fedsag_cli.params import seeds, tensor_file
 from fedsag_cli.params.tensor_file import TensorFile
-from fedsag_cli.workspace import BEST, ROUND, checkpoint_name, checkpoints_in, write_whole
+from fedsag_cli.workspace import BEST, ROUND, SERVER, checkpoint_name, checkpoints_in, write_whole
 
 
 class Best(msgspec.Struct, frozen=True):
@@ -25,19 +25,19 @@ class Best(msgspec.Struct, frozen=True):
     score: float
     round_num: int
     metric: str = ""
-    is_final: bool = False  # it is the last aggregate, which clients have measured
+    is_final: bool = False  # it is the last model, which clients measured after the last round
     workflow: int = 0
 
 
 class Plateau(msgspec.Struct, frozen=True):
-    """The best value so far of the metric by which a workflow may stop early, and how many rounds have come since."""
+    """The best value so far of the metric that may stop a workflow early, and the number of rounds since then."""
 
     best: float
     rounds: int = 0
 
 
 class _State(msgspec.Struct, frozen=True):
-    """What stands beside the tensors in a checkpoint."""
+    """What a checkpoint holds beside the tensors."""
 
     next_round: int
     workflow: int = 0
@@ -50,10 +50,10 @@ class _State(msgspec.Struct, frozen=True):
 
 @dataclass(kw_only=True)
 class Run:
-    """A workflow's place in its rounds. `model` is None before the first checkpoint.
+    """How far a run is. `model` is the global model, None before the first checkpoint.
 
-    `best_model` is the model that `best` speaks of, in a run that goes on after an earlier one: whether that one has
-    still written it, nobody knows. `workflow` counts the job's workflows from 0.
+    `workflow` is the number of the current workflow, from 0. In a resumed run, `best_model` is the model with the score
+    `best`: the earlier run may have been stopped before its persistor wrote it.
     """
 
     emit: Callable[[Event], None]
@@ -72,14 +72,14 @@ class Run:
 
     @classmethod
     def resumed(cls, checkpoints: Path, emit: Callable[[Event], None], seed: int = 0) -> Run:
-        """A run that goes on after its last whole round; a new one where there is no checkpoint.
+        """A run that continues after its last complete round, or a new run if there is no checkpoint.
 
-        Raises TensorError naming a checkpoint that is none.
+        Raises TensorError naming a file that is not a checkpoint.
         """
         run = cls(emit=emit, checkpoints=checkpoints, seed=seed)
         run._best_files = set(checkpoints_in(checkpoints, BEST))
         found = [(_state_in(path), path) for path in checkpoints_in(checkpoints, ROUND)]
-        if found:  # two, where it was killed between writing one and removing the other
+        if found:  # two, if the run was killed after writing one and before removing the other
             *older, (state, path) = sorted(found, key=lambda each: (each[0].workflow, each[0].next_round))
             for _, other in older:
                 other.unlink()
@@ -90,40 +90,40 @@ class Run:
                 run.best_model = _model_in(run._best_file(run.best))
         return run
 
-    def stands(self) -> ServerReady:
-        """Where it goes on, for whoever follows it."""
+    def as_event(self) -> ServerReady:
+        """Where it continues, as the parent process is told."""
         return ServerReady(
             next_round=self.next_round,
             whole_rounds=self.whole_rounds,
             last=self.last,
-            best=_told(self.best) if self.best else None,
+            best=_as_event(self.best) if self.best else None,
         )
 
     def enter(self, workflow: int) -> bool:
-        """Begin or go on with a workflow. False where it was done before."""
+        """Begin or continue a workflow. False if it was finished before."""
         if workflow > self.workflow:
             self.workflow, self.next_round = workflow, 0
             self.last = self.best_model = self.plateau = None
         return workflow == self.workflow
 
     def begin_round(self, round_num: int) -> None:
-        """What the server draws in this round depends on its seed and the round, not on what was drawn before."""
-        seeds.set_seed(seeds.derived(self.seed, "server", round_num))
+        """Seed the server's random numbers for this round: they depend on the seed and the round alone."""
+        seeds.set_seed(seeds.derived(self.seed, SERVER, round_num))
 
-    def better(self, best: Best, model: FLModel) -> None:
-        """Remember a new best score, and the model that has it, which was sent in this round."""
+    def save_best(self, best: Best, model: FLModel) -> None:
+        """Save `model`, which was sent in this round and has the best score so far."""
         best = self.best = msgspec.structs.replace(best, workflow=self.workflow)
         if self.checkpoints is not None:
             file = self._best_file(best)
             self._best_files.add(file)
-            if self._checkpoint is None:
-                tensor_file.save(file, model.params or {})
+            if self._checkpoint is not None and self.model is not None and model.params is self.model.params:
+                _give_another_name(self._checkpoint, file)  # it was saved at the end of the round before
             else:
-                _give_another_name(self._checkpoint, file)  # it was saved when the round before was whole
-        self.emit(_told(best))
+                tensor_file.save(file, model.params or {})
+        self.emit(_as_event(best))
 
-    def round_finished(self, finished: RoundFinished, model: FLModel) -> None:
-        """Save where we are now: a new file, then the one before goes."""
+    def finish_round(self, finished: RoundFinished, model: FLModel) -> None:
+        """Save the state after this round in a new file, then remove the file of the round before."""
         self.next_round, self.model, self.last = finished.round_num + 1, model, finished
         self.whole_rounds += 1
         if self.checkpoints is not None:
@@ -146,8 +146,10 @@ class Run:
         self.emit(finished)
 
     def finished(self) -> None:
-        """The best model has its own file by now."""
+        """All workflows are done: the persistor has written the best model."""
         self._forget_models(but=None)
+        if not self.whole_rounds:
+            self.emit(Notice(text="no workflow finished a round: there is no trained model"))
 
     def _best_file(self, best: Best) -> Path:
         assert self.checkpoints is not None
@@ -160,7 +162,7 @@ class Run:
         self._best_files &= kept
 
 
-def _told(best: Best) -> BestModel:
+def _as_event(best: Best) -> BestModel:
     return BestModel(round_num=best.round_num, metric=best.metric, score=best.score, is_final=best.is_final)
 
 
@@ -178,9 +180,9 @@ def _model_in(path: Path) -> FLModel:
 
 
 def _give_another_name(path: Path, other: Path) -> None:
-    other.unlink(missing_ok=True)  # of the same round, before the run was resumed
+    other.unlink(missing_ok=True)  # of the same round, from before the run was resumed
     try:
         os.link(path, other)
-    except OSError:  # a file system without links
+    except OSError:  # the file system has no links
         with path.open("rb") as saved:
             write_whole(other, lambda file: shutil.copyfileobj(saved, file))

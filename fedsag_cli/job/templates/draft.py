@@ -217,7 +217,8 @@ class _File:
 
     def _check_arguments(self, conf: Mapping[str, Any]) -> None:
         """Raises JobError for a value that an override sets and that its component refuses."""
-        overridden = {step for override in self.overrides for step in tree.key_path(override.key) or ()}
+        paths = [path for override in self.overrides if (path := tree.key_path(override.key))]
+        overridden = {step for path in paths for step in path}
         try:
             resolved = placeholders.resolved(conf, placeholders.nowhere(SERVER), name=self.short)
         except JobError:
@@ -228,8 +229,10 @@ class _File:
             except JobError:
                 continue
             for name, problem in components.problems(known, named.args).items() if known else ():
-                if overridden & self._keys_behind(conf, named.at_arg(name), known):
-                    raise JobError(f"{self.short}: {tree.written(named.at_arg(name))} {problem}")
+                at = named.at_arg(name)
+                is_inside = any(at[: len(path)] == path for path in paths)
+                if is_inside or overridden & self._keys_behind(conf, at, known):
+                    raise JobError(f"{self.short}: {tree.written(at)} {problem}")
 
     def _keys_behind(self, conf: Mapping[str, Any], at: KeyPath, known: Signature | None) -> set[str | int]:
         """The keys that decide on an argument: its own, those it needs, the variables that it is written with."""
