@@ -768,9 +768,9 @@ def test_a_script_that_fails_after_its_answer_is_told_and_started_again(house):
     home = house({"a": script}, configs={"a": EACH})
 
     assert len(home.ask()) == len(home.ask(round_num=1)) == 1
-    assert [notice.text for notice in home.of(Notice)] == [
-        "a answered, then failed: its process ended with exit code 3"
-    ]
+    told = [notice.text for notice in home.of(Notice)]  # of the second process only if that ends soon enough
+    assert told[:1] == ["a answered, then failed: its process ended with exit code 3"]
+    assert set(told[1:]) <= set(told[:1])
 
 
 def test_a_script_that_goes_on_after_its_answer_is_given_up_in_the_next_round(house, monkeypatch):
