@@ -7,6 +7,7 @@ the job would train another model without it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -49,13 +50,22 @@ class _Reading:
 
     def __init__(self, file: str) -> None:
         self._file = file
-        self._components = vocabulary.components()
-        self._executors = vocabulary.executors()
         self._missing: dict[str, list[str]] = {"workflow": [], "component": []}
         self.notes: list[str] = []
 
+    @functools.cached_property
+    def _components(self) -> Mapping[str, tuple[str, Nvflare]]:
+        """Read from the source of every component: only a job with a class of NVFLARE needs them."""
+        return vocabulary.components()
+
+    @property
+    def _executors(self) -> Mapping[str, Nvflare]:
+        return vocabulary.executors()
+
     def check_missing(self) -> None:
         """Raises JobError for what fedsag does not have: for the workflow first, as its parts depend on it."""
+        if not any(self._missing.values()):
+            return
         asking = [name for name, (ours, _) in self._components.items() if catalog.facts_of(ours).asks_for]
         there = {
             "workflow": [*asking, *AVERAGE_BY_THEMSELVES[:2]],
