@@ -234,9 +234,12 @@ class _Reading:
         path = catalog.path_in(part) or ""
         if path.startswith(_THEIRS):
             return path.rpartition(".")[2]
-        by_name = path and "." not in path and path == part.get("name")
+        if not path or "." in path or path != part.get("name"):
+            return None
+        if path not in catalog.KNOWN:
+            return path
         theirs = (self._components, self._executors, NUMPY_EXECUTORS, DONE_ANYWAY, LEFT_OUT)
-        return path if by_name and (path not in catalog.KNOWN or any(path in names for names in theirs)) else None
+        return path if any(path in names for names in theirs) else None
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
