@@ -17,7 +17,6 @@ import inspect
 import re
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -53,8 +52,7 @@ _EXPECTED = {
 Init = TypeVar("Init", bound=Callable[..., None])
 
 
-@dataclass(frozen=True, slots=True)
-class Least:
+class Least(msgspec.Struct, frozen=True):
     """A number from `value` on."""
 
     value: float
@@ -64,8 +62,7 @@ class Least:
         return f"must be a number from {self.value:g} on" if wrong else ""
 
 
-@dataclass(frozen=True, slots=True)
-class OneOf:
+class OneOf(msgspec.Struct, frozen=True):
     """One of these words."""
 
     words: Sequence[str]
@@ -75,8 +72,7 @@ class OneOf:
         return f"must be {' or '.join(map(repr, self.words))}" if wrong else ""
 
 
-@dataclass(frozen=True, slots=True)
-class EachLeast:
+class EachLeast(msgspec.Struct, frozen=True):
     """An object whose values are all numbers from `value` on."""
 
     value: float
@@ -87,8 +83,7 @@ class EachLeast:
         return f"must map every name to a number from {self.value:g} on" if wrong else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
+class Form(msgspec.Struct, frozen=True):
     """A text of a form: the whole of it matches `pattern`. `what` describes it, `example` is one."""
 
     pattern: str
@@ -100,8 +95,7 @@ class Form:
         return f"must be {self.what}, such as {self.example!r}" if wrong else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Regex:
+class Regex(msgspec.Struct, frozen=True):
     """A regular expression. `in_lists`: the texts of a list are such, too."""
 
     in_lists: bool = False
@@ -118,8 +112,7 @@ class Regex:
         return ""
 
 
-@dataclass(frozen=True, slots=True)
-class Needs:
+class Needs(msgspec.Struct, frozen=True):
     """It has a meaning only where the argument `other` is given too."""
 
     other: str
@@ -129,8 +122,7 @@ Rule = Least | EachLeast | OneOf | Form | Regex | Needs
 RULES: Mapping[str, type] = {kind.__name__: kind for kind in (Least, EachLeast, OneOf, Form, Regex, Needs)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Argument:
+class Argument(msgspec.Struct, frozen=True, kw_only=True):
     """One argument of a constructor.
 
     `kind` is what it takes, such as "int | None": words of KIND_OF. It is empty where it takes anything else.

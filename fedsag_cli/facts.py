@@ -9,12 +9,12 @@ Like the arguments it is read from the source: it is made of these classes, lite
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Nvflare:
+
+class Nvflare(msgspec.Struct, frozen=True, kw_only=True):
     """The class of NVFLARE that a component stands for, and how their arguments differ.
 
     `path` is its class path in NVFLARE 2.9. `also` has the names of its further classes that the component stands for,
@@ -31,14 +31,14 @@ class Nvflare:
     """
 
     path: str
-    also: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    renamed: Mapping[str, str] = field(default_factory=dict)
-    older_names: Mapping[str, str] = field(default_factory=dict)
-    defaults: Mapping[str, Any] = field(default_factory=dict)
+    also: Mapping[str, Mapping[str, Any]] = {}
+    renamed: Mapping[str, str] = {}
+    older_names: Mapping[str, str] = {}
+    defaults: Mapping[str, Any] = {}
     ignored: Sequence[str] = ()
-    expected: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    added: Mapping[str, Any] = field(default_factory=dict)
-    left_out: Mapping[str, str] = field(default_factory=dict)
+    expected: Mapping[str, Sequence[Any]] = {}
+    added: Mapping[str, Any] = {}
+    left_out: Mapping[str, str] = {}
     whole_numbers: Sequence[str] = ()
 
     @property
@@ -47,8 +47,7 @@ class Nvflare:
         return self.path.rpartition(".")[2]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a component.
 
     `asks_for` are the arguments that hold the name of a task which at least one client must take. `extra` is a

@@ -6,9 +6,10 @@ import ast
 import functools
 import importlib.util
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from fedsag_cli import arguments, facts
 from fedsag_cli.arguments import Argument, Needs, Rule
@@ -23,8 +24,7 @@ _MOST_STEPS = 10_000  # for one argument: names that stand for lists of names fo
 _MOST_IMPORTS = 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Signature:
+class Signature(msgspec.Struct, frozen=True, kw_only=True):
     """What a component's constructor takes. `open_ended`: it takes any keyword."""
 
     arguments: Sequence[Argument]
@@ -103,8 +103,7 @@ class _Unreadable(Exception):
     """An expression that is not a literal, and does not stand for one."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Module:
+class _Module(msgspec.Struct, frozen=True):
     name: str
     file: Path
     tree: ast.Module

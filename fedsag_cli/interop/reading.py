@@ -7,6 +7,7 @@ the job would train another model without it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -49,13 +50,22 @@ class _Reading:
 
     def __init__(self, file: str) -> None:
         self._file = file
-        self._components = vocabulary.components()
-        self._executors = vocabulary.executors()
         self._missing: dict[str, list[str]] = {"workflow": [], "component": []}
         self.notes: list[str] = []
 
+    @functools.cached_property
+    def _components(self) -> Mapping[str, tuple[str, Nvflare]]:
+        """Read from the source of every component: only a job with a class of NVFLARE needs them."""
+        return vocabulary.components()
+
+    @property
+    def _executors(self) -> Mapping[str, Nvflare]:
+        return vocabulary.executors()
+
     def check_missing(self) -> None:
         """Raises JobError for what fedsag does not have: for the workflow first, as its parts depend on it."""
+        if not any(self._missing.values()):
+            return
         asking = [name for name, (ours, _) in self._components.items() if catalog.facts_of(ours).asks_for]
         there = {
             "workflow": [*asking, *AVERAGE_BY_THEMSELVES[:2]],
@@ -224,9 +234,12 @@ class _Reading:
         path = catalog.path_in(part) or ""
         if path.startswith(_THEIRS):
             return path.rpartition(".")[2]
-        by_name = path and "." not in path and path == part.get("name")
+        if not path or "." in path or path != part.get("name"):
+            return None
+        if path not in catalog.KNOWN:
+            return path
         theirs = (self._components, self._executors, NUMPY_EXECUTORS, DONE_ANYWAY, LEFT_OUT)
-        return path if by_name and (path not in catalog.KNOWN or any(path in names for names in theirs)) else None
+        return path if any(path in names for names in theirs) else None
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
