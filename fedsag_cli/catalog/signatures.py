@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.util
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,7 +151,7 @@ class _Reader:
             kind=arguments.kind_of(types) if types else "",
             rules=tuple(each for each in about if isinstance(each, Rule) and _can_judge(each)),
             meaning=next((each for each in about if isinstance(each, str)), ""),
-            default=value,
+            default=value if _is_plain(value) else None,
             required=default is None,
         )
 
@@ -273,6 +274,18 @@ def _last_name(node: ast.expr | None) -> str:
         case ast.Name(id=name) | ast.Attribute(attr=name):
             return name
     return ""
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether JSON and HOCON have such values; a default of another type cannot be shown."""
+    match value:
+        case float():
+            return math.isfinite(value)
+        case list() | tuple():
+            return all(map(_is_plain, value))
+        case dict():
+            return all(isinstance(key, str) for key in value) and all(map(_is_plain, value.values()))
+    return isinstance(value, str | int | None)
 
 
 def _can_judge(rule: Rule) -> bool:

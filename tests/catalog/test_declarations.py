@@ -160,6 +160,17 @@ def test_an_import_that_python_cannot_read_declares_nothing(custom):
     assert {each.name: each.kind for each in found.arguments}["rounds"] == ""
 
 
+@pytest.mark.parametrize("default", ["...", "b'x'", "1j", "1e999", "{(1, 2): 3}", "{'a': {'b': [...]}}"])
+def test_a_default_that_a_config_file_cannot_have_is_not_shown(custom, default):
+    search = custom(f"class Part:\n    def __init__(self, x={default}, y=('a', {{'b': None}})): ...\n")
+
+    found = catalog.signature_of("part_for_a_test.Part", search)
+    assert [(each.default, each.required) for each in found.arguments] == [
+        (None, False),
+        (("a", {"b": None}), False),
+    ]
+
+
 def test_a_need_that_is_no_name_is_left_out(custom):
     search = custom(SOURCE.replace("Needs('mu')", "Needs(['mu'])"))
 
