@@ -12,6 +12,7 @@ importing the component. Whoever makes the object in Python is told by `checked`
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import re
@@ -186,8 +187,11 @@ def checked(init: Init) -> Init:
 
 @functools.cache
 def declared(init: Callable[..., None]) -> Sequence[Argument]:
-    """The arguments of a constructor, as its annotations declare them; the first, self, is left out."""
-    hints = get_type_hints(init, include_extras=True)
+    """The arguments of a constructor, as its annotations declare them.
+
+    The first, self, is left out, and what stands for any number of arguments (`*args`, `**kwargs`).
+    """
+    hints = _hints(init)
     return [
         declaration(
             parameter.name,
@@ -196,6 +200,7 @@ def declared(init: Callable[..., None]) -> Sequence[Argument]:
             default=None if parameter.default is parameter.empty else parameter.default,
         )
         for parameter in list(inspect.signature(init).parameters.values())[1:]
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
 
 
@@ -218,10 +223,12 @@ def declaration(name: str, hint: Any, *, required: bool, default: Any) -> Argume
     """The argument that an annotation declares."""
     parts = _alternatives(hint)
     about = [each for part in parts for each in (get_args(part)[1:] if get_origin(part) is Annotated else ())]
-    types_named = [each for part in parts for each in _alternatives(_bare(part))]
+    types_named = [_type_name(each) for part in parts for each in _alternatives(_bare(part))]
+    if default is None and not required:
+        types_named.append("None")
     return Argument(
         name=name,
-        kind=kind_of(map(_type_name, types_named)),
+        kind=kind_of(types_named),
         rules=tuple(each for each in about if isinstance(each, Rule)),
         meaning=next((each for each in about if isinstance(each, str)), ""),
         default=default,
@@ -230,9 +237,26 @@ def declaration(name: str, hint: Any, *, required: bool, default: Any) -> Argume
 
 
 def kind_of(names: Iterable[str]) -> str:
-    """The kind of an argument that takes values of these types; empty where one of them is not in KIND_OF."""
-    kinds = [KIND_OF.get(name, "") for name in names]
-    return " | ".join(dict.fromkeys(kinds)) if all(kinds) else ""
+    """The kind of an argument that takes values of these types.
+
+    Empty where one of them is not in KIND_OF, and for None alone: that names no type.
+    """
+    kinds = dict.fromkeys(KIND_OF.get(name, "") for name in names)
+    return "" if "" in kinds or list(kinds) == ["None"] else " | ".join(kinds)
+
+
+def _hints(init: Callable[..., None]) -> dict[str, Any]:
+    """The annotations of a constructor, without those that name what is there for type checkers only."""
+    try:
+        return get_type_hints(init, include_extras=True)
+    except NameError:
+        pass
+    found: dict[str, Any] = {}
+    for name, hint in init.__annotations__.items():
+        one = types.SimpleNamespace(__annotations__={name: hint})
+        with contextlib.suppress(NameError):
+            found |= get_type_hints(one, init.__globals__, include_extras=True)
+    return found
 
 
 def _alternatives(hint: Any) -> Sequence[Any]:

@@ -247,14 +247,14 @@ def write_json(path: Path, value: msgspec.Struct) -> None:
     write_whole(path, lambda file: file.write(text))
 
 
-def write_whole(path: Path, write: Callable[[IO[bytes]], object], *, sync: bool = False) -> None:
+def write_whole(path: Path, write: Callable[[IO[bytes]], object], *, sync: bool = False, shared: bool = False) -> None:
     """Write a file whole or not at all: a reader finds all that `write` wrote, or what was there before.
 
     `sync`: this holds after a power cut too. It takes as long as the disk takes, so it is for the models a run is made
-    for, not for checkpoints and reports. Two processes must not write one path at a time. Raises OSError naming `path`,
-    and whatever `write` raises; then the file is as it was.
+    for, not for checkpoints and reports. `shared`: several processes may write one path at a time; one that is killed
+    leaves its half written file. Raises OSError naming `path`, and whatever `write` raises; then the file is as it was.
     """
-    part = _part_of(path)
+    part = _part_of(path.with_name(f"{path.name}.{os.getpid()}") if shared else path)
     try:
         with part.open("wb") as file:
             write(file)

@@ -1,11 +1,16 @@
 """Arguments declared once: their types, rules and meanings, and what is told of a wrong value."""
 
-from typing import Annotated
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
 
 import pytest
 
 from fedsag_cli.arguments import Argument, Form, Least, Needs, OneOf, checked, problems
 from fedsag_cli.errors import JobError
+
+if TYPE_CHECKING:
+    from nowhere_at_all import Nothing
 
 Rounds = Annotated[int, Least(1), "number of rounds"]
 
@@ -65,3 +70,36 @@ def test_arguments_by_position_are_checked_too():
 
 def test_an_argument_that_is_not_given_has_no_problem():
     assert problems([Argument(name="rounds", kind="int", rules=(Least(1),))], {"other": 0}) == {}
+
+
+def test_names_that_only_type_checkers_import_are_not_checked_and_the_others_are():
+    class Odd:
+        @checked
+        def __init__(self, rounds: Rounds = 5, other: Nothing = None) -> None:
+            self.rounds = rounds
+
+    assert Odd(other="x").rounds == 5
+    with pytest.raises(JobError, match="Odd: rounds must be"):
+        Odd(rounds=0)
+
+
+def test_of_any_number_of_arguments_none_is_checked():
+    class Open:
+        @checked
+        def __init__(self, rounds: Rounds, /, *sites: str, **weights: float) -> None:
+            self.given = (rounds, sites, weights)
+
+    assert Open(1, "site-1", "site-2", a=0.5).given == (1, ("site-1", "site-2"), {"a": 0.5})
+    with pytest.raises(JobError, match="Open: rounds must be"):
+        Open(0)
+
+
+def test_none_is_taken_where_it_is_the_default():
+    class Implicit:
+        @checked
+        def __init__(self, rounds: Rounds = None, only: None = None) -> None:
+            self.given = (rounds, only)
+
+    assert Implicit(None, 3).given == (None, 3)
+    with pytest.raises(JobError, match="Implicit: rounds must be a whole number"):
+        Implicit("x")

@@ -469,3 +469,23 @@ def test_a_workspace_behind_a_link_is_where_the_link_leads(tmp_path):
     (tmp_path / "link").symlink_to("real")
 
     assert Workspace(tmp_path / "link" / "w").root == tmp_path / "real" / "w"
+
+
+def test_two_processes_may_write_a_shared_file_at_a_time(tmp_path):
+    path = tmp_path / "config.conf"
+    path.write_bytes(b"before")
+    other = (
+        "import sys; from pathlib import Path; from fedsag_cli.workspace import write_whole\n"
+        "write_whole(Path(sys.argv[1]), lambda file: file.write(b'theirs'), shared=True)"
+    )
+
+    def write(file):
+        file.write(b"ou")
+        subprocess.run([sys.executable, "-c", other, str(path)], check=True)
+        assert path.read_bytes() == b"theirs"
+        file.write(b"rs")
+
+    write_whole(path, write, shared=True)
+
+    assert path.read_bytes() == b"ours"
+    assert list(tmp_path.iterdir()) == [path]

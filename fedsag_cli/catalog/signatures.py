@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.util
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ _CONSTRUCTORS: dict[tuple[str, str], type] = {
 }
 _MOST_STEPS = 10_000  # for one argument: names that stand for lists of names for lists … would fill the memory
 _MOST_IMPORTS = 20
+_WRONG_SOURCE = (SyntaxError, ValueError, RecursionError, MemoryError)  # what Python raises for a text it cannot read
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +77,7 @@ def signature(name: str, search: Sequence[Path] = ()) -> Signature | None:
     match made.get(last):
         case ast.ClassDef(body=body):
             inits = [node for node in body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
-            return _Reader(search).signature(source, inits[0].args, skip=1) if inits else None
+            return _Reader(search).signature(source, inits[-1].args, skip=1) if inits else None  # after overloads
         case ast.FunctionDef(args=args):
             return _Reader(search).signature(source, args, skip=0)
     bound = _names_bound(source.tree)
@@ -94,7 +96,7 @@ def facts_in_source(name: str, search: Sequence[Path] = ()) -> Facts:
                 value = dict(_assignments(node.body)).get("facts")
                 found = None if value is None else _Reader(search).value(source, value)
                 return found if isinstance(found, Facts) else Facts()
-    except (_Unreadable, SyntaxError, ValueError, RecursionError, MemoryError):
+    except (_Unreadable, *_WRONG_SOURCE):
         pass  # whoever reads the job says what is wrong with the module
     return Facts()
 
@@ -135,18 +137,20 @@ class _Reader:
         try:
             for part in self._parts(module, arg.annotation):
                 (types if isinstance(part, _TypeName) else about).append(part)
-        except (_Unreadable, SyntaxError, RecursionError):
+        except (_Unreadable, *_WRONG_SOURCE):
             types, about = [], []
+        if isinstance(default, ast.Constant) and default.value is None:
+            types.append(_TypeName("None"))
         try:
             value = None if default is None else self.value(module, default)
-        except (_Unreadable, RecursionError):
+        except (_Unreadable, *_WRONG_SOURCE):
             value = None
         return Argument(
             name=arg.arg,
             kind=arguments.kind_of(types) if types else "",
             rules=tuple(each for each in about if isinstance(each, Rule) and _can_judge(each)),
             meaning=next((each for each in about if isinstance(each, str)), ""),
-            default=value,
+            default=value if _is_plain(value) else None,
             required=default is None,
         )
 
@@ -166,7 +170,7 @@ class _Reader:
             case ast.Subscript(value=made, slice=inside):
                 parts = inside.elts if isinstance(inside, ast.Tuple) else [inside]
                 match _last_name(made):
-                    case "Annotated":
+                    case "Annotated" if parts:
                         yield from self._parts(module, parts[0])
                         yield from self._values(module, parts[1:])
                     case "Optional" | "Union" as name:
@@ -207,7 +211,11 @@ class _Reader:
             case ast.List(elts=items):
                 return self._items(module, items)
             case ast.Dict(keys=keys, values=values) if None not in keys:
-                return dict(zip(self._items(module, filter(None, keys)), self._items(module, values), strict=True))
+                names, items = self._items(module, filter(None, keys)), self._items(module, values)
+                try:
+                    return dict(zip(names, items, strict=True))
+                except TypeError as error:  # a list is no key
+                    raise _Unreadable from error
             case ast.Name(id=name):
                 there, meant = self._look_up(module, name)
                 if isinstance(meant, ast.expr):
@@ -237,7 +245,7 @@ class _Reader:
                 break
             try:
                 source = _module_of(found[0], self._search)
-            except (SyntaxError, ValueError) as error:
+            except _WRONG_SOURCE as error:
                 raise _Unreadable from error
             if source is None:
                 break
@@ -267,12 +275,25 @@ def _last_name(node: ast.expr | None) -> str:
     return ""
 
 
+def _is_plain(value: Any) -> bool:
+    """Whether JSON and HOCON have such values; a default of another type cannot be shown."""
+    match value:
+        case float():
+            return math.isfinite(value)
+        case list() | tuple():
+            return all(map(_is_plain, value))
+        case dict():
+            return all(isinstance(key, str) for key in value) and all(map(_is_plain, value.values()))
+    return isinstance(value, str | int | None)
+
+
 def _can_judge(rule: Rule) -> bool:
     """Whether a rule works: it may be written with values of a wrong type."""
+    if isinstance(rule, Needs):
+        return isinstance(rule.other, str)
     try:
         for given in (0, "", {"": 0}):
-            if not isinstance(rule, Needs):
-                rule.problem(given)
+            rule.problem(given)
     except Exception:
         # whatever a wrong value leads to
         return False
@@ -340,4 +361,13 @@ def _names_bound(tree: ast.Module) -> set[str]:
             names.update((alias.asname or alias.name).split(".")[0] for alias in node.names)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.add(node.id)
-    return names
+    return names | set(_defined(tree))
+
+
+def _defined(node: ast.AST) -> Iterator[str]:
+    """The names of classes and functions in a body, also under `if`, `try` and `with`."""
+    for inner in ast.iter_child_nodes(node):
+        if isinstance(inner, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield inner.name
+        elif isinstance(inner, ast.stmt | ast.ExceptHandler | ast.match_case):
+            yield from _defined(inner)

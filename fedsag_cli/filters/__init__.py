@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from fedsag_cli.model import FLModel
@@ -30,6 +30,18 @@ class Chain:
                 yield link
 
     def process(self, task_name: str, model: FLModel) -> FLModel:
+        """The model to send. Raises TypeError where a filter makes no such thing, and whatever a filter raises."""
         for link in self.of(task_name):
-            model = link.process(model)
+            model = made_by(link, model)
         return model
+
+
+def made_by(link: Filter, model: FLModel) -> FLModel:
+    """What one filter makes of `model`. Raises TypeError where that is no model, and whatever the filter raises."""
+    made: object = link.process(model)
+    name = f"{type(link).__name__}.process()"
+    if not isinstance(made, FLModel):
+        raise TypeError(f"{name} returned {type(made).__name__}, not an FLModel")
+    if not isinstance(made.params, Mapping | None):
+        raise TypeError(f"{name} returned params that are a {type(made.params).__name__}, not a dict")
+    return made

@@ -24,6 +24,17 @@ def check(update: FLModel, sent: Mapping[str, Any], *, allow_non_finite: bool = 
             raise TensorError(f"params: {name!r} has {count} numbers that are NaN or infinite")
 
 
+def floats(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics as plain numbers: a filter may have made others. Raises TensorError naming one that is no number."""
+    numbers: dict[str, float] = {}
+    for name, value in metrics.items():
+        try:
+            numbers[name] = float(value)
+        except (TypeError, ValueError, OverflowError, RuntimeError):  # RuntimeError: torch's, for many numbers
+            raise TensorError(f"metrics: {name!r} is a {type(value).__name__}, not a number") from None
+    return numbers
+
+
 def _check_fits(name: str, value: Any, sent: Mapping[str, Any], *, is_diff: bool) -> None:
     if name not in sent:
         raise TensorError(f"params: {name!r} was not in the model that was sent")

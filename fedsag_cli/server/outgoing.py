@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fedsag_cli.errors import FedsagError
 from fedsag_cli.events import Failure
-from fedsag_cli.filters import Chain
+from fedsag_cli.filters import Chain, made_by
 from fedsag_cli.model import FLModel, Task
 from fedsag_cli.params import checks
 from fedsag_cli.params.tensor_file import TensorFile
@@ -65,7 +65,7 @@ class Outgoing:
         params = None if received.file is None else received.file.take().load()
         model = filtered(filters, self.task.name, received.answer.model.with_params(params))
         checks.check(model, self.task.model.params or {}, allow_non_finite=allow_non_finite)
-        return model
+        return model if model.metrics is None else replace(model, metrics=checks.floats(model.metrics))
 
     def close(self) -> None:
         for received in self.received.values():
@@ -80,7 +80,7 @@ class FilterError(Exception):
     def __init__(self, name: str, error: Exception) -> None:
         said = error.message if isinstance(error, FedsagError) else f"{type(error).__name__}: {error}"
         super().__init__(said)
-        frames = traceback.extract_tb(error.__traceback__)[1:]  # without our own
+        frames = traceback.extract_tb(error.__traceback__)[2:]  # without our own
         where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
         self.failure = Failure(cause=f"the server's filter {name}: {said}", where=where)
 
@@ -89,9 +89,7 @@ def filtered(chain: Chain, task_name: str, model: FLModel) -> FLModel:
     """What `chain` makes of `model`. Raises FilterError."""
     for link in chain.of(task_name):
         try:
-            model = link.process(model)
-            if not isinstance(model, FLModel):
-                raise TypeError(f"process() returned {type(model).__name__}, not an FLModel")
+            model = made_by(link, model)
         except Exception as error:
             # a filter may be the user's own and raise anything: one reply fails, and the log has the traceback
             traceback.print_exc()

@@ -277,8 +277,13 @@ class Round:
     def finish(self, update: FLModel) -> None:
         """The round is done. `update`, FULL or DIFF, makes the next model of the one that was sent; then it is saved.
 
-        A key without an update keeps its value. Raises TensorError where DIFF has a key that the model has not.
+        A key without an update keeps its value. Raises TensorError where DIFF has a key that the model has not,
+        RuntimeError where the round was finished before.
         """
+        if self._run.next_round > self.number:
+            raise RuntimeError(
+                f"round {self.number} was finished before: a workflow calls finish() once in every round"
+            )
         self._tell([])
         self._loop.judge(self.model, self._measured, self._steps)
         if self._measured and not update.params:

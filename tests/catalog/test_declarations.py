@@ -7,6 +7,7 @@ import pytest
 
 from fedsag_cli import catalog
 from fedsag_cli.arguments import Argument, Least, Needs, OneOf, declared
+from fedsag_cli.errors import JobError
 from fedsag_cli.facts import Facts, Nvflare
 
 SOURCE = """
@@ -130,3 +131,76 @@ def test_what_cannot_be_read_to_its_end_is_no_declaration(custom, source, rules)
         ("y", (), 2),
     ]
     assert catalog.facts_of("part_for_a_test.Part", search) == Facts()
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "x: Annotated[()] = 1",
+        "x: Annotated[str, {[1]: 2}] = 1",
+        "x: 'i\\0nt' = 1",
+        f"x: '{'-' * 20_000}x' = 1",
+        "x: None = 1",
+    ],
+)
+def test_an_annotation_that_python_cannot_evaluate_declares_nothing(custom, argument):
+    search = custom(f"class Part:\n    def __init__(self, {argument}, y={{[1]: 2}}): ...\n")
+
+    found = catalog.signature_of("part_for_a_test.Part", search)
+    assert [(each.name, each.kind.removeprefix("str"), each.default) for each in found.arguments] == [
+        ("x", "", 1),
+        ("y", "", None),
+    ]
+
+
+def test_an_import_that_python_cannot_read_declares_nothing(custom):
+    search = custom(SOURCE, "-" * 20_000 + "1\n")
+
+    found = catalog.signature_of("part_for_a_test.Part", search)
+    assert {each.name: each.kind for each in found.arguments}["rounds"] == ""
+
+
+@pytest.mark.parametrize("default", ["...", "b'x'", "1j", "1e999", "{(1, 2): 3}", "{'a': {'b': [...]}}"])
+def test_a_default_that_a_config_file_cannot_have_is_not_shown(custom, default):
+    search = custom(f"class Part:\n    def __init__(self, x={default}, y=('a', {{'b': None}})): ...\n")
+
+    found = catalog.signature_of("part_for_a_test.Part", search)
+    assert [(each.default, each.required) for each in found.arguments] == [
+        (None, False),
+        (("a", {"b": None}), False),
+    ]
+
+
+def test_a_need_that_is_no_name_is_left_out(custom):
+    search = custom(SOURCE.replace("Needs('mu')", "Needs(['mu'])"))
+
+    found = catalog.signature_of("part_for_a_test.Part", search)
+    assert {each.name: each.rules for each in found.arguments}["low"] == (Least(-1),)
+
+
+@pytest.mark.parametrize("annotation", ["int", "'int'", "Optional[int]", "int | None", "Annotated[int, Least(1)]"])
+def test_an_argument_whose_default_is_none_takes_none(custom, annotation):
+    search = custom(SOURCE.replace("rounds: Rounds = 5", f"rounds: {annotation} = None"))
+
+    found = catalog.signature_of("part_for_a_test.Part", search)
+    assert {each.name: each.kind for each in found.arguments}["rounds"] == "int | None"
+
+
+def test_of_overloads_the_one_that_runs_is_the_signature(custom):
+    search = custom(
+        "class Part:\n    @overload\n    def __init__(self, x: int): ...\n    def __init__(self, x, y=None): ...\n"
+    )
+
+    assert catalog.signature_of("part_for_a_test.Part", search).takes("y")
+
+
+@pytest.mark.parametrize(
+    "around", ["if True:", "try:", "try:\n    pass\nexcept ImportError:\n    pass\nelse:", "with open('x'):"]
+)
+def test_a_class_that_is_made_under_a_condition_is_there_without_a_signature(custom, around):
+    end = "\nexcept ImportError:\n    pass\n" if around == "try:" else "\n"
+    search = custom(f"{around}\n    class Part:\n        def method(self): ...{end}")
+
+    assert catalog.signature_of("part_for_a_test.Part", search) is None
+    with pytest.raises(JobError, match="has no class 'method'"):
+        catalog.signature_of("part_for_a_test.method", search)

@@ -1,5 +1,7 @@
 """Filters and their chains: what is kept at home, and for which tasks."""
 
+import re
+
 import pytest
 import torch
 from fakes import update
@@ -71,6 +73,19 @@ def test_a_chain_uses_the_filters_of_the_task_alone_and_patterns_count():
     }
 
     assert texts == {"train": "ab", "validate": "bc", "submit_model": "bc", "Train": "b"}
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [(None, "Makes.process() returned NoneType, not an FLModel"), (FLModel(params=[1.0]), "params that are a list")],
+)
+def test_a_filter_that_makes_no_model_is_an_error_that_names_it(made, said):
+    class Makes:
+        def process(self, model):
+            return made
+
+    with pytest.raises(TypeError, match=re.escape(said)):
+        Chain([(["train"], Makes())]).process("train", NET)
 
 
 def test_an_empty_chain_gives_the_very_model():

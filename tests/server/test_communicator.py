@@ -8,7 +8,9 @@ import socket
 import struct
 import threading
 import time
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from fakes import open_descriptors, update
@@ -549,8 +551,39 @@ def test_a_result_filter_that_returns_no_model_fails_that_reply_alone(house):
 
     assert [site for site, _, _ in home.ask(min_responses=1)] == ["b"]
     assert home.of(ReplyFailed)[0].failure == Failure(
-        cause="the server's filter Forgets: TypeError: process() returned NoneType, not an FLModel"
+        cause="the server's filter Forgets: TypeError: Forgets.process() returned NoneType, not an FLModel"
     )
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("params", [1.0], "Spoils.process() returned params that are a list, not a dict"),
+        ("metrics", {"acc": "high"}, "metrics: 'acc' is a str, not a number"),
+        ("metrics", {"acc": np.zeros(2)}, "metrics: 'acc' is a ndarray, not a number"),
+    ],
+)
+def test_a_result_filter_that_spoils_a_model_fails_that_reply_alone(house, field, value, said):
+    class Spoils:
+        def process(self, model):
+            return replace(model, **{field: value}) if model.metrics == {"acc": 1.0} else model
+
+    home = house({"a": adds(1.0), "b": adds(2.0)}, results=Chain([(["train"], Spoils())]))
+
+    assert [site for site, _, _ in home.ask(min_responses=1)] == ["b"]
+    assert said in home.of(ReplyFailed)[0].failure.cause
+
+
+def test_a_result_filter_may_make_metrics_with_numpy(house):
+    class Rounds:
+        def process(self, model):
+            return replace(model, metrics={"acc": np.float32(model.metrics["acc"])})
+
+    home = house({"a": adds(1.0)}, results=Chain([(["train"], Rounds())]))
+
+    assert [metrics for _, _, metrics in home.ask()] == [{"acc": 1.0}]
+    assert [accepted.metrics for accepted in home.of(ReplyAccepted)] == [{"acc": 1.0}]
+    assert events.to_line(home.of(ReplyAccepted)[0])
 
 
 def test_a_data_filter_that_raises_fails_the_task_for_everybody(house):

@@ -134,6 +134,15 @@ def test_the_best_model_is_the_one_that_was_sent_and_that_of_round_0_does_not_co
     assert [model.params["w"].tolist() for model in persistor.best] == [[1.0], [2.0]]
 
 
+def test_a_workflow_that_finishes_a_round_twice_is_told_so():
+    def twice(current):
+        current.finish(FLModel(params={}))
+        current.finish(FLModel(params={}))
+
+    with pytest.raises(RuntimeError, match="round 0 was finished before"):
+        live(FakeClients(a=adds(1)), twice)
+
+
 def test_a_workflow_that_does_not_finish_a_round_is_told_so():
     with pytest.raises(RuntimeError, match="round 0 was not finished"):
         live(FakeClients(a=adds(1)), lambda current: list(current.broadcast("train")))

@@ -49,7 +49,7 @@ def set_templates_dir(folder: Path) -> Path:
     text = hocon.dumps(conf, name=str(file))  # a path need not be UTF-8: its bytes are written as they are
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, lambda out: out.write(text.encode(errors="surrogateescape")))
+        write_whole(file, lambda out: out.write(text.encode(errors="surrogateescape")), shared=True)
     except OSError as error:
         raise JobError(f"{file} cannot be written: {error.strerror}") from None
     return folder
