@@ -133,8 +133,8 @@ RULES: Mapping[str, type] = {kind.__name__: kind for kind in (Least, EachLeast, 
 class Argument:
     """One argument of a constructor.
 
-    `kind` is what it takes, such as "int | None": words of KIND_OF. It is empty where it takes anything else.
-    `default` is None where there is none to show.
+    `kind` is what it takes, such as "int | None": words of KIND_OF. It is empty if it takes anything else.
+    `default` is None if there is none to show.
     """
 
     name: str
@@ -145,7 +145,7 @@ class Argument:
     required: bool = False
 
     def problem(self, given: Any) -> str:
-        """What is wrong with a value, such as "must be a whole number, not 'x'"; empty where nothing is."""
+        """What is wrong with a value, such as "must be a whole number, not 'x'"; empty if nothing is."""
         if self.kind and not any(_is(given, word) for word in self.kind.split(" | ")):
             return f"must be {' or '.join(_EXPECTED[word] for word in self.kinds)}, not {given!r}"
         problems = (rule.problem(given) for rule in self.rules if not isinstance(rule, Needs))
@@ -153,7 +153,7 @@ class Argument:
 
     @property
     def kinds(self) -> Sequence[str]:
-        """The kinds of value it takes, None left out; empty where it takes anything."""
+        """The kinds of value it takes, None left out; empty if it takes anything."""
         return [word for word in self.kind.split(" | ") if word not in ("", "None")]
 
     @property
@@ -238,7 +238,7 @@ def declaration(name: str, hint: Any, *, required: bool, default: Any) -> Argume
 
 
 def kind_of(names: Iterable[str]) -> str:
-    """The kind of an argument that takes values of these types; empty where one of them is not in KIND_OF."""
+    """The kind of an argument that takes values of these types; empty if one of them is not in KIND_OF."""
     kinds = [KIND_OF.get(name, "") for name in names]
     return " | ".join(dict.fromkeys(kinds)) if all(kinds) else ""
 

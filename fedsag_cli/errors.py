@@ -25,7 +25,7 @@ class FedsagError(Exception):
     """What a user can act on: `message` says what is wrong and where, `hint` what to do now.
 
     `details` are lines to read beside it. `report` is that of the run which it ended, a `simulator.report.Report`, or
-    None where no run had begun.
+    None if no run had begun.
     """
 
     exit_code = 1

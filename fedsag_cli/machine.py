@@ -17,12 +17,12 @@ def cores() -> int:
 
 
 def free_memory() -> int:
-    """Bytes that are free without swapping, at most those of a container's limit; 0 where that is not known."""
+    """Bytes that are free without swapping, at most those of a container's limit; 0 if that is not known."""
     return min((amount for amount in (_free_of_machine(), _free_of_container()) if amount is not None), default=0)
 
 
 def private_memory() -> int:
-    """Bytes that only this process uses; 0 where that is not known."""
+    """Bytes that only this process uses; 0 if that is not known."""
     fields = _fields(Path("/proc/self/smaps_rollup"))
     return fields.get("Private_Clean", 0) + fields.get("Private_Dirty", 0)
 
@@ -53,7 +53,7 @@ def _fields(file: Path) -> dict[str, int]:
 
 
 def gpus_there() -> int | None:
-    """The number of GPUs that nvidia-smi lists; None where that tool is missing or fails."""
+    """The number of GPUs that nvidia-smi lists; None if that tool is missing or fails."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return None

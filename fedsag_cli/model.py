@@ -49,7 +49,7 @@ class FLModel:
     from 0 on. The server sets them.
     `meta`: other facts by name, of JSON's types; NUM_STEPS is the weight of this update in the mean.
 
-    Raises ValueError where a params type comes without params, or a round is no whole number from 0 on; TypeError
+    Raises ValueError if a params type comes without params, or a round is no whole number from 0 on; TypeError
     where metrics or meta are no dict.
     """
 
@@ -82,7 +82,7 @@ class FLModel:
 
     @property
     def num_steps(self) -> float:
-        """`meta[NUM_STEPS]`, 1.0 where there is none. Raises TensorError where that is no finite number from 0 on."""
+        """`meta[NUM_STEPS]`, 1.0 if there is none. Raises TensorError if that is no finite number from 0 on."""
         steps = self.meta.get(NUM_STEPS, 1.0)
         try:
             number = float(steps)

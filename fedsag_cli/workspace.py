@@ -79,7 +79,7 @@ class Workspace:
         return self.scratch / "made"
 
     def take(self) -> None:
-        """Lock it until `release`. Raises WorkspaceError where another run uses it, or it cannot be written."""
+        """Lock it until `release`. Raises WorkspaceError if another run uses it, or it cannot be written."""
         try:
             str(self.root).encode()
         except UnicodeEncodeError:
@@ -167,7 +167,7 @@ class Workspace:
         self.remember(*paths, folders=whole)
 
     def check_free(self, *paths: Path) -> None:
-        """Raises WorkspaceError where one of them exists and fedsag did not make it."""
+        """Raises WorkspaceError if one of them exists and fedsag did not make it."""
         for path in (path for path in paths if self.root in path.parents):
             name = str(path.relative_to(self.root))
             if self._made.isdisjoint({name, f"{name}/"}) and (path.exists() or path.is_symlink()):

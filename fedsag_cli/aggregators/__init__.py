@@ -11,7 +11,7 @@ class Aggregator(Protocol):
     """Takes one round's updates one by one, in site order, and gives what they come to."""
 
     def accept(self, site: str, update: FLModel) -> None:
-        """Fold one client's update in. Raises TensorError where it does not fit those before it."""
+        """Fold one client's update in. Raises TensorError if it does not fit those before it."""
 
     def aggregate(self) -> FLModel:
         """The result of what was accepted since the last call, empty params where nothing was; starts anew."""

@@ -56,7 +56,7 @@ class FedAvg:
         self._params_type: ParamsType | None = None
 
     def accept(self, site: str, update: FLModel) -> None:
-        """An update of weight zero counts nothing. Raises TensorError where FULL and DIFF meet, or a shape differs."""
+        """An update of weight zero counts nothing. Raises TensorError if FULL and DIFF meet, or a shape differs."""
         n_k = self._site_weights.get(site, 1.0) * (update.num_steps if self._by_steps else 1.0)
         if self._params_type not in (None, update.params_type):
             raise TensorError(f"{site} sent {update.params_type}, others {self._params_type}")

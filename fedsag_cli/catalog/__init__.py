@@ -51,7 +51,7 @@ def short_name(path: str) -> str:
 
 
 def path_in(values: Any, *, in_args: bool = False) -> str | None:
-    """The class that an object of a config file names by `path`, `class_path` or `name`; None where it names none.
+    """The class that an object of a config file names by `path`, `class_path` or `name`; None if it names none.
 
     In another component's arguments a name alone names no class, and `config_type = dict` means a plain object.
     """
@@ -62,9 +62,9 @@ def path_in(values: Any, *, in_args: bool = False) -> str | None:
 
 
 def signature_of(name: str, search: Sequence[Path] = ()) -> Signature | None:
-    """What the constructor of `name` takes, read from its source; None where the source does not tell.
+    """What the constructor of `name` takes, read from its source; None if the source does not tell.
 
-    Raises JobError where there is there is no component with that id.
+    Raises JobError if there is no component with that id.
     """
     if "." not in class_path(name):
         raise JobError(f"there is no component {name!r}", hint=nearest(name, KNOWN))
@@ -88,7 +88,7 @@ def tasks_asked_for(workflow: ComponentSpec, search: Sequence[Path] = ()) -> lis
 def build(spec: ComponentSpec, parts: Mapping[str, Any]) -> Any:
     """The object a spec describes; `x_id="y"` in its args becomes x=parts["y"]. Imports its module.
 
-    Raises JobError where it cannot be imported or made, naming the component and the reason.
+    Raises JobError if it cannot be imported or made, naming the component and the reason.
     """
     made = _import(spec)
     known = inspect.signature(made).parameters

@@ -58,9 +58,9 @@ def find_module(module: str, search: Sequence[Path] = ()) -> Path | None:
 
 
 def signature(name: str, search: Sequence[Path] = ()) -> Signature | None:
-    """What the class or function `name` takes, read from its source; None where the source does not tell.
+    """What the class or function `name` takes, read from its source; None if the source does not tell.
 
-    Raises JobError where the module, or the name in it, does not exist.
+    Raises JobError if the module, or the name in it, does not exist.
     """
     module, _, last = name.rpartition(".")
     try:

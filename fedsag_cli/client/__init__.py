@@ -70,7 +70,7 @@ def init(rank: str | int | None = None, config_file: str | None = None) -> APICo
 
     `rank`: the rank of this process where several train one model together; the default is the environment's RANK, else
     its LOCAL_RANK, else "0". Only rank "0" is connected to the server. `config_file`: not used; old scripts have it.
-    Raises ClientError where fedsag did not start this process.
+    Raises ClientError if fedsag did not start this process.
     """
     key = str(rank if rank is not None else os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0")
     if key in _contexts:
@@ -104,7 +104,7 @@ def send(
     mean. Where the job's `params_transfer_type` is DIFF, the difference to the received params is sent.
     `optimizer_params` are not sent. Neither model is changed, whatever `clear_cache` is.
 
-    Raises TypeError where `model` is no FLModel; ClientError where no model was received, or it has neither params nor
+    Raises TypeError if `model` is no FLModel; ClientError if no model was received, or it has neither params nor
     metrics; TensorError naming a key whose value cannot be sent. After an error the task can still be answered.
     """
     if not isinstance(model, FLModel):

@@ -22,7 +22,7 @@ def clear(ctx: APIContext | None = None) -> None:
 def train(function: Callable[..., Any] | None = None, **_: Any) -> Any:
     """The function gets the received model as its first argument, and returns the FLModel to send.
 
-    Raises TypeError where it returns something else.
+    Raises TypeError if it returns something else.
     """
 
     def does(model: FLModel | None, call: Callable[[FLModel | None], Any]) -> Any:
@@ -42,7 +42,7 @@ def evaluate(function: Callable[..., Any] | None = None, **_: Any) -> Any:
     """The function gets the received model as its first argument, and returns metrics.
 
     Call it before the one with `@flare.train`, which sends the metrics. Where the task is to evaluate, they are sent at
-    once. Raises TypeError where it returns None.
+    once. Raises TypeError if it returns None.
     """
 
     def does(model: FLModel | None, call: Callable[[FLModel | None], Any]) -> Any:

@@ -31,7 +31,7 @@ class PTFedProxLoss(nn.Module):
     """The proximal term, over the parameters that train (`requires_grad`)."""
 
     def __init__(self, mu: float = 0.01) -> None:
-        """Raises ValueError where `mu` is no finite number from 0 on."""
+        """Raises ValueError if `mu` is no finite number from 0 on."""
         super().__init__()
         if not 0 <= mu < math.inf:
             raise ValueError(f"FedProx: mu must be a finite number from 0 on, not {mu!r}")
@@ -42,7 +42,7 @@ class PTFedProxLoss(nn.Module):
 
         `input` is the model that trains, `target` one with the received weights. Their parameters, real and of any
         shape, are on the same devices, and are paired as they come: one of the models may be wrapped, as DDP does.
-        Raises ValueError where their number or a shape differs.
+        Raises ValueError if their number or a shape differs.
         """
         named, fixed = list(input.named_parameters()), list(target.parameters())
         if len(named) != len(fixed):

@@ -11,7 +11,7 @@ __all__ = ["get_fedprox_mu"]
 
 
 def get_fedprox_mu(model: FLModel) -> float:
-    """The mu of a received model: a finite number above 0. Raises ValueError where there is none, or another value."""
+    """The mu of a received model: a finite number above 0. Raises ValueError if there is none, or another value."""
     mu = model.meta.get(FEDPROX_MU)
     number = float(mu) if isinstance(mu, Real) and not isinstance(mu, bool) else math.nan
     if not 0 < number < math.inf:

@@ -31,7 +31,7 @@ def floats(values: Mapping[Any, Any], *, what: str) -> dict[str, float]:
 
 
 def texts(values: Mapping[Any, Any], *, what: str) -> dict[str, float | str]:
-    """Texts by name: str() of each value. Raises ClientError where UTF-8 cannot encode one."""
+    """Texts by name: str() of each value. Raises ClientError if UTF-8 cannot encode one."""
     return {_utf8(name, what): _utf8(value, what) for name, value in values.items()}
 
 

@@ -23,7 +23,7 @@ class Loop:
         self._passes = 0
 
     def is_running(self, ask: Callable[[], bool]) -> bool:
-        """What `ask` returns in rank 0. Others get the answer of the same pass; False where there is no group."""
+        """What `ask` returns in rank 0. Others get the answer of the same pass; False if there is no group."""
         store = _store()
         key = f"fedsag/pass-{self._passes}"
         self._passes += 1
@@ -42,7 +42,7 @@ class Loop:
 
 
 def _store() -> Any:
-    """The store of this process's group; None where it is in no group with others."""
+    """The store of this process's group; None if it is in no group with others."""
     dist = sys.modules.get("torch.distributed")  # a script that has a group has imported it
     if dist is None or not dist.is_available() or not dist.is_initialized() or dist.get_world_size() < 2:
         return None

@@ -95,7 +95,7 @@ def _report(error: BaseException, path: str) -> None:
 
 
 def _users_frames(error: BaseException, path: str) -> types.TracebackType | None:
-    """The traceback from the script's first frame on; None where the script did not start."""
+    """The traceback from the script's first frame on; None if the script did not start."""
     frames = error.__traceback__
     while frames and frames.tb_frame.f_code.co_filename != path:
         frames = frames.tb_next

@@ -45,7 +45,7 @@ class Session:
     """A script's connection to the server. In a rank other than "0" there is none, and every task is None."""
 
     def __init__(self, rank: str) -> None:
-        """Raises ClientError where fedsag did not start this process, ChannelClosed where the server has ended."""
+        """Raises ClientError if fedsag did not start this process, ChannelClosed if the server has ended."""
         self.rank = rank
         self._site = os.environ.get(SITE, "")
         self._channel: UnixChannel[ToServer, ToClient] | None = None
@@ -106,7 +106,7 @@ class Session:
         return self._state.has_task
 
     def receive(self, timeout_s: float | None = None) -> FLModel | None:
-        """As `wait`. Raises ClientError where the script's loop comes back to a task it has not answered."""
+        """As `wait`. Raises ClientError if the script's loop comes back to a task it has not answered."""
         if self._state is State.REPEATED:
             raise ClientError(
                 f"the loop came back to flare.receive() without an answer to its task {self.task_name()!r}",
@@ -117,7 +117,7 @@ class Session:
         return model
 
     def task_name(self) -> str:
-        """The name of the current task, or of the last one; waits for the first. Empty where there was none."""
+        """The name of the current task, or of the last one; waits for the first. Empty if there was none."""
         if self._assignment is None:
             self.wait()
         return self._assignment.task_name if self._assignment else ""
@@ -165,7 +165,7 @@ class Session:
         self._tidy()
 
     def log(self, values: LogValues) -> None:
-        """Send values for trackers, from any thread. Raises TensorError where they are too large."""
+        """Send values for trackers, from any thread. Raises TensorError if they are too large."""
         with self._sending:
             if self._channel is not None:
                 try:

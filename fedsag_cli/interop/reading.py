@@ -94,7 +94,7 @@ class _Reading:
         return {**entry, "filters": [link for link in chain if link is not None]}
 
     def _part(self, part: Any) -> Any:
-        """Our component; None where it needs none."""
+        """Our component; None if it needs none."""
         name = self._their_name(part)
         if name is None or part.get("disabled"):
             return part

@@ -45,7 +45,7 @@ class JobFacts:
 
 
 def job_facts(components: Sequence[ComponentSpec], updates: Sequence[ParamsType], search: Sequence[Path]) -> JobFacts:
-    """Of a server's components, and what each client sends. Raises JobError where clients send different kinds."""
+    """Of a server's components, and what each client sends. Raises JobError if clients send different kinds."""
     if len(set(updates)) > 1:
         raise JobError(
             "some clients send DIFF, others FULL: NVFLARE's aggregator takes one kind",

@@ -149,7 +149,7 @@ class App:
 
     @files.reading()
     def written(self, stem: str, variables: Mapping[str, Any]) -> Written | None:
-        """A config file in our words, its placeholders unresolved; None where there is none. Raises JobError."""
+        """A config file in our words, its placeholders unresolved; None if there is none. Raises JobError."""
         from fedsag_cli.job.config import placeholders
 
         if self.file(stem) is None:
@@ -224,7 +224,7 @@ class Job:
         return cls(folder=folder, meta=meta, apps=apps)._checked(file.name, there)
 
     def named_sites(self) -> list[str]:
-        """The clients deploy_map names, in its order; empty where it says @ALL."""
+        """The clients deploy_map names, in its order; empty if it says @ALL."""
         return [site for sites in self.meta.deploy_map.values() for site in sites if site not in (SERVER, ALL)]
 
     def app_for(self, site: str) -> App:

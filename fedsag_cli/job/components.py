@@ -51,7 +51,7 @@ def named_in(values: Mapping[str, Any]) -> Iterator[Named]:
 
 
 def signature(path: str, search: Sequence[Path]) -> Signature | None:
-    """What the component's constructor takes; None where its source does not tell. Raises JobError."""
+    """What the component's constructor takes; None if its source does not tell. Raises JobError."""
     if executor.is_executor(path):
         return executor.signature()
     if not all(word.isidentifier() for word in path.split(".")):

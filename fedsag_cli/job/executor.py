@@ -148,7 +148,7 @@ def _found(args: Section, script: PurePosixPath, custom: Path) -> str:
 
 
 def task_names(section: Section) -> list[str]:
-    """The tasks of an entry of `executors`. Raises JobError where there is none."""
+    """The tasks of an entry of `executors`. Raises JobError if there is none."""
     tasks = section.texts("tasks")
     if not tasks:
         raise JobError(f"{section.called('tasks')} is empty", hint='a trainer has tasks = ["train"]')

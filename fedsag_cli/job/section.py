@@ -49,7 +49,7 @@ class Section:
         return Section(self._read(key, default, Mapping, "an object"), self.file, (*self.at, key))
 
     def sections(self, key: str) -> Iterator[Section]:
-        """The objects of a list; none where the key is missing."""
+        """The objects of a list; none if the key is missing."""
         for index, values in enumerate(self._read(key, [], list, "a list of objects")):
             if not isinstance(values, Mapping):
                 raise self.wrong(key, f"must be a list of objects, not {values!r}")

@@ -35,7 +35,7 @@ class WeightedSum:
         self.weight = 0.0
 
     def check(self, value: Any) -> None:
-        """Raises TensorError where the shape or kind of `value` differs from those added before."""
+        """Raises TensorError if the shape or kind of `value` differs from those added before."""
         if self._total is not None:
             shape = tuple(_as_array(value).shape)
             if shape != self._shape:

@@ -86,7 +86,7 @@ def _of_numpy(name: str, value: Any, kind: Kind) -> Flat:
 
 
 def viewed(name: str, memory: mmap.mmap, start: int, entry: Entry, kind: Kind) -> Any:
-    """The value in the bytes of `memory`, which it keeps open. Raises TensorError where they are no such value."""
+    """The value in the bytes of `memory`, which it keeps open. Raises TensorError if they are no such value."""
     if kind != "torch" and entry.dtype not in _NUMPY:
         raise TensorError(f"not a tensor file: numpy has no dtype {entry.dtype}")
     if kind == "number" and entry.dtype not in _NUMBERS:

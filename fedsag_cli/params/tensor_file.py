@@ -34,7 +34,7 @@ class TensorFile:
     """A tensor file, by its descriptor. Close it after use; the params that `load` gave stay valid."""
 
     def __init__(self, fd: int, *, trusted: bool = False) -> None:
-        """Takes over `fd`. Raises TensorError where another process could change the file, or it has holes.
+        """Takes over `fd`. Raises TensorError if another process could change the file, or it has holes.
 
         `trusted`: nobody changes the file, so it is mapped even if it is not sealed; other such files are copied.
         """
@@ -83,19 +83,19 @@ class TensorFile:
 
     @property
     def entries(self) -> Mapping[str, Entry]:
-        """Every key in order, tied ones too, with dtype and shape. Raises TensorError where the file is damaged."""
+        """Every key in order, tied ones too, with dtype and shape. Raises TensorError if the file is damaged."""
         entries, extra, _ = self._read_header()
         return {name: entries[extra.ties.get(name, name)] for name in extra.order}
 
     @property
     def about(self) -> Mapping[str, Any]:
-        """The values that were written with the tensors. Raises TensorError where the file is damaged."""
+        """The values that were written with the tensors. Raises TensorError if the file is damaged."""
         return self._read_header()[1].about
 
     def load(self) -> Params:
         """The params, mapped copy-on-write: changing them copies what is changed, and nobody else sees the change.
 
-        A file that its sender could still change is copied. Raises TensorError where the file is damaged.
+        A file that its sender could still change is copied. Raises TensorError if the file is damaged.
         """
         entries, extra, start = self._read_header()
         if self.size == 0 or not extra.order:
@@ -117,7 +117,7 @@ class TensorFile:
     def on_disk(self, scratch: str | Path, *, stop: Callable[[], bool] = lambda: False) -> TensorFile | None:
         """A copy, an unlinked file in the folder `scratch`. Raises OSError.
 
-        None where `stop` became true before the copy was complete, or where this file became shorter.
+        None if `stop` became true before the copy was complete, or where this file became shorter.
         """
         fd = _new_file_on_disk(scratch)
         try:
@@ -187,7 +187,7 @@ def _as_tensor_error() -> Iterator[None]:
 
 
 def _check(fd: int) -> None:
-    """Raises TensorError where a file from a sender that is not trusted is not one that `TensorFile.write` makes."""
+    """Raises TensorError if a file from a sender that is not trusted is not one that `TensorFile.write` makes."""
     status, seals = os.fstat(fd), _seals(fd)
     could_be_sealed = seals == 0  # a memfd without seals; a file on a disk cannot have seals
     if not _is_sealed(fd) and (status.st_nlink > 0 or could_be_sealed):

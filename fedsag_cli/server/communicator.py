@@ -379,7 +379,7 @@ class Communicator:
             pass
 
     def _receive(self, site: str, timeout_s: float | None = None) -> bool:
-        """One message of a client. False where there was none."""
+        """One message of a client. False if there was none."""
         if site not in self._channels:
             return False
         try:

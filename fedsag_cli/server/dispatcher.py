@@ -50,7 +50,7 @@ class Dispatcher:
     """All clients of a run, and the broadcast that is on."""
 
     def __init__(self, clients: Sequence[Client], *, slots: int, strict: bool, free_memory: Callable[[], int]) -> None:
-        """`clients` in the order of replies. `free_memory`: bytes; 0 where nobody knows."""
+        """`clients` in the order of replies. `free_memory`: bytes; 0 if nobody knows."""
         self.clients = {client.site: client for client in clients}
         self._slots, self._strict, self._free_memory = slots, strict, free_memory
         self._broadcast: Broadcast | None = None

@@ -61,7 +61,7 @@ class Outgoing:
         return taken
 
     def model_of(self, received: Received, filters: Chain, *, allow_non_finite: bool) -> FLModel:
-        """Raises FilterError, and ValueError where the answer does not fit the task."""
+        """Raises FilterError, and ValueError if the answer does not fit the task."""
         params = None if received.file is None else received.file.take().load()
         model = filtered(filters, self.task.name, received.answer.model.with_params(params))
         checks.check(model, self.task.model.params or {}, allow_non_finite=allow_non_finite)

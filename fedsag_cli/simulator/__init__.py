@@ -27,7 +27,7 @@ def simulate(job: Path, workspace: Path, options: Options, observers: Sequence[O
     """Run the job in the folder `job`, with the folder `workspace` for all its files, and give the report.
 
     With `options.resume`, continue the run in the workspace after its last complete round. `observers` get every event.
-    Raises UsageError, JobError and WorkspaceError before a process is started; RunError where the run failed (with
+    Raises UsageError, JobError and WorkspaceError before a process is started; RunError if the run failed (with
     `options.strict`, where any client failed) and Interrupted on SIGINT and SIGTERM, both with the `report`. The report
     is written to the workspace in any case.
     """

@@ -14,7 +14,7 @@ FORK, SPAWN = "fork", "spawn"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """The options of one run; None where an option was not given."""
+    """The options of one run; None if an option was not given."""
 
     num_clients: int | None = None
     clients: Sequence[str] = ()  # by name

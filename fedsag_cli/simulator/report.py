@@ -31,7 +31,7 @@ class RoundReport(msgspec.Struct, kw_only=True):
 
 
 class SiteFailure(msgspec.Struct, kw_only=True):
-    """The first failure of a site, and its round; `task` is empty where the site had none."""
+    """The first failure of a site, and its round; `task` is empty if the site had none."""
 
     round_num: int | None
     task: str

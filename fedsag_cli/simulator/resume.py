@@ -16,7 +16,7 @@ from fedsag_cli.workspace import Workspace
 
 
 def plan_in(workspace: Workspace) -> Plan | None:
-    """The plan of the run in a workspace; None where the run ended before it had one. Raises WorkspaceError."""
+    """The plan of the run in a workspace; None if the run ended before it had one. Raises WorkspaceError."""
     if not workspace.has_run:
         raise WorkspaceError(f"there is no run in {workspace.root} to continue", hint="start one without --resume")
     try:
@@ -28,7 +28,7 @@ def plan_in(workspace: Workspace) -> Plan | None:
 
 
 def finished_report(workspace: Workspace) -> Report | None:
-    """The report of a run that is done; None where there are rounds left."""
+    """The report of a run that is done; None if there are rounds left."""
     try:
         report = msgspec.json.decode(workspace.report.read_bytes(), type=Report)
     except (OSError, msgspec.DecodeError):

@@ -160,7 +160,7 @@ class Simulation:
                 )
 
     def _handle_events(self) -> None:
-        """Return when the run is done and its last process has ended. Raises RunError where the run fails."""
+        """Return when the run is done and its last process has ended. Raises RunError if the run fails."""
         ends: float | None = None
         while True:
             try:
@@ -185,7 +185,7 @@ class Simulation:
         return f"{done} done. Continue: fedsag simulator {job} -w {workspace} --resume"
 
     def _check_strict(self) -> None:
-        """Raises RunError where a client failed after its last task, with --strict."""
+        """Raises RunError if a client failed after its last task, with --strict."""
         for site, first in self._report.report.failures.items() if self._plan.strict else ():
             raise RunError(f"with --strict no client may fail, but {site} failed: {first.failure.cause}")
 

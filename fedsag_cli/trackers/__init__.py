@@ -24,7 +24,7 @@ class Tracker(Protocol):
 
     @property
     def view(self) -> str:
-        """What shows what it keeps: a command, or an address; empty where nothing does."""
+        """What shows what it keeps: a command, or an address; empty if nothing does."""
 
     def open(self, job: str) -> None:
         """Import what it needs for a job of that name; nothing is on disk yet. Raises ImportError."""

@@ -19,7 +19,7 @@ _NEW_FOLDER = Form(
 class TBAnalyticsReceiver:
     """Writes what scripts log as TensorBoard's event files.
 
-    Numbers become scalars, at step 0 where the script gave no step; params, tags and texts become texts.
+    Numbers become scalars, at step 0 if the script gave no step; params, tags and texts become texts.
     To see them: `tensorboard --logdir WS/server/simulate_job/tb_events`.
     """
 

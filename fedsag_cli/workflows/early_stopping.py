@@ -24,7 +24,7 @@ class StopCondition:
     """
 
     def __init__(self, text: str, patience: int | None = None) -> None:
-        """`text` is of the form STOP_CONDITION. Raises ValueError where it is not."""
+        """`text` is of the form STOP_CONDITION. Raises ValueError if it is not."""
         parts = re.fullmatch(STOP_CONDITION.pattern, text)
         if parts is None:
             raise ValueError(f"{text!r} is no stop condition: it must be {STOP_CONDITION.what}")
@@ -39,7 +39,7 @@ class StopCondition:
         return plateau and Plateau(best=plateau.best, rounds=plateau.rounds + 1)
 
     def reason(self, plateau: Plateau | None, metrics: Mapping[str, float | None]) -> str:
-        """Why this was the last round, which had these metrics; empty where it was not."""
+        """Why this was the last round, which had these metrics; empty if it was not."""
         value = metrics.get(self.metric)
         if value is not None and _IS[self._is](value, self._value):
             return f"{self.metric} is {value:.6g}, which is {self._is} {self._value:g}"

@@ -46,7 +46,7 @@ class IntimeModelSelector:
             self._weight += weight
 
     def score(self) -> float | None:
-        """The mean of what was accepted since the last call, None where nothing was; starts anew."""
+        """The mean of what was accepted since the last call, None if nothing was; starts anew."""
         mean = self._sum / self._weight if self._weight else None
         self._sum = self._weight = 0.0
         return mean

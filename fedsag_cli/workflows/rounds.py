@@ -84,7 +84,7 @@ class Rounds:
     def begin(self, clients: Clients, run: Run) -> Iterator[RoundLoop]:
         """The rounds that are still to do: all of them, or those after the last one that an earlier run finished.
 
-        At the end every model is written. Raises JobError where there is no first model, OSError where one cannot be
+        At the end every model is written. Raises JobError if there is no first model, OSError if one cannot be
         written.
         """
         model = run.model or self._first_model()
@@ -113,7 +113,7 @@ class RoundLoop:
             writer.write(rounds.persistor.save, model)
 
     def __iter__(self) -> Iterator[Round]:
-        """Raises RuntimeError where a round was not finished before the next one is asked for."""
+        """Raises RuntimeError if a round was not finished before the next one is asked for."""
         run = self._run
         while not self._is_over():
             round_num = max(run.next_round, self._rounds.start)
@@ -269,7 +269,7 @@ class Round:
         self._clock.lap("wait")
 
     def reject(self, reply: Reply, cause: str) -> None:
-        """Count a reply as failed, for this reason. Raises NotEnoughClients where too few are left."""
+        """Count a reply as failed, for this reason. Raises NotEnoughClients if too few are left."""
         self._measured.pop(reply.site, None)
         self._steps.pop(reply.site, None)
         self._clients.reject(reply, cause)
@@ -277,7 +277,7 @@ class Round:
     def finish(self, update: FLModel) -> None:
         """The round is done. `update`, FULL or DIFF, makes the next model of the one that was sent; then it is saved.
 
-        A key without an update keeps its value. Raises TensorError where DIFF has a key that the model has not.
+        A key without an update keeps its value. Raises TensorError if DIFF has a key that the model has not.
         """
         self._tell([])
         self._loop.judge(self.model, self._measured, self._steps)

@@ -76,11 +76,11 @@ def patch(
     """From now on `trainer.validate` measures the received model, and `trainer.fit` trains it and sends the result.
 
     `restore_state`: optimizers and learning rate schedulers continue from their state at the end of the last round.
-    `load_state_dict_strict`: False where the received model and the module have different keys; only common keys are
-    loaded and sent. `update_fit_loop`: every `fit` trains for another `max_epochs` (`max_steps`); False where the
+    `load_state_dict_strict`: False if the received model and the module have different keys; only common keys are
+    loaded and sent. `update_fit_loop`: every `fit` trains for another `max_epochs` (`max_steps`); False if the
     script changes that limit itself. A second call for a trainer does nothing.
 
-    Raises TypeError where `trainer` is not a Trainer of Lightning; ClientError where its strategy cannot take part, or
+    Raises TypeError if `trainer` is not a Trainer of Lightning; ClientError if its strategy cannot take part, or
     where fedsag did not start this process.
     """
     package = _package_of(trainer)

@@ -16,7 +16,7 @@ _SHOWN = 3
 
 
 def load(module: Module, params: Mapping[str, Any], *, strict: bool) -> None:
-    """Copy `params` into `module`. Raises ClientError where they do not fit.
+    """Copy `params` into `module`. Raises ClientError if they do not fit.
 
     Without `strict`, keys that only one of them has are left out; at least one key must be common.
     """

@@ -63,7 +63,7 @@ class OptimizerState:
         )
 
     def restore(self, trainer: Trainer) -> None:
-        """Load the state into the trainer. Raises ClientError where the optimizers are different ones."""
+        """Load the state into the trainer. Raises ClientError if the optimizers are different ones."""
         configs = trainer.lr_scheduler_configs
         same_number = (len(self.optimizers), len(self.schedulers)) == (len(trainer.optimizers), len(configs))
         try:

@@ -100,7 +100,7 @@ class Ranks:
         return TaskKind.SUBMIT_MODEL if task_name == config.submit_model_task_name else TaskKind.TRAIN
 
     def _seed(self, model: FLModel | None) -> int | None:
-        """The seed of this round for the other ranks; None where the script has seeded itself."""
+        """The seed of this round for the other ranks; None if the script has seeded itself."""
         if model is None or SEED not in os.environ:
             return None
         seed, site = int(os.environ[SEED]), self._session.site_name

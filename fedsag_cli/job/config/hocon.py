@@ -79,7 +79,7 @@ def loads(text: str, *, name: str, folder: Path | None = None, suffix: str = ".c
 def _as_json(text: str) -> dict[str, Any] | None:
     """HOCON includes JSON: a text that is JSON, but for lines of comments, is read in a hundredth of pyhocon's time.
 
-    None where it is not, or where pyhocon may read it in another way.
+    None if it is not, or where pyhocon may read it in another way.
     """
     if _ODD_ESCAPE.search(text):
         return None
@@ -145,7 +145,7 @@ def value(text: str, *, name: str) -> Any:
 
 
 def dumps(tree: Mapping[str, Any], *, name: str, suffix: str = ".conf") -> str:
-    """`tree` as the text of a file with that suffix. Raises JobError where HOCON cannot write it."""
+    """`tree` as the text of a file with that suffix. Raises JobError if HOCON cannot write it."""
     if suffix == ".json":
         return json.dumps(tree, indent=2) + "\n"
     if suffix in yml.SUFFIXES:

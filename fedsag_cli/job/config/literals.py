@@ -63,7 +63,7 @@ def kind_of(value: Any) -> str | None:
 
 
 def kinds_of_argument(argument: Argument) -> list[str]:
-    """The kinds of value that an argument takes, null left out; none where it takes anything."""
+    """The kinds of value that an argument takes, null left out; none if it takes anything."""
     return [_OF_ARGUMENT[kind] for kind in argument.kinds]
 
 

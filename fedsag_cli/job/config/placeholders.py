@@ -182,7 +182,7 @@ class _Resolver:
         return "".join(pieces)
 
     def _field(self, field: str, spec: str, conversion: str | None, above: tuple[str, ...]) -> str:
-        """Raises LookupError, ValueError or TypeError where there is nothing to write."""
+        """Raises LookupError, ValueError or TypeError if there is nothing to write."""
         found = _FIELD.fullmatch(field)
         if not found or not _SPEC.fullmatch(spec):
             raise _Unknown(field)

@@ -14,7 +14,7 @@ _PLAIN_KEY = re.compile(r'[^.\[\]"]+')
 
 
 def key_path(text: str) -> KeyPath | None:
-    """The key path that `text` writes, or None where it writes none."""
+    """The key path that `text` writes, or None if it writes none."""
     steps: list[str | int] = []
     at = 0
     while at < len(text):
@@ -43,7 +43,7 @@ def _quoted(key: str) -> str:
 
 
 def get(tree: Any, path: KeyPath) -> Any:
-    """Raises LookupError where there is nothing."""
+    """Raises LookupError if there is nothing."""
     for step in path:
         kind: type[Any] = list if isinstance(step, int) else Mapping
         if not isinstance(tree, kind):
@@ -53,7 +53,7 @@ def get(tree: Any, path: KeyPath) -> Any:
 
 
 def put(tree: Any, path: KeyPath, value: Any) -> None:
-    """Missing objects on the path are added. Raises LookupError where the path leads through another value."""
+    """Missing objects on the path are added. Raises LookupError if the path leads through another value."""
     *way, last = path
     for step in way:
         if isinstance(tree, dict) and isinstance(step, str):
@@ -67,7 +67,7 @@ def put(tree: Any, path: KeyPath, value: Any) -> None:
 
 
 def remove(tree: Any, path: KeyPath) -> None:
-    """Raises LookupError where there is nothing."""
+    """Raises LookupError if there is nothing."""
     get(tree, path)
     del get(tree, path[:-1])[path[-1]]
 

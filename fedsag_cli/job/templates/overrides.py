@@ -99,7 +99,7 @@ class _Finder:
             self._signatures[named.at] = (named, signature(named.path, search))
 
     def find(self, key: str, *, removes: bool) -> tuple[KeyPath, str | None]:
-        """Raises JobError where the key is nowhere, or more than once."""
+        """Raises JobError if the key is nowhere, or more than once."""
         at = tree.key_path(key)
         if at is None:
             raise JobError(

@@ -24,7 +24,7 @@ def is_job(folder: Path) -> bool:
 
 
 def check_target(folder: Path, *, force: bool, flag: str = "-j") -> None:
-    """Raises JobError where a job cannot be made there; `flag` is how the user named it."""
+    """Raises JobError if a job cannot be made there; `flag` is how the user named it."""
     if not folder.exists():
         return
     if not folder.is_dir():

@@ -12,7 +12,7 @@ from fedsag_cli.job.section import Section
 
 
 def absolute(path: Path | str) -> Path:
-    """The absolute path without `..`, links not resolved. Raises JobError where the current folder was removed."""
+    """The absolute path without `..`, links not resolved. Raises JobError if the current folder was removed."""
     try:
         return Path(os.path.abspath(path))  # noqa: PTH100  resolve() would follow links, absolute() keeps `..`
     except FileNotFoundError:

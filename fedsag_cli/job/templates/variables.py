@@ -32,7 +32,7 @@ _KEYS_OF_ENTRIES: Mapping[str, Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One key as `-f FILE key=value` takes it. `default` is None where none is known.
+    """One key as `-f FILE key=value` takes it. `default` is None if none is known.
 
     `is_variable`: the job's template declares it, as one of the few that most users set.
     """
