@@ -6,8 +6,8 @@
         @checked
         def __init__(self, persistor: Persistor, num_rounds: NumRounds = 5) -> None: ...
 
-A job's author is told of a wrong value before anything starts: `catalog` reads the declaration from the source, without
-importing the component. Whoever makes the object in Python is told by `checked`.
+A wrong value in a job is reported before any process starts: `catalog` reads the declaration from the source, without
+importing the component. For an object that is made in Python, `checked` reports it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ import msgspec
 
 from fedsag_cli.errors import JobError
 
-_MOST = 2**53  # beyond that a number in a JSON file is no longer exact
+_LIMIT = 2**53  # a larger whole number in a JSON file is not exact
 
 KIND_OF = {
     "int": "int", "float": "float", "bool": "bool", "str": "str", "None": "None", "NoneType": "None",
     "list": "list", "tuple": "list", "Sequence": "list", "dict": "dict", "Mapping": "dict",
 }  # fmt: skip
-"""The kind of a value by the name of a type, as it is written in an annotation."""
+"""The kind of a value, by the name of its type in an annotation."""
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
@@ -55,12 +55,12 @@ Init = TypeVar("Init", bound=Callable[..., None])
 
 @dataclass(frozen=True, slots=True)
 class Least:
-    """A number from `value` on."""
+    """A number that is at least `value`."""
 
     value: float
 
     def problem(self, given: Any) -> str:
-        wrong = _is_number(given) and not self.value <= given < _MOST
+        wrong = _is_number(given) and not self.value <= given < _LIMIT
         return f"must be a number from {self.value:g} on" if wrong else ""
 
 
@@ -77,32 +77,32 @@ class OneOf:
 
 @dataclass(frozen=True, slots=True)
 class EachLeast:
-    """An object whose values are all numbers from `value` on."""
+    """An object whose values are all numbers of at least `value`."""
 
     value: float
 
     def problem(self, given: Any) -> str:
         values = given.values() if isinstance(given, Mapping) else ()
-        wrong = not all(_is_number(value) and self.value <= value < _MOST for value in values)
+        wrong = not all(_is_number(value) and self.value <= value < _LIMIT for value in values)
         return f"must map every name to a number from {self.value:g} on" if wrong else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A text of a form: the whole of it matches `pattern`. `what` describes it, `example` is one."""
+    """A text that matches `pattern` as a whole. `description` and `example` are for messages."""
 
     pattern: str
-    what: str
+    description: str
     example: str
 
     def problem(self, given: Any) -> str:
         wrong = isinstance(given, str) and not re.fullmatch(self.pattern, given)
-        return f"must be {self.what}, such as {self.example!r}" if wrong else ""
+        return f"must be {self.description}, such as {self.example!r}" if wrong else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Regex:
-    """A regular expression. `in_lists`: the texts of a list are such, too."""
+    """A regular expression. `in_lists`: a list of regular expressions is accepted too."""
 
     in_lists: bool = False
 
@@ -120,7 +120,7 @@ class Regex:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """It has a meaning only where the argument `other` is given too."""
+    """The argument has an effect only if the argument `other` is given too."""
 
     other: str
 
@@ -133,8 +133,8 @@ RULES: Mapping[str, type] = {kind.__name__: kind for kind in (Least, EachLeast, 
 class Argument:
     """One argument of a constructor.
 
-    `kind` is what it takes, such as "int | None": words of KIND_OF. It is empty if it takes anything else.
-    `default` is None if there is none to show.
+    `kind` names the values it takes, such as "int | None", in the words of KIND_OF. It is empty if the argument takes
+    other values. `default` is None if there is no default to show.
     """
 
     name: str
@@ -145,7 +145,7 @@ class Argument:
     required: bool = False
 
     def problem(self, given: Any) -> str:
-        """What is wrong with a value, such as "must be a whole number, not 'x'"; empty if nothing is."""
+        """What is wrong with a value, such as "must be a whole number, not 'x'"; empty if it is valid."""
         if self.kind and not any(_is(given, word) for word in self.kind.split(" | ")):
             return f"must be {' or '.join(_EXPECTED[word] for word in self.kinds)}, not {given!r}"
         problems = (rule.problem(given) for rule in self.rules if not isinstance(rule, Needs))
@@ -153,17 +153,17 @@ class Argument:
 
     @property
     def kinds(self) -> Sequence[str]:
-        """The kinds of value it takes, None left out; empty if it takes anything."""
+        """The kinds of value it takes, without None; empty if it takes any value."""
         return [word for word in self.kind.split(" | ") if word not in ("", "None")]
 
     @property
     def needs(self) -> Sequence[str]:
-        """The arguments without which it has no meaning."""
+        """The arguments without which this one has no effect."""
         return [rule.other for rule in self.rules if isinstance(rule, Needs)]
 
 
 def problems(arguments: Sequence[Argument], given: Mapping[str, Any]) -> dict[str, str]:
-    """What is wrong with the values given, by the name of the argument."""
+    """What is wrong with the given values, by the name of the argument."""
     found: dict[str, str] = {}
     for argument in arguments:
         if argument.name not in given:
@@ -176,9 +176,9 @@ def problems(arguments: Sequence[Argument], given: Mapping[str, Any]) -> dict[st
 
 
 def checked(init: Init) -> Init:
-    """For a constructor: before it runs, each argument is held against its declaration.
+    """Decorate a constructor: before it runs, each argument is checked against its declaration.
 
-    Raises JobError naming the class, the argument and what it must be.
+    Raises JobError naming the class, the argument and the rule.
     """
     signature = inspect.signature(init)
 
@@ -194,7 +194,7 @@ def checked(init: Init) -> Init:
 
 @functools.cache
 def declared(init: Callable[..., None]) -> Sequence[Argument]:
-    """The arguments of a constructor, as its annotations declare them; the first, self, is left out."""
+    """The arguments of a constructor, as its annotations declare them, without self."""
     hints = get_type_hints(init, include_extras=True)
     return [
         declaration(
@@ -208,7 +208,7 @@ def declared(init: Callable[..., None]) -> Sequence[Argument]:
 
 
 def declared_fields(struct: type[msgspec.Struct]) -> Sequence[Argument]:
-    """The same of a struct: those of its fields that have a meaning, by the names they have in a config file."""
+    """The same for a struct: the fields that have a meaning, by their names in a config file."""
     hints = get_type_hints(struct, include_extras=True)
     found = [
         declaration(
@@ -225,20 +225,20 @@ def declared_fields(struct: type[msgspec.Struct]) -> Sequence[Argument]:
 def declaration(name: str, hint: Any, *, required: bool, default: Any) -> Argument:
     """The argument that an annotation declares."""
     parts = _alternatives(hint)
-    about = [each for part in parts for each in (get_args(part)[1:] if get_origin(part) is Annotated else ())]
+    notes = [each for part in parts for each in (get_args(part)[1:] if get_origin(part) is Annotated else ())]
     types_named = [each for part in parts for each in _alternatives(_bare(part))]
     return Argument(
         name=name,
         kind=kind_of(map(_type_name, types_named)),
-        rules=tuple(each for each in about if isinstance(each, Rule)),
-        meaning=next((each for each in about if isinstance(each, str)), ""),
+        rules=tuple(each for each in notes if isinstance(each, Rule)),
+        meaning=next((each for each in notes if isinstance(each, str)), ""),
         default=default,
         required=required,
     )
 
 
 def kind_of(names: Iterable[str]) -> str:
-    """The kind of an argument that takes values of these types; empty if one of them is not in KIND_OF."""
+    """The kind of an argument that takes values of these types; empty if a type is not in KIND_OF."""
     kinds = [KIND_OF.get(name, "") for name in names]
     return " | ".join(dict.fromkeys(kinds)) if all(kinds) else ""
 
@@ -252,8 +252,8 @@ def _bare(hint: Any) -> Any:
 
 
 def _type_name(hint: Any) -> str:
-    made = get_origin(hint) or hint
-    return "str" if isinstance(made, type) and issubclass(made, str) else getattr(made, "__name__", "")
+    named = get_origin(hint) or hint
+    return "str" if isinstance(named, type) and issubclass(named, str) else getattr(named, "__name__", "")
 
 
 def _is_number(value: Any) -> bool:

@@ -27,7 +27,7 @@ class StopCondition:
         """`text` is of the form STOP_CONDITION. Raises ValueError if it is not."""
         parts = re.fullmatch(STOP_CONDITION.pattern, text)
         if parts is None:
-            raise ValueError(f"{text!r} is no stop condition: it must be {STOP_CONDITION.what}")
+            raise ValueError(f"{text!r} is no stop condition: it must be {STOP_CONDITION.description}")
         self.metric, self._is, self._value = parts["metric"], parts["is"], float(parts["value"])
         self._patience = patience
 
