@@ -1,4 +1,4 @@
-"""The contract of an aggregator: a fold over the clients' updates."""
+"""The contract of an aggregator, which merges the clients' updates one by one."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from fedsag_cli.model import FLModel
 
 
 class Aggregator(Protocol):
-    """Takes one round's updates one by one, in site order, and gives what they come to."""
+    """Merges the updates of one round: it gets them one by one, in site order, and returns the merged update."""
 
     def accept(self, site: str, update: FLModel) -> None:
-        """Fold one client's update in. Raises TensorError if it does not fit those before it."""
+        """Add one client's update. Raises TensorError if it does not fit the earlier ones."""
 
     def aggregate(self) -> FLModel:
-        """The result of what was accepted since the last call, empty params where nothing was; starts anew."""
+        """The merged update of all that were accepted since the last call; its params are empty if there were none."""

@@ -39,7 +39,7 @@ class SpooledFile:
         self.take().close()
 
     def move(self, scratch: Path) -> None:
-        """Move the file to disk after its delay. It stays in memory if it is taken before that, or if the disk is full."""
+        """Move the file to disk after its delay. It stays in memory if it is taken before, or if the disk is full."""
         self._taken.wait(max(0.0, self._move_at - time.monotonic()))
         with contextlib.suppress(OSError):  # the disk is full, or no descriptor is left
             with self._lock:

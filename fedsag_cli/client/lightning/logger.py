@@ -11,7 +11,8 @@ from fedsag_cli import client
 class ClientLogger:
     """For `Trainer(logger=ClientLogger())`, alone or with other loggers. It writes no file; only rank 0 sends.
 
-    It has the methods and attributes of a Lightning logger, so it works with `lightning.pytorch` and with `pytorch_lightning`.
+    It has the methods and attributes of a Lightning logger, so it works with both packages, `lightning.pytorch` and
+    `pytorch_lightning`.
     """
 
     name = "fedsag"
