@@ -6,8 +6,8 @@
         @checked
         def __init__(self, persistor: Persistor, num_rounds: NumRounds = 5) -> None: ...
 
-A job's author is told of a wrong value before anything starts: `catalog` reads the declaration from the source, without
-importing the component. Whoever makes the object in Python is told by `checked`.
+A wrong value in a job is reported before any process starts: `catalog` reads the declaration from the source, without
+importing the component. For an object that is made in Python, `checked` reports it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ import msgspec
 
 from fedsag_cli.errors import JobError
 
-_MOST = 2**53  # beyond that a number in a JSON file is no longer exact
+_LIMIT = 2**53  # a larger whole number in a JSON file is not exact
 
 KIND_OF = {
     "int": "int", "float": "float", "bool": "bool", "str": "str", "None": "None", "NoneType": "None",
     "list": "list", "tuple": "list", "Sequence": "list", "dict": "dict", "Mapping": "dict",
 }  # fmt: skip
-"""The kind of a value by the name of a type, as it is written in an annotation."""
+"""The kind of a value, by the name of its type in an annotation."""
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
@@ -54,12 +54,12 @@ Init = TypeVar("Init", bound=Callable[..., None])
 
 
 class Least(msgspec.Struct, frozen=True):
-    """A number from `value` on."""
+    """A number that is at least `value`."""
 
     value: float
 
     def problem(self, given: Any) -> str:
-        wrong = _is_number(given) and not self.value <= given < _MOST
+        wrong = _is_number(given) and not self.value <= given < _LIMIT
         return f"must be a number from {self.value:g} on" if wrong else ""
 
 
@@ -74,30 +74,30 @@ class OneOf(msgspec.Struct, frozen=True):
 
 
 class EachLeast(msgspec.Struct, frozen=True):
-    """An object whose values are all numbers from `value` on."""
+    """An object whose values are all numbers of at least `value`."""
 
     value: float
 
     def problem(self, given: Any) -> str:
         values = given.values() if isinstance(given, Mapping) else ()
-        wrong = not all(_is_number(value) and self.value <= value < _MOST for value in values)
+        wrong = not all(_is_number(value) and self.value <= value < _LIMIT for value in values)
         return f"must map every name to a number from {self.value:g} on" if wrong else ""
 
 
 class Form(msgspec.Struct, frozen=True):
-    """A text of a form: the whole of it matches `pattern`. `what` describes it, `example` is one."""
+    """A text that matches `pattern` as a whole. `description` and `example` are for messages."""
 
     pattern: str
-    what: str
+    description: str
     example: str
 
     def problem(self, given: Any) -> str:
         wrong = isinstance(given, str) and not re.fullmatch(self.pattern, given)
-        return f"must be {self.what}, such as {self.example!r}" if wrong else ""
+        return f"must be {self.description}, such as {self.example!r}" if wrong else ""
 
 
 class Regex(msgspec.Struct, frozen=True):
-    """A regular expression. `in_lists`: the texts of a list are such, too."""
+    """A regular expression. `in_lists`: a list of regular expressions is accepted too."""
 
     in_lists: bool = False
 
@@ -114,7 +114,7 @@ class Regex(msgspec.Struct, frozen=True):
 
 
 class Needs(msgspec.Struct, frozen=True):
-    """It has a meaning only where the argument `other` is given too."""
+    """The argument has an effect only if the argument `other` is given too."""
 
     other: str
 
@@ -126,8 +126,8 @@ RULES: Mapping[str, type] = {kind.__name__: kind for kind in (Least, EachLeast, 
 class Argument(msgspec.Struct, frozen=True, kw_only=True):
     """One argument of a constructor.
 
-    `kind` is what it takes, such as "int | None": words of KIND_OF. It is empty where it takes anything else.
-    `default` is None where there is none to show.
+    `kind` names the values it takes, such as "int | None", in the words of KIND_OF. It is empty if the argument takes
+    other values. `default` is None if there is no default to show.
     """
 
     name: str
@@ -138,7 +138,7 @@ class Argument(msgspec.Struct, frozen=True, kw_only=True):
     required: bool = False
 
     def problem(self, given: Any) -> str:
-        """What is wrong with a value, such as "must be a whole number, not 'x'"; empty where nothing is."""
+        """What is wrong with a value, such as "must be a whole number, not 'x'"; empty if it is valid."""
         if self.kind and not any(_is(given, word) for word in self.kind.split(" | ")):
             return f"must be {' or '.join(_EXPECTED[word] for word in self.kinds)}, not {given!r}"
         problems = (rule.problem(given) for rule in self.rules if not isinstance(rule, Needs))
@@ -146,17 +146,17 @@ class Argument(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def kinds(self) -> Sequence[str]:
-        """The kinds of value it takes, None left out; empty where it takes anything."""
+        """The kinds of value it takes, without None; empty if it takes any value."""
         return [word for word in self.kind.split(" | ") if word not in ("", "None")]
 
     @property
     def needs(self) -> Sequence[str]:
-        """The arguments without which it has no meaning."""
+        """The arguments without which this one has no effect."""
         return [rule.other for rule in self.rules if isinstance(rule, Needs)]
 
 
 def problems(arguments: Sequence[Argument], given: Mapping[str, Any]) -> dict[str, str]:
-    """What is wrong with the values given, by the name of the argument."""
+    """What is wrong with the given values, by the name of the argument."""
     found: dict[str, str] = {}
     for argument in arguments:
         if argument.name not in given:
@@ -169,9 +169,9 @@ def problems(arguments: Sequence[Argument], given: Mapping[str, Any]) -> dict[st
 
 
 def checked(init: Init) -> Init:
-    """For a constructor: before it runs, each argument is held against its declaration.
+    """Decorate a constructor: before it runs, each argument is checked against its declaration.
 
-    Raises JobError naming the class, the argument and what it must be.
+    Raises JobError naming the class, the argument and the rule.
     """
     signature = inspect.signature(init)
 
@@ -205,7 +205,7 @@ def declared(init: Callable[..., None]) -> Sequence[Argument]:
 
 
 def declared_fields(struct: type[msgspec.Struct]) -> Sequence[Argument]:
-    """The same of a struct: those of its fields that have a meaning, by the names they have in a config file."""
+    """The same for a struct: the fields that have a meaning, by their names in a config file."""
     hints = get_type_hints(struct, include_extras=True)
     found = [
         declaration(
@@ -268,8 +268,8 @@ def _bare(hint: Any) -> Any:
 
 
 def _type_name(hint: Any) -> str:
-    made = get_origin(hint) or hint
-    return "str" if isinstance(made, type) and issubclass(made, str) else getattr(made, "__name__", "")
+    named = get_origin(hint) or hint
+    return "str" if isinstance(named, type) and issubclass(named, str) else getattr(named, "__name__", "")
 
 
 def _is_number(value: Any) -> bool:

@@ -1,16 +1,16 @@
-"""Every error fedsag raises on purpose: a message, a hint, and the exit code it ends the command with.
+"""Every error that fedsag raises on purpose: a message, a hint, and the exit code of the command.
 
-FedsagError                   1   a bug of ours if it is raised as it stands
+FedsagError                   1   the base class; only its subclasses are raised
 ├── UsageError                2   a flag or an argument is wrong
 │   └── WorkspaceError        2   the workspace cannot be used
 ├── JobError                  3   a template, a job or the config file is wrong
 ├── RunError                  4   the run failed
-│   ├── NotEnoughClients      4   a task's quorum is out of reach
+│   ├── NotEnoughClients      4   too few clients can still answer a task
 │   ├── NotEnoughMemory       4   the clients cannot all stay in memory
-│   └── ChannelClosed         4   the other side is gone
-│       └── BadMessage        4   it said what none of ours would say, and is not heard any more
-├── ClientError               4   the Client API was called in a way it cannot answer (a RuntimeError too)
-├── TensorError               4   params that cannot travel, or a tensor file that is not one (a ValueError too)
+│   └── ChannelClosed         4   the other process has closed the channel
+│       └── BadMessage        4   it sent a message that fedsag never sends; the channel is closed
+├── ClientError               4   a call of the Client API is not possible now (also a RuntimeError)
+├── TensorError               4   params that cannot be sent, or a damaged tensor file (also a ValueError)
 └── Interrupted               130 or 143
 """
 
@@ -22,10 +22,10 @@ from typing import Any
 
 
 class FedsagError(Exception):
-    """What a user can act on: `message` says what is wrong and where, `hint` what to do now.
+    """An error that the user can act on: `message` says what is wrong and where, `hint` what to do now.
 
-    `details` are lines to read beside it. `report` is that of the run which it ended, a `simulator.report.Report`, or
-    None where no run had begun.
+    `details` are further lines to print. `report` is the report of the run that failed, a `simulator.report.Report`;
+    None if no run had begun.
     """
 
     exit_code = 1
@@ -38,7 +38,7 @@ class FedsagError(Exception):
         self.report: Any = None
 
     def __str__(self) -> str:
-        """Both, for whoever meets it as an exception, such as a script's author."""
+        """Message and hint, for a traceback in a script."""
         return f"{self.message} ({self.hint})" if self.hint else self.message
 
 
@@ -59,7 +59,7 @@ class RunError(FedsagError):
 
 
 class NotEnoughClients(RunError):
-    """`round_num` is given where the task belongs to a round, `cause` is the first failure."""
+    """`round_num` is None if the task belongs to no round. `cause` is the first failure."""
 
     def __init__(
         self, task: str, *, needed: int, possible: int, round_num: int | None = None, cause: str = "", hint: str = ""
@@ -99,7 +99,7 @@ class TensorError(FedsagError, ValueError):
 
 
 class Interrupted(FedsagError):
-    """Somebody asked us to stop: exit code 128 + the signal's number."""
+    """A signal ended the run: the exit code is 128 + the signal's number."""
 
     def __init__(self, signal_number: int, *, hint: str = "") -> None:
         super().__init__("interrupted", hint=hint)
@@ -107,9 +107,9 @@ class Interrupted(FedsagError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint: the known name that is nearest to `name`, or, with none near, what there is."""
-    there = sorted(set(known))
-    near = difflib.get_close_matches(name, there, n=1)
+    """A hint: the known name that is most similar to `name`; if none is similar, all known names."""
+    names = sorted(set(known))
+    near = difflib.get_close_matches(name, names, n=1)
     if near:
         return f"did you mean {near[0]!r}?"
-    return f"known: {', '.join(there)}" if there else ""
+    return f"known: {', '.join(names)}" if names else ""

@@ -1,9 +1,10 @@
-"""What is known of a component before it is imported: its class says it in an attribute.
+"""Facts about a component that are known before it is imported, from the attribute `facts` of its class.
 
     class BestOfAll:
         facts = Facts(asks_for=("train_task_name",))
 
-Like the arguments it is read from the source: it is made of these classes, literals and names of constants.
+The attribute is read from the source, as the arguments are. So it may contain only these classes, literals and names of
+constants.
 """
 
 from __future__ import annotations
@@ -17,17 +18,18 @@ import msgspec
 class Nvflare(msgspec.Struct, frozen=True, kw_only=True):
     """The class of NVFLARE that a component stands for, and how their arguments differ.
 
-    `path` is its class path in NVFLARE 2.9. `also` has the names of its further classes that the component stands for,
-    such as those of older versions, each with the arguments it implies.
+    `path` is the class path in NVFLARE 2.9. `also` names further classes of NVFLARE that the component stands for, such
+    as those of older versions, each with the arguments that it implies.
 
-    When a job of NVFLARE is read: `defaults` are the arguments where its class does, given none, something else than
-    ours; `older_names` are other names of our arguments. Its `ignored` arguments have no effect here, and those of
-    `expected` none with one of these values: for any other, the user is told.
+    For reading a job of NVFLARE: `defaults` has NVFLARE's default of each argument whose default differs here.
+    `older_names` maps older names of arguments to the names here. Arguments in `ignored` have no effect here. Those in
+    `expected` have none if they have one of the listed values; any other value is reported to the user.
 
-    When a job is exported: `added` are arguments that only its class has, `left_out` those that only ours has, each
-    with what its class does instead (empty: the same). It takes only whole numbers for `whole_numbers`.
+    For exporting a job: `added` are arguments that only NVFLARE's class has. `left_out` are arguments that only the
+    class here has, each with what NVFLARE does instead (empty: the same). NVFLARE takes only whole numbers for the
+    arguments in `whole_numbers`.
 
-    `renamed` holds, for both ways, its name of an argument and ours.
+    `renamed` maps NVFLARE's name of an argument to the name here, for reading and for exporting.
     """
 
     path: str
@@ -43,15 +45,15 @@ class Nvflare(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """The name of its class."""
+        """The name of NVFLARE's class."""
         return self.path.rpartition(".")[2]
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a component.
+    """What is known about a component.
 
-    `asks_for` are the arguments that hold the name of a task which at least one client must take. `extra` is a
-    tracker's: fedsag's extra that installs the package it needs, which has the same name.
+    `asks_for` lists the arguments that contain the name of a task; at least one client must take that task. `extra` is
+    for a tracker: the extra of fedsag that installs the package of the same name.
     """
 
     needs_torch: bool = False

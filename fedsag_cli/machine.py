@@ -17,19 +17,21 @@ def cores() -> int:
 
 
 def free_memory() -> int:
-    """Bytes that are free without swapping, at most those of a container's limit; 0 where that is not known."""
+    """Free memory in bytes, without swap and within the container's limit; 0 if that is not known."""
     return min((amount for amount in (_free_of_machine(), _free_of_container()) if amount is not None), default=0)
 
 
 def private_memory() -> int:
-    """Bytes that only this process uses; 0 where that is not known."""
+    """Bytes that only this process uses; 0 if that is not known."""
     fields = _fields(Path("/proc/self/smaps_rollup"))
     return fields.get("Private_Clean", 0) + fields.get("Private_Dirty", 0)
 
 
 def _free_of_machine() -> int | None:
     if sys.platform == "darwin":
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2  # macOS does not say: a guess, half of all
+        return (
+            os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+        )  # macOS does not report it: a guess, half of the memory
     return _fields(Path("/proc/meminfo")).get("MemAvailable")
 
 
@@ -52,8 +54,8 @@ def _fields(file: Path) -> dict[str, int]:
     return {word[0].rstrip(":"): int(word[-2]) * 1024 for word in words}
 
 
-def gpus_there() -> int | None:
-    """The number of GPUs that nvidia-smi lists; None where that tool is missing or fails."""
+def num_gpus() -> int | None:
+    """The number of GPUs that nvidia-smi lists; None if that tool is missing or fails."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return None

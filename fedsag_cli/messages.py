@@ -1,4 +1,4 @@
-"""The former home of `FLModel`, for jobs that import it from here; new ones import `fedsag_cli.model`."""
+"""The former home of `FLModel`, for jobs that import it from here; new jobs import `fedsag_cli.model`."""
 
 from fedsag_cli.model import FLModel, ParamsType, Reply, Task
 

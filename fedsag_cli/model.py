@@ -18,9 +18,9 @@ from fedsag_cli.errors import TensorError
 Params: TypeAlias = dict[str, Any]
 """A model's parameters by name, in the order of its layers.
 
-Each value is a torch tensor, a numpy array or numpy number, or a bool, int or float of Python's: any shape, any dtype
-of numbers or booleans (floats of 64 to 8 bits, complex, integers of 64 to 8 bits). Values that share memory, as tied
-weights do, share it wherever they travel. Names are texts.
+Each value is a torch tensor, a numpy array or numpy number, or a Python bool, int or float: any shape, any dtype of
+numbers or booleans (floats of 64 to 8 bits, complex, integers of 64 to 8 bits). Values that share memory, such as tied
+weights, still share it after they are sent. Names are strings.
 """
 
 NUM_STEPS = "NUM_STEPS_CURRENT_ROUND"
@@ -41,16 +41,16 @@ class ParamsType(str, Enum):
 class FLModel:
     """A model that is sent: parameters, metrics, and the round they belong to. A script may assign to every field.
 
-    `params_type`: what `params` are; FULL where there are params and nothing is said.
+    `params_type`: what `params` are; the default is FULL if there are params.
     `params`: see Params; None in an answer that has metrics only.
-    `optimizer_params`: for the script alone, never sent.
-    `metrics`: numbers by name, whatever `float()` takes, measured on the model that was received.
-    `start_round`, `current_round`, `total_rounds`: the first round, this one, and how many there are; whole numbers
-    from 0 on. The server sets them.
-    `meta`: other facts by name, of JSON's types; NUM_STEPS is the weight of this update in the mean.
+    `optimizer_params`: for the script only; they are never sent.
+    `metrics`: numbers by name, measured on the model that was received. `float()` must accept each.
+    `start_round`, `current_round`, `total_rounds`: the first round, this round, and the number of rounds: whole
+    numbers, at least 0. The server sets them.
+    `meta`: other facts by name, of types that JSON has; NUM_STEPS is the weight of this update in the mean.
 
-    Raises ValueError where a params type comes without params, or a round is no whole number from 0 on; TypeError
-    where metrics or meta are no dict.
+    Raises ValueError if there is a params type without params, or a round is not a whole number of at least 0;
+    TypeError if metrics or meta is not a dict.
     """
 
     params_type: ParamsType | None = None
@@ -82,7 +82,7 @@ class FLModel:
 
     @property
     def num_steps(self) -> float:
-        """`meta[NUM_STEPS]`, 1.0 where there is none. Raises TensorError where that is no finite number from 0 on."""
+        """`meta[NUM_STEPS]`, by default 1.0. Raises TensorError if it is not a finite number of at least 0."""
         steps = self.meta.get(NUM_STEPS, 1.0)
         try:
             number = float(steps)
@@ -93,11 +93,11 @@ class FLModel:
         return number
 
     def at_round(self, round_num: int, num_rounds: int, *, start_round: int = 0) -> FLModel:
-        """This model, for the clients in round `round_num`. The run has `num_rounds` rounds from `start_round` on."""
+        """This model for round `round_num`. The run has `num_rounds` rounds; the first is `start_round`."""
         return dataclasses.replace(self, current_round=round_num, total_rounds=num_rounds, start_round=start_round)
 
     def summary(self) -> dict[str, Any]:
-        """Everything but the parameters: how many there are, metrics, rounds, meta."""
+        """The fields without the parameters themselves, of which it has the number."""
         return {
             "params": len(self.params or {}),
             "params_type": self.params_type.value if self.params_type else None,
@@ -114,8 +114,8 @@ class FLModel:
 class Task:
     """What a workflow asks clients to do.
 
-    `name`: "train", "validate", "submit_model", or a job's own; clients whose executor lists it take the task.
-    `model`: what they do it with; its params may be None.
+    `name`: "train", "validate", "submit_model", or a name that the job defines. Clients whose executor lists it take
+    the task. `model`: the model for the task; its params may be None.
     """
 
     name: str
@@ -127,7 +127,8 @@ class Reply:
     """One client's answer to a task.
 
     `site`: the client's name, such as "site-1".
-    `model`: its update, or its metrics alone; params may be DIFF. The result filters of both sides have seen it.
+    `model`: its update, or only its metrics; params may be DIFF. The result filters of client and server have been
+    applied.
     """
 
     site: str

@@ -1,4 +1,4 @@
-"""The plan of a run, plan.json: the job with every setting resolved. The processes of a run read it, and no config."""
+"""The plan of a run, plan.json: the job with every setting resolved. The server reads this file, not the configs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class FilterSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class ClientConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The settings of one client, resolved for its site. Those with a meaning are arguments of the executor."""
+    """The resolved settings of one client. Fields with a description are arguments of the executor in a config."""
 
     tasks: tuple[str, ...] = ("train",)
     train_task_name: Annotated[str, "name of the task to train"] = "train"
@@ -32,12 +32,14 @@ class ClientConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         bool, "whether the script sends metrics of the model it received along with its update"
     ] = False
     exchange_format: Annotated[
-        str, OneOf(["raw", "pytorch", "numpy"]), "what the script's params are: PyTorch tensors, numpy arrays, or both"
+        str,
+        OneOf(["raw", "pytorch", "numpy"]),
+        "type of the script's params: PyTorch tensors, numpy arrays, or both (raw)",
     ] = msgspec.field(default="raw", name="params_exchange_format")
     transfer_type: Annotated[
         ParamsType,
         OneOf([kind.value for kind in ParamsType]),
-        "FULL: the whole model is sent; DIFF: what training changed in it",
+        "FULL: the whole model is sent; DIFF: only the change by training",
     ] = msgspec.field(default=ParamsType.FULL, name="params_transfer_type")
     launch_once: Annotated[
         bool, "whether the script is started once for the whole run (false: once for every task)"
@@ -46,9 +48,9 @@ class ClientConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         float | None, Least(0), "seconds from a script's start to its flare.init() (null, 0: no limit)"
     ] = 300.0
     memory_gc_rounds: Annotated[
-        int, Least(0), "Python's garbage is collected after every so many rounds (0: when Python does so itself)"
+        int, Least(0), "number of rounds between two collections of Python's garbage (0: only Python's own)"
     ] = 0
-    cuda_empty_cache: Annotated[bool, "whether torch's CUDA cache is emptied together with the garbage"] = False
+    cuda_empty_cache: Annotated[bool, "whether torch's CUDA cache is emptied when garbage is collected"] = False
     task_data_filters: list[FilterSpec] = []
     task_result_filters: list[FilterSpec] = []
 
@@ -59,7 +61,7 @@ def matches(task_name: str, patterns: Iterable[str]) -> bool:
 
 
 class ComponentSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One component in a config file. `path` is a short name of ours, such as FedAvg, or `package.module.Class`."""
+    """One component in a config file. `path` is a name that fedsag knows, such as FedAvg, or `package.module.Class`."""
 
     path: str
     id: str = ""
@@ -91,7 +93,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """A run before it starts.
 
     `slots`: how many clients of one group work at the same time. `threads`: torch's threads in each client. `preload`:
-    the modules that the processes will import. `files`: by path in the job, the SHA-256 of every file but the configs.
+    the modules that the processes will import. `files`: SHA-256 of every file except the configs, by path in the job.
     """
 
     job: str

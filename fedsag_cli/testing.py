@@ -19,14 +19,14 @@ from fedsag_cli.model import FLModel, Reply, Task
 from fedsag_cli.params import checks
 
 Script: TypeAlias = Callable[[FLModel], FLModel | None]
-"""What a client makes of the model it receives; None: it fails."""
+"""A client's update for the model that it receives; None if the client fails."""
 
 
 class FakeClients:
-    """Clients that answer at once, each by its own function. They keep the contract `workflows.Clients`.
+    """Clients that answer at once, each with its own function. They implement `workflows.Clients`.
 
-    `validate` are the functions of those that take that task too. What they were asked: `seen` has each (site, round)
-    in which a client was to train, `sent` the params that were sent, by round, `asked` the arguments of each broadcast,
+    `train` and `validate` are the functions for these two tasks, by site. For tests: `seen` has the (site, round) of
+    every task "train", `sent` the params that were sent, by round, `asked` the arguments of each broadcast,
     `rejected` the causes by site.
     """
 
@@ -52,8 +52,8 @@ class FakeClients:
         grace_s: float | None = None,
         allow_non_finite: bool = False,
     ) -> Iterator[Reply]:
-        wanted = None if to is None else set(to)
-        targets = [site for site in self.takes(task.name) if wanted is None or site in wanted]
+        named = None if to is None else set(to)
+        targets = [site for site in self.takes(task.name) if named is None or site in named]
         self.asked.append({"task": task.name, "min": min_responses, "timeout_s": timeout_s, "grace_s": grace_s})
         self._task, self._needed, self._possible = task.name, min_responses, len(targets)
         round_num = task.model.current_round or 0
@@ -84,7 +84,7 @@ class FakeClients:
 
 
 class FakePersistor:
-    """Gives the params it was made with as the first model; `saved` and `best` have what it was told to write."""
+    """Gives `params` as the first model. `saved` and `best` have the models that it was called to write."""
 
     files: Sequence[Path] = ()
 

@@ -1,4 +1,4 @@
-"""The workspace, a folder with every file of a run; and the one way to write a file whole or not at all.
+"""The workspace, a folder with every file of a run; and `write_whole`, which writes a file completely or not at all.
 
 W/plan.json  events.jsonl  report.json
 W/.fedsag/                                        the lock, and the list of the files that fedsag made
@@ -25,9 +25,9 @@ import msgspec
 from fedsag_cli.errors import WorkspaceError
 
 SERVER = "server"
-ROUND, BEST = "round", "best"  # the two kinds of checkpoint: after a round, and of the best model so far
+ROUND, BEST = "round", "best"  # the two kinds of checkpoint: of the last round, and of the best model so far
 _CHECKPOINT = re.compile(rf"(?P<kind>{ROUND}|{BEST})-\d{{6,}}\.safetensors")
-_PART = ".part"  # at the end of a name: half written
+_PART = ".part"  # the end of the name of an incomplete file
 
 
 class Workspace:
@@ -58,7 +58,7 @@ class Workspace:
         return self.root / name / "simulate_job"
 
     def app(self, name: str) -> Path:
-        """The app of SERVER or of a site, which is that process's working directory."""
+        """The app of SERVER or of a site: the working directory of that process."""
         return self.job(name) / f"app_{name}"
 
     def log(self, name: str) -> Path:
@@ -79,7 +79,7 @@ class Workspace:
         return self.scratch / "made"
 
     def take(self) -> None:
-        """Lock it until `release`. Raises WorkspaceError where another run uses it, or it cannot be written."""
+        """Lock the workspace until `release`. Raises WorkspaceError if another run uses it, or it cannot be written."""
         try:
             str(self.root).encode()
         except UnicodeEncodeError:
@@ -109,7 +109,7 @@ class Workspace:
             raise WorkspaceError(f"the workspace {self.root} cannot be used: {error.strerror}") from None
 
     def hold_as_server(self) -> int:
-        """The server's lock: while this descriptor is open, the next run waits. Waits for the server before."""
+        """Wait for the server of an earlier run to end, and lock: the next run waits while this descriptor is open."""
         fd = os.open(self.scratch / SERVER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         fcntl.flock(fd, fcntl.LOCK_EX)
         return fd
@@ -120,7 +120,7 @@ class Workspace:
             self._lock = -1
 
     def clear(self) -> None:
-        """Remove the files that an earlier run made. Files of the user's stay."""
+        """Remove the files that an earlier run made. The user's files stay."""
         if not self._list_of_made.exists():
             return
         self.reopen()
@@ -128,7 +128,7 @@ class Workspace:
         whole = {self.root / name for name in self._made if name.endswith("/")}
         for path in sorted(
             self._paths_made(), key=lambda path: path != self.plan
-        ):  # the plan first: without it, nothing resumes a half removed run
+        ):  # the plan first: without it, a run that is only partly removed cannot be resumed
             if path in whole and path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             elif not path.is_dir() or path.is_symlink():
@@ -137,37 +137,37 @@ class Workspace:
         for checkpoint in checkpoints_in(self.checkpoints) if self.checkpoints.is_dir() else ():
             checkpoint.unlink()
         for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
-            shutil.rmtree(folder / "__pycache__", ignore_errors=True)  # Python made it from files of ours
+            shutil.rmtree(folder / "__pycache__", ignore_errors=True)  # Python made it from files that fedsag copied
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
         self._list_of_made.unlink(missing_ok=True)
         self._made = set()
 
     def reopen(self) -> None:
-        """Take over the files of an earlier run. Half written files are removed."""
+        """Take over the files of an earlier run. Incomplete files are removed."""
         if self._list_of_made.exists():
             self._made = set(self._list_of_made.read_text().split("\0")[:-1])  # each name ends with \0
         self.remove_parts()
 
     def remove_parts(self) -> None:
-        """Remove the half written files of processes that were killed."""
+        """Remove the incomplete files of processes that were killed."""
         parts = [path for path in self.checkpoints.glob(f"*{_PART}") if _kind_of(path.name.removesuffix(_PART))]
         for part in [*map(_part_of, self._paths_made()), *parts]:
             part.unlink(missing_ok=True)
 
     def _paths_made(self) -> list[Path]:
-        """The files that fedsag made. Where the list is damaged, paths outside the workspace are left out."""
+        """The files that fedsag made. Paths outside the workspace, as in a damaged list, are left out."""
         paths = [self.root / name for name in sorted(self._made)]
         return [path for path in paths if self.root in path.parents and ".." not in path.parts]
 
     def claim(self, *paths: Path, folders: Iterable[Path] = ()) -> None:
-        """From now on fedsag owns these files, and everything in `folders`. Raises WorkspaceError like `check_free`."""
+        """Record that fedsag owns these files, and all files in `folders`. Raises WorkspaceError as `check_free`."""
         whole = list(folders)
         self.check_free(*paths, *whole)
         self.remember(*paths, folders=whole)
 
     def check_free(self, *paths: Path) -> None:
-        """Raises WorkspaceError where one of them exists and fedsag did not make it."""
+        """Raises WorkspaceError if a path exists and fedsag did not make it."""
         for path in (path for path in paths if self.root in path.parents):
             name = str(path.relative_to(self.root))
             if self._made.isdisjoint({name, f"{name}/"}) and (path.exists() or path.is_symlink()):
@@ -177,7 +177,7 @@ class Workspace:
                 )
 
     def remember(self, *paths: Path, folders: Iterable[Path] = ()) -> None:
-        """Add files, and folders with everything in them, to the list of what fedsag made. Raises OSError."""
+        """Add files, and folders with all their contents, to the list of what fedsag made. Raises OSError."""
         names = {str(path.relative_to(self.root)) for path in paths if self.root in path.parents}
         names |= {f"{path.relative_to(self.root)}/" for path in folders if self.root in path.parents}  # "/": a folder
         new = sorted(names - self._made)
@@ -187,21 +187,21 @@ class Workspace:
             try:
                 _write_all(file, "".join(f"{name}\0" for name in new).encode())
             except OSError:
-                file.truncate(size)  # half a name could be the name of a user's file
+                file.truncate(size)  # an incomplete name could be the name of a user's file
                 raise
 
     def files_of(self, app: Path, name: str) -> list[Path]:
-        """The files of SERVER or of a site: its log, and those that `deploy` copies from its app."""
+        """The files of SERVER or of a site: its log, and the files that `deploy` copies from its app."""
         return [self.log(name), *(self.app(name) / source.relative_to(app) for source in files_in(app))]
 
     def forget_missing(self) -> None:
-        """After the run: give up files that were claimed and not written. Raises OSError."""
+        """After the run: remove files that were not written from the list. Raises OSError."""
         self._made = {name for name in self._made if (self.root / name).exists()}
         names = "".join(f"{name}\0" for name in sorted(self._made))
         write_whole(self._list_of_made, lambda file: file.write(names.encode()))
 
     def deploy(self, app: Path, name: str) -> None:
-        """Copy an app folder to where SERVER or a site runs it. Raises WorkspaceError, OSError."""
+        """Copy an app folder into the workspace, for SERVER or a site. Raises WorkspaceError, OSError."""
         pairs = [(source, self.app(name) / source.relative_to(app)) for source in files_in(app)]
         self.claim(*self.files_of(app, name))
         self.app(name).mkdir(parents=True, exist_ok=True)
@@ -209,8 +209,8 @@ class Workspace:
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 shutil.copyfile(source, target)
-                target.chmod(source.stat().st_mode & 0o777)  # not set-user-id: the copy belongs to us
-            except OSError as error:  # shutil names the source, also where the target failed
+                target.chmod(source.stat().st_mode & 0o777)  # without set-user-id: another user owns the copy
+            except OSError as error:  # shutil names the source even if the target failed
                 raise OSError(error.errno, f"{error.strerror}, copied from {source}", str(target)) from None
 
 
@@ -220,7 +220,7 @@ def _write_all(file: IO[bytes], data: bytes) -> None:
 
 
 def files_in(folder: Path) -> Iterator[Path]:
-    """Every file in an app folder and below, by name, without Python's caches."""
+    """Every file in an app folder and its subfolders, sorted by name, without Python's caches."""
     for base, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if name != "__pycache__")
         yield from (Path(base, name) for name in sorted(files))
@@ -232,7 +232,7 @@ def checkpoint_name(kind: str, round_num: int) -> str:
 
 
 def checkpoints_in(folder: Path, *kinds: str) -> list[Path]:
-    """The checkpoints in a folder, of these kinds or, where none is given, of both."""
+    """The checkpoints of these kinds in a folder; by default of both kinds."""
     return [path for path in folder.iterdir() if _kind_of(path.name) in (kinds or (ROUND, BEST))]
 
 
@@ -242,7 +242,7 @@ def _kind_of(name: str) -> str | None:
 
 
 def write_json(path: Path, value: msgspec.Struct) -> None:
-    """Write `value` as indented JSON, whole or not at all. Raises OSError."""
+    """Write `value` as indented JSON, completely or not at all. Raises OSError."""
     text = msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
     write_whole(path, lambda file: file.write(text))
 

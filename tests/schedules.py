@@ -764,7 +764,9 @@ def state_of(world: World):
         *(broadcast.given and broadcast.given.number, broadcast.is_over, ago(broadcast.quorum_lost), broadcast._turn),
         *(tuple(broadcast._waits), frozenset(broadcast._failed), frozenset(broadcast._work_s.items())),
         *(ago(broadcast.began), tuple(broadcast._working), frozenset(broadcast._late)),
-        frozenset((ago(moment), number) for moment, number in broadcast._moments if broadcast._holds(moment, number)),
+        frozenset(
+            (ago(moment), number) for moment, number in broadcast._moments if broadcast._is_current(moment, number)
+        ),
         tuple((group, frozenset(queue)) for group, queue in sorted(broadcast._queues.items())),
     )
     known = [

@@ -1,4 +1,4 @@
-"""The contract of an aggregator: it merges the clients' updates one by one."""
+"""The contract of an aggregator, which merges the clients' updates one by one."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from fedsag_cli.model import FLModel
 
 
 class Aggregator(Protocol):
-    """Merges the updates of one round. It gets them one by one, in site order."""
+    """Merges the updates of one round: it gets them one by one, in site order, and returns the merged update."""
 
     def accept(self, site: str, update: FLModel) -> None:
-        """Add the update of one client. Raises TensorError if it does not fit the updates before it."""
+        """Add one client's update. Raises TensorError if it does not fit the earlier ones."""
 
     def aggregate(self) -> FLModel:
-        """The merged update of all that were accepted since the last call; without any, its params are empty."""
+        """The merged update of all that were accepted since the last call; its params are empty if there were none."""

@@ -2,8 +2,8 @@
 
     w  <-  sum_k  n_k / n  *  w_k
 
-n_k is the number of steps (or examples) client k trained on times its site's weight, n their sum. Each key has its own
-sum: a client may send some keys only.
+n_k is the number of steps (or examples) of client k times its site's weight; n is the sum of the n_k. Each key has its
+own sum, so a client may send only some keys.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from fedsag_cli.params.arithmetic import WeightedSum
 
 
 class FedAvg:
-    """The weighted mean of the clients' params (FULL), or of what training changed in them (DIFF), key by key.
+    """The weighted mean of the clients' params (FULL) or of their changes by training (DIFF), key by key.
 
-    A key that is left out keeps its value in the global model.
+    An excluded key keeps its value in the global model.
     """
 
     facts = Facts(
@@ -37,7 +37,7 @@ class FedAvg:
     def __init__(
         self,
         aggregation_weights: Annotated[
-            Mapping[str, float] | None, EachLeast(0), "factor of each site's weight (1.0 for a site that is not named)"
+            Mapping[str, float] | None, EachLeast(0), "factor of each site's weight (1.0 if a site is not named)"
         ] = None,
         exclude_vars: Annotated[
             str | Sequence[str] | None,
@@ -45,7 +45,7 @@ class FedAvg:
             "params whose name matches this regular expression are not averaged",
         ] = None,
         weigh_by_local_iter: Annotated[
-            bool, "whether a client's weight is its number of steps (false: every client weighs the same)"
+            bool, "whether a client's weight is its number of steps (false: all clients have the same weight)"
         ] = True,
     ) -> None:
         self._site_weights = {site: float(weight) for site, weight in (aggregation_weights or {}).items()}
@@ -56,7 +56,7 @@ class FedAvg:
         self._params_type: ParamsType | None = None
 
     def accept(self, site: str, update: FLModel) -> None:
-        """An update of weight zero counts nothing. Raises TensorError where FULL and DIFF meet, or a shape differs."""
+        """An update of weight zero is ignored. Raises TensorError if FULL and DIFF are mixed, or a shape differs."""
         n_k = self._site_weights.get(site, 1.0) * (update.num_steps if self._by_steps else 1.0)
         if self._params_type not in (None, update.params_type):
             raise TensorError(f"{site} sent {update.params_type}, others {self._params_type}")
@@ -64,7 +64,7 @@ class FedAvg:
         if n_k == 0.0:
             return
         kept = {name: w_k for name, w_k in (update.params or {}).items() if not self._excludes(name)}
-        for name, w_k in kept.items():  # all or nothing: an update that is refused leaves the sums alone
+        for name, w_k in kept.items():  # before any key is added: a rejected update must not change the sums
             if name in self._sums:
                 self._sums[name].check(w_k)
         for name, w_k in kept.items():

@@ -1,6 +1,7 @@
-"""The components that a job can name: from short names, class paths and ids to objects.
+"""Finds and builds the components that a job names by short names, class paths and ids.
 
-Importing this imports none of the components: the parent looks them up by name only, the server builds them.
+This module imports no component before it builds one: the parent process only reads their sources, the server builds
+them.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ KNOWN = {
 
 NAMING_KEYS = ("path", "class_path", "name")
 
-_OTHER_CONTRACTS = "nvflare"  # a class made for these would be called in a way it does not know
+_FOREIGN = "nvflare"  # its components have other methods, so fedsag cannot call them
 _NO_BASE_CLASS = (
-    "a part of your own needs no base class: an aggregator has accept(site, update) and aggregate(), a filter "
-    "process(model)"
+    "your own component needs no base class: an aggregator has accept(site, update) and aggregate(), a filter "
+    "has process(model)"
 )
-_HOW_WITHOUT = f"only a client's script may import nvflare: a model needs a file of its own, and {_NO_BASE_CLASS}"
+_HOW_WITHOUT = f"only a client's script may import nvflare: put a model into its own file; {_NO_BASE_CLASS}"
 
 
 def class_path(name: str) -> str:
@@ -51,9 +52,10 @@ def short_name(path: str) -> str:
 
 
 def path_in(values: Any, *, in_args: bool = False) -> str | None:
-    """The class that an object of a config file names by `path`, `class_path` or `name`; None where it names none.
+    """The class that an object in a config file names by `path`, `class_path` or `name`; None if it names no class.
 
-    In another component's arguments a name alone names no class, and `config_type = dict` means a plain object.
+    `in_args`: the object is in the arguments of a component. There `name` does not name a class, and `config_type =
+    dict` means a plain object.
     """
     if not isinstance(values, Mapping) or (in_args and values.get("config_type") == "dict"):
         return None
@@ -62,9 +64,9 @@ def path_in(values: Any, *, in_args: bool = False) -> str | None:
 
 
 def signature_of(name: str, search: Sequence[Path] = ()) -> Signature | None:
-    """What the constructor of `name` takes, read from its source; None where the source does not tell.
+    """The arguments of the constructor of `name`, read from its source; None if the source does not show them.
 
-    Raises JobError where there is there is no component with that id.
+    Raises JobError if there is no such component.
     """
     if "." not in class_path(name):
         raise JobError(f"there is no component {name!r}", hint=nearest(name, KNOWN))
@@ -86,9 +88,9 @@ def tasks_asked_for(workflow: ComponentSpec, search: Sequence[Path] = ()) -> lis
 
 
 def build(spec: ComponentSpec, parts: Mapping[str, Any]) -> Any:
-    """The object a spec describes; `x_id="y"` in its args becomes x=parts["y"]. Imports its module.
+    """Build the component of a spec. `x_id="y"` in its args becomes x=parts["y"]. Imports its module.
 
-    Raises JobError where it cannot be imported or made, naming the component and the reason.
+    Raises JobError naming the component and the reason if it cannot be imported or built.
     """
     made = _import(spec)
     known = inspect.signature(made).parameters
@@ -111,8 +113,8 @@ def build(spec: ComponentSpec, parts: Mapping[str, Any]) -> Any:
     except JobError as error:
         raise JobError(f"{_called(spec)}: {error.message}", hint=error.hint) from error
     except Exception as error:
-        # whatever a constructor raises, a user's own too, the job's author has to know which component it was
-        raise JobError(f"{_called(spec)} cannot be made: {type(error).__name__}: {error}") from error
+        # a constructor, which may be the user's, can raise any error: the message must name the component
+        raise JobError(f"{_called(spec)} cannot be built: {type(error).__name__}: {error}") from error
 
 
 def chain(specs: Sequence[FilterSpec]) -> Chain:
@@ -139,7 +141,7 @@ def _import(spec: ComponentSpec) -> Any:
             raise JobError(f"{_called(spec)} cannot be imported: {error}", hint=_HOW_WITHOUT) from error
         raise JobError(f"{_called(spec)} cannot be imported: {error}") from error
     except Exception as error:
-        # a module of the user's own may raise anything
+        # the user's module may raise any error
         raise JobError(f"{_called(spec)} cannot be imported: {type(error).__name__}: {error}") from error
     for base in getattr(made, "__mro__", ()):
         if _is_foreign(base.__module__):
@@ -148,7 +150,7 @@ def _import(spec: ComponentSpec) -> Any:
 
 
 def _is_foreign(module: str) -> bool:
-    return module.partition(".")[0] == _OTHER_CONTRACTS
+    return module.partition(".")[0] == _FOREIGN
 
 
 def _called(spec: ComponentSpec) -> str:

@@ -1,4 +1,4 @@
-"""What a class or function takes, read from its source: nothing is imported or run to find out."""
+"""Reads the arguments of a class or function from its source, without importing or running it."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ _CONSTRUCTORS: dict[tuple[str, str], type] = {
     **{(arguments.__name__, name): kind for name, kind in arguments.RULES.items()},
     **{(facts.__name__, kind.__name__): kind for kind in (facts.Facts, facts.Nvflare)},
 }
-_MOST_STEPS = 10_000  # for one argument: names that stand for lists of names for lists … would fill the memory
+_MOST_STEPS = 10_000  # for one argument: lists of names of lists of names … could fill the memory
 _MOST_IMPORTS = 20
 _WRONG_SOURCE = (SyntaxError, ValueError, RecursionError, MemoryError)  # what Python raises for a text it cannot read
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
-    """What a component's constructor takes. `open_ended`: it takes any keyword."""
+    """The arguments of a constructor. `open_ended`: it takes any other keyword, too."""
 
     arguments: Sequence[Argument]
     open_ended: bool = False
 
     def takes(self, name: str) -> bool:
-        """Whether `name` may stand in a job's args: itself, or `x_id` for an argument `x` that is another component."""
+        """Whether a job's args may have `name`: an argument, or `x_id` for an argument `x` that is a component."""
         names = {argument.name for argument in self.arguments}
         return self.open_ended or name in names or name.removesuffix("_id") in names
 
 
 def find_module(module: str, search: Sequence[Path] = ()) -> Path | None:
-    """The source file of `module`: in one of the `search` folders first, then where Python would find it.
+    """The source file of `module`: first in the `search` folders, then as Python would find it.
 
-    Nothing is imported, not even the packages above it: the parent process stays without torch.
+    No package is imported, not even a parent package, so that the parent process does not import torch.
     """
     top, *below = module.split(".")
     for folder in search:
@@ -60,9 +60,9 @@ def find_module(module: str, search: Sequence[Path] = ()) -> Path | None:
 
 
 def signature(name: str, search: Sequence[Path] = ()) -> Signature | None:
-    """What the class or function `name` takes, read from its source; None where the source does not tell.
+    """The arguments of the class or function `name`, read from its source; None if the source does not show them.
 
-    Raises JobError where the module, or the name in it, does not exist.
+    Raises JobError if the module, or the name in it, does not exist.
     """
     module, _, last = name.rpartition(".")
     try:
@@ -71,7 +71,7 @@ def signature(name: str, search: Sequence[Path] = ()) -> Signature | None:
         raise JobError(f"{name!r}: {error.filename}:{error.lineno}: {error.msg}") from None
     if source is None:
         if _is_installed(module):
-            return None  # compiled, perhaps: its package is there, its source is not
+            return None  # perhaps compiled: the package exists, but its source does not
         raise JobError(f"{name!r}: there is no module {module!r}")
     made = {node.name: node for node in source.tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
     match made.get(last):
@@ -82,12 +82,12 @@ def signature(name: str, search: Sequence[Path] = ()) -> Signature | None:
             return _Reader(search).signature(source, args, skip=0)
     bound = _names_bound(source.tree)
     if last in bound or "*" in bound:
-        return None  # made somewhere else
+        return None  # defined in another module
     raise JobError(f"{name!r}: {source.file.name} has no class {last!r}", hint=nearest(last, made))
 
 
 def facts_in_source(name: str, search: Sequence[Path] = ()) -> Facts:
-    """What the class `name` says in its attribute `facts`; nothing is known where it has none, or is not there."""
+    """The attribute `facts` of the class `name`; empty Facts if there is no such class or attribute."""
     module, _, last = name.rpartition(".")
     try:
         source = _module_of(module, search)
@@ -97,12 +97,12 @@ def facts_in_source(name: str, search: Sequence[Path] = ()) -> Facts:
                 found = None if value is None else _Reader(search).value(source, value)
                 return found if isinstance(found, Facts) else Facts()
     except (_Unreadable, *_WRONG_SOURCE):
-        pass  # whoever reads the job says what is wrong with the module
+        pass  # the error is reported when the job is read
     return Facts()
 
 
 class _Unreadable(Exception):
-    """An expression that is not a literal, and does not stand for one."""
+    """An expression that is not a literal, and not the name of one."""
 
 
 class _Module(msgspec.Struct, frozen=True):
@@ -112,14 +112,14 @@ class _Module(msgspec.Struct, frozen=True):
 
 
 class _Reader:
-    """Reads annotations, defaults and facts: literals, names of constants, calls of _CONSTRUCTORS."""
+    """Reads annotations, defaults and facts that consist of literals, names of constants and calls of _CONSTRUCTORS."""
 
     def __init__(self, search: Sequence[Path]) -> None:
         self._search = search
         self._steps = _MOST_STEPS
 
     def signature(self, module: _Module, args: ast.arguments, *, skip: int) -> Signature:
-        """`skip`: the number of arguments at the start that no caller gives, such as self."""
+        """`skip`: the number of arguments at the start that callers do not give, such as self."""
         positional = [*args.posonlyargs, *args.args][skip:]
         defaults: list[ast.expr | None] = [*args.defaults]
         defaults = defaults[max(0, len(defaults) - len(positional)) :]
@@ -132,13 +132,13 @@ class _Reader:
 
     def _argument(self, module: _Module, arg: ast.arg, default: ast.expr | None) -> Argument:
         types: list[str] = []
-        about: list[Any] = []
+        notes: list[Any] = []
         self._steps = _MOST_STEPS
         try:
             for part in self._parts(module, arg.annotation):
-                (types if isinstance(part, _TypeName) else about).append(part)
+                (types if isinstance(part, _TypeName) else notes).append(part)
         except (_Unreadable, *_WRONG_SOURCE):
-            types, about = [], []
+            types, notes = [], []
         if isinstance(default, ast.Constant) and default.value is None:
             types.append(_TypeName("None"))
         try:
@@ -148,14 +148,14 @@ class _Reader:
         return Argument(
             name=arg.arg,
             kind=arguments.kind_of(types) if types else "",
-            rules=tuple(each for each in about if isinstance(each, Rule) and _can_judge(each)),
-            meaning=next((each for each in about if isinstance(each, str)), ""),
+            rules=tuple(each for each in notes if isinstance(each, Rule) and _works(each)),
+            meaning=next((each for each in notes if isinstance(each, str)), ""),
             default=value if _is_plain(value) else None,
             required=default is None,
         )
 
     def _parts(self, module: _Module, node: ast.expr | None) -> Iterator[Any]:
-        """The names of the types in an annotation, and what `Annotated` says beside them."""
+        """The names of the types in an annotation, and the other values in `Annotated`."""
         self._step()
         match node:
             case None:
@@ -181,9 +181,9 @@ class _Reader:
                     case name:
                         yield _TypeName(name)
             case ast.Name(id=name) if name not in arguments.KIND_OF:
-                there, meant = self._look_up(module, name)
-                if isinstance(meant, ast.expr):
-                    yield from self._parts(there, meant)
+                source, found = self._look_up(module, name)
+                if isinstance(found, ast.expr):
+                    yield from self._parts(source, found)
                 else:
                     yield _TypeName(name)
             case _:
@@ -194,10 +194,10 @@ class _Reader:
             try:
                 yield self.value(module, node)
             except _Unreadable:
-                continue  # not for us: an annotation may hold what other tools read
+                continue  # an annotation may have values for other tools
 
     def value(self, module: _Module, node: ast.expr) -> Any:
-        """What an expression stands for. Raises _Unreadable."""
+        """The value of an expression. Raises _Unreadable."""
         self._step()
         match node:
             case ast.Constant(value=value):
@@ -217,15 +217,15 @@ class _Reader:
                 except TypeError as error:  # a list is no key
                     raise _Unreadable from error
             case ast.Name(id=name):
-                there, meant = self._look_up(module, name)
-                if isinstance(meant, ast.expr):
-                    return self.value(there, meant)
+                source, found = self._look_up(module, name)
+                if isinstance(found, ast.expr):
+                    return self.value(source, found)
             case ast.Call(func=ast.Name(id=name), args=positional, keywords=keywords):
-                _, meant = self._look_up(module, name)
-                if isinstance(meant, type) and all(keyword.arg for keyword in keywords):
+                _, found = self._look_up(module, name)
+                if isinstance(found, type) and all(keyword.arg for keyword in keywords):
                     given = {str(keyword.arg): self.value(module, keyword.value) for keyword in keywords}
                     try:
-                        return meant(*self._items(module, positional), **given)
+                        return found(*self._items(module, positional), **given)
                     except TypeError as error:
                         raise _Unreadable from error
         raise _Unreadable
@@ -234,7 +234,7 @@ class _Reader:
         return [self.value(module, node) for node in nodes]
 
     def _look_up(self, module: _Module, name: str) -> tuple[_Module, ast.expr | type | None]:
-        """What a name of a module stands for, and the module it is set in: an expression, or one of _CONSTRUCTORS."""
+        """The module that defines a name, and its value there: an expression, one of _CONSTRUCTORS, or None."""
         for _ in range(_MOST_IMPORTS):
             if (module.name, name) in _CONSTRUCTORS:
                 return module, _CONSTRUCTORS[module.name, name]
@@ -253,7 +253,7 @@ class _Reader:
         return module, None
 
     def _is_followed(self, module: _Module, imported: str) -> bool:
-        """Whether an import can bring in a declaration; the sources of Python and torch take long to read."""
+        """Whether to follow an import: only to the job, fedsag or the same package. torch's source is slow to read."""
         top = imported.partition(".")[0]
         known = (module.name.partition(".")[0], __name__.partition(".")[0])
         return top in known or any(_source(folder, imported.split(".")) for folder in self._search)
@@ -265,7 +265,7 @@ class _Reader:
 
 
 class _TypeName(str):
-    """The name of a type, unlike a text in `Annotated`."""
+    """The name of a type; other texts in `Annotated` are plain str."""
 
 
 def _last_name(node: ast.expr | None) -> str:
@@ -287,7 +287,7 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, str | int | None)
 
 
-def _can_judge(rule: Rule) -> bool:
+def _works(rule: Rule) -> bool:
     """Whether a rule works: it may be written with values of a wrong type."""
     if isinstance(rule, Needs):
         return isinstance(rule.other, str)
@@ -295,13 +295,13 @@ def _can_judge(rule: Rule) -> bool:
         for given in (0, "", {"": 0}):
             rule.problem(given)
     except Exception:
-        # whatever a wrong value leads to
+        # a wrong value may lead to any error
         return False
     return True
 
 
 def _assignments(body: Iterable[ast.stmt]) -> Iterator[tuple[str, ast.expr]]:
-    """The names that are set in a body, with what they are set to."""
+    """The names that are assigned in a body, with their values."""
     for node in body:
         match node:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
@@ -311,7 +311,7 @@ def _assignments(body: Iterable[ast.stmt]) -> Iterator[tuple[str, ast.expr]]:
 
 
 def _imported(module: _Module, name: str) -> tuple[str, str] | None:
-    """The module and the name there, where `from … import …` brings a name in."""
+    """The module from which `from … import …` imports a name, and the name in that module; else None."""
     for node in module.tree.body:
         if not isinstance(node, ast.ImportFrom):
             continue
@@ -324,7 +324,9 @@ def _imported(module: _Module, name: str) -> tuple[str, str] | None:
 
 
 def _module_of(name: str, search: Sequence[Path]) -> _Module | None:
-    """Raises SyntaxError, ValueError, RecursionError or MemoryError for a module that Python cannot read."""
+    """The parsed module; None if it is not found.
+
+    Raises SyntaxError, ValueError, RecursionError or MemoryError for a module that Python cannot read."""
     file = find_module(name, search)
     if file is None:
         return None

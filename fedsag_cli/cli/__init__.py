@@ -40,7 +40,7 @@ def _fedsag(
 
 
 def main() -> None:
-    display.never_fails_to_encode()
+    display.escape_unencodable()
     try:
         app(prog_name="fedsag")
     except FedsagError as error:

@@ -31,8 +31,8 @@ def on_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty()
 
 
-def never_fails_to_encode() -> None:
-    """Characters that the terminal's encoding does not have are printed as escapes."""
+def escape_unencodable() -> None:
+    """Print characters that the terminal's encoding does not have as escapes."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -53,25 +53,25 @@ def document(value: Any) -> None:
 
 
 def note(text: str) -> None:
-    _aside("note", text, "36")
+    _message("note", text, "36")
 
 
 def warning(text: str) -> None:
-    _aside("warning", text, "33")
+    _message("warning", text, "33")
 
 
 def error(error: FedsagError) -> None:
     if _Shown.tracebacks:
         traceback.print_exception(error)
-    _aside("error", error.message, "31")
+    _message("error", error.message, "31")
     for text in error.details:
         _write(sys.stderr, escaped(text))
     if error.hint:
-        _aside("hint", error.hint, "2")
+        _message("hint", error.hint, "2")
 
 
 def table(rows: Sequence[Mapping[str, str]], columns: Sequence[str], *, by: str = "") -> None:
-    """One line for each row in a pipe, with `-` for an empty cell; on a terminal, long cells are wrapped.
+    """Print a table: in a pipe one line for each row, with `-` for an empty cell; on a terminal long cells are wrapped.
 
     `by`: on a terminal, this column is a heading above its rows.
     """
@@ -85,7 +85,7 @@ def table(rows: Sequence[Mapping[str, str]], columns: Sequence[str], *, by: str 
 
 
 def shown(value: Any) -> str:
-    """A value on one line; an empty text, or one that begins or ends with a blank, in quotes."""
+    """A value on one line, in quotes if it is an empty text or begins or ends with a space."""
     import json
 
     if isinstance(value, str):
@@ -94,22 +94,22 @@ def shown(value: Any) -> str:
 
 
 def escaped(text: str) -> str:
-    """With escapes for line breaks and control characters: one line stays one, and no terminal executes it."""
+    """The text with escapes for line breaks and control characters: it stays one line, and no terminal executes it."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def _aside(word: str, text: str, colour: str) -> None:
-    said = escaped(text)  # a file name may contain a line break or an escape sequence
+def _message(word: str, text: str, colour: str) -> None:
+    text = escaped(text)  # a file name may contain a line break or an escape sequence
     if on_terminal(sys.stderr):
         word = f"\x1b[{colour}m{word}\x1b[0m"
-    _write(sys.stderr, f"{word}: {said}")
+    _write(sys.stderr, f"{word}: {text}")
 
 
 def _write(stream: TextIO | None, text: str) -> None:
-    if stream is not None:  # a process may be started without it
+    if stream is not None:  # a process may be started without standard streams
         try:
             stream.write(f"{text}\n")
-            stream.flush()  # whoever reads the pipe gets each line at once
+            stream.flush()  # the reader of a pipe gets each line at once
         except OSError:  # the reader has gone (`| head`), or the disk is full: the run continues
             nothing = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nothing, stream.fileno())
@@ -138,12 +138,12 @@ def _rich_tables(rows: Sequence[Mapping[str, str]], columns: Sequence[str], by: 
         console.print()
 
 
-def _widths(rows: Sequence[Sequence[str]], room: int) -> list[int]:
-    """The widths of the columns. Where room is short, the widest become narrower, the first column last."""
+def _widths(rows: Sequence[Sequence[str]], available: int) -> list[int]:
+    """The widths of the columns, together at most `available`: the widest become narrower, the first column last."""
     from rich.cells import cell_len
 
     widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
-    while sum(widths) > room and max(widths) > 1:
+    while sum(widths) > available and max(widths) > 1:
         counted = [widths[0] / 2, *widths[1:]]
         widths[counted.index(max(counted))] -= 1
     return widths

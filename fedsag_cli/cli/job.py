@@ -1,4 +1,4 @@
-"""`fedsag job`: templates, jobs made from them, and a job's variables."""
+"""The commands `fedsag job …`: list templates, create a job, show its variables, export it."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ app = typer.Typer(name="job", help="Make a job from a template, and show its var
 
 _FILE_FLAGS = ("-f", "--config_file", "--config-file")
 _FORCE_FLAGS = ("-force", "--force")
-_BETWEEN = "\0"  # no word of a command line can hold it
+_SEPARATOR = "\0"  # no word of a command line can contain it
 
 TemplatesDir = Annotated[
     Path | None,
-    typer.Option("-d", "--job_templates_dir", "--job-templates-dir", help="Where templates are looked up."),
+    typer.Option("-d", "--job_templates_dir", "--job-templates-dir", help="Folder with job templates."),
 ]
 JobFolder = Annotated[Path, typer.Option("-j", "--job_folder", "--job-folder", help="The job's folder.")]
-FormatOption = Annotated[Format, typer.Option("--format", help="json: one document, for programs.")]
-Debug = Annotated[bool, typer.Option("-debug", "--debug", help="Show where an error was raised.")]
+FormatOption = Annotated[Format, typer.Option("--format", help="Output: txt, or json for programs.")]
+Debug = Annotated[bool, typer.Option("-debug", "--debug", help="Show the traceback of an error.")]
 
 
 class CommandWithOverrides(TyperCommand):
-    """A command whose `-f` takes a file and every `key=value` that follows it."""
+    """A command whose option `-f` takes a file and all `key=value` words after it."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, fold(args))
 
 
 def fold(args: list[str]) -> list[str]:
-    """`-f FILE k=v k=v` as `-f` and one word: all words up to the next flag belong to it. Raises UsageError."""
+    """Join the words of `-f FILE k=v k=v`, up to the next flag, into one value of `-f`. Raises UsageError."""
     folded: list[str] = []
     words = iter(args)
     group: list[str] | None = None
@@ -51,28 +51,30 @@ def fold(args: list[str]) -> list[str]:
         if word in _FILE_FLAGS or (equals and flag in _FILE_FLAGS):
             file = file if equals else next(words, "")
             if not file or file.startswith("-"):
-                raise UsageError(f"{flag} needs a file of the job", hint="-f config_fed_server.conf num_rounds=5")
+                raise UsageError(
+                    f"{flag} needs a file of the job", hint="example: -f config_fed_server.conf num_rounds=5"
+                )
             group = [file]
             folded += ["-f", file]
         elif group is not None and not word.startswith("-"):
             if "=" not in word and not word.endswith("-"):
                 raise UsageError(
                     f"-f {group[0]}: {word!r}: key=value is expected",
-                    hint='quote a value with blanks: app_config="--lr 0.1"; key- removes a key',
+                    hint='put quotes around a value with spaces: app_config="--lr 0.1"; key- removes a key',
                 )
             group.append(word)
-            folded[-1] = _BETWEEN.join(group)
+            folded[-1] = _SEPARATOR.join(group)
         elif word.startswith("-f") and word not in _FORCE_FLAGS:
-            raise _no_flag(word)  # click would take -forec for -f and a file "orec"
+            raise _unknown_option(word)  # click would read -forec as -f with the file "orec"
         else:
             group = None
             folded.append(word)
     return folded
 
 
-def _no_flag(word: str) -> UsageError:
+def _unknown_option(word: str) -> UsageError:
     near = difflib.get_close_matches(word, _FORCE_FLAGS, n=1)
-    return UsageError(f"there is no flag {word!r}", hint=f"did you mean {near[0] if near else f'-f {word[2:]}'!r}?")
+    return UsageError(f"unknown option {word!r}", hint=f"did you mean {near[0] if near else f'-f {word[2:]}'!r}?")
 
 
 @app.command("list-templates", hidden=True)
@@ -82,7 +84,7 @@ def list_templates(
     output: FormatOption = Format.TXT,
     debug: Debug = False,
 ) -> None:
-    """List the templates that a job can be made from."""
+    """List the job templates."""
     from fedsag_cli.job.templates import find
 
     if debug:
@@ -128,14 +130,16 @@ def create(
         typer.Option(
             *_FILE_FLAGS,
             metavar="FILE KEY=VALUE...",
-            help="What to set in a file of the job; key- removes a key. Can be given again.",
+            help="Set values in a file of the job; key- removes a key. Can be repeated.",
         ),
     ] = None,
     script_dir: Annotated[
         Path | None,
-        typer.Option("-sd", "--script_dir", "--script-dir", help="Your scripts, in place of the template's."),
+        typer.Option(
+            "-sd", "--script_dir", "--script-dir", help="Folder with your scripts; they replace the template's."
+        ),
     ] = None,
-    force: Annotated[bool, typer.Option(*_FORCE_FLAGS, help="Replace the job that is there.")] = False,
+    force: Annotated[bool, typer.Option(*_FORCE_FLAGS, help="Replace an existing job.")] = False,
     job_templates_dir: TemplatesDir = None,
     output: FormatOption = Format.TXT,
     debug: Debug = False,
@@ -147,7 +151,7 @@ def create(
 
     if debug:
         display.show_tracebacks()
-    groups = [word.split(_BETWEEN) for word in config_file or []]
+    groups = [word.split(_SEPARATOR) for word in config_file or []]
     made = make(
         job_folder,
         template,
@@ -169,7 +173,7 @@ def create(
     display.line(f"made {made.folder} from {made.template}")
     try:
         rows = variables.of_job(made.folder, job_templates_dir)
-    except JobError as error:  # a file that was copied as it is
+    except JobError as error:  # in a file that was copied unchanged
         display.note(f"the variables are not shown: {error.message}")
     else:
         _show([row for row in rows if row.is_variable] or rows)
@@ -178,7 +182,7 @@ def create(
 
 
 class Target(str, Enum):
-    """A system that a job can be written for."""
+    """A system to which a job can be exported."""
 
     NVFLARE = "nvflare"
 
@@ -187,12 +191,12 @@ class Target(str, Enum):
 def export(
     job_folder: Annotated[Path, typer.Argument(metavar="JOB", help="The job's folder.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
-    to: Annotated[Target, typer.Option("--to", help="The system to write it for.")] = Target.NVFLARE,
-    force: Annotated[bool, typer.Option(*_FORCE_FLAGS, help="Replace the job that is there.")] = False,
+    to: Annotated[Target, typer.Option("--to", help="The system that will run the job.")] = Target.NVFLARE,
+    force: Annotated[bool, typer.Option(*_FORCE_FLAGS, help="Replace an existing job.")] = False,
     output: FormatOption = Format.TXT,
     debug: Debug = False,
 ) -> None:
-    """Write a job for NVFLARE 2.9, scripts included, to run where fedsag is not installed."""
+    """Export a job, with its scripts, to NVFLARE 2.9. It runs without fedsag."""
     from fedsag_cli.interop import reading
     from fedsag_cli.interop.export import export as write
     from fedsag_cli.job import Job
@@ -206,7 +210,7 @@ def export(
         display.document({"job_folder": str(written.folder), "to": to.value, "notes": list(written.notes)})
         return
     display.line(f"wrote {written.folder} for {to.value}")
-    display.line(f"next, where NVFLARE is installed: nvflare simulator {shlex.quote(str(out))} -w WS -n 2 -t 2")
+    display.line(f"next, with NVFLARE installed: nvflare simulator {shlex.quote(str(out))} -w WS -n 2 -t 2")
 
 
 def _show(rows: list[Row]) -> None:
@@ -215,7 +219,7 @@ def _show(rows: list[Row]) -> None:
         shown["value"] = display.shown(row.value)
         shown["default"] = "" if row.default is None else display.shown(row.default)
         if display.on_terminal(sys.stdout):
-            shown["meaning"] = row.meaning or row.component  # one column less: the others need the room
+            shown["meaning"] = row.meaning or row.component  # one column less: the others need its width
     columns = ["file_name", "var_name", "value", "type", "default", "component", "meaning"]
     if display.on_terminal(sys.stdout):
         columns.remove("component")

@@ -50,7 +50,7 @@ class PlainView:
 
 
 class LiveView:
-    """The round, the state and last metrics of every client, the time left; above it, failures and notes."""
+    """The round, the state and last metrics of every client, and the time left; failures and notes above it."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -152,7 +152,7 @@ class LiveView:
 
 
 class Lines:
-    """The lines for a reader. An answer to a task is shown with its round where one is running."""
+    """The lines to print for each event. An answer is shown with its round if that round is running."""
 
     def __init__(self) -> None:
         self._round: int | None = None
@@ -208,12 +208,12 @@ def summary(report: Report) -> None:
     display.table(rows, columns)
     display.line("")
     if report.rounds:
-        display.line("the metrics of a round were measured before training, on the model that was sent in it")
+        display.line("the metrics of a round are measured before training, on the model that the server sent")
     if report.best:
         best = report.best
         which = "the final model" if best.is_final else f"the model sent in round {best.round_num}"
         display.line(f"best: {which}, {best.metric} {_number(best.score)} (weighted by the model selector)")
-    for text in _who_failed(report):
+    for text in _failed_sites(report):
         display.line(display.escaped(text))
     for path in report.models:
         display.line(f"model      {path}")
@@ -227,7 +227,7 @@ def summary(report: Report) -> None:
 
 
 def table_of(report: Report) -> tuple[list[dict[str, Any]], list[str]]:
-    """Rows and columns. By round: the mean of each metric, each site's own where sites are few, answers, seconds."""
+    """Rows and columns. For each round: the mean of each metric, each site's own if sites are few, answers, seconds."""
     measured = [*(each.metrics for each in report.rounds), report.final_metrics]
     metrics = list(dict.fromkeys(name for each in measured for name in each))
     by_site = [(site, name) for name in metrics for site in report.sites] if len(report.sites) <= _MOST_SITES else []
@@ -266,7 +266,7 @@ def failures(report: Report) -> list[str]:
     return texts
 
 
-def _who_failed(report: Report) -> list[str]:
+def _failed_sites(report: Report) -> list[str]:
     """One line for every site that failed: the rounds, and the first cause."""
     failed = [(f"round {each.round_num}", each.failed) for each in report.rounds] + [
         ("validation", report.final_failed)

@@ -10,7 +10,7 @@
         flare.send(flare.FLModel(params=net.cpu().state_dict(), metrics={"accuracy": accuracy},
                                  meta={"NUM_STEPS_CURRENT_ROUND": steps}))
 
-Every function but `init` has the argument `ctx`, a context that `init` returned; the default is the last one.
+Every function except `init` has the argument `ctx`: a context that `init` returned, by default the last one.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ __all__ = [
 
 
 class APIContext:
-    """A script's part in the run, as returned by `init`. As a context manager it leaves the run at its end."""
+    """A script's connection to the run, as returned by `init`. In a `with` statement, its end leaves the run."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -68,9 +68,9 @@ _last: list[APIContext] = []
 def init(rank: str | int | None = None, config_file: str | None = None) -> APIContext:  # noqa: ARG001
     """Join the run that started this process. Call it first, and once.
 
-    `rank`: the rank of this process where several train one model together; the default is the environment's RANK, else
-    its LOCAL_RANK, else "0". Only rank "0" is connected to the server. `config_file`: not used; old scripts have it.
-    Raises ClientError where fedsag did not start this process.
+    `rank`: the rank of this process if several processes train one model; the default is the environment variable RANK,
+    else LOCAL_RANK, else "0". Only rank "0" is connected to the server. `config_file`: not used, for old scripts.
+    Raises ClientError if fedsag did not start this process.
     """
     key = str(rank if rank is not None else os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0")
     if key in _contexts:
@@ -84,9 +84,9 @@ def init(rank: str | int | None = None, config_file: str | None = None) -> APICo
 def receive(timeout: float | None = None, ctx: APIContext | None = None) -> FLModel | None:
     """Wait for the next task, and return the global model that comes with it.
 
-    Before `send()`, further calls return the same model. Its `params` are a copy that the script may change. None at
-    the end of the run, after `timeout` seconds without a task, and for ranks other than "0". Raises ClientError where
-    `is_running()` was called again without an answer to the task before: the script's loop would never end.
+    Further calls before `send()` return the same model. Its `params` are a copy that the script may change. None at
+    the end of the run, after `timeout` seconds without a task, and for ranks other than "0". Raises ClientError if
+    `is_running()` was called again without an answer to the last task: the script's loop would never end.
     """
     return _session(ctx, "receive").receive(timeout)
 
@@ -101,11 +101,11 @@ def send(
 
     `model.params`: by name, torch tensors (any device, any dtype), numpy arrays or numbers. `model.metrics`: numbers,
     measured on the model that was received. `model.meta["NUM_STEPS_CURRENT_ROUND"]`: the weight of this update in the
-    mean. Where the job's `params_transfer_type` is DIFF, the difference to the received params is sent.
-    `optimizer_params` are not sent. Neither model is changed, whatever `clear_cache` is.
+    mean. If the job's `params_transfer_type` is DIFF, the difference to the received params is sent.
+    `optimizer_params` are not sent. `clear_cache` has no effect: neither `model` nor the received model is changed.
 
-    Raises TypeError where `model` is no FLModel; ClientError where no model was received, or it has neither params nor
-    metrics; TensorError naming a key whose value cannot be sent. After an error the task can still be answered.
+    Raises TypeError if `model` is not an FLModel; ClientError if no model was received, or `model` has neither params
+    nor metrics; TensorError naming a key whose value cannot be sent. After an error the task can still be answered.
     """
     if not isinstance(model, FLModel):
         raise TypeError(f"flare.send() takes an FLModel, not a {type(model).__name__}")
@@ -113,9 +113,9 @@ def send(
 
 
 def is_running(ctx: APIContext | None = None) -> bool:
-    """Wait for the next task: True when there is one, False at the end of the run.
+    """Wait for the next task: True if there is one, False at the end of the run.
 
-    In other ranks than "0": the answer of rank 0 where torch.distributed has made a group of them, else False.
+    In other ranks than "0": the same value as in rank 0 if the ranks have a torch.distributed group, else False.
     """
     session = _session(ctx, "is_running")
     return (ctx or _last[0])._loop.is_running(session.is_running)
@@ -140,12 +140,12 @@ def is_submit_model(ctx: APIContext | None = None) -> bool:
 
 
 def get_task_name(ctx: APIContext | None = None) -> str:
-    """The current task's name."""
+    """The name of the current task."""
     return _of_rank_0(ctx, "get_task_name").task_name()
 
 
 def get_job_id(ctx: APIContext | None = None) -> str:
-    """The run's name."""
+    """The name of the run."""
     return _session(ctx, "get_job_id").job_id
 
 
@@ -191,23 +191,23 @@ def log(
     path: str | None = None,
     **_: Any,
 ) -> None:
-    """Log a value, or a dict of values where `data_type` is a plural. The job's trackers store it.
+    """Log a value, or a dict of values if `data_type` is a plural. The job's trackers store it.
 
-    Numbers are whatever `float()` takes. `global_step`: the script's count of steps (None: step 0). `path`: the file
-    for a text. Other keywords are accepted and not used. Any thread may call it. Raises ClientError naming a key that
+    `float()` must accept each number. `global_step`: the number of the step (None: step 0). `path`: the file for a
+    text. Other keywords are accepted and not used. Any thread may call it. Raises ClientError naming a key that
     cannot be logged. The writers of `fedsag_cli.client.tracking` call this.
     """
     _of_rank_0(ctx, "log").log(log_values(key, value, data_type, step=global_step, path=path))
 
 
 def shutdown(ctx: APIContext | None = None) -> None:
-    """Leave the run before its end. From now on `is_running()` is False."""
+    """Leave the run before its end. `is_running()` is False after that."""
     _session(ctx, "shutdown").close()
 
 
 def _session(ctx: APIContext | None, called: str) -> Session:
     if ctx is None and not _last:
-        raise ClientError(f"flare.{called}() was called before flare.init()", hint="call flare.init() first, once")
+        raise ClientError(f"flare.{called}() was called before flare.init()", hint="call flare.init() first")
     return (ctx or _last[0])._session
 
 

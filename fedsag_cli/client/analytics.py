@@ -1,4 +1,4 @@
-"""The values that a script can log. Every tracker on the server stores them, whichever writer the script uses."""
+"""The values that a script can log. Every tracker on the server stores them, no matter which writer the script uses."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def log_values(
     key: str, value: Any, data_type: AnalyticsDataType | str, *, step: Any = None, path: str | None = None
 ) -> LogValues:
     """The message for a value. Raises ClientError naming a key that cannot be logged, TypeError on a wrong `step`."""
-    name = getattr(data_type, "value", data_type)  # ours, or NVFLARE's own, where it is installed
+    name = getattr(data_type, "value", data_type)  # the enum above, or NVFLARE's if it is installed
     if name not in AnalyticsDataType.__members__:
         raise ClientError(
             f"log: {data_type!r} is not a type of value", hint=nearest(name, AnalyticsDataType.__members__)
@@ -57,14 +57,14 @@ def log_values(
         raise ClientError(f"log: {key!r} is a {type(value).__name__}; {name} takes a dict")
     if name == AnalyticsDataType.SCALARS:
         values = {f"{key}/{inner}": number for inner, number in values.items()}
-    plainly = plain.floats(values, what="log") if kind == "metric" else plain.texts(values, what="log")
-    return LogValues(kind=kind, values={**plainly}, step=_step(step))
+    converted = plain.floats(values, what="log") if kind == "metric" else plain.texts(values, what="log")
+    return LogValues(kind=kind, values={**converted}, step=_step(step))
 
 
 def _step(step: Any) -> int | None:
     try:
         number = step.item() if hasattr(step, "item") else step
-    except (ValueError, RuntimeError):  # of many numbers
+    except (ValueError, RuntimeError):  # an array of many numbers
         number = step
     if number is None or (isinstance(number, int) and not isinstance(number, bool) and -(2**63) <= number < 2**63):
         return number

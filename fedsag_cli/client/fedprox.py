@@ -2,7 +2,7 @@
 
     h(w)  =  F(w)  +  mu / 2 * ||w - w_global||^2
 
-F is the site's own loss, w are the weights it trains and w_global those it received: the second term keeps w near them.
+F is the site's own loss, w are its weights and w_global the received weights: the second term keeps w near w_global.
 
     from fedsag_cli.client.fedprox import PTFedProxLoss, get_fedprox_mu
 
@@ -31,18 +31,18 @@ class PTFedProxLoss(nn.Module):
     """The proximal term, over the parameters that train (`requires_grad`)."""
 
     def __init__(self, mu: float = 0.01) -> None:
-        """Raises ValueError where `mu` is no finite number from 0 on."""
+        """`mu`: the coefficient. Raises ValueError if it is not a finite number of at least 0."""
         super().__init__()
         if not 0 <= mu < math.inf:
             raise ValueError(f"FedProx: mu must be a finite number from 0 on, not {mu!r}")
         self.mu = mu
 
-    def forward(self, input: nn.Module, target: nn.Module) -> Tensor:  # noqa: A002  as NVFLARE calls it
-        """A scalar, float32 (float64 where parameters are), whose gradient goes to `input` alone.
+    def forward(self, input: nn.Module, target: nn.Module) -> Tensor:  # noqa: A002  NVFLARE's name
+        """The term, a scalar: float32, or float64 if parameters are. Only `input` gets a gradient.
 
-        `input` is the model that trains, `target` one with the received weights. Their parameters, real and of any
-        shape, are on the same devices, and are paired as they come: one of the models may be wrapped, as DDP does.
-        Raises ValueError where their number or a shape differs.
+        `input` is the model that is trained, `target` one with the received weights. Their parameters are real, of any
+        shape, and on the same devices. They are paired in order, so one model may be wrapped, as by DDP. Raises
+        ValueError if the number of parameters or a shape differs.
         """
         named, fixed = list(input.named_parameters()), list(target.parameters())
         if len(named) != len(fixed):
@@ -50,7 +50,7 @@ class PTFedProxLoss(nn.Module):
         term = torch.zeros(())
         for (name, w), w_global in zip(named, fixed, strict=True):
             if w.shape != w_global.shape:
-                shapes = f"{list(w.shape)} where it trains and {list(w_global.shape)} in the global model"
+                shapes = f"{list(w.shape)} in the trained model and {list(w_global.shape)} in the global model"
                 raise ValueError(f"FedProx: {name!r} is {shapes}")
             if w.requires_grad:
                 term = term + self.mu / 2 * (w - w_global.detach()).square().sum()

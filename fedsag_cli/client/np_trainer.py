@@ -23,25 +23,25 @@ log = logging.getLogger("np_trainer")
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    asked = _asked()
-    kept = Path("..", asked.model_dir, asked.model_name)
+    options = _options()
+    stored = Path("..", options.model_dir, options.model_name)
     flare.init()
     while flare.is_running():
         model = flare.receive()
-        assert model is not None  # as is_running says
-        time.sleep(asked.validate_sleep_time if flare.is_evaluate() else asked.sleep_time)
+        assert model is not None  # is_running() was True
+        time.sleep(options.validate_sleep_time if flare.is_evaluate() else options.sleep_time)
         if flare.is_submit_model():
-            flare.send(flare.FLModel(params={KEY: np.load(kept, allow_pickle=False)}))
+            flare.send(flare.FLModel(params={KEY: np.load(stored, allow_pickle=False)}))
         elif flare.is_evaluate():
             array = _array(model)
             accuracy = float(np.sum(array / np.max(array)) + np.random.random())
             log.info("accuracy %g", accuracy)
             flare.send(flare.FLModel(metrics={"accuracy": accuracy}))
         else:
-            array = _array(model) + asked.delta
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            np.save(kept, array, allow_pickle=False)
-            log.info("round %s of %s: added %s", model.current_round, model.total_rounds, asked.delta)
+            array = _array(model) + options.delta
+            stored.parent.mkdir(parents=True, exist_ok=True)
+            np.save(stored, array, allow_pickle=False)
+            log.info("round %s of %s: added %s", model.current_round, model.total_rounds, options.delta)
             params = {**(model.params or {}), KEY: array}
             flare.send(flare.FLModel(params=params, meta={"NUM_STEPS_CURRENT_ROUND": 1}))
 
@@ -53,18 +53,18 @@ def _array(model: flare.FLModel) -> np.ndarray:
     return np.asarray(params[KEY])
 
 
-def _asked() -> argparse.Namespace:
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--delta", type=_number, default=1, help="what to add to the array")
-    parser.add_argument("--sleep_time", type=float, default=0.0, help="seconds to wait before it trains")
-    parser.add_argument("--validate_sleep_time", type=float, default=0.0, help="seconds to wait before it validates")
-    parser.add_argument("--model_dir", type=_inside, default="model", help="where the trained array is kept")
-    parser.add_argument("--model_name", type=_inside, default="best_numpy.npy", help="in a file of this name")
+    parser.add_argument("--delta", type=_number, default=1, help="number to add to the array")
+    parser.add_argument("--sleep_time", type=float, default=0.0, help="seconds to wait before training")
+    parser.add_argument("--validate_sleep_time", type=float, default=0.0, help="seconds to wait before validation")
+    parser.add_argument("--model_dir", type=_inside, default="model", help="folder for the trained array")
+    parser.add_argument("--model_name", type=_inside, default="best_numpy.npy", help="file name of the trained array")
     return parser.parse_args()
 
 
 def _number(text: str) -> float:
-    """A whole number stays one: an array of whole numbers takes no other."""
+    """An int if possible: an array of whole numbers accepts only whole numbers."""
     try:
         return int(text)
     except ValueError:
@@ -73,7 +73,7 @@ def _number(text: str) -> float:
 
 def _inside(text: str) -> str:
     if Path(text).is_absolute() or ".." in Path(text).parts:
-        raise argparse.ArgumentTypeError(f"{text!r} leads out of the run's folder")
+        raise argparse.ArgumentTypeError(f"{text!r} is outside the run's folder")
     return text
 
 

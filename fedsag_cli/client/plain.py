@@ -1,4 +1,4 @@
-"""Turns the metrics, meta and logged values of scripts into plain values that can be sent."""
+"""Converts the metrics, meta and logged values of scripts to Python's own types, which can be sent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fedsag_cli.errors import ClientError, TensorError
 
 
 def floats(values: Mapping[Any, Any], *, what: str) -> dict[str, float]:
-    """Numbers by name: whatever `float()` takes. Raises ClientError naming `what` and the name."""
+    """`float()` of each value, by name. Raises ClientError naming `what` and the name."""
     numbers: dict[str, float] = {}
     for name, value in values.items():
         key = _utf8(name, what)
@@ -31,18 +31,18 @@ def floats(values: Mapping[Any, Any], *, what: str) -> dict[str, float]:
 
 
 def texts(values: Mapping[Any, Any], *, what: str) -> dict[str, float | str]:
-    """Texts by name: str() of each value. Raises ClientError where UTF-8 cannot encode one."""
+    """`str()` of each value, by name. Raises ClientError if UTF-8 cannot encode a text."""
     return {_utf8(name, what): _utf8(value, what) for name, value in values.items()}
 
 
 def builtins(values: Mapping[str, Any], *, what: str) -> dict[str, Any]:
-    """Values of JSON's types, and bytes. Raises TensorError naming `what` and a key that cannot be sent."""
+    """The values as types that JSON has, or bytes. Raises TensorError naming `what` and a key that cannot be sent."""
     plain: dict[str, Any] = {}
     for name, value in values.items():
         try:
             plain[name] = msgspec.to_builtins(value, enc_hook=_number)
             msgspec.msgpack.encode({name: plain[name]})
-        except (TypeError, ValueError, RuntimeError):  # as above
+        except (TypeError, ValueError, RuntimeError):  # RuntimeError as above
             raise TensorError(f"{what}: {name!r} is a {type(value).__name__}, which cannot be sent") from None
     return plain
 

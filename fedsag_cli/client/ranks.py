@@ -1,7 +1,7 @@
 """`is_running` for clients of several processes, as torchrun starts them: only rank 0 is connected to the server.
 
-Rank 0 writes each answer into the store of the process group, where the other ranks read it. No rank waits for one that
-does not call `is_running`: a script in which only rank 0 calls it, and tells the others itself, works too.
+Rank 0 writes each answer into the store of the process group, and the other ranks read it. Rank 0 never waits for the
+others. So a script in which only rank 0 calls `is_running`, and informs the other ranks itself, works too.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ _RUNNING, _OVER = b"running", b"over"
 
 
 class Loop:
-    """This process's passes through `while flare.is_running()`."""
+    """Counts the calls of `flare.is_running()` in this process."""
 
     def __init__(self, rank: str) -> None:
         self._is_first = rank == "0"
-        self._passes = 0
+        self._calls = 0
 
     def is_running(self, ask: Callable[[], bool]) -> bool:
-        """What `ask` returns in rank 0. Others get the answer of the same pass; False where there is no group."""
+        """What `ask` returns in rank 0. Other ranks get the answer of the same call; False if there is no group."""
         store = _store()
-        key = f"fedsag/pass-{self._passes}"
-        self._passes += 1
+        key = f"fedsag/call-{self._calls}"
+        self._calls += 1
         if self._is_first:
             answer = ask()
             if store is not None:
@@ -37,12 +37,12 @@ class Loop:
         try:
             store.wait([key], _TIMEOUT)
             return bool(store.get(key) == _RUNNING)
-        except RuntimeError:  # the process with the store has ended, and with it the run
+        except RuntimeError:  # the process with the store has ended, so the run is over
             return False
 
 
 def _store() -> Any:
-    """The store of this process's group; None where it is in no group with others."""
+    """The store of this process's group; None without a group of several processes."""
     dist = sys.modules.get("torch.distributed")  # a script that has a group has imported it
     if dist is None or not dist.is_available() or not dist.is_initialized() or dist.get_world_size() < 2:
         return None

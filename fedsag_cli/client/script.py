@@ -31,17 +31,19 @@ def run(path: str, *argv: str) -> int:
     show_stack_when_stopped()
     preload(
         os.environ[PRELOAD].split(",")
-    )  # forked clients have them; spawned ones need them for the same random numbers
+    )  # forked clients have them already; spawned clients need them for the same random numbers
     streams(int(os.environ[SEED]), os.environ[SITE])
     if "torch" in sys.modules and "OMP_NUM_THREADS" in os.environ:
-        sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # OpenMP has read its variable before
+        sys.modules["torch"].set_num_threads(
+            int(os.environ["OMP_NUM_THREADS"])
+        )  # too late for OpenMP to read the variable
     sys.argv = [path, *argv]
-    _lead_path(str(Path(path).parent))
+    _put_first_in_path(str(Path(path).parent))
     shim.install()
     main = _fresh_main(path)
     code = _execute(path, main)
     try:
-        threading._shutdown()  # type: ignore[attr-defined]  # as the interpreter does: joins what is no daemon
+        threading._shutdown()  # type: ignore[attr-defined]  # as the interpreter does: joins all threads but daemons
         atexit._run_exitfuncs()
     finally:
         _delete_names(main)
@@ -69,7 +71,7 @@ def _exit_code(leaving: SystemExit, path: str) -> int:
         if leaving.code:
             send_end_message(EndMessage(error=f"the script called sys.exit({leaving.code})", where=where))
         return leaving.code & 0xFF
-    print(leaving.code, file=sys.stderr)  # noqa: T201  what Python does with a text
+    print(leaving.code, file=sys.stderr)  # noqa: T201  as Python does with a text
     send_end_message(EndMessage(error=f"the script called sys.exit: {leaving.code}", where=where))
     return 1
 
@@ -80,10 +82,10 @@ def _report(error: BaseException, path: str) -> None:
     where = _where(frames, path)
     if isinstance(error, SyntaxError) and error.filename:
         where = f"{error.filename}:{error.lineno}"
-        said = f"{type(error).__name__}: {error.msg}"  # `where` has its line
+        message = f"{type(error).__name__}: {error.msg}"  # without the line, which is in `where`
     else:
-        said = "".join(traceback.format_exception_only(error)).strip()
-    send_end_message(EndMessage(error=said, where=where))
+        message = "".join(traceback.format_exception_only(error)).strip()
+    send_end_message(EndMessage(error=message, where=where))
     try:
         sys.excepthook(type(error), error, frames)
     except Exception as second:  # the script's own hook failed: Python prints both errors
@@ -95,7 +97,7 @@ def _report(error: BaseException, path: str) -> None:
 
 
 def _users_frames(error: BaseException, path: str) -> types.TracebackType | None:
-    """The traceback from the script's first frame on; None where the script did not start."""
+    """The traceback without the frames before the script's first; None if the script did not start."""
     frames = error.__traceback__
     while frames and frames.tb_frame.f_code.co_filename != path:
         frames = frames.tb_next
@@ -127,16 +129,16 @@ def _fresh_main(path: str) -> types.ModuleType:
     return main
 
 
-def _lead_path(folder: str) -> None:
+def _put_first_in_path(folder: str) -> None:
     """Put the script's folder and PYTHONPATH first, as Python does. Modules that they shadow are imported again."""
     given = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     first = [folder, *(str(Path(entry).absolute()) for entry in given)]
-    new = [entry for entry in dict.fromkeys(first) if entry not in sys.path]  # the others were there before
+    new = [entry for entry in dict.fromkeys(first) if entry not in sys.path]  # the others were in sys.path before
     sys.path[:] = first + [entry for entry in sys.path if entry not in first]
     importlib.invalidate_caches()
     for name in itertools.chain.from_iterable(map(_modules_in, new)):
         if name == fedsag_cli.__name__:
-            continue  # an exported job has a package of this name
+            continue  # an exported job contains a package of this name
         loaded = sys.modules.get(name)
         if loaded is not None and getattr(loaded.__spec__, "origin", None) not in ("built-in", "frozen"):
             for inner in [key for key in sys.modules if key == name or key.startswith(name + ".")]:
@@ -155,14 +157,14 @@ def _modules_in(folder: str) -> list[str]:
 
 
 def _delete_names(main: types.ModuleType) -> None:
-    """Delete the script's objects, the last one first, so that a `__del__` still finds the names before it."""
-    threading.excepthook = lambda _: None  # a daemon thread that now misses a name is no error of the user's
+    """Delete the script's objects, the last one first, so that a `__del__` still finds earlier names."""
+    threading.excepthook = lambda _: None  # a daemon thread that misses a name now is not the user's error
     for name in reversed(list(main.__dict__)):
         main.__dict__.pop(name, None)
 
 
 def _flush_open_files() -> None:
-    for found in gc.get_objects():  # without those of the nursery, which are frozen
+    for found in gc.get_objects():  # without the nursery's objects, which are frozen
         if issubclass(type(found), io.IOBase):
             try:
                 if not found.closed and found.writable():

@@ -1,7 +1,7 @@
-"""Seeds a client's random numbers in every round, by (seed, site, round) only: the same for every -t and launcher.
+"""Seeds a client's random numbers in every round from (seed, site, round): the same for every -t and launcher.
 
-A script that seeds itself keeps its own random numbers from then on. For torch, the initial seed shows that; for
-`random` and numpy, their `seed` functions are wrapped.
+A script that sets a seed itself keeps its own random numbers from then on. This is noticed by torch's initial seed, and
+by wrappers of the `seed` functions of `random` and numpy.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fedsag_cli.params.seeds import derived, set_seed
 
 
 class Streams:
-    """The random streams of one client, from before its script starts."""
+    """The random number generators of one client."""
 
     def __init__(self, seed: int, site: str) -> None:
         self._seed, self._site = seed, site
@@ -31,7 +31,7 @@ class Streams:
         np.random.seed = self._watched(np.random.seed)
 
     def at(self, round_num: int) -> None:
-        """Seed them for a round, unless the script has seeded one itself."""
+        """Seed all generators for a round, unless the script has seeded one itself."""
         if self._torch_seed is not None and sys.modules["torch"].initial_seed() != self._torch_seed:
             self.script_seeded = True
         if self.script_seeded:
@@ -61,7 +61,7 @@ _streams: dict[tuple[int, str], Streams] = {}
 
 
 def streams(seed: int, site: str) -> Streams:
-    """This process's streams: made before the script starts, or in `init()` where a command started the script."""
+    """This process's generators: created before the script starts, or in `init()` if a command started the script."""
     key = (seed, site)
     if key not in _streams:
         _streams[key] = Streams(seed, site)

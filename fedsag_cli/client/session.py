@@ -42,10 +42,10 @@ log = logging.getLogger("fedsag")
 
 
 class Session:
-    """A script's connection to the server. In a rank other than "0" there is none, and every task is None."""
+    """A script's connection to the server. A rank other than "0" has no connection and gets no task."""
 
     def __init__(self, rank: str) -> None:
-        """Raises ClientError where fedsag did not start this process, ChannelClosed where the server has ended."""
+        """Raises ClientError if fedsag did not start this process, ChannelClosed if the server has ended."""
         self.rank = rank
         self._site = os.environ.get(SITE, "")
         self._channel: UnixChannel[ToServer, ToClient] | None = None
@@ -56,8 +56,8 @@ class Session:
         self._pristine: Params | None = None
         self._state = State.LEFT
         self._answers = 0
-        self._sending = threading.Lock()  # a script may log from a thread of its own
-        self._has_warned = False  # that what is logged is not kept any more
+        self._sending = threading.Lock()  # a script may log from another thread
+        self._has_warned = False  # that logged values are not stored any more
         if rank == "0":
             self._connect()
 
@@ -74,7 +74,7 @@ class Session:
         return self._welcome.config
 
     def wait(self, timeout_s: float | None = None) -> FLModel | None:
-        """The model of the current task, or the next; None at the end of the run, or after `timeout_s` seconds."""
+        """The model of the current or next task; None at the end of the run, or after `timeout_s` seconds."""
         if self._channel is not None and not self._state.has_task and not self._state.is_over:
             try:
                 if self._state is State.JOINED:
@@ -91,39 +91,39 @@ class Session:
 
     @property
     def has_task(self) -> bool:
-        """Whether a task came that has no answer yet."""
+        """Whether there is a task without an answer."""
         return self._state.has_task
 
     @property
     def is_over(self) -> bool:
-        """Whether no task can come any more."""
+        """Whether no more tasks can arrive."""
         return self._state.is_over
 
     def is_running(self) -> bool:
-        """Wait for a task: True when there is one, False at the end of the run."""
+        """Wait for a task: True if there is one, False at the end of the run."""
         self.wait()
         self._step(Step.REPEAT)
         return self._state.has_task
 
     def receive(self, timeout_s: float | None = None) -> FLModel | None:
-        """As `wait`. Raises ClientError where the script's loop comes back to a task it has not answered."""
+        """As `wait`. Raises ClientError if the script's loop starts again without an answer to the task."""
         if self._state is State.REPEATED:
             raise ClientError(
-                f"the loop came back to flare.receive() without an answer to its task {self.task_name()!r}",
-                hint="flare.send() answers every task, also one to validate",
+                f"the loop started again without an answer to the task {self.task_name()!r}",
+                hint="call flare.send() for every task, also for validation",
             )
         model = self.wait(timeout_s)
         self._step(Step.RECEIVE)
         return model
 
     def task_name(self) -> str:
-        """The name of the current task, or of the last one; waits for the first. Empty where there was none."""
+        """The name of the current or last task; waits for the first one. Empty if there was none."""
         if self._assignment is None:
             self.wait()
         return self._assignment.task_name if self._assignment else ""
 
     def send(self, model: FLModel) -> None:
-        """Answer the current task. Raises ClientError, TensorError; then nothing was sent."""
+        """Answer the current task. Raises ClientError or TensorError without sending anything."""
         if self._channel is None or self._state.is_over:
             if self.rank == "0":
                 log.warning("the run is over: this answer is not needed any more")
@@ -145,7 +145,7 @@ class Session:
         metrics = None if answer.metrics is None else plain.floats(answer.metrics, what="metrics")
         meta = plain.builtins(answer.meta, what="meta")
         facts = ModelFacts.of(replace(answer, metrics=metrics, meta=meta))
-        said = Answer(
+        message = Answer(
             task_id=self._assignment.task_id,
             model=facts,
             usage=_usage() if self._assignment.tell_usage else None,
@@ -153,7 +153,7 @@ class Session:
         )
         try:
             with self._sending:
-                self._channel.send(said, None if file is None else file.fileno())
+                self._channel.send(message, None if file is None else file.fileno())
         except ChannelClosed:
             self.close()
         finally:
@@ -165,17 +165,17 @@ class Session:
         self._tidy()
 
     def log(self, values: LogValues) -> None:
-        """Send values for trackers, from any thread. Raises TensorError where they are too large."""
+        """Send values for trackers, from any thread. Raises TensorError if they are too large."""
         with self._sending:
             if self._channel is not None:
                 try:
                     self._channel.send(values)
                     return
                 except ChannelClosed:
-                    pass  # the server takes no more
+                    pass  # the server receives no more
             if self.rank == "0" and not self._has_warned:
                 self._has_warned = True
-                log.warning("the run is over: what is logged now is not kept")
+                log.warning("the run is over: logged values are not stored any more")
 
     def close(self) -> None:
         """Leave the run. Closing twice is fine."""
@@ -195,7 +195,7 @@ class Session:
         self._welcome, self._channel = connect(os.environ[ADDRESS], hello)
         self._state = State.JOINED
         if threading.current_thread() is threading.main_thread():
-            show_stack_when_stopped()  # for scripts that a command started
+            show_stack_when_stopped()  # for a script that a command started
         self._streams = streams(self._welcome.seed, self._site)
         self._data_filters = _chain(self.config.task_data_filters)
         self._result_filters = _chain(self.config.task_result_filters)
@@ -219,13 +219,13 @@ class Session:
         return {name: arithmetic.as_torch(value) for name, value in params.items()}
 
     def _as_update(self, model: FLModel) -> FLModel:
-        """What is sent for `model`, which is not changed: with DIFF, the difference to the received params."""
+        """The model to send for `model`, which is not changed: with DIFF, the difference to the received params."""
         assert self._received is not None
         round_num, num_rounds = self._received.current_round, self._received.total_rounds
         answer = replace(model, optimizer_params=None, current_round=round_num, total_rounds=num_rounds)
         if (
             isinstance(measured := model.meta.get("initial_metrics"), Mapping) and measured
-        ):  # where scripts for NVFLARE may put them
+        ):  # scripts for NVFLARE may put metrics there
             answer = replace(answer, metrics=dict(measured))
         wants_diff = self.config.transfer_type is ParamsType.DIFF and model.params_type is ParamsType.FULL
         if not wants_diff or model.params is None or self._file is None:
@@ -234,13 +234,13 @@ class Session:
         changed = arithmetic.difference(model.params, received)
         if not changed:
             raise ClientError(
-                f"none of the {len(model.params)} params to send has the name of one that was received",
+                f"none of the {len(model.params)} params to send has the name of a received one",
                 hint=f"received: {', '.join(list(received)[:5])} …",
             )
         return replace(answer, params=changed, params_type=ParamsType.DIFF)
 
     def _release(self) -> None:
-        """Forget the task's models. What the script still holds of them stays as it is."""
+        """Drop the task's models. Params that the script still has are not changed."""
         self._received = self._pristine = None
         if self._file is not None:
             self._file.close()
@@ -257,7 +257,7 @@ class Session:
 def _chain(specs: Sequence[FilterSpec]) -> Chain:
     if not specs:
         return Chain()
-    from fedsag_cli import catalog  # only where a job has filters
+    from fedsag_cli import catalog  # imported only for a job with filters
 
     return catalog.chain(specs)
 

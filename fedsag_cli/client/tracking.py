@@ -1,6 +1,6 @@
-"""Writers for a training script, with the methods of TensorBoard's, MLflow's and Weights & Biases'.
+"""Writers for a training script, with the methods of TensorBoard's, MLflow's and Weights & Biases' writers.
 
-They send the values to the server, where every tracker of the job stores them, whichever writer the script uses:
+They send the values to the server. Every tracker of the job stores them, no matter which writer the script uses:
 
     from fedsag_cli.client.tracking import SummaryWriter
 
@@ -8,7 +8,7 @@ They send the values to the server, where every tracker of the job stores them, 
     writer = SummaryWriter()
     writer.add_scalar("train_loss", loss, global_step)
 
-A job without a tracker has them in `events.jsonl`.
+The values are also in `events.jsonl`, even without a tracker.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class SummaryWriter(_Writer):
     """Logs numbers and texts with TensorBoard's methods. Without a `global_step` they are stored at step 0."""
 
     def add_scalar(self, tag: str, scalar: Any, global_step: int | None = None, **kwargs: Any) -> None:
-        """Log a number: whatever `float()` takes. Raises ClientError on other values."""
+        """Log a number. Raises ClientError if `float()` does not accept it."""
         self._log(tag, scalar, AnalyticsDataType.SCALAR, global_step=global_step, **kwargs)
 
     def add_scalars(self, tag: str, scalars: Mapping[str, Any], global_step: int | None = None, **kwargs: Any) -> None:

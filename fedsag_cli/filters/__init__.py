@@ -1,4 +1,4 @@
-"""The contract of a filter, and chains of them."""
+"""The contract of a filter, and chains of filters."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from fedsag_cli.plan import matches
 
 
 class Filter(Protocol):
-    """Changes models that are sent, on the side whose config names it."""
+    """Changes models before they are sent or after they are received, in the process whose config names it."""
 
     def process(self, model: FLModel) -> FLModel:
-        """The model to send instead of `model`, which must not be changed."""
+        """The model to use instead of `model`, which must not be changed."""
 
 
 class Chain:
-    """The filters of one direction, each for the tasks whose names its patterns match, in the config's order."""
+    """The filters of one direction, in the order of the config; each is for the tasks that match its patterns."""
 
     def __init__(self, links: Iterable[tuple[Sequence[str], Filter]] = ()) -> None:
-        """Links are task name patterns and the filter for those tasks."""
+        """`links`: pairs of task name patterns and the filter for those tasks."""
         self._links = list(links)
 
     def of(self, task_name: str) -> Iterator[Filter]:

@@ -1,1 +1,1 @@
-"""NVFLARE's jobs and scripts: read, run and written."""
+"""NVFLARE: reads its jobs, runs its scripts, and exports jobs for it."""

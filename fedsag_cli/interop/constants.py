@@ -19,14 +19,14 @@ __all__ = [
 
 
 class ModelName:
-    """The values of `meta["submit_model_name"]`: which of its models a site is to send."""
+    """The values of `meta["submit_model_name"]`: the model that a site must send."""
 
     BEST_MODEL = "best_model"
     FINAL_MODEL = "final_model"
 
 
 class ValidateType:
-    """The values of `meta["validate_type"]`: which model a site is to validate."""
+    """The values of `meta["validate_type"]`: the model that a site must validate."""
 
     BEFORE_TRAIN_VALIDATE = "before_train_validate"
     MODEL_VALIDATE = "model_validate"
@@ -89,7 +89,7 @@ class FLModelConst:
 
 
 class NPConstants:
-    """The name of the one array of a numpy job."""
+    """The name of the array of a numpy job."""
 
     NUMPY_KEY = "numpy_key"
 

@@ -1,4 +1,4 @@
-"""A job written for NVFLARE: a new folder, whole or not at all."""
+"""Exports a job to NVFLARE: writes a new folder, completely or not at all."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Exported:
 
 @files.reading()
 def export(job: Job, out: Path, *, force: bool = False) -> Exported:
-    """Write `job` to the folder `out`, for NVFLARE 2.9. Raises JobError with nothing made or changed."""
+    """Write `job` to the folder `out`, for NVFLARE 2.9. Raises JobError without writing anything."""
     out = files.real(absolute(out))
     if out.is_relative_to(files.real(job.folder)) or files.real(job.folder).is_relative_to(out):
         raise JobError(
-            f"the job {job.folder} and {out} must not be inside one another", hint="choose another folder to write to"
+            f"the job {job.folder} and {out} must not contain each other", hint="choose another folder to write to"
         )
     check_target(out, force=force, flag="OUT")
     exported = _ExportedJob(job)
@@ -47,7 +47,7 @@ def export(job: Job, out: Path, *, force: bool = False) -> Exported:
             (part / "new" / path).write_bytes(text.encode())
         for path, source in exported.copies():
             copy(source, part / "new" / path)
-        check_target(out, force=force, flag="OUT")  # a file may have come into it meanwhile
+        check_target(out, force=force, flag="OUT")  # a file may have been added in the meantime
         notes = [*exported.notes, *exchange(part, out)]
     return Exported(folder=out, notes=list(dict.fromkeys(notes)))
 
@@ -69,31 +69,35 @@ class _ExportedJob:
         yield "meta.json", _json(self._meta())
         for app in self._job.apps.values():
             for stem, write in ((SERVER_FILE, writing.server), (CLIENT_FILE, writing.client)):
-                ours = app.written(stem, placeholders.nowhere(SERVER))
-                if ours is not None:
-                    theirs, notes = write(ours.values, self._facts, ours.resolve, file=ours.name, search=[app.custom])
+                config = app.written(stem, placeholders.nowhere(SERVER))
+                if config is not None:
+                    translated, notes = write(
+                        config.values, self._facts, config.resolve, file=config.name, search=[app.custom]
+                    )
                     self.notes.extend(notes)
-                    yield f"{app.name}/config/{stem}.json", _json(theirs)
+                    yield f"{app.name}/config/{stem}.json", _json(translated)
 
     def copies(self) -> Iterator[tuple[str, Path]]:
         for app in self._job.apps.values():
             bounds = Bounds.of(self._job.folder, "the job")
-            fed = {app.file(stem) for stem in (SERVER_FILE, CLIENT_FILE)}
-            there = {name: file for name, file in files.sources(app.folder, bounds) if file not in fed}
-            yield from ((f"{app.name}/{name}", file) for name, file in there.items())
+            configs = {app.file(stem) for stem in (SERVER_FILE, CLIENT_FILE)}
+            others = {name: file for name, file in files.sources(app.folder, bounds) if file not in configs}
+            yield from ((f"{app.name}/{name}", file) for name, file in others.items())
             alias = f"custom/{_PACKAGE}/"
             scripts = [
-                file.read_bytes() for name, file in there.items() if file.suffix == ".py" and not name.startswith(alias)
+                file.read_bytes()
+                for name, file in others.items()
+                if file.suffix == ".py" and not name.startswith(alias)
             ]
             self.notes.extend(note for source in scripts for note in writing.script(source))
             if any(_PACKAGE.encode() in source for source in scripts):
-                yield from self._alias(app.name, there)
+                yield from self._alias(app.name, others)
 
-    def _alias(self, app: str, there: Mapping[str, Path]) -> Iterator[tuple[str, Path]]:
-        """The package that scripts import under our name. An export that is exported again has it already."""
+    def _alias(self, app: str, others: Mapping[str, Path]) -> Iterator[tuple[str, Path]]:
+        """The package fedsag_cli for the scripts of the job. A job that was exported before has it already."""
         package = f"custom/{_PACKAGE}"
         alias = {f"{package}/{file.relative_to(writing.ALIAS)}": file for file in writing.ALIAS.rglob("*.py")}
-        taken = {path: file for path, file in there.items() if path.startswith((f"{package}/", f"{package}."))}
+        taken = {path: file for path, file in others.items() if path.startswith((f"{package}/", f"{package}."))}
         if not taken:
             yield from ((f"{app}/{path}", file) for path, file in sorted(alias.items()))
         elif {path: file.read_bytes() for path, file in taken.items()} != {
@@ -109,8 +113,8 @@ class _ExportedJob:
         file = hocon.find(job.folder, "meta")
         given = {} if file is None else hocon.load(file, name=file.name)
         sites = {app: list(named) for app, named in job.meta.deploy_map.items()}
-        usual = {"resource_spec": {}, "min_clients": job.meta.min_clients, "mandatory_clients": []}
-        return usual | given | {"name": job.meta.name, "deploy_map": sites}
+        defaults = {"resource_spec": {}, "min_clients": job.meta.min_clients, "mandatory_clients": []}
+        return defaults | given | {"name": job.meta.name, "deploy_map": sites}
 
 
 def _one_site_each(job: Job) -> Iterator[tuple[App, str]]:
@@ -120,4 +124,4 @@ def _one_site_each(job: Job) -> Iterator[tuple[App, str]]:
 
 
 def _json(values: Mapping[str, Any]) -> str:
-    return json.dumps(values, indent=2) + "\n"  # ASCII: who reads it may decode by the locale
+    return json.dumps(values, indent=2) + "\n"  # ASCII, because a reader may decode it by the locale

@@ -1,8 +1,8 @@
 """Lets a script that imports `nvflare.client` run unchanged, whether or not NVFLARE is installed.
 
-It is active in the processes of clients only. The modules of the Client API are always fedsag's, since NVFLARE's cannot
-take part in a run of fedsag's. Other modules are NVFLARE's own where it is installed; where it is not, the import of a
-module that fedsag does not have is an error that says so.
+It is active only in the processes of clients. The modules of the Client API are always fedsag's, since NVFLARE's cannot
+take part in a run of fedsag. Other modules are NVFLARE's if it is installed. If it is not, the import of a module that
+fedsag does not have is an error that says so.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import os.path
 import sys
 from importlib.machinery import ModuleSpec, PathFinder
 
-TYPE_CHECKING = False  # typing's own would cost every Python that a client starts 8 ms, and pathlib 10
+TYPE_CHECKING = False  # typing takes 8 ms in every Python that a client starts, and pathlib 10 ms
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
 
 STARTUP = os.path.join(os.path.dirname(__file__), "startup")  # noqa: PTH118, PTH120
-"""A folder for PYTHONPATH: every Python that a client's script or command starts then installs the shim."""
+"""A folder for PYTHONPATH: every Python that a client's script or command starts then calls `install`."""
 
 _ROOT = "nvflare"
 _CLIENT_API = ("fedsag_cli.client", "fedsag_cli.client.decorators")
@@ -36,9 +36,9 @@ _ALWAYS = {
     "nvflare.app_opt.lightning.api": _LIGHTNING,
     "nvflare.app_opt.lightning.loggers.client_logger": _LIGHTNING,
 }
-_CALLED = {"nvflare.client.lightning": {"logger": "ClientLogger"}}  # NVFLARE's name: fedsag's
-_MERGED = {"nvflare.app_common.abstract.fl_model"}  # with NVFLARE's other names, which its own modules use
-_WHERE_IT_IS_NOT_INSTALLED = {
+_RENAMED = {"nvflare.client.lightning": {"logger": "ClientLogger"}}  # NVFLARE's name: fedsag's
+_MERGED = {"nvflare.app_common.abstract.fl_model"}  # also have NVFLARE's other names, which its own modules use
+_WITHOUT_NVFLARE = {
     "nvflare": (),
     "nvflare.apis": (),
     "nvflare.apis.analytix": ("fedsag_cli.client.analytics",),
@@ -76,17 +76,17 @@ class _Finder:
     ) -> ModuleSpec | None:
         if fullname.partition(".")[0] != _ROOT:
             return None
-        theirs = PathFinder.find_spec(fullname, path)
-        ours = _ALWAYS.get(fullname)
-        if theirs is None:
-            ours = _WHERE_IT_IS_NOT_INSTALLED.get(fullname, ours)
-        if ours is None:
-            return None  # NVFLARE's own, or none
-        # without NVFLARE, all are packages: Python then looks for a missing name as for a module, and asks _Missing
-        is_package = theirs is None or theirs.submodule_search_locations is not None
-        spec = ModuleSpec(fullname, _Loader(ours, theirs), is_package=is_package)  # type: ignore[arg-type]
-        if theirs is not None and spec.submodule_search_locations is not None:
-            spec.submodule_search_locations += theirs.submodule_search_locations or []
+        original = PathFinder.find_spec(fullname, path)
+        modules = _ALWAYS.get(fullname)
+        if original is None:
+            modules = _WITHOUT_NVFLARE.get(fullname, modules)
+        if modules is None:
+            return None  # NVFLARE's module, or no module
+        # without NVFLARE, all are packages: Python looks for a missing name as for a module, and asks _Missing
+        is_package = original is None or original.submodule_search_locations is not None
+        spec = ModuleSpec(fullname, _Loader(modules, original), is_package=is_package)  # type: ignore[arg-type]
+        if original is not None and spec.submodule_search_locations is not None:
+            spec.submodule_search_locations += original.submodule_search_locations or []
         return spec
 
 
@@ -100,26 +100,26 @@ class _Missing:
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> None:
         if fullname.partition(".")[0] == _ROOT and PathFinder.find_spec(_ROOT) is None:
-            # `name` is the package's: `from x import y` hides an error with the name x.y
+            # `name` is the package: `from x import y` hides an error whose name is x.y
             raise ModuleNotFoundError(f"fedsag has no {fullname}, and nvflare is not installed", name=_ROOT)
 
 
-class _Loader:  # has the methods of an importlib.abc.Loader, whose import takes long
-    """Fills a module with the public names of fedsag's modules, after NVFLARE's own where both are merged."""
+class _Loader:  # has the methods of importlib.abc.Loader, whose import is slow
+    """Fills a module with the public names of fedsag's modules; in _MERGED modules, after NVFLARE's names."""
 
-    def __init__(self, ours: Sequence[str], theirs: ModuleSpec | None) -> None:
-        self._ours, self._theirs = ours, theirs
+    def __init__(self, modules: Sequence[str], original: ModuleSpec | None) -> None:
+        self._modules, self._original = modules, original
 
     def create_module(self, spec: ModuleSpec) -> None:
         """None: Python creates the module."""
 
     def exec_module(self, module: ModuleType) -> None:
-        if self._theirs is not None and self._theirs.loader is not None and module.__name__ in _MERGED:
-            self._theirs.loader.exec_module(module)
-        for name in self._ours:
+        if self._original is not None and self._original.loader is not None and module.__name__ in _MERGED:
+            self._original.loader.exec_module(module)
+        for name in self._modules:
             known = vars(importlib.import_module(name))
             public = known.get("__all__") or [each for each in known if not each.startswith("_")]
             module.__dict__.update({each: known[each] for each in public})
             module.__doc__ = module.__doc__ or known.get("__doc__")
-        for called, name in _CALLED.get(module.__name__, {}).items():
-            module.__dict__[called] = module.__dict__[name]
+        for alias, name in _RENAMED.get(module.__name__, {}).items():
+            module.__dict__[alias] = module.__dict__[name]

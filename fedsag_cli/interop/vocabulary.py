@@ -1,6 +1,6 @@
-"""NVFLARE's classes: which component of ours stands for each, and what is done with those that need none.
+"""NVFLARE's classes: the component of fedsag that stands for each, and the classes that need none.
 
-What stands for a class beside a component's own is said by the component, in its facts.
+Most of this is in the `facts` of the components. This module has the rest.
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ from fedsag_cli import catalog
 from fedsag_cli.facts import Nvflare
 from fedsag_cli.job import executor
 
-AVERAGE_BY_THEMSELVES = ("FedAvg", "PTFedAvg", "PTFedAvgEarlyStopping")
-FEDERATED_AVERAGING = Nvflare(  # their workflow that averages by itself is our ScatterAndGather with components
+AVERAGING_WORKFLOWS = ("FedAvg", "PTFedAvg", "PTFedAvgEarlyStopping")
+FEDERATED_AVERAGING = Nvflare(  # NVFLARE's workflow that averages itself becomes ScatterAndGather with components
     path="nvflare.app_common.workflows.fedavg.FedAvg",
     renamed={"task_name": "train_task_name"},
     ignored=("memory_gc_rounds", "enable_tensor_disk_offload", "save_filename"),
 )
-MORE_THAN_THERE_ARE = 1000  # clients: it counts as all
-DONE_ANYWAY = {  # by the workflow or the executor, or for a workflow that is not there
+ALL_CLIENTS = 1000  # more clients than any run has, so it means all of them
+NOT_NEEDED = {  # done by the workflow or the executor, or only for a workflow that fedsag does not have
     "FullModelShareableGenerator", "SubprocessLauncher",
     "ValidationJsonGenerator", "PTFileModelLocator", "NPModelLocator", "NPFormatter",
 }  # fmt: skip
-OURSELVES = "fedsag carries its messages itself"
+_MESSAGES = "fedsag sends its messages itself"
 LEFT_OUT = {
-    "CellPipe": OURSELVES,
-    "FilePipe": OURSELVES,
-    "MetricRelay": OURSELVES,
-    "ExternalConfigurator": OURSELVES,
-    "ConvertToFedEvent": OURSELVES,
-    "TBWriter": OURSELVES,
-    "MLflowWriter": OURSELVES,
-    "WandBWriter": OURSELVES,
+    "CellPipe": _MESSAGES,
+    "FilePipe": _MESSAGES,
+    "MetricRelay": _MESSAGES,
+    "ExternalConfigurator": _MESSAGES,
+    "ConvertToFedEvent": _MESSAGES,
+    "TBWriter": _MESSAGES,
+    "MLflowWriter": _MESSAGES,
+    "WandBWriter": _MESSAGES,
     "MetricsArtifactWriter": "metrics are in report.json",
     "JobStatsReporter": "times and sizes are in report.json",
     "ModelSizeEstimator": "sizes are in report.json",
 }
 
-NUMPY_PROGRAM = ("python3", "-m", "fedsag_cli.client.np_trainer")
-NUMPY_EXECUTORS = {  # an argument of theirs is a flag of our program, or an argument of our executor
+NP_TRAINER_COMMAND = ("python3", "-m", "fedsag_cli.client.np_trainer")
+NUMPY_EXECUTORS = {  # an argument becomes a flag of np_trainer, or an argument of the executor
     "NPTrainer": {
         "delta": "--delta",
         "sleep_time": "--sleep_time",
@@ -54,32 +54,32 @@ _NUMPY_IGNORED = ("epsilon",)
 
 
 def components() -> Mapping[str, tuple[str, Nvflare]]:
-    """Our component's name for each class of theirs, and how they differ; `defaults` are those of that class."""
+    """For each class of NVFLARE: the component of fedsag, and how the class differs, with its own defaults."""
     return _components(tuple(catalog.KNOWN))
 
 
 @functools.cache
 def _components(names: Sequence[str]) -> Mapping[str, tuple[str, Nvflare]]:
     return {
-        theirs: (name, differs)
+        nvflare_name: (name, differs)
         for name in names
-        for theirs, differs in _classes(catalog.facts_of(name).nvflare).items()
+        for nvflare_name, differs in _classes(catalog.facts_of(name).nvflare).items()
     }
 
 
 @functools.cache
 def executors() -> Mapping[str, Nvflare]:
-    """How each of their executors differs from ours."""
+    """How each executor of NVFLARE differs from fedsag's."""
     return _classes(executor.NVFLARE)
 
 
 def numpy_executor(name: str) -> Nvflare:
-    """How their examples' own trainer and validator differ from our program for them."""
+    """How NVFLARE's NPTrainer or NPValidator differs from the program np_trainer."""
     return Nvflare(path=name, renamed=NUMPY_EXECUTORS[name], ignored=_NUMPY_IGNORED)
 
 
 def _classes(differs: Nvflare | None) -> dict[str, Nvflare]:
-    """The classes that a component stands for."""
+    """Each class of NVFLARE that a component stands for, and how it differs."""
     if differs is None:
         return {}
     also = {name: replace(differs, defaults={**differs.defaults, **implied}) for name, implied in differs.also.items()}

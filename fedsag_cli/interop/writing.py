@@ -1,4 +1,4 @@
-"""Config files in our words, written in those of NVFLARE 2.9."""
+"""Translates config files of fedsag to NVFLARE 2.9."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from fedsag_cli.model import ParamsType
 from fedsag_cli.plan import ComponentSpec
 
 ALIAS = Path(__file__).parent / "alias"
-"""The package that scripts import as fedsag_cli.client in NVFLARE: it is NVFLARE's Client API there."""
+"""The package that an exported job's scripts import as fedsag_cli: NVFLARE's Client API with fedsag's names."""
 
 _GENERATOR = {
     "id": "shareable_generator",
     "path": "nvflare.app_common.shareablegenerators.full_model_shareable_generator.FullModelShareableGenerator",
     "args": {},
 }
-_TO_SERVER = {  # what a script in a client's own process logs goes no further without it
+_TO_SERVER = {  # sends the server what a script in the client's process logs
     "id": "event_to_fed",
     "path": "nvflare.app_common.widgets.convert_to_fed_event.ConvertToFedEvent",
     "args": {"events_to_convert": ["analytix_log_stats"], "fed_event_prefix": "fed."},
 }
 _LIGHTNING = re.compile(rb"\b(fedsag_cli|nvflare)\.client(\.| +import +)lightning\b")
-_LIGHTNING_THERE = "a script uses the Lightning client: NVFLARE's needs the package pytorch_lightning"
-_ONLY_OF_A_PROCESS = ("command", "launch_once", "launch_timeout", "shutdown_timeout", "stop_grace_period",
+_LIGHTNING_NOTE = "a script uses the Lightning client: NVFLARE's needs the package pytorch_lightning"
+_ONLY_EXTERNAL = ("command", "launch_once", "launch_timeout", "shutdown_timeout", "stop_grace_period",
                       "heartbeat_interval", "heartbeat_timeout")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFacts:
-    """What the writer of one file must know of the others."""
+    """What the translation of one file must know about the other files."""
 
     updates: ParamsType
     has_torch: bool
@@ -45,7 +45,7 @@ class JobFacts:
 
 
 def job_facts(components: Sequence[ComponentSpec], updates: Sequence[ParamsType], search: Sequence[Path]) -> JobFacts:
-    """Of a server's components, and what each client sends. Raises JobError where clients send different kinds."""
+    """The facts from the server's components and each client's type of update. Raises JobError if the types differ."""
     if len(set(updates)) > 1:
         raise JobError(
             "some clients send DIFF, others FULL: NVFLARE's aggregator takes one kind",
@@ -62,10 +62,10 @@ def job_facts(components: Sequence[ComponentSpec], updates: Sequence[ParamsType]
 def server(
     values: Mapping[str, Any], known: JobFacts, resolve: Callable[[Any], Any], *, file: str, search: Sequence[Path]
 ) -> tuple[dict[str, Any], list[str]]:
-    """config_fed_server, and notes for the user. Raises JobError naming what NVFLARE does not have.
+    """config_fed_server for NVFLARE, and notes for the user. Raises JobError naming a part that NVFLARE does not have.
 
-    `resolve` gives the value of a text that is a variable's name: the file keeps its variables. `search` are folders
-    with the job's own components.
+    `resolve` returns the value of a text that is `{name}` of a variable; the file keeps its variables. `search`: the
+    folders with the job's own components.
     """
     writing = _Writing(file, known, resolve, search)
     flows = [writing.part(flow) for flow in _enabled(values, "workflows")]
@@ -80,7 +80,7 @@ def server(
 def client(
     values: Mapping[str, Any], known: JobFacts, resolve: Callable[[Any], Any], *, file: str, search: Sequence[Path]
 ) -> tuple[dict[str, Any], list[str]]:
-    """config_fed_client, in the same way."""
+    """config_fed_client for NVFLARE, as in `server`."""
     writing = _Writing(file, known, resolve, search)
     executors = [{**entry, "executor": writing.executor(entry)} for entry in values["executors"]]
     in_process = any(writing.is_in_process(entry["executor"]["args"]) for entry in executors)
@@ -91,12 +91,12 @@ def client(
 
 
 def script(source: bytes) -> tuple[str, ...]:
-    """Notes for the user on a script of the job."""
-    return (_LIGHTNING_THERE,) if _LIGHTNING.search(source) else ()
+    """Notes for the user about a script of the job."""
+    return (_LIGHTNING_NOTE,) if _LIGHTNING.search(source) else ()
 
 
 class _Writing:
-    """One file being written; `notes` has a line for each thing that NVFLARE does not have."""
+    """The translation of one file; `notes` has a line for each part that NVFLARE does not have."""
 
     def __init__(self, file: str, known: JobFacts, resolve: Callable[[Any], Any], search: Sequence[Path]) -> None:
         self._file, self._known, self._resolve, self._search = file, known, resolve, search
@@ -111,22 +111,22 @@ class _Writing:
                 hint="write one for NVFLARE first",
             )
         if facts.extra:
-            self.notes.append(f"{name}: NVFLARE does not run the job where {facts.extra} is not installed")
+            self.notes.append(f"{name}: NVFLARE does not run the job without the package {facts.extra}")
         args = self._args(dict(part.get("args") or {}), facts.nvflare)
         args = _ARGS[name](self, args) if name in _ARGS else args
         kept = {key: value for key, value in part.items() if key not in (*catalog.NAMING_KEYS, "disabled")}
         return {**kept, "path": facts.nvflare.path, "args": args}
 
     def _args(self, args: dict[str, Any], differs: Nvflare) -> dict[str, Any]:
-        """A component's arguments for NVFLARE's class, by the component's facts."""
+        """The arguments for NVFLARE's class, from the component's facts."""
         for key, instead in differs.left_out.items():
             if args.pop(key, None) and instead:
                 self.notes.append(f"{key} is left out: NVFLARE's {differs.name} {instead}")
         for key in differs.whole_numbers:
             if isinstance(number := self._resolve(args.get(key)), float):
                 args[key] = math.ceil(number)
-        theirs = {ours: name for name, ours in differs.renamed.items()}
-        return {**{theirs.get(key, key): value for key, value in args.items()}, **differs.added}
+        names = {name: nvflare_name for nvflare_name, name in differs.renamed.items()}
+        return {**{names.get(key, key): value for key, value in args.items()}, **differs.added}
 
     def filters(self, values: Mapping[str, Any]) -> dict[str, Any]:
         chains = {
@@ -138,7 +138,7 @@ class _Writing:
         }
         names = [link["path"].rpartition(".")[2] for each in chains["task_result_filters"] for link in each["filters"]]
         if "ExcludeVars" in names:
-            self._say_what_is_lost("ExcludeVars")
+            self._note_lost_keys("ExcludeVars")
         return chains
 
     def executor(self, entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,8 +155,8 @@ class _Writing:
         args.setdefault("server_expected_format", "numpy")
         if self.is_in_process(args):
             if self._resolve(args.get("launch_once")) is False:
-                self.notes.append("launch_once = false has no effect in NVFLARE, where execution_mode is in_process")
-            args = {key: value for key, value in args.items() if key not in _ONLY_OF_A_PROCESS}
+                self.notes.append("launch_once = false has no effect in NVFLARE if execution_mode is in_process")
+            args = {key: value for key, value in args.items() if key not in _ONLY_EXTERNAL}
         return {"path": executor.NVFLARE.path, "args": args}
 
     def is_in_process(self, args: Mapping[str, Any]) -> bool:
@@ -165,14 +165,14 @@ class _Writing:
     def averaging(self, args: dict[str, Any]) -> dict[str, Any]:
         if self._resolve(args.pop("weigh_by_local_iter", True)) is not True:
             raise JobError(
-                f"{self._file}: FedAvg: NVFLARE divides by the steps also where weigh_by_local_iter is false",
+                f"{self._file}: FedAvg: NVFLARE divides by the steps even if weigh_by_local_iter is false",
                 hint='leave it out, and send meta={"NUM_STEPS_CURRENT_ROUND": 1}',
             )
         excluded = args.pop("exclude_vars", None)
         if isinstance(patterns := self._resolve(excluded), list):
             excluded = "|".join(f"(?:{pattern})" for pattern in patterns if pattern)
         if self._resolve(excluded):
-            self._say_what_is_lost("FedAvg's exclude_vars")
+            self._note_lost_keys("FedAvg's exclude_vars")
         kind = "WEIGHT_DIFF" if self._known.updates is ParamsType.DIFF else "WEIGHTS"
         given = {"exclude_vars": excluded, "aggregation_weights": args.pop("aggregation_weights", None)}
         return {**args, **{key: value for key, value in given.items() if value}, "expected_data_kind": kind}
@@ -181,7 +181,7 @@ class _Writing:
         model = self._resolve(args.get("model"))
         if isinstance(model, Mapping):
             if set(model) != {"numpy_key"}:
-                raise JobError(f"{self._file}: NPModelPersistor: NVFLARE's keeps one array, called 'numpy_key'")
+                raise JobError(f"{self._file}: NPModelPersistor: NVFLARE's has only one array, called 'numpy_key'")
             args["model"] = model["numpy_key"]
         return self._from_custom(args)
 
@@ -189,20 +189,20 @@ class _Writing:
         return self._from_custom({key: value for key, value in args.items() if value not in ("", None)})
 
     def _from_custom(self, args: dict[str, Any]) -> dict[str, Any]:
-        """Theirs reads a relative path of a checkpoint from custom/, ours from the app folder first."""
+        """Make a checkpoint's path relative to custom/, as in NVFLARE; fedsag tries the app folder first."""
         path = str(self._resolve(args.get("source_ckpt_file_full_name", "")))
         inside = path.removeprefix("custom/")
         return args if inside == path else {**args, "source_ckpt_file_full_name": inside}
 
-    def _say_what_is_lost(self, by: str) -> None:
+    def _note_lost_keys(self, by: str) -> None:
         if self._known.updates is ParamsType.FULL:
             self.notes.append(
-                f"{by}: where clients send FULL, NVFLARE takes such keys out of the model: "
-                "from the second round on no client gets them"
+                f"{by}: if clients send FULL, NVFLARE removes such keys from the model: "
+                "from the second round on, clients do not get them"
             )
 
 
-_ARGS: dict[str, Callable[[_Writing, dict[str, Any]], dict[str, Any]]] = {  # what facts cannot say
+_ARGS: dict[str, Callable[[_Writing, dict[str, Any]], dict[str, Any]]] = {  # changes that facts cannot describe
     "FedAvg": _Writing.averaging,
     "NPModelPersistor": _Writing.numpy_model,
     "PTFileModelPersistor": _Writing.torch_model,

@@ -1,4 +1,4 @@
-"""A job folder, read once into types: what to run, where, with which settings.
+"""Reads a job folder into typed values: what to run, on which sites, with which settings.
 
 JOB/meta.conf                       name, min_clients, deploy_map
 JOB/<app>/config/config_fed_server.conf
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
 __all__ = ["App", "ClientApp", "Job", "Meta", "ServerConfig", "Translate", "as_written"]
 
 Translate: TypeAlias = Callable[[Mapping[str, Any], str, str], tuple[Mapping[str, Any], Sequence[str]]]
-"""Given the values of a config file, its stem and its name for errors: the values in our words, and notes for the user.
+"""Arguments: the values of a config file, its stem, its name for errors. Result: fedsag's values, notes for the user.
 
-What is in our words already stays as it is. Raises JobError naming what has no counterpart.
+Values that fedsag knows are not changed. Raises JobError naming a part that has no counterpart.
 """
 
 
 def as_written(values: Mapping[str, Any], _stem: str, _file: str) -> tuple[Mapping[str, Any], Sequence[str]]:
-    """For files in our words."""
+    """Translate nothing: for files that fedsag wrote."""
     return values, ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
-    """config_fed_server, its placeholders resolved: workflows in order, components by id.
+    """config_fed_server with its placeholders resolved: the workflows in order, and the components.
 
-    `notes`: what the user should know of its translation.
+    `notes`: for the user, about the translation.
     """
 
     workflows: Sequence[ComponentSpec]
@@ -56,7 +56,7 @@ class ClientApp:
     """config_fed_client, its placeholders resolved for one site: what to start, and what the Client API must know.
 
     `command` is the argument vector, the script's path as written in the job (relative to the app's folder).
-    `script` is that path where the command is `python [-u] SCRIPT ARGS`, else None. `notes` as in ServerConfig.
+    `script` is that path if the command is `python [-u] SCRIPT ARGS`, else None. `notes` as in ServerConfig.
     """
 
     command: Sequence[str]
@@ -66,7 +66,7 @@ class ClientApp:
 
 
 class _ConfigFiles:
-    """The config files of one app, each looked for and read once, however many sites ask: parsing is slow."""
+    """The config files of one app. Each is found and read once for all sites, because parsing is slow."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self._name, self._folder = name, folder
@@ -74,7 +74,7 @@ class _ConfigFiles:
         self._read: dict[str, dict[str, Any]] = {}
 
     def find(self, stem: str) -> Path | None:
-        """The config file called `stem`, in config/ or in a folder below it."""
+        """The config file named `stem`, in config/ or in a subfolder."""
         if stem not in self._found:
             self._found[stem] = hocon.find(self._folder / "config", stem, also_below=True)
         return self._found[stem]
@@ -120,13 +120,13 @@ class App:
         return self.file(CLIENT_FILE) is not None
 
     def file(self, stem: str) -> Path | None:
-        """The config file called `stem`."""
+        """The config file named `stem`."""
         return self.configs.find(stem)
 
     @files.reading()
     def server(self, variables: Mapping[str, Any]) -> ServerConfig:
         """Raises JobError naming file and key."""
-        from fedsag_cli.job import reader  # and all that components are: what lists templates does without
+        from fedsag_cli.job import reader  # not at the top: listing templates does not need it, and it imports slowly
 
         conf, notes = self._resolved(SERVER_FILE, variables)
         workflows, components = reader.workflows_and_components(conf, self.custom)
@@ -140,7 +140,7 @@ class App:
 
     @files.reading()
     def client(self, variables: Mapping[str, Any]) -> ClientApp:
-        """`variables` are the system's: SITE_NAME, WORKSPACE, JOB_ID, JOB_CUSTOM_DIR, … Raises JobError."""
+        """`variables`: the system's variables SITE_NAME, WORKSPACE, JOB_ID, JOB_CUSTOM_DIR, … Raises JobError."""
         from fedsag_cli.job import reader
 
         conf, notes = self._resolved(CLIENT_FILE, variables)
@@ -149,7 +149,7 @@ class App:
 
     @files.reading()
     def written(self, stem: str, variables: Mapping[str, Any]) -> Written | None:
-        """A config file in our words, its placeholders unresolved; None where there is none. Raises JobError."""
+        """A translated config file with unresolved placeholders; None if there is no such file. Raises JobError."""
         from fedsag_cli.job.config import placeholders
 
         if self.file(stem) is None:
@@ -159,7 +159,7 @@ class App:
         return Written(values=values, variables=placeholders.resolved(tree, variables, name=name), name=name)
 
     def _resolved(self, stem: str, variables: Mapping[str, Any]) -> tuple[Section, Sequence[str]]:
-        """A config file in our words, its placeholders resolved, and what to tell the user of it."""
+        """A translated config file with resolved placeholders, and notes for the user."""
         from fedsag_cli.job import reader
         from fedsag_cli.job.config import placeholders
 
@@ -172,14 +172,14 @@ class App:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """A config file in our words, its placeholders unresolved; the values of its variables; its name in errors."""
+    """A translated config file with unresolved placeholders, the values of its variables, and its name for errors."""
 
     values: Mapping[str, Any]
     variables: Mapping[str, Any]
     name: str
 
     def resolve(self, value: Any) -> Any:
-        """The value of the variable, for a text that is only `{name}`; anything else as it is."""
+        """The variable's value if `value` is only `{name}`; otherwise `value`."""
         from fedsag_cli.job.config import placeholders
 
         name = placeholders.stands_for(value)
@@ -197,7 +197,7 @@ class Job:
     @classmethod
     @files.reading()
     def load(cls, folder: Path, translate: Translate = as_written) -> Job:
-        """`translate` is told what each config file says. A bare app folder is a job of one app.
+        """Read a job. `translate` is applied to each config file. A folder with config/ in it is a job of one app.
 
         Raises JobError naming file, key, value, and the nearest known name.
         """
@@ -216,15 +216,15 @@ class Job:
         if file is None:
             raise JobError(f"{folder} is not a job: there is no meta.conf", hint="fedsag job create makes one")
         meta = Meta.read(Section(hocon.load(file, name=file.name), file.name), name=folder.name)
-        there = [path.name for path in folder.iterdir() if (path / "config").is_dir()]
+        folders = [path.name for path in folder.iterdir() if (path / "config").is_dir()]
         apps = {name: App.at(folder / name, name, translate) for name in meta.deploy_map}
         for app in apps.values():
-            if app.name in there:
+            if app.name in folders:
                 _check_files(app, bounds)
-        return cls(folder=folder, meta=meta, apps=apps)._checked(file.name, there)
+        return cls(folder=folder, meta=meta, apps=apps)._checked(file.name, folders)
 
     def named_sites(self) -> list[str]:
-        """The clients deploy_map names, in its order; empty where it says @ALL."""
+        """The clients that deploy_map names, in its order; empty for @ALL."""
         return [site for sites in self.meta.deploy_map.values() for site in sites if site not in (SERVER, ALL)]
 
     def app_for(self, site: str) -> App:
@@ -236,16 +236,18 @@ class Job:
             f"meta.conf: deploy_map has no app for site {site!r}", hint=nearest(site, [SERVER, *self.named_sites()])
         )
 
-    def _checked(self, file: str, there: Sequence[str]) -> Job:
+    def _checked(self, file: str, folders: Sequence[str]) -> Job:
         for app in self.apps.values():
-            self._check(app, file, there)
+            self._check(app, file, folders)
         return self
 
-    def _check(self, app: App, file: str, there: Sequence[str]) -> None:
+    def _check(self, app: App, file: str, folders: Sequence[str]) -> None:
         where = f"{file}: deploy_map.{app.name}"
         sites = self.meta.deploy_map[app.name]
-        if app.name not in there:
-            raise JobError(f"{where}: there is no app {app.name!r} with a config folder", hint=nearest(app.name, there))
+        if app.name not in folders:
+            raise JobError(
+                f"{where}: there is no app {app.name!r} with a config folder", hint=nearest(app.name, folders)
+            )
         if (SERVER in sites or ALL in sites) and not app.has_server:
             raise JobError(f"{where}: {app.name}/config has no {SERVER_FILE}.conf, which the server needs")
         if any(site != SERVER for site in sites) and not app.has_client:
@@ -253,7 +255,7 @@ class Job:
 
 
 def _check_files(app: App, bounds: Bounds) -> None:
-    """Raises JobError for a link out of the job, and for a pipe or a device in the app."""
+    """Raises JobError for a link to a target outside the job, and for a pipe or a device in the app."""
     files.check(app.folder, bounds)
     for _ in files.below(app.folder, bounds):
         pass

@@ -1,4 +1,4 @@
-"""Components in config files: found, and checked against their constructors."""
+"""Finds the components in config files, and checks them against their constructors."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from fedsag_cli.job.section import Section
 from fedsag_cli.plan import ComponentSpec
 
 KEYS: Mapping[str, str] = {
-    "id": "name by which others refer to it",
+    "id": "name by which other components refer to it",
     **dict.fromkeys(catalog.NAMING_KEYS, "the component: one of fedsag's, or module.Class"),
     "args": "arguments of its constructor",
     "disabled": "whether the component is left out",
     "config_type": "dict: a plain object, although it has a path",
 }
-"""What may stand in a component's object, with its meaning."""
+"""The keys of a component's object, with their meanings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class Named:
 
 
 def named_in(values: Mapping[str, Any]) -> Iterator[Named]:
-    """Every component of a file, those in the arguments of another after it."""
+    """Every component of a file; a component in the arguments of another comes after it."""
     for at, value in tree.walk(values):
         if path := catalog.path_in(value, in_args="args" in at):
             args = value.get("args")
@@ -51,7 +51,7 @@ def named_in(values: Mapping[str, Any]) -> Iterator[Named]:
 
 
 def signature(path: str, search: Sequence[Path]) -> Signature | None:
-    """What the component's constructor takes; None where its source does not tell. Raises JobError."""
+    """The arguments of the component's constructor; None if its source does not show them. Raises JobError."""
     if executor.is_executor(path):
         return executor.signature()
     if not all(word.isidentifier() for word in path.split(".")):
@@ -63,13 +63,13 @@ def signature(path: str, search: Sequence[Path]) -> Signature | None:
 
 
 def problems(known: Signature, args: Mapping[str, Any]) -> dict[str, str]:
-    """What is wrong with the arguments of a component; an argument that is a component itself is not checked."""
+    """What is wrong with the arguments of a component, by name. An argument that is a component is not checked here."""
     objects = {name for name, value in args.items() if catalog.path_in(value, in_args=True)}
     return arguments.problems([each for each in known.arguments if each.name not in objects], args)
 
 
 def read(section: Section, search: Sequence[Path], ids: Collection[str] | None = None) -> ComponentSpec:
-    """A component and its arguments, checked. `ids` are the ids that `x_id` may have; None: any."""
+    """A component and its arguments, checked. `ids`: the values that `x_id` may have; None: any."""
     section.expect(KEYS)
     path = catalog.path_in(section.values)
     if path is None:

@@ -1,4 +1,4 @@
-"""The client's executor: how config_fed_client says which script to start, and how models reach it."""
+"""The client's executor in config_fed_client: the script to start, and the settings of the Client API."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NVFLARE = Nvflare(
         "InProcessClientAPIExecutor": {"execution_mode": "in_process", "params_exchange_format": "numpy"},
         "PTInProcessClientAPIExecutor": {"execution_mode": "in_process", "params_exchange_format": "pytorch"},
     },
-    ignored=(  # what its pipes and heartbeats need: here the end of a process is seen at once
+    ignored=(  # for NVFLARE's pipes and heartbeats; fedsag notices the end of a process at once
         "pipe_id", "launcher_id", "task_wait_timeout", "task_wait_time", "last_result_transfer_timeout",
         "external_execution_wait", "external_pre_init_timeout", "peer_read_timeout", "monitor_interval",
         "read_interval", "heartbeat_interval", "heartbeat_timeout", "workers", "config_file_name",
@@ -46,12 +46,12 @@ _PYTHON = re.compile(r"python(3(\.\d+)?)?")
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
-    """The program that a client starts: the executor's arguments that are not in ClientConfig."""
+    """The command of a client: the executor's arguments that are not in ClientConfig."""
 
     execution_mode: Annotated[
         str,
         OneOf(["external_process", "in_process"]),
-        "external_process: command is started; in_process: task_script_path (here, too, in a process of its own)",
+        "external_process starts command; in_process starts task_script_path (in fedsag also in its own process)",
     ]
     command: Annotated[
         str | list[str] | None, "command that starts the script, with execution_mode external_process"
@@ -69,7 +69,7 @@ def is_executor(path: str) -> bool:
 
 @functools.cache
 def signature() -> Signature:
-    """The executor's arguments. Those that only NVFLARE's executor has are allowed, without effect."""
+    """The executor's arguments, without those that only NVFLARE's executor has (see `is_ignored`)."""
     return Signature(arguments=[*declared_fields(Start), *declared_fields(ClientConfig)])
 
 
@@ -89,7 +89,7 @@ def read_config(
 
 
 def read_command(args: Section, custom: Path) -> tuple[list[str], str | None]:
-    """The argument vector and, for a python command, the script in it, from checked arguments."""
+    """The argument vector and, for a python command, its script, from checked arguments."""
     start = _start(args)
     for mode, names in _MODE_ARGS.items():
         for name in names:
@@ -105,14 +105,14 @@ def read_command(args: Section, custom: Path) -> tuple[list[str], str | None]:
         if program and posixpath.normpath(program).split("/")[0] == "..":
             raise args.wrong("command", f"starts {program!r}, which is outside the app", hint="put it in custom/")
         return words, program
-    script = _found(args, PurePosixPath(start.task_script_path or ""), custom)
+    script = _find_script(args, PurePosixPath(start.task_script_path or ""), custom)
     return ["python3", "-u", script, *_words(args, "task_script_args", start.task_script_args)], script
 
 
 def _start(args: Section) -> Start:
     try:
         return msgspec.convert(args.values, Start)
-    except msgspec.ValidationError:  # the words of a command: all else was checked
+    except msgspec.ValidationError:  # only the words of a command were not checked before
         raise args.wrong("command", f"must be a list of texts, not {args.values['command']!r}") from None
 
 
@@ -132,8 +132,8 @@ def _script(words: Sequence[str]) -> str | None:
     return rest[0] if rest and not rest[0].startswith("-") else None
 
 
-def _found(args: Section, script: PurePosixPath, custom: Path) -> str:
-    """The script below custom/ whose path ends as `script` does; custom/`script` where there is none yet."""
+def _find_script(args: Section, script: PurePosixPath, custom: Path) -> str:
+    """The script in custom/ or a subfolder whose path ends with `script`; custom/`script` if it does not exist yet."""
     if not script.name or script.is_absolute() or ".." in script.parts:
         raise args.wrong("task_script_path", f"{str(script)!r} must be the path of a script in custom/")
     if not (custom / script).is_file():
@@ -148,7 +148,7 @@ def _found(args: Section, script: PurePosixPath, custom: Path) -> str:
 
 
 def task_names(section: Section) -> list[str]:
-    """The tasks of an entry of `executors`. Raises JobError where there is none."""
+    """The tasks of an entry of `executors`. Raises JobError if there is none."""
     tasks = section.texts("tasks")
     if not tasks:
         raise JobError(f"{section.called('tasks')} is empty", hint='a trainer has tasks = ["train"]')

@@ -25,12 +25,12 @@ KEYS: Mapping[str, str] = {
     "job_folder_name": "name of the job's folder",
     "format_version": "version of this file's format",
 }
-"""What may stand in the file, with its meaning."""
+"""The keys of the file, with their meanings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meta:
-    """What meta.conf says. `deploy_map` maps an app's name to its sites; ("@ALL",) means every one."""
+    """The values of meta.conf. `deploy_map` maps an app's name to its sites; ("@ALL",) means all sites."""
 
     name: str
     min_clients: int = 1
@@ -39,9 +39,9 @@ class Meta:
 
     @classmethod
     def read(cls, conf: Section, *, name: str) -> Meta:
-        """`name` is the job's where the file has none. Raises JobError."""
+        """`name`: the name of the job if the file has none. Raises JobError."""
         for key in conf.values:
-            # a foreign key is none of our business; a mistyped one of ours is
+            # unknown keys are allowed, but a mistyped known key is an error
             if key not in KEYS and difflib.get_close_matches(key, KEYS, n=1, cutoff=0.85):
                 raise JobError(f"{conf.called(key)}: there is no such key", hint=nearest(key, KEYS))
         apps = conf.section("deploy_map")

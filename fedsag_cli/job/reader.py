@@ -1,4 +1,4 @@
-"""config_fed_server and config_fed_client, their placeholders resolved, read into types."""
+"""Reads config_fed_server and config_fed_client, with resolved placeholders, into typed values."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from fedsag_cli.plan import ComponentSpec
 
 EXECUTOR_KEYS: Mapping[str, str] = {
-    "tasks": "names of the tasks that the script does; add validate to have the final model measured",
-    "executor": "how they are done",
+    "tasks": "names of the tasks that the script does; add validate to measure the final model",
+    "executor": "class and arguments that start the script",
 }
 FILTER_KEYS: Mapping[str, str] = {
     "tasks": "names of the tasks that are filtered",
-    "filters": "what is done to their models, one after the other",
-    "direction": "in: what arrives is filtered; out: what is sent",
+    "filters": "filters for the models of these tasks, applied in this order",
+    "direction": "in: filter received models; out: filter sent models",
 }
-"""What may stand in an entry of `executors` and of a filter chain, with its meaning."""
+"""The keys of an entry of `executors` and of a filter chain, with their meanings."""
 
 
 def check_version(conf: Section) -> None:
@@ -33,18 +33,18 @@ def check_version(conf: Section) -> None:
 
 
 def workflows_and_components(conf: Section, custom: Path) -> tuple[list[ComponentSpec], list[ComponentSpec]]:
-    """The server's, each checked against its constructor. Raises JobError."""
+    """The server's workflows and components, checked against their constructors. Raises JobError."""
     parts = [part for part in conf.sections("components") if not part.flag("disabled", False)]
     ids = [part.text("id") for part in parts]
     flows = [flow for flow in conf.sections("workflows") if not flow.flag("disabled", False)]
     if not flows:
         raise JobError(f"{conf.called('workflows')} is missing or empty", hint="a server has at least one workflow")
     named = [flow.text("id") for flow in flows if "id" in flow]
-    for ids_there, sections in ((ids, parts), (named, flows)):
-        for index, name in enumerate(ids_there):
+    for names, sections in ((ids, parts), (named, flows)):
+        for index, name in enumerate(names):
             if not name:
                 raise sections[index].wrong("id", "is empty")
-            if name in ids_there[:index]:
+            if name in names[:index]:
                 raise sections[index].wrong("id", f"is {name!r}, which another one has too")
     both = sorted(set(ids) & set(named))
     if both:
@@ -56,12 +56,12 @@ def workflows_and_components(conf: Section, custom: Path) -> tuple[list[Componen
 
 
 def filters(conf: Section, key: str, direction: str, custom: Path) -> list[FilterSpec]:
-    """One chain, in the order it is written. `direction` is where this side filters: data in, results out, …"""
+    """The filters of one chain, in order. `direction`: "in" or "out"; an entry of the other direction is an error."""
     chain: list[FilterSpec] = []
     for entry in conf.sections(key):
         entry.expect(FILTER_KEYS)
         if entry.text("direction", direction).lower() != direction:
-            raise entry.wrong("direction", f"must be {direction!r} here, or left out")
+            raise entry.wrong("direction", f"must be {direction!r} in this list, or left out")
         tasks = entry.texts("tasks")
         for link in entry.sections("filters"):
             if not link.flag("disabled", False):
@@ -71,7 +71,7 @@ def filters(conf: Section, key: str, direction: str, custom: Path) -> list[Filte
 
 
 def client(conf: Section, custom: Path) -> tuple[Sequence[str], str | None, ClientConfig]:
-    """What a client starts, the script in it, and what its Client API must know. Raises JobError."""
+    """A client's command, the script in it, and the settings of its Client API. Raises JobError."""
     for part in conf.sections("components"):
         if not part.flag("disabled", False):
             raise JobError(f"{part.called()}: a client has no components", hint="remove it, or set disabled = true")

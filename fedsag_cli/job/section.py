@@ -1,4 +1,4 @@
-"""One part of a config file, read into types: every error names file, key and value."""
+"""Reads typed values from one object of a config file. Every error names the file, the key and the value."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fedsag_cli.job.config.tree import KeyPath
 
 
 class Section:
-    """The object at the key path `at` of `file`. A key that is read without a default must be there."""
+    """The object at the key path `at` of `file`. A key that is read without a default must exist."""
 
     def __init__(self, values: Mapping[str, Any], file: str, at: KeyPath = ()) -> None:
         self.values = values
@@ -49,14 +49,14 @@ class Section:
         return Section(self._read(key, default, Mapping, "an object"), self.file, (*self.at, key))
 
     def sections(self, key: str) -> Iterator[Section]:
-        """The objects of a list; none where the key is missing."""
+        """The objects in a list; empty if the key is missing."""
         for index, values in enumerate(self._read(key, [], list, "a list of objects")):
             if not isinstance(values, Mapping):
                 raise self.wrong(key, f"must be a list of objects, not {values!r}")
             yield Section(values, self.file, (*self.at, key, index))
 
     def expect(self, known: Iterable[str]) -> None:
-        """Raises JobError for a key that is none of `known`."""
+        """Raises JobError for a key that is not in `known`."""
         known = list(known)
         for key in self.values:
             if key not in known:

@@ -1,6 +1,6 @@
 """Weighted means and differences of parameters: torch tensors, numpy arrays or plain numbers.
 
-Python's operators work for torch and numpy alike, so each rule is written once. Dtypes: sums are float32 for float32
+Python's operators work for both torch and numpy, so each rule is written once. Dtypes: sums are float32 for float32
 and narrower floats, float64 for float64, integers and bools, complex for complex; a difference of integers or bools is
 int64.
 """
@@ -22,29 +22,29 @@ _PIECE = 1 << 18  # elements: 1 MB of float32 stays in the cache for the multipl
 
 
 class WeightedSum:
-    """The running sum of one key, sum_k n_k * v_k. Memory: one copy of the value, whatever the number of clients.
+    """The running sum of one key, sum_k n_k * v_k. Memory: one copy of the value for any number of clients.
 
-    Each piece is multiplied, then added: `add_(alpha=)` rounds once where numpy rounds twice, and a quarter of the
-    last bits would differ.
+    Each piece is multiplied, then added. With torch's `add_(alpha=)`, which rounds once while numpy rounds twice, a
+    quarter of the last bits would differ between torch and numpy.
     """
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._total: Any = None
-        self._first: Any = None  # empty: for its kind and dtype
+        self._first: Any = None  # an empty array with the kind and dtype of the first value
         self.weight = 0.0
 
     def check(self, value: Any) -> None:
-        """Raises TensorError where the shape or kind of `value` differs from those added before."""
+        """Raises TensorError if the shape or kind of `value` differs from those added before."""
         if self._total is not None:
             shape = tuple(_as_array(value).shape)
             if shape != self._shape:
                 raise TensorError(f"params: {self._name!r} has shape {list(shape)}, others sent {list(self._shape)}")
             if is_complex(value) != is_complex(self._first):
-                raise TensorError(f"params: {self._name!r} is complex here and real elsewhere")
+                raise TensorError(f"params: {self._name!r} is complex, but real in another update")
 
     def add_product(self, value: Any, weight: float) -> None:
-        """Add `weight * value`. Raises TensorError like `check`."""
+        """Add `weight * value`. Raises TensorError as `check` does."""
         self.check(value)
         array = _as_array(value)
         if self._total is None:
@@ -103,12 +103,12 @@ def kind(value: Any) -> str:
 
 
 def dtype_name(value: Any) -> str:
-    """Its dtype as text, such as "float32", for torch and numpy alike."""
+    """The name of its dtype, such as "float32", for torch and numpy."""
     return str(_as_array(value).dtype).removeprefix("torch.")
 
 
 def count_not_finite(value: Any, base: Any) -> int:
-    """How many numbers are NaN or infinite and are finite in `base`, which has the same shape or is None."""
+    """The number of elements that are NaN or infinite but finite in `base`, which has the same shape or is None."""
     array = _as_array(value)
     if not _is_float(array):
         return 0
@@ -118,7 +118,7 @@ def count_not_finite(value: Any, base: Any) -> int:
         piece = _calculable(row[start : start + _PIECE])
         with np.errstate(all="ignore"):
             total = piece.sum(dtype=total_dtype).item()
-        if not cmath.isfinite(total):  # a finite sum has neither NaN nor infinity in it, and is fast
+        if not cmath.isfinite(total):  # a finite sum shows quickly that there is neither NaN nor infinity
             bad = ~_isfinite(piece)
             if base is not None:
                 below = _of_kind(_as_array(base).reshape(-1)[start : start + _PIECE], array)
@@ -128,12 +128,13 @@ def count_not_finite(value: Any, base: Any) -> int:
 
 
 def difference(new: Mapping[str, Any], received: Mapping[str, Any]) -> Params:
-    """new - received, for the keys that both have, in the order of `received`. Raises TensorError on another shape."""
+    """new - received for the keys that both have, in the order of `received`. Raises TensorError if a shape differs."""
     return {name: _minus(name, new[name], base) for name, base in received.items() if name in new}
 
 
 def applied(base: Mapping[str, Any], diff: Mapping[str, Any]) -> Params:
-    """base + diff, in the dtypes of `base`; a key without a difference keeps its value. Raises TensorError."""
+    """base + diff, in the dtypes of `base`; a key without a difference keeps its value. Raises TensorError if `diff`
+    has a key that `base` does not have, or a shape differs."""
     for name in diff:
         if name not in base:
             raise TensorError(f"params: the update has {name!r}, which is not in the model")
@@ -199,25 +200,25 @@ def cast(array: Any, like: Any) -> Any:
 
 
 def _minus(name: str, new: Any, received: Any) -> Any:
-    here = _as_array(new)
-    base = _of_kind(_as_array(received), here)
-    if is_torch(here):
-        here = here.detach().cpu()  # a script may send tensors from its GPU
-    if tuple(here.shape) != tuple(base.shape):
+    array = _as_array(new)
+    base = _of_kind(_as_array(received), array)
+    if is_torch(array):
+        array = array.detach().cpu()  # a script may send tensors from its GPU
+    if tuple(array.shape) != tuple(base.shape):
         raise TensorError(
-            f"params: {name!r} was received with shape {list(base.shape)} and is sent with {list(here.shape)}"
+            f"params: {name!r} was received with shape {list(base.shape)} and is sent with {list(array.shape)}"
         )
-    if not _is_float(here) and not _is_float(base):
-        return _wide(here) - _wide(base)
-    return _calculable(here) - _calculable(base)
+    if not _is_float(array) and not _is_float(base):
+        return _wide(array) - _wide(base)
+    return _calculable(array) - _calculable(base)
 
 
 def _plus(base: Any, diff: Any) -> Any:
-    here = _as_array(base)
-    change = _of_kind(_as_array(diff), here)
-    if tuple(here.shape) != tuple(change.shape):
-        raise TensorError(f"params: a difference of shape {list(change.shape)} for a tensor of {list(here.shape)}")
-    return cast((_calculable(here) if _is_float(here) else _wide(here)) + _calculable(change), base)
+    array = _as_array(base)
+    change = _of_kind(_as_array(diff), array)
+    if tuple(array.shape) != tuple(change.shape):
+        raise TensorError(f"params: a difference of shape {list(change.shape)} for a tensor of {list(array.shape)}")
+    return cast((_calculable(array) if _is_float(array) else _wide(array)) + _calculable(change), base)
 
 
 def _as_array(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The checks of an update: it must have keys, shapes and kinds of number that were sent, and finite numbers."""
+"""The checks of an update: its keys, shapes and kinds of number must be those of the sent model, its numbers finite."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from fedsag_cli.params import arithmetic
 
 
 def check(update: FLModel, sent: Mapping[str, Any], *, allow_non_finite: bool = False) -> None:
-    """Raises TensorError naming the first key of `update` that does not fit the params that were `sent`, and why.
+    """Raises TensorError naming the first key of `update` that does not fit the `sent` params, and the reason.
 
-    NaN and infinity are accepted where the value that was sent has them too; with `allow_non_finite`, anywhere. Where
-    no params were sent, any key is accepted. The number of steps must be a number.
+    NaN and infinity are accepted in elements that are not finite in the sent value; with `allow_non_finite`, in all. If
+    no params were sent, any key is accepted. The number of steps must be a finite number of at least 0.
     """
     update.num_steps  # noqa: B018  it raises
     for name, value in (update.params or {}).items():

@@ -1,6 +1,6 @@
 """Converts one value of params to bytes and back: a torch tensor, a numpy array or scalar, or a plain number.
 
-torch is imported only where a value needs it: a numpy job never imports it.
+torch is imported only for a torch tensor: a numpy job never imports it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def is_torch(value: object) -> bool:
 
 
 def flattened(name: str, value: Any) -> Flat:
-    """The bytes of `value`, copied only where necessary. Raises TensorError naming a key that cannot be sent."""
+    """The bytes of `value`, copied only if necessary. Raises TensorError naming a key that cannot be sent."""
     if not isinstance(name, str):
         raise TensorError(f"params: the key {name!r} must be a str, not a {type(name).__name__}")
     if name == METADATA or name != name.encode(errors="replace").decode():
@@ -66,9 +66,9 @@ def _of_torch(name: str, value: Any) -> Flat:
     with torch.no_grad():
         view = (value.data_ptr(), value.shape, value.stride(), value.is_conj(), value.is_neg())
         identity = ("torch", word, *view) if value.numel() else (id(value),)
-        here = value.detach().cpu().resolve_conj().resolve_neg().contiguous()
-        row = here.as_strided((here.numel(),), (1,))  # one element is contiguous for torch, whatever its stride
-        data = row.view(torch.uint8).numpy() if here.numel() else np.empty(0, np.uint8)
+        dense = value.detach().cpu().resolve_conj().resolve_neg().contiguous()
+        row = dense.as_strided((dense.numel(),), (1,))  # torch calls one element contiguous for any stride
+        data = row.view(torch.uint8).numpy() if dense.numel() else np.empty(0, np.uint8)
     return Flat(word, tuple(value.shape), "torch", identity, data.data)
 
 
@@ -86,19 +86,21 @@ def _of_numpy(name: str, value: Any, kind: Kind) -> Flat:
 
 
 def viewed(name: str, memory: mmap.mmap, start: int, entry: Entry, kind: Kind) -> Any:
-    """The value in the bytes of `memory`, which it keeps open. Raises TensorError where they are no such value."""
+    """The value in the bytes of `memory`, which stays open as long as the value exists.
+
+    Raises TensorError if the bytes do not contain such a value."""
     if kind != "torch" and entry.dtype not in _NUMPY:
         raise TensorError(f"not a tensor file: numpy has no dtype {entry.dtype}")
     if kind == "number" and entry.dtype not in _NUMBERS:
         raise TensorError(f"not a tensor file: {shown(name)} is a number of dtype {entry.dtype}")
-    held: mmap.mmap | bytearray = memory
+    source: mmap.mmap | bytearray = memory
     offset = start + entry.data_offsets[0]
     if offset % SIZES[entry.dtype]:  # torch and numpy may crash on data that is not aligned
-        held, offset = bytearray(memory[offset : start + entry.data_offsets[1]]), 0
+        source, offset = bytearray(memory[offset : start + entry.data_offsets[1]]), 0
     try:
-        return _view(held, offset, entry, kind)
+        return _view(source, offset, entry, kind)
     except (ValueError, RuntimeError, TypeError, KeyError, OverflowError) as error:
-        # more axes than numpy has, sizes beyond 64 bits beside a 0, a kind that does not fit its shape
+        # more axes than numpy has, sizes beyond 64 bits next to a 0, or a kind that does not fit the shape
         raise TensorError(f"not a tensor file: {shown(name)}: {str(error)[:200]}") from None
 
 

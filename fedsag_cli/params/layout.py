@@ -1,7 +1,7 @@
 """The layout of a tensor file, that of safetensors: eight bytes of header length, a JSON header, the data.
 
-https://github.com/huggingface/safetensors. The metadata of the header has what that format has no field for: the order
-of the keys, which of them are tied, and which values are numpy's or plain numbers.
+https://github.com/huggingface/safetensors. The header's metadata contains what safetensors has no field for: the order
+of the keys, which keys are tied, and which values are numpy's or plain numbers.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Extra(msgspec.Struct, frozen=True):
-    """What safetensors has no field for. `kinds` lists the values that are not torch tensors; a scalar is numpy's."""
+    """What safetensors has no field for. `kinds` has the values that are not torch tensors; "scalar" is a numpy scalar.
+
+    `about` has the values that a caller stores with the tensors."""
 
     order: list[str]
     ties: dict[str, str] = {}
@@ -102,7 +104,7 @@ def _write_all(fd: int, data: memoryview) -> None:
 
 
 def read_header(fd: int, size: int) -> tuple[dict[str, Entry], Extra, int]:
-    """The entries and extras of a file of `size` bytes, and where its data begins. Raises TensorError."""
+    """The entries and the extra of a file of `size` bytes, and the offset of its data. Raises TensorError."""
     length = int.from_bytes(os.pread(fd, 8, 0), "little")
     if not 2 <= length <= min(size - 8, _LARGEST_HEADER):
         raise TensorError(f"not a tensor file: a header of {length} bytes in a file of {size}")
@@ -123,13 +125,13 @@ def read_header(fd: int, size: int) -> tuple[dict[str, Entry], Extra, int]:
     return entries, extra, start
 
 
-def _check(name: str, entry: Entry, room: int) -> None:
+def _check(name: str, entry: Entry, size: int) -> None:
     first, last = entry.data_offsets
     if entry.dtype not in SIZES:
         raise TensorError(f"not a tensor file: {shown(name)} has the unknown dtype {shown(entry.dtype)}")
     if len(entry.shape) > _MOST_AXES:
         raise TensorError(f"not a tensor file: {shown(name)} has {len(entry.shape)} axes")
-    if min(entry.shape, default=0) < 0 or not 0 <= first <= last <= room:
+    if min(entry.shape, default=0) < 0 or not 0 <= first <= last <= size:
         raise TensorError(f"not a tensor file: {shown(name)} is outside the file")
     if last - first != prod(entry.shape) * SIZES[entry.dtype]:
         raise TensorError(

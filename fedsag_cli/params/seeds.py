@@ -1,4 +1,4 @@
-"""Random seeds: one for each part of a run, derived from the seed of the run."""
+"""Random seeds: each part of a run has its own, derived from the seed of the run."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def derived(seed: int, *parts: object) -> int:
 
 
 def set_seed(seed: int) -> None:
-    """Seed random, numpy and, where it is loaded, torch with its CUDA devices."""
+    """Seed random, numpy and, if it is imported, torch with its CUDA devices."""
     random.seed(seed)
     np.random.seed(seed % (1 << 32))
     if torch := sys.modules.get("torch"):
-        torch.manual_seed(seed)  # CUDA's too, at its first use where it is not initialized yet
+        torch.manual_seed(seed)  # CUDA devices too; if CUDA is not initialized yet, at its first use

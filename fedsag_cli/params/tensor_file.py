@@ -1,8 +1,8 @@
 """Writes parameters to a tensor file and reads them: with their order, ties and dtypes, without pickle.
 
-A file that is sent has no name: it is a memfd, sealed after writing, so nobody can change it while it is read. Where
-memory is short, it is an unlinked temporary file, which a reader that does not trust the sender copies. Either way only
-its descriptor exists: however a process ends, no file is left.
+A file that is sent has no name. It is a memfd, sealed after writing, so nobody can change it while it is read. If
+memory is short, it is an unlinked temporary file; a reader that does not trust the sender copies it. In both cases only
+the descriptor exists, so no file remains, even if a process is killed.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ _SEALS = ("F_SEAL_SEAL", "F_SEAL_SHRINK", "F_SEAL_GROW", "F_SEAL_WRITE")
 
 
 class TensorFile:
-    """A tensor file, by its descriptor. Close it after use; the params that `load` gave stay valid."""
+    """A tensor file, by its descriptor. Close it after use; params from `load` stay valid."""
 
     def __init__(self, fd: int, *, trusted: bool = False) -> None:
-        """Takes over `fd`. Raises TensorError where another process could change the file, or it has holes.
+        """Takes over `fd`. Raises TensorError if another process could change the file, or it has holes.
 
-        `trusted`: nobody changes the file, so it is mapped even if it is not sealed; other such files are copied.
+        `trusted`: nobody changes the file, so `load` maps it even if it is not sealed. Otherwise an unsealed file is
+        copied.
         """
         self._fd = fd
         self._header: tuple[dict[str, Entry], Extra, int] | None = None
@@ -53,7 +54,7 @@ class TensorFile:
     def write(cls, params: Mapping[str, Any], *, scratch: str | Path | None = None) -> TensorFile:
         """A new file with `params`. Raises TensorError naming a key whose value cannot be sent, and OSError.
 
-        `scratch` is the folder for an unlinked file, used where memory is short.
+        `scratch`: the folder for an unlinked file, which is used if memory is short.
         """
         flats = {name: flattened(name, value) for name, value in params.items()}
         size = sum(len(flat.data) for flat in flats.values())
@@ -83,19 +84,19 @@ class TensorFile:
 
     @property
     def entries(self) -> Mapping[str, Entry]:
-        """Every key in order, tied ones too, with dtype and shape. Raises TensorError where the file is damaged."""
+        """Every key in order, tied ones too, with dtype and shape. Raises TensorError if the file is damaged."""
         entries, extra, _ = self._read_header()
         return {name: entries[extra.ties.get(name, name)] for name in extra.order}
 
     @property
     def about(self) -> Mapping[str, Any]:
-        """The values that were written with the tensors. Raises TensorError where the file is damaged."""
+        """The values that were written with the tensors. Raises TensorError if the file is damaged."""
         return self._read_header()[1].about
 
     def load(self) -> Params:
-        """The params, mapped copy-on-write: changing them copies what is changed, and nobody else sees the change.
+        """The params, mapped copy-on-write: changing them does not change the file.
 
-        A file that its sender could still change is copied. Raises TensorError where the file is damaged.
+        A file that its sender could still change is copied. Raises TensorError if the file is damaged.
         """
         entries, extra, start = self._read_header()
         if self.size == 0 or not extra.order:
@@ -115,9 +116,9 @@ class TensorFile:
         return TensorFile(os.dup(self._fd), trusted=self._is_fixed)
 
     def on_disk(self, scratch: str | Path, *, stop: Callable[[], bool] = lambda: False) -> TensorFile | None:
-        """A copy, an unlinked file in the folder `scratch`. Raises OSError.
+        """A copy in an unlinked file in the folder `scratch`. Raises OSError.
 
-        None where `stop` became true before the copy was complete, or where this file became shorter.
+        None if `stop` returned True before the copy was complete, or if this file became shorter.
         """
         fd = _new_file_on_disk(scratch)
         try:
@@ -152,18 +153,18 @@ class TensorFile:
             if self._is_fixed:
                 return mmap.mmap(self._fd, self.size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
             memory = mmap.mmap(-1, self.size, flags=mmap.MAP_PRIVATE)
-            while room := self.size - memory.tell():
-                piece = os.pread(self._fd, min(_PIECE, room), memory.tell())
+            while missing := self.size - memory.tell():
+                piece = os.pread(self._fd, min(_PIECE, missing), memory.tell())
                 if not piece:
                     raise TensorError(
-                        f"not a tensor file: it was {self.size} bytes long, and {room} of them are missing"
+                        f"not a tensor file: it was {self.size} bytes long, and {missing} of them are missing"
                     )
                 memory.write(piece)
         return memory
 
 
 def save(path: Path, params: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> None:
-    """Write `params` and `about` to a file with a name, whole or not at all. Raises OSError, TensorError."""
+    """Write `params` and `about` to a file with a name, completely or not at all. Raises OSError, TensorError."""
     flats = {name: flattened(name, value) for name, value in params.items()}
     write_whole(path, lambda file: layout.write(file.fileno(), flats, about or {}))
 
@@ -187,7 +188,7 @@ def _as_tensor_error() -> Iterator[None]:
 
 
 def _check(fd: int) -> None:
-    """Raises TensorError where a file from a sender that is not trusted is not one that `TensorFile.write` makes."""
+    """Raises TensorError if an untrusted file is not of the kind that `TensorFile.write` makes."""
     status, seals = os.fstat(fd), _seals(fd)
     could_be_sealed = seals == 0  # a memfd without seals; a file on a disk cannot have seals
     if not _is_sealed(fd) and (status.st_nlink > 0 or could_be_sealed):
@@ -220,8 +221,8 @@ def _seal(fd: int) -> None:
 
 
 def _is_sealed(fd: int) -> bool:
-    wanted = getattr(fcntl, "F_SEAL_SHRINK", 0) | getattr(fcntl, "F_SEAL_WRITE", 0)
-    return _seals(fd) > 0 and _seals(fd) & wanted == wanted
+    needed = getattr(fcntl, "F_SEAL_SHRINK", 0) | getattr(fcntl, "F_SEAL_WRITE", 0)
+    return _seals(fd) > 0 and _seals(fd) & needed == needed
 
 
 def _seals(fd: int) -> int:

@@ -20,9 +20,9 @@ _FIRST_NUMPY_MODEL = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
 
 
 class NPModelPersistor:
-    """One numpy array in `models/server.npy`; a model of several keys, or of another name, in `models/server.npz`.
+    """One numpy array named "numpy_key" in `models/server.npy`; a model with other or more keys in `models/server.npz`.
 
-    Values are float32.
+    The values of the first model are float32.
     """
 
     facts = Facts(nvflare=Nvflare(path="nvflare.app_common.np.np_model_persistor.NPModelPersistor"))
@@ -31,10 +31,13 @@ class NPModelPersistor:
     def __init__(
         self,
         model: Annotated[
-            Any, "first model: an array as lists, or several by their names (null: [[1, 2, 3], [4, 5, 6], [7, 8, 9]])"
+            Any,
+            "first model: an array as lists, or an object of arrays by name (null: [[1, 2, 3], [4, 5, 6], [7, 8, 9]])",
         ] = None,
         model_dir: Annotated[str, "folder of the models, beside the server's app folder"] = "models",
-        model_name: Annotated[str, "file of the global model; the best one's name has best_ before it"] = "server.npy",
+        model_name: Annotated[
+            str, "file of the global model; best_ is added before the name for the best model"
+        ] = "server.npy",
         source_ckpt_file_full_name: Annotated[
             str | None, "file with the first model, .npy or .npz, instead of model"
         ] = None,
@@ -67,8 +70,8 @@ class NPModelPersistor:
 
     def _from_file(self, path: Path) -> dict[str, Any]:
         try:
-            found = np.load(path, allow_pickle=False)
-            return {_NUMPY_KEY: found} if isinstance(found, np.ndarray) else dict(found)
+            loaded = np.load(path, allow_pickle=False)
+            return {_NUMPY_KEY: loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise JobError(f"NPModelPersistor: source_ckpt_file_full_name: {path}: {error}") from None
 
@@ -81,7 +84,7 @@ class NPModelPersistor:
 
 
 def _write_npz(file: IO[bytes], params: Mapping[str, Any]) -> None:
-    """Like `numpy.savez`, which takes no key called "file" and would use pickle."""
+    """As `numpy.savez`, but with any key (savez does not accept "file") and without pickle."""
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in params.items():
             with archive.open(name + ".npy", "w", force_zip64=True) as member:

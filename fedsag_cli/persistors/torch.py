@@ -18,7 +18,7 @@ from fedsag_cli.persistors import find_checkpoint, write_model
 class PTFileModelPersistor:
     """A torch model in `.pt` files that `torch.load(weights_only=True)` reads: {"model": state_dict, "train_conf": …}.
 
-    The module's constructor sets the initial weights. Loaded after it has saved, it gives what it saved.
+    The module's constructor sets the initial weights. After `save`, `load` returns the saved model.
     """
 
     facts = Facts(
@@ -59,11 +59,13 @@ class PTFileModelPersistor:
         if self._first is None:
             state = self._from_checkpoint(self._source) if self._source else self._from_module()
             self._first, self._model = _without(state, self._excluded), None
-        return FLModel(params=self._first)  # the same dict: who exchanges its values has exchanged ours
+        return FLModel(
+            params=self._first
+        )  # the same dict: the server replaces its values by mapped ones, so memory holds them once
 
     def save(self, model: FLModel) -> Path:
         path = self._write(self._file, model)
-        self._first, self._source = None, str(path)  # the first weights' memory is let go of
+        self._first, self._source = None, str(path)  # frees the memory of the initial weights
         return path
 
     def save_best(self, model: FLModel) -> Path:
@@ -86,13 +88,13 @@ class PTFileModelPersistor:
         try:
             saved = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
-            # torch raises half a dozen kinds for a file that is no checkpoint
+            # torch raises many kinds of error for a file that is not a checkpoint
             raise JobError(
-                f"PTFileModelPersistor: {path} is not a checkpoint that holds only tensors: {error}"
+                f"PTFileModelPersistor: {path} is not a checkpoint that contains only tensors: {error}"
             ) from None
         state = saved.get("model", saved) if isinstance(saved, dict) else saved
         if not isinstance(state, Mapping):
-            raise JobError(f"PTFileModelPersistor: {path} must hold a state dict, not a {type(state).__name__}")
+            raise JobError(f"PTFileModelPersistor: {path} must contain a state dict, not a {type(state).__name__}")
         return dict(state)
 
     def _write(self, path: Path, model: FLModel) -> Path:

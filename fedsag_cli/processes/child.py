@@ -49,7 +49,7 @@ class EndMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _EndPipe:
-    """The pipe for this process's end message; None where nobody reads one, or it has been sent."""
+    """The pipe for this process's end message; None if nobody reads one, or it has been sent."""
 
     fd: int | None = None
 
@@ -122,7 +122,7 @@ def _printable(text: str) -> str:
 
 
 def read_end_message(fd: int) -> EndMessage | None:
-    """The message of a process that has ended; None where it sent none. Closes the pipe `fd`."""
+    """The message of a process that has ended; None if it sent none. Closes the pipe `fd`."""
     os.set_blocking(fd, False)  # a grandchild may still hold the other end
     try:
         text = os.read(fd, 1 << 16)

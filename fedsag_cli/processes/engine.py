@@ -19,7 +19,7 @@ class Engine(Protocol):
         """Start a process. `next_event` gives its ProcessStarted and, at its end, its ProcessExited."""
 
     def tell(self, name: str, event: Event) -> None:
-        """Send `event` to a process that has a link. Does nothing where the process has ended."""
+        """Send `event` to a process that has a link. Does nothing if the process has ended."""
 
     def next_event(self, timeout_s: float | None = None) -> Event:
         """The next event, of the engine or sent by a process; a process's own events come before its ProcessExited.

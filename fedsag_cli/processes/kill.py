@@ -26,7 +26,7 @@ def adopt_orphans() -> None:
 
 
 def kill_group(leader: int, number: int = signal.SIGKILL) -> None:
-    """Send a signal to a process group. Does nothing where the group has ended."""
+    """Send a signal to a process group. Does nothing if the group has ended."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, number)
 

@@ -1,1 +1,1 @@
-"""The server process: it runs the workflows, and alone talks to the clients."""
+"""The server process: it runs the workflows, and is the only process that exchanges messages with the clients."""

@@ -1,4 +1,4 @@
-"""One task on its way to its targets: whom it waits for, until when, and whose reply comes next."""
+"""One task that was sent to several clients: which of them still must answer, until when, and whose reply is next."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from fedsag_cli.server.decisions import Begun
 
 
 class Broadcast:
-    """What one step costs does not grow with the number of clients that wait or work."""
+    """The cost of one step does not depend on the number of clients that wait or work."""
 
     def __init__(self, begun: Begun, targets: Sequence[Client], now: float, *, needed: int) -> None:
-        """`targets` in the order of replies. `needed`: answers without which the run stops."""
+        """`targets`: in the order of replies. `needed`: the run stops if fewer answers are possible."""
         self.task_id, self.round_num = begun.task_id, begun.round_num
         self.targets = targets
         self.needed, self.min_responses = needed, begun.min_responses
         self.began = now
-        self.given: Client | None = None  # whose reply the workflow works on
-        self.first_failure = self.first_hint = ""  # the cause, and what could be done about it
-        self.quorum_lost: float | None = None  # when that happened
+        self.given: Client | None = None  # the client whose reply the workflow is processing
+        self.first_failure = self.first_hint = ""  # the cause, and what the user can do
+        self.quorum_lost: float | None = None  # since when too few answers are possible
         self.is_over = False
         self._timeout_s, self._grace_s = begun.timeout_s, begun.grace_s
         self._waits = {client.number: client for client in targets}
         self._failed: set[int] = set()
         self._turn = 0
-        self._work_s: dict[int, float] = {}  # of every answer that counts
-        self._quickest: list[float] = []  # the same, in order
+        self._work_s: dict[int, float] = {}  # of every valid answer, by client number
+        self._quickest: list[float] = []  # the same times, sorted
         self._queues: defaultdict[int, list[int]] = defaultdict(list)
-        self._working: dict[int, Client] = {}  # who has the task, in the order in which it was sent
-        self._late: dict[int, Client] = {}  # who still works on an earlier task
-        self._moments: list[tuple[float, int]] = []  # the clients' own deadlines, also some that have passed
+        self._working: dict[int, Client] = {}  # clients that have the task, in the order in which it was sent
+        self._late: dict[int, Client] = {}  # clients that still work on an earlier task
+        self._moments: list[tuple[float, int]] = []  # the clients' own deadlines; some are out of date
         for client in targets:
             self.watch(client)
 
-    # who answers
+    # answers
 
     @property
     def possible(self) -> int:
-        """Answers that there are or can still be."""
+        """The number of answers that arrived or can still arrive."""
         return len(self.targets) - len(self._failed)
 
     def waits_for(self, client: Client) -> bool:
@@ -64,7 +64,7 @@ class Broadcast:
         self.watch(client)
 
     def failed(self, client: Client) -> None:
-        """It will not answer, or its answer does not count."""
+        """The client will not answer, or its answer is not valid."""
         self._waits.pop(client.number, None)
         self._failed.add(client.number)
         if client.number in self._work_s:
@@ -72,7 +72,7 @@ class Broadcast:
         self.watch(client)
 
     def next_reply(self) -> Client | None:
-        """Whose reply is the next in site order, once; None while an earlier one may still come."""
+        """The client whose reply is next in site order, each once; None while an earlier reply may still arrive."""
         while self._turn < len(self.targets):
             client = self.targets[self._turn]
             if client.number in self._waits:
@@ -86,14 +86,14 @@ class Broadcast:
     def all_given(self) -> bool:
         return self._turn == len(self.targets)
 
-    # who is next to work
+    # the queue
 
     def groups(self) -> list[int]:
-        """Those in which somebody is queued."""
+        """The groups with a client in the queue."""
         return [group for group, queue in self._queues.items() if queue]
 
     def next_in(self, group: int) -> Client | None:
-        """The next client of a group to work on the task, in site order; it leaves the queue."""
+        """Remove and return the next client of a group that can work on the task, in site order."""
         queue = self._queues[group]
         while queue:
             client = self._waits.get(heapq.heappop(queue))
@@ -101,10 +101,10 @@ class Broadcast:
                 return client
         return None
 
-    # until when
+    # deadlines
 
     def watch(self, client: Client) -> None:
-        """The state of a client, or of its channel, is new: it may be queued now, or have another deadline."""
+        """Call it when the state of a client or of its channel changed: its queue and its deadline may change."""
         number = client.number
         self._working.pop(number, None)
         self._late.pop(number, None)
@@ -121,7 +121,7 @@ class Broadcast:
 
     @property
     def limit_s(self) -> float | None:
-        """How long a client may work. With the quorum there, the others have the time it took, and the grace."""
+        """How long a client may work. After `min_responses` answers: the time of the slowest of them + `grace_s`."""
         limits = [] if self._timeout_s is None else [self._timeout_s]
         quorum = max(1, self.min_responses)
         if self._grace_s is not None and quorum <= len(self._quickest):
@@ -130,12 +130,12 @@ class Broadcast:
 
     @property
     def due(self) -> float | None:
-        """The first deadline of all.
+        """The earliest deadline.
 
-        A client's time begins when the task is sent to it: one that waits for a slot is not late. One that still works
-        on an earlier task could have had this one from the beginning.
+        A client's time begins when the task is sent to it: a client that waits for a slot is not late. For a client
+        that still works on an earlier task, it begins with the broadcast.
         """
-        while self._moments and not self._holds(*self._moments[0]):
+        while self._moments and not self._is_current(*self._moments[0]):
             heapq.heappop(self._moments)
         moments = [self._moments[0][0]] if self._moments else []
         if (limit_s := self.limit_s) is not None:
@@ -146,17 +146,17 @@ class Broadcast:
         return min(moments, default=None)
 
     def overdue(self, now: float) -> list[Client]:
-        """Those whose deadline has come, in site order."""
+        """The clients whose deadline has passed, in site order."""
         return [self._waits[number] for number in sorted(set(self._overdue(now)))]
 
     def _overdue(self, now: float) -> Iterator[int]:
         passed = []
         while self._moments and self._moments[0][0] <= now:
             moment, number = heapq.heappop(self._moments)
-            if self._holds(moment, number):
+            if self._is_current(moment, number):
                 passed.append((moment, number))
                 yield number
-        for entry in passed:  # until they are given up
+        for entry in passed:  # they stay until the clients are given up
             heapq.heappush(self._moments, entry)
         if (limit_s := self.limit_s) is None:
             return
@@ -167,5 +167,5 @@ class Broadcast:
         if self.began + limit_s <= now:
             yield from self._late
 
-    def _holds(self, moment: float, number: int) -> bool:
+    def _is_current(self, moment: float, number: int) -> bool:
         return number in self._waits and self._waits[number].deadline == moment

@@ -1,7 +1,7 @@
-"""The server's end of all channels: receives what clients and the parent say, and does what is decided.
+"""The server's end of all channels: receives messages of clients and of the parent, and performs the decisions.
 
-One thread. It waits for everything at once: the listener, every client's channel, and the line to the parent, which
-tells how processes ended. A workflow sees replies in site order, everybody else sees events.
+It has one thread, which waits for everything at once: the listener, the channel of every client, and the connection to
+the parent, which reports how processes ended. A workflow gets replies in site order; observers get events.
 """
 
 from __future__ import annotations
@@ -82,12 +82,12 @@ from fedsag_cli.wire.messages import (
     Welcome,
 )
 
-_LAST_LOGS_S = 10.0  # after the last task a script may run this long, and what it logs is received
-_LAST_MESSAGES_S = 1.0  # at its deadline a client's messages that are there already are read, for this long at most
+_LAST_LOGS_S = 10.0  # for so long after the last task, values that a script logs are received
+_LAST_MESSAGES_S = 1.0  # at a client's deadline, its messages that have arrived are read for at most this long
 
 
 class Communicator:
-    """All clients of a run. Nobody else talks to them."""
+    """All clients of a run. All messages to them and from them pass here."""
 
     def __init__(
         self,
@@ -104,9 +104,10 @@ class Communicator:
         result_filters: Chain,
         scratch: Path,
     ) -> None:
-        """`line` leads to the parent, `emit` tells it. `configs` and `groups` go by site, in the order of replies.
+        """`line` is the connection from the parent; `emit` sends events to it. `configs` and `groups`: by site, in the
+        order of replies.
 
-        At most `slots` clients of a group work at the same time. With `strict` a task needs the answers of all.
+        At most `slots` clients of a group work at the same time. With `strict`, every client must answer each task.
         """
         clients = [Client(number, site, config, groups[site]) for number, (site, config) in enumerate(configs.items())]
         self._dispatcher = Dispatcher(clients, slots=slots, strict=strict, free_memory=machine.free_memory)
@@ -118,7 +119,7 @@ class Communicator:
         self._scratch = scratch
         self._spool = Spool(scratch)
         self._listener, self._line = listener, line
-        self._unread = b""  # of the parent's line
+        self._unread = b""  # the start of an incomplete line from the parent
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ)
         self._selector.register(line, selectors.EVENT_READ)
@@ -134,12 +135,12 @@ class Communicator:
 
     @property
     def seeded_themselves(self) -> list[str]:
-        """The sites whose scripts set random seeds of their own."""
+        """The sites whose scripts set their own random seeds."""
         return [site for site in self._clients if site in self._seeded_themselves]
 
     @property
     def late(self) -> list[str]:
-        """The sites that still work on a task for which nobody waits any more."""
+        """The sites that still work on a task although the server no longer waits for the answer."""
         return [client.site for client in self._clients.values() if client.state is State.LATE]
 
     def takes(self, task_name: str, *, by_name: bool = False) -> Sequence[str]:
@@ -172,8 +173,8 @@ class Communicator:
             while (site := self._next_turn(outgoing)) is not None:
                 yield from self._give(outgoing, site, allow_non_finite=allow_non_finite)
                 if self._outgoing is not outgoing:
-                    raise RunError(f"task {task.name!r} is over: the workflow began another one before its last reply")
-                self._wait(0.0)  # a slot that became free meanwhile is used before the workflow works on
+                    raise RunError(f"the workflow began another task before it took the last reply to {task.name!r}")
+                self._wait(0.0)  # use a slot that became free before the workflow processes the reply
                 self._tell(Taken())
         finally:
             outgoing.close()
@@ -185,7 +186,7 @@ class Communicator:
         self._reject(reply.site, Failure(cause=cause))
 
     def close(self) -> None:
-        """The run is over: every client hears that, and is heard until it ends, for what it logs last."""
+        """Tell every client that the run is over, and receive the last values that they log."""
         for channel in self._channels.values():
             channel.end()
         ends = time.monotonic() + _LAST_LOGS_S
@@ -202,7 +203,7 @@ class Communicator:
     # a task and its replies
 
     def _prepared(self, task: Task) -> tuple[Outgoing, Failure | None]:
-        """The task as it is sent, and why it cannot be."""
+        """The task as it is sent; and, if a filter fails, why it cannot be sent."""
         outgoing = Outgoing(self._num_tasks, task)
         try:
             model = filtered(self._data_filters, task.name, task.model)
@@ -211,7 +212,7 @@ class Communicator:
         outgoing.task = Task(name=task.name, model=model)
         if model.params is not None:
             outgoing.file = TensorFile.write(model.params, scratch=self._scratch)
-            model.params.update(outgoing.file.load())  # the same values: the server holds them once
+            model.params.update(outgoing.file.load())  # the same values: the server keeps them in memory once
         return outgoing, None
 
     def _next_turn(self, outgoing: Outgoing) -> str | None:
@@ -221,7 +222,7 @@ class Communicator:
         return site
 
     def _give(self, outgoing: Outgoing, site: str, *, allow_non_finite: bool) -> Iterator[Reply]:
-        """One reply to the workflow; accepted when it asks for the next one and has not rejected this one."""
+        """Give one reply to the workflow. It is accepted if the workflow asks for the next one without rejecting it."""
         received = outgoing.take(site)
         try:
             model = outgoing.model_of(received, self._result_filters, allow_non_finite=allow_non_finite)
@@ -235,7 +236,7 @@ class Communicator:
             received.model = model
             try:
                 yield Reply(site=site, model=model)
-            finally:  # also where the workflow wants no more replies
+            finally:  # also if the workflow stops the iteration
                 if received.file is not None:
                     received.file.close()
 
@@ -246,10 +247,10 @@ class Communicator:
         while self._dispatcher.is_stopping:
             self._wait(None)
 
-    # what happens, and what is decided
+    # events and decisions
 
     def _tell(self, happening: Happening) -> None:
-        """Tell the dispatcher, and do what it decides. Raises NotEnoughClients, NotEnoughMemory, RunError."""
+        """Tell the dispatcher, and perform its decisions. Raises NotEnoughClients, NotEnoughMemory, RunError."""
         for decision in self._dispatcher.handle(happening, time.monotonic()):
             self._perform(decision)
         while self._unreachable:
@@ -338,7 +339,7 @@ class Communicator:
     # listening
 
     def _wait(self, limit_s: float | None) -> None:
-        """Until something happens or a deadline comes, and no longer than `limit_s`."""
+        """Wait until something happens or a deadline passes, at most `limit_s` seconds."""
         due = self._dispatcher.due
         if due is not None:
             left_s = max(0.0, due - time.monotonic())
@@ -346,12 +347,12 @@ class Communicator:
         self._listen(limit_s)
         if due is not None and due <= (now := time.monotonic()):
             for site in self._dispatcher.overdue(now):
-                self._receive_all(site)  # its answer may be there, behind what it logged
+                self._receive_all(site)  # its answer may have arrived, after the values that it logged
             self._tell(TimePassed())
 
     def _listen(self, timeout_s: float | None) -> None:
         ready = [key for key, _ in self._selector.select(timeout_s)]
-        for key in ready:  # what clients said before what is said of them
+        for key in ready:  # the clients' own messages first, then the parent's about them
             if isinstance(key.data, Client):
                 self._receive(key.data.site)
         for key in ready:
@@ -373,13 +374,13 @@ class Communicator:
         return self._welcome(hello.site) if client is not None and client.may_connect else None
 
     def _receive_all(self, site: str) -> None:
-        """Everything that a client has said so far."""
+        """Receive all messages that a client has sent so far."""
         ends = time.monotonic() + _LAST_MESSAGES_S
         while self._receive(site, timeout_s=0.0) and time.monotonic() < ends:
             pass
 
     def _receive(self, site: str, timeout_s: float | None = None) -> bool:
-        """One message of a client. False where there was none."""
+        """Receive one message of a client. False if there is none."""
         if site not in self._channels:
             return False
         try:
@@ -428,10 +429,10 @@ class Communicator:
         outgoing.received_bytes += outgoing.received[site].size
 
     def _read_line(self) -> None:
-        """What the parent tells: how processes ended."""
+        """Read the parent's messages about processes that ended."""
         chunk = self._line.recv(1 << 16)
         if not chunk:
-            raise RunError("the command that started this run is gone")
+            raise RunError("the command that started this run has ended")
         *lines, self._unread = (self._unread + chunk).split(b"\n")
         for line in lines:
             event = events.from_line(line)

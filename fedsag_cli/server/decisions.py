@@ -1,4 +1,4 @@
-"""What can happen while a run talks to its clients, and what the server decides to do about it: values alone."""
+"""The dispatcher's input, what can happen during a run, and its output, what the server does. Only values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class _Value(msgspec.Struct, frozen=True):
 
 
 class Begun(_Value, frozen=True):
-    """A workflow began a broadcast to `targets`. With `refused` the task cannot be sent: every target fails with it."""
+    """A workflow began a broadcast to `targets`. `refused`: why the task cannot be sent; then every target fails."""
 
     task_id: int
     targets: tuple[str, ...]
@@ -27,7 +27,7 @@ class Begun(_Value, frozen=True):
 
 
 class Left(_Value, frozen=True):
-    """The workflow left the broadcast: all replies are taken, or it wants no more of them."""
+    """The workflow ended the broadcast: it took all replies, or it needs no more of them."""
 
 
 class Connected(_Value, frozen=True):
@@ -49,14 +49,14 @@ class Answered(_Value, frozen=True):
 
 
 class Disconnected(_Value, frozen=True):
-    """A client's channel closed. `cause` is given where we closed it, because of what the client sent."""
+    """A client's channel closed. If the server closed it, `cause` is what was wrong in the client's message."""
 
     site: str
     cause: str = ""
 
 
 class Exited(_Value, frozen=True):
-    """A client's process ended. `failure` is what the process itself said about it."""
+    """A client's process ended. `failure` is what the process itself reported."""
 
     site: str
     exit_code: int
@@ -64,22 +64,22 @@ class Exited(_Value, frozen=True):
 
 
 class Taken(_Value, frozen=True):
-    """The workflow has worked on the reply that was given, and asks for the next."""
+    """The workflow has processed the last reply, and asks for the next one."""
 
 
 class Rejected(_Value, frozen=True):
-    """A reply that was given does not count."""
+    """The workflow rejected a reply that it got."""
 
     site: str
     failure: Failure
 
 
 class TimePassed(_Value, frozen=True):
-    """Nothing else happened, and it is later."""
+    """A deadline has passed."""
 
 
 class Start(_Value, frozen=True):
-    """Start the client's process. It takes a slot."""
+    """Start the client's process. The client takes a slot."""
 
     site: str
 
@@ -91,7 +91,7 @@ class Admit(_Value, frozen=True):
 
 
 class Send(_Value, frozen=True):
-    """Send the task. It takes a slot. `tell_usage`: ask for the client's memory too."""
+    """Send the task. The client takes a slot. `tell_usage`: also ask how much memory it uses."""
 
     site: str
     tell_usage: bool = False
@@ -104,20 +104,20 @@ class EndChannel(_Value, frozen=True):
 
 
 class Keep(_Value, frozen=True):
-    """The answer counts: keep it until it is its turn. `work_s`: seconds since the task was sent."""
+    """The answer is valid: keep it until its turn. `work_s`: seconds since the task was sent."""
 
     site: str
     work_s: float
 
 
 class Drop(_Value, frozen=True):
-    """The answer is late, or nobody asked for it."""
+    """Ignore the answer: it is late, or belongs to no task."""
 
     site: str
 
 
 class Give(_Value, frozen=True):
-    """It is this reply's turn: give it to the workflow."""
+    """Give the reply to the workflow: it is next in site order."""
 
     site: str
 
@@ -129,7 +129,7 @@ class Accept(_Value, frozen=True):
 
 
 class Fail(_Value, frozen=True):
-    """The client has no answer to this task. `hangs`: its process may still be at work."""
+    """The client does not answer this task. `hangs`: its process may still work on it."""
 
     site: str
     failure: Failure
@@ -137,7 +137,7 @@ class Fail(_Value, frozen=True):
 
 
 class Warn(_Value, frozen=True):
-    """A process answered its task, then failed."""
+    """Warn the user: a process failed after its answer."""
 
     text: str
 
@@ -147,7 +147,7 @@ class Finish(_Value, frozen=True):
 
 
 class QuorumLost(_Value, frozen=True):
-    """Stop the run: `needed` answers are not `possible` any more."""
+    """Stop the run: only `possible` answers can still arrive, and `needed` are required."""
 
     needed: int
     possible: int
@@ -156,7 +156,7 @@ class QuorumLost(_Value, frozen=True):
 
 
 class MemoryShort(_Value, frozen=True):
-    """Stop the run: so many `clients` more do not fit into the memory that is `free`. Bytes."""
+    """Stop the run: `clients` further clients do not fit into memory. `needed` and `free` in bytes."""
 
     clients: int
     needed: int

@@ -1,7 +1,7 @@
 """Decides what the server does when something happens: slots, turns, deadlines, quorum, memory and causes.
 
-It is told what happened and what time it is, and answers with decisions. No socket, no file, no clock, no thread: the
-`Communicator` performs what is decided here.
+It gets what happened and the time, and returns decisions. It has no socket, file, clock or thread: the `Communicator`
+performs the decisions.
 """
 
 from __future__ import annotations
@@ -43,48 +43,48 @@ from fedsag_cli.server.decisions import (
 )
 from fedsag_cli.wire.messages import Usage
 
-SAME_CAUSE_S = 0.2  # clients that fail for one cause do so within this: all of them are named
+SAME_CAUSE_S = 0.2  # clients that fail for the same cause fail within this time: the report names all of them
 
 
 class Dispatcher:
-    """All clients of a run, and the broadcast that is on."""
+    """All clients of a run, and the current broadcast."""
 
     def __init__(self, clients: Sequence[Client], *, slots: int, strict: bool, free_memory: Callable[[], int]) -> None:
-        """`clients` in the order of replies. `free_memory`: bytes; 0 where nobody knows."""
+        """`clients`: in the order of replies. `free_memory`: bytes; 0 if unknown."""
         self.clients = {client.site: client for client in clients}
         self._slots, self._strict, self._free_memory = slots, strict, free_memory
         self._broadcast: Broadcast | None = None
-        self._busy: defaultdict[int, int] = defaultdict(int)  # slots that are taken, by group
-        self._usage: Usage | None = None  # of the first client that told
+        self._busy: defaultdict[int, int] = defaultdict(int)  # number of slots in use, by group
+        self._usage: Usage | None = None  # of the first client that reported it
         self._now = 0.0
         self._decided: list[Decision] = []
 
     def handle(self, happening: Happening, now: float) -> list[Decision]:
-        """What to do, in this order. `now` never decreases."""
+        """The decisions that follow from `happening`, in order. `now` is in seconds and never decreases."""
         self._now, self._decided = now, []
-        self._take_in(happening)
+        self._update(happening)
         if self._broadcast is not None and not self._broadcast.is_over:
-            self._go_on(self._broadcast)
+            self._continue(self._broadcast)
         return self._decided
 
     @property
     def due(self) -> float | None:
-        """When TimePassed is to be told, if nothing happens before; None: there is no need."""
+        """When to call `handle` with TimePassed if nothing happens before; None: never."""
         broadcast = self._broadcast
         if broadcast is None or broadcast.is_over:
             return None
         return broadcast.due if broadcast.quorum_lost is None else broadcast.quorum_lost + SAME_CAUSE_S
 
     def overdue(self, now: float) -> list[str]:
-        """The sites that TimePassed would give up."""
+        """The sites that `handle` would give up for TimePassed."""
         return [client.site for client in self._overdue(now)]
 
     @property
     def is_stopping(self) -> bool:
-        """The quorum is lost, and that will be told after those who fail for the same cause."""
+        """Too few answers are possible. The run stops soon, after other clients that fail for the same cause."""
         return self._broadcast is not None and self._broadcast.quorum_lost is not None
 
-    def _take_in(self, happening: Happening) -> None:
+    def _update(self, happening: Happening) -> None:
         match happening:
             case Begun():
                 self._begin(happening)
@@ -108,8 +108,8 @@ class Dispatcher:
                 for client in self._overdue(self._now):
                     self._give_up(client)
 
-    def _go_on(self, broadcast: Broadcast) -> None:
-        """What follows from where everybody stands now."""
+    def _continue(self, broadcast: Broadcast) -> None:
+        """Decide what follows from the state of the clients."""
         if broadcast.possible < broadcast.needed:
             self._lose_quorum(broadcast)
             return
@@ -124,7 +124,7 @@ class Dispatcher:
             self._decided.append(Finish())
 
     def _hand_out(self, broadcast: Broadcast) -> None:
-        """As long as a slot is free, whoever comes next in site order works."""
+        """Give the free slots to the next clients in site order."""
         for group in broadcast.groups():
             while self._busy[group] < self._slots and (client := broadcast.next_in(group)) is not None:
                 if client.state is State.ABSENT:
@@ -146,17 +146,17 @@ class Dispatcher:
             return
         hint = broadcast.first_hint or "lower min_clients if fewer answers are enough"
         if self._strict and broadcast.min_responses < len(broadcast.targets):
-            hint = "without --strict a run goes on while min_clients others answer"
+            hint = "without --strict, a run continues if min_clients clients answer"
         self._stop(QuorumLost(broadcast.needed, broadcast.possible, broadcast.first_failure, hint))
 
     def _stop(self, why: Stop) -> None:
-        """Nothing is decided for this broadcast after that."""
+        """Stop the run. There are no decisions for this broadcast after that."""
         if self._broadcast is not None:
             self._broadcast.is_over = True
         self._decided.append(why)
 
     def _change(self, client: Client, state: State) -> None:
-        """A client's next state begins."""
+        """Set the state of a client, and count its slot."""
         self._busy[client.group] -= client.holds_slot
         client.state, client.since = state, self._now
         self._busy[client.group] += client.holds_slot
@@ -176,8 +176,8 @@ class Dispatcher:
 
     def _begin(self, begun: Begun) -> None:
         self._leave()
-        wanted = set(begun.targets)
-        targets = [client for client in self.clients.values() if client.site in wanted]
+        sites = set(begun.targets)
+        targets = [client for client in self.clients.values() if client.site in sites]
         needed = len(targets) if self._strict else begun.min_responses
         self._broadcast = Broadcast(begun, targets, self._now, needed=needed)
         for client in targets:
@@ -188,7 +188,7 @@ class Dispatcher:
         self._check_memory()
 
     def _leave(self) -> None:
-        """Nobody waits any more for those that are still at work, and they hold no slot."""
+        """End the broadcast. Clients that still work on it lose their slots."""
         broadcast, self._broadcast = self._broadcast, None
         for client in broadcast.waiting_for if broadcast else ():
             if client.holds_slot:
@@ -208,7 +208,7 @@ class Dispatcher:
     # the clients
 
     def _connected(self, client: Client) -> None:
-        if client.has_asked:  # it came back
+        if client.has_asked:  # it connected again
             client.has_asked, client.launched = False, self._now
         client.is_connected, client.lost = True, None
         self._watch(client)
@@ -239,7 +239,7 @@ class Dispatcher:
             self._measure(client, usage)
 
     def _disconnected(self, client: Client, cause: str) -> None:
-        """Why its channel closed is not known yet: its process's end will tell."""
+        """Why the channel closed is not known yet: the exit of the process will show it."""
         client.is_connected = False
         if cause and client.failure is None:
             client.failure = Failure(cause=cause)
@@ -249,29 +249,29 @@ class Dispatcher:
 
     def _exited(self, client: Client, exited: Exited) -> None:
         client.is_connected, client.lost = False, None
-        told = exited.failure or Failure(cause="")
+        reported = exited.failure or Failure(cause="")
         if client.state is State.ENDING:
             client.failure = None
             self._change(client, State.ABSENT)
             if exited.exit_code:
-                cause = told.cause or client.cause_of_end(exited.exit_code)
+                cause = reported.cause or client.cause_of_end(exited.exit_code)
                 self._failed_after_answer(f"{client.site} answered, then failed: {cause}")
             return
         if client.state is State.GONE:
             return
         client.failure = Failure(
             cause=(client.failure.cause if client.failure else "")
-            or told.cause
+            or reported.cause
             or client.cause_of_end(exited.exit_code),
-            where=told.where,
-            log=told.log,
-            log_tail=told.log_tail,
+            where=reported.where,
+            log=reported.log,
+            log_tail=reported.log_tail,
             exit_code=exited.exit_code,
         )
         self._end(client, client.failure)
 
     def _end(self, client: Client, failure: Failure) -> None:
-        """It takes no further part in the run."""
+        """The client takes no further part in the run."""
         client.failure = failure
         self._change(client, State.GONE)
         if self._broadcast is not None and self._broadcast.waits_for(client):
@@ -323,25 +323,25 @@ class Dispatcher:
     # memory
 
     def _measure(self, client: Client, usage: Usage) -> None:
-        """Once, after the first answer that tells: whether the clients that are still to come will fit."""
+        """After the first answer with memory usage: check whether the clients still to start fit into memory."""
         if self._usage is not None:
             return
         self._usage = usage
         self._check_memory()
         if self._broadcast is None or self._broadcast.is_over:
             return
-        beside = sum(other.group == client.group for other in self._to_come())
-        if usage.gpu_free and usage.gpu * beside > usage.gpu_free:
-            self._stop(MemoryShort(beside, usage.gpu * beside, usage.gpu_free, "GPU"))
+        others = sum(other.group == client.group for other in self._not_started())
+        if usage.gpu_free and usage.gpu * others > usage.gpu_free:
+            self._stop(MemoryShort(others, usage.gpu * others, usage.gpu_free, "GPU"))
 
     def _check_memory(self) -> None:
-        """Whether those that are to be started for this task will fit beside those that wait already."""
-        if self._usage is None or not (count := len(self._to_come())):
+        """Check whether the clients that will start for this task fit into the free memory."""
+        if self._usage is None or not (count := len(self._not_started())):
             return
         needed, free = self._usage.private * count, self._free_memory()
         if free and needed > free:
             self._stop(MemoryShort(count, needed, free, "main"))
 
-    def _to_come(self) -> list[Client]:
+    def _not_started(self) -> list[Client]:
         targets = self._broadcast.targets if self._broadcast else []
         return [client for client in targets if client.state is State.ABSENT and client.config.launch_once]

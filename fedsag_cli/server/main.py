@@ -1,4 +1,4 @@
-"""The server process: builds what the plan names, runs the workflows, tells the parent."""
+"""The server process: builds the components of the plan, runs the workflows, and sends events to the parent."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from fedsag_cli.workflows import Controller
 from fedsag_cli.workflows.run import Run
 from fedsag_cli.workspace import SERVER, Workspace
 
-_AFTER_A_FAILURE_S = 1.0  # trackers may take this long, so that the cause is told soon
+_AFTER_A_FAILURE_S = 1.0  # trackers get only this long to end, so that the user sees the cause soon
 
 
 def serve(root: str, *, link: int) -> int:
     """Run the plan of the workspace at `root`; `link` is the descriptor of a socket to the parent."""
     code = _serve(root, link)
-    atexit._run_exitfuncs()  # trackers' libraries have temporary folders to remove
+    atexit._run_exitfuncs()  # libraries of trackers remove their temporary folders there
     return code
 
 
@@ -82,9 +82,9 @@ def _run(
     emit: Callable[[Event], None],
     observers: list[Observer],
 ) -> None:
-    preload(plan.preload)  # forked, they are here already; spawned, the seed must find them
+    preload(plan.preload)  # a forked server has them; in a spawned one they must be imported before the seed is set
     if torch := sys.modules.get("torch"):
-        torch.set_num_threads(1)  # the cores are the clients'
+        torch.set_num_threads(1)  # the cores are for the clients
     sys.path.insert(0, str(workspace.app(SERVER) / "custom"))
     set_seed(derived(plan.seed, SERVER))
     workspace.checkpoints.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A task on its way, and the answers to it: their files, the server's filters, and whether they fit."""
+"""A task that was sent, and the answers to it: their files, the server's filters, and their checks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fedsag_cli.wire.messages import Answer
 
 @dataclass
 class Received:
-    """An answer that counts. `model`: what the workflow got of it, while it works on that."""
+    """A valid answer. `model`: its model, while the workflow processes it."""
 
     answer: Answer
     file: SpooledFile | None
@@ -36,7 +36,7 @@ class Received:
 
 @dataclass
 class Outgoing:
-    """A task on its way, and the answers to it that wait for their turn."""
+    """A task that was sent, and its answers that wait for their turn."""
 
     task_id: int
     task: Task
@@ -61,7 +61,7 @@ class Outgoing:
         return taken
 
     def model_of(self, received: Received, filters: Chain, *, allow_non_finite: bool) -> FLModel:
-        """Raises FilterError, and ValueError where the answer does not fit the task."""
+        """The model of an answer, filtered and checked. Raises FilterError; ValueError if it does not fit the task."""
         params = None if received.file is None else received.file.take().load()
         model = filtered(filters, self.task.name, received.answer.model.with_params(params))
         checks.check(model, self.task.model.params or {}, allow_non_finite=allow_non_finite)
@@ -75,18 +75,18 @@ class Outgoing:
 
 
 class FilterError(Exception):
-    """What a filter raised, as the cause of a failure."""
+    """An exception of a filter, as the cause of a failure."""
 
     def __init__(self, name: str, error: Exception) -> None:
-        said = error.message if isinstance(error, FedsagError) else f"{type(error).__name__}: {error}"
-        super().__init__(said)
+        text = error.message if isinstance(error, FedsagError) else f"{type(error).__name__}: {error}"
+        super().__init__(text)
         frames = traceback.extract_tb(error.__traceback__)[2:]  # without our own
         where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-        self.failure = Failure(cause=f"the server's filter {name}: {said}", where=where)
+        self.failure = Failure(cause=f"the server's filter {name}: {text}", where=where)
 
 
 def filtered(chain: Chain, task_name: str, model: FLModel) -> FLModel:
-    """What `chain` makes of `model`. Raises FilterError."""
+    """`model` after the filters of `chain`. Raises FilterError."""
     for link in chain.of(task_name):
         try:
             model = made_by(link, model)

@@ -1,7 +1,7 @@
-"""Where answers wait for their turn: in memory at first, large ones on disk when they wait long.
+"""Keeps answers until their turn: in memory at first; large answers that wait long are moved to disk.
 
-So the memory that the server holds does not grow with the number of clients that are ahead of the slowest one, and
-answers that come shortly after each other are not copied.
+So the server's memory does not grow with the number of clients that are faster than the slowest one, and answers that
+arrive shortly after each other are not copied.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class SpooledFile:
         self._move_at = time.monotonic() + delay_s
         self._file = file
         self._lock = threading.Lock()
-        self._taken = threading.Event()  # it is not to be moved any more
+        self._taken = threading.Event()  # it must not be moved any more
 
     def take(self) -> TensorFile:
-        """The file, which is the caller's from now on."""
+        """The file. The caller owns it, and closes it."""
         self._taken.set()
         with self._lock:
             return self._file
@@ -39,13 +39,13 @@ class SpooledFile:
         self.take().close()
 
     def move(self, scratch: Path) -> None:
-        """To disk, after its delay. It stays in memory if it is taken before, or if the disk is full."""
+        """Move the file to disk after its delay. It stays in memory if it is taken before, or if the disk is full."""
         self._taken.wait(max(0.0, self._move_at - time.monotonic()))
         with contextlib.suppress(OSError):  # the disk is full, or no descriptor is left
             with self._lock:
                 if self._taken.is_set():
                     return
-                source = self._file.twin()  # the one who takes the file closes it, also while we read
+                source = self._file.twin()  # the caller of `take` may close its own
             with source:
                 other = source.on_disk(scratch, stop=self._taken.is_set)
             if other is not None:
@@ -64,9 +64,9 @@ class Spool:
         self._mover: threading.Thread | None = None
 
     def put(self, file: TensorFile, *, waiting_bytes: int) -> SpooledFile:
-        """`waiting_bytes`: the size of all answers that wait already. With many of them, this one will wait long.
+        """`waiting_bytes`: the size of all answers that wait already. If it is large, this answer will wait long.
 
-        If they take more than a quarter of the free memory, this returns when the file is on disk.
+        If all of them take more than a quarter of the free memory, the file is on disk when this returns.
         """
         spooled = SpooledFile(file, delay_s=0.0 if waiting_bytes >= _LARGE else _DELAY_S)
         together = waiting_bytes + file.size

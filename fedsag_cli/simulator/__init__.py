@@ -24,11 +24,11 @@ from fedsag_cli.workspace import Workspace
 
 
 def simulate(job: Path, workspace: Path, options: Options, observers: Sequence[Observer] = ()) -> Report:
-    """Run the job in the folder `job`, with the folder `workspace` for all its files, and give the report.
+    """Run the job in the folder `job`, write all files to the folder `workspace`, and return the report.
 
     With `options.resume`, continue the run in the workspace after its last complete round. `observers` get every event.
-    Raises UsageError, JobError and WorkspaceError before a process is started; RunError where the run failed (with
-    `options.strict`, where any client failed) and Interrupted on SIGINT and SIGTERM, both with the `report`. The report
+    Raises UsageError, JobError and WorkspaceError before a process is started; RunError if the run failed (with
+    `options.strict`, if any client failed) and Interrupted on SIGINT and SIGTERM, both with the `report`. The report
     is written to the workspace in any case.
     """
     have_standard_streams()
@@ -39,7 +39,7 @@ def simulate(job: Path, workspace: Path, options: Options, observers: Sequence[O
     fork = options.launcher in (None, FORK) and can_fork()
     with signals_interrupt(), private_address() as address:
         env = ENVIRONMENT | os.environ | {ADDRESS: address, TOKEN: secrets.token_hex(16)}
-        engine = LocalEngine(fork=fork, env=env)  # it starts while the job is read
+        engine = LocalEngine(fork=fork, env=env)  # the engine starts while the job is read
         try:
             planned = make_plan(Job.load(job, reading.translate), run_folder, options, engine.prepare)
             if options.resume and before is None:
@@ -50,12 +50,12 @@ def simulate(job: Path, workspace: Path, options: Options, observers: Sequence[O
             if before is not None and (report := resume.finished_report(run_folder)) is not None:
                 if planned.plan.strict and report.failures:
                     failed = RunError(
-                        f"the run has finished, but with --strict no client may fail: {[*report.failures]}"
+                        f"with --strict no client may fail, but these failed: {', '.join(report.failures)}"
                     )
                     failed.report = report
                     raise failed
                 for observer in observers:
-                    observer.on(Notice(text="this run has finished: there is nothing left to do"))
+                    observer.on(Notice(text="this run is complete: there is nothing left to do"))
                 return report
             return Simulation(job, planned, run_folder, engine, env, observers).run(resume=before is not None)
         finally:

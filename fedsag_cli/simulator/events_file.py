@@ -1,4 +1,4 @@
-"""The file events.jsonl: written event by event, and read where a run is resumed."""
+"""The file events.jsonl: written event by event, and read when a run is resumed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from fedsag_cli.events import Event
 
 
 class EventsFile:
-    """An observer that writes every event as a line of JSON, at once: after a crash, nothing is missing."""
+    """An observer that writes every event as a line of JSON at once, so that none is lost in a crash."""
 
     def __init__(self, path: Path) -> None:
-        """Appends to the file where it exists. Raises OSError."""
+        """Appends to the file if it exists. Raises OSError."""
         self._file = path.open("ab", buffering=0)
 
     def on(self, event: Event) -> None:

@@ -1,4 +1,4 @@
-"""The facts of a failure: its cause, its place in the job, and the last lines of the log."""
+"""The facts of a failure: its cause, the line in the job, and the last lines of the log."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _LEAVE_A_STACK = {signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT, signal.SIGBUS, 
 
 
 class Failures:
-    """Completes failures from the logs of a run's processes. A log is read from its end at the start of the process."""
+    """Adds to failures what the logs of the processes contain. Only what a process itself wrote to its log is read."""
 
     def __init__(self, workspace: Workspace, apps: Mapping[str, App], sites: Mapping[str, SitePlan]) -> None:
         self._workspace, self._apps, self._sites = workspace, apps, sites
         self._since: dict[str, int] = {}
 
     def watch(self, name: str) -> None:
-        """Call it before a process is started: what its log contains now is not of that process."""
+        """Call it before a process is started: the present content of its log is from earlier processes."""
         self._since[name] = logs.size(self._workspace.log(name))
 
     def notes(self, site: str) -> list[str]:
@@ -68,7 +68,7 @@ class Failures:
         )
 
     def _from_log(self, event: ProcessExited) -> Failure:
-        """Why a process ended that sent no end message: a signal, or an error in a command that is not Python's."""
+        """Why a process without an end message ended: a signal, or an error in a command that is no Python script."""
         error = where = ""
         if event.exit_code > 0:
             log, copy = self._workspace.log(event.name), self._workspace.app(event.name)
@@ -77,5 +77,5 @@ class Failures:
 
 
 def _in_job(where: str, copy: Path, original: Path) -> str:
-    """file:line in the job folder, where the user edits the file, not in the copy that was run."""
+    """file:line in the job folder, which the user edits, instead of the copy in the workspace."""
     return where.replace(str(copy), str(original), 1) if where.startswith(str(copy)) else where

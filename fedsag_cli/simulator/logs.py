@@ -16,7 +16,7 @@ _TRACEBACK = "Traceback (most recent call last):"
 
 
 def size(log: Path) -> int:
-    """The size of a log in bytes; 0 where there is no such file."""
+    """The size of a log in bytes; 0 if there is no such file."""
     try:
         return log.stat().st_size
     except OSError:
@@ -24,7 +24,7 @@ def size(log: Path) -> int:
 
 
 def tail(log: Path, count: int, *, since: int = 0) -> list[str]:
-    """The last `count` lines; none where there is no such file."""
+    """The last `count` lines; none if there is no such file."""
     try:
         with log.open("rb") as file:
             file.seek(max(since, file.seek(0, os.SEEK_END) - _LARGEST_TAIL))

@@ -14,7 +14,7 @@ FORK, SPAWN = "fork", "spawn"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """The options of one run; None where an option was not given."""
+    """The options of one run; None: the option was not given."""
 
     num_clients: int | None = None
     clients: Sequence[str] = ()  # by name
@@ -29,7 +29,7 @@ class Options:
 
 
 def site_names(options: Options) -> list[str]:
-    """The names of the clients: those of -c, else site-1 to site-N of -n; none without both. Raises UsageError."""
+    """The names of the clients: from -c, or site-1 to site-N from -n; empty without both. Raises UsageError."""
     if options.clients or options.num_clients is None:
         return list(options.clients)
     if options.num_clients < 1:
@@ -50,15 +50,17 @@ def gpu_groups(gpus: str | None) -> list[str]:
     if not re.fullmatch(r"(\d+|\[\d+(,\d+)*\])(,(\d+|\[\d+(,\d+)*\]))*", text):
         raise UsageError(f"-gpu {gpus!r} is not a list of GPU groups", hint="examples: 0,1 or [0,1],[2,3]")
     groups = [group.strip("[]") for group in re.findall(r"\[[^]]*\]|\d+", text)]
-    there = machine.gpus_there()
+    available = machine.num_gpus()
     for gpu in ",".join(groups).split(","):
-        if there is not None and int(gpu) >= there:
-            raise UsageError(f"-gpu {gpus}: there is no GPU {gpu}", hint=f"this machine has {there}, numbered from 0")
+        if available is not None and int(gpu) >= available:
+            raise UsageError(
+                f"-gpu {gpus}: there is no GPU {gpu}", hint=f"this machine has {available}, numbered from 0"
+            )
     return groups
 
 
 def slots_of(options: Options, num_clients: int, num_groups: int, notices: list[str]) -> int:
-    """How many clients of one group work at the same time: one where there are several groups, else -t."""
+    """The number of clients of one group that work at the same time: one if there are several groups, else -t."""
     if options.slots is not None and not 1 <= options.slots <= num_clients:
         raise UsageError(f"-t {options.slots}: between 1 and the number of clients, which is {num_clients}")
     if num_groups > 1:

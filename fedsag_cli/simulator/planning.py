@@ -1,6 +1,6 @@
 """Makes the plan of a run from a job and the command line: the clients, their commands, their threads.
 
-Everything that can be checked without starting anything is checked here.
+All checks that need no process are made here.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _OTHER_DESCRIPTORS = 40  # of a process, beside those for clients
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """A plan, the app of each of its processes, and what the user should be told.
+    """A plan, the app of each process, and notes for the user.
 
-    `words` are the commands, or the scripts' arguments, by site, with their secrets, which are in no plan.
+    `words` are the commands, or the arguments of the scripts, by site, with secrets. The plan does not contain secrets.
     """
 
     plan: Plan
@@ -107,7 +107,7 @@ def make_plan(
 
 
 def _site_names(job: Job, options: Options, notices: list[str]) -> list[str]:
-    """Those of the command line, else those of the job, else two."""
+    """The names from the command line, else from the job, else site-1 and site-2."""
     names = site_names(options) or job.named_sites()
     if not names:
         names = ["site-1", "site-2"]
@@ -128,7 +128,7 @@ def _site_names(job: Job, options: Options, notices: list[str]) -> list[str]:
 
 
 def _check_descriptors(num_clients: int) -> None:
-    """The nursery has a pipe for each client, the server, which may raise its limit, a channel and perhaps a model."""
+    """The nursery needs a pipe for each client; the server, which may raise its limit, a channel and a model."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = 3 * num_clients + _OTHER_DESCRIPTORS
     for limit, count in ((soft, num_clients + _OTHER_DESCRIPTORS), (hard, needed)):
@@ -157,15 +157,17 @@ def _plan_site(
     command = list(client.command)
     if client.script is None:
         if command[0] in ("python", "python3"):
-            command[0] = sys.executable  # the one we run in, not whatever PATH has
+            command[0] = sys.executable  # the interpreter of fedsag, not the one in PATH
         if not (app.folder / command[0]).is_file() and shutil.which(command[0]) is None:
             raise JobError(f"{app.name}: the command of {name}, {command[0]!r}, does not exist")
         return SitePlan(name=name, group=group, script="", args=[], command=command, env=env, config=client.config)
     if not (app.folder / client.script).is_file():
-        there = [str(path.relative_to(app.folder)) for path in sorted(app.custom.rglob("*.py"))]
+        scripts = [str(path.relative_to(app.folder)) for path in sorted(app.custom.rglob("*.py"))]
         raise JobError(
             f"{app.name}: the script {client.script} of {name} does not exist",
-            hint=f"there is: {', '.join(there)}" if there else f"{app.custom} holds no Python files; see create's -sd",
+            hint=f"there is: {', '.join(scripts)}"
+            if scripts
+            else f"{app.custom} contains no Python files; see create's -sd",
         )
     _check_compiles(app, client.script)
     args = command[command.index(client.script) + 1 :]
@@ -185,7 +187,7 @@ def _check_compiles(app: App, script: str) -> None:
 
 
 def _digests(apps: Iterable[App]) -> dict[str, str]:
-    """SHA-256 of every file of the apps, without the configs, which are in the plan. Raises JobError."""
+    """SHA-256 of every file of the apps except the configs, which are in the plan. Raises JobError."""
     found: dict[str, str] = {}
     for app in apps:
         for path in files_in(app.folder):
@@ -216,7 +218,7 @@ def _variables(name: str, workspace: Workspace) -> dict[str, Any]:
         "JOB_ID": "simulate_job",
         "JOB_CUSTOM_DIR": str(workspace.app(name) / "custom"),
         "JOB_CONFIG_DIR": str(workspace.app(name) / "config"),
-        "ROOT_URL": "",  # nothing here has an address on a network
+        "ROOT_URL": "",  # no process of the simulator has a network address
         "CP_URL": "",
         "RELAY_URL": "",
         "SECURE_MODE": False,

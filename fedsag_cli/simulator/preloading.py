@@ -1,4 +1,4 @@
-"""Which modules the processes of a run will import: they are imported once, before the processes are forked."""
+"""Finds the modules that the processes of a run import, to import them once before the processes are forked."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LIGHTNING = {"lightning": "lightning.pytorch", "pytorch_lightning": "pytorch_li
 
 
 def preload(imported: Set[str]) -> list[str]:
-    """The modules that are imported once, before the processes are forked, as their import takes long."""
+    """The modules to import once, before the processes are forked, because their import is slow."""
     modules: list[str] = []
     if imported & _IMPLY_TORCH:
         modules.append("torch")
@@ -42,7 +42,7 @@ def preload(imported: Set[str]) -> list[str]:
 
 
 def imports_of_scripts(folders: Set[Path]) -> set[str]:
-    """The packages that modules in these folders import; and _OPTIMIZER where they use an optimizer."""
+    """The packages that modules in these folders import; and _OPTIMIZER if they use an optimizer."""
     names: set[str] = set()
     for file in (file for folder in folders for file in _modules(folder)):
         try:
@@ -51,24 +51,24 @@ def imports_of_scripts(folders: Set[Path]) -> set[str]:
                 names.add(_OPTIMIZER)
             names |= _imports(ast.parse(source))
         except (OSError, SyntaxError, ValueError, MemoryError, RecursionError):
-            continue  # where it is run, Python says what is wrong with it
+            continue  # Python reports the error when the file is run
     return names
 
 
 def _modules(folder: Path) -> list[Path]:
-    """Without the package that an export put there under our name: here, the real one is used."""
+    """Without the copy of fedsag_cli that an export adds: the installed package is used here."""
     ours = folder / fedsag_cli.__name__
     return [file for file in sorted(folder.rglob("*.py")) if file.is_file() and ours not in file.parents]
 
 
 def imports_of_components(server: ServerConfig, custom: Path) -> set[str]:
-    """What the server's components import, as far as their classes say."""
+    """torch, if the class of one of the server's components declares that it needs it."""
     paths = [spec.path for spec in (*server.workflows, *server.components)]
     return {"torch"} if any(catalog.facts_of(path, [custom]).needs_torch for path in paths) else set()
 
 
 def _imports(tree: ast.Module) -> set[str]:
-    """The packages a module imports when it is imported; torch also where a function does."""
+    """The packages that a module imports at its top level; torch even if only a function imports it."""
     found: set[str] = set()
     for top in tree.body:
         inside_function = isinstance(top, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)

@@ -31,7 +31,7 @@ class RoundReport(msgspec.Struct, kw_only=True):
 
 
 class SiteFailure(msgspec.Struct, kw_only=True):
-    """The first failure of a site, and its round; `task` is empty where the site had none."""
+    """The first failure of a site, and its round; `task` is empty if the site had none."""
 
     round_num: int | None
     task: str
@@ -48,9 +48,9 @@ class BestReport(msgspec.Struct, kw_only=True):
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """A run in numbers. `final_metrics` were measured on the final model, where the job has it validated.
+    """The results of a run. `final_metrics` were measured on the final model, if the job validates it.
 
-    `times` (in seconds) and `exit_codes` are those since the run was started or, where it was resumed, since then.
+    `times` (in seconds) and `exit_codes` are those since the run was started or last resumed.
     """
 
     job: str = ""
@@ -72,8 +72,8 @@ class Report(msgspec.Struct, kw_only=True):
     final_metrics: Metrics = {}
     final_metrics_by_site: dict[str, Metrics] = {}
     final_failed: dict[str, Failure] = {}
-    failures: dict[str, SiteFailure] = {}  # the first cause first
-    resumed_at: list[int] = []  # how many rounds were done when the run was resumed
+    failures: dict[str, SiteFailure] = {}  # in the order in which they happened
+    resumed_at: list[int] = []  # the number of rounds that were done at each resume
     digest: str = ""
     seeded_themselves: list[str] = []
     models: list[str] = []
@@ -90,7 +90,7 @@ class ReportBuilder:
         self.report = Report()
         self._began = self._round_began = 0.0
         self._moments: dict[str, float] = {}
-        self._earlier_notices: set[str] = set()  # from before the run was resumed
+        self._earlier_notices: set[str] = set()  # from before the last resume
 
     @property
     def rounds_done(self) -> int:
@@ -171,13 +171,13 @@ class ReportBuilder:
         return SiteFailure(round_num=round_num, task=task, failure=failure)
 
     def _fail(self, event: events.ReplyFailed) -> None:
-        """The end of the process may have been reported before, without the task."""
+        """The exit of the process may have been reported before this, without the task."""
         known = self.report.failures.get(event.site)
         if known is None or not known.task:
             self.report.failures[event.site] = self._failure(event.failure, event.task, event.round_num)
 
     def _stopped(self, event: events.ClientStopped) -> None:
-        """Keep the cause that was reported first, and add where the client was and its log."""
+        """Keep the first cause, and add the line at which the client was stopped, and its log."""
         known = self.report.failures.setdefault(event.site, self._failure(event.failure))
         known.failure = msgspec.structs.replace(event.failure, cause=known.failure.cause)
 

@@ -16,7 +16,7 @@ from fedsag_cli.workspace import Workspace
 
 
 def plan_in(workspace: Workspace) -> Plan | None:
-    """The plan of the run in a workspace; None where the run ended before it had one. Raises WorkspaceError."""
+    """The plan of the run in a workspace; None if the run ended before it wrote one. Raises WorkspaceError."""
     if not workspace.has_run:
         raise WorkspaceError(f"there is no run in {workspace.root} to continue", hint="start one without --resume")
     try:
@@ -28,7 +28,7 @@ def plan_in(workspace: Workspace) -> Plan | None:
 
 
 def finished_report(workspace: Workspace) -> Report | None:
-    """The report of a run that is done; None where there are rounds left."""
+    """The report of a run that is complete; None if it is not."""
     try:
         report = msgspec.json.decode(workspace.report.read_bytes(), type=Report)
     except (OSError, msgspec.DecodeError):
@@ -37,9 +37,9 @@ def finished_report(workspace: Workspace) -> Report | None:
 
 
 def settings_of(plan: Plan, options: Options) -> Options:
-    """The options of the run, with -t, -gpu and --launcher, which do not change the result, as they are given now.
+    """The options of the earlier run, but with the new -t, -gpu and --launcher, which do not change the result.
 
-    Raises UsageError naming an option that is given another value than before.
+    Raises UsageError naming an option whose value differs from the earlier run.
     """
     names = [site.name for site in plan.sites]
     given = site_names(options)
@@ -88,7 +88,7 @@ def _changed_files(before: Mapping[str, str], now: Mapping[str, str]) -> Iterato
 
 
 def _settings(plan: Plan) -> Any:
-    """The contents of the config files, without paths and without how processes are started."""
+    """The contents of the config files, without paths and without the settings for starting processes."""
     sites = {site.name: {"args": site.args, "command": site.command, "config": site.config} for site in plan.sites}
     return msgspec.to_builtins({"job": plan.job, "server": plan.server, "sites": sites})
 

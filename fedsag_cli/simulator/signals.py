@@ -15,14 +15,14 @@ _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def have_standard_streams() -> None:
-    """Open standard streams that are closed: else other files get their numbers, which a child then overwrites."""
+    """Open standard streams that are closed: otherwise other files get their numbers, and a child overwrites them."""
     while (fd := os.open(os.devnull, os.O_RDWR)) < 3:
         os.set_inheritable(fd, True)
     os.close(fd)
 
 
 def ignore_signals() -> None:
-    """Ignore further signals while the run is ended. `signals_interrupt` restores the handlers."""
+    """Ignore further signals while the run ends. `signals_interrupt` restores the handlers."""
     if threading.current_thread() is threading.main_thread():
         for number in _ENDINGS:
             signal.signal(number, signal.SIG_IGN)
@@ -36,11 +36,11 @@ def signals_interrupt() -> Iterator[None]:
         return
 
     def interrupt(number: int, _: FrameType | None) -> None:
-        ignore_signals()  # one is enough
+        ignore_signals()  # the run is interrupted only once
         raise Interrupted(number)
 
-    heard = [number for number in _ENDINGS if signal.getsignal(number) is not signal.SIG_IGN]  # as nohup sets it
-    before = {number: signal.signal(number, interrupt) for number in heard}
+    handled = [number for number in _ENDINGS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup ignores some
+    before = {number: signal.signal(number, interrupt) for number in handled}
     try:
         yield
     finally:

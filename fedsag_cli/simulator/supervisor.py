@@ -47,15 +47,15 @@ from fedsag_cli.workspace import SERVER, Workspace, write_json
 
 _SERVE = "fedsag_cli.server.main:serve"
 _SCRIPT = "fedsag_cli.client.script:run"
-_END_LIMIT_S = 30.0  # how long a script may go on after its last task
+_END_LIMIT_S = 30.0  # how long a script may run after its last task
 ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",  # with active waiting, two clients on two cores train 4 to 40 times slower
-    "PYTHONHASHSEED": "0",  # the order of a set of names is the same in every run
+    "PYTHONHASHSEED": "0",  # so that the order of a set of names is the same in every run
 }
 
 
 class Simulation:
-    """One run: what has happened so far, and what happens next."""
+    """One run: its state, and its reaction to each event."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Simulation:
         self._notes: set[str] = set()
 
     def run(self, *, resume: bool) -> Report:
-        """Run to the end, and give the report. An error that ends the run carries it."""
+        """Run to the end, and return the report. An error that ends the run has it as `report`."""
         try:
             if resume:
                 self._reopen_workspace()
@@ -127,14 +127,14 @@ class Simulation:
         return self._report.report
 
     def _prepare_workspace(self) -> None:
-        ours = [self._workspace.plan, self._workspace.events, self._workspace.report]
+        files = [self._workspace.plan, self._workspace.events, self._workspace.report]
         deployed = [
             path for name, app in self._planned.apps.items() for path in self._workspace.files_of(app.folder, name)
         ]
         self._workspace.reopen()
-        self._workspace.check_free(*ours, *deployed)  # before any file of an earlier run is removed
+        self._workspace.check_free(*files, *deployed)  # before any file of an earlier run is removed
         self._workspace.clear()
-        self._workspace.claim(*ours)
+        self._workspace.claim(*files)
         for name, app in self._planned.apps.items():
             self._workspace.deploy(app.folder, name)
         write_json(self._workspace.plan, self._plan)
@@ -160,7 +160,7 @@ class Simulation:
                 )
 
     def _handle_events(self) -> None:
-        """Return when the run is done and its last process has ended. Raises RunError where the run fails."""
+        """Return when the run is done and its last process has ended. Raises RunError if the run fails."""
         ends: float | None = None
         while True:
             try:
@@ -185,12 +185,12 @@ class Simulation:
         return f"{done} done. Continue: fedsag simulator {job} -w {workspace} --resume"
 
     def _check_strict(self) -> None:
-        """Raises RunError where a client failed after its last task, with --strict."""
+        """Raises RunError if a client failed after its last task, with --strict."""
         for site, first in self._report.report.failures.items() if self._plan.strict else ():
             raise RunError(f"with --strict no client may fail, but {site} failed: {first.failure.cause}")
 
     def _stop(self, grace_s: float, causes: Mapping[str, str]) -> None:
-        """End all processes. The clients in `causes` show where they were; each is reported with its cause."""
+        """End all processes. The clients in `causes` print their stacks first, and each is reported with its cause."""
         self._engine.stop(grace_s, causes)
         self._workspace.remove_parts()
         for site, cause in causes.items():
@@ -235,7 +235,7 @@ class Simulation:
             raise error
 
     def _with_log(self, event: Event) -> Event:
-        """A failure, with the path of its log and the log's last lines."""
+        """The event; a failure gets the path of the log and its last lines."""
         if isinstance(event, ProcessExited) and event.name != NURSERY:
             return self._failures.of_exit(event, is_over=self._finished is not None)
         if isinstance(event, ReplyFailed) and event.site not in self._report.report.failures:
@@ -283,14 +283,14 @@ class Simulation:
         )
 
     def _tell_notes(self, site: str) -> None:
-        """Tell the lines `note: …` that a script printed before its first task; a text that all clients print, once."""
+        """Report the lines `note: …` that a script printed before its first task. Each text is reported once."""
         for text in self._failures.notes(site):
             if text not in self._notes:
                 self._notes.add(text)
                 self._tell(Notice(text=text))
 
     def _tell(self, event: Event) -> None:
-        """A full disk, or a terminal that is closed, ends an observer, not the run."""
+        """Give an event to every observer. An observer that raises OSError (full disk, closed terminal) is removed."""
         for observer in list(self._observers):
             try:
                 observer.on(event)
@@ -300,7 +300,7 @@ class Simulation:
 
 
 def _modules_of_server(plan: Plan) -> list[str]:
-    """The modules of fedsag that the server will import. A job's own need the job's folder, which is not there yet."""
+    """The modules of fedsag that the server will import. The job's own modules are not in their folder yet."""
     paths = [catalog.class_path(spec.path) for spec in [*plan.server.workflows, *plan.server.components]]
     named = [_SERVE.partition(":")[0], *(path.rpartition(".")[0] for path in paths)]
     return [name for name in dict.fromkeys(named) if name.startswith("fedsag_cli.")]

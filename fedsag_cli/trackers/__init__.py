@@ -1,4 +1,4 @@
-"""Trackers write what scripts log, and each round's metrics, for tools such as TensorBoard."""
+"""The contract of a tracker, which stores what scripts log, and each round's metrics, for tools such as TensorBoard."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from fedsag_cli.events import ValuesLogged
 
 @runtime_checkable
 class Tracker(Protocol):
-    """Called from one thread that nothing else waits for. Whatever it raises is told, and the run goes on.
+    """Stores logged values. It is called in its own thread, so that the run does not wait for it.
 
-    `extra` is the one of fedsag's extras that brings what it needs. `folders`, relative to the server's working
-    directory, are its own: everything in them is removed by the next run there.
+    An exception becomes a note for the user, and the run continues. `extra` names the extra of fedsag that installs
+    what the tracker needs. `folders`, relative to the server's working directory, belong to the tracker: the next run
+    in the same workspace removes everything in them.
     """
 
     extra: str
@@ -24,16 +25,17 @@ class Tracker(Protocol):
 
     @property
     def view(self) -> str:
-        """What shows what it keeps: a command, or an address; empty where nothing does."""
+        """The command, or the address, that shows the stored values; empty if there is none."""
 
     def open(self, job: str) -> None:
-        """Import what it needs for a job of that name; nothing is on disk yet. Raises ImportError."""
+        """Import what the tracker needs, for a job with this name. Write nothing yet. Raises ImportError."""
 
     def write(self, values: Sequence[ValuesLogged]) -> None:
-        """Keep these of one site, in their order, all or none; they are there whatever happens next.
+        """Store values of one site, in this order: all of them, or none and raise. They must not be lost if the run is
+        killed after this call.
 
-        At least one, with at most 100 names in all.
+        `values` has at least one element, and at most 100 names in all.
         """
 
     def close(self) -> None:
-        """Nothing more is written."""
+        """Called once, after the last value."""

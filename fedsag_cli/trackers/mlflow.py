@@ -1,4 +1,4 @@
-"""Keeps metrics, params, tags and texts in MLflow: an experiment for the job, a run for each site."""
+"""Stores metrics, params, tags and texts in MLflow: an experiment for the job, a run for each site."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _UNFINISHED = "RUNNING"
 
 
 class MLflowReceiver:
-    """Writes what scripts log to MLflow: an experiment for the job, a run for each site.
+    """Stores logged values in MLflow: an experiment for the job, a run for each site.
 
-    To see it: `MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri WS/server/simulate_job/mlruns`.
+    To see them: `MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri WS/server/simulate_job/mlruns`.
     """
 
     facts = Facts(
@@ -47,7 +47,7 @@ class MLflowReceiver:
         artifact_location: Annotated[str | None, "folder of a new experiment's files"] = None,
     ) -> None:
         self._uri = tracking_uri or ""
-        self._words = kw_args or {}
+        self._settings = kw_args or {}
         self._artifacts = artifact_location or None
         self._job = ""
         self._new_client: Any = None
@@ -62,14 +62,14 @@ class MLflowReceiver:
     @property
     def view(self) -> str:
         if self._uri.startswith("http"):
-            return re.sub("//[^/]*@", "//", self._uri)  # it may hold a password
+            return re.sub("//[^/]*@", "//", self._uri)  # the address may contain a password
         store = self._uri if ":" in self._uri else str(Path(self._uri or _FOLDER).resolve())
         return f"MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri {shlex.quote(store)}"
 
     def open(self, job: str) -> None:
         if not self._uri or self._uri.startswith("file:") or "://" not in self._uri:
-            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow keeps files only when it is asked to
-        os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # no word about a missing git
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow stores files only with this variable
+        os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # no warning about a missing git
         from mlflow.tracking import MlflowClient
 
         self._job, self._new_client = job, MlflowClient
@@ -77,7 +77,7 @@ class MLflowReceiver:
     def write(self, values: Sequence[ValuesLogged]) -> None:
         if self._experiment is None:
             self._client = self._new_client(self._uri or _FOLDER.resolve().as_uri())
-            self._experiment = self._experiment_of(self._words.get("experiment_name") or self._job)
+            self._experiment = self._experiment_of(self._settings.get("experiment_name") or self._job)
         self._write(values, self._run_of(values[0].site))
 
     def close(self) -> None:
@@ -85,7 +85,7 @@ class MLflowReceiver:
             self._client.set_terminated(run)
 
     def _write(self, values: Sequence[ValuesLogged], run: str) -> None:
-        """MLflow checks a whole batch before it writes; a text that is written again replaces its file."""
+        """MLflow checks the whole batch before it writes. Writing a text again replaces its file."""
         from mlflow.entities import Metric, Param, RunTag
 
         of_kind: dict[str, list[Any]] = {"metric": [], "param": [], "tag": [], "text": []}
@@ -113,18 +113,18 @@ class MLflowReceiver:
         return str(self._client.create_experiment(name, artifact_location=where, tags=self._tags("experiment_tags")))
 
     def _run_of(self, site: str) -> str:
-        if site not in self._runs and not self._uri and (begun := self._begun(site)):
-            self._runs[site] = begun  # the run of ours that goes on now had it
+        if site not in self._runs and not self._uri and (unfinished := self._unfinished_run(site)):
+            self._runs[site] = unfinished  # from before fedsag's run was resumed
         if site not in self._runs:
-            name = "-".join(filter(None, [site, self._words.get("run_name")]))
+            name = "-".join(filter(None, [site, self._settings.get("run_name")]))
             tags = self._tags("run_tags") | {"site": site}
             self._runs[site] = self._client.create_run(self._experiment, run_name=name, tags=tags).info.run_id
         return self._runs[site]
 
-    def _begun(self, site: str) -> str | None:
+    def _unfinished_run(self, site: str) -> str | None:
         found = self._client.search_runs([self._experiment], f"tags.site = '{site}'")
         return next((run.info.run_id for run in found if run.info.status == _UNFINISHED), None)
 
     def _tags(self, key: str) -> dict[str, str]:
-        tags = self._words.get(key)
+        tags = self._settings.get(key)
         return {str(name): str(value) for name, value in tags.items()} if isinstance(tags, Mapping) else {}

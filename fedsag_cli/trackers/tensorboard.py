@@ -1,4 +1,4 @@
-"""Keeps scalars for TensorBoard: a folder of event files for each site."""
+"""Stores logged values for TensorBoard: a folder of event files for each site."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from fedsag_cli.events import ValuesLogged
 from fedsag_cli.facts import Facts, Nvflare
 
 _NEW_FOLDER = Form(
-    r"(?!(?:\.\.?|app_server|checkpoints|models)\Z)[^/]+", "the name of a folder that nothing else uses", "tb_events"
+    r"(?!(?:\.\.?|app_server|checkpoints|models)\Z)[^/]+", "a folder name that nothing else uses", "tb_events"
 )
 
 
 class TBAnalyticsReceiver:
-    """Writes what scripts log as TensorBoard's event files.
+    """Writes logged values to TensorBoard's event files.
 
-    Numbers become scalars, at step 0 where the script gave no step; params, tags and texts become texts.
+    Numbers become scalars, at step 0 if the script gave no step. Params, tags and texts become texts.
     To see them: `tensorboard --logdir WS/server/simulate_job/tb_events`.
     """
 
@@ -64,7 +64,7 @@ class TBAnalyticsReceiver:
         self._proto, self._new_file = tensorboard.compat.proto, EventFileWriter
 
     def write(self, values: Sequence[ValuesLogged]) -> None:
-        events = [self._event(each) for each in values]  # all are made before one is written
+        events = [self._event(each) for each in values]  # all are created before the first is written
         site = values[0].site
         if site not in self._files:
             self._files[site] = self._new_file(str(self._folder / site))

@@ -1,4 +1,4 @@
-"""Keeps what is logged for Weights & Biases: a run for each site, in files until `wandb sync` sends them."""
+"""Stores logged values for Weights & Biases: a run for each site, in files until `wandb sync` sends them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FOLDER = Path("..", "wandb")
 
 
 class WandBReceiver:
-    """Writes what scripts log as runs of Weights & Biases, one for each site.
+    """Stores logged values in runs of Weights & Biases, one for each site.
 
     To send offline runs: `wandb sync WS/server/simulate_job/wandb/offline-run-*`.
     """
@@ -44,7 +44,7 @@ class WandBReceiver:
             "offline: files in the workspace; online: sent to wandb's server with your key",
         ] = "offline",
     ) -> None:
-        self._words = wandb_args or {}
+        self._settings = wandb_args or {}
         self._mode = mode
         self._job = ""
         self._runs: dict[str, Any] = {}
@@ -78,26 +78,26 @@ class WandBReceiver:
 
         for run in self._runs.values():
             run.finish()
-        wandb.teardown()  # its own process ends here
+        wandb.teardown()  # ends the process that wandb started
 
     def _run_of(self, site: str) -> Any:
         """The run of a site. wandb's own step must never decrease, so the script's step is logged as a metric."""
         import wandb
 
         if site not in self._runs:
-            _FOLDER.mkdir(exist_ok=True)  # else wandb looks for another place
-            config = self._words.get("config")
-            words: dict[str, Any] = {
+            _FOLDER.mkdir(exist_ok=True)  # otherwise wandb chooses another folder
+            config = self._settings.get("config")
+            arguments: dict[str, Any] = {
                 "project": self._job,
-                "group": self._words.get("name") or self._job,
-                **self._words,
-                "name": "-".join(filter(None, [site, self._words.get("name")])),
+                "group": self._settings.get("name") or self._job,
+                **self._settings,
+                "name": "-".join(filter(None, [site, self._settings.get("name")])),
                 "config": {**(config if isinstance(config, Mapping) else {}), "site": site},
                 "dir": str(_FOLDER.parent.resolve()),
                 "mode": self._mode,
                 "reinit": "create_new",
                 "settings": wandb.Settings(console="off", silent=True, x_disable_stats=True),
             }
-            self._runs[site] = wandb.init(**words)
+            self._runs[site] = wandb.init(**arguments)
             self._runs[site].define_metric("*", step_metric="global_step")
         return self._runs[site]

@@ -73,7 +73,7 @@ class UnixChannel(Generic[Out, In]):
     def receive(self, timeout_s: float | None = None) -> tuple[In, int | None]:
         """The next message and the descriptor that came with it, which the caller closes.
 
-        Raises TimeoutError where no message begins within `timeout_s` seconds; ChannelClosed where the other side has
+        Raises TimeoutError if no message begins within `timeout_s` seconds; ChannelClosed if the other side has
         closed; BadMessage, a ChannelClosed, on bytes that are no message of type `In`.
         """
         largest = _LARGEST_MESSAGE if self._is_verified else _LARGEST_HELLO
@@ -95,7 +95,7 @@ class UnixChannel(Generic[Out, In]):
         return message, files[0] if files else None
 
     def end(self) -> None:
-        """Send no more; the other side may still send. Does nothing where the other side has closed."""
+        """Send no more; the other side may still send. Does nothing if the other side has closed."""
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
 
@@ -161,7 +161,7 @@ class Listener:
     """The server's socket: a process that sends the token, and is expected, gets a channel."""
 
     def __init__(self, address: str, token: str) -> None:
-        """Raises RunError where the socket cannot be made."""
+        """Raises RunError if the socket cannot be made."""
         self._token = token
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -174,7 +174,7 @@ class Listener:
         return self._sock.fileno()
 
     def accept(self, welcome: Callable[[Hello], Welcome | None]) -> tuple[str, UnixChannel[ToClient, ToServer]] | None:
-        """Accept one client: its site and its channel; None where the token is wrong or `welcome` gives None."""
+        """Accept one client: its site and its channel; None if the token is wrong or `welcome` gives None."""
         sock, _ = self._sock.accept()
         sock.set_inheritable(False)
         greeting: UnixChannel[Welcome, Hello] = UnixChannel(sock, Hello, is_verified=False)
@@ -197,7 +197,7 @@ class Listener:
 
 
 def connect(address: str, hello: Hello) -> tuple[Welcome, UnixChannel[ToServer, ToClient]]:
-    """Connect a client to the server. Raises ChannelClosed where nobody listens, or the server refuses `hello`."""
+    """Connect a client to the server. Raises ChannelClosed if nobody listens, or the server refuses `hello`."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.connect(address)
@@ -219,7 +219,7 @@ def private_address() -> Iterator[str]:
     """The path for the socket of a run, in a new folder that only this user can read. The folder is removed at the end.
 
     If this process is killed, the nursery removes it; if that is killed too, the next run does, as nobody holds the
-    folder's lock. Raises RunError where the folder cannot be made, or its path is too long for a socket.
+    folder's lock. Raises RunError if the folder cannot be made, or its path is too long for a socket.
     """
     try:
         for left in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
@@ -256,7 +256,7 @@ def _remove_if_left(folder: Path) -> None:
 
 
 def address_in(folder: Path) -> str:
-    """The path of the socket in `folder`. Raises RunError where it is too long for a socket."""
+    """The path of the socket in `folder`. Raises RunError if it is too long for a socket."""
     address = str(folder / _SOCKET)
     if len(os.fsencode(address)) > _LONGEST_PATH:
         raise RunError(

@@ -1,4 +1,4 @@
-"""The contract of a workflow: what it can ask of the clients, and what is asked of it."""
+"""The contract of a workflow, and of the clients that it works with."""
 
 from __future__ import annotations
 
@@ -29,23 +29,24 @@ class Clients(Protocol):
         grace_s: float | None = None,
         allow_non_finite: bool = False,
     ) -> Iterator[Reply]:
-        """Send the task and give the replies in site order, each as soon as every earlier site answered or failed.
+        """Send the task and yield the replies in site order, each as soon as all earlier sites answered or failed.
 
-        `to`: these sites (default: all that take the task). `min_responses`: replies that are needed. `timeout_s`:
-        seconds that a client has for its answer, from when it received the task; None: no limit. `grace_s`: seconds
-        that each other client has once `min_responses` (at least one) have answered, on its own clock; None: no limit.
+        `to`: these sites (default: all that take the task). `min_responses`: number of replies that are needed.
+        `timeout_s`: seconds that a client has for its answer, counted from when it received the task; None: no limit.
+        `grace_s`: once `min_responses` clients (at least one) have answered, every other client has the time of the
+        slowest of them plus `grace_s` seconds, counted from when it received the task; None: no limit.
 
         A reply whose params have other keys, shapes or kinds of number than those that were sent counts as failed. So
         does one with NaN or infinity where the sent values have none (unless `allow_non_finite`), and one whose number
-        of steps is not a number. Failures are told as events, and are not given as replies.
+        of steps is not a number. A failure is an event, not a reply.
 
-        The values in `task.model.params` are replaced by the same values in the file that travels, so that they are in
-        memory once. A reply's params are valid until the next reply is asked for. Raises NotEnoughClients as soon as
+        The values in `task.model.params` are replaced by the same values in the file that is sent, so that they are in
+        memory once. A reply's params are valid until the next reply is requested. Raises NotEnoughClients as soon as
         `min_responses` can no longer be reached.
         """
 
     def reject(self, reply: Reply, cause: str) -> None:
-        """Count a reply as failed, for this reason. Raises NotEnoughClients like `broadcast`."""
+        """Count a reply as failed, with this cause. Raises NotEnoughClients as `broadcast` does."""
 
 
 class Controller(Protocol):

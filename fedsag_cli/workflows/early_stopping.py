@@ -1,4 +1,4 @@
-"""When a workflow has done enough rounds before its last."""
+"""Early stopping: the condition that ends a workflow before its last round."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from fedsag_cli.arguments import Form
 from fedsag_cli.workflows.run import Plateau
 
 STOP_CONDITION = Form(
-    r"\s*(?P<metric>.*?[^\s<>=])\s*(?P<is>[<>]=?)\s*(?P<value>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*",
+    r"\s*(?P<metric>.*?[^\s<>=])\s*(?P<operator>[<>]=?)\s*(?P<value>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*",
     "a metric, one of >= <= > <, and a number",
     "accuracy >= 80",
 )
-_IS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
+_COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 
 
 class StopCondition:
-    """A metric's mean over the clients has come to a value, `"accuracy >= 80"`, or `patience` rounds were no better.
+    """The mean of a metric reaches a value, as in "accuracy >= 80", or does not improve for `patience` rounds.
 
-    Better is strictly more where the condition asks for more (`>=`, `>`), strictly less otherwise (`<=`, `<`).
+    To improve is to be strictly higher for `>=` and `>`, strictly lower for `<=` and `<`.
     """
 
     def __init__(self, text: str, patience: int | None = None) -> None:
-        """`text` is of the form STOP_CONDITION. Raises ValueError where it is not."""
+        """`text`: as STOP_CONDITION describes. Raises ValueError if it does not match."""
         parts = re.fullmatch(STOP_CONDITION.pattern, text)
         if parts is None:
-            raise ValueError(f"{text!r} is no stop condition: it must be {STOP_CONDITION.what}")
-        self.metric, self._is, self._value = parts["metric"], parts["is"], float(parts["value"])
+            raise ValueError(f"{text!r} is not a stop condition: it must be {STOP_CONDITION.description}")
+        self.metric, self._operator, self._value = parts["metric"], parts["operator"], float(parts["value"])
         self._patience = patience
 
     def counted(self, plateau: Plateau | None, metrics: Mapping[str, float | None]) -> Plateau | None:
-        """The plateau after one more round, which had these metrics. None as long as none had this one."""
+        """The plateau after one more round, which had these metrics; None until a round has the metric."""
         value = metrics.get(self.metric)
-        if value is not None and (plateau is None or _IS[self._is[0]](value, plateau.best)):
+        if value is not None and (plateau is None or _COMPARE[self._operator[0]](value, plateau.best)):
             return Plateau(best=value)
         return plateau and Plateau(best=plateau.best, rounds=plateau.rounds + 1)
 
     def reason(self, plateau: Plateau | None, metrics: Mapping[str, float | None]) -> str:
-        """Why this was the last round, which had these metrics; empty where it was not."""
+        """Why the round with these metrics is the last; empty if it is not."""
         value = metrics.get(self.metric)
-        if value is not None and _IS[self._is](value, self._value):
-            return f"{self.metric} is {value:.6g}, which is {self._is} {self._value:g}"
+        if value is not None and _COMPARE[self._operator](value, self._value):
+            return f"{self.metric} is {value:.6g}, which is {self._operator} {self._value:g}"
         if plateau and self._patience and plateau.rounds >= self._patience:
             many = "1 round" if plateau.rounds == 1 else f"{plateau.rounds} rounds"
             return f"{self.metric} was no better than {plateau.best:.6g} for {many}"

@@ -1,4 +1,4 @@
-"""Which round's model was the best, by what the clients measured on it."""
+"""Selects the best model of a run by the metrics that the clients measured on each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fedsag_cli.facts import Facts, Nvflare
 
 
 class IntimeModelSelector:
-    """Scores a model by the weighted mean over the clients of one metric, each measured on the model it received."""
+    """The score of a model: the weighted mean of one metric over the clients that received and measured the model."""
 
     facts = Facts(
         nvflare=Nvflare(
@@ -38,7 +38,7 @@ class IntimeModelSelector:
         self._sum = self._weight = 0.0
 
     def accept(self, site: str, metrics: Mapping[str, float], num_steps: float) -> None:
-        """Count one client's measurement in; one without the metric, or without a finite number, does not count."""
+        """Add one client's metrics. Metrics without a finite value of `key_metric` are ignored."""
         value = metrics.get(self.key_metric, math.nan)
         weight = self._site_weights.get(site, 1.0) * (num_steps if self._by_steps else 1.0)
         if math.isfinite(value) and weight > 0:
@@ -46,11 +46,11 @@ class IntimeModelSelector:
             self._weight += weight
 
     def score(self) -> float | None:
-        """The mean of what was accepted since the last call, None where nothing was; starts anew."""
+        """The mean over the metrics that were accepted since the last call; None if there were none."""
         mean = self._sum / self._weight if self._weight else None
         self._sum = self._weight = 0.0
         return mean
 
     def is_better(self, score: float, best: float | None) -> bool:
-        """Strictly better than `best`, or the first."""
+        """Whether `score` is strictly better than `best`, or the first score."""
         return best is None or (score < best if self._negate else score > best)

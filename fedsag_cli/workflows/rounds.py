@@ -1,4 +1,4 @@
-"""What any workflow stands in: its rounds, announced, measured, judged and saved, and continued after a stop.
+"""The rounds of any workflow: events, metrics, the best model, saving, early stopping and resuming.
 
 def __init__(self, persistor: Persistor, num_rounds: NumRounds = 5) -> None:
     self._rounds = Rounds(persistor, num_rounds=num_rounds)
@@ -35,25 +35,30 @@ from fedsag_cli.workflows.run import Best, Run
 NumRounds: TypeAlias = Annotated[int, Least(1), "number of rounds"]
 StartRound: TypeAlias = Annotated[int, Least(0), "number of the first round"]
 PersistEvery: TypeAlias = Annotated[
-    int, Least(0), "the global model is written after every so many rounds, and after the last (0: only after the last)"
+    int,
+    Least(0),
+    "number of rounds between two writes of the global model; it is always written after the last round (0: only then)",
 ]
 StopCond: TypeAlias = Annotated[
     str | None,
     STOP_CONDITION,
-    "ends the rounds early: after the first round in which this metric's mean over the clients, weighted by their "
-    "steps, reaches the value",
+    "early stopping: the first round in which this metric's mean over the clients, weighted by their steps, "
+    "reaches the value is the last",
 ]
 Patience: TypeAlias = Annotated[
-    int | None, Least(1), Needs("stop_cond"), "rounds in which stop_cond's metric is no better, after which they end"
+    int | None,
+    Least(1),
+    Needs("stop_cond"),
+    "number of rounds without a better value of stop_cond's metric, after which the workflow ends",
 ]
 
 
 class Rounds:
-    """How many rounds a workflow has, and what is done around each of them.
+    """The rounds of a workflow, as its arguments set them.
 
-    The persistor's model is the first one that is sent. `model_selector` judges each model by what the clients measured
-    on it; the best one is kept. `allow_empty_model`: the first model may have no params, and the first updates bring
-    them. The other arguments mean what their declarations in this module say.
+    The first model is the persistor's. `model_selector` scores each model by the clients' metrics; the best model is
+    saved. `allow_empty_model`: the first model may have no params; then the first updates add them. The declarations in
+    this module describe the other arguments.
     """
 
     def __init__(
@@ -77,15 +82,15 @@ class Rounds:
 
     @property
     def end(self) -> int:
-        """The number after that of the last round."""
+        """The number of the last round, plus one."""
         return self.start + self.count
 
     @contextmanager
     def begin(self, clients: Clients, run: Run) -> Iterator[RoundLoop]:
-        """The rounds that are still to do: all of them, or those after the last one that an earlier run finished.
+        """The rounds to do: all of them or, in a resumed run, those after the last complete round.
 
-        At the end every model is written. Raises JobError where there is no first model, OSError where one cannot be
-        written.
+        At the end of the `with` block, all models are written. Raises JobError if there is no first model, OSError if a
+        model cannot be written.
         """
         model = run.model or self._first_model()
         with _Writer(run) as writer:
@@ -101,19 +106,19 @@ class Rounds:
 
 
 class RoundLoop:
-    """The rounds of a workflow that runs. `model` is the global model as it is now."""
+    """The rounds of a running workflow. `model` is the current global model."""
 
     def __init__(self, rounds: Rounds, clients: Clients, run: Run, writer: _Writer, model: FLModel) -> None:
         self.model = model
         self._rounds, self._clients, self._run, self._writer = rounds, clients, run, writer
         self._noted: set[str] = set()
-        if run.best_model:  # an earlier run may have been stopped before it was written
+        if run.best_model:  # the earlier run may have ended before it was written
             writer.write(rounds.persistor.save_best, run.best_model)
         if self._is_over():
             writer.write(rounds.persistor.save, model)
 
     def __iter__(self) -> Iterator[Round]:
-        """Raises RuntimeError where a round was not finished before the next one is asked for."""
+        """Raises RuntimeError if the last round was not finished."""
         run = self._run
         while not self._is_over():
             round_num = max(run.next_round, self._rounds.start)
@@ -125,9 +130,9 @@ class RoundLoop:
             run.emit(Notice(text=f"stopped after round {run.next_round - 1}: {self._reason_to_stop()}"))
 
     def validate(self, task_name: str, *, timeout_s: float | None = None) -> None:
-        """Have the last model measured by the clients that list the task by its name and answered in the last round.
+        """Let clients measure the final model: those that list the task by its name and answered in the last round.
 
-        An executor that lists "*" may have a script that can only train. A client that is late is not waited for.
+        A pattern such as "*" is not enough, as the script may be able only to train. `timeout_s`: as in `broadcast`.
         """
         model, answered = self._sent_in(self._run.next_round), self._run.last.sites if self._run.last else None
         takers = self._clients.takes(task_name, by_name=True)
@@ -151,7 +156,7 @@ class RoundLoop:
         *,
         is_final: bool = False,
     ) -> None:
-        """Keep the model that was sent if it is the best so far. That of round 0 is untrained and does not count."""
+        """Save the model that was sent if it is the best so far. The untrained model of round 0 does not count."""
         selector, run, round_num = self._rounds.selector, self._run, sent.current_round or 0
         if selector is None:
             return
@@ -161,14 +166,14 @@ class RoundLoop:
         if measured and score is None:
             names = {name for metrics in measured.values() for name in metrics}
             self.note_once(
-                f"no client sent a finite {selector.key_metric!r}, the key_metric, so no model is judged", names
+                f"no client sent a finite {selector.key_metric!r}, the key_metric, so no best model is selected", names
             )
         if round_num > 0 and score is not None and selector.is_better(score, run.best.score if run.best else None):
             run.save_best(Best(score, round_num, selector.key_metric, is_final), sent)
             self._writer.write(self._rounds.persistor.save_best, sent)
 
     def replace_model(self, model: FLModel, round_num: int, metrics: Metrics) -> None:
-        """The round is done: `model` is the global model, and is written where it is time for that."""
+        """End a round with `model` as the global model. It is written if this round is due for it."""
         self.model = model
         is_last = self._stops_with(metrics) or round_num + 1 == self._rounds.end
         every = self._rounds.persist_every
@@ -176,13 +181,13 @@ class RoundLoop:
             self._writer.write(self._rounds.persistor.save, model)
 
     def started(self, round_num: int, sites: Sequence[str]) -> RoundStarted:
-        """What is told of a round that asks these sites."""
+        """The event for the start of a round with these sites."""
         return RoundStarted(
             round_num=round_num, first_round=self._rounds.start, num_rounds=self._rounds.count, sites=list(sites)
         )
 
     def note_once(self, text: str, names: Iterable[str]) -> None:
-        """Tell of metrics that are missing, with the names of those that were sent."""
+        """Give a note about missing metrics, once, with the names of the metrics that were sent."""
         if text not in self._noted:
             self._noted.add(text)
             self._run.emit(Notice(text=f"{text}; metrics sent: {', '.join(sorted(names)) or 'none'}"))
@@ -198,7 +203,7 @@ class RoundLoop:
         return stopping.reason(run.plateau, run.last.metrics) if stopping and run.last else ""
 
     def _stops_with(self, metrics: Metrics) -> bool:
-        """Count the round in that has these metrics; whether it is the last."""
+        """Count a round with these metrics, and say whether it is the last."""
         stopping, run = self._rounds.stopping, self._run
         if stopping is None:
             return False
@@ -209,21 +214,21 @@ class RoundLoop:
 
 
 class Round:
-    """One round of a workflow: `model` is sent, updates come back, and `finish` makes the next model of them."""
+    """One round of a workflow: `broadcast` sends `model` and yields the updates; `finish` makes the next model."""
 
     def __init__(self, loop: RoundLoop, clients: Clients, run: Run, model: FLModel) -> None:
         self.model = model
         self.number = model.current_round or 0
         self._loop, self._clients, self._run = loop, clients, run
-        self._is_told = False
+        self._is_announced = False
         self._measured: dict[str, Mapping[str, float]] = {}
         self._steps: dict[str, float] = {}
         self._clock = _Clock()
 
     def draw(self, sites: Sequence[str], count: int | None) -> Sequence[str]:
-        """`count` of the sites (None, or more than there are: all), in their order, drawn for this round.
+        """Draw `count` of the sites at random (all if None, or if there are fewer). They stay in order.
 
-        Who is drawn depends on nothing but the names, the run's seed and the round.
+        The result depends only on the names, the run's seed, the workflow and the round.
         """
         if count is None or count >= len(sites):
             return sites
@@ -242,13 +247,13 @@ class Round:
         grace_s: float | None = None,
         allow_non_finite: bool = False,
     ) -> Iterator[Reply]:
-        """Send the round's model and give the updates, as `Clients.broadcast` does, each with params.
+        """Send the round's model and yield the updates, as `Clients.broadcast` does. A reply without params has failed.
 
-        `model` is sent instead, where it is given. The metrics and steps of each reply count for the round. Raises
+        `model`: a model to send instead. The metrics and steps of each reply count for the round. Raises
         NotEnoughClients.
         """
         targets = self._clients.takes(task_name) if to is None else to
-        self._tell(targets)
+        self._announce(targets)
         sent = model or self.model
         self._clock.lap("aggregate")
         for reply in self._clients.broadcast(
@@ -269,13 +274,13 @@ class Round:
         self._clock.lap("wait")
 
     def reject(self, reply: Reply, cause: str) -> None:
-        """Count a reply as failed, for this reason. Raises NotEnoughClients where too few are left."""
+        """Count a reply as failed, with this cause. Raises NotEnoughClients if too few clients are left."""
         self._measured.pop(reply.site, None)
         self._steps.pop(reply.site, None)
         self._clients.reject(reply, cause)
 
     def finish(self, update: FLModel) -> None:
-        """The round is done. `update`, FULL or DIFF, makes the next model of the one that was sent; then it is saved.
+        """End the round: apply `update`, FULL or DIFF, to the round's model, and save the result.
 
         A key without an update keeps its value. Raises TensorError where DIFF has a key that the model has not,
         RuntimeError where the round was finished before.
@@ -284,11 +289,11 @@ class Round:
             raise RuntimeError(
                 f"round {self.number} was finished before: a workflow calls finish() once in every round"
             )
-        self._tell([])
+        self._announce([])
         self._loop.judge(self.model, self._measured, self._steps)
         if self._measured and not update.params:
             self._run.emit(
-                Notice(text=f"round {self.number}: no update has a weight above zero: the model stays as it is")
+                Notice(text=f"round {self.number}: no update has a weight above zero: the model does not change")
             )
         merged = _updated(self.model, update)
         self._clock.lap("aggregate")
@@ -304,10 +309,10 @@ class Round:
         )
         self._run.finish_round(finished, merged)
 
-    def _tell(self, sites: Sequence[str]) -> None:
-        """Once: the round has begun, and asks these sites."""
-        if not self._is_told:
-            self._is_told = True
+    def _announce(self, sites: Sequence[str]) -> None:
+        """Emit the event for the start of the round, once."""
+        if not self._is_announced:
+            self._is_announced = True
             self._run.emit(self._loop.started(self.number, sites))
 
 
@@ -326,7 +331,7 @@ class _Clock:
         self._last = time.monotonic()
 
     def lap(self, stage: str) -> float:
-        """Count the time since the last lap to `stage`, and give that stage's sum."""
+        """Add the time since the last call to `stage`, and return that stage's sum."""
         now = time.monotonic()
         self.laps[stage] += now - self._last
         self._last = now
@@ -334,7 +339,7 @@ class _Clock:
 
 
 class _Writer:
-    """One thread that writes models while the clients train, at most one behind; at the end all are written."""
+    """A thread that writes models while the clients train. At most one model waits; at the end all are written."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -350,7 +355,7 @@ class _Writer:
             self._wait_for(len(self._pending))
 
     def write(self, save: Callable[[FLModel], Path], model: FLModel) -> None:
-        """Raises what an earlier writing raised."""
+        """Write a model in the thread. Raises what an earlier write raised."""
         self._wait_for(len(self._pending) - 1)
         self._pending.append(self._pool.submit(self._write, save, model))
 

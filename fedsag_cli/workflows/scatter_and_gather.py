@@ -1,4 +1,4 @@
-"""Scatter and gather: send the model to every client, aggregate what comes back, repeat."""
+"""Scatter and gather: in each round, send the model to the clients and aggregate their updates."""
 
 from __future__ import annotations
 
@@ -19,18 +19,21 @@ from fedsag_cli.workflows.run import Run
 
 
 class ScatterAndGather:
-    """Rounds in which the clients that take the train task train the global model, and the aggregator merges it.
+    """In each round, clients that take the train task train the global model, and the aggregator merges the updates.
 
-    A client is given up `train_timeout` seconds after it received the task. Once `min_clients` have answered, each of
-    the others has `wait_time_after_min_received` seconds more. The last model is measured by the clients whose
-    executors list `validate_task_name` and that answered in the last round.
+    A client fails if it has not answered `train_timeout` seconds after it received the task. Once `min_clients` have
+    answered, each of the others has `wait_time_after_min_received` seconds more. Clients whose executors list
+    `validate_task_name` and that answered in the last round measure the final model.
     """
 
     facts = Facts(
         asks_for=("train_task_name",),
         nvflare=Nvflare(
             path="nvflare.app_common.workflows.scatter_and_gather.ScatterAndGather",
-            defaults={"min_clients": 1000, "aggregator_id": "aggregator"},  # 1000: more than there are, so all
+            defaults={
+                "min_clients": 1000,
+                "aggregator_id": "aggregator",
+            },  # 1000: more than any run has, so all clients
             ignored=(
                 "shareable_generator_id",
                 "task_check_period",
@@ -41,7 +44,7 @@ class ScatterAndGather:
             expected={"ignore_result_error": (None,)},
             added={"shareable_generator_id": "shareable_generator"},
             left_out={
-                "model_selector_id": "",  # its selector listens to events
+                "model_selector_id": "",  # NVFLARE's selector listens to events
                 "validate_task_name": "",
                 "num_clients": "asks all clients",
                 "stop_cond": "runs all rounds",
@@ -58,9 +61,9 @@ class ScatterAndGather:
         self,
         aggregator: Annotated[Aggregator, "merges the clients' updates into one"],
         persistor: Annotated[Persistor, "loads the first global model and writes the trained one"],
-        model_selector: Annotated[IntimeModelSelector | None, "says which round's model is the best"] = None,
-        min_clients: Annotated[int, Least(1), "answers that a round needs"] = 1,
-        num_clients: Annotated[int | None, Least(1), "clients drawn in each round (null: all)"] = None,
+        model_selector: Annotated[IntimeModelSelector | None, "selects the best model"] = None,
+        min_clients: Annotated[int, Least(1), "number of answers that a round needs"] = 1,
+        num_clients: Annotated[int | None, Least(1), "number of clients drawn in each round (null: all)"] = None,
         num_rounds: NumRounds = 5,
         start_round: StartRound = 0,
         wait_time_after_min_received: Annotated[
@@ -97,7 +100,7 @@ class ScatterAndGather:
         self._meta = {FEDPROX_MU: fedprox_mu} if fedprox_mu else {}
 
     def run(self, clients: Clients, run: Run) -> None:
-        self._compare_with(len(clients.takes(self._train)), run)
+        self._note_too_many(len(clients.takes(self._train)), run)
         with self._rounds.begin(clients, run) as rounds:
             for current in rounds:
                 cohort = current.draw(clients.takes(self._train), self._num_clients)
@@ -117,11 +120,11 @@ class ScatterAndGather:
                 current.finish(self._aggregator.aggregate())
             rounds.validate(self._validate, timeout_s=self._timeout_s)
 
-    def _compare_with(self, there: int, run: Run) -> None:
-        """Tell what asks for more clients than there are: it means all of them."""
-        drawn = min(self._num_clients or there, there)
-        if self._num_clients and self._num_clients > there:
-            run.emit(Notice(text=f"num_clients is {self._num_clients}, there are {there} clients: all take part"))
+    def _note_too_many(self, available: int, run: Run) -> None:
+        """Give a note if the job asks for more clients than the run has: it then means all of them."""
+        drawn = min(self._num_clients or available, available)
+        if self._num_clients and self._num_clients > available:
+            run.emit(Notice(text=f"num_clients is {self._num_clients}, there are {available} clients: all take part"))
         elif self._min_clients > drawn:
-            have = f"there are {there} clients" if drawn == there else f"a round has {drawn} clients"
+            have = f"there are {available} clients" if drawn == available else f"a round has {drawn} clients"
             run.emit(Notice(text=f"min_clients is {self._min_clients}, {have}: it counts as {drawn}"))

@@ -110,7 +110,7 @@ def test_a_word_that_is_no_key_and_value_is_a_usage_error(words):
 )
 @pytest.mark.parametrize("before", [[], ["-f", "a", "k=v"]])
 def test_a_word_that_only_begins_like_f_is_a_usage_error_naming_the_nearest_flag(before, word, meant):
-    with pytest.raises(UsageError, match=f"there is no flag '{word}'") as error:
+    with pytest.raises(UsageError, match=f"unknown option '{word}'") as error:
         fold([*before, word, "k=v"])
 
     assert error.value.hint == f"did you mean '{meant}'?"

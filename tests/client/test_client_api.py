@@ -43,7 +43,7 @@ def test_the_public_surface_is_this():
 def test_before_init_every_function_says_to_call_it_first(name):
     with pytest.raises(ClientError, match=rf"flare\.{name}\(\) was called before flare\.init\(\)") as raised:
         getattr(flare, name)()
-    assert raised.value.hint == "call flare.init() first, once"
+    assert raised.value.hint == "call flare.init() first"
 
 
 @pytest.mark.parametrize(

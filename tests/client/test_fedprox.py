@@ -69,7 +69,7 @@ def test_models_that_are_not_the_same_are_an_error_that_says_where():
 
     with pytest.raises(ValueError, match="the model has 2 parameters, the global one 1"):
         loss(torch.nn.Linear(2, 1), torch.nn.Linear(2, 1, bias=False))
-    with pytest.raises(ValueError, match=r"'weight' is \[1, 2\] where it trains and \[1, 3\] in the global model"):
+    with pytest.raises(ValueError, match=r"'weight' is \[1, 2\] in the trained model and \[1, 3\] in the global model"):
         loss(torch.nn.Linear(2, 1), torch.nn.Linear(3, 1))
 
 

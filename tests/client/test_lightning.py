@@ -338,7 +338,7 @@ def test_after_the_run_fit_trains_for_the_script_alone_and_says_so(lightning, se
     trainer.fit(module, batches(1.0))
 
     assert module.w.tolist() == [9.0]
-    assert "the run is over: what is trained now is not sent" in caplog.text
+    assert "the run is over: the trained model is not sent" in caplog.text
 
 
 def test_every_round_trains_max_steps_where_that_is_the_limit(pl, server):
@@ -470,9 +470,9 @@ def test_before_patch_a_question_says_what_to_do_first():
     [
         (
             {"model.w": [1.0], "model.seen": 0},
-            r"has no 'w', 'seen'.*in the received model their names begin with 'model\.'",
+            r"has no 'w', 'seen'.*in the received model the names begin with 'model\.'",
         ),
-        ({"w": [1.0, 2.0], "seen": 0}, r"'w' has shape \[2\] there and \[1\] in Line"),
+        ({"w": [1.0, 2.0], "seen": 0}, r"'w' has shape \[2\] in it and \[1\] in Line"),
         ({"w": [1.0]}, r"it has no 'seen'; |it has no 'seen' \("),
         (
             {"w": [1.0], "seem": 0},
@@ -503,7 +503,7 @@ def test_a_server_that_has_what_is_inside_the_module_is_told_which_class_to_name
     server.give(weights(1.0))
 
     with pytest.raises(
-        ClientError, match=r"in LitLine their names begin with 'model\.': set the job's model_class_path to LitLine"
+        ClientError, match=r"in LitLine the names begin with 'model\.': set the job's model_class_path to LitLine"
     ):
         trainer.validate(LitLine(), batches(1.0), verbose=False)
 

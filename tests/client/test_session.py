@@ -14,7 +14,7 @@ from fedsag_cli.wire.messages import ADDRESS, Answer, Assignment, ModelFacts, Re
 
 pytestmark = pytest.mark.usefixtures("fresh_process")
 
-NOT_ANSWERED = "the loop came back to flare.receive() without an answer to its task 'train'"
+NOT_ANSWERED = "the loop started again without an answer to the task 'train'"
 NOT_RECEIVED = "flare.send() answers a task, but no model was received"
 SENT_TWICE = "flare.send() was called a second time for one task"
 CALLS = ("is_running", "receive", "send", "shutdown", "end")

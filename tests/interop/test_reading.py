@@ -575,7 +575,7 @@ def test_their_numpy_trainer_and_validator_are_one_program_and_give_their_number
 @pytest.mark.parametrize(
     ("client_args", "model", "says"),
     [
-        ({"model_dir": "../../elsewhere"}, None, "leads out of the run's folder"),
+        ({"model_dir": "../../elsewhere"}, None, "is outside the run's folder"),
         ({}, {"w": [1.0]}, "the model has no 'numpy_key', but ['w']"),
     ],
 )

@@ -175,7 +175,7 @@ MISTAKES = {
         *(Dispatcher, "_leave"),
         lambda old: lambda self: setattr(self, "_broadcast", None),
     ),
-    "before: tasks went out when the quorum was lost": (Dispatcher, "_go_on", hands_out_first),
+    "before: tasks went out when the quorum was lost": (Dispatcher, "_continue", hands_out_first),
     "before: a client at work that says it is ready gets the task again": (
         Dispatcher,
         "_asked",

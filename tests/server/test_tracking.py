@@ -644,7 +644,7 @@ def test_what_is_logged_after_leaving_the_run_is_said_to_be_lost(tmp_path):
     ran = run(job(tmp_path / "job", script), "-n", 1)
 
     assert ran.code == 0, ran
-    assert ran.log("site-1").count("the run is over: what is logged now is not kept") == 1
+    assert ran.log("site-1").count("the run is over: logged values are not stored any more") == 1
 
 
 def test_importing_the_writers_imports_no_tracker():

@@ -65,7 +65,7 @@ def plan(tmp_path):
 @pytest.fixture(autouse=True)
 def eight_cores(monkeypatch):
     monkeypatch.setattr(machine, "cores", lambda: 8)
-    monkeypatch.setattr(machine, "gpus_there", lambda: None)
+    monkeypatch.setattr(machine, "num_gpus", lambda: None)
 
 
 def names(planned):
@@ -234,7 +234,7 @@ def test_more_groups_than_clients_are_refused(job, plan):
 
 
 def test_a_gpu_that_is_not_there_is_refused_where_that_is_known(job, plan, monkeypatch):
-    monkeypatch.setattr(machine, "gpus_there", lambda: 2)
+    monkeypatch.setattr(machine, "num_gpus", lambda: 2)
 
     assert groups(plan(job(), num_clients=2, gpus="0,1")) == [(0, "0"), (1, "1")]
     with pytest.raises(UsageError, match="there is no GPU 2"):
@@ -383,10 +383,10 @@ def test_the_gpus_of_the_machine_are_counted_by_nvidias_tool(tmp_path, monkeypat
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
 
-    assert machine.gpus_there() == 2
+    assert machine.num_gpus() == 2
 
     tool.write_text("#!/bin/sh\nexit 9\n")
-    assert machine.gpus_there() is None
+    assert machine.num_gpus() is None
 
 
 def test_the_cores_are_those_this_process_may_use(monkeypatch):

@@ -268,7 +268,7 @@ def test_a_finished_run_says_so_and_is_left_as_it_is(tmp_path):
     again = run(made, "--resume")
 
     assert again.code == 0
-    assert "this run has finished: there is nothing left to do" in again.out
+    assert "this run is complete: there is nothing left to do" in again.out
     assert first.report["digest"] in again.out
     assert {path: path.stat().st_mtime_ns for path in before} == before
 

@@ -64,7 +64,7 @@ FAILS_AT_WORK = [
                  id="metrics only"),
     pytest.param(LOOP, "if BAD: flare.send(FLModel(params=params))",
                  "flare.send() was called a second time for one task", 12, id="sends twice"),
-    pytest.param(LOOP, "if BAD: continue", "the loop came back to flare.receive() without an answer", 9,
+    pytest.param(LOOP, "if BAD: continue", "the loop started again without an answer", 9,
                  id="loops without an answer"),
     pytest.param(LOOP, "if BAD: import ctypes; ctypes.string_at(0)", "signal 11 (SIGSEGV)", 11, id="segfault"),
 ]  # fmt: skip

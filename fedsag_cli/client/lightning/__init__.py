@@ -8,8 +8,8 @@
         trainer.validate(model, datamodule=data)  # measures the received model
         trainer.fit(model, datamodule=data)       # trains it and sends the result
 
-Works with trainers of `lightning.pytorch` and of `pytorch_lightning`; this module imports neither. Where a trainer has
-several processes, all of them run the script: only rank 0 is connected to the server, and all call `is_running()`.
+Works with trainers of `lightning.pytorch` and of `pytorch_lightning`; this module imports neither. If a trainer has
+several processes, all of them run the script and call `is_running()`; only rank 0 is connected to the server.
 """
 
 from __future__ import annotations
@@ -73,15 +73,15 @@ _ranks: dict[APIContext, Ranks] = {}
 def patch(
     trainer: Trainer, restore_state: bool = True, load_state_dict_strict: bool = True, update_fit_loop: bool = True
 ) -> None:
-    """From now on `trainer.validate` measures the received model, and `trainer.fit` trains it and sends the result.
+    """Make `trainer.validate` measure the received model, and `trainer.fit` train it and send the result.
 
     `restore_state`: optimizers and learning rate schedulers continue from their state at the end of the last round.
-    `load_state_dict_strict`: False where the received model and the module have different keys; only common keys are
-    loaded and sent. `update_fit_loop`: every `fit` trains for another `max_epochs` (`max_steps`); False where the
+    `load_state_dict_strict`: False if the received model and the module have different keys; only common keys are
+    loaded and sent. `update_fit_loop`: every `fit` trains for another `max_epochs` (`max_steps`); False if the
     script changes that limit itself. A second call for a trainer does nothing.
 
-    Raises TypeError where `trainer` is not a Trainer of Lightning; ClientError where its strategy cannot take part, or
-    where fedsag did not start this process.
+    Raises TypeError if `trainer` is not a Trainer of Lightning; ClientError if its strategy cannot take part, or
+    fedsag did not start this process.
     """
     package = _package_of(trainer)
     _check_strategy(trainer)
@@ -101,7 +101,7 @@ def patch(
 
 
 def is_running(ctx: APIContext | None = None) -> bool:
-    """Wait for the next task: True when there is one, False at the end of the run. The same in every rank."""
+    """Wait for the next task: True if there is one, False at the end of the run. The same in every rank."""
     return _ranks_of(ctx).next_task() is not TaskKind.OVER
 
 
@@ -118,7 +118,7 @@ def is_evaluate(ctx: APIContext | None = None) -> bool:
 def is_submit_model(ctx: APIContext | None = None) -> bool:
     """Whether the current task is to send the site's own model. Every rank may call it.
 
-    The next `validate` or `fit` sends the trainer's best checkpoint, or else the module as it was trained last.
+    The next `validate` or `fit` sends the trainer's best checkpoint; without one, the module with its last weights.
     """
     return _ranks_of(ctx).kind() is TaskKind.SUBMIT_MODEL
 
@@ -132,18 +132,18 @@ def _package_of(trainer: Any) -> str:
 
 
 def _check_strategy(trainer: Trainer) -> None:
-    """Raises ClientError."""
+    """Raises ClientError for a strategy that cannot take part in a run."""
     strategy = trainer.strategy
-    starters = {kind.__name__ for kind in type(strategy.launcher).__mro__}
+    launchers = {kind.__name__ for kind in type(strategy.launcher).__mro__}
     kinds = {kind.__name__ for kind in type(strategy).__mro__}
-    if not starters.isdisjoint(_NEW_PROCESSES):
+    if not launchers.isdisjoint(_NEW_PROCESSES):
         raise ClientError(
             f"{type(strategy).__name__} starts new processes for every fit, which cannot take part in a run",
             hint='use Trainer(strategy="ddp")',
         )
     if not kinds.isdisjoint(_SHARDED):
         raise ClientError(
-            f"{type(strategy).__name__} splits a model over several processes, and none has all of it to send",
+            f"{type(strategy).__name__} splits a model over several processes; none of them can send the whole model",
             hint='use Trainer(strategy="ddp"), or one device',
         )
 

@@ -24,7 +24,7 @@ log = logging.getLogger("fedsag")
 class FLCallback:
     """The callback of one trainer. `patch` makes it a Callback of the trainer's own package.
 
-    `fit` answers the current task, or `validate` where the task is to evaluate. Validation within `fit` is not used.
+    `fit` answers the current task; `validate` answers a task to evaluate. Validation within `fit` is not used.
     """
 
     def __init__(self, ranks: Ranks, *, restore_state: bool, strict: bool, update_fit_loop: bool) -> None:
@@ -38,8 +38,8 @@ class FLCallback:
         self._max_epochs: int | None = None  # the trainer's own limit, during a `fit` that must not train
         self._steps_before = 0
         self._optimizer_state: OptimizerState | None = None
-        self._mu = 0.0  # FedProx's
-        self._received_weights: dict[Parameter, Tensor] = {}  # by the parameter that is trained
+        self._mu = 0.0  # FedProx's coefficient
+        self._received_weights: dict[Parameter, Tensor] = {}  # by the parameter of the trained module
 
     def on_validation_start(self, trainer: Trainer, pl_module: Module) -> None:
         self._measures = False
@@ -51,7 +51,9 @@ class FLCallback:
             self._submit(trainer, pl_module)
         elif kind not in (TaskKind.ANSWERED, TaskKind.OVER):
             if named is not None:
-                log.warning("the received model is measured, not %s; measure that after trainer.fit()", named)
+                log.warning(
+                    "the received model is measured, not the checkpoint %s; measure that one after trainer.fit()", named
+                )
             self._load(pl_module)
             self._measures = True
 
@@ -70,7 +72,7 @@ class FLCallback:
         if kind is TaskKind.EVALUATE:
             raise ClientError(
                 "the current task asks for metrics, which trainer.fit() does not send",
-                hint="call trainer.validate() first, which answers this task",
+                hint="call trainer.validate() first, it answers this task",
             )
         if kind is TaskKind.ANSWERED and self._ranks.kind() is TaskKind.TRAIN:
             raise ClientError(
@@ -91,7 +93,7 @@ class FLCallback:
         if self._update_fit_loop:
             self._limits.extend(trainer)
         if kind is TaskKind.OVER:
-            log.warning("the run is over: what is trained now is not sent")
+            log.warning("the run is over: the trained model is not sent")
             return
         self._load(pl_module)
         if self._optimizer_state is not None:
@@ -101,13 +103,13 @@ class FLCallback:
         self._keep_weights(pl_module)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Module, optimizer: Optimizer) -> None:  # noqa: ARG002
-        """FedProx, where the server has sent mu: adds the gradient of mu / 2 * ||w - w_global||^2."""
+        """FedProx, if the server has sent mu: add the gradient of mu / 2 * ||w - w_global||^2."""
         for w in (w for group in optimizer.param_groups for w in group["params"]):
             if self._trains and w in self._received_weights and w.grad is not None:
                 w.grad.add_(w.detach() - self._received_weights[w], alpha=self._mu)
 
     def on_fit_end(self, trainer: Trainer, pl_module: Module) -> None:
-        """The trainer has moved the module and the state of its optimizers to the CPU before."""
+        """Send the module. The trainer has already moved it and the state of its optimizers to the CPU."""
         if self._max_epochs is not None:
             trainer.fit_loop.max_epochs, self._max_epochs = self._max_epochs, None
         if not self._trains:
@@ -142,7 +144,7 @@ class FLCallback:
         return {name: value for name, value in params.items() if name in self._model.params}
 
     def _submit(self, trainer: Trainer, pl_module: Module) -> None:
-        """Send the best checkpoint, or else the module as it was trained last."""
+        """Send the best checkpoint; without one, the module with its last weights."""
         import torch
 
         best = str(getattr(trainer.checkpoint_callback, "best_model_path", ""))

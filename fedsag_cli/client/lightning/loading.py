@@ -1,4 +1,4 @@
-"""Loads a received model into a module. Where it does not fit, the error names the keys and the likely reason."""
+"""Loads a received model into a module. If it does not fit, the error names the keys and the likely reason."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHOWN = 3
 
 
 def load(module: Module, params: Mapping[str, Any], *, strict: bool) -> None:
-    """Copy `params` into `module`. Raises ClientError where they do not fit.
+    """Copy `params` into `module`. Raises ClientError if they do not fit.
 
     Without `strict`, keys that only one of them has are left out; at least one key must be common.
     """
@@ -32,28 +32,28 @@ def load(module: Module, params: Mapping[str, Any], *, strict: bool) -> None:
         raise _misfit(type(module).__name__, own, received, str(error)) from None
 
 
-def _misfit(name: str, own: Mapping[str, Tensor], received: Mapping[str, Tensor], said: str = "") -> ClientError:
+def _misfit(name: str, own: Mapping[str, Tensor], received: Mapping[str, Tensor], message: str = "") -> ClientError:
     missing = [key for key in own if key not in received]
     unexpected = [key for key in received if key not in own]
     reshaped = [
-        f"{key!r} has shape {list(value.shape)} there and {list(own[key].shape)} in {name}"
+        f"{key!r} has shape {list(value.shape)} in it and {list(own[key].shape)} in {name}"
         for key, value in received.items()
         if key in own and value.shape != own[key].shape
     ]
     facts = [
-        f"it has no {_some(map(repr, missing))}" if missing else "",
-        f"it has {_some(map(repr, unexpected))}, which {name} does not have" if unexpected else "",
-        _some(reshaped),
+        f"it has no {_listed(map(repr, missing))}" if missing else "",
+        f"it has {_listed(map(repr, unexpected))}, which {name} does not have" if unexpected else "",
+        _listed(reshaped),
     ]
-    why = "; ".join(filter(None, facts)) or said
-    return ClientError(f"the received model does not fit {name}: {why}", hint=_meant(name, missing, unexpected))
+    why = "; ".join(filter(None, facts)) or message
+    return ClientError(f"the received model does not fit {name}: {why}", hint=_hint(name, missing, unexpected))
 
 
-def _meant(name: str, missing: list[str], unexpected: list[str]) -> str:
+def _hint(name: str, missing: list[str], unexpected: list[str]) -> str:
     if prefix := _prefix(missing, unexpected):
-        return f"in {name} their names begin with {prefix!r}: set the job's model_class_path to {name}"
+        return f"in {name} the names begin with {prefix!r}: set the job's model_class_path to {name}"
     if prefix := _prefix(unexpected, missing):
-        return f"in the received model their names begin with {prefix!r}: set the job's model_class_path to {name}"
+        return f"in the received model the names begin with {prefix!r}: set the job's model_class_path to {name}"
     for key in missing:
         if near := difflib.get_close_matches(key, unexpected, n=1):
             return f"is {near[0]!r} of the received model the same as {key!r} of {name}?"
@@ -61,14 +61,14 @@ def _meant(name: str, missing: list[str], unexpected: list[str]) -> str:
 
 
 def _prefix(longer: list[str], shorter: list[str]) -> str:
-    """The prefix of every key in `longer`, where `shorter` has the same keys without it; else empty."""
+    """The prefix of every key in `longer` if `shorter` has the same keys without it; else empty."""
     if not longer or not shorter or not longer[0].endswith(shorter[0]):
         return ""
     prefix = longer[0].removesuffix(shorter[0])
     return prefix if longer == [prefix + key for key in shorter] else ""
 
 
-def _some(texts: Iterable[str]) -> str:
+def _listed(texts: Iterable[str]) -> str:
     given = list(texts)
     more = len(given) - _SHOWN
     return ", ".join(given[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

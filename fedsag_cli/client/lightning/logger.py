@@ -1,4 +1,4 @@
-"""A Lightning logger that sends metrics to the server, where the job's trackers store them."""
+"""A Lightning logger that sends metrics to the server. The job's trackers store them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from fedsag_cli import client
 
 
 class ClientLogger:
-    """For `Trainer(logger=ClientLogger())`, alone or with others. It writes no file; only rank 0 sends.
+    """For `Trainer(logger=ClientLogger())`, alone or with other loggers. It writes no file; only rank 0 sends.
 
-    It has the methods and attributes of a Lightning logger, so it works with both packages.
+    It has the methods and attributes of a Lightning logger, so it works with both packages, `lightning.pytorch` and
+    `pytorch_lightning`.
     """
 
     name = "fedsag"
@@ -24,12 +25,12 @@ class ClientLogger:
 
     def __init__(self, prefix: str = "", ctx: client.APIContext | None = None) -> None:
         """With a prefix, metrics are named `prefix-name`. `ctx`: a context of `flare.init()`, by default the last."""
-        self._before = f"{prefix}-" if prefix else ""
+        self._prefix = f"{prefix}-" if prefix else ""
         self._ctx = ctx
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         if client._session(self._ctx, "log").rank == "0":
-            named = {f"{self._before}{name}": value for name, value in metrics.items()}
+            named = {f"{self._prefix}{name}": value for name, value in metrics.items()}
             client.log("metrics", named, client.AnalyticsDataType.METRICS, self._ctx, global_step=step)
 
     def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None:

@@ -1,4 +1,4 @@
-"""Carries a trainer from one `fit` to the next: its limits, and the state of optimizers and schedulers."""
+"""What a trainer keeps from one `fit` to the next: its limits, and the state of optimizers and schedulers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Trainer: TypeAlias = Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The limits of one `fit`, those of the first. -1 or None is no limit."""
+    """The limits of one `fit`, as the script set them. -1 or None: no limit."""
 
     max_epochs: int | None
     min_epochs: int | None
@@ -30,7 +30,7 @@ class Limits:
         )
 
     def extend(self, trainer: Trainer) -> None:
-        """Set the trainer's limits for one more `fit`: it counts epochs and steps over all of them."""
+        """Set the trainer's limits for one more `fit`: the trainer counts epochs and steps over all calls."""
         loop, epochs, steps = trainer.fit_loop, epochs_done(trainer), trainer.global_step
         loop.max_epochs = _add(self.max_epochs, epochs)
         loop.min_epochs = _add(self.min_epochs, epochs)
@@ -63,7 +63,7 @@ class OptimizerState:
         )
 
     def restore(self, trainer: Trainer) -> None:
-        """Load the state into the trainer. Raises ClientError where the optimizers are different ones."""
+        """Load the state into the trainer. Raises ClientError if the script has created other optimizers."""
         configs = trainer.lr_scheduler_configs
         same_number = (len(self.optimizers), len(self.schedulers)) == (len(trainer.optimizers), len(configs))
         try:

@@ -18,7 +18,7 @@ _TIMEOUT = timedelta(days=365)  # torch's default is some minutes, and the next 
 
 
 class TaskKind(str, Enum):
-    """What the current task is, or why there is none to do."""
+    """The kind of the current task; ANSWERED or OVER if there is none to do."""
 
     TRAIN = "train"
     EVALUATE = "evaluate"
@@ -28,7 +28,7 @@ class TaskKind(str, Enum):
 
 
 class Ranks:
-    """The view of one rank. Methods "by all ranks" must be called in every rank at the same point of the script."""
+    """The tasks as one rank sees them. All ranks must call the methods marked "by all ranks", in the same order."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -36,38 +36,38 @@ class Ranks:
         self._kind = TaskKind(os.environ.get(_TASK_KIND, "train"))  # a launcher starts other ranks during a task
         self._model: FLModel | None = None
         self._script_loops = False
-        self._group: Any = None  # torch's process group, for what rank 0 tells the others
+        self._group: Any = None  # torch's process group, in which rank 0 sends to the others
 
     def next_task(self) -> TaskKind:
         """Wait for a task at the start of the script's loop: its kind, or OVER. By all ranks."""
         self._script_loops = True
         kind = self._agree(may_wait=True)
         if self.is_first:
-            self._session.is_running()  # does not wait any more; it notes that the loop starts again
+            self._session.is_running()  # does not wait: it records that the loop starts again
         return kind
 
     def current(self, *, may_wait: bool) -> TaskKind:
         """The kind of the current task. By all ranks.
 
-        Where the last task is answered: with `may_wait`, wait for the next, unless the script's loop does so; else
+        If the last task is answered: with `may_wait`, wait for the next, unless the script's loop does so; otherwise
         ANSWERED.
         """
         return self._agree(may_wait=may_wait and not self._script_loops)
 
     def kind(self) -> TaskKind:
-        """The kind of the current task or, once that is answered, of the last one. By any rank."""
+        """The kind of the current task; if it is answered, still of that task. By any rank."""
         if self.is_first:
             self._kind = self._kind_of(self._session.task_name())
         return self._kind
 
     def model(self) -> FLModel | None:
         """The model of the current task. By all ranks."""
-        told: tuple[FLModel | None, int | None] = (None, None)
+        sent: tuple[FLModel | None, int | None] = (None, None)
         if self.is_first:
             model = self._session.receive()
-            if model is not self._model:  # the others have it
-                told = model, self._seed(model)
-        model, seed = self._from_first(told)
+            if model is not self._model:  # otherwise the other ranks have it already
+                sent = model, self._seed(model)
+        model, seed = self._from_first(sent)
         if model is not None:
             self._model = model
             if seed is not None and not self.is_first:
@@ -100,23 +100,23 @@ class Ranks:
         return TaskKind.SUBMIT_MODEL if task_name == config.submit_model_task_name else TaskKind.TRAIN
 
     def _seed(self, model: FLModel | None) -> int | None:
-        """The seed of this round for the other ranks; None where the script has seeded itself."""
+        """The seed of this round for the other ranks; None if the script has seeded itself."""
         if model is None or SEED not in os.environ:
             return None
         seed, site = int(os.environ[SEED]), self._session.site_name
         return None if streams(seed, site).script_seeded else derived(seed, site, model.current_round or 0)
 
-    def _from_first(self, said: Any) -> Any:
+    def _from_first(self, value: Any) -> Any:
         """The value of rank 0, in every rank.
 
-        Before the trainer's first call there is no process group, and each rank gets its own value.
+        Without a process group, as before the trainer's first call, each rank gets its own value.
         """
         import torch.distributed as dist
 
         if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
-            return said
+            return value
         if self._group is None:
             self._group = dist.new_group(backend="gloo", timeout=_TIMEOUT)  # while NCCL waits, a GPU is busy
-        box = [said]
+        box = [value]
         dist.broadcast_object_list(box, src=0, group=self._group)
         return box[0]

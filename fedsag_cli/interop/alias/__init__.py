@@ -1,6 +1,6 @@
-"""fedsag's Client API for an exported job, which NVFLARE runs; fedsag need not be installed there.
+"""fedsag's Client API in an exported job, for NVFLARE to run the job without fedsag.
 
-Where fedsag runs the exported job, this package steps aside for the real one.
+If fedsag runs the exported job, the installed package fedsag_cli is used instead of this one.
 """
 
 import os

@@ -1,7 +1,6 @@
 """Installs the shim in every Python that a client starts, such as the workers of a launcher.
 
-The folder is on a client's PYTHONPATH. Another module of this name on the path is then run too, as if this one were not
-there.
+The folder is on a client's PYTHONPATH. Another `sitecustomize` on the path is run too, as it would be without this one.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Config files: HOCON, JSON and YAML read into plain values, their placeholders replaced, and written again."""
+"""Config files: reads and writes HOCON, JSON and YAML, and replaces placeholders."""
 
 SERVER_FILE = "config_fed_server"
 CLIENT_FILE = "config_fed_client"

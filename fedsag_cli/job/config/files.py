@@ -1,4 +1,4 @@
-"""Files of a template or a job, which may be hostile: links, pipes, files without read permission."""
+"""Finds the files of a template or a job safely: it may have harmful links, pipes, or files without read permission."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_LINKS = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """The targets that links may have inside `whole`, such as "the job"."""
+    """The allowed targets of links in a folder. `whole` is the folder's name in messages, such as "the job"."""
 
     whole: str
     allow: Callable[[Path], bool]
@@ -28,31 +28,31 @@ class Bounds:
 
 
 def real(path: Path) -> Path:
-    """The path with its links resolved; a link to itself stays."""
+    """The path with its links resolved; a link to itself is kept."""
     return Path(os.path.realpath(path))
 
 
 def check(path: Path, bounds: Bounds | None = None) -> None:
-    """Raises JobError for what is neither a file nor a folder, and for a link that leads out of `bounds`."""
+    """Raises JobError for a path that is neither a file nor a folder, and for a link to a target outside `bounds`."""
     if path.is_symlink():
         if not path.exists():
             raise JobError(f"{path} is a broken link")
         target = real(path)
         if bounds and not bounds.allow(target):
-            raise JobError(f"{path} is a link out of {bounds.whole}, to {target}", hint="replace it by a copy")
+            raise JobError(f"{path} is a link to {target}, outside {bounds.whole}", hint="replace it by a copy")
     if not path.is_file() and not path.is_dir():
         raise JobError(f"{path} is not a regular file")
 
 
 def below(folder: Path, bounds: Bounds | None = None) -> Iterator[tuple[str, Path]]:
-    """Every file below `folder` with its path in it, links followed.
+    """Every file in `folder` and its subfolders, with its path relative to `folder`. Links are followed.
 
-    Raises JobError for what `check` refuses, and for a link to a folder it is in.
+    Raises JobError as `check` does, and for a link to a folder that contains it.
     """
     num_links = 0
-    ahead: list[tuple[Path, str, tuple[Path, ...]]] = [(folder, "", (real(folder),))]
-    while ahead:
-        at, inside, above = ahead.pop()
+    pending: list[tuple[Path, str, tuple[Path, ...]]] = [(folder, "", (real(folder),))]
+    while pending:
+        at, inside, above = pending.pop()
         for path in sorted(at.iterdir()):
             check(path, bounds)
             if not path.is_dir():
@@ -60,22 +60,22 @@ def below(folder: Path, bounds: Bounds | None = None) -> Iterator[tuple[str, Pat
                 continue
             target = real(path) if path.is_symlink() else above[-1] / path.name
             num_links += path.is_symlink()
-            if any(one.is_relative_to(target) for one in above):
+            if any(folder.is_relative_to(target) for folder in above):
                 raise JobError(f"{path} is a link to a folder it is in")
-            # links to folders of links to folders of links … are more files than any disk holds
+            # without this limit, links to folders of links give an endless number of files
             if len(above) > _DEEPEST or num_links > _MOST_LINKS:
                 raise JobError(f"{path}: folders and links are nested too deeply")
-            ahead.append((path, f"{inside}{path.name}/", (*above, target)))
+            pending.append((path, f"{inside}{path.name}/", (*above, target)))
 
 
 def sources(folder: Path, bounds: Bounds | None = None) -> Iterator[tuple[str, Path]]:
-    """The same without Python's caches."""
+    """As `below`, without Python's caches."""
     return ((name, file) for name, file in below(folder, bounds) if "__pycache__" not in name.split("/")[:-1])
 
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """Makes an OSError, such as a folder without read permission or a name that is too long, a JobError."""
+    """Turns an OSError, as for a missing read permission or a name that is too long, into a JobError."""
     try:
         yield
     except OSError as error:

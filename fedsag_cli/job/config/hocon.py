@@ -1,8 +1,8 @@
-"""HOCON and JSON files: read into plain values, and written so that every value is read back unchanged.
+"""Reads HOCON, JSON and YAML files into plain values, and writes values so that they are read back unchanged.
 
-What pyhocon does to a text stays here. It loses `""` in a list and turns a raw tab into blanks: such texts are marked
-before it sees them. It makes a request while it parses `include url(…)`: includes are written out or refused before.
-What it makes of `${…}` has bounds: see substitutions.
+The problems of pyhocon are handled here. It loses `""` in a list and turns a raw tab into spaces: both are replaced by
+marks before parsing. It makes a network request for `include url(…)`: includes are replaced by the file's text, or
+refused, before parsing. Its work on `${…}` is limited: see `substitutions`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Any
 from fedsag_cli.errors import JobError
 from fedsag_cli.job.config import files, substitutions, tree, yml
 
-SUFFIXES = (".json", ".conf")  # in this order, as NVFLARE looks for them
+SUFFIXES = (".json", ".conf")  # in NVFLARE's order
 CONFIG_SUFFIXES = (*SUFFIXES, *yml.SUFFIXES)
 
-LARGEST = 1_000_000  # bytes of a file, and of those it includes
+LARGEST = 1_000_000  # bytes of a file, and of all files that it includes together
 _DEEPEST = 100
 
 _UNITS = (
@@ -48,7 +48,7 @@ _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\
 
 
 def find(folder: Path, stem: str, *, also_below: bool = False) -> Path | None:
-    """The file called `stem` in `folder`, or further down: .json before .conf before .yml."""
+    """The file named `stem` in `folder` or, with `also_below`, in a subfolder: .json before .conf before .yml."""
     for name in (stem + suffix for suffix in CONFIG_SUFFIXES):
         below = sorted(folder.rglob(name)) if also_below else []
         found = next((path for path in [folder / name, *below] if path.is_file()), None)
@@ -64,7 +64,7 @@ def load(path: Path, *, name: str = "", errors: str = "strict") -> dict[str, Any
 
 
 def loads(text: str, *, name: str, folder: Path | None = None, suffix: str = ".conf") -> dict[str, Any]:
-    """The values of a text from a file with that suffix. HOCON's `include "x"` is looked up in `folder`.
+    """The values of the text of a file with this suffix. HOCON's `include "x"` reads the file x in `folder`.
 
     Raises JobError naming `name` and the line.
     """
@@ -77,9 +77,9 @@ def loads(text: str, *, name: str, folder: Path | None = None, suffix: str = ".c
 
 
 def _as_json(text: str) -> dict[str, Any] | None:
-    """HOCON includes JSON: a text that is JSON, but for lines of comments, is read in a hundredth of pyhocon's time.
+    """Read a text that is JSON, except for lines of comments, as JSON: a hundred times faster than with pyhocon.
 
-    None where it is not, or where pyhocon may read it in another way.
+    None if it is not JSON, or if pyhocon may read it differently.
     """
     if _ODD_ESCAPE.search(text):
         return None
@@ -97,22 +97,22 @@ def _as_json(text: str) -> dict[str, Any] | None:
 
 
 def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Raises ValueError: HOCON merges the objects of a key that is set twice."""
+    """Raises ValueError for a key that is set twice: HOCON merges its objects."""
     found = dict(pairs)
     if len(found) < len(pairs) or not all(_JSON_KEY.fullmatch(key) for key in found):
-        raise ValueError("a key is set twice, or is none that HOCON and JSON read alike")
+        raise ValueError("a key is set twice, or HOCON and JSON read it differently")
     return found
 
 
 def _finite(number: str) -> float:
-    """Raises ValueError."""
+    """The number. Raises ValueError if it is infinite."""
     if math.isinf(value := float(number)):
         raise ValueError(f"{number} is too large")
     return value
 
 
 def _by_pyhocon(text: str, name: str, folder: Path | None) -> dict[str, Any]:
-    from pyhocon.config_parser import ConfigParser  # 0.05 s, in which a nursery started before makes itself ready
+    from pyhocon.config_parser import ConfigParser  # 0.05 s: imported late, while the nursery is already starting
     from pyhocon.exceptions import ConfigException
     from pyparsing import ParseBaseException
 
@@ -132,7 +132,7 @@ def _by_pyhocon(text: str, name: str, folder: Path | None) -> dict[str, Any]:
         raise JobError(f"{name}: pyhocon cannot read it: {type(error).__name__}: {marks.take(str(error))}") from None
     plain = _plain(parsed, marks, name, "")
     if not isinstance(plain, dict):
-        raise JobError(f"{name}: must hold keys and values, not a list")
+        raise JobError(f"{name}: must contain keys and values, not a list")
     return plain
 
 
@@ -145,7 +145,7 @@ def value(text: str, *, name: str) -> Any:
 
 
 def dumps(tree: Mapping[str, Any], *, name: str, suffix: str = ".conf") -> str:
-    """`tree` as the text of a file with that suffix. Raises JobError where HOCON cannot write it."""
+    """`tree` as the text of a file with this suffix. Raises JobError if HOCON cannot write it."""
     if suffix == ".json":
         return json.dumps(tree, indent=2) + "\n"
     if suffix in yml.SUFFIXES:
@@ -162,12 +162,12 @@ def dumps(tree: Mapping[str, Any], *, name: str, suffix: str = ".conf") -> str:
 
 
 def literal(value: Any, indent: str = "") -> str:
-    """One value as HOCON. Raises ValueError for what HOCON cannot write."""
+    """One value as HOCON. Raises ValueError for a value that HOCON cannot write."""
     match value:
         case None | True | False:
             return {None: "null", True: "true", False: "false"}[value]
         case str():
-            # only what pyhocon decodes again; everything else stands as it is, in UTF-8
+            # only escapes that pyhocon decodes; other characters are written as UTF-8
             return f'"{value.translate(_ESCAPES)}"'
         case int():
             return str(int(value))
@@ -191,15 +191,15 @@ def has_comments(text: str, suffix: str = ".conf") -> bool:
 
 
 class _Marks:
-    """Private characters that stand for what pyhocon would lose: a tab, and nothing at all."""
+    """Marks, characters for private use, that replace what pyhocon would lose: a tab, and an empty text."""
 
     def __init__(self, text: str) -> None:
         unused = (chr(code) for code in range(0xE000, 0xF900) if chr(code) not in text)
         self._tab, self._nothing = next(unused), next(unused)
-        self._budget = LARGEST  # for what is included
+        self._budget = LARGEST  # bytes, for included files
 
     def put(self, text: str, name: str, folder: Path | None, seen: tuple[Path, ...]) -> str:
-        """`text` for pyhocon: marked, and with the included files in it."""
+        """The text for pyhocon: with marks, and with the included files instead of `include`."""
 
         def line(token: re.Match[str]) -> int:
             return text.count("\n", 0, token.start()) + 1
@@ -213,8 +213,8 @@ class _Marks:
             if token["elsewhere"]:
                 raise JobError(
                     f"{name}: line {line(token)}: include {token['elsewhere'].strip()}: "
-                    "only a file beside this one can be included",
-                    hint='write include "name.conf"; nothing is fetched from elsewhere',
+                    "only a file in the same folder can be included",
+                    hint='write include "name.conf"; fedsag loads nothing from other places',
                 )
             if token["plain"] is not None or token["file"] is not None:
                 where = f"{name}: line {line(token)}: include"
@@ -229,15 +229,16 @@ class _Marks:
         return _TOKENS.sub(mark, text)
 
     def take(self, text: str) -> str:
+        """The text with each mark replaced by what it stands for."""
         return text.replace(self._tab, "\t").replace(self._nothing, "")
 
     def _included(self, path: str, where: str, folder: Path | None, seen: tuple[Path, ...]) -> str:
         where = f"{where} {path!r}"
         if folder is None or "\0" in path or Path(path).suffix not in SUFFIXES:
-            raise JobError(f"{where}: only a .conf or .json file beside this one can be included")
+            raise JobError(f"{where}: only a .conf or .json file in the same folder can be included")
         file = files.real(folder / path)
         if not file.is_relative_to(files.real(folder)) or file.suffix not in SUFFIXES:
-            raise JobError(f"{where}: only a .conf or .json file beside this one can be included")
+            raise JobError(f"{where}: only a .conf or .json file in the same folder can be included")
         if file in seen:
             raise JobError(f"{where}: it includes itself")
         text = text_of(file, name=where).strip()
@@ -245,7 +246,7 @@ class _Marks:
         if self._budget < 0:
             raise JobError(f"{where}: the included files are too large")
         if self._tab in text or self._nothing in text:
-            raise JobError(f"{where}: it holds private characters, which cannot be included")
+            raise JobError(f"{where}: it contains characters for private use, which cannot be included")
         inner = self.put(text, str(file), file.parent, (*seen, file))
         return f"\n{inner[1:-1] if inner.startswith('{') and inner.endswith('}') else inner}\n"
 
@@ -254,7 +255,7 @@ def text_of(path: Path, *, name: str, errors: str = "strict") -> str:
     """The file's text, in UTF-8. Raises JobError."""
     try:
         if path.exists() and not path.is_file():
-            raise JobError(f"{name} is not a regular file")  # to read a pipe would wait for ever
+            raise JobError(f"{name} is not a regular file")  # reading a pipe could wait for ever
         with path.open("rb") as file:
             data = file.read(LARGEST + 1)
         if len(data) > LARGEST:
@@ -279,7 +280,7 @@ def loads_json(text: str, *, name: str) -> dict[str, Any]:
     except ValueError as error:
         raise JobError(f"{name}: {error}") from None
     if not isinstance(parsed, dict):
-        raise JobError(f"{name}: must hold keys and values, not {type(parsed).__name__}")
+        raise JobError(f"{name}: must contain keys and values, not {type(parsed).__name__}")
     return parsed
 
 
@@ -290,7 +291,7 @@ def _refuse_constant(word: str) -> Any:
 def _plain(node: Any, marks: _Marks, name: str, path: str) -> Any:
     match node:
         case dict():
-            # dict.items, because those of pyhocon's trees look each key up again, as a path
+            # dict.items: pyhocon's own items() looks each key up again, as a path
             keys = {key: marks.take(key[1:-1] if len(key) > 1 and key[0] == key[-1] == '"' else key) for key in node}
             return {keys[key]: _plain(inner, marks, name, f"{path}{keys[key]}.") for key, inner in dict.items(node)}
         case list():

@@ -1,4 +1,4 @@
-"""The text after `key=`, read as a value of the key's type."""
+"""Reads the text after `key=` as a value of the key's type."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ EXPECTED = {
     "object": "an object such as {a = 1}",
 }
 _OF_ARGUMENT = {"str": "text", "int": "int", "float": "float", "bool": "bool", "list": "list", "dict": "object"}
-_INT = re.compile(r"[+-]?[0-9]{1,1000}")  # Python reads no longer ones
+_INT = re.compile(r"[+-]?[0-9]{1,1000}")  # Python does not read longer numbers
 _FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def parse(text: str, kind: str | None, *, where: str) -> Any:
-    """`text` read as a value of `kind`; None: of the kind it looks like. Raises JobError naming `where`."""
+    """Read `text` as a value of `kind`; None: of the kind that the text looks like. Raises JobError naming `where`."""
     match kind:
         case "text":
             return text
@@ -40,7 +40,7 @@ def parse(text: str, kind: str | None, *, where: str) -> Any:
             if isinstance(value, list if kind == "list" else Mapping):
                 return value
         case None:
-            return _looks_like(text, where)
+            return _guessed(text, where)
     raise JobError(f"{where} must be {EXPECTED[kind]}, not {text!r}")
 
 
@@ -63,11 +63,11 @@ def kind_of(value: Any) -> str | None:
 
 
 def kinds_of_argument(argument: Argument) -> list[str]:
-    """The kinds of value that an argument takes, null left out; none where it takes anything."""
+    """The kinds of value that an argument takes, without null; empty if it takes any value."""
     return [_OF_ARGUMENT[kind] for kind in argument.kinds]
 
 
-def _looks_like(text: str, where: str) -> Any:
+def _guessed(text: str, where: str) -> Any:
     word = text.strip()
     if word.lower() in ("true", "false", "null"):
         return {"true": True, "false": False, "null": None}[word.lower()]

@@ -1,12 +1,16 @@
-"""`{name}` in a config file's texts: every top-level key is a variable, the system's own come before them.
+"""Replaces placeholders such as `{name}` in a config file by the values of variables.
 
-A text that is nothing but `{name}` becomes the value itself, with its type; one that nobody knows is an error. A longer
-text is what `str.format` makes of it, and stays as it is written where that cannot be done: `{name}` is the value,
-`{name[key]}` one inside it, `{{` a brace. `{$NAME}` is the environment's. `{@name:x=1:y={z}}` is the object at the
-top-level key `@name`, in which `{x}` is 1. `${secret:NAME}` and `${secret:file:PATH}`, the environment's and a file's,
-are left for whoever starts the script: what they stand for is in no file of a run.
+Every top-level key is a variable. The system's variables, such as SITE_NAME, take precedence.
 
-What was put in is not read again, unless it is the file's own.
+- A text that is only `{name}` becomes the variable's value, with its type. An unknown name is an error.
+- A longer text is formatted as by `str.format`: `{name}` is the value, `{name[key]}` a value inside it, `{{` a brace.
+  If that is not possible, the text stays unchanged.
+- `{$NAME}` is an environment variable.
+- `{@name:x=1:y={z}}` is a copy of the object at the top-level key `@name`, in which `{x}` is 1.
+- `${secret:NAME}` (an environment variable) and `${secret:file:PATH}` (a file's text) are kept. They are replaced only
+  when the script is started, so that no file of a run contains secrets.
+
+Placeholders in an inserted value are replaced only if the value comes from the same file.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ SYSTEM = (
 )  # fmt: skip
 
 
-_BUDGET = 1_000_000  # characters and values that names stand for
+_BUDGET = 1_000_000  # total number of characters and values in inserted values
 _NAME = re.compile(r"[A-Za-z_@$][\w@$-]*")
 _WHOLE = re.compile(r"\s*\{(?P<name>[A-Za-z_@$][\w@$-]*)\}\s*")
 _INVOKED = re.compile(r"\s*\{(?P<name>[A-Za-z_@$][\w@$-]*)(?P<given>(?::[^:={}]+=(?:\{[^{}]*\}|[^:{}]*))+)\}\s*")
@@ -42,9 +46,9 @@ _FORMATTER = string.Formatter()
 
 
 def resolved(tree: Mapping[str, Any], system: Mapping[str, Any], *, name: str) -> dict[str, Any]:
-    """`tree` with its placeholders replaced, without its `@name` keys, which are only templates for others.
+    """`tree` with its placeholders replaced, and without its `@name` keys, which are only templates.
 
-    Raises JobError naming the key, and the nearest known name, or the keys that go round in a circle.
+    Raises JobError naming the key, and the nearest known name or the keys that refer to each other in a circle.
     """
     try:
         return _Resolver(tree, system, name, _Budget(name)).tree()
@@ -53,19 +57,19 @@ def resolved(tree: Mapping[str, Any], system: Mapping[str, Any], *, name: str) -
 
 
 def nowhere(site: str) -> dict[str, Any]:
-    """The system's variables of a job that is not run, as `site` would see them."""
+    """The system's variables for `site` in a job that is not being run."""
     return {**dict.fromkeys(SYSTEM, ""), "SITE_NAME": site}
 
 
 class Secrets:
-    """The values of the secrets in commands: each is looked up once, as its file may be a pipe."""
+    """The values of the secrets in commands. Each is read only once, because its file may be a pipe."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
         self._known: dict[str, str] = {}
 
     def revealed(self, word: str) -> str:
-        """The word with the values of its secrets. Raises JobError for one that does not exist, or has no name."""
+        """The word with the values of its secrets. Raises JobError for a secret that does not exist or has no name."""
         if _ALMOST_SECRET in _SECRET.sub("", word):
             raise JobError(
                 f"{word!r} has a {_ALMOST_SECRET}…}} without a name",
@@ -89,12 +93,12 @@ class Secrets:
         try:
             return Path(path).read_text(encoding="utf-8").removesuffix("\n")
         except (OSError, UnicodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "it is no text"
+            why = error.strerror if isinstance(error, OSError) else "it is not text"
             raise JobError(f"{written}: {path}: {why}") from None
 
 
 def names(value: Any) -> Iterator[str]:
-    """The names of the variables in `value`, without those of the environment."""
+    """The names of the variables in `value`, without environment variables."""
     if isinstance(value, str):
         try:
             fields = [field or "" for _, field, _, _ in _FORMATTER.parse(_SECRET.sub("", value))]
@@ -108,7 +112,7 @@ def names(value: Any) -> Iterator[str]:
 
 
 def stands_for(value: Any) -> str | None:
-    """The name of the variable, for a text that is only `{name}`."""
+    """The name of the variable if `value` is only `{name}`; else None."""
     found = _WHOLE.fullmatch(value) if isinstance(value, str) else None
     return found["name"] if found else None
 
@@ -118,7 +122,7 @@ class _Unknown(LookupError):
 
 
 class _Budget:
-    """The size to which the variables of one file may grow: variables made of variables can fill the memory."""
+    """The limit for the size of inserted values in one file: variables that contain variables could fill the memory."""
 
     def __init__(self, file: str) -> None:
         self._file = file
@@ -182,7 +186,7 @@ class _Resolver:
         return "".join(pieces)
 
     def _field(self, field: str, spec: str, conversion: str | None, above: tuple[str, ...]) -> str:
-        """Raises LookupError, ValueError or TypeError where there is nothing to write."""
+        """The formatted value. Raises LookupError, ValueError or TypeError if it cannot be formatted."""
         found = _FIELD.fullmatch(field)
         if not found or not _SPEC.fullmatch(spec):
             raise _Unknown(field)
@@ -194,7 +198,7 @@ class _Resolver:
         return str(written)
 
     def _invoked(self, name: str, given: Mapping[str, str], above: tuple[str, ...], at: KeyPath) -> Any:
-        """The object at the key `name` with values of its own for some names."""
+        """The object at the key `name`, with the `given` values for its names."""
         item = self._tree.get(name)
         if item is None:
             raise _Unknown(name)
@@ -232,7 +236,7 @@ def _weight(value: Any) -> int:
 
 
 def _typed(text: str) -> Any:
-    """A value in `{@name:key=value}`: a number, yes or no, else the text."""
+    """A value in `{@name:key=value}`: a number, a bool (yes or no), or else the text."""
     for kind in (int, float):
         try:
             return kind(text)

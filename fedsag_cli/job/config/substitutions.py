@@ -1,7 +1,7 @@
-"""`${…}` in a HOCON file, replaced by pyhocon, within bounds.
+"""Lets pyhocon replace `${…}` in a HOCON file, with limits on time and size.
 
-pyhocon copies what `${…}` stands for, however large that grows, and where keys are set again and again it may try
-combinations without end. A file somebody else wrote must not hold up the command, or fill the memory.
+pyhocon copies the value of each `${…}` without a limit on the size. If keys are set many times, it may try an endless
+number of combinations. A file from another person must not block the command or fill the memory.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 
 from fedsag_cli.errors import JobError
 
-_BUDGET = 100_000  # characters and values that are put in
-_CALLS = 5_000_000  # of functions, in a second or two; one `${…}` takes about a hundred
+_BUDGET = 100_000  # total number of characters and values in inserted values
+_CALLS = 5_000_000  # function calls, which take one or two seconds; one `${…}` needs about a hundred
 _COMBINATIONS = 1000
 
 
 def resolve(config: Any, parser: Any, *, name: str) -> None:
-    """Replace each `${…}` in `config`, which `parser` read, by its value. Raises JobError, and what `parser` raises."""
+    """Replace each `${…}` in `config`, which `parser` read, by its value. Raises JobError and the parser's errors."""
     budget = _BUDGET
     too_much = JobError(f"{name}: its keys and ${{…}} depend on each other in too many ways", hint="set each key once")
 
@@ -35,7 +35,9 @@ def resolve(config: Any, parser: Any, *, name: str) -> None:
 
         @classmethod
         def _find_substitutions(cls, item: Any) -> Any:
-            if any(num > _COMBINATIONS for num, _ in enumerate(_overridden(item))):  # a circle, which it would follow
+            if any(
+                num > _COMBINATIONS for num, _ in enumerate(_overridden(item))
+            ):  # a circle, which pyhocon would follow for ever
                 raise too_much
             return super()._find_substitutions(item)
 
@@ -47,7 +49,7 @@ def resolve(config: Any, parser: Any, *, name: str) -> None:
 
 @contextmanager
 def _bounded(num_calls: int, error: JobError) -> Iterator[None]:
-    """Raise `error` after `num_calls` function calls in the block: unlike a clock, the same on every machine."""
+    """Raise `error` after `num_calls` function calls in the block: a limit that is the same on every machine."""
     left = num_calls
 
     def count(*_: Any) -> None:
@@ -56,7 +58,7 @@ def _bounded(num_calls: int, error: JobError) -> Iterator[None]:
         if left < 0:
             raise error
 
-    if sys.getprofile() is None:  # else somebody measures us, and counts for himself
+    if sys.getprofile() is None:  # otherwise a profiler is active: it must not be replaced
         sys.setprofile(count)
     try:
         yield
@@ -66,7 +68,7 @@ def _bounded(num_calls: int, error: JobError) -> Iterator[None]:
 
 
 def _overridden(node: Any) -> Iterator[Any]:
-    """The values that it replaces, one after the other."""
+    """The values that a node replaces, one after the other."""
     while _has(node, "tokens"):
         node = node.overridden_value
         yield node
@@ -83,17 +85,17 @@ def _set_again(node: Any) -> Iterator[Any]:
 
 
 def _count(node: Any) -> int:
-    """How many `${…}` there are in it."""
+    """The number of `${…}` in a node."""
     return int(_has(node, "variable")) + sum(map(_count, _inside(node)))
 
 
 def _weight(node: Any) -> int:
-    """How many characters and values."""
+    """The number of characters and values in a node."""
     return 1 + (len(node) if isinstance(node, str) else sum(map(_weight, _inside(node))))
 
 
 def _has(node: Any, name: str) -> bool:
-    """Whether it is a part of a value with this attribute. pyhocon's objects have their keys as attributes, too."""
+    """Whether a node has this attribute. Not for objects: pyhocon gives them their keys as attributes."""
     return not isinstance(node, dict) and hasattr(node, name)
 
 

@@ -1,4 +1,4 @@
-"""Key paths such as `components[0].args.x` in a tree of plain values: read, written, set and removed."""
+"""Key paths such as `components[0].args.x`: to read, set and remove values in a tree of plain values."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 KeyPath: TypeAlias = tuple[str | int, ...]
-"""The keys and indices that lead to a value, from the outside in."""
+"""The keys and indices of a value, the outermost first."""
 
 _STEP = re.compile(r'(?:(?<=[\s\S])\.|^)(?:"(?P<quoted>[^"]*)"|(?P<key>[^.\[\]"]+))|\[(?P<index>\d+)\]')
 _PLAIN_KEY = re.compile(r'[^.\[\]"]+')
 
 
 def key_path(text: str) -> KeyPath | None:
-    """The key path that `text` writes, or None where it writes none."""
+    """The key path in `text`; None if the text is not a key path."""
     steps: list[str | int] = []
     at = 0
     while at < len(text):
@@ -28,13 +28,13 @@ def key_path(text: str) -> KeyPath | None:
 
 
 def written(path: KeyPath) -> str:
-    """How a user writes a key path."""
+    """A key path as text, as users write it."""
     words = [f"[{step}]" if isinstance(step, int) else f".{_quoted(step)}" for step in path]
     return "".join(words).removeprefix(".")
 
 
 def unambiguous(path: KeyPath) -> str:
-    """The same, but a key at the top is in quotes: without them it means any key of that name."""
+    """As `written`, but with quotes around a single key: without quotes it means a key of that name at any level."""
     return f'"{path[0]}"' if len(path) == 1 else written(path)
 
 
@@ -43,7 +43,7 @@ def _quoted(key: str) -> str:
 
 
 def get(tree: Any, path: KeyPath) -> Any:
-    """Raises LookupError where there is nothing."""
+    """The value at `path`. Raises LookupError if there is none."""
     for step in path:
         kind: type[Any] = list if isinstance(step, int) else Mapping
         if not isinstance(tree, kind):
@@ -53,7 +53,7 @@ def get(tree: Any, path: KeyPath) -> Any:
 
 
 def put(tree: Any, path: KeyPath, value: Any) -> None:
-    """Missing objects on the path are added. Raises LookupError where the path leads through another value."""
+    """Set the value at `path`, and add missing objects. Raises LookupError if a value on the path is no object."""
     *way, last = path
     for step in way:
         if isinstance(tree, dict) and isinstance(step, str):
@@ -67,13 +67,13 @@ def put(tree: Any, path: KeyPath, value: Any) -> None:
 
 
 def remove(tree: Any, path: KeyPath) -> None:
-    """Raises LookupError where there is nothing."""
+    """Remove the value at `path`. Raises LookupError if there is none."""
     get(tree, path)
     del get(tree, path[:-1])[path[-1]]
 
 
 def walk(tree: Any, at: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
-    """Every value with its key path, from the outside in."""
+    """Every value with its key path; a value comes before the values inside it."""
     if at:
         yield at, tree
     if isinstance(tree, Mapping):
@@ -85,7 +85,7 @@ def walk(tree: Any, at: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
 
 
 def leaves(tree: Any) -> Iterator[tuple[KeyPath, Any]]:
-    """The values a user may set: texts, numbers, bools, lists of those, and whatever is empty."""
+    """The values that a user may set: texts, numbers, bools, lists of those, and empty objects."""
     inside: KeyPath | None = None
     for at, value in walk(tree):
         if inside and at[: len(inside)] == inside:

@@ -1,4 +1,4 @@
-"""YAML as config files use it: plain values, no aliases; `1e-3` is a number, a date is a text."""
+"""Reads and writes YAML config files: plain values without aliases. `1e-3` is a number, a date is a text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def loads(text: str, *, name: str) -> dict[str, Any]:
                 raise JobError(f"{name}: line {line}: an alias (`*…`) is not allowed", hint="write it out")
             return super().compose_node(parent, index)
 
-    _set_what_looks_like_what(Loader)
+    _set_resolvers(Loader)
     try:
         parsed = yaml.load(text, Loader=Loader)
         if any(len(at) > _DEEPEST for at, _ in tree.walk(parsed)):
@@ -39,7 +39,7 @@ def loads(text: str, *, name: str) -> dict[str, Any]:
     except RecursionError:
         raise JobError(f"{name}: nested too deeply") from None
     if not isinstance(parsed, dict):
-        raise JobError(f"{name}: must hold keys and values, not {type(parsed).__name__}")
+        raise JobError(f"{name}: must contain keys and values, not {type(parsed).__name__}")
     for at, value in (((), parsed), *tree.walk(parsed)):
         if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
             raise JobError(f"{name}: {tree.written(at) or 'the top'}: every key must be a text")
@@ -56,17 +56,17 @@ def dumps(values: Mapping[str, Any]) -> str:
         def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
             return True
 
-    _set_what_looks_like_what(Dumper)  # so that a text that would be read as a number gets its quotes
+    _set_resolvers(Dumper)  # so that a text that looks like a number is written in quotes
     return str(yaml.dump(values, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120))
 
 
 def has_comments(text: str) -> bool:
-    """Whether it may have comments: a text in quotes can look like one."""
+    """Whether the text may have comments. A quoted text can look like a comment."""
     return _COMMENT.search(text) is not None
 
 
-def _set_what_looks_like_what(kind: Any) -> None:
-    """Make a loader or a dumper take `1e-3` for a number, and a date for a text."""
+def _set_resolvers(kind: Any) -> None:
+    """Make a loader or a dumper treat `1e-3` as a number, and a date as a text."""
     kind.yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in known if tag != "tag:yaml.org,2002:timestamp"]
         for first, known in kind.yaml_implicit_resolvers.items()

@@ -1,1 +1,1 @@
-"""Templates, and jobs made from them."""
+"""Job templates: finds them, and creates jobs from them."""

@@ -1,4 +1,4 @@
-"""A job folder made from a template: whole, or not at all."""
+"""Creates a job folder from a template, completely or not at all."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def create(
     command: Sequence[str] = (),
     translate: Translate = as_written,
 ) -> Made:
-    """Make `folder` a job. `command` is what the user typed, for the record in meta.conf; `translate` as in Job.load.
+    """Create a job in `folder`. `command`: the user's command, to record in meta.conf. `translate`: as in Job.load.
 
-    Raises JobError naming file and key, with nothing made or changed.
+    Raises JobError naming file and key, without changing any file.
     """
     folder = absolute(folder)
     name = folder.name
@@ -61,19 +61,19 @@ def create(
         _check_script_dir(script_dir, folder)
     found = find.find_template(template, templates_dir)
     if _overlap(files.real(found.folder), folder):
-        raise JobError(f"the job {folder} and the template {found.folder} must not be inside one another")
+        raise JobError(f"the job {folder} and the template {found.folder} must not contain each other")
     draft = make_draft(found, name, overrides, script_dir)
     draft.texts[META] = _record(found.name, command) + draft.texts[META]
     with new_folder_beside(folder) as part:
         _write(draft, part / "new")
         notes = [*draft.notes, *_refusals(part / "new", translate)]
-        check_target(folder, force=force)  # a file may have come into it meanwhile
+        check_target(folder, force=force)  # a file may have been added in the meantime
         notes += exchange(part, folder)
     return Made(folder=folder, template=found.name, notes=notes, warnings=draft.warnings)
 
 
 def template_of(folder: Path) -> str | None:
-    """The template a job was made from, from the comment in its meta.conf."""
+    """The template of a job, from the comment in its meta.conf; None if there is no such comment."""
     try:
         first, *_ = hocon.text_of(folder / META, name=META, errors="replace").splitlines()
         found = _MADE_FROM.fullmatch(first)
@@ -88,8 +88,8 @@ def _check_script_dir(script_dir: Path, folder: Path) -> None:
         raise JobError(f"-sd {script_dir} {problem}", hint="-sd names the folder of your scripts")
     if _overlap(files.real(script_dir), folder):
         raise JobError(
-            f"-sd {script_dir} and -j {folder} must not be inside one another",
-            hint="put the job beside the scripts",
+            f"-sd {script_dir} and -j {folder} must not contain each other",
+            hint="create the job in another folder",
         )
 
 
@@ -104,7 +104,7 @@ def _record(template: str, command: Sequence[str]) -> str:
 
 
 def _quoted(word: str) -> str:
-    """Quoted for a shell, on one line."""
+    """The word, quoted for a shell, on one line."""
     if word.isprintable():
         return shlex.quote(word)
     plain = word.replace("\\", "\\\\").replace("'", "\\'")
@@ -127,7 +127,7 @@ def _write(draft: Draft, new: Path) -> None:
 
 
 def _refusals(folder: Path, translate: Translate) -> Iterator[str]:
-    """Why the simulator would refuse the job now: a script that does not exist yet is no error here."""
+    """Notes on why the simulator would reject the job now. They are not errors, as files may be added later."""
     try:
         job = Job.load(folder, translate)
         for name, app in job.apps.items():
@@ -139,7 +139,7 @@ def _refusals(folder: Path, translate: Translate) -> Iterator[str]:
     except JobError as error:
         hint = f" ({error.hint})" if error.hint else ""
         message = error.message.replace(f"{folder}{os.sep}", "")
-        yield f"the simulator will refuse this job as it is: {message}{hint}"
+        yield f"the simulator would reject this job now: {message}{hint}"
 
 
 def _missing_script(app: App, site: str) -> Iterator[str]:

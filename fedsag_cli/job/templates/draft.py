@@ -1,4 +1,4 @@
-"""The files of a job that is made from a template, before anything is written."""
+"""The draft of a new job: all its files, prepared from a template before anything is written."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ META = "meta.conf"
 _NOT_CONFIG = (INFO, "info.md", "README.md", "__init__.py", "__pycache__", "custom")
 
 FileOverrides = Sequence[tuple[str, Sequence[str]]]
-"""The files and words of `-f FILE key=value …`, in their order."""
+"""The files and the words of each `-f FILE key=value …`, in order."""
 
 
 @dataclass(kw_only=True)
 class Draft:
-    """Texts to write and files to copy, by their path in the job; what the user should know of it."""
+    """Texts to write and files to copy, by their path in the job; notes and warnings for the user."""
 
     apps: Sequence[str]
     texts: dict[str, str] = field(default_factory=dict)
@@ -39,14 +39,14 @@ class Draft:
 
 
 def make_draft(template: Template, name: str, overrides: FileOverrides = (), script_dir: Path | None = None) -> Draft:
-    """The draft of a job called `name`. Raises JobError naming file, key, and the nearest known name."""
+    """The draft of a job named `name`. Raises JobError naming file, key, and the nearest known name."""
     draft = Draft(apps=list(template.apps))
     customs: dict[str, list[Path]] = {}
     for app, folder in template.apps.items():
         customs[app] = [script_dir] if script_dir else _custom_folders(template, folder)
         draft.copies |= {f"{app}/config/{path}": file for path, file in _config_files(template, folder)}
         for custom in customs[app]:
-            bounds = None if script_dir else template.bounds  # what -sd names is the user's, wherever it lies
+            bounds = None if script_dir else template.bounds  # links in the user's own folder (-sd) may have any target
             draft.copies |= {f"{app}/custom/{path}": file for path, file in _sources(custom, bounds)}
     meta = hocon.find(template.folder, "meta")
     if meta:
@@ -73,7 +73,7 @@ def make_draft(template: Template, name: str, overrides: FileOverrides = (), scr
 
 
 class FileNames:
-    """How a user may call the files of a job: `config_fed_server.conf` where there is one app, `app_1/…` else."""
+    """The names that users give to files of a job: `config_fed_server.conf`, or `app_1/…` if there are several apps."""
 
     def __init__(self, paths: Sequence[str], apps: Sequence[str]) -> None:
         self._apps = apps
@@ -106,7 +106,7 @@ def _without_config(path: str) -> str:
 
 
 def declared_in(template: Template, names: FileNames) -> dict[str, list[Variable]]:
-    """The template's variables by the file they are in. Raises JobError."""
+    """The template's variables, by the path of their file. Raises JobError."""
     declared: dict[str, list[Variable]] = {}
     for variable in template.variables:
         try:
@@ -139,7 +139,7 @@ def _config_files(template: Template, folder: Path) -> Iterator[tuple[str, Path]
 
 
 def _custom_folders(template: Template, app: Path) -> list[Path]:
-    """What every app of the template has in custom/, then what is this one's alone."""
+    """The custom/ folders of an app: the template's, which all apps share, then the app's own."""
     folders = dict.fromkeys([template.folder / "custom", app / "custom"])
     return [folder for folder in folders if folder.is_dir()]
 
@@ -154,7 +154,7 @@ def _by_file(overrides: FileOverrides, names: FileNames) -> dict[str, list[Overr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _File:
-    """One file on its way from the template into the job."""
+    """One file of the job, made from a file of the template."""
 
     path: str
     short: str
@@ -170,19 +170,19 @@ class _File:
         return is_config and self.source is not None and self.source.suffix == ".conf"
 
     def text(self, template: Template, name: str, draft: Draft) -> str:
-        """Its text in the job; what the user should know goes into the draft. Raises JobError."""
+        """The text of the file in the job. Notes for the user are added to the draft. Raises JobError."""
         text = self._rendered(template, name, draft.apps)
         conf = self._read(text)
         changed = copy.deepcopy(conf)
         edits = [override for override in self.overrides if not self._is_rendered(override)]
         if self.path == META and any(override.key == "name" for override in edits):
-            raise JobError(f"{META}: name is the name of the job's folder", hint="-j decides it")
+            raise JobError(f"{META}: name is the name of the job's folder", hint="-j sets it")
         apply(changed, edits, file=self.short, search=self.search, elsewhere=self.elsewhere)
         if self.path == META:
             changed["name"] = name
         self._check_arguments(changed)
         draft.warnings += self._unknown_names(changed)
-        if repr(changed) == repr(conf):  # == would take 1 for true
+        if repr(changed) == repr(conf):  # with ==, 1 would be equal to true
             return text
         if hocon.has_comments(text, self._suffix):
             keys = ", ".join(override.key for override in edits) or "name"
@@ -197,7 +197,7 @@ class _File:
         return self.is_template and override.text is not None and override.key in self.variables
 
     def _rendered(self, template: Template, name: str, apps: Sequence[str]) -> str:
-        """The text before anything is set in its tree."""
+        """The text after rendering, before values are set in its tree."""
         if self.source is None:
             return hocon.dumps(_default_meta(name, apps), name=META)
         if self.path == META and self.source.suffix != self._suffix:
@@ -222,7 +222,7 @@ class _File:
         try:
             resolved = placeholders.resolved(conf, placeholders.nowhere(SERVER), name=self.short)
         except JobError:
-            return  # whoever reads the job says why
+            return  # reported when the job is read
         for named in components.named_in(resolved):
             try:
                 known = components.signature(named.path, self.search)
@@ -231,11 +231,11 @@ class _File:
             for name, problem in components.problems(known, named.args).items() if known else ():
                 at = named.at_arg(name)
                 is_inside = any(at[: len(path)] == path for path in paths)
-                if is_inside or overridden & self._keys_behind(conf, at, known):
+                if is_inside or overridden & self._keys_of(conf, at, known):
                     raise JobError(f"{self.short}: {tree.written(at)} {problem}")
 
-    def _keys_behind(self, conf: Mapping[str, Any], at: KeyPath, known: Signature | None) -> set[str | int]:
-        """The keys that decide on an argument: its own, those it needs, the variables that it is written with."""
+    def _keys_of(self, conf: Mapping[str, Any], at: KeyPath, known: Signature | None) -> set[str | int]:
+        """The keys that an argument depends on: its own, those that it needs, and the variables in its value."""
         needed = [name for each in known.arguments if each.name == at[-1] for name in each.needs] if known else []
         try:
             variables = placeholders.names(tree.get(conf, at))
@@ -246,7 +246,7 @@ class _File:
     def _unknown_names(self, conf: Mapping[str, Any]) -> Iterator[str]:
         for override in self.overrides:
             if placeholders.stands_for(override.text):
-                continue  # an error, which whoever reads the job tells
+                continue  # an error, which is reported when the job is read
             for name in dict.fromkeys(placeholders.names(override.text)):
                 if name not in conf and name not in placeholders.SYSTEM:
                     where = f"{self.short}: {override.key}"
@@ -254,7 +254,7 @@ class _File:
 
 
 def _default_meta(name: str, apps: Sequence[str]) -> dict[str, Any]:
-    """One app goes everywhere; of several, app_server to the server and app_1 to site-1."""
+    """A single app is deployed to all sites; of several, app_server to the server and app_1 to site-1."""
     deploy_map = {apps[0]: [ALL]} if len(apps) == 1 else {app: [_site(app)] for app in apps}
     return {"name": name, "min_clients": 1, "deploy_map": deploy_map}
 

@@ -1,4 +1,4 @@
-"""Templates: where they are found, and what they declare."""
+"""Finds templates, and reads what they declare."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ INFO = "info.conf"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variable:
-    """A key of one of the template's files that users are expected to set."""
+    """A key in one of the template's files that users often set."""
 
     name: str
     file: str
@@ -32,7 +32,7 @@ class Variable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Template:
-    """A folder to make jobs from. `variables` is empty where its files are to be copied as they are."""
+    """A template folder. If `variables` is empty, its files are copied unchanged."""
 
     name: str
     folder: Path
@@ -43,7 +43,7 @@ class Template:
 
     @classmethod
     def read(cls, folder: Path, *, name: str = "") -> Template:
-        """Raises JobError."""
+        """Read the template in `folder`. Raises JobError."""
         name = name or folder.name
         if not os.path.lexists(folder / INFO):
             return cls(name=name, folder=folder)
@@ -60,13 +60,13 @@ class Template:
 
     @property
     def apps(self) -> Mapping[str, Path]:
-        """The folder of each app's config files: this one, or several below it."""
-        below = [path for path in sorted(self.folder.iterdir()) if path.is_dir() and _holds_config(path)]
+        """The folder with each app's config files, by app: the template's folder, or subfolders of it."""
+        below = [path for path in sorted(self.folder.iterdir()) if path.is_dir() and _has_config(path)]
         return {path.name: path for path in below} if below else {"app": self.folder}
 
     @property
     def bounds(self) -> Bounds:
-        """Links in it may lead to itself, and to a template beside it that it shares files with."""
+        """Links may have targets in the template, and in another template in the same folder, to share files."""
         root = files.real(self.folder)
 
         def allow(target: Path) -> bool:
@@ -81,14 +81,14 @@ class Template:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TemplatesFolder:
-    """A folder with templates, and who named it."""
+    """A folder with templates, and the option or setting that named it."""
 
     folder: Path
     named_by: str
 
 
 def templates_folder(given: Path | None = None) -> TemplatesFolder:
-    """Where templates are looked up: `given`, $FEDSAG_HOME, the config file's, the shipped ones. Raises JobError."""
+    """The folder with the templates: `given`, $FEDSAG_HOME, the config file's, or fedsag's. Raises JobError."""
     home = os.environ.get("FEDSAG_HOME")
     if given is not None:
         return TemplatesFolder(folder=settings.absolute(given), named_by="-d")
@@ -101,15 +101,15 @@ def templates_folder(given: Path | None = None) -> TemplatesFolder:
 
 @files.reading()
 def all_templates(where: TemplatesFolder) -> list[Template]:
-    """Every template in a folder, by name. Raises JobError."""
+    """All templates in a folder, sorted by name. Raises JobError."""
     return [Template.read(folder) for folder in _folders(where)]
 
 
 @files.reading()
 def find_template(name: str, given: Path | None = None) -> Template:
-    """The template called `name`, or the one in the folder `name`. Raises JobError with the nearest known name."""
+    """The template named `name`, or the one in the folder `name`. Raises JobError with the nearest known name."""
     folder = settings.absolute(name)
-    if folder.is_dir() and ((folder / INFO).is_file() or (os.sep in name and _holds_job_files(folder))):
+    if folder.is_dir() and ((folder / INFO).is_file() or (os.sep in name and _has_job_files(folder))):
         return Template.read(folder, name=str(folder))
     where = templates_folder(given)
     for found in _folders(where):
@@ -130,22 +130,22 @@ def _shipped() -> Path:
 def _folders(where: TemplatesFolder) -> Iterator[Path]:
     if not where.folder.is_dir():
         raise JobError(
-            f"there is no templates folder {where.folder} (named by {where.named_by})",
-            hint="fedsag config -jt DIR stores another",
+            f"the templates folder {where.folder} does not exist (named by {where.named_by})",
+            hint="fedsag config -jt DIR stores another folder",
         )
     for folder in sorted(where.folder.iterdir()):
         readable = folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)
-        if readable and not folder.name.startswith(".") and _holds_job_files(folder):
+        if readable and not folder.name.startswith(".") and _has_job_files(folder):
             yield folder
 
 
-def _holds_config(folder: Path) -> bool:
+def _has_config(folder: Path) -> bool:
     return any(hocon.find(folder, stem) for stem in (SERVER_FILE, CLIENT_FILE))
 
 
-def _holds_job_files(folder: Path) -> bool:
+def _has_job_files(folder: Path) -> bool:
     below = [folder, *(path for path in folder.iterdir() if path.is_dir())]
-    return hocon.find(folder, "meta") is not None or any(_holds_config(path) for path in below)
+    return hocon.find(folder, "meta") is not None or any(_has_config(path) for path in below)
 
 
 def _variable(section: Section) -> Variable:

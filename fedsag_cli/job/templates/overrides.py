@@ -1,4 +1,4 @@
-"""`-f FILE key=value key-`: what a user wants changed, found in a file and set there."""
+"""Applies `-f FILE key=value key-`: finds each key in the file, and sets or removes it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OPEN_META = ("deploy_map", "resource_spec", "launcher_spec", "custom_props", "s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Override:
-    """One key of a file and the text it shall have; None: it shall be removed."""
+    """One key of a file and its new text; None: remove the key."""
 
     key: str
     text: str | None
@@ -49,12 +49,13 @@ def apply(
     search: Sequence[Path] = (),
     elsewhere: Mapping[str, str] | None = None,
 ) -> None:
-    """Set and remove in `conf` what `overrides` say; the last one for a key wins.
+    """Apply `overrides` to `conf`. If a key has several, the last one is used.
 
-    `elsewhere` maps names of variables to their files. Raises JobError naming file, key, and the nearest known name.
+    `elsewhere`: the file of each variable of the template, for hints. Raises JobError naming file, key, and the nearest
+    known name.
     """
     finder = _Finder(conf, file, search, elsewhere or {})
-    wanted: dict[KeyPath, Any] = {}
+    values: dict[KeyPath, Any] = {}
     removed: set[KeyPath] = set()
     for override in overrides:
         where = f"{file}: {override.key}"
@@ -63,20 +64,20 @@ def apply(
             removed.add(at)
         else:
             at, kind = finder.find(override.key, removes=False)
-            wanted[at] = literals.parse(override.text, kind, where=where)
+            values[at] = literals.parse(override.text, kind, where=where)
             removed.discard(at)
-    for at, value in wanted.items():
+    for at, value in values.items():
         try:
             tree.put(conf, at, value)
         except LookupError:
             raise JobError(f"{file}: {tree.written(at)}: the value above it is not an object") from None
-    # from behind, for what is removed from a list moves what comes after it
+    # from the end, because removing an element of a list moves the elements after it
     for at in sorted(removed, key=lambda at: [(isinstance(step, int), step) for step in at], reverse=True):
         tree.remove(conf, at)
 
 
 def signature(path: str, search: Sequence[Path]) -> signatures.Signature | None:
-    """What a component takes; one that is not here, of a name of ours, may take what ours takes, and what it likes."""
+    """The arguments of a component. A missing class with the name of a known one may take any others, too."""
     try:
         return components.signature(path, search)
     except JobError:
@@ -86,7 +87,7 @@ def signature(path: str, search: Sequence[Path]) -> signatures.Signature | None:
 
 
 class _Finder:
-    """Where in a file a key is, and which kind of value it takes."""
+    """Finds the key path of a key in a file, and the kind of its value."""
 
     def __init__(
         self, conf: Mapping[str, Any], file: str, search: Sequence[Path], elsewhere: Mapping[str, str]
@@ -99,7 +100,7 @@ class _Finder:
             self._signatures[named.at] = (named, signature(named.path, search))
 
     def find(self, key: str, *, removes: bool) -> tuple[KeyPath, str | None]:
-        """Raises JobError where the key is nowhere, or more than once."""
+        """The key path and the kind. Raises JobError if the key does not exist, or is found more than once."""
         at = tree.key_path(key)
         if at is None:
             raise JobError(
@@ -114,7 +115,7 @@ class _Finder:
     def _bare(self, key: str, *, removes: bool) -> KeyPath:
         paths = [at for at, _ in tree.walk(self._conf) if at[-1] == key]
         if key in self._conf:
-            # `num_rounds = "{num_rounds}"` further in only repeats the variable at the top
+            # `num_rounds = "{num_rounds}"` at a lower level only repeats the variable at the top
             paths = [at for at in paths if at == (key,) or placeholders.stands_for(tree.get(self._conf, at)) != key]
         if not paths and not removes:
             paths = [
@@ -134,17 +135,17 @@ class _Finder:
         return paths[0]
 
     def _check_path(self, at: KeyPath, *, removes: bool) -> None:
-        """Raises JobError unless the key path is there, or may be made."""
+        """Raises JobError unless the key path exists or may be added."""
         for end in range(1, len(at) + 1):
             try:
                 tree.get(self._conf, at[:end])
             except LookupError:
-                if removes or not self._may_make(at, end):
-                    raise self._nowhere(at, end) from None
+                if removes or not self._may_add(at, end):
+                    raise self._missing(at, end) from None
                 return
 
-    def _may_make(self, at: KeyPath, end: int) -> bool:
-        """Whether the step at[end - 1], which is not there, is one that could be."""
+    def _may_add(self, at: KeyPath, end: int) -> bool:
+        """Whether the step at[end - 1], which does not exist, may be added."""
         if any(isinstance(step, int) for step in at[end - 1 :]):
             return False
         if self._is_meta:
@@ -164,11 +165,11 @@ class _Finder:
             )
         return True
 
-    def _nowhere(self, at: KeyPath, end: int) -> JobError:
+    def _missing(self, at: KeyPath, end: int) -> JobError:
         step, above = at[end - 1], tree.get(self._conf, at[: end - 1])
         if isinstance(step, int):
-            there = f"has {len(above)} entries" if isinstance(above, list) else "is not a list"
-            return JobError(f"{self._file}: {tree.written(at)}: {tree.written(at[: end - 1])} {there}")
+            problem = f"has {len(above)} entries" if isinstance(above, list) else "is not a list"
+            return JobError(f"{self._file}: {tree.written(at)}: {tree.written(at[: end - 1])} {problem}")
         names = [tree.written((*at[: end - 1], key)) for key in above] if isinstance(above, Mapping) else []
         hint = nearest(tree.written(at[:end]), names) if names else f"{tree.written(at[: end - 1])} is not an object"
         return JobError(f"{self._file} has no key {tree.written(at[:end])!r}", hint=hint)
@@ -192,9 +193,9 @@ class _Finder:
         return None
 
     def _names(self) -> list[str]:
-        there = [str(at[-1]) for at, _ in tree.leaves(self._conf) if isinstance(at[-1], str)]
+        keys = [str(at[-1]) for at, _ in tree.leaves(self._conf) if isinstance(at[-1], str)]
         arguments = [name for pair in self._signatures.values() for name in _settable(*pair)]
-        return [*there, *arguments, *(META_KEYS if self._is_meta else ())]
+        return [*keys, *arguments, *(META_KEYS if self._is_meta else ())]
 
     @property
     def _is_meta(self) -> bool:
@@ -202,6 +203,6 @@ class _Finder:
 
 
 def _settable(named: components.Named, signature: signatures.Signature | None) -> list[str]:
-    """The arguments a component takes, but for those that are components of their own, named by their ids."""
+    """The arguments that a component takes, without those that are given as `x_id`."""
     names = [argument.name for argument in signature.arguments] if signature else []
     return [name for name in names if f"{name}_id" not in named.args]

@@ -1,4 +1,4 @@
-"""A template's config files are Jinja2 text that renders to HOCON."""
+"""Renders a template's config files, which are Jinja2 texts, to HOCON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from fedsag_cli.errors import JobError
 from fedsag_cli.job.config import hocon
 
-# what ends, and stays small, whoever wrote it
+# only parts of Jinja with limited time and size, because a template may come from another person
 _JINJA = (
     "Template", "TemplateData", "Output", "Name", "Const", "If", "For", "CondExpr", "And", "Or", "Not", "Compare",
     "Operand", "Test", "Getattr", "Getitem", "Slice", "List", "Tuple", "Dict", "Pair", "Add", "Sub", "Neg", "Concat",
@@ -23,11 +23,11 @@ _MOST_STEPS = 10_000
 
 
 def render(text: str, values: Mapping[str, Any], *, name: str) -> str:
-    """A template's config file with its variables rendered as HOCON; all else stays as it is. Raises JobError.
+    """The text with its variables rendered as HOCON; the rest is unchanged. Raises JobError.
 
-    It may use conditions, and loops of so many steps; nothing in it reaches further, or goes on for ever.
+    The text may use conditions, and loops with a limited number of steps. Other features of Jinja are errors.
     """
-    import jinja2  # what only lists templates does without
+    import jinja2  # not at the top: listing templates does not need it
     from jinja2.sandbox import SandboxedEnvironment
 
     steps = iter(range(_MOST_STEPS))

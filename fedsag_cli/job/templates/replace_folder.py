@@ -1,4 +1,4 @@
-"""A new job folder: it is built beside the old one and then replaces it, so that it is complete or not made."""
+"""Writes a job folder completely or not at all: it is built in a temporary folder, which then replaces the old one."""
 
 from __future__ import annotations
 
@@ -24,26 +24,30 @@ def is_job(folder: Path) -> bool:
 
 
 def check_target(folder: Path, *, force: bool, flag: str = "-j") -> None:
-    """Raises JobError where a job cannot be made there; `flag` is how the user named it."""
+    """Raises JobError if a job cannot be written to `folder`. `flag`: the option that named it, for messages."""
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise JobError(f"{folder} is a file", hint=f"{flag} names a folder to make")
-    if _stands_in(folder):
-        raise JobError(f"{folder} is the current folder", hint=f"{flag} names a folder to make, inside it or elsewhere")
+        raise JobError(f"{folder} is a file", hint=f"{flag} names the folder to create")
+    if _contains_current_folder(folder):
+        raise JobError(
+            f"{folder} is the current folder", hint=f"{flag} names the folder to create, in this folder or elsewhere"
+        )
     if not any(folder.iterdir()):
         return
     if not is_job(folder):
-        raise JobError(f"{folder} exists and is not a job folder", hint=f"{flag} names another")
+        raise JobError(f"{folder} exists and is not a job folder", hint=f"choose another folder with {flag}")
     if not force:
-        raise JobError(f"there is already a job in {folder}", hint=f"-force replaces it, {flag} names another")
+        raise JobError(
+            f"there is already a job in {folder}", hint=f"-force replaces it, choose another folder with {flag}"
+        )
     foreign = next(_foreign(folder), None)
     if foreign:
         raise JobError(f"-force would remove {foreign}, which is not part of the job", hint="move it away")
 
 
 def _foreign(folder: Path) -> Iterator[Path]:
-    """The files of a job folder that are neither its meta.* nor in an app."""
+    """The files of a job folder that are not meta.* and not in an app."""
     for path in sorted(folder.iterdir()):
         if (path / "config").is_dir() or (path.name.startswith("meta.") and path.is_file()):
             continue
@@ -51,7 +55,7 @@ def _foreign(folder: Path) -> Iterator[Path]:
         yield from (file for file in below if file.is_symlink() or not file.is_dir())
 
 
-def _stands_in(folder: Path) -> bool:
+def _contains_current_folder(folder: Path) -> bool:
     try:
         return Path.cwd().is_relative_to(folder)
     except FileNotFoundError:
@@ -60,7 +64,7 @@ def _stands_in(folder: Path) -> bool:
 
 @contextmanager
 def new_folder_beside(folder: Path) -> Iterator[Path]:
-    """A temporary folder on the same disk. After an error, folders that were made above it are removed, too."""
+    """A temporary folder next to `folder`, on the same disk. After an error, new parent folders are removed too."""
     missing = [path for path in folder.parents if not path.exists()]
     part = None
     try:
@@ -68,7 +72,7 @@ def new_folder_beside(folder: Path) -> Iterator[Path]:
         part = Path(tempfile.mkdtemp(prefix=".fedsag-", dir=folder.parent))
         yield part
     except OSError as error:
-        raise JobError(f"{folder} cannot be made: {error.strerror or error}: {error.filename or ''}") from None
+        raise JobError(f"{folder} cannot be created: {error.strerror or error}: {error.filename or ''}") from None
     finally:
         if part:
             _put_back(part, folder)
@@ -82,11 +86,11 @@ def copy(source: Path, target: Path) -> None:
     """Copy a file, and make its folders. Raises OSError."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
-    target.chmod(source.stat().st_mode & 0o777)  # no set-user-id: the copy is ours, whosever the file was
+    target.chmod(source.stat().st_mode & 0o777)  # without set-user-id: another user owns the copy
 
 
 def exchange(part: Path, folder: Path) -> list[str]:
-    """Replace `folder` by part/new. Returns a note where something of the old folder remains."""
+    """Replace `folder` by part/new. Returns a note if a part of the old folder remains."""
     old = part / "old"
     if folder.exists():
         folder.rename(old)
@@ -96,7 +100,7 @@ def exchange(part: Path, folder: Path) -> list[str]:
 
 
 def _put_back(part: Path, folder: Path) -> None:
-    """Restore the old folder where the exchange was interrupted. Raises JobError."""
+    """Restore the old folder if the exchange was interrupted. Raises JobError."""
     old = part / "old"
     if old.exists() and (part / "new").exists():
         try:

@@ -1,4 +1,4 @@
-"""~/.fedsag/config.conf: what a user set once for every command."""
+"""The settings in ~/.fedsag/config.conf, which apply to every command."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from fedsag_cli.job.section import Section
 
 
 def absolute(path: Path | str) -> Path:
-    """The absolute path without `..`, links not resolved. Raises JobError where the current folder was removed."""
+    """The absolute path without `..`; links are not resolved. Raises JobError if the current folder was removed."""
     try:
         return Path(os.path.abspath(path))  # noqa: PTH100  resolve() would follow links, absolute() keeps `..`
     except FileNotFoundError:
-        raise JobError("the current folder was removed", hint="cd into one that is there") from None
+        raise JobError("the current folder was removed", hint="cd to an existing folder") from None
 
 
 def config_file() -> Path:
@@ -25,7 +25,7 @@ def config_file() -> Path:
 
 @files.reading()
 def templates_dir() -> Path | None:
-    """The templates folder the config file names. Raises JobError."""
+    """The templates folder that the config file names; None if it names none. Raises JobError."""
     file = config_file()
     conf = Section(_read(file), str(file))
     section = conf.section("job_template", {})
@@ -34,19 +34,19 @@ def templates_dir() -> Path | None:
 
 @files.reading()
 def set_templates_dir(folder: Path) -> Path:
-    """Store an existing folder, and return its absolute path; other settings stay. Raises JobError."""
-    from fedsag_cli.workspace import write_whole  # who only reads settings does without it
+    """Store an existing folder, and return its absolute path. Other settings do not change. Raises JobError."""
+    from fedsag_cli.workspace import write_whole  # not at the top: reading settings does not need it
 
     folder = absolute(folder)
     if not folder.is_dir():
-        raise JobError(f"there is no folder {folder}", hint="-jt names a folder with job templates in it")
+        raise JobError(f"the folder {folder} does not exist", hint="-jt names a folder with job templates")
     file = config_file()
     conf = _read(file)
     templates = conf.setdefault("job_template", {})
     if not isinstance(templates, dict):
         raise Section(conf, str(file)).wrong("job_template", f"must be an object, not {templates!r}")
     templates["path"] = str(folder)
-    text = hocon.dumps(conf, name=str(file))  # a path need not be UTF-8: its bytes are written as they are
+    text = hocon.dumps(conf, name=str(file))  # a path may not be UTF-8: its bytes are written unchanged
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(file, lambda out: out.write(text.encode(errors="surrogateescape")), shared=True)

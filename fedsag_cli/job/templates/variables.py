@@ -1,4 +1,4 @@
-"""What can be overridden in a job: every key with its value, type, default and meaning."""
+"""Lists the keys of a job that can be overridden, with value, type, default and meaning."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fedsag_cli.job.templates.draft import FileNames, declared_in
 from fedsag_cli.job.templates.find import Variable, find_template
 
 _NOT_SHOWN = ("id", "path", "class_path", "name", "format_version")
-_LISTS = ("args", "components", "task_data_filters", "task_result_filters")  # not shown where they are empty
+_LISTS = ("args", "components", "task_data_filters", "task_result_filters")  # not shown if empty
 _KEYS_OF_ENTRIES: Mapping[str, Mapping[str, str]] = {
     "workflows": components.KEYS,
     "components": components.KEYS,
@@ -32,9 +32,9 @@ _KEYS_OF_ENTRIES: Mapping[str, Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One key as `-f FILE key=value` takes it. `default` is None where none is known.
+    """One key, as in `-f FILE key=value`. `default` is None if none is known.
 
-    `is_variable`: the job's template declares it, as one of the few that most users set.
+    `is_variable`: whether the job's template declares the key as one that users often set.
     """
 
     file: str
@@ -49,7 +49,7 @@ class Row:
 
 @files.reading()
 def of_job(folder: Path, templates_dir: Path | None = None) -> list[Row]:
-    """Everything that can be set in the job, file by file. Raises JobError."""
+    """All keys that can be set in a job, file by file. Raises JobError."""
     meta_file = hocon.find(folder, "meta")
     configs = [path for path in sorted(folder.glob("*/config/**/*")) if path.suffix in hocon.CONFIG_SUFFIXES]
     if not (meta_file or configs):
@@ -66,7 +66,7 @@ def of_job(folder: Path, templates_dir: Path | None = None) -> list[Row]:
 
 
 def _declared(folder: Path, names: FileNames, templates_dir: Path | None) -> Mapping[str, Sequence[Variable]]:
-    """The variables of the job's template, where it can still be found."""
+    """The variables of the job's template; empty if the template is not found."""
     name = template_of(folder)
     try:
         return declared_in(find_template(name, templates_dir), names) if name else {}
@@ -86,9 +86,9 @@ class _File:
         ]
 
     def rows(self) -> list[Row]:
-        """The template's variables first, in its order; then the other keys of the file; then arguments left out."""
+        """The template's variables in its order, then the other keys of the file, then arguments that are not set."""
         unique: dict[KeyPath, None] = {}
-        for at in (*self._variables(), *self._leaves(), *self._arguments_left_out()):
+        for at in (*self._variables(), *self._leaves(), *self._unset_arguments()):
             if not any(at[: len(above)] == above for above in unique):
                 unique[at] = None
         counts = Counter(at[-1] for at in unique)
@@ -106,7 +106,7 @@ class _File:
             if shown and not self._repeats(at, value):
                 yield at
 
-    def _arguments_left_out(self) -> Iterator[KeyPath]:
+    def _unset_arguments(self) -> Iterator[KeyPath]:
         for named, arguments in self._components:
             for argument in arguments.values():
                 given = argument.name in named.args or f"{argument.name}_id" in named.args
@@ -114,7 +114,7 @@ class _File:
                     yield named.at_arg(argument.name)
 
     def _repeats(self, at: KeyPath, value: Any) -> bool:
-        """Whether the value only says `{key}`, the key at the file's top."""
+        """Whether the value is only `{key}`, for the same key at the top of the file."""
         return len(at) > 1 and placeholders.stands_for(value) == at[-1] and at[-1] in self._conf
 
     def _row(self, at: KeyPath, *, bare: bool) -> Row:
@@ -148,9 +148,9 @@ class _File:
         return tree.written(at) if at[-1] in self._declared else tree.unambiguous(at)
 
     def _argument_around(self, at: KeyPath) -> tuple[Named | None, Argument | None]:
-        """The component that a key belongs to, and the argument that it sets, is in, or names a component for.
+        """The component that a key belongs to, and the argument of the component that the key is a part of.
 
-        A key at the top belongs to the component in whose arguments its value is put as it is.
+        A top-level key belongs to the component with an argument that is only `{key}`.
         """
         if len(at) == 1:
             for named, arguments in self._components:

@@ -1,7 +1,7 @@
-"""NVFLARE's Client API under fedsag's name, and with fedsag's behaviour.
+"""NVFLARE's Client API with fedsag's names and behaviour.
 
-`receive` returns a copy: the script may change it, and the difference that is sent is still right. `send` does not
-change either model.
+`receive` returns a copy. The script may change it; a difference is still computed from the received values. `send`
+changes neither the model that it sends nor the received one.
 """
 
 import copy
@@ -27,18 +27,18 @@ from nvflare.client import (  # noqa: F401
 )
 from nvflare.client.api_context import APIContext  # noqa: F401
 
-_in_hand: list[Any] = []  # NVFLARE's model of the current task, and the script's copy
+_received: list[Any] = []  # NVFLARE's model of the current task, and the script's copy
 
 
 def receive(timeout: float | None = None, ctx: Any = None) -> Any:
-    theirs = _nvflare.receive(timeout=timeout, ctx=ctx)
-    if theirs is None:
+    original = _nvflare.receive(timeout=timeout, ctx=ctx)
+    if original is None:
         return None
-    if not _in_hand or _in_hand[0] is not theirs:
-        mine = copy.copy(theirs)
-        mine.params = copy.deepcopy(theirs.params)
-        _in_hand[:] = [theirs, mine]
-    return _in_hand[1]
+    if not _received or _received[0] is not original:
+        copied = copy.copy(original)
+        copied.params = copy.deepcopy(original.params)
+        _received[:] = [original, copied]
+    return _received[1]
 
 
 def send(model: Any, clear_cache: bool = True, ctx: Any = None) -> None:  # noqa: ARG001
@@ -46,4 +46,4 @@ def send(model: Any, clear_cache: bool = True, ctx: Any = None) -> None:  # noqa
     if model.metrics is not None:
         model.metrics = {name: float(value) for name, value in model.metrics.items()}
     _nvflare.send(model, ctx=ctx)
-    _in_hand.clear()
+    _received.clear()

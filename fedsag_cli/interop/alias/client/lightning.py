@@ -1,7 +1,7 @@
 """NVFLARE's Lightning client under fedsag's names.
 
-It needs `pytorch_lightning`, also for trainers of `lightning.pytorch`: without it NVFLARE's module is empty. The import
-below then fails and says so.
+It needs `pytorch_lightning`, even for trainers of `lightning.pytorch`: NVFLARE's module is empty without it. The import
+below fails if it is missing.
 """
 
 import pytorch_lightning  # noqa: F401
