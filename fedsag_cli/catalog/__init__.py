@@ -64,7 +64,7 @@ def path_in(values: Any, *, in_args: bool = False) -> str | None:
 def signature_of(name: str, search: Sequence[Path] = ()) -> Signature | None:
     """What the constructor of `name` takes, read from its source; None where the source does not tell.
 
-    Raises JobError where there is there is no component with that id.
+    Raises JobError where there is no such component.
     """
     if "." not in class_path(name):
         raise JobError(f"there is no component {name!r}", hint=nearest(name, KNOWN))
@@ -82,7 +82,7 @@ def tasks_asked_for(workflow: ComponentSpec, search: Sequence[Path] = ()) -> lis
     known = signature_of(workflow.path, search) if asking else None
     defaults = {argument.name: argument.default for argument in known.arguments} if known else {}
     tasks = [(defaults | dict(workflow.args)).get(name) for name in asking]
-    return [task for task in tasks if isinstance(task, str) and task]
+    return [task for task in tasks if isinstance(task, str)]
 
 
 def build(spec: ComponentSpec, parts: Mapping[str, Any]) -> Any:

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from fedsag_cli.arguments import Form
 from fedsag_cli.workflows.run import Plateau
 
-STOP_CONDITION = Form(
-    r"\s*(?P<metric>.*?[^\s<>=])\s*(?P<is>[<>]=?)\s*(?P<value>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*",
+STOP_CONDITION = Form(  # an empty text is none
+    r"|\s*(?P<metric>.*?[^\s<>=])\s*(?P<is>[<>]=?)\s*(?P<value>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*",
     "a metric, one of >= <= > <, and a number",
     "accuracy >= 80",
 )
@@ -24,9 +24,9 @@ class StopCondition:
     """
 
     def __init__(self, text: str, patience: int | None = None) -> None:
-        """`text` is of the form STOP_CONDITION. Raises ValueError where it is not."""
+        """`text` is of the form STOP_CONDITION, and not empty. Raises ValueError where it is not."""
         parts = re.fullmatch(STOP_CONDITION.pattern, text)
-        if parts is None:
+        if not text or parts is None:
             raise ValueError(f"{text!r} is no stop condition: it must be {STOP_CONDITION.what}")
         self.metric, self._is, self._value = parts["metric"], parts["is"], float(parts["value"])
         self._patience = patience

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fedsag_cli.aggregators import Aggregator
 from fedsag_cli.arguments import Least, checked
-from fedsag_cli.errors import TensorError
+from fedsag_cli.errors import JobError, TensorError
 from fedsag_cli.events import Notice
 from fedsag_cli.facts import Facts, Nvflare
 from fedsag_cli.model import FEDPROX_MU
@@ -97,6 +97,7 @@ class ScatterAndGather:
         self._meta = {FEDPROX_MU: fedprox_mu} if fedprox_mu else {}
 
     def run(self, clients: Clients, run: Run) -> None:
+        """Raises JobError where no client takes the train task."""
         self._compare_with(len(clients.takes(self._train)), run)
         with self._rounds.begin(clients, run) as rounds:
             for current in rounds:
@@ -118,7 +119,9 @@ class ScatterAndGather:
             rounds.validate(self._validate, timeout_s=self._timeout_s)
 
     def _compare_with(self, there: int, run: Run) -> None:
-        """Tell what asks for more clients than there are: it means all of them."""
+        """Tell what asks for more clients than there are: it means all of them. Raises JobError for none."""
+        if not there:
+            raise JobError(f"no client takes the task {self._train!r}", hint="see tasks in config_fed_client.conf")
         drawn = min(self._num_clients or there, there)
         if self._num_clients and self._num_clients > there:
             run.emit(Notice(text=f"num_clients is {self._num_clients}, there are {there} clients: all take part"))
