@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from fedsag_cli.arguments import Form
 from fedsag_cli.workflows.run import Plateau
 
-STOP_CONDITION = Form(
-    r"\s*(?P<metric>.*?[^\s<>=])\s*(?P<operator>[<>]=?)\s*(?P<value>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*",
+STOP_CONDITION = Form(  # an empty text is none
+    r"|\s*(?P<metric>.*?[^\s<>=])\s*(?P<operator>[<>]=?)\s*(?P<value>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*",
     "a metric, one of >= <= > <, and a number",
     "accuracy >= 80",
 )
@@ -26,7 +26,7 @@ class StopCondition:
     def __init__(self, text: str, patience: int | None = None) -> None:
         """`text`: as STOP_CONDITION describes. Raises ValueError if it does not match."""
         parts = re.fullmatch(STOP_CONDITION.pattern, text)
-        if parts is None:
+        if not text or parts is None:
             raise ValueError(f"{text!r} is not a stop condition: it must be {STOP_CONDITION.description}")
         self.metric, self._operator, self._value = parts["metric"], parts["operator"], float(parts["value"])
         self._patience = patience

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fedsag_cli.aggregators import Aggregator
 from fedsag_cli.arguments import Least, checked
-from fedsag_cli.errors import TensorError
+from fedsag_cli.errors import JobError, TensorError
 from fedsag_cli.events import Notice
 from fedsag_cli.facts import Facts, Nvflare
 from fedsag_cli.model import FEDPROX_MU
@@ -121,7 +121,12 @@ class ScatterAndGather:
             rounds.validate(self._validate, timeout_s=self._timeout_s)
 
     def _note_too_many(self, available: int, run: Run) -> None:
-        """Give a note if the job asks for more clients than the run has: it then means all of them."""
+        """Give a note if the job asks for more clients than the run has: it then means all of them.
+
+        Raises JobError if no client takes the task.
+        """
+        if not available:
+            raise JobError(f"no client takes the task {self._train!r}", hint="see tasks in config_fed_client.conf")
         drawn = min(self._num_clients or available, available)
         if self._num_clients and self._num_clients > available:
             run.emit(Notice(text=f"num_clients is {self._num_clients}, there are {available} clients: all take part"))

@@ -9,6 +9,7 @@ from fedsag_cli import catalog
 from fedsag_cli.arguments import Argument, Least, Needs, OneOf, declared
 from fedsag_cli.errors import JobError
 from fedsag_cli.facts import Facts, Nvflare
+from fedsag_cli.plan import ComponentSpec
 
 SOURCE = """
 from __future__ import annotations
@@ -204,3 +205,8 @@ def test_a_class_that_is_made_under_a_condition_is_there_without_a_signature(cus
     assert catalog.signature_of("part_for_a_test.Part", search) is None
     with pytest.raises(JobError, match="has no class 'method'"):
         catalog.signature_of("part_for_a_test.method", search)
+
+
+@pytest.mark.parametrize(("args", "asked"), [({}, ["train"]), ({"train_task_name": ""}, [""])])
+def test_a_workflow_asks_for_the_task_that_it_is_given_also_where_that_has_no_name(args, asked):
+    assert catalog.tasks_asked_for(ComponentSpec(path="ScatterAndGather", args=args)) == asked

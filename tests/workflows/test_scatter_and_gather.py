@@ -644,3 +644,12 @@ def test_the_least_allowed_arguments_are_taken():
         train_timeout=0.5,
         persist_every_n_rounds=0,
     )
+
+
+def test_a_task_that_no_client_takes_is_an_error():
+    with pytest.raises(JobError, match="no client takes the task 'tran'"):
+        Story(FakeClients(a=adds(1)), train_task_name="tran")
+
+
+def test_an_empty_stop_condition_is_none():
+    assert Story(FakeClients(a=adds(1)), num_rounds=2, stop_cond="").run.whole_rounds == 2
