@@ -246,7 +246,7 @@ class _Reader:
         return module, None
 
     def _is_followed(self, module: _Module, imported: str) -> bool:
-        """Whether to follow an import: only to the job, fedsag or the same package. Sources such as torch's are slow."""
+        """Whether to follow an import: to the job, to fedsag or within a package. Other sources take long to read."""
         top = imported.partition(".")[0]
         known = (module.name.partition(".")[0], __name__.partition(".")[0])
         return top in known or any(_source(folder, imported.split(".")) for folder in self._search)

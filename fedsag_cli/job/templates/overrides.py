@@ -51,7 +51,8 @@ def apply(
 ) -> None:
     """Apply `overrides` to `conf`. If a key has several, the last one is used.
 
-    `elsewhere`: the file of each variable of the template, for hints. Raises JobError naming file, key, and the nearest known name.
+    `elsewhere`: the file of each variable of the template, for hints. Raises JobError naming file, key, and the nearest
+    known name.
     """
     finder = _Finder(conf, file, search, elsewhere or {})
     values: dict[KeyPath, Any] = {}

@@ -86,7 +86,7 @@ class _File:
         ]
 
     def rows(self) -> list[Row]:
-        """The template's variables in its order, then the other keys of the file, then the arguments that are not set."""
+        """The template's variables in its order, then the other keys of the file, then arguments that are not set."""
         unique: dict[KeyPath, None] = {}
         for at in (*self._variables(), *self._leaves(), *self._unset_arguments()):
             if not any(at[: len(above)] == above for above in unique):
