@@ -83,7 +83,7 @@ def test_a_folder_that_is_not_there_is_an_error_and_nothing_is_stored(fedsag, tm
     done = fedsag("config", "-jt", folder)
 
     assert done.returncode == 3
-    assert done.stderr.startswith(f"error: the folder {tmp_path / folder}\nhint: ")
+    assert done.stderr.startswith(f"error: there is no folder {tmp_path / folder}\nhint: ")
     assert not fedsag.config.exists()
 
 
@@ -107,7 +107,7 @@ def test_a_folder_that_was_removed_since_is_a_warning(fedsag, tmp_path):
     done = fedsag("config")
 
     assert done.returncode == 0
-    assert done.stderr == f"warning: the folder {tmp_path / 't'}\n"
+    assert done.stderr == f"warning: there is no folder {tmp_path / 't'}\n"
 
 
 def test_it_says_so_when_the_environment_comes_before_what_was_stored(fedsag, tmp_path):
@@ -115,7 +115,7 @@ def test_it_says_so_when_the_environment_comes_before_what_was_stored(fedsag, tm
 
     done = fedsag("config", "-jt", ".", FEDSAG_HOME=str(tmp_path))
 
-    assert "$FEDSAG_HOME comes first" in done.stderr
+    assert "$FEDSAG_HOME takes precedence" in done.stderr
 
 
 def test_a_home_that_cannot_be_written_is_an_error(fedsag, tmp_path):
