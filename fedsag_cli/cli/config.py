@@ -39,6 +39,6 @@ def config(
     else:
         display.table([{"setting": key, "value": value} for key, value in found.items()], ["setting", "value"])
     if not where.folder.is_dir():
-        display.warning(f"the folder {where.folder} does not exist")
+        display.warning(f"there is no folder {where.folder}")
     elif job_templates_dir is not None and where.named_by != found["config_file"]:
         display.warning(f"stored, but {where.named_by} takes precedence")

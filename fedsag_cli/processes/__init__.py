@@ -1,1 +1,1 @@
-"""How processes start and end: the contract of an engine, the engine for this machine, and the nursery that forks."""
+"""Starts and ends processes: the contract of an engine, the engine for this machine, and the nursery, which forks."""

@@ -1,6 +1,6 @@
-"""What a new process does before and after its work: the server, a client, or a command of the user's.
+"""What a new process does before and after its work: the server, a client, or the user's command.
 
-A forked child and a fresh interpreter do the same, in the same order. `main` is where a fresh interpreter starts.
+A forked child and a new interpreter do the same, in the same order. A new interpreter starts at `main`.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ import msgspec
 
 from fedsag_cli.processes.kill import die_with_parent
 
-STACK_SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGUSR2)  # ends a script of ours, which first prints its stack
-_LARGEST_END_MESSAGE = 2000  # a pipe takes it whole, even where nobody reads yet
+STACK_SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGUSR2)  # ends a client's script, which first prints its stack
+_LARGEST_END_MESSAGE = 2000  # a pipe accepts it at once, even if nobody reads yet
 
 
 class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A process to start: `target`, a `module:function`, called with `args`, or a `command` with its arguments.
+    """A process to start: `target`, a `module:function` that is called with `args`, or a `command` with its arguments.
 
-    `env` is the whole environment. `log` is the file for standard output and standard error. `has_link`: the function
-    gets a socket, the descriptor `link`, on which it and the process that asked for it send each other events.
+    `env`: the whole environment. `log`: the file for standard output and standard error. `has_link`: the function gets
+    a socket, the descriptor `link`, to exchange events with the parent process.
     """
 
     name: str
@@ -42,14 +42,14 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EndMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a process ends, sent by that process: the error, and file:line in the user's files."""
+    """Why a process ends, as the process itself reports it: the error, and file:line in the user's files."""
 
     error: str
     where: str = ""
 
 
 class _EndPipe:
-    """The pipe for this process's end message; None if nobody reads one, or it has been sent."""
+    """The pipe for this process's end message; None if nobody reads the message, or it has been sent."""
 
     fd: int | None = None
 
@@ -58,10 +58,10 @@ _end_pipe = _EndPipe()
 
 
 def run_spec(spec: ProcessSpec, *, parent: int, link: int | None, end_pipe: int | None) -> NoReturn:
-    """Run what `spec` says in this process, and end the process with it.
+    """Run `spec` in this process, and then end the process.
 
-    `parent`: the process id of the parent; this process is killed when that one ends. `link` and `end_pipe` are
-    descriptors that stay open; every other one is closed.
+    `parent`: the process id of the parent; this process is killed when the parent ends. `link` and `end_pipe`:
+    descriptors that stay open; all others are closed.
     """
     code = 1
     try:
@@ -90,24 +90,24 @@ def run_spec(spec: ProcessSpec, *, parent: int, link: int | None, end_pipe: int 
         sys.excepthook(*sys.exc_info())
     finally:
         _flush(sys.stdout, sys.stderr)
-        os._exit(code)  # Python's own end takes 0.3 s with torch, and nobody needs it
+        os._exit(code)  # without Python's normal exit, which takes 0.3 s with torch and has no use here
 
 
 def show_stack_when_stopped() -> None:
-    """Print the stacks of all threads into the log on a crash in compiled code, and on STACK_SIGNAL, before the end."""
+    """Print the stacks of all threads to the log before a crash in compiled code or STACK_SIGNAL ends the process."""
     faulthandler.enable(2)
     faulthandler.register(STACK_SIGNAL, 2, all_threads=True, chain=True)
 
 
 def preload(modules: Sequence[str]) -> None:
-    """Import `modules`. One that cannot be imported is skipped: the script that imports it gets the error."""
+    """Import `modules`. A module that cannot be imported is skipped: the script that imports it will get the error."""
     for module in filter(None, modules):
         with contextlib.suppress(Exception):
             importlib.import_module(module)
 
 
 def send_end_message(message: EndMessage) -> None:
-    """Tell the process that waits for this one why it ends. Only the first message is sent."""
+    """Send the reason for the end of this process to the nursery. Only the first message is sent."""
     fd, _end_pipe.fd = _end_pipe.fd, None
     if fd is not None:
         error, where = _printable(message.error)[:_LARGEST_END_MESSAGE], _printable(message.where)[:1000]
@@ -117,7 +117,7 @@ def send_end_message(message: EndMessage) -> None:
 
 
 def _printable(text: str) -> str:
-    """With escapes for what UTF-8 cannot hold: an error may name a file whose name is not UTF-8."""
+    """The text with escapes for what UTF-8 cannot encode: an error may name a file whose name is not UTF-8."""
     return text.encode(errors="backslashreplace").decode()
 
 
@@ -136,7 +136,9 @@ def read_end_message(fd: int) -> EndMessage | None:
 def _keep_descriptors(log: str, link: int | None, end_pipe: int | None) -> tuple[int | None, int | None]:
     """Open new standard streams, move `link` and `end_pipe` to the numbers after them, and close all others."""
     kept = [fd for fd in (link, end_pipe) if fd is not None]
-    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3 + len(kept)) for fd in kept]  # numbers that no dup2 below takes
+    high = [
+        fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3 + len(kept)) for fd in kept
+    ]  # numbers that the dup2 calls below do not use
     nothing = os.open(os.devnull, os.O_RDONLY)
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(nothing, 0)
@@ -149,40 +151,40 @@ def _keep_descriptors(log: str, link: int | None, end_pipe: int | None) -> tuple
 
 
 def _renew_streams() -> None:
-    """New, unbuffered streams over 0, 1 and 2, as in `python -u`: the old ones may hold text of the parent's."""
+    """Create new, unbuffered streams for 0, 1 and 2, as `python -u` does: the old ones may have text of the parent."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
-        old = getattr(sys, f"__{name}__")  # made by Python under the same environment: it knows the encoding
+        old = getattr(sys, f"__{name}__")  # Python created it with the same environment, so its encoding is right
         encoding, errors = (old.encoding, old.errors) if old else ("utf-8", "backslashreplace")
         raw = io.FileIO(number, mode, closefd=False)
         raw.name = f"<{name}>"
         binary = io.BufferedReader(raw) if mode == "r" else raw
         stream = io.TextIOWrapper(binary, encoding=encoding, errors=errors, write_through=mode == "w")
-        setattr(stream, "mode", mode)  # noqa: B010  no declared attribute, but Python's own streams have it
+        setattr(stream, "mode", mode)  # noqa: B010  not declared, but Python's own streams have it
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
 
 
 def _flush(*streams: TextIO | None) -> None:
     for stream in streams:
-        with contextlib.suppress(Exception):  # a stream the user replaced may raise anything
+        with contextlib.suppress(Exception):  # a stream that the user replaced may raise any error
             if stream is not None:
                 stream.flush()
 
 
 def fresh_interpreter(module: str, *args: str) -> list[str]:
-    """The command that runs `main` of a fedsag module; a module of that name in the current folder is not found."""
+    """The command that runs `main` of a fedsag module in a new interpreter, ignoring modules in the current folder."""
     boot = f"import sys; sys.path[:1] = filter(None, sys.path[:1]); from {module} import main; main()"
     return [sys.executable, "-u", "-c", boot, *args]
 
 
 def main() -> NoReturn:
-    """Run a spec in a fresh interpreter. Arguments: SPEC PARENT LINK END_PIPE; LINK is -1 where there is none.
+    """Run a spec in a new interpreter. Arguments: SPEC PARENT LINK END_PIPE; LINK is -1 if there is no link.
 
-    SPEC is the descriptor of a file: the environment in it holds keys and passwords, and every user of the machine can
-    read the arguments of a process.
+    SPEC is the descriptor of a file, because the environment in it may contain keys and passwords, and every user of
+    the machine can read the arguments of a process.
     """
-    about, parent, link, end_pipe = map(int, sys.argv[1:])
-    with open(about, "rb") as file:
+    spec_file, parent, link, end_pipe = map(int, sys.argv[1:])
+    with open(spec_file, "rb") as file:
         file.seek(0)
         spec = msgspec.json.decode(file.read(), type=ProcessSpec)
     run_spec(spec, parent=parent, link=link if link >= 0 else None, end_pipe=end_pipe)

@@ -1,4 +1,4 @@
-"""Ends processes: a process group, all descendants, or all with a variable in their environment."""
+"""Ends processes: a process group, all descendants, or all with a certain environment variable."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def die_with_parent(parent: int) -> None:
-    """Have this process killed when `parent`, its parent, ends."""
+    """Let the system kill this process when `parent`, its parent, ends."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # the parent has ended before the call above
         os._exit(1)
@@ -32,18 +32,18 @@ def kill_group(leader: int, number: int = signal.SIGKILL) -> None:
 
 
 def group_lives(leader: int) -> bool:
-    """Whether a process of the group exists, also one that has ended and was not yet waited for."""
+    """Whether a process of the group exists, including a zombie (ended, but not yet waited for)."""
     try:
         os.killpg(leader, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # macOS, where every process of the group has ended
+    except PermissionError:  # on macOS: every process of the group has ended
         return False
     return True
 
 
 def kill_descendants() -> None:
-    """SIGKILL to all descendants of this process, which must have one thread and must have called `adopt_orphans`."""
+    """Send SIGKILL to all descendants of this process, which must have one thread and have called `adopt_orphans`."""
     while children := _children():
         for pid in children:
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -54,7 +54,7 @@ def kill_descendants() -> None:
 
 
 def kill_marked(name: str, value: str) -> None:
-    """SIGKILL to every other process that was started with `name=value` in its environment."""
+    """Send SIGKILL to every other process that was started with `name=value` in its environment."""
     mark = f"{name}={value}".encode()
     while found := [pid for pid in _all() if pid != os.getpid() and mark in _environment(pid)]:
         for pid in found:
@@ -81,6 +81,6 @@ def _all() -> list[int]:
 
 
 def _environment(pid: int) -> list[bytes]:
-    with contextlib.suppress(OSError):  # of another user, or ended
+    with contextlib.suppress(OSError):  # another user's process, or it has ended
         return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     return []

@@ -1,4 +1,4 @@
-"""The engine for processes on this machine: the nursery forks them where that is safe, or starts fresh interpreters."""
+"""The engine for processes on this machine. The nursery forks them if that is safe, or starts new interpreters."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def can_fork() -> bool:
 
 
 class LocalEngine:
-    """Keeps the contract of `Engine`. One thread reads from the nursery, and one from each process that has a link."""
+    """Implements `Engine`. One thread reads from the nursery, and one from each process that has a link."""
 
     def __init__(self, *, fork: bool, env: Mapping[str, str]) -> None:
-        """Starts the nursery with the environment `env`, from which OpenMP reads how its threads wait."""
+        """Starts the nursery with the environment `env`, in which OpenMP finds its wait policy."""
         self._fork, self._token = fork, env.get(TOKEN, "")
         self._events: queue.Queue[Event] = queue.Queue()
         self._links: dict[str, socket.socket] = {}
@@ -55,11 +55,11 @@ class LocalEngine:
         if not spec.has_link:
             self._send(Start(spec, fresh=not self._fork))
             return
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._links[spec.name] = ours
-            self._readers[spec.name] = _start_thread(self._read_link, ours)
-            self._send(Start(spec, fresh=not self._fork), theirs.fileno())
+        parent_end, child_end = socket.socketpair()
+        with child_end:
+            self._links[spec.name] = parent_end
+            self._readers[spec.name] = _start_thread(self._read_link, parent_end)
+            self._send(Start(spec, fresh=not self._fork), child_end.fileno())
 
     def tell(self, name: str, event: Event) -> None:
         with contextlib.suppress(OSError, KeyError):
@@ -74,14 +74,14 @@ class LocalEngine:
     def stop(self, grace_s: float = 5.0, show_stack: Collection[str] = ()) -> None:
         self._stopping.set()
         if not self._has_started:
-            self._nursery.kill()  # it may be busy with an import of torch, and there is no other process to end
+            self._nursery.kill()  # it may still import torch, and there is no other process to end
         self._send(Stop(grace_s, list(show_stack)))
         try:
             self._nursery.wait(timeout=grace_s + 5.0)
         except subprocess.TimeoutExpired:
             self._nursery.kill()
             self._nursery.wait()
-        if self._nursery.returncode:  # it was killed, and could not end the others
+        if self._nursery.returncode:  # it was killed before it could end the others
             for pid in list(self._pids.values()):
                 kill_group(pid)
             kill_marked(TOKEN, self._token)
@@ -89,37 +89,37 @@ class LocalEngine:
             link.close()
 
     def _send(self, request: ToNursery, file: int | None = None) -> None:
-        with contextlib.suppress(ChannelClosed):  # the nursery's end is an event
+        with contextlib.suppress(ChannelClosed):  # the end of the nursery is reported as an event
             self._channel.send(request, file)
 
     def _read_link(self, link: socket.socket) -> None:
         with contextlib.suppress(OSError, ValueError), link.makefile("rb") as lines:
-            for line in lines:  # ends when the other side does
+            for line in lines:  # until the process closes the link
                 if not line.endswith(b"\n"):
-                    return  # the process ended in the middle of it
+                    return  # the process ended in the middle of a line
                 try:
                     self._events.put(events.from_line(line))
                 except msgspec.DecodeError as error:
-                    self._events.put(Notice(text=f"a bug of fedsag: an event cannot be read: {error}: {line!r}"))
+                    self._events.put(Notice(text=f"a bug in fedsag: an event cannot be read: {error}: {line!r}"))
 
     def _read_nursery(self) -> None:
         while True:
             try:
-                news, _ = self._channel.receive()
+                message, _ = self._channel.receive()
             except ChannelClosed:
                 break
-            match news:
+            match message:
                 case Started(name, pid):
                     self._pids[name] = pid
                     self._events.put(ProcessStarted(name=name, pid=pid))
-                case Exited(name, exit_code, message):
+                case Exited(name, exit_code, end_message):
                     self._pids.pop(name, None)
-                    self._put_exit(name, exit_code, message)
+                    self._put_exit(name, exit_code, end_message)
         if not self._stopping.is_set():
             self._put_exit(NURSERY, self._nursery.wait(), EndMessage(error=_text(self._output)))
 
     def _put_exit(self, name: str, exit_code: int, message: EndMessage | None) -> None:
-        """The process's own events come first."""
+        """Put the exit of a process after the process's own events."""
         if reader := self._readers.get(name):
             reader.join(timeout=5.0)
         failure = Failure(cause=message.error, where=message.where, exit_code=exit_code) if message else None
@@ -129,20 +129,20 @@ class LocalEngine:
 def _start_nursery(
     *, fork: bool, env: Mapping[str, str]
 ) -> tuple[UnixChannel[ToNursery, FromNursery], subprocess.Popen[bytes], IO[bytes]]:
-    """Our end of its socket, its process, and the file with its output, which is empty unless it fails."""
-    ours, theirs = socket.socketpair()
-    output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  as long as the nursery
-    with theirs:
+    """Start the nursery: its channel, its process, and the file with its output, which is empty unless it fails."""
+    parent_end, nursery_end = socket.socketpair()
+    output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  open as long as the nursery runs
+    with nursery_end:
         process = subprocess.Popen(
-            fresh_interpreter("fedsag_cli.processes.nursery", str(theirs.fileno()), "fork" if fork else "spawn"),
+            fresh_interpreter("fedsag_cli.processes.nursery", str(nursery_end.fileno()), "fork" if fork else "spawn"),
             env=dict(env),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             start_new_session=True,  # Ctrl-C is for the parent, which then stops it
-            pass_fds=[theirs.fileno()],
+            pass_fds=[nursery_end.fileno()],
         )
-    return UnixChannel(ours, FromNursery), process, output
+    return UnixChannel(parent_end, FromNursery), process, output
 
 
 def _text(file: IO[bytes]) -> str:

@@ -1,9 +1,10 @@
 """The nursery: a process that imports torch once and forks the server and the clients, each within 10 ms.
 
-It runs no code of the user's and no tensor operation (after one parallel region, every forked child would hang in its
-first), has one thread, does not touch CUDA, and knows what it forks only as `module:function`. Why it is not the
-forkserver of `multiprocessing`: a child of that inherits the start method, and a DataLoader in it would import the
-user's script again.
+It has one thread and does not use CUDA. It runs no user code, and no tensor operation: after a parallel region in the
+nursery, every forked child would hang in its first one. It knows the code to run only as `module:function`.
+
+It is not the forkserver of `multiprocessing`, because a child of a forkserver inherits that start method. A DataLoader
+with workers in such a child would import the user's script again.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from fedsag_cli.processes.kill import adopt_orphans, group_lives, kill_descendan
 from fedsag_cli.wire.channel import UnixChannel
 from fedsag_cli.wire.messages import ADDRESS
 
-_LOOK_AGAIN_S = 0.02  # at a group whose leader ended: only on Linux are we woken when the rest of it does
+_CHECK_AGAIN_S = 0.02  # for a group whose leader has ended: only Linux signals when the other processes end
 
 
 class Preload(msgspec.Struct, frozen=True, tag=True):
@@ -49,14 +50,14 @@ class Preload(msgspec.Struct, frozen=True, tag=True):
 
 
 class Start(msgspec.Struct, frozen=True, tag=True):
-    """Start this process; its link, where it has one, comes with the message. `fresh`: in a new interpreter."""
+    """Start a process. The descriptor of its link, if any, is sent with the message. `fresh`: in a new interpreter."""
 
     spec: ProcessSpec
     fresh: bool
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True):
-    """End all children as `Engine.stop` says, then the nursery itself."""
+    """End all children, as `Engine.stop` describes, and then the nursery."""
 
     grace_s: float
     show_stack: list[str] = []
@@ -68,7 +69,7 @@ class Started(msgspec.Struct, frozen=True, tag=True):
 
 
 class Exited(msgspec.Struct, frozen=True, tag=True):
-    """`exit_code` is negative for a signal."""
+    """`exit_code`: negative for a signal."""
 
     name: str
     exit_code: int
@@ -87,12 +88,12 @@ class _Child(NamedTuple):
 
 
 class Nursery:
-    """The loop: it starts what is asked for and reports each end. Every process of a run is its child."""
+    """The main loop: it starts processes on request and reports their exits. They are all children of the nursery."""
 
     def __init__(self, channel: UnixChannel[FromNursery, ToNursery]) -> None:
         self._channel = channel
         self._children: dict[int, _Child] = {}
-        self._printing: set[int] = set()  # process groups that print their stacks; the leader may end before the rest
+        self._printing: set[int] = set()  # process groups that print their stacks; the leader may end before the others
         self._frozen = False
         adopt_orphans()
         self._woken, wake = os.pipe()  # gets a byte for every child that ended
@@ -103,7 +104,7 @@ class Nursery:
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
 
     def run(self) -> None:
-        """Serve requests until the parent sends Stop or has ended."""
+        """Handle requests until the parent sends Stop or ends."""
         while True:
             ready, _, _ = select.select([self._channel.fileno(), self._woken], [], [])
             if self._woken in ready:
@@ -124,7 +125,7 @@ class Nursery:
 
     def _start(self, spec: ProcessSpec, link: int | None, fresh: bool) -> None:
         if not self._frozen:
-            gc.freeze()  # without it a child's first collection touches, and so copies, 60 MB of torch's objects
+            gc.freeze()  # otherwise a child's first garbage collection would copy 60 MB of torch's objects
             gc.enable()
             _skip_finalizers_at_exit()
             self._frozen = True
@@ -154,42 +155,42 @@ class Nursery:
             if pid == 0:
                 break
             child = self._children.pop(pid, None)
-            if child is not None:  # else a grandchild whose own parent has ended
+            if child is not None:  # None: a grandchild whose own parent has ended
                 if pid not in self._printing:
-                    kill_group(pid)  # else the DataLoader workers of a killed script would go on
+                    kill_group(pid)  # otherwise DataLoader workers of a killed script would continue
                 ended.append((child, status))
-        # the server first, whose end may be the cause of the others'
+        # the server first, because its end may be the cause of the others
         for child, status in sorted(ended, key=lambda each: not each[0].has_link):
             self._tell(Exited(child.name, os.waitstatus_to_exitcode(status), read_end_message(child.end_pipe)))
 
     def _end_all(self, grace_s: float, show_stack: Collection[str]) -> None:
-        """SIGTERM to every child and its children and, after at most `grace_s` seconds, SIGKILL."""
+        """Send SIGTERM to every child and its children and, after at most `grace_s` seconds, SIGKILL."""
         for pid, child in self._children.items() if grace_s > 0 else ():
             if child.name in show_stack and child.is_command:
                 self._printing.add(pid)
-                kill_group(pid, STACK_SIGNAL)  # a process that uses the Client API prints its stack, others just end
+                kill_group(pid, STACK_SIGNAL)  # a process with the Client API prints its stack, others only end
             elif child.name in show_stack and not child.has_link:
                 os.kill(pid, STACK_SIGNAL)
             else:
                 kill_group(pid, signal.SIGTERM)
         ends = time.monotonic() + grace_s
         while (self._children or self._printing) and (left := ends - time.monotonic()) > 0:
-            select.select([self._woken], [], [], min(left, _LOOK_AGAIN_S) if self._printing else left)
+            select.select([self._woken], [], [], min(left, _CHECK_AGAIN_S) if self._printing else left)
             self._reap()
             self._printing = {pid for pid in self._printing if group_lives(pid)}
         for pid in self._children.keys() | self._printing:
             kill_group(pid)
-        kill_descendants()  # also those that left their group: `setsid`, a daemon
+        kill_descendants()  # including those that left their group, such as daemons
 
-    def _tell(self, news: FromNursery) -> None:
-        with contextlib.suppress(ChannelClosed):  # the parent has ended, as the next receive will say
-            self._channel.send(news)
+    def _tell(self, message: FromNursery) -> None:
+        with contextlib.suppress(ChannelClosed):  # the parent has ended: the next receive raises
+            self._channel.send(message)
 
 
 def _skip_finalizers_at_exit() -> None:
-    """Finalizers that imports have registered so far do not run at a child's exit: torch's would take 60 ms a client.
+    """Skip the finalizers that imports have registered so far at a child's exit: torch's take 60 ms in each client.
 
-    Those that a child registers later, such as for its temporary folders, do run.
+    Finalizers that a child registers later, such as for its temporary folders, are run.
     """
     for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]  # there is no public list of them
         finalizer.atexit = False
@@ -197,27 +198,29 @@ def _skip_finalizers_at_exit() -> None:
 
 def _exec_fresh(spec: ProcessSpec, nursery: int, link: int | None, end_pipe: int) -> None:
     try:
-        about = tempfile.TemporaryFile()  # noqa: SIM115  not in arguments: every user of the machine can read those
-        about.write(msgspec.json.encode(spec))
-        about.flush()
-        words = [about.fileno(), nursery, -1 if link is None else link, end_pipe]
-        for fd in (about.fileno(), link, end_pipe):
+        spec_file = tempfile.TemporaryFile()  # noqa: SIM115  not arguments, which every user of the machine can read
+        spec_file.write(msgspec.json.encode(spec))
+        spec_file.flush()
+        words = [spec_file.fileno(), nursery, -1 if link is None else link, end_pipe]
+        for fd in (spec_file.fileno(), link, end_pipe):
             if fd is not None:
                 os.set_inheritable(fd, True)
         command = fresh_interpreter("fedsag_cli.processes.child", *map(str, words))
-        os.execv(command[0], command)  # `run_spec` sets the environment: PYTHONPATH must not replace modules of ours
+        os.execv(
+            command[0], command
+        )  # `run_spec` sets the environment later, so that PYTHONPATH cannot replace modules of fedsag
     except OSError as error:
         os.write(end_pipe, msgspec.json.encode(EndMessage(error=f"{spec.name} cannot be started: {error}")))
         os._exit(1)
 
 
 def main() -> NoReturn:
-    """Run the nursery in a fresh interpreter. Arguments: FD HOW; FD is a socket to the parent, HOW is fork or spawn."""
+    """Run the nursery in a new interpreter. Arguments: FD HOW; FD is a socket to the parent, HOW is fork or spawn."""
     if sys.argv[2] == "fork":
-        gc.disable()  # until the first fork: garbage collection takes a fifth of the time of large imports
+        gc.disable()  # until the first fork: garbage collection takes a fifth of the time of imports
         preload(["numpy", "fedsag_cli.client", "fedsag_cli.client.script"])
     sock = socket.socket(fileno=int(sys.argv[1]))
     Nursery(UnixChannel(sock, ToNursery)).run()
     if socket_folder := os.environ.get(ADDRESS):
-        shutil.rmtree(Path(socket_folder).parent, ignore_errors=True)  # a parent that was killed could not
+        shutil.rmtree(Path(socket_folder).parent, ignore_errors=True)  # in case the parent was killed
     os._exit(0)

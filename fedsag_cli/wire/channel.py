@@ -1,6 +1,6 @@
-"""Channels over Unix sockets. A message is eight bytes of length, then msgpack; a file descriptor may come with it.
+"""Channels over Unix sockets. A message is its length (eight bytes), then msgpack. A descriptor may be sent with it.
 
-Nothing listens on the network. The socket is in a private folder, and a client must send the run's token first.
+No process listens on the network. The socket is in a private folder, and a client must first send the run's token.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ from fedsag_cli.wire.messages import Hello, ToClient, ToServer, Welcome
 Out = TypeVar("Out")
 In = TypeVar("In")
 
-_LARGEST_MESSAGE = 16 << 20  # bytes: metrics and meta, no tensors; Python objects may take eighty times that
-_LARGEST_HELLO = 64 << 10  # bytes: the sender is not known yet
+_LARGEST_MESSAGE = (
+    16 << 20
+)  # bytes, for metrics and meta without tensors; as Python objects they may take eighty times as much
+_LARGEST_HELLO = 64 << 10  # bytes; small, because the sender is not verified yet
 _MESSAGE_LIMIT_S = 30.0  # from the first byte of a message to its last
 _HELLO_LIMIT_S = 5.0  # the server waits for one hello at a time
 _FOLDER, _SOCKET = "fedsag-run-", "server.sock"
@@ -45,7 +47,7 @@ class UnixChannel(Generic[Out, In]):
     """A connected socket that sends messages of type `Out` and receives those of type `In`."""
 
     def __init__(self, sock: socket.socket, receives: Any, *, is_verified: bool = True) -> None:
-        """`receives` is the type `In`. Before the token `is_verified`, a message must be small and come quickly."""
+        """`receives`: the type `In`. Until the token is verified, a message must be small and arrive quickly."""
         self._sock = sock
         self._decoder = msgspec.msgpack.Decoder(receives)
         self._is_verified = is_verified
@@ -54,7 +56,7 @@ class UnixChannel(Generic[Out, In]):
         return self._sock.fileno()
 
     def send(self, message: Out, file: int | None = None) -> None:
-        """Send `message` and, with it, the descriptor `file`. Raises ChannelClosed, or TensorError: it is too large."""
+        """Send `message` with the descriptor `file`. Raises ChannelClosed; TensorError if the message is too large."""
         body = _encoder.encode(message)
         if len(body) > _LARGEST_MESSAGE:
             raise TensorError(
@@ -62,19 +64,19 @@ class UnixChannel(Generic[Out, In]):
                 hint="send large values in params",
             )
         frame = len(body).to_bytes(8, "little") + body
-        beside = [] if file is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file]))]
+        ancillary = [] if file is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file]))]
         try:
-            sent = self._sock.sendmsg([frame], beside)
-            if sent < len(frame):  # not for an empty rest: sendall would fail where the other side has closed by now
+            sent = self._sock.sendmsg([frame], ancillary)
+            if sent < len(frame):  # not for an empty rest: sendall would fail if the other side has closed now
                 self._sock.sendall(memoryview(frame)[sent:])
         except OSError as error:
-            raise ChannelClosed(f"the other side is gone: {error}") from None
+            raise ChannelClosed(f"the other process has closed the channel: {error}") from None
 
     def receive(self, timeout_s: float | None = None) -> tuple[In, int | None]:
-        """The next message and the descriptor that came with it, which the caller closes.
+        """The next message, and the descriptor that was sent with it, which the caller closes.
 
-        Raises TimeoutError if no message begins within `timeout_s` seconds; ChannelClosed if the other side has
-        closed; BadMessage, a ChannelClosed, on bytes that are no message of type `In`.
+        Raises TimeoutError if no message begins within `timeout_s` seconds; ChannelClosed if the other process has
+        closed; BadMessage, a ChannelClosed, if the bytes are not a message of type `In`.
         """
         largest = _LARGEST_MESSAGE if self._is_verified else _LARGEST_HELLO
         limit_s = _MESSAGE_LIMIT_S if self._is_verified else _HELLO_LIMIT_S
@@ -95,7 +97,7 @@ class UnixChannel(Generic[Out, In]):
         return message, files[0] if files else None
 
     def end(self) -> None:
-        """Send no more; the other side may still send. Does nothing if the other side has closed."""
+        """Send no more messages. The other process may still send. Does nothing if it has closed the channel."""
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
 
@@ -113,8 +115,8 @@ class UnixChannel(Generic[Out, In]):
         read = bytearray()
         while len(read) < count:
             left_s = ends - time.monotonic()
-            if left_s <= 0:  # a limit for the whole message: one byte a second would never end
-                raise ChannelClosed("the other side stopped in the middle of a message")
+            if left_s <= 0:  # a limit for the whole message, against a sender of one byte per second
+                raise ChannelClosed("the other process stopped in the middle of a message")
             try:
                 read += self._some(min(count - len(read), 1 << 20), files, socket.MSG_DONTWAIT)
             except BlockingIOError:
@@ -123,9 +125,9 @@ class UnixChannel(Generic[Out, In]):
         return read
 
     def _await(self, timeout_s: float) -> None:
-        """Wait until there is something to read. Raises TimeoutError.
+        """Wait until there is data to read. Raises TimeoutError.
 
-        The socket's own time-out would also be that of a thread that sends meanwhile.
+        The socket's own timeout is not used: it would also apply to a thread that sends at the same time.
         """
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
@@ -133,35 +135,37 @@ class UnixChannel(Generic[Out, In]):
             raise TimeoutError
 
     def _some(self, count: int, files: list[int], flags: int = 0) -> bytes:
-        room = socket.CMSG_SPACE(array.array("i").itemsize)
+        size = socket.CMSG_SPACE(array.array("i").itemsize)
         try:
-            data, beside, flags, _ = self._sock.recvmsg(count, room, _CLOEXEC | flags)
+            data, ancillary, flags, _ = self._sock.recvmsg(count, size, _CLOEXEC | flags)
         except BlockingIOError:
             raise
         except OSError as error:
-            raise ChannelClosed(f"the other side is gone: {error}") from None
-        for level, kind, content in beside:
+            raise ChannelClosed(f"the other process has closed the channel: {error}") from None
+        for level, kind, content in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 fds = array.array("i")
                 fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
                 files.extend(fds)
                 for fd in fds:
                     os.set_inheritable(fd, False)
-        for fd in files[1:]:  # one may come with a message: others must not fill the table of open files
+        for fd in files[1:]:  # only one is allowed with a message: others must not fill the table of open files
             os.close(fd)
         del files[1:]
         if flags & socket.MSG_CTRUNC and not files:
-            raise RunError("no file descriptor is left to receive a model", hint="raise their number with `ulimit -n`")
+            raise RunError(
+                "there is no free file descriptor to receive a model", hint="raise the limit with `ulimit -n`"
+            )
         if not data:
-            raise ChannelClosed("the other side closed the channel")
+            raise ChannelClosed("the other process closed the channel")
         return data
 
 
 class Listener:
-    """The server's socket: a process that sends the token, and is expected, gets a channel."""
+    """The server's socket. An expected process that sends the token gets a channel."""
 
     def __init__(self, address: str, token: str) -> None:
-        """Raises RunError if the socket cannot be made."""
+        """Listens on the path `address`. Raises RunError if that is not possible."""
         self._token = token
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -174,7 +178,7 @@ class Listener:
         return self._sock.fileno()
 
     def accept(self, welcome: Callable[[Hello], Welcome | None]) -> tuple[str, UnixChannel[ToClient, ToServer]] | None:
-        """Accept one client: its site and its channel; None if the token is wrong or `welcome` gives None."""
+        """Accept one client: its site and its channel; None if the token is wrong or `welcome` returns None."""
         sock, _ = self._sock.accept()
         sock.set_inheritable(False)
         greeting: UnixChannel[Welcome, Hello] = UnixChannel(sock, Hello, is_verified=False)
@@ -218,15 +222,15 @@ def connect(address: str, hello: Hello) -> tuple[Welcome, UnixChannel[ToServer, 
 def private_address() -> Iterator[str]:
     """The path for the socket of a run, in a new folder that only this user can read. The folder is removed at the end.
 
-    If this process is killed, the nursery removes it; if that is killed too, the next run does, as nobody holds the
-    folder's lock. Raises RunError if the folder cannot be made, or its path is too long for a socket.
+    If this process is killed, the nursery removes the folder. If the nursery is killed too, the next run removes it,
+    as nobody has its lock. Raises RunError if the folder cannot be created, or its path is too long for a socket.
     """
     try:
         for left in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
             _remove_if_left(left)
         folder, lock = _locked_folder()
     except OSError as error:
-        raise RunError(f"cannot make a folder for the socket: {error.strerror}", hint="set TMPDIR") from None
+        raise RunError(f"cannot create a folder for the socket: {error.strerror}", hint="set TMPDIR") from None
     try:
         yield address_in(folder)
     finally:
@@ -239,13 +243,13 @@ def _locked_folder() -> tuple[Path, int]:
         folder = Path(tempfile.mkdtemp(prefix=_FOLDER))
         lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if folder.exists():  # no other run has removed it in between
+        if folder.exists():  # no other run has removed it in the meantime
             return folder, lock
         os.close(lock)
 
 
 def _remove_if_left(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # of another user, in use, or removed by now
+    with contextlib.suppress(OSError):  # another user's, in use, or already removed
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -260,6 +264,6 @@ def address_in(folder: Path) -> str:
     address = str(folder / _SOCKET)
     if len(os.fsencode(address)) > _LONGEST_PATH:
         raise RunError(
-            f"{address}: the path of a socket may have {_LONGEST_PATH} bytes", hint="set TMPDIR to a short path"
+            f"{address}: the path of a socket can have at most {_LONGEST_PATH} bytes", hint="set TMPDIR to a short path"
         )
     return address

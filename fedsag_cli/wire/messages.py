@@ -1,7 +1,7 @@
 """The messages between the server and the clients.
 
-A script and a workflow have an `FLModel`. The message has everything of it but the tensors; they are in a file without
-a name, whose descriptor is sent with the message (see `params.tensor_file`).
+Scripts and workflows use an `FLModel`. A message has all its fields except the tensors. These are in a file without a
+name, whose descriptor is sent with the message (see `params.tensor_file`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ADDRESS = "FEDSAG_ADDRESS"
 TOKEN = "FEDSAG_TOKEN"
 SITE = "FEDSAG_SITE"
 SEED = "FEDSAG_SEED"
-PRELOAD = "FEDSAG_PRELOAD"  # names of modules, with commas
+PRELOAD = "FEDSAG_PRELOAD"  # names of modules, separated by commas
 
 
 LogKind: TypeAlias = Literal["metric", "param", "tag", "text"]
@@ -63,14 +63,14 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Hello(Message, frozen=True, kw_only=True):
-    """A client's first message: its site, and the token that only the processes of this run know."""
+    """A client's first message: its site, and the token that only the processes of this run have."""
 
     site: str
     token: str
 
 
 class Welcome(Message, frozen=True, kw_only=True):
-    """The server's answer to Hello, with everything a client must know of the run."""
+    """The server's answer to Hello, with the facts and settings that the client needs."""
 
     job_id: str
     seed: int
@@ -79,13 +79,13 @@ class Welcome(Message, frozen=True, kw_only=True):
 
 
 class Ready(Message, frozen=True, kw_only=True):
-    """A client waits for its first task."""
+    """A client is ready for its first task."""
 
 
 class Assignment(Message, frozen=True, kw_only=True):
-    """A task for one client. The tensors of its model are in the file that comes with it.
+    """A task for one client. The tensors of its model are in the file that is sent with it.
 
-    `tell_usage`: the answer should have the client's memory usage, which takes the kernel some milliseconds.
+    `tell_usage`: whether the answer must have the client's memory usage, which takes some milliseconds to measure.
     """
 
     task_id: int
@@ -95,7 +95,7 @@ class Assignment(Message, frozen=True, kw_only=True):
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Memory in bytes: what one client uses alone, on the host and on its GPU, and what is free on that GPU."""
+    """Memory in bytes: `private`, used only by this client; `gpu`, used on its GPU; `gpu_free`, free on that GPU."""
 
     private: int = 0
     gpu: int = 0
@@ -103,9 +103,9 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Answer(Message, frozen=True, kw_only=True):
-    """A client's answer to a task. The tensors of its model are in the file that comes with it.
+    """A client's answer to a task. The tensors of its model are in the file that is sent with it.
 
-    `seeded_itself`: the script has set random seeds of its own.
+    `seeded_itself`: whether the script has set its own random seeds.
     """
 
     task_id: int
@@ -115,7 +115,7 @@ class Answer(Message, frozen=True, kw_only=True):
 
 
 class LogValues(Message, frozen=True, kw_only=True):
-    """Values that a script logs, by name. `step` is whatever the script counts: batches, epochs."""
+    """Values that a script logs, by name. `step`: what the script counts, such as batches or epochs."""
 
     kind: LogKind
     values: dict[str, float | str]

@@ -172,9 +172,9 @@ def test_a_nested_class_is_built_too_and_a_plain_dict_is_not(custom):
 @pytest.mark.parametrize(
     ("path", "args", "says"),
     [
-        ("mine_catalog.Breaks", {}, r"'part' \(mine_catalog.Breaks\) cannot be made: RuntimeError: my own fault"),
-        ("mine_catalog.Net", {}, "cannot be made: TypeError.*size"),
-        ("mine_catalog.Net", {"size": 1, "colour": 2}, "cannot be made: TypeError.*colour"),
+        ("mine_catalog.Breaks", {}, r"'part' \(mine_catalog.Breaks\) cannot be built: RuntimeError: my own fault"),
+        ("mine_catalog.Net", {}, "cannot be built: TypeError.*size"),
+        ("mine_catalog.Net", {"size": 1, "colour": 2}, "cannot be built: TypeError.*colour"),
         ("mine_catalog.Nobody", {}, "cannot be imported.*Nobody"),
         ("nobody_here.Net", {}, "cannot be imported.*nobody_here"),
         ("FedAvgg", {}, "there is no component 'FedAvgg'"),
@@ -203,7 +203,7 @@ def test_a_part_that_is_made_for_another_system_is_refused_with_what_takes_its_p
         for name in [name for name in sys.modules if name.startswith(("nvflare", "theirs_catalog"))]:
             del sys.modules[name]
 
-    assert "an aggregator has accept(site, update) and aggregate(), a filter process(model)" in raised.value.hint
+    assert "an aggregator has accept(site, update) and aggregate(), a filter has process(model)" in raised.value.hint
 
 
 def test_what_needs_torch_is_known_by_its_name_or_path():

@@ -115,7 +115,7 @@ def test_it_says_so_when_the_environment_comes_before_what_was_stored(fedsag, tm
 
     done = fedsag("config", "-jt", ".", FEDSAG_HOME=str(tmp_path))
 
-    assert "$FEDSAG_HOME comes first" in done.stderr
+    assert "$FEDSAG_HOME takes precedence" in done.stderr
 
 
 def test_a_home_that_cannot_be_written_is_an_error(fedsag, tmp_path):

@@ -175,7 +175,7 @@ def test_every_long_name_of_a_flag_works(fedsag, tmp_path):
     [
         (["-w", "sag_p"], 3, "there is no template 'sag_p'"),
         (["-sd", "nowhere"], 3, "does not exist"),
-        (["-sd", "."], 3, "must not be inside one another"),
+        (["-sd", "."], 3, "must not contain each other"),
         (["-f", "meta.conf", "min_client=2"], 3, "meta.conf has no key 'min_client'"),
         (["-f", "meta.json", "min_clients=2"], 3, "did you mean 'meta.conf'?"),
         (["-f", "config_fed_server.conf", "num_rounds=abc"], 3, "num_rounds must be a whole number, not 'abc'"),
@@ -186,7 +186,7 @@ def test_every_long_name_of_a_flag_works(fedsag, tmp_path):
             (["-f", "config_fed_server.conf", word], 3, f"config_fed_server.conf: workflows[0].args.{says}")
             for word, says in WRONG_ARGUMENTS
         ),
-        (["-f", "config_fed_server.conf", "key_metric=x", "tb_folder=.."], 3, "tb_folder must be the name of a folder"),
+        (["-f", "config_fed_server.conf", "key_metric=x", "tb_folder=.."], 3, "tb_folder must be a folder name"),
         (["-f", "config_fed_client.conf", "launch_timeout=-1"], 3, "args.launch_timeout must be a number from 0 on"),
         (["-f", "config_fed_client.conf", "params_transfer_type=DIF"], 3, "must be 'FULL' or 'DIFF', not 'DIF'"),
         (["-forec"], 2, "did you mean '-force'?"),

@@ -445,7 +445,7 @@ def test_a_loop_that_comes_round_to_a_task_it_has_not_answered_is_an_error_and_n
     assert flare.is_running()
     flare.receive()
     assert flare.is_running()
-    with pytest.raises(ClientError, match="without an answer to its task 'validate'"):
+    with pytest.raises(ClientError, match="without an answer to the task 'validate'"):
         flare.receive()
 
 

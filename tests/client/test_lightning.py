@@ -293,7 +293,7 @@ def test_a_loop_that_never_trains_is_an_error_and_no_endless_loop(lightning, ser
     trainer.validate(module, batches(1.0), verbose=False)
 
     assert flare.is_running()
-    with pytest.raises(ClientError, match="came back"):
+    with pytest.raises(ClientError, match="started again"):
         trainer.validate(module, batches(1.0), verbose=False)
 
 

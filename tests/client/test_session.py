@@ -28,12 +28,12 @@ class FakeChannel:
 
     def send(self, message, file=None):
         if self.has_ended:
-            raise ChannelClosed("the other side is gone")
+            raise ChannelClosed("the other process has closed the channel")
         self.heard.append(message)
 
     def receive(self, timeout_s=None):
         if self.has_ended:
-            raise ChannelClosed("the other side is gone")
+            raise ChannelClosed("the other process has closed the channel")
         self._tasks += 1
         model = ModelFacts(current_round=self._tasks)
         return Assignment(task_id=self._tasks, task_name="train", model=model), None

@@ -137,8 +137,8 @@ def test_in_its_own_process_a_script_has_only_what_goes_with_that(tmp_path):
     assert parts["tb"]["args"] == {"events": ["fed.analytix_log_stats"]}
     assert [part["path"].rpartition(".")[2] for part in client["components"]] == ["ConvertToFedEvent"]
     assert done.notes == [
-        "TBAnalyticsReceiver: NVFLARE does not run the job where tensorboard is not installed",
-        "launch_once = false has no effect in NVFLARE, where execution_mode is in_process",
+        "TBAnalyticsReceiver: NVFLARE does not run the job without the package tensorboard",
+        "launch_once = false has no effect in NVFLARE if execution_mode is in_process",
     ]
 
 
@@ -237,7 +237,7 @@ def test_keys_that_go_missing_there_are_told(tmp_path, where, transfer, told):
     done = written(folder, tmp_path / "out")
 
     assert bool(done.notes) is told
-    assert all("from the second round on no client gets them" in note for note in done.notes)
+    assert all("from the second round on, clients do not get them" in note for note in done.notes)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_keys_that_go_missing_there_are_told(tmp_path, where, transfer, told):
     [
         ({"aggregator": {"path": "mine.Mean"}}, "'mine.Mean' is a component of fedsag"),
         ({"aggregator": {"path": "FedAvg", "args": {"weigh_by_local_iter": False}}}, "divides by the steps"),
-        ({"persistor": {"path": "NPModelPersistor", "args": {"model": {"a": [1], "b": [2]}}}}, "keeps one array"),
+        ({"persistor": {"path": "NPModelPersistor", "args": {"model": {"a": [1], "b": [2]}}}}, "has only one array"),
     ],
 )
 def test_what_they_have_not_is_an_error_and_nothing_is_written(tmp_path, components, message):
@@ -361,7 +361,7 @@ def test_a_job_that_is_there_is_replaced_only_by_force(tmp_path):
 def test_a_job_is_not_written_into_itself(tmp_path):
     folder = job(tmp_path / "mine")
 
-    with pytest.raises(JobError, match="must not be inside one another"):
+    with pytest.raises(JobError, match="must not contain each other"):
         written(folder, folder / "out")
 
 
@@ -382,9 +382,9 @@ def test_the_command_says_what_it_wrote_and_what_comes_next(tmp_path):
     assert done.code == 0, done
     assert done.out.splitlines() == [
         f"wrote {tmp_path / 'out'} for nvflare",
-        "next, where NVFLARE is installed: nvflare simulator out -w WS -n 2 -t 2",
+        "next, with NVFLARE installed: nvflare simulator out -w WS -n 2 -t 2",
     ]
-    assert "note: TBAnalyticsReceiver: NVFLARE does not run the job where tensorboard is not installed" in done.err
+    assert "note: TBAnalyticsReceiver: NVFLARE does not run the job without the package tensorboard" in done.err
 
 
 @pytest.mark.parametrize(

@@ -551,8 +551,8 @@ def test_a_client_runs_no_parts_and_says_which():
     assert notes == [
         f"my.Widget {script_alone}",
         f"TBAnalyticsReceiver is left out: {in_the_server}",
-        "ConvertToFedEvent is left out: fedsag carries its messages itself",
-        "MLflowWriter is left out: fedsag carries its messages itself",
+        "ConvertToFedEvent is left out: fedsag sends its messages itself",
+        "MLflowWriter is left out: fedsag sends its messages itself",
         f"Thing {script_alone}",
     ]
 

@@ -302,7 +302,7 @@ def test_a_job_that_holds_a_wrong_value_is_refused_naming_file_key_and_value(job
         (
             "TBAnalyticsReceiver",
             'tb_folder = "models"',
-            "tb_folder must be the name of a folder",
+            "tb_folder must be a folder name",
         ),
         ("WandBReceiver", 'mode = "of"', "mode must be 'offline' or 'online'"),
         ("WandBReceiver", 'wandb_args = "x"', "wandb_args must be an object, not 'x'"),
@@ -424,7 +424,7 @@ def test_a_link_that_leads_out_of_the_job_is_an_error_naming_it(job, tmp_path, i
     with pytest.raises(JobError) as error:
         Job.load(tmp_path / "my_job")
 
-    assert error.value.message == f"{link} is a link out of the job, to {away}"
+    assert error.value.message == f"{link} is a link to {away}, outside the job"
     assert error.value.exit_code == 3
 
 
@@ -450,7 +450,7 @@ def test_links_within_the_job_and_to_the_job_are_followed(job, tmp_path):
         ("app/custom/x", "x", "is a broken link"),
         ("app/custom/x", ".", "is a link to a folder it is in"),
         ("app/custom/deep/x", "../../..", "is a link to a folder it is in"),
-        ("app/custom/x", "/dev/zero", "is a link out of the job"),
+        ("app/custom/x", "/dev/zero", "is a link to /dev/zero, outside the job"),
     ],
 )
 def test_a_link_that_cannot_be_followed_is_an_error_naming_it(job, link, target, says):

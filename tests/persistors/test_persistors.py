@@ -213,7 +213,7 @@ def test_a_broken_checkpoint_is_an_error_naming_it(content):
 def test_a_checkpoint_of_something_else_is_an_error_naming_it():
     torch.save([torch.ones(1)], "start.pt")
 
-    with pytest.raises(JobError, match=r"start\.pt must hold a state dict, not a list"):
+    with pytest.raises(JobError, match=r"start\.pt must contain a state dict, not a list"):
         PTFileModelPersistor(source_ckpt_file_full_name="start.pt").load()
 
 

@@ -519,7 +519,7 @@ def test_with_strict_the_first_failure_ends_the_run():
     [_, lost] = server.handle(Exited("a", 1), 1)
 
     assert (lost.needed, lost.possible) == (2, 1)
-    assert lost.hint == "without --strict a run goes on while min_clients others answer"
+    assert lost.hint == "without --strict, a run continues if min_clients clients answer"
 
 
 # memory

@@ -379,7 +379,7 @@ def test_a_type_that_is_none_is_an_error_with_the_nearest():
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/tmp/x", "../../x", "app_server", "checkpoints", "models"])
 def test_tensorboards_folder_is_a_new_one(name):
-    with pytest.raises(JobError, match="tb_folder must be the name of a folder"):
+    with pytest.raises(JobError, match="tb_folder must be a folder name"):
         TBAnalyticsReceiver(name)
 
 

@@ -542,7 +542,7 @@ def test_a_component_that_cannot_be_made_is_3(tmp_path):
     ran = run(made, "-n", 2, "-t", 2)
 
     assert ran.code == 3, ran
-    assert "component 'aggregator' (mean.Mean) cannot be made: ZeroDivisionError" in ran.err
+    assert "component 'aggregator' (mean.Mean) cannot be built: ZeroDivisionError" in ran.err
 
 
 @pytest.mark.slow

@@ -130,7 +130,7 @@ def _shipped() -> Path:
 def _folders(where: TemplatesFolder) -> Iterator[Path]:
     if not where.folder.is_dir():
         raise JobError(
-            f"the templates folder {where.folder} does not exist (named by {where.named_by})",
+            f"there is no templates folder {where.folder} (named by {where.named_by})",
             hint="fedsag config -jt DIR stores another folder",
         )
     for folder in sorted(where.folder.iterdir()):

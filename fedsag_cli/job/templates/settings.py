@@ -39,7 +39,7 @@ def set_templates_dir(folder: Path) -> Path:
 
     folder = absolute(folder)
     if not folder.is_dir():
-        raise JobError(f"the folder {folder} does not exist", hint="-jt names a folder with job templates")
+        raise JobError(f"there is no folder {folder}", hint="-jt names a folder with job templates")
     file = config_file()
     conf = _read(file)
     templates = conf.setdefault("job_template", {})
