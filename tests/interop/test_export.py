@@ -353,7 +353,7 @@ def test_a_job_that_is_there_is_replaced_only_by_force(tmp_path):
 
     with pytest.raises(JobError, match="there is already a job") as caught:
         written(folder, tmp_path / "out")
-    assert "OUT names another" in caught.value.hint
+    assert "another folder with OUT" in caught.value.hint
     written(folder, tmp_path / "out", force=True)
     assert json.loads((tmp_path / "out/meta.json").read_text())["name"] == "mine"
 
