@@ -262,7 +262,7 @@ def test_the_tutorial_trains_a_model_that_its_last_lines_read(tmp_path):
 def test_the_components_of_the_page_work_in_a_job_and_its_test_passes(tmp_path):
     page = DOCS / "your-components.md"
     (tmp_path / "my_code").mkdir()
-    for name, text in re.findall(r"`(my_code/\w+\.py)`[^`]*```python\n(.*?)```", page.read_text(), re.DOTALL):
+    for name, text in re.findall(r"`(my_code/\w+\.py)`.*?```python\n(.*?)```", page.read_text(), re.DOTALL):
         (tmp_path / name).write_text(text)
 
     copy_commands(page, tmp_path)
