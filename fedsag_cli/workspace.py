@@ -23,6 +23,7 @@ from typing import IO
 import msgspec
 
 from fedsag_cli.errors import WorkspaceError
+from fedsag_cli.leftovers import is_leftover
 
 SERVER = "server"
 ROUND, BEST = "round", "best"  # the two kinds of checkpoint: of the last round, and of the best model so far
@@ -220,10 +221,10 @@ def _write_all(file: IO[bytes], data: bytes) -> None:
 
 
 def files_in(folder: Path) -> Iterator[Path]:
-    """Every file in an app folder and its subfolders, sorted by name, without Python's caches."""
+    """Every file in an app folder and its subfolders, sorted by name, without leftovers."""
     for base, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if name != "__pycache__")
-        yield from (Path(base, name) for name in sorted(files))
+        folders[:] = sorted(name for name in folders if not is_leftover(name))
+        yield from (Path(base, name) for name in sorted(files) if not is_leftover(name))
 
 
 def checkpoint_name(kind: str, round_num: int) -> str:
