@@ -166,10 +166,10 @@ def create(
     )
     for text in made.warnings:
         display.warning(text)
-    for text in made.notes:
+    for text in [*made.notes, *made.refusals]:
         display.note(text)
     if output is Format.JSON:
-        remarks = {"notes": list(made.notes), "warnings": list(made.warnings)}
+        remarks = {"notes": [*made.notes, *made.refusals], "warnings": list(made.warnings)}
         display.document({"job_folder": str(made.folder), "template": made.template, **remarks})
         return
     display.line(f"made {made.folder} from {made.template}")
@@ -180,7 +180,8 @@ def create(
     else:
         _show([row for row in rows if row.is_variable] or rows)
     folder = shlex.quote(str(job_folder))
-    display.line(f"next: fedsag simulator {folder}    every key: fedsag job show_variables -j {folder}")
+    first = "change what the note says, then " if made.refusals else ""
+    display.line(f"next: {first}fedsag simulator {folder}    every key: fedsag job show_variables -j {folder}")
 
 
 class Target(str, Enum):

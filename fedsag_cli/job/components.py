@@ -99,9 +99,14 @@ def _check_names(path: str, known: Signature, args: Section) -> None:
         if not known.takes(key) and not (executor.is_executor(path) and executor.is_ignored(key)):
             names = [argument.name for argument in known.arguments]
             raise JobError(f"{args.called(key)}: {path} takes no argument {key!r}", hint=nearest(key, names))
-    for argument in known.arguments:
-        if argument.required and argument.name not in args and not args.values.get(f"{argument.name}_id"):
-            raise JobError(f"{args.called(argument.name)} is missing: {path} needs it")
+    missing = [each.name for each in known.arguments if each.required and each.name not in args]
+    missing = [name for name in missing if not args.values.get(f"{name}_id")]
+    if missing:
+        words = " ".join(f'"{tree.written((*args.at, name))}=…"' for name in missing)
+        raise JobError(
+            f"{args.called(missing[0])} is missing: {path} needs it",
+            hint=f"give create -f {args.file.replace('/config/', '/')} {words}, or write it in the file",
+        )
 
 
 def _check_ids(known: Signature, args: Section, ids: Collection[str]) -> None:

@@ -405,7 +405,6 @@ def test_keys_of_others_in_meta_are_none_of_our_business(job):
         "app/custom",
         "app/custom/parts.py",
         "app/custom/deep/data",
-        "app/custom/__pycache__/parts.py",
         "app/notes.txt",
     ],
 )

@@ -26,12 +26,13 @@ _MADE_FROM = re.compile(r"# Made by fedsag \S+ from the template (?P<template>.+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """A new job, and notes for the user."""
+    """A new job, and notes for the user. `refusals`: why the simulator would reject it now."""
 
     folder: Path
     template: str
     notes: Sequence[str]
     warnings: Sequence[str]
+    refusals: Sequence[str] = ()
 
 
 @files.reading()
@@ -67,10 +68,11 @@ def create(
     draft.texts[META] = _record(found.name, command) + draft.texts[META]
     with new_folder_beside(folder) as part:
         _write(draft, part / "new")
-        notes = [*draft.notes, *_refusals(part / "new", translate)]
+        notes = list(draft.notes)
+        refusals = list(_refusals(part / "new", translate))
         check_target(folder, force=force)  # a file may have been added in the meantime
         notes += exchange(part, folder)
-    return Made(folder=folder, template=found.name, notes=notes, warnings=draft.warnings)
+    return Made(folder=folder, template=found.name, notes=notes, warnings=draft.warnings, refusals=refusals)
 
 
 def template_of(folder: Path) -> str | None:

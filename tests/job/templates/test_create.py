@@ -401,7 +401,7 @@ def test_a_placeholder_nobody_knows_is_warned_of_and_one_that_is_known_is_not(sh
 def test_a_script_that_is_not_there_yet_is_a_note(shop, tmp_path):
     made = make(tmp_path / "j", "sag", overrides=[("config_fed_client.conf", ["app_script=a.py"])], templates_dir=shop)
 
-    assert made.notes == ["app/custom/a.py does not exist yet: add it before you run the job"]
+    assert made.refusals == ["app/custom/a.py does not exist yet: add it before you run the job"]
 
 
 TUNED = INFO.replace('type = "text", default = ""', 'type = "text", default = "--epochs 2"')
