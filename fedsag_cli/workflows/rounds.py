@@ -145,7 +145,15 @@ class RoundLoop:
             measured[reply.site], steps[reply.site] = reply.model.metrics or {}, reply.model.num_steps
         metrics = as_metrics(arithmetic.weighted_means(measured, dict.fromkeys(measured, 1.0)))
         by_site = {site: as_metrics(own) for site, own in measured.items()}
-        self._run.emit(ModelValidated(round_num=model.current_round or 0, metrics=metrics, by_site=by_site))
+        self._run.emit(
+            ModelValidated(
+                workflow=self._run.workflow_name,
+                task=task_name,
+                round_num=model.current_round or 0,
+                metrics=metrics,
+                by_site=by_site,
+            )
+        )
         self.judge(model, measured, steps, is_final=True)
 
     def judge(
@@ -183,7 +191,11 @@ class RoundLoop:
     def started(self, round_num: int, sites: Sequence[str]) -> RoundStarted:
         """The event for the start of a round with these sites."""
         return RoundStarted(
-            round_num=round_num, first_round=self._rounds.start, num_rounds=self._rounds.count, sites=list(sites)
+            workflow=self._run.workflow_name,
+            round_num=round_num,
+            first_round=self._rounds.start,
+            num_rounds=self._rounds.count,
+            sites=list(sites),
         )
 
     def note_once(self, text: str, names: Iterable[str]) -> None:
@@ -300,6 +312,7 @@ class Round:
         metrics = as_metrics(arithmetic.weighted_means(self._measured, self._steps))
         self._loop.replace_model(merged, self.number, metrics)
         finished = RoundFinished(
+            workflow=self._run.workflow_name,
             round_num=self.number,
             sites=list(self._measured),
             metrics=metrics,
