@@ -139,10 +139,10 @@ class _Reader:
                 (types if isinstance(part, _TypeName) else notes).append(part)
         except (_Unreadable, *_WRONG_SOURCE):
             types, notes = [], []
-        if isinstance(default, ast.Constant) and default.value is None:
-            types.append(_TypeName("None"))
         try:
             value = None if default is None else self.value(module, default)
+            if value is None and default is not None:
+                types.append(_TypeName("None"))  # also for `x: str = None`
         except (_Unreadable, *_WRONG_SOURCE):
             value = None
         return Argument(
