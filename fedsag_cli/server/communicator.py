@@ -26,6 +26,7 @@ from fedsag_cli.events import (
     ClientWanted,
     Event,
     Failure,
+    NotAwaited,
     Notice,
     ProcessExited,
     ReplyAccepted,
@@ -61,10 +62,12 @@ from fedsag_cli.server.decisions import (
     QuorumLost,
     Rejected,
     Send,
+    Skip,
     Start,
     StrictFailure,
     Taken,
     TimePassed,
+    WaitOn,
     Warn,
 )
 from fedsag_cli.server.dispatcher import Dispatcher
@@ -99,6 +102,7 @@ class Communicator:
         groups: Mapping[str, int],
         slots: int,
         strict: bool = False,
+        waits_for_all: bool = False,
         welcome: Callable[[str], Welcome],
         data_filters: Chain,
         result_filters: Chain,
@@ -108,10 +112,14 @@ class Communicator:
         order of replies.
 
         At most `slots` clients of a group work at the same time. With `strict`, every client must answer each task.
+        With `waits_for_all` or `strict`, no grace ends the wait for a client.
         """
         self.workflow = ""  # the name of the current one, for events
         clients = [Client(number, site, config, groups[site]) for number, (site, config) in enumerate(configs.items())]
-        self._dispatcher = Dispatcher(clients, slots=slots, strict=strict, free_memory=machine.free_memory)
+        self._dispatcher = Dispatcher(
+            clients, slots=slots, strict=strict, waits_for_all=waits_for_all, free_memory=machine.free_memory
+        )
+        self._why_all = "--seed" if waits_for_all else "--strict"
         self._clients = self._dispatcher.clients
         self._channels: dict[str, UnixChannel[ToClient, ToServer]] = {}
         self._emit = emit
@@ -272,6 +280,8 @@ class Communicator:
                     self._channels[site].end()
             case Warn(text):
                 self._emit(Notice(text=text))
+            case WaitOn(sites):
+                self._emit(Notice(text=self._told_wait(sites)))
             case Drop(site):
                 self._emit(self._late_reply(site))
             case StrictFailure(text):
@@ -304,6 +314,8 @@ class Communicator:
                         hangs=hangs,
                     )
                 )
+            case Skip(site):
+                self._emit(NotAwaited(site=site, workflow=self.workflow, task=task, round_num=round_num))
             case Accept(site):
                 self._accept(outgoing, site)
             case QuorumLost(needed, possible, cause, hint):
@@ -336,6 +348,15 @@ class Communicator:
             size=outgoing.size,
         )
         self._emit(sent)
+
+    def _told_wait(self, sites: Sequence[str]) -> str:
+        named = ", ".join(sites[:5]) + f" and {len(sites) - 5} more" * (len(sites) > 5)
+        why = "the same seed gives the same model" if self._why_all == "--seed" else "no client fails for its speed"
+        return (
+            f"enough clients have answered, and with {self._why_all} each round still waits for all ({named}), so that "
+            f"{why}; train_timeout limits this wait. Without {self._why_all} a round ends as in NVFLARE: "
+            "wait_time_after_min_received seconds after min_clients have answered"
+        )
 
     def _late_reply(self, site: str) -> ReplyLate:
         sent = self._sent.get(site)

@@ -91,6 +91,7 @@ def make_plan(
         launcher=options.launcher or FORK,
         gpus=options.gpus,
         strict=options.strict,
+        waits_for_all=options.waits_for_all if options.waits_for_all is not None else options.seed is not None,
         files=_digests({app.name: app for app in apps.values()}.values()),
         preload=preload(scripts | imports_of_components(server, apps[SERVER].custom)),
         server=ServerPlan(

@@ -24,6 +24,7 @@ from fedsag_cli.events import (
     ClientReady,
     ClientWanted,
     Failure,
+    NotAwaited,
     Notice,
     ProcessExited,
     ReplyAccepted,
@@ -84,7 +85,7 @@ class Client:
 class House:
     """A communicator with everything around it. A client that is wanted is started, as the parent would."""
 
-    def __init__(self, folder, scripts, *, slots=9, configs=None, groups=None, data=None, results=None):
+    def __init__(self, folder, scripts, *, slots=9, configs=None, groups=None, data=None, results=None, **how):
         self.address = address_in(folder)
         self.told = []
         self.parent, line = socket.socketpair()
@@ -103,6 +104,7 @@ class House:
             data_filters=data or Chain(),
             result_filters=results or Chain(),
             scratch=folder,
+            **how,
         )
 
     def _emit(self, event):
@@ -461,6 +463,33 @@ def test_a_client_past_its_time_is_given_up_and_one_that_waited_for_its_slot_is_
     assert home.ask(timeout_s=0.6) == [("b", [12.0], {"acc": 2.0})]
     assert [event.site for event in home.of(ReplyFailed)] == ["a"]
     assert "s of receiving the task" in home.of(ReplyFailed)[0].failure.cause
+
+
+def test_one_that_is_not_waited_for_is_told_so_and_does_not_fail(house):
+    home = house({"a": silent, "b": adds(2.0)})
+
+    assert [site for site, _, _ in home.ask(min_responses=1, grace_s=0.0)] == ["b"]
+    assert [(event.site, event.task) for event in home.of(NotAwaited)] == [("a", "train")]
+    assert home.of(ReplyFailed) == []
+
+
+@pytest.mark.parametrize("flag", ["--seed", "--strict"])
+def test_with_a_seed_or_strict_the_slow_one_takes_part_and_the_way_out_is_named(house, flag):
+    told = threading.Event()
+
+    def slow(client):
+        for assignment, params in client.tasks():
+            assert told.wait(20)
+            client.answer(assignment, params=params)
+
+    home = house({"a": slow, "b": adds(2.0)}, waits_for_all=flag == "--seed", strict=flag == "--strict")
+    emit = home.communicator._emit
+    home.communicator._emit = lambda event: (emit(event), isinstance(event, Notice) and told.set())
+
+    assert [site for site, _, _ in home.ask(min_responses=1, grace_s=0.0)] == ["a", "b"]
+    (notice,) = home.of(Notice)
+    assert f"with {flag} each round still waits for all (a)" in notice.text
+    assert f"Without {flag} a round ends as in NVFLARE" in notice.text
 
 
 def test_a_late_reply_is_dropped_by_its_tasks_number_and_the_client_is_asked_again(house):

@@ -1,5 +1,6 @@
 """From a job and the words of the command line to a plan: names, slots, GPU groups, threads, commands, preloads."""
 
+import dataclasses
 import os
 import sys
 
@@ -10,7 +11,7 @@ from fedsag_cli.errors import JobError, UsageError
 from fedsag_cli.interop import shim
 from fedsag_cli.job import Job
 from fedsag_cli.job.config import hocon, placeholders
-from fedsag_cli.simulator import planning
+from fedsag_cli.simulator import planning, resume
 from fedsag_cli.simulator.options import Options
 from fedsag_cli.simulator.planning import make_plan
 from fedsag_cli.workspace import Workspace
@@ -175,6 +176,18 @@ def test_threads_can_be_given_and_reach_the_clients_environment(job, plan):
 def test_less_than_one_thread_is_refused(job, plan):
     with pytest.raises(UsageError, match="--threads 0"):
         plan(job(), num_clients=2, threads=0)
+
+
+def test_with_a_seed_that_is_given_each_round_waits_for_all(job, plan):
+    assert plan(job(), num_clients=1, seed=0).plan.waits_for_all
+    assert not plan(job(), num_clients=1).plan.waits_for_all
+
+
+def test_a_resumed_run_waits_for_as_many_as_the_run_did(job, plan):
+    for seed in (None, 4):
+        before = plan(job(), num_clients=1, seed=seed).plan
+        again = plan(job(), **dataclasses.asdict(resume.settings_of(before, Options(resume=True)))).plan
+        assert (again.waits_for_all, again.seed) == (seed is not None, before.seed)
 
 
 def test_a_seed_is_kept_and_one_is_drawn_where_none_is_given(job, plan):
