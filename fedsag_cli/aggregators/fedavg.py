@@ -16,7 +16,7 @@ from fedsag_cli.arguments import EachLeast, Regex, checked
 from fedsag_cli.errors import TensorError
 from fedsag_cli.facts import Facts, Nvflare
 from fedsag_cli.model import FLModel, ParamsType
-from fedsag_cli.params.arithmetic import WeightedSum
+from fedsag_cli.params.means import WeightedSum
 
 
 class FedAvg:

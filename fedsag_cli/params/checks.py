@@ -8,6 +8,8 @@ from typing import Any
 from fedsag_cli.errors import TensorError
 from fedsag_cli.model import FLModel, ParamsType
 from fedsag_cli.params import arithmetic
+from fedsag_cli.params.keys import unknown_keys
+from fedsag_cli.params.values import dtype_name, kind
 
 
 def check(update: FLModel, sent: Mapping[str, Any], *, allow_non_finite: bool = False) -> None:
@@ -17,10 +19,13 @@ def check(update: FLModel, sent: Mapping[str, Any], *, allow_non_finite: bool = 
     no params were sent, any key is accepted. The number of steps must be a finite number of at least 0.
     """
     update.num_steps  # noqa: B018  it raises
-    for name, value in (update.params or {}).items():
+    params, is_diff = update.params or {}, update.params_type is ParamsType.DIFF
+    if sent and (unknown := [name for name in params if name not in sent]):
+        raise unknown_keys(unknown, sent)
+    for name, value in params.items():
         if sent:
-            _check_fits(name, value, sent, is_diff=update.params_type is ParamsType.DIFF)
-        if not allow_non_finite and (count := arithmetic.count_not_finite(value, sent.get(name))):
+            _check_fits(name, value, sent[name], is_diff=is_diff)
+        if not allow_non_finite and (count := arithmetic.count_not_finite(value, sent.get(name), is_diff=is_diff)):
             raise TensorError(f"params: {name!r} has {count} numbers that are NaN or infinite")
 
 
@@ -35,19 +40,28 @@ def floats(metrics: Mapping[str, Any]) -> dict[str, float]:
     return numbers
 
 
-def _check_fits(name: str, value: Any, sent: Mapping[str, Any], *, is_diff: bool) -> None:
-    if name not in sent:
-        raise TensorError(f"params: {name!r} was not in the model that was sent")
-    got, want = list(getattr(value, "shape", ())), list(getattr(sent[name], "shape", ()))
+def _check_fits(name: str, value: Any, sent: Any, *, is_diff: bool) -> None:
+    got, want = list(getattr(value, "shape", ())), list(getattr(sent, "shape", ()))
     if got != want:
         raise TensorError(f"params: {name!r} has shape {got}, the model that was sent has {want}")
-    _check_kind(name, value, sent[name], is_diff=is_diff)
+    _check_kind(name, value, sent, is_diff=is_diff)
+    if is_diff and (count := arithmetic.count_lost(value, sent)):
+        raise TensorError(
+            f"params: {name!r} has {count} numbers that were NaN or infinite in the model that was sent and changed: "
+            "a difference cannot tell to what",
+            hint='set params_transfer_type to "FULL"',
+        )
+    if not is_diff and (count := arithmetic.count_beyond(value, sent)):
+        raise TensorError(
+            f"params: {name!r} is {dtype_name(value)} and has {count} numbers beyond the range of {dtype_name(sent)}, "
+            "which the model that was sent has"
+        )
 
 
 def _check_kind(name: str, value: Any, sent: Any, *, is_diff: bool) -> None:
-    got, want = arithmetic.kind(value), arithmetic.kind(sent)
+    got, want = kind(value), kind(sent)
     if is_diff and want == "bool":
         want = "integer"  # a difference of bools is -1, 0 or 1
     if got != want:
-        types = f"{arithmetic.dtype_name(value)}, the model that was sent has {arithmetic.dtype_name(sent)}"
+        types = f"{dtype_name(value)}, the model that was sent has {dtype_name(sent)}"
         raise TensorError(f"params: {name!r} is {types}: {got} numbers for {want} ones")
