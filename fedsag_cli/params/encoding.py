@@ -42,12 +42,18 @@ def can_be_sent(value: object) -> bool:
     return type(value) in _DTYPE_OF_NUMBER and not (isinstance(value, int) and not -(1 << 63) <= value < 1 << 63)
 
 
-def flattened(name: str, value: Any) -> Flat:
-    """The bytes of `value`, copied only if necessary. Raises TensorError naming a key that cannot be sent."""
+def check_key(name: Any) -> str:
+    """`name`. Raises TensorError if it cannot be a key."""
     if not isinstance(name, str):
         raise TensorError(f"params: the key {name!r} must be a str, not a {type(name).__name__}")
     if name == METADATA or name != name.encode(errors="replace").decode():
         raise TensorError(f"params: {name!r} cannot be a key: safetensors does not allow it")
+    return name
+
+
+def flattened(name: str, value: Any) -> Flat:
+    """The bytes of `value`, copied only if necessary. Raises TensorError naming a key that cannot be sent."""
+    check_key(name)
     if is_torch(value):
         return _of_torch(name, value)
     if isinstance(value, np.ndarray | np.generic):
