@@ -16,6 +16,7 @@ from fedsag_cli import events, machine
 from fedsag_cli.errors import (
     BadMessage,
     ChannelClosed,
+    FedsagError,
     NotEnoughClients,
     NotEnoughMemory,
     RunError,
@@ -37,6 +38,7 @@ from fedsag_cli.events import (
 )
 from fedsag_cli.filters import Chain
 from fedsag_cli.model import Reply, Task
+from fedsag_cli.params.checks import Rules
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.plan import ClientConfig
 from fedsag_cli.server.clients import Client, State
@@ -138,6 +140,7 @@ class Communicator:
         self._unreachable: list[str] = []  # sites to which a task could not be sent
         self._sent: dict[str, TaskSent] = {}  # the last to each site
         self._seeded_themselves: set[str] = set()
+        self._told: set[tuple[str, str]] = set()  # the sites, and what is told once for each
 
     @property
     def sites(self) -> Sequence[str]:
@@ -165,7 +168,10 @@ class Communicator:
         timeout_s: float | None = None,
         grace_s: float | None = None,
         allow_non_finite: bool = False,
+        allow_unknown_keys: bool = False,
+        ignores: Callable[[str], bool] | None = None,
     ) -> Iterator[Reply]:
+        rules = Rules(allow_non_finite=allow_non_finite, allow_unknown_keys=allow_unknown_keys, ignores=ignores)
         self._num_tasks += 1
         outgoing, refused = self._prepared(task)
         begun = Begun(
@@ -181,7 +187,7 @@ class Communicator:
         try:
             self._tell(begun)
             while (site := self._next_turn(outgoing)) is not None:
-                yield from self._give(outgoing, site, allow_non_finite=allow_non_finite)
+                yield from self._give(outgoing, site, rules)
                 if self._outgoing is not outgoing:
                     raise RunError(f"the workflow began another task before it took the last reply to {task.name!r}")
                 self._wait(0.0)  # use a slot that became free before the workflow processes the reply
@@ -220,6 +226,7 @@ class Communicator:
         except FilterError as error:
             return outgoing, error.failure
         outgoing.task = Task(name=task.name, model=model)
+        outgoing.whole = {} if model is task.model else task.model.params or {}
         if model.params is not None:
             outgoing.file = TensorFile.write(model.params, scratch=self._scratch)
             model.params.update(outgoing.file.load())  # the same values: the server keeps them in memory once
@@ -231,24 +238,39 @@ class Communicator:
         site, outgoing.turn = outgoing.turn, None
         return site
 
-    def _give(self, outgoing: Outgoing, site: str, *, allow_non_finite: bool) -> Iterator[Reply]:
+    def _give(self, outgoing: Outgoing, site: str, rules: Rules) -> Iterator[Reply]:
         """Give one reply to the workflow. It is accepted if the workflow asks for the next one without rejecting it."""
         received = outgoing.take(site)
         try:
-            model = outgoing.model_of(received, self._result_filters, allow_non_finite=allow_non_finite)
+            model, left_out = outgoing.model_of(received, self._result_filters, rules)
         except FilterError as error:
             received.close()
             self._reject(site, error.failure)
         except ValueError as error:
             received.close()
-            self._reject(site, Failure(cause=str(error)))
+            self._reject(site, Failure(cause=self._told_once(site, error)))
         else:
+            self._tell_left_out(site, left_out)
             received.model = model
             try:
                 yield Reply(site=site, model=model)
             finally:  # also if the workflow stops the iteration
                 if received.file is not None:
                     received.file.close()
+
+    def _told_once(self, site: str, error: ValueError) -> str:
+        """The cause of a failure. The hint is told once for each site."""
+        if not isinstance(error, FedsagError) or (site, error.hint) not in self._told:
+            self._told.add((site, error.hint if isinstance(error, FedsagError) else ""))
+            return str(error)
+        return error.message
+
+    def _tell_left_out(self, site: str, keys: Sequence[str]) -> None:
+        """Tell of keys that the model does not have, once for each site."""
+        if keys and (site, "left out") not in self._told:
+            self._told.add((site, "left out"))
+            number = "1 key of its update is" if len(keys) == 1 else f"{len(keys)} keys of its update are"
+            self._emit(Notice(text=f"{site}: {number} not in the model, such as {keys[0]!r}: left out"))
 
     def _reject(self, site: str, failure: Failure) -> None:
         if self._outgoing is None:
