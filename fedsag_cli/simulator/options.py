@@ -44,8 +44,8 @@ def site_names(options: Options) -> list[str]:
 def gpu_groups(gpus: str | None) -> list[str]:
     """The ids of each GPU group, for CUDA_VISIBLE_DEVICES. Raises UsageError.
 
-    "0,1" are two groups of one GPU each, "[0,1],[2]" are a group of two GPUs and a group of one. A GPU may also be given
-    by its name, such as GPU-5b1d… or MIG-….
+    "0,1" are two groups of one GPU each, "[0,1],[2]" are a group of two GPUs and a group of one. A GPU may also
+    be given by its name, such as GPU-5b1d… or MIG-….
     """
     if gpus is None:
         return []
