@@ -120,7 +120,7 @@ def _site_names(job: Job, options: Options, notices: list[str]) -> list[str]:
             hint = "letters, digits, '.', '_' and '-', beginning with a letter or a digit, and not 'server'"
             if options.clients:
                 raise UsageError(f"-c: {name!r} cannot be a client's name", hint=hint)
-            raise JobError(f"meta.conf: deploy_map: {name!r} cannot be a client's name", hint=hint)
+            raise JobError(f"{job.meta_file}: deploy_map: {name!r} cannot be a client's name", hint=hint)
         if names.count(name) > 1:
             raise UsageError(f"-c: {name!r} is given twice")
     if len(names) > options.max_clients:
