@@ -10,6 +10,7 @@ from pathlib import Path
 from fedsag_cli.errors import RunError
 from fedsag_cli.events import Notice, Observer
 from fedsag_cli.interop import reading
+from fedsag_cli.interop.records import Records, meta_of
 from fedsag_cli.job import Job
 from fedsag_cli.processes.local import LocalEngine, can_fork
 from fedsag_cli.simulator import resume
@@ -41,7 +42,8 @@ def simulate(job: Path, workspace: Path, options: Options, observers: Sequence[O
         env = ENVIRONMENT | os.environ | {ADDRESS: address, TOKEN: secrets.token_hex(16)}
         engine = LocalEngine(fork=fork, env=env)  # the engine starts while the job is read
         try:
-            planned = make_plan(Job.load(job, reading.translate), run_folder, options, engine.prepare)
+            read = Job.load(job, reading.translate)
+            planned = make_plan(read, run_folder, options, engine.prepare)
             if options.resume and before is None:
                 planned.notices.append("the earlier run ended before its plan was written: this is a new run")
             if before is not None:
@@ -57,7 +59,9 @@ def simulate(job: Path, workspace: Path, options: Options, observers: Sequence[O
                 for observer in observers:
                     observer.on(Notice(text="this run is complete: there is nothing left to do"))
                 return report
-            return Simulation(job, planned, run_folder, engine, env, observers).run(resume=before is not None)
+            records = Records(run_folder, meta_of(read), planned.plan.server.components)
+            watching = [records, *observers]
+            return Simulation(job, planned, run_folder, engine, env, watching).run(resume=before is not None)
         finally:
             engine.stop(grace_s=0.0)
             run_folder.release()

@@ -153,10 +153,18 @@ def test_t_is_how_many_work_at_a_time_and_one_where_it_is_not_given_which_is_sai
     assert planned.notices == ["no -t given: one client works at a time"]
 
 
-@pytest.mark.parametrize("slots", [0, -1, 3])
-def test_t_is_between_one_and_the_number_of_clients(job, plan, slots):
-    with pytest.raises(UsageError, match=f"-t {slots}"):
+@pytest.mark.parametrize("slots", [0, -1])
+def test_less_than_one_at_a_time_is_refused(job, plan, slots):
+    with pytest.raises(UsageError, match=f"-t {slots}: it must be at least 1"):
         plan(job(), num_clients=2, slots=slots)
+
+
+@pytest.mark.parametrize(("clients", "said"), [(1, "there is 1 client"), (2, "there are 2 clients")])
+def test_more_at_a_time_than_there_are_clients_are_all_of_them_and_that_is_said(job, plan, clients, said):
+    planned = plan(job(), num_clients=clients, slots=3)
+
+    assert planned.plan.slots == clients
+    assert planned.notices == [f"-t 3: {said}, and all work at the same time"]
 
 
 @pytest.mark.parametrize(("clients", "threads"), [(1, 8), (2, 4), (3, 2), (5, 1), (8, 1), (20, 1)])
@@ -174,7 +182,7 @@ def test_threads_can_be_given_and_reach_the_clients_environment(job, plan):
 
 
 def test_less_than_one_thread_is_refused(job, plan):
-    with pytest.raises(UsageError, match="--threads 0"):
+    with pytest.raises(UsageError, match="--torch-threads 0"):
         plan(job(), num_clients=2, threads=0)
 
 
@@ -212,6 +220,8 @@ def groups(planned):
         ("[0,1]", 2, [(0, "0,1"), (0, "0,1")]),
         ("[0], 3", 2, [(0, "0"), (1, "3")]),
         ("0,0", 2, [(0, "0"), (1, "0")]),
+        ("GPU-5b1d-ab, MIG-GPU-5b1d/1/0", 2, [(0, "GPU-5b1d-ab"), (1, "MIG-GPU-5b1d/1/0")]),
+        ("[GPU-5b1d,0],MIG-7c", 2, [(0, "GPU-5b1d,0"), (1, "MIG-7c")]),
     ],
 )
 def test_clients_go_round_the_gpu_groups(job, plan, gpus, clients, found):
@@ -235,7 +245,9 @@ def test_with_one_group_t_counts(job, plan):
     assert plan(job(), num_clients=4, gpus="0", slots=3).plan.slots == 3
 
 
-@pytest.mark.parametrize("gpus", ["", "a", "0,", ",0", "[0", "0]", "[]", "[0,],1", "0;1", "-1", "[[0]]", "0 1,x"])
+@pytest.mark.parametrize(
+    "gpus", ["", "a", "0,", ",0", "[0", "0]", "[]", "[0,],1", "0;1", "-1", "[[0]]", "0 1,x", "GPU-", "CPU-1"]
+)
 def test_nonsense_for_gpus_is_refused(job, plan, gpus):
     with pytest.raises(UsageError, match="-gpu"):
         plan(job(), num_clients=9, gpus=gpus)
@@ -250,6 +262,7 @@ def test_a_gpu_that_is_not_there_is_refused_where_that_is_known(job, plan, monke
     monkeypatch.setattr(machine, "num_gpus", lambda: 2)
 
     assert groups(plan(job(), num_clients=2, gpus="0,1")) == [(0, "0"), (1, "1")]
+    assert groups(plan(job(), num_clients=2, gpus="GPU-9")) == [(0, "GPU-9"), (0, "GPU-9")]
     with pytest.raises(UsageError, match="there is no GPU 2"):
         plan(job(), num_clients=2, gpus="[0,2],1")
 

@@ -239,11 +239,11 @@ def test_clients_can_be_named(tmp_path):
     [
         ["-n", "0"],
         ["-n", "x"],
-        ["-t", "3"],
+        ["-t", "0"],
         ["-c", "a,a"],
         ["-c", "server"],
         ["-c", "../x"],
-        ["--threads", "0"],
+        ["--torch-threads", "0"],
         ["--launcher", "telepathy"],
         ["--nonsense"],
     ],
@@ -406,12 +406,12 @@ def test_the_torch_threads_are_divided_among_the_clients_and_can_be_set(tmp_path
     script = text(ADDS_ONE).replace('"mean": mean', '"mean": int(__import__("os").environ["OMP_NUM_THREADS"])')
     made = job(tmp_path / "job", script, num_rounds=1)
     shared = run(made, "-n", 2, "-t", 1)
-    given = run(made, "-n", 2, "-t", 1, "--threads", 3, workspace=tmp_path / "given")
+    given = run(made, "-n", 2, "--threads", 2, "--torch-threads", 3, workspace=tmp_path / "given")
 
     cores = len(os.sched_getaffinity(0))
     assert shared.metrics("mean") == [dict.fromkeys(["site-1", "site-2"], max(1, cores // 2))]
     assert given.metrics("mean") == [dict.fromkeys(["site-1", "site-2"], 3)]
-    assert given.report["threads"] == 3
+    assert (given.report["threads"], given.report["slots"]) == (3, 2)
 
 
 def test_a_second_run_in_the_same_workspace_is_refused_and_names_the_first(tmp_path):
