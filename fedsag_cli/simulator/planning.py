@@ -24,6 +24,7 @@ from fedsag_cli.interop import shim
 from fedsag_cli.job import App, Job, ServerConfig
 from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, placeholders
 from fedsag_cli.plan import Plan, ServerPlan, SitePlan, matches
+from fedsag_cli.simulator import environment
 from fedsag_cli.simulator.options import FORK, SPAWN, Options, gpu_groups, site_names, slots_of
 from fedsag_cli.simulator.preloading import imports_of_components, imports_of_scripts, preload
 from fedsag_cli.workspace import SERVER, Workspace, files_in
@@ -60,7 +61,8 @@ def make_plan(
         raise UsageError(f"--seed {options.seed}: it must be a number from 0 to 2**63 - 1")
     if options.launcher not in (None, FORK, SPAWN):
         raise UsageError(f"--launcher {options.launcher!r}: it must be {FORK} or {SPAWN}")
-    notices: list[str] = []
+    notices = environment.notes(os.environ)
+    env = environment.for_processes(os.environ)
     names = _site_names(job, options, notices)
     _check_descriptors(len(names))
     groups = gpu_groups(options.gpus)
@@ -78,7 +80,7 @@ def make_plan(
     server = apps[SERVER].server(_variables(SERVER, workspace))
     notes = list(server.notes)
     sites = [
-        _plan_site(name, apps[name], workspace, threads, index % len(groups) if groups else 0, groups, notes)
+        _plan_site(name, apps[name], workspace, env, threads, index % len(groups) if groups else 0, groups, notes)
         for index, name in enumerate(names)
     ]
     _check_tasks(server, apps[SERVER], sites)
@@ -140,15 +142,20 @@ def _check_descriptors(num_clients: int) -> None:
 
 
 def _plan_site(
-    name: str, app: App, workspace: Workspace, threads: int, group: int, gpu_groups: Sequence[str], notes: list[str]
+    name: str,
+    app: App,
+    workspace: Workspace,
+    run_env: Mapping[str, str],
+    threads: int,
+    group: int,
+    gpu_groups: Sequence[str],
+    notes: list[str],
 ) -> SitePlan:
     client = app.client(_variables(name, workspace))
     notes.extend(client.notes)
     folder = workspace.app(name)
     env = {
-        "PYTHONPATH": os.pathsep.join(
-            filter(None, [shim.STARTUP, str(folder / "custom"), os.environ.get("PYTHONPATH")])
-        ),
+        "PYTHONPATH": os.pathsep.join(filter(None, [shim.STARTUP, str(folder / "custom"), run_env.get("PYTHONPATH")])),
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": str(threads),
     }
@@ -158,7 +165,7 @@ def _plan_site(
     if client.script is None:
         if command[0] in ("python", "python3"):
             command[0] = sys.executable  # the interpreter of fedsag, not the one in PATH
-        if not (app.folder / command[0]).is_file() and shutil.which(command[0]) is None:
+        if not (app.folder / command[0]).is_file() and shutil.which(command[0], path=run_env.get("PATH")) is None:
             raise JobError(f"{app.name}: the command of {name}, {command[0]!r}, does not exist")
         return SitePlan(name=name, group=group, script="", args=[], command=command, env=env, config=client.config)
     if not (app.folder / client.script).is_file():

@@ -48,10 +48,6 @@ from fedsag_cli.workspace import SERVER, Workspace, write_json
 _SERVE = "fedsag_cli.server.main:serve"
 _SCRIPT = "fedsag_cli.client.script:run"
 _END_LIMIT_S = 30.0  # how long a script may run after its last task
-ENVIRONMENT = {
-    "OMP_WAIT_POLICY": "PASSIVE",  # with active waiting, two clients on two cores train 4 to 40 times slower
-    "PYTHONHASHSEED": "0",  # so that the order of a set of names is the same in every run
-}
 
 
 class Simulation:

@@ -324,6 +324,21 @@ def test_a_client_finds_its_own_modules_before_those_of_the_user(job, plan, tmp_
     )
 
 
+def test_a_relative_pythonpath_is_where_the_user_stands(job, plan, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "src:")
+    monkeypatch.chdir(tmp_path)
+
+    planned = plan(job("bash custom/run.sh"), num_clients=1)
+
+    assert planned.plan.sites[0].env["PYTHONPATH"].split(":")[-2:] == [str(tmp_path / "src"), str(tmp_path)]
+
+
+def test_the_ranks_of_whoever_started_the_command_are_told(job, plan, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "3")
+
+    assert any("LOCAL_RANK" in notice for notice in plan(job(), num_clients=1).notices)
+
+
 def test_a_task_nobody_takes_is_an_error_naming_it_and_what_there_is(job, plan):
     with pytest.raises(JobError, match="no client takes the task 'train'") as caught:
         plan(job(tasks='"learn", "validate"'), num_clients=1)
