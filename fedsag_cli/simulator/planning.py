@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from fedsag_cli import catalog, machine
 from fedsag_cli.errors import JobError, UsageError
 from fedsag_cli.interop import shim
@@ -26,7 +28,7 @@ from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, placeholders
 from fedsag_cli.plan import Plan, ServerPlan, SitePlan, matches
 from fedsag_cli.simulator import environment
 from fedsag_cli.simulator.options import FORK, SPAWN, Options, gpu_groups, site_names, slots_of
-from fedsag_cli.simulator.preloading import imports_of_components, imports_of_scripts, preload
+from fedsag_cli.simulator.preloading import imports_of_components, imports_of_scripts, preload, variables_set
 from fedsag_cli.workspace import SERVER, Workspace, files_in
 
 _SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
@@ -79,10 +81,13 @@ def make_plan(
     prepare(preload(scripts))
     server = apps[SERVER].server(_variables(SERVER, workspace))
     notes = list(server.notes)
+    modules = preload(scripts | imports_of_components(server, apps[SERVER].custom))
     sites = [
         _plan_site(name, apps[name], workspace, env, threads, index % len(groups) if groups else 0, groups, notes)
         for index, name in enumerate(names)
     ]
+    if modules:
+        sites = _fresh_where_needed(sites, apps, notes)
     _check_tasks(server, apps[SERVER], sites)
     notices += dict.fromkeys(notes)
     plan = Plan(
@@ -94,7 +99,7 @@ def make_plan(
         gpus=options.gpus,
         strict=options.strict,
         files=_digests({app.name: app for app in apps.values()}.values()),
-        preload=preload(scripts | imports_of_components(server, apps[SERVER].custom)),
+        preload=modules,
         server=ServerPlan(
             workflows=list(server.workflows),
             components=list(server.components),
@@ -180,6 +185,15 @@ def _plan_site(
     args = command[command.index(client.script) + 1 :]
     script = str(folder / client.script)
     return SitePlan(name=name, group=group, script=script, args=args, command=[], env=env, config=client.config)
+
+
+def _fresh_where_needed(sites: Sequence[SitePlan], apps: Mapping[str, App], notes: list[str]) -> list[SitePlan]:
+    """The sites; those whose script may set a variable that torch reads at its import start without torch."""
+    scripted = {apps[site.name].name: apps[site.name] for site in sites if site.script}
+    found = {name: variables_set(app.custom) for name, app in scripted.items()}
+    for file, names in [each for of_app in found.values() for each in of_app.items()]:
+        notes.append(f"custom/{file} sets {', '.join(names)}: each client imports torch itself, which takes seconds")
+    return [msgspec.structs.replace(site, fresh=bool(found.get(apps[site.name].name))) for site in sites]
 
 
 def _check_compiles(app: App, script: str) -> None:

@@ -273,9 +273,10 @@ class Simulation:
             target="" if site.command else _SCRIPT,
             args=[] if site.command else [site.script, *words],
             command=words if site.command else [],
-            env=self._env | site.env | self._client_env | {SITE: site.name},
+            env=self._env | site.env | self._client_env | {SITE: site.name} | ({PRELOAD: ""} if site.fresh else {}),
             cwd=str(self._workspace.app(site.name)),
             log=str(self._workspace.log(site.name)),
+            fresh=site.fresh,
         )
 
     def _tell_notes(self, site: str) -> None:

@@ -388,6 +388,47 @@ def test_torch_is_preloaded_where_the_server_needs_it(job, plan):
     assert plan(job(persistor="PTFileModelPersistor"), num_clients=1).plan.preload == ["torch"]
 
 
+# what a script sets before it imports torch
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ('os.environ["PYTORCH_JIT"] = "0"', "PYTORCH_JIT"),
+        ('os.environ.setdefault("TORCH_LOGS", "+dynamo")', "TORCH_LOGS"),
+        ('os.environ.update(TORCH_COMPILE_DISABLE="1", X="2")', "TORCH_COMPILE_DISABLE"),
+        ('os.environ |= {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}', "PYTORCH_CUDA_ALLOC_CONF"),
+        (
+            'from os import environ\nfor each in ["KMP_AFFINITY", "MKL_DYNAMIC"]: environ[each] = x',
+            "KMP_AFFINITY, MKL_DYNAMIC",
+        ),
+        ('os.putenv("OMP_PROC_BIND", "true")', "OMP_PROC_BIND"),
+        ('def main():\n    os.environ["TORCHINDUCTOR_FREEZING"] = "1"', "TORCHINDUCTOR_FREEZING"),
+        ('os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"', None),  # followed at any time
+        ('os.environ["CUDA_VISIBLE_DEVICES"] = ""', None),  # read later
+        ('os.environ["TORCH_HOME"] = "/cache"', None),
+        ('os.environ["WANDB_MODE"] = "offline"', None),
+        ('if os.environ.get("TORCH_LOGS") or "PYTORCH_JIT" in os.environ: print(os.environ["TORCH_TRACE"])', None),
+        ('print(os.getenv("TORCH_LOGS"), os.environ)', None),
+        ('x = "PYTORCH_JIT"', None),
+    ],
+)
+def test_a_script_that_sets_what_torch_reads_at_its_import_imports_it_itself(job, plan, text, names):
+    planned = plan(job(train=f"import os\n{text}\nimport torch"), num_clients=2)
+
+    told = [notice for notice in planned.notices if "imports torch itself" in notice]
+    assert [site.fresh for site in planned.plan.sites] == [names is not None] * 2
+    assert told == (
+        [f"custom/train.py sets {names}: each client imports torch itself, which takes seconds"] if names else []
+    )
+
+
+def test_where_torch_is_not_imported_beforehand_a_script_may_set_anything(job, plan):
+    planned = plan(job(train='import os\nos.environ["PYTORCH_JIT"] = "0"'), num_clients=1)
+
+    assert [site.fresh for site in planned.plan.sites] == [False]
+
+
 # the machine
 
 
