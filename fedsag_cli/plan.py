@@ -69,7 +69,10 @@ class ComponentSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
-    """How to start one client: a Python `script` with `args`, or else a `command`. `group` is its GPU group."""
+    """How to start one client: a Python `script` with `args`, or else a `command`. `group` is its GPU group.
+
+    `fresh`: in a new interpreter that has imported none of the modules in `preload`.
+    """
 
     name: str
     group: int
@@ -78,6 +81,7 @@ class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
     command: list[str]
     env: dict[str, str]  # added to the environment of the run
     config: ClientConfig
+    fresh: bool = False
 
 
 class ServerPlan(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,12 +13,12 @@ from fedsag_cli.interop import reading
 from fedsag_cli.interop.records import Records, meta_of
 from fedsag_cli.job import Job
 from fedsag_cli.processes.local import LocalEngine, can_fork
-from fedsag_cli.simulator import resume
+from fedsag_cli.simulator import environment, resume
 from fedsag_cli.simulator.options import FORK, Options
 from fedsag_cli.simulator.planning import make_plan
 from fedsag_cli.simulator.report import Report
 from fedsag_cli.simulator.signals import have_standard_streams, signals_interrupt
-from fedsag_cli.simulator.supervisor import ENVIRONMENT, Simulation
+from fedsag_cli.simulator.supervisor import Simulation
 from fedsag_cli.wire.channel import private_address
 from fedsag_cli.wire.messages import ADDRESS, TOKEN
 from fedsag_cli.workspace import Workspace
@@ -39,7 +39,7 @@ def simulate(job: Path, workspace: Path, options: Options, observers: Sequence[O
         options = resume.settings_of(before, options)
     fork = options.launcher in (None, FORK) and can_fork()
     with signals_interrupt(), private_address() as address:
-        env = ENVIRONMENT | os.environ | {ADDRESS: address, TOKEN: secrets.token_hex(16)}
+        env = environment.for_processes(os.environ) | {ADDRESS: address, TOKEN: secrets.token_hex(16)}
         engine = LocalEngine(fork=fork, env=env)  # the engine starts while the job is read
         try:
             read = Job.load(job, reading.translate)

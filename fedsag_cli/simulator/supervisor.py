@@ -48,10 +48,6 @@ from fedsag_cli.workspace import SERVER, Workspace, write_json
 _SERVE = "fedsag_cli.server.main:serve"
 _SCRIPT = "fedsag_cli.client.script:run"
 _END_LIMIT_S = 30.0  # how long a script may run after its last task
-ENVIRONMENT = {
-    "OMP_WAIT_POLICY": "PASSIVE",  # with active waiting, two clients on two cores train 4 to 40 times slower
-    "PYTHONHASHSEED": "0",  # so that the order of a set of names is the same in every run
-}
 
 
 class Simulation:
@@ -286,9 +282,10 @@ class Simulation:
             target="" if site.command else _SCRIPT,
             args=[] if site.command else [site.script, *words],
             command=words if site.command else [],
-            env=self._env | site.env | self._client_env | {SITE: site.name},
+            env=self._env | site.env | self._client_env | {SITE: site.name} | ({PRELOAD: ""} if site.fresh else {}),
             cwd=str(self._workspace.app(site.name)),
             log=str(self._workspace.log(site.name)),
+            fresh=site.fresh,
         )
 
     def _tell_notes(self, site: str) -> None:
