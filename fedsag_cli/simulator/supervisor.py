@@ -43,7 +43,7 @@ from fedsag_cli.simulator.planning import Planned
 from fedsag_cli.simulator.report import Report, ReportBuilder
 from fedsag_cli.simulator.signals import ignore_signals
 from fedsag_cli.wire.messages import PRELOAD, SEED, SITE
-from fedsag_cli.workspace import SERVER, Workspace, write_json
+from fedsag_cli.workspace import SERVER, Workspace, files_in, write_json
 
 _SERVE = "fedsag_cli.server.main:serve"
 _SCRIPT = "fedsag_cli.client.script:run"
@@ -115,7 +115,7 @@ class Simulation:
             self._tell(msgspec.structs.replace(outcome, report=str(self._workspace.report), at=time.time()))
             try:
                 write_json(self._workspace.report, self._report.report)
-                self._workspace.forget_missing()
+                self._workspace.settle()
             except OSError as failed:
                 message = f"{self._workspace.report} cannot be written: {failed.strerror}"
                 error = error or RunError(message)
@@ -131,9 +131,11 @@ class Simulation:
         deployed = [
             path for name, app in self._planned.apps.items() for path in self._workspace.files_of(app.folder, name)
         ]
-        self._workspace.reopen()
-        self._workspace.check_free(*files, *deployed)  # before any file of an earlier run is removed
-        self._workspace.clear()
+        self._workspace.reopen()  # all checks are made before any file of an earlier run is removed
+        sources = [path for app in self._planned.apps.values() for path in files_in(app.folder)]
+        self._workspace.check_job(self._job, self._planned.apps, sources)
+        self._workspace.check_free(*files, *deployed, of_scripts=set(deployed))
+        self._workspace.clear(replaced=deployed)
         self._workspace.claim(*files)
         for name, app in self._planned.apps.items():
             self._workspace.deploy(app.folder, name)
