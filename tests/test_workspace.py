@@ -461,7 +461,9 @@ def test_a_run_that_was_killed_leaves_what_came_to_be_while_it_lived_and_later_f
     later = Workspace(root)
     later.take()
     later.clear()
-    assert files_in(root) == ["curves/site-1/x", "events.jsonl", "model"], "they changed an hour after the last sign of life"
+    assert files_in(root) == ["curves/site-1/x", "events.jsonl", "model"], (
+        "they changed an hour after the last sign of life"
+    )
     later.release()
 
     (root / ".fedsag" / "made").write_bytes(record)

@@ -13,7 +13,6 @@ import contextlib
 import gc
 import os
 import select
-import shutil
 import signal
 import socket
 import sys
@@ -21,7 +20,6 @@ import tempfile
 import time
 import weakref
 from collections.abc import Collection
-from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 import msgspec
@@ -37,7 +35,7 @@ from fedsag_cli.processes.child import (
     run_spec,
 )
 from fedsag_cli.processes.kill import adopt_orphans, group_lives, kill_descendants, kill_group
-from fedsag_cli.wire.channel import UnixChannel
+from fedsag_cli.wire.channel import UnixChannel, remove_address
 from fedsag_cli.wire.messages import ADDRESS
 
 _CHECK_AGAIN_S = 0.02  # for a group whose leader has ended: only Linux signals when the other processes end
@@ -221,6 +219,6 @@ def main() -> NoReturn:
         preload(["numpy", "fedsag_cli.client", "fedsag_cli.client.script"])
     sock = socket.socket(fileno=int(sys.argv[1]))
     Nursery(UnixChannel(sock, ToNursery)).run()
-    if socket_folder := os.environ.get(ADDRESS):
-        shutil.rmtree(Path(socket_folder).parent, ignore_errors=True)  # in case the parent was killed
+    if address := os.environ.get(ADDRESS):
+        remove_address(address)  # in case the parent was killed
     os._exit(0)
