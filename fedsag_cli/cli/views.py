@@ -228,7 +228,7 @@ def summary(report: Report) -> None:
 
 def table_of(report: Report) -> tuple[list[dict[str, Any]], list[str]]:
     """Rows and columns. For each round: the mean of each metric, each site's own if sites are few, answers, seconds."""
-    measured = [*(each.metrics for each in report.rounds), report.final_metrics]
+    measured = [*(each.metrics for each in report.rounds), *(last.metrics for last in report.validations)]
     metrics = list(dict.fromkeys(name for each in measured for name in each))
     by_site = [(site, name) for name in metrics for site in report.sites] if len(report.sites) <= _MOST_SITES else []
     if len(metrics) > 1:
@@ -244,16 +244,22 @@ def table_of(report: Report) -> tuple[list[dict[str, Any]], list[str]]:
         return cells
 
     rows = []
-    for each in report.rounds:
-        cells = row(str(each.round_num), each.metrics, each.metrics_by_site)
-        cells["answered"] = f"{len(each.answered)} of {len(each.asked)}"
-        cells["seconds"] = f"{each.total_s:.2f}"
-        rows.append(cells)
-    if report.final_metrics:
-        cells = row("final", report.final_metrics, report.final_metrics_by_site)
-        answered = len(report.final_metrics_by_site)
-        rows.append(cells | {"answered": f"{answered} of {answered + len(report.final_failed)}", "seconds": ""})
-    return rows, ["round", *metrics, *headings.values(), "answered", "seconds"]
+    named = [*(each.workflow for each in report.rounds), *(last.workflow for last in report.validations)]
+    workflows = list(dict.fromkeys(named))
+    for workflow in workflows:
+        for each in report.rounds:
+            if each.workflow == workflow:
+                cells = row(str(each.round_num), each.metrics, each.metrics_by_site)
+                cells["answered"] = f"{len(each.answered)} of {len(each.asked)}"
+                rows.append(cells | {"workflow": workflow, "seconds": f"{each.total_s:.2f}"})
+        for last in report.validations:
+            if last.workflow == workflow and last.metrics:
+                answered = len(last.metrics_by_site)
+                cells = row("final", last.metrics, last.metrics_by_site)
+                cells["answered"] = f"{answered} of {answered + len(last.failed)}"
+                rows.append(cells | {"workflow": workflow, "seconds": ""})
+    first = ["workflow"] if len(workflows) > 1 else []
+    return rows, [*first, "round", *metrics, *headings.values(), "answered", "seconds"]
 
 
 def failures(report: Report) -> list[str]:
@@ -268,9 +274,12 @@ def failures(report: Report) -> list[str]:
 
 def _failed_sites(report: Report) -> list[str]:
     """One line for every site that failed: the rounds, and the first cause."""
-    failed = [(f"round {each.round_num}", each.failed) for each in report.rounds] + [
-        ("validation", report.final_failed)
+    several = len({each.workflow for each in report.rounds}) > 1
+    failed = [
+        (f"{each.workflow} round {each.round_num}" if several else f"round {each.round_num}", each.failed)
+        for each in report.rounds
     ]
+    failed += [("validation", each.failed) for each in report.validations] or [("validation", report.final_failed)]
     texts = []
     for site, first in report.failures.items():
         labels = [label for label, failures in failed if site in failures]
