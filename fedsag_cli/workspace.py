@@ -39,7 +39,7 @@ class Workspace:
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()  # the server gives its paths in this form
         checkpoints = str(self.checkpoints.relative_to(self.root))
-        self._made = Made(self.root, self.scratch / "made", {checkpoints: _CHECKPOINT.pattern})
+        self._made = Made(self.root, self._list_of_made, {checkpoints: _CHECKPOINT.pattern})
         self._lock = -1
 
     @property
@@ -77,6 +77,10 @@ class Workspace:
     def has_run(self) -> bool:
         """Whether fedsag has used this folder before."""
         return self.scratch.is_dir()
+
+    @property
+    def _list_of_made(self) -> Path:
+        return self.scratch / "made"
 
     def take(self) -> None:
         """Lock the workspace until `release`. Raises WorkspaceError if another run uses it, or it cannot be written."""
@@ -144,7 +148,7 @@ class Workspace:
         inside = [path for path in paths if self.root in path.parents]
         whole = [folder for folder in folders if self.root in folder.parents]
         self.check_free(*inside, *whole)
-        files = [self._made.will_make(path, grows=path == self.events) for path in inside]
+        files = [self._made.will_make(path, grows=path.suffix == ".jsonl") for path in inside]
         self._made.announce([*files, *(self._made.will_fill(folder, ".*") for folder in whole)])
         self._made.make_folders(path.parent for path in [*inside, *whole])
 

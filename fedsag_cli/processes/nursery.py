@@ -24,7 +24,7 @@ from typing import NamedTuple, NoReturn
 
 import msgspec
 
-from fedsag_cli.errors import ChannelClosed
+from fedsag_cli.errors import ChannelClosed, of_system
 from fedsag_cli.processes.child import (
     STACK_SIGNAL,
     EndMessage,
@@ -128,8 +128,16 @@ class Nursery:
             _skip_finalizers_at_exit()
             self._frozen = True
         nursery = os.getpid()
-        reading, writing = os.pipe()
-        pid = os.fork()
+        try:
+            reading, writing = os.pipe()
+        except OSError as error:
+            self._cannot_start(spec, error, link)
+            return
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._cannot_start(spec, error, link, reading, writing)
+            return
         if pid == 0:
             os.close(reading)
             if fresh:
@@ -140,6 +148,13 @@ class Nursery:
             os.close(link)
         self._children[pid] = _Child(spec.name, reading, spec.has_link, bool(spec.command))
         self._tell(Started(spec.name, pid))
+
+    def _cannot_start(self, spec: ProcessSpec, error: OSError, *descriptors: int | None) -> None:
+        for fd in descriptors:
+            if fd is not None:
+                os.close(fd)
+        refused = of_system(error, "it cannot be started")
+        self._tell(Exited(spec.name, 1, EndMessage(error=str(refused))))
 
     def _reap(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -217,8 +232,12 @@ def main() -> NoReturn:
     if sys.argv[2] == "fork":
         gc.disable()  # until the first fork: garbage collection takes a fifth of the time of imports
         preload(["numpy", "fedsag_cli.client", "fedsag_cli.client.script"])
-    sock = socket.socket(fileno=int(sys.argv[1]))
-    Nursery(UnixChannel(sock, ToNursery)).run()
+    try:
+        sock = socket.socket(fileno=int(sys.argv[1]))
+        Nursery(UnixChannel(sock, ToNursery)).run()
+    except (OSError, MemoryError) as error:
+        os.write(2, str(of_system(error, "it failed")).encode())
+        os._exit(1)  # the engine kills its children
     if address := os.environ.get(ADDRESS):
         remove_address(address)  # in case the parent was killed
     os._exit(0)

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedsag_cli.errors import RunError
+from fedsag_cli.errors import RunError, system_errors
 from fedsag_cli.events import Notice, Observer
 from fedsag_cli.interop import reading
 from fedsag_cli.job import Job
@@ -23,6 +23,7 @@ from fedsag_cli.wire.messages import ADDRESS, TOKEN
 from fedsag_cli.workspace import Workspace
 
 
+@system_errors()
 def simulate(job: Path, workspace: Path, options: Options, observers: Sequence[Observer] = ()) -> Report:
     """Run the job in the folder `job`, write all files to the folder `workspace`, and return the report.
 

@@ -71,6 +71,7 @@ class UnixChannel(Generic[Out, In]):
             if sent < len(frame):  # not for an empty rest: sendall would fail if the other side has closed now
                 self._sock.sendall(memoryview(frame)[sent:])
         except OSError as error:
+            self._break()
             raise ChannelClosed(f"the other process has closed the channel: {error}") from None
 
     def receive(self, timeout_s: float | None = None) -> tuple[In, int | None]:
@@ -104,6 +105,11 @@ class UnixChannel(Generic[Out, In]):
 
     def close(self) -> None:
         self._sock.close()
+
+    def _break(self) -> None:
+        """After an error: let the other process see that the channel is closed, instead of waiting for ever."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def _read_first(self, count: int, files: list[int], timeout_s: float | None) -> bytes:
         if self._sock.fileno() < 0:
@@ -142,6 +148,7 @@ class UnixChannel(Generic[Out, In]):
         except BlockingIOError:
             raise
         except OSError as error:
+            self._break()
             raise ChannelClosed(f"the other process has closed the channel: {error}") from None
         for level, kind, content in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
