@@ -335,7 +335,7 @@ class Made:
         new = [entry for entry in entries if self._entries.get(entry.name) != entry]
         if not new and self._now is not None:
             return
-        with self._file.open("ab", buffering=0) as file:
+        with _naming(self._file), self._file.open("ab", buffering=0) as file:
             before = os.fstat(file.fileno())
             lines: list[_Line] = [] if before.st_size else [Record(inode=before.st_ino)]
             span = self._now
@@ -357,7 +357,7 @@ class Made:
         if self._now is not None:
             self._spans.append(self._now)
         part = self._file.with_name(f"{self._file.name}.part")
-        with part.open("wb", buffering=0) as file:
+        with _naming(self._file), part.open("wb", buffering=0) as file:
             ended = os.fstat(file.fileno())
             spans = [
                 span if span.ended_ns < _FOR_EVER_NS else msgspec.structs.replace(span, ended_ns=ended.st_mtime_ns)
@@ -412,3 +412,12 @@ def _suppressed(*numbers: int) -> Iterator[None]:
     except OSError as error:
         if error.errno not in numbers:
             raise
+
+
+@contextlib.contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """An error says which file could not be written."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(file)) from None

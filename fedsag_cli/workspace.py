@@ -12,10 +12,13 @@ W/<site>/simulate_job/app_<site>/                 a client's app, its working di
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
+import secrets
 import shutil
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import IO
@@ -29,6 +32,7 @@ SERVER = "server"
 ROUND, BEST = "round", "best"  # the two kinds of checkpoint: of the last round, and of the best model so far
 _CHECKPOINT = re.compile(rf"(?P<kind>{ROUND}|{BEST})-\d{{6,}}\.safetensors")
 _PART = ".part"  # the end of the name of an incomplete file
+_LAST_WORK_S = 10.0  # the server of a killed run is killed with it
 _MOVE = "move it, or choose another folder with -w"
 _COPY = "copy the job to another place, or choose another folder with -w"
 
@@ -41,6 +45,8 @@ class Workspace:
         checkpoints = str(self.checkpoints.relative_to(self.root))
         self._made = Made(self.root, self._list_of_made, {checkpoints: _CHECKPOINT.pattern})
         self._lock = -1
+        self.mark = secrets.token_hex(8)  # in the environment of all processes of this run
+        self.mark_before = ""  # that of the run before, of which processes may be left
 
     @property
     def plan(self) -> Path:
@@ -98,25 +104,43 @@ class Workspace:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            pid = os.pread(self._lock, 100, 0).decode().strip()
+            pid, _ = self._holder()
             self.release()
             raise WorkspaceError(
                 f"the workspace {self.root} is used by another run, process {pid}",
                 hint="wait for it, or choose another folder with -w",
             ) from None
         try:
+            _, self.mark_before = self._holder()
             os.ftruncate(self._lock, 0)
-            os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+            os.pwrite(self._lock, f"{os.getpid()}\n{os.fstat(self._lock).st_ino}\n{self.mark}\n".encode(), 0)
             os.close(self.hold_as_server())  # the server of a killed run may need a moment to end
         except OSError as error:
             self.release()
             raise WorkspaceError(f"the workspace {self.root} cannot be used: {error.strerror}") from None
 
     def hold_as_server(self) -> int:
-        """Wait for the server of an earlier run to end, and lock: the next run waits while this descriptor is open."""
+        """Wait for the server of an earlier run to end, and lock: the next run waits while this process lives.
+
+        A process that the server starts does not have the lock. Raises OSError.
+        """
         fd = os.open(self.scratch / SERVER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        return fd
+        ends = time.monotonic() + _LAST_WORK_S
+        while True:
+            try:
+                fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN) or time.monotonic() > ends:
+                    os.close(fd)
+                    raise OSError(error.errno, "the server of an earlier run still uses it") from None
+                time.sleep(0.02)
+            else:
+                return fd
+
+    def _holder(self) -> tuple[str, str]:
+        """The process that has, or had, the lock, and the mark of its run; no mark in a copy of the workspace."""
+        pid, inode, mark, *_ = [*os.pread(self._lock, 100, 0).decode(errors="replace").splitlines(), "", "", ""]
+        return pid, mark if inode == str(os.fstat(self._lock).st_ino) else ""
 
     def release(self) -> None:
         if self._lock >= 0:

@@ -112,6 +112,33 @@ def test_a_refused_run_leaves_the_first_ones_lock(workspace):
             Workspace(workspace.root).take()
 
 
+def test_the_mark_of_the_run_before_is_known_but_not_in_a_copy_of_the_workspace(workspace):
+    shutil.copytree(workspace.root, workspace.root.with_name("copy"))
+    workspace.release()
+
+    later, copy = Workspace(workspace.root), Workspace(workspace.root.with_name("copy"))
+    for each in (later, copy):
+        each.take()
+        each.release()
+
+    assert later.mark_before == workspace.mark
+    assert copy.mark_before == ""
+
+
+def test_a_process_that_the_server_started_does_not_hold_the_workspace(workspace):
+    held = workspace.hold_as_server()
+    helper = subprocess.Popen(["sleep", "30"], close_fds=False, pass_fds=[held])
+    os.close(held)  # as if the server were killed
+    try:
+        workspace.release()
+        other = Workspace(workspace.root)
+        other.take()
+        other.release()
+    finally:
+        helper.kill()
+        helper.wait()
+
+
 def test_after_its_release_a_workspace_can_be_taken_again(workspace):
     workspace.release()
     workspace.release()

@@ -11,6 +11,7 @@ from fedsag_cli.errors import RunError, system_errors
 from fedsag_cli.events import Notice, Observer
 from fedsag_cli.interop import reading
 from fedsag_cli.job import Job
+from fedsag_cli.processes.kill import kill_marked
 from fedsag_cli.processes.local import LocalEngine, can_fork
 from fedsag_cli.simulator import resume
 from fedsag_cli.simulator.options import FORK, Options
@@ -19,7 +20,7 @@ from fedsag_cli.simulator.report import Report
 from fedsag_cli.simulator.signals import have_standard_streams, signals_interrupt
 from fedsag_cli.simulator.supervisor import ENVIRONMENT, Simulation
 from fedsag_cli.wire.channel import private_address
-from fedsag_cli.wire.messages import ADDRESS, TOKEN
+from fedsag_cli.wire.messages import ADDRESS, RUN, TOKEN
 from fedsag_cli.workspace import Workspace
 
 
@@ -39,7 +40,7 @@ def simulate(job: Path, workspace: Path, options: Options, observers: Sequence[O
         options = resume.settings_of(before, options)
     fork = options.launcher in (None, FORK) and can_fork()
     with signals_interrupt(), private_address() as address:
-        env = ENVIRONMENT | os.environ | {ADDRESS: address, TOKEN: secrets.token_hex(16)}
+        env = ENVIRONMENT | os.environ | {ADDRESS: address, TOKEN: secrets.token_hex(16), RUN: run_folder.mark}
         engine = LocalEngine(fork=fork, env=env)  # the engine starts while the job is read
         try:
             planned = make_plan(Job.load(job, reading.translate), run_folder, options, engine.prepare)
@@ -58,6 +59,8 @@ def simulate(job: Path, workspace: Path, options: Options, observers: Sequence[O
                 for observer in observers:
                     observer.on(Notice(text="this run is complete: there is nothing left to do"))
                 return report
+            if left := kill_marked(RUN, run_folder.mark_before) if run_folder.mark_before else []:
+                planned.notices.append(f"processes of an earlier run were left, and are ended: {', '.join(left)}")
             return Simulation(job, planned, run_folder, engine, env, observers).run(resume=before is not None)
         finally:
             engine.stop(grace_s=0.0)

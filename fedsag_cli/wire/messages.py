@@ -16,6 +16,7 @@ from fedsag_cli.plan import ClientConfig
 # environment variables of a run's processes
 ADDRESS = "FEDSAG_ADDRESS"
 TOKEN = "FEDSAG_TOKEN"
+RUN = "FEDSAG_RUN"  # the mark of a run, by which its processes are found
 SITE = "FEDSAG_SITE"
 SEED = "FEDSAG_SEED"
 PRELOAD = "FEDSAG_PRELOAD"  # names of modules, separated by commas
