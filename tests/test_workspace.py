@@ -127,7 +127,7 @@ def test_the_mark_of_the_run_before_is_known_but_not_in_a_copy_of_the_workspace(
 
 def test_a_process_that_the_server_started_does_not_hold_the_workspace(workspace):
     held = workspace.hold_as_server()
-    helper = subprocess.Popen(["sleep", "30"], close_fds=False, pass_fds=[held])
+    helper = subprocess.Popen(["sleep", "30"], pass_fds=[held])
     os.close(held)  # as if the server were killed
     try:
         workspace.release()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedsag_cli.errors import RunError, system_errors
-from fedsag_cli.events import Notice, Observer
+from fedsag_cli.events import STARTED, Notice, Observer
 from fedsag_cli.interop import reading
 from fedsag_cli.job import Job
 from fedsag_cli.processes.kill import kill_marked
@@ -20,7 +20,7 @@ from fedsag_cli.simulator.report import Report
 from fedsag_cli.simulator.signals import have_standard_streams, signals_interrupt
 from fedsag_cli.simulator.supervisor import ENVIRONMENT, Simulation
 from fedsag_cli.wire.channel import private_address
-from fedsag_cli.wire.messages import ADDRESS, RUN, TOKEN
+from fedsag_cli.wire.messages import ADDRESS, RUN, STARTED_AT, TOKEN
 from fedsag_cli.workspace import Workspace
 
 
@@ -40,7 +40,11 @@ def simulate(job: Path, workspace: Path, options: Options, observers: Sequence[O
         options = resume.settings_of(before, options)
     fork = options.launcher in (None, FORK) and can_fork()
     with signals_interrupt(), private_address() as address:
-        env = ENVIRONMENT | os.environ | {ADDRESS: address, TOKEN: secrets.token_hex(16), RUN: run_folder.mark}
+        env = (
+            ENVIRONMENT
+            | os.environ
+            | {ADDRESS: address, TOKEN: secrets.token_hex(16), RUN: run_folder.mark, STARTED_AT: repr(STARTED)}
+        )
         engine = LocalEngine(fork=fork, env=env)  # the engine starts while the job is read
         try:
             planned = make_plan(Job.load(job, reading.translate), run_folder, options, engine.prepare)
