@@ -145,11 +145,11 @@ def of_system(error: BaseException, what: str = "") -> RunError | None:
     `what`: what failed, if the error does not name a file.
     """
     if isinstance(error, MemoryError):
-        number, reason, what = errno.ENOMEM, "no memory is left", what or "fedsag"
-    elif isinstance(error, RuntimeError) and "start new thread" in str(error):
-        number, reason, what = errno.EAGAIN, "no thread can be started", what or "fedsag"
-    elif isinstance(error, OSError):
-        number, reason, what = error.errno or 0, error.strerror or str(error), error.filename or what or "the system"
-    else:
-        return None
-    return RunError(f"{what}: {reason}", hint=_WAYS_OUT.get(number, ""))
+        return RunError("no memory is left", hint=_WAYS_OUT[errno.ENOMEM])
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return RunError("no thread can be started", hint=_WAYS_OUT[errno.EAGAIN])
+    if isinstance(error, OSError):
+        named = error.filename or what
+        message = f"{named}: {error.strerror}" if named and error.strerror else str(error)
+        return RunError(message, hint=_WAYS_OUT.get(error.errno or 0, ""))
+    return None

@@ -64,7 +64,7 @@ def _serve(root: str, link: int) -> int:
     except Exception as error:
         # a component's error, perhaps the user's own: the run failed, and its traceback is in the server's log
         traceback.print_exc()
-        if refused := of_system(error, "it"):
+        if refused := of_system(error):
             emit(RunFailed(cause=f"the server: {refused.message}", hint=refused.hint, exit_code=refused.exit_code))
             return refused.exit_code
         where = traceback.extract_tb(error.__traceback__)[-1]
