@@ -16,7 +16,9 @@ from fedsag_cli.plan import ClientConfig
 # environment variables of a run's processes
 ADDRESS = "FEDSAG_ADDRESS"
 TOKEN = "FEDSAG_TOKEN"
+RUN = "FEDSAG_RUN"  # the mark of a run, by which its processes are found
 SITE = "FEDSAG_SITE"
+STARTED_AT = "FEDSAG_STARTED_AT"  # see events.STARTED
 SEED = "FEDSAG_SEED"
 PRELOAD = "FEDSAG_PRELOAD"  # names of modules, separated by commas
 

@@ -482,18 +482,6 @@ def test_free_memory_and_ones_own_are_numbers_of_bytes():
     assert machine.private_memory() > 1 << 20
 
 
-def test_a_containers_limit_counts(tmp_path, monkeypatch):
-    (tmp_path / "memory.max").write_text("5000\n")
-    (tmp_path / "memory.current").write_text("2000\n")
-    real = machine.Path
-    monkeypatch.setattr(machine, "Path", lambda path: tmp_path if path == "/sys/fs/cgroup" else real(path))
-
-    assert machine.free_memory() == 3000
-
-    (tmp_path / "memory.max").write_text("max\n")
-    assert machine.free_memory() > 1 << 20
-
-
 def test_a_launch_timeout_that_is_not_given_is_nvflares_300_seconds(job, plan):
     assert plan(job(), num_clients=1).plan.sites[0].config.launch_timeout == 300.0
 
