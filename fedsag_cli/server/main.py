@@ -125,7 +125,7 @@ def _run(
     try:
         for number, workflow in enumerate(workflows):
             if run.enter(number):
-                communicator.workflow = run.workflow_name
+                communicator.workflow, communicator.workflow_number = run.workflow_name, number
                 workflow.run(communicator, run)
         run.finished()
     except BaseException:

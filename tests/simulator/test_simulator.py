@@ -217,6 +217,41 @@ def test_some_clients_a_round_and_an_early_end_are_the_same_for_every_slot_count
     assert all(ran[0].report["exit_codes"].get(site, 0) == 0 for site in idle)
 
 
+DRAWS_ONLY = """
+    import numpy as np
+    import fedsag_cli.client as flare
+
+    flare.init()
+    while flare.is_running():
+        model = flare.receive()
+        drawn = float(np.random.rand())
+        flare.send(flare.FLModel(params={k: v + 1 for k, v in model.params.items()}, metrics={"drawn": drawn}))
+"""
+
+
+def test_two_workflows_are_told_apart_and_draw_numbers_of_their_own(tmp_path):
+    arguments = {"min_clients": 1, "num_rounds": 1, "aggregator_id": "aggregator", "persistor_id": "persistor"}
+    args = arguments | {"model_selector_id": "model_selector"}
+    flows = [{"id": name, "path": "ScatterAndGather", "args": args} for name in ("warm_up", "main")]
+    selector = {"model_selector": {"path": "IntimeModelSelector", "args": {"key_metric": "drawn"}}}
+    made = job(tmp_path / "job", DRAWS_ONLY, server={"workflows": flows}, components=selector)
+
+    ran = run(made, "-n", 1, "--seed", 5)
+    alone = job(tmp_path / "alone", DRAWS_ONLY, num_rounds=1, min_clients=1)
+    first = run(alone, "-n", 1, "--seed", 5, workspace=tmp_path / "ws1")
+
+    rounds = ran.report["rounds"]
+    assert [(each["workflow"], each["round_num"], each["is_whole"]) for each in rounds] == [
+        ("warm_up", 0, True), ("main", 0, True),
+    ]  # fmt: skip
+    drawn = [each["site-1"] for each in ran.metrics("drawn")]
+    assert first.metrics("drawn") == [{"site-1": drawn[0]}], "the first workflow draws what it always drew"
+    assert drawn[0] != drawn[1]
+    assert ran.report["best"] == {
+        "workflow": "main", "round_num": 0, "metric": "drawn", "score": drawn[1], "is_final": False,
+    }  # fmt: skip
+
+
 def test_a_drawn_seed_is_told_and_repeats(tmp_path):
     made = job(tmp_path / "job", DRAWS)
     first = run(made, "-n", 2, "-t", 2)
