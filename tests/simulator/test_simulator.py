@@ -80,7 +80,13 @@ def test_a_run_leaves_a_model_a_report_and_logs(tmp_path, launcher):
 def test_the_model_of_the_best_round_is_the_one_that_was_sent_in_it(tmp_path):
     ran = run(job(tmp_path / "job", num_rounds=3), "-n", 2, "-t", 2)
 
-    assert ran.report["best"] == {"round_num": 2, "metric": "mean", "score": 7.0, "is_final": False}
+    assert ran.report["best"] == {
+        "workflow": "scatter_and_gather",
+        "round_num": 2,
+        "metric": "mean",
+        "score": 7.0,
+        "is_final": False,
+    }
     best = tmp_path / "ws" / "server" / "simulate_job" / "models" / "best_server.npy"
     assert np.load(best).tolist() == [[3, 4, 5], [6, 7, 8], [9, 10, 11]]
 
@@ -693,7 +699,13 @@ def test_a_job_may_ask_for_the_last_model_to_be_measured(tmp_path):
 
     assert ran.code == 0, ran
     assert ran.report["final_metrics"] == {"mean": 7.0}
-    assert ran.report["best"] == {"round_num": 2, "metric": "mean", "score": 7.0, "is_final": True}
+    assert ran.report["best"] == {
+        "workflow": "scatter_and_gather",
+        "round_num": 2,
+        "metric": "mean",
+        "score": 7.0,
+        "is_final": True,
+    }
 
 
 def text(script):
