@@ -26,7 +26,8 @@ from fedsag_cli.errors import WorkspaceError
 
 SERVER = "server"
 ROUND, BEST = "round", "best"  # the two kinds of checkpoint: of the last round, and of the best model so far
-_CHECKPOINT = re.compile(rf"(?P<kind>{ROUND}|{BEST})-\d{{6,}}\.safetensors")
+RECORD = "record.jsonl"  # beside the checkpoints: it proves them, and has what happened in each round
+_CHECKPOINT = re.compile(rf"(?P<kind>{ROUND}|{BEST})(-\d+)?-\d{{6,}}\.safetensors")
 _PART = ".part"  # the end of the name of an incomplete file
 
 
@@ -70,6 +71,10 @@ class Workspace:
         return self.job(SERVER) / "checkpoints"
 
     @property
+    def record(self) -> Path:
+        return self.checkpoints / RECORD
+
+    @property
     def has_run(self) -> bool:
         """Whether fedsag has used this folder before."""
         return self.scratch.is_dir()
@@ -77,6 +82,10 @@ class Workspace:
     @property
     def _list_of_made(self) -> Path:
         return self.scratch / "made"
+
+    def needed(self) -> list[Path]:
+        """The files that fedsag needs to continue a run, beside its checkpoints."""
+        return [self.plan, self._list_of_made]
 
     def take(self) -> None:
         """Lock the workspace until `release`. Raises WorkspaceError if another run uses it, or it cannot be written."""
@@ -113,6 +122,12 @@ class Workspace:
         fd = os.open(self.scratch / SERVER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         fcntl.flock(fd, fcntl.LOCK_EX)
         return fd
+
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     def release(self) -> None:
         if self._lock >= 0:
@@ -200,6 +215,16 @@ class Workspace:
         names = "".join(f"{name}\0" for name in sorted(self._made))
         write_whole(self._list_of_made, lambda file: file.write(names.encode()))
 
+    def has_lost(self, app: Path, name: str) -> bool:
+        """Whether files that `deploy` copied are gone or cut short, as after a power cut, or scripts are others."""
+        pairs = [(source, self.app(name) / source.relative_to(app)) for source in files_in(app)]
+        return any(
+            not target.is_file()
+            or target.stat().st_size < source.stat().st_size
+            or (source.suffix == ".py" and target.read_bytes() != source.read_bytes())
+            for source, target in pairs
+        )
+
     def deploy(self, app: Path, name: str) -> None:
         """Copy an app folder into the workspace, for SERVER or a site. Raises WorkspaceError, OSError."""
         pairs = [(source, self.app(name) / source.relative_to(app)) for source in files_in(app)]
@@ -226,9 +251,9 @@ def files_in(folder: Path) -> Iterator[Path]:
         yield from (Path(base, name) for name in sorted(files))
 
 
-def checkpoint_name(kind: str, round_num: int) -> str:
-    """The name of a checkpoint's file; `kind` is ROUND or BEST."""
-    return f"{kind}-{round_num:06d}.safetensors"
+def checkpoint_name(kind: str, workflow: int, round_num: int) -> str:
+    """The name of a checkpoint's file; `kind` is ROUND or BEST. The first workflow, 0, is not named."""
+    return f"{kind}-{f'{workflow}-' if workflow else ''}{round_num:06d}.safetensors"
 
 
 def checkpoints_in(folder: Path, *kinds: str) -> list[Path]:
@@ -241,18 +266,19 @@ def _kind_of(name: str) -> str | None:
     return found["kind"] if found else None
 
 
-def write_json(path: Path, value: msgspec.Struct) -> None:
-    """Write `value` as indented JSON, completely or not at all. Raises OSError."""
+def write_json(path: Path, value: msgspec.Struct, *, sync: bool = False) -> None:
+    """Write `value` as indented JSON, completely or not at all. `sync`: as in `write_whole`. Raises OSError."""
     text = msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
-    write_whole(path, lambda file: file.write(text))
+    write_whole(path, lambda file: file.write(text), sync=sync)
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object], *, sync: bool = False, shared: bool = False) -> None:
     """Write a file whole or not at all: a reader finds all that `write` wrote, or what was there before.
 
     `sync`: this holds after a power cut too. It takes as long as the disk takes, so it is for the models a run is made
-    for, not for checkpoints and reports. `shared`: several processes may write one path at a time; one that is killed
-    leaves its half written file. Raises OSError naming `path`, and whatever `write` raises; then the file is as it was.
+    for and for its plan, not for checkpoints and reports. `shared`: several processes may write one path at a time;
+    one that is killed leaves its half written file. Raises OSError naming `path`, and whatever `write` raises; then
+    the file is as it was.
     """
     part = _part_of(path.with_name(f"{path.name}.{os.getpid()}") if shared else path)
     try:
@@ -268,6 +294,15 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object], *, sync: bool 
         if isinstance(error, OSError) and error.errno is not None:
             raise OSError(error.errno, error.strerror, str(path)) from None
         raise
+
+
+def wait_for_disk(path: Path) -> None:
+    """Return when the disk has this file or, for a folder, its list of names. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _part_of(path: Path) -> Path:

@@ -56,6 +56,9 @@ def simulator(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in WS. Only -t, -gpu and --launcher may differ.")
     ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Start anew though WS has an unfinished run: its rounds are removed.")
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="End the run when any client fails, even if enough clients answer.")
     ] = False,
@@ -99,6 +102,7 @@ def simulator(
         seed=seed,
         max_clients=max_clients,
         resume=resume,
+        force=force,
         strict=strict,
     )
     try:

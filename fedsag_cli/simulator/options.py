@@ -25,6 +25,7 @@ class Options:
     seed: int | None = None
     max_clients: int = 100
     resume: bool = False  # continue the run in the workspace
+    force: bool = False  # start anew over an unfinished run; with `resume`, continue without what components kept
     strict: bool = False  # any failure of a client ends the run
 
 

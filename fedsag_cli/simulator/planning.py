@@ -23,7 +23,7 @@ from fedsag_cli.errors import JobError, UsageError
 from fedsag_cli.interop import shim
 from fedsag_cli.job import App, Job, ServerConfig
 from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, placeholders
-from fedsag_cli.plan import Plan, ServerPlan, SitePlan, matches
+from fedsag_cli.plan import FORMAT, Plan, ServerPlan, SitePlan, matches
 from fedsag_cli.simulator.options import FORK, SPAWN, Options, gpu_groups, site_names, slots_of
 from fedsag_cli.simulator.preloading import imports_of_components, imports_of_scripts, preload
 from fedsag_cli.workspace import SERVER, Workspace, files_in
@@ -84,6 +84,7 @@ def make_plan(
     _check_tasks(server, apps[SERVER], sites)
     notices += dict.fromkeys(notes)
     plan = Plan(
+        format=FORMAT,
         job=job.meta.name,
         seed=options.seed if options.seed is not None else secrets.randbits(31),
         slots=slots,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from fedsag_cli import events
@@ -96,6 +98,21 @@ class ReportBuilder:
     def rounds_done(self) -> int:
         return sum(each.is_whole for each in self.report.rounds)
 
+    def complete(self, rounds: Sequence[Sequence[Event]]) -> list[Event]:
+        """Hear again what happened in whole rounds from the first one on that was not heard to its end; return that."""
+        known = self.report.rounds
+        whole = 0
+        for mine, told in zip(known, rounds, strict=False):
+            if not mine.is_whole or mine.round_num != _round_num(told):
+                break
+            whole += 1
+        missing = [event for told in rounds[whole:] for event in told]
+        if missing:
+            del known[whole:]
+        for event in missing:
+            self.on(event)
+        return missing
+
     def on(self, event: Event) -> None:
         report = self.report
         match event:
@@ -114,6 +131,8 @@ class ReportBuilder:
                 self._moments.setdefault("first_client_ready", event.at)
             case events.RoundStarted():
                 report.first_round, report.num_rounds = event.first_round, event.num_rounds
+                if report.rounds and not report.rounds[-1].is_whole:  # an earlier part of the run did not finish it
+                    report.rounds.pop()
                 report.rounds.append(RoundReport(round_num=event.round_num, asked=event.sites))
                 self._round_began = event.at
             case events.RoundFinished() if report.rounds:
@@ -199,3 +218,7 @@ class ReportBuilder:
                 current.num_steps[event.site] = event.num_steps
                 current.work_s[event.site] = event.work_s
                 current.bytes_received += event.size
+
+
+def _round_num(told: Sequence[Event]) -> int | None:
+    return next((event.round_num for event in told if isinstance(event, events.RoundFinished)), None)

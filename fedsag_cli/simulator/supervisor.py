@@ -31,12 +31,14 @@ from fedsag_cli.events import (
     RunStarted,
     WillWrite,
     WorkflowFinished,
+    from_line,
     how_it_ended,
 )
 from fedsag_cli.plan import Plan, SitePlan
 from fedsag_cli.processes.child import ProcessSpec
 from fedsag_cli.processes.engine import Engine
 from fedsag_cli.processes.local import NURSERY
+from fedsag_cli.record import read
 from fedsag_cli.simulator.events_file import EventsFile, read_events
 from fedsag_cli.simulator.failures import Failures
 from fedsag_cli.simulator.planning import Planned
@@ -78,6 +80,7 @@ class Simulation:
         self._hanging: set[str] = set()  # clients that may still work on a task the server no longer waits for
         self._finished: WorkflowFinished | None = None
         self._notes: set[str] = set()
+        self._untold: Sequence[Event] = ()  # what only the record has
 
     def run(self, *, resume: bool) -> Report:
         """Run to the end, and return the report. An error that ends the run has it as `report`."""
@@ -94,12 +97,15 @@ class Simulation:
         error: FedsagError | None = None
         try:
             self._tell(self._run_started())
+            for event in self._untold:
+                log.on(event)
             for text in self._notices:
                 self._tell(Notice(text=text))
             self._engine.prepare([*self._plan.preload, *_modules_of_server(self._plan)])
             self._start(self._server())
             self._handle_events()
             self._check_strict()
+            self._check_models()
             outcome = RunFinished(ok=True, exit_code=0, cause="every round is done, and the final model is written")
         except FedsagError as failure:
             error = failure
@@ -127,7 +133,7 @@ class Simulation:
         return self._report.report
 
     def _prepare_workspace(self) -> None:
-        files = [self._workspace.plan, self._workspace.events, self._workspace.report]
+        files = [self._workspace.plan, self._workspace.events, self._workspace.report, self._workspace.record]
         deployed = [
             path for name, app in self._planned.apps.items() for path in self._workspace.files_of(app.folder, name)
         ]
@@ -143,14 +149,19 @@ class Simulation:
         self._workspace.reopen()
         for event in read_events(self._workspace.events) if self._workspace.events.exists() else ():
             self._report.on(event)
+        rounds = read(self._workspace.record, self._plan.identity).rounds
+        self._untold = self._report.complete([[_as_event(raw) for raw in whole.events] for whole in rounds])
+        if self._untold:
+            self._notices.append("events.jsonl lacked what happened in whole rounds: it is added")
         report = self._report.report
         failed = {site: each.round_num for each in report.rounds if each.is_whole for site in each.failed}
         for site, round_num in failed.items() if self._plan.strict else ():
             raise WorkspaceError(f"--strict: no client may fail, but {site} failed in round {round_num} of this run")
         self._workspace.report.unlink(missing_ok=True)
         for name, app in self._planned.apps.items():
-            if not self._workspace.app(name).is_dir():
+            if self._workspace.has_lost(app.folder, name):
                 self._workspace.deploy(app.folder, name)
+        self._workspace.claim(self._workspace.record)
         write_json(self._workspace.plan, self._plan)
         earlier = report.versions
         for name, version in self._run_started().versions.items():
@@ -182,12 +193,18 @@ class Simulation:
     def _how_to_continue(self, rounds: int) -> str:
         job, workspace = (shlex.quote(str(path)) for path in (self._job.absolute(), self._workspace.root))
         done = "1 round" if rounds == 1 else f"{rounds} rounds"
-        return f"{done} done. Continue: fedsag simulator {job} -w {workspace} --resume"
+        return f"{done} done. Continue with the job unchanged: fedsag simulator {job} -w {workspace} --resume"
 
     def _check_strict(self) -> None:
         """Raises RunError if a client failed after its last task, with --strict."""
         for site, first in self._report.report.failures.items() if self._plan.strict else ():
             raise RunError(f"with --strict no client may fail, but {site} failed: {first.failure.cause}")
+
+    def _check_models(self) -> None:
+        """Raises RunError if a model is gone that an earlier part of the run wrote."""
+        for path in self._report.report.models:
+            if not Path(path).is_file():
+                raise RunError(f"{path} is gone, and no checkpoint has it", hint="start a new run with --force")
 
     def _stop(self, grace_s: float, causes: Mapping[str, str]) -> None:
         """End all processes. The clients in `causes` print their stacks first, and each is reported with its cause."""
@@ -304,6 +321,10 @@ def _modules_of_server(plan: Plan) -> list[str]:
     paths = [catalog.class_path(spec.path) for spec in [*plan.server.workflows, *plan.server.components]]
     named = [_SERVE.partition(":")[0], *(path.rpartition(".")[0] for path in paths)]
     return [name for name in dict.fromkeys(named) if name.startswith("fedsag_cli.")]
+
+
+def _as_event(raw: msgspec.Raw) -> Event:
+    return from_line(bytes(raw))
 
 
 def _as_error(failed: RunFailed) -> FedsagError:
