@@ -24,6 +24,7 @@ from fedsag_cli.interop import shim
 from fedsag_cli.job import App, Job, ServerConfig
 from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, placeholders
 from fedsag_cli.plan import FORMAT, Plan, ServerPlan, SitePlan, matches
+from fedsag_cli.simulator import outside
 from fedsag_cli.simulator.options import FORK, SPAWN, Options, gpu_groups, site_names, slots_of
 from fedsag_cli.simulator.preloading import imports_of_components, imports_of_scripts, preload
 from fedsag_cli.workspace import SERVER, Workspace, files_in
@@ -83,6 +84,8 @@ def make_plan(
     ]
     _check_tasks(server, apps[SERVER], sites)
     notices += dict.fromkeys(notes)
+    commands = (word for site in sites for word in (site.script, *site.args, *site.command))
+    code = outside.digests(commands, [workspace.root, *(app.folder for app in apps.values())])
     plan = Plan(
         format=FORMAT,
         job=job.meta.name,
@@ -92,7 +95,7 @@ def make_plan(
         launcher=options.launcher or FORK,
         gpus=options.gpus,
         strict=options.strict,
-        files=_digests({app.name: app for app in apps.values()}.values()),
+        files=_digests({app.name: app for app in apps.values()}.values()) | code,
         preload=preload(scripts | imports_of_components(server, apps[SERVER].custom)),
         server=ServerPlan(
             workflows=list(server.workflows),

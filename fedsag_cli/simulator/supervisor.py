@@ -29,6 +29,7 @@ from fedsag_cli.events import (
     RunFailed,
     RunFinished,
     RunStarted,
+    ServerReady,
     WillWrite,
     WorkflowFinished,
     from_line,
@@ -81,6 +82,7 @@ class Simulation:
         self._finished: WorkflowFinished | None = None
         self._notes: set[str] = set()
         self._untold: Sequence[Event] = ()  # what only the record has
+        self._can_continue = True
 
     def run(self, *, resume: bool) -> Report:
         """Run to the end, and return the report. An error that ends the run has it as `report`."""
@@ -110,7 +112,7 @@ class Simulation:
         except FedsagError as failure:
             error = failure
             ignore_signals()
-            if rounds := self._report.rounds_done:
+            if (rounds := self._report.rounds_done) and self._can_continue:
                 failure.hint = f"{failure.hint}; " * bool(failure.hint) + self._how_to_continue(rounds)
             outcome = RunFinished(ok=False, exit_code=failure.exit_code, cause=failure.message, hint=failure.hint)
             causes = dict.fromkeys(
@@ -146,6 +148,7 @@ class Simulation:
         write_json(self._workspace.plan, self._plan)
 
     def _reopen_workspace(self) -> None:
+        self._can_continue = False  # until the server has found the checkpoint to be what it was
         self._workspace.reopen()
         for event in read_events(self._workspace.events) if self._workspace.events.exists() else ():
             self._report.on(event)
@@ -217,6 +220,8 @@ class Simulation:
         match event:
             case ProcessStarted():
                 self._alive.add(event.name)
+            case ServerReady():
+                self._can_continue = True
             case ClientWanted():
                 self._start(self._client(self._sites[event.site]))
             case WillWrite():

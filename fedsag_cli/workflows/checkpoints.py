@@ -156,7 +156,8 @@ class Checkpoints:
     def _what_is_wrong(self, found: Found) -> str:
         path = self._folder / RECORD
         if found.damaged:
-            return f"{path} is damaged in line {found.damaged}"
+            of_another = " (or it belongs to another plan)" if found.damaged == 1 else ""
+            return f"{path} is damaged in line {found.damaged}{of_another}"
         if not path.exists() and (files := checkpoints_in(self._folder, ROUND)):
             return f"{path} is gone: nothing proves {files[0].name}"
         return ""
