@@ -107,7 +107,7 @@ def test_one_bit_of_the_only_checkpoint_is_found(tmp_path, at):
     first.finish_round(finished(0), model(1.0))
     flip(tmp_path / "round-000000.safetensors", at)
 
-    with pytest.raises(TensorError, match="round-000000.safetensors is no checkpoint of this run"):
+    with pytest.raises(TensorError, match=r"round-000000.safetensors is no checkpoint of this run"):
         again(tmp_path)
 
 
