@@ -14,7 +14,7 @@ def run(self, clients: Clients, run: Run) -> None:
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Annotated, TypeAlias
@@ -144,7 +144,15 @@ class RoundLoop:
             measured[reply.site], steps[reply.site] = reply.model.metrics or {}, reply.model.num_steps
         metrics = as_metrics(arithmetic.weighted_means(measured, dict.fromkeys(measured, 1.0)))
         by_site = {site: as_metrics(own) for site, own in measured.items()}
-        self._run.emit(ModelValidated(round_num=model.current_round or 0, metrics=metrics, by_site=by_site))
+        self._run.emit(
+            ModelValidated(
+                workflow=self._run.workflow_name,
+                task=task_name,
+                round_num=model.current_round or 0,
+                metrics=metrics,
+                by_site=by_site,
+            )
+        )
         self.judge(model, measured, steps, is_final=True)
 
     def judge(
@@ -182,7 +190,11 @@ class RoundLoop:
     def started(self, round_num: int, sites: Sequence[str]) -> RoundStarted:
         """The event for the start of a round with these sites."""
         return RoundStarted(
-            round_num=round_num, first_round=self._rounds.start, num_rounds=self._rounds.count, sites=list(sites)
+            workflow=self._run.workflow_name,
+            round_num=round_num,
+            first_round=self._rounds.start,
+            num_rounds=self._rounds.count,
+            sites=list(sites),
         )
 
     def note_once(self, text: str, names: Iterable[str]) -> None:
@@ -245,6 +257,8 @@ class Round:
         timeout_s: float | None = None,
         grace_s: float | None = None,
         allow_non_finite: bool = False,
+        allow_unknown_keys: bool = False,
+        ignores: Callable[[str], bool] | None = None,
     ) -> Iterator[Reply]:
         """Send the round's model and yield the updates, as `Clients.broadcast` does. A reply without params has failed.
 
@@ -262,6 +276,8 @@ class Round:
             timeout_s=timeout_s,
             grace_s=grace_s,
             allow_non_finite=allow_non_finite,
+            allow_unknown_keys=allow_unknown_keys,
+            ignores=ignores,
         ):
             self._clock.lap("wait")
             if reply.model.params is None or (sent.params and not reply.model.params):
@@ -281,8 +297,8 @@ class Round:
     def finish(self, update: FLModel) -> None:
         """End the round: apply `update`, FULL or DIFF, to the round's model, and save the result.
 
-        A key without an update keeps its value. Raises TensorError where DIFF has a key that the model has not,
-        RuntimeError where the round was finished before.
+        A key without an update keeps its value. Raises TensorError where the update has a key or a shape that the model
+        has not, RuntimeError where the round was finished before.
         """
         if self._run.next_round > self.number:
             raise RuntimeError(
@@ -299,6 +315,7 @@ class Round:
         metrics = as_metrics(arithmetic.weighted_means(self._measured, self._steps))
         self._loop.replace_model(merged, self.number, metrics)
         finished = RoundFinished(
+            workflow=self._run.workflow_name,
             round_num=self.number,
             sites=list(self._measured),
             metrics=metrics,

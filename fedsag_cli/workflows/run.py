@@ -13,6 +13,7 @@ from fedsag_cli.events import (
     BestModel,
     Event,
     ModelValidated,
+    NotAwaited,
     Notice,
     ReplyAccepted,
     ReplyFailed,
@@ -30,7 +31,17 @@ from fedsag_cli.record import Whole
 from fedsag_cli.workflows.checkpoints import Checkpoints
 from fedsag_cli.workspace import BEST, ROUND, SERVER
 
-_OF_A_ROUND = (RoundStarted, TaskSent, ReplyAccepted, ReplyFailed, ReplyLate, Notice, BestModel, ModelValidated)
+_OF_A_ROUND = (
+    RoundStarted,
+    TaskSent,
+    ReplyAccepted,
+    ReplyFailed,
+    ReplyLate,
+    NotAwaited,
+    Notice,
+    BestModel,
+    ModelValidated,
+)
 
 
 class Best(msgspec.Struct, frozen=True):
@@ -66,9 +77,9 @@ class _State(msgspec.Struct, frozen=True):
 class Run:
     """How far a run is. `model` is the global model, None before the first checkpoint.
 
-    `workflow` is the number of the current workflow, from 0. In a resumed run, `best_model` is the model with the score
-    `best`: the earlier run may have been stopped before its persistor wrote it. `keeps` names what components keep
-    from round to round, which no checkpoint has.
+    `workflow` is the number of the current workflow, from 0; `workflows` are the names of all. In a resumed run,
+    `best_model` is the model with the score `best`: the earlier run may have been stopped before its persistor wrote
+    it. `keeps` names what components keep from round to round, which no checkpoint has.
 
     As an observer it hears the server's events, which the record gets with their round.
     """
@@ -82,6 +93,7 @@ class Run:
     notes: list[str] = field(default_factory=list, init=False)  # for the user, on how the run continues
     next_round: int = 0
     workflow: int = 0
+    workflows: Sequence[str] = ()
     whole_rounds: int = 0
     last: RoundFinished | None = None
     model: FLModel | None = None
@@ -103,6 +115,7 @@ class Run:
         checkpoints: Path,
         emit: Callable[[Event], None],
         seed: int = 0,
+        workflows: Sequence[str] = (),
         identity: str = "",
         needed: Callable[[], Iterable[Path]] = tuple,
     ) -> Run:
@@ -110,7 +123,7 @@ class Run:
 
         Raises TensorError naming a file that is not what the run wrote, OSError.
         """
-        run = cls(emit=emit, checkpoints=checkpoints, seed=seed, identity=identity, needed=needed)
+        run = cls(emit=emit, checkpoints=checkpoints, seed=seed, workflows=workflows, identity=identity, needed=needed)
         assert run._files is not None
         if whole := run._files.resume():
             state = msgspec.convert(whole.state, _State)
@@ -137,8 +150,13 @@ class Run:
             next_round=self.next_round,
             whole_rounds=self.whole_rounds,
             last=self.last,
-            best=_as_event(self.best) if self.best else None,
+            best=self._as_event(self.best) if self.best else None,
         )
+
+    @property
+    def workflow_name(self) -> str:
+        """The name of the current workflow, as its events have it."""
+        return self._name_of(self.workflow)
 
     def enter(self, workflow: int) -> bool:
         """Begin or continue a workflow. False if it was finished before."""
@@ -158,7 +176,7 @@ class Run:
             # the model sent in a round is the one that was saved at the end of the round before
             is_saved = self.model is not None and model.params is self.model.params
             self._files.save_best(self._best_file(best), model.params or {}, self._saved if is_saved else None)
-        self.emit(_as_event(best))
+        self.emit(self._as_event(best))
 
     def finish_round(self, finished: RoundFinished, model: FLModel) -> None:
         """Save the state after this round."""
@@ -210,13 +228,21 @@ class Run:
         if self._files is not None:
             self._files.close()
 
+    def _name_of(self, workflow: int) -> str:
+        return self.workflows[workflow] if workflow < len(self.workflows) else ""
+
+    def _as_event(self, best: Best) -> BestModel:
+        return BestModel(
+            workflow=self._name_of(best.workflow),
+            round_num=best.round_num,
+            metric=best.metric,
+            score=best.score,
+            is_final=best.is_final,
+        )
+
     def _best_file(self, best: Best) -> Path:
         assert self._files is not None
         return self._files.path(BEST, best.workflow, best.round_num)
-
-
-def _as_event(best: Best) -> BestModel:
-    return BestModel(round_num=best.round_num, metric=best.metric, score=best.score, is_final=best.is_final)
 
 
 def _as_json(event: Event) -> bytes:
