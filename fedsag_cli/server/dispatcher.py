@@ -207,7 +207,11 @@ class Dispatcher:
         self._check_memory()
 
     def _leave(self) -> None:
-        """End the broadcast. Clients that still work on it lose their slots."""
+        """End the broadcast. Clients that still work on it lose their slots.
+
+        The workflow has the reply that it got last, even if it asks for no more.
+        """
+        self._taken()
         broadcast, self._broadcast = self._broadcast, None
         for client in broadcast.waiting_for if broadcast else ():
             self._free(client)

@@ -166,8 +166,8 @@ class Run:
         return workflow == self.workflow
 
     def begin_round(self, round_num: int) -> None:
-        """Seed the server's random numbers for this round: they depend on the seed and the round alone."""
-        seeds.set_seed(seeds.derived(self.seed, SERVER, round_num))
+        """Seed the server's random numbers for this round of the workflow."""
+        seeds.set_seed(seeds.of_round(self.seed, SERVER, round_num, self.workflow))
 
     def save_best(self, best: Best, model: FLModel) -> None:
         """Save `model`, which was sent in this round and has the best score so far."""
