@@ -272,8 +272,10 @@ class Made:
         """Whether what was found is what was recorded."""
         if not entry.inode or stat.S_ISDIR(found.st_mode) != entry.is_folder:
             return False
-        is_same = self._is_copy or (entry.inode, entry.device) == (found.st_ino, self._device(found))
+        if self._is_copy:  # it may have been made without the times
+            return entry.is_folder or entry.grows or entry.size == found.st_size
         is_unchanged = (entry.size, entry.changed_ns) == (found.st_size, found.st_mtime_ns)
+        is_same = (entry.inode, entry.device) == (found.st_ino, self._device(found))
         return is_same and (entry.is_folder or entry.grows or is_unchanged)
 
     def _came_to_be_in_a_run(self, found: os.stat_result) -> bool:

@@ -228,6 +228,7 @@ class Workspace:
         self._made.make_folders([*own, *(target.parent for _, target in pairs)])
         self.log(name).touch(0o644)
         for source, target in pairs:
+            target.unlink(missing_ok=True)  # an older copy may have other names, in places of the user's
             try:
                 shutil.copyfile(source, target)
                 target.chmod(source.stat().st_mode & 0o777)  # without set-user-id: another user owns the copy
