@@ -156,6 +156,15 @@ class ReplyFailed(Event, frozen=True, kw_only=True):
     hangs: bool = False
 
 
+class NotAwaited(Event, frozen=True, kw_only=True):
+    """The round goes on without the answer of a client, as enough others have answered. The client has not failed."""
+
+    site: str
+    workflow: str = ""
+    task: str
+    round_num: int
+
+
 class ValuesLogged(Event, frozen=True, kw_only=True):
     """What the script of a site logs for trackers. NaN and infinity are None in JSON."""
 
@@ -178,10 +187,14 @@ class ReplyLate(Event, frozen=True, kw_only=True):
 
 
 class ClientStopped(Event, frozen=True, kw_only=True):
-    """A client that hung, or still worked when the run was over, was stopped. Its log ends with its stack."""
+    """A client that hung, or still worked when the run was over, was stopped. Its log ends with its stack.
+
+    `has_failed` is false for one that worked on a task whose answer was not waited for.
+    """
 
     site: str
     failure: Failure
+    has_failed: bool = True
 
 
 class Notice(Event, frozen=True, kw_only=True):
@@ -284,6 +297,7 @@ AnyEvent = Union[  # noqa: UP007  msgspec reads it at run time
     ReplyAccepted,
     ReplyFailed,
     ReplyLate,
+    NotAwaited,
     ValuesLogged,
     ClientStopped,
     Notice,

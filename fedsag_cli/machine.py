@@ -1,4 +1,4 @@
-"""Facts about this machine: cores, GPUs, free memory, and the memory of this process."""
+"""Facts about this machine: the home folder, cores, GPUs, free memory, and the memory of this process."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _GROUPS, _GROUPS_OF_PROCESS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+
+def home() -> Path:
+    """The user's home folder; the root folder, as in a container, if neither HOME nor the system names one."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/")
 
 
 def cores() -> int:

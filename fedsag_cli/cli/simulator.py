@@ -24,7 +24,8 @@ def simulator(
         str | None, typer.Option("-c", "--clients", metavar="A,B", help="Names of the clients; -n is then ignored.")
     ] = None,
     slots: Annotated[
-        int | None, typer.Option("-t", metavar="T", help="Number of clients that work at the same time (default: 1).")
+        int | None,
+        typer.Option("-t", "--threads", metavar="T", help="Number of clients that work at the same time (default: 1)."),
     ] = None,
     gpus: Annotated[
         str | None,
@@ -32,13 +33,13 @@ def simulator(
             "-gpu",
             "--gpu",
             metavar="IDS",
-            help="GPU groups, e.g. 0,1 or [0,1],[2]. One client of each group works at a time.",
+            help="GPU groups, e.g. 0,1 or [0,1],[2], by number or UUID. One client of each group works at a time.",
         ),
     ] = None,
     threads: Annotated[
         int | None,
         typer.Option(
-            "--threads", metavar="K", help="Number of torch threads in each client (default: cores / clients)."
+            "--torch-threads", metavar="K", help="Number of torch threads in each client (default: cores / clients)."
         ),
     ] = None,
     launcher: Annotated[

@@ -58,13 +58,13 @@ class LocalEngine:
     def start(self, spec: ProcessSpec) -> None:
         self._has_started = True
         if not spec.has_link:
-            self._send(Start(spec, fresh=not self._fork))
+            self._send(Start(spec, fresh=spec.fresh or not self._fork))
             return
         parent_end, child_end = socket.socketpair()
         with child_end:
             self._links[spec.name] = parent_end
             self._readers[spec.name] = _start_thread(self._read_link, parent_end)
-            self._send(Start(spec, fresh=not self._fork), child_end.fileno())
+            self._send(Start(spec, fresh=spec.fresh or not self._fork), child_end.fileno())
 
     def tell(self, name: str, event: Event) -> None:
         with contextlib.suppress(OSError, KeyError):

@@ -97,6 +97,7 @@ def _run(
         groups={site.name: site.group for site in plan.sites},
         slots=plan.slots,
         strict=plan.strict,
+        waits_for_all=plan.waits_for_all,
         welcome=lambda site: Welcome(
             job_id=plan.job, seed=plan.seed, scratch=str(workspace.scratch), config=configs[site]
         ),

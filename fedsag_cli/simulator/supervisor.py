@@ -8,7 +8,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from fedsag_cli import __version__, catalog
@@ -47,10 +47,6 @@ from fedsag_cli.workspace import SERVER, Workspace, files_in, write_json
 _SERVE = "fedsag_cli.server.main:serve"
 _SCRIPT = "fedsag_cli.client.script:run"
 _END_LIMIT_S = 30.0  # how long a script may run after its last task
-ENVIRONMENT = {
-    "OMP_WAIT_POLICY": "PASSIVE",  # with active waiting, two clients on two cores train 4 to 40 times slower
-    "PYTHONHASHSEED": "0",  # so that the order of a set of names is the same in every run
-}
 
 
 class Simulation:
@@ -209,8 +205,7 @@ class Simulation:
             try:
                 event = self._engine.next_event(None if ends is None else max(0.0, ends - time.monotonic()))
             except TimeoutError:
-                cause = f"it was still running {_END_LIMIT_S:.0f} s after the last task, and was stopped"
-                self._stop(1.0, dict.fromkeys(sorted(self._alive), cause))
+                self._stop_rest(f"it was still running {_END_LIMIT_S:.0f} s after the last task, and was stopped")
                 return
             event = self._with_log(event)
             self._tell(event)
@@ -218,9 +213,15 @@ class Simulation:
             if self._finished is not None:
                 ends = ends or time.monotonic() + _END_LIMIT_S
                 if self._alive <= set(self._finished.late):
-                    cause = "it was still working on a task that the server no longer waited for, and was stopped"
-                    self._stop(1.0, dict.fromkeys(sorted(self._alive), cause))
+                    self._stop_rest(
+                        "it was still working on a task that the server no longer waited for, and was stopped"
+                    )
                     return
+
+    def _stop_rest(self, cause: str) -> None:
+        """End what still lives after a run that is done. One whose answer was not waited for has not failed."""
+        well = set(self._finished.late) - self._hanging if self._finished else ()
+        self._stop(1.0, dict.fromkeys(sorted(self._alive), cause), well=well)
 
     def _how_to_continue(self, rounds: int) -> str:
         job, workspace = (shlex.quote(str(path)) for path in (self._job.absolute(), self._workspace.root))
@@ -232,15 +233,19 @@ class Simulation:
         for site, first in self._report.report.failures.items() if self._plan.strict else ():
             raise RunError(f"with --strict no client may fail, but {site} failed: {first.failure.cause}")
 
-    def _stop(self, grace_s: float, causes: Mapping[str, str]) -> None:
-        """End all processes. The clients in `causes` print their stacks first, and each is reported with its cause."""
+    def _stop(self, grace_s: float, causes: Mapping[str, str], *, well: Collection[str] = ()) -> None:
+        """End all processes. The clients in `causes` print their stacks first, and each is reported with its cause.
+
+        Those in `well` have not failed.
+        """
         self._engine.stop(grace_s, causes)
         try:
             self._workspace.remove_parts()
         except OSError as failed:
             self._tell(Notice(text=f"{failed.filename} cannot be removed: {failed.strerror}"))
         for site, cause in causes.items():
-            self._tell(ClientStopped(site=site, failure=self._failures.of_stop(site, cause)))
+            failure = Failure(cause=cause) if site in well else self._failures.of_stop(site, cause)
+            self._tell(ClientStopped(site=site, failure=failure, has_failed=site not in well))
 
     def _handle(self, event: Event) -> None:
         match event:
@@ -323,9 +328,10 @@ class Simulation:
             target="" if site.command else _SCRIPT,
             args=[] if site.command else [site.script, *words],
             command=words if site.command else [],
-            env=self._env | site.env | self._client_env | {SITE: site.name},
+            env=self._env | site.env | self._client_env | {SITE: site.name} | ({PRELOAD: ""} if site.fresh else {}),
             cwd=str(self._workspace.app(site.name)),
             log=str(self._workspace.log(site.name)),
+            fresh=site.fresh,
         )
 
     def _tell_notes(self, site: str) -> None:

@@ -107,13 +107,15 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Answer(Message, frozen=True, kw_only=True):
     """A client's answer to a task. The tensors of its model are in the file that is sent with it.
 
-    `seeded_itself`: whether the script has set its own random seeds.
+    `seeded_itself`: whether the script has set its own random seeds. `more_keys`: keys that the script gave and that
+    are not in the tensors, since a difference needs a received value.
     """
 
     task_id: int
     model: ModelFacts
     usage: Usage | None = None
     seeded_itself: bool = False
+    more_keys: list[str] = []
 
 
 class LogValues(Message, frozen=True, kw_only=True):
