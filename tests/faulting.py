@@ -89,7 +89,7 @@ class Bench:
                 found.append(f"resumed: {tried.facts()} instead of {self.facts}")
             if _contents(self.job) != self._job_before:
                 found.append("the job has changed")
-            return [*found, ran.text, again.text] if found else []
+            return [*found, *ran.text.splitlines()[-20:]] if found else []
 
 
 class Try:
@@ -154,7 +154,7 @@ class Try:
         found = [] if ran.is_over else ["it hangs"]
         if ran.code not in (EXIT_CODES if fault else {0}) and not was_killed:
             found.append(f"exit code {ran.code}")
-        if "Traceback" in ran.text:
+        if any(line.startswith("Traceback") for line in ran.text.splitlines()):  # those in logs are indented
             found.append("a traceback")
         if ran.code in (2, 3, 4) and "error: " not in ran.text:
             found.append("no error is named")
