@@ -184,8 +184,8 @@ class Workspace:
         for path in (path for path in paths if self.root in path.parents):
             if (link := self._made.obstacle(path)) is not None:
                 raise WorkspaceError(f"{link} is not a folder, but a link or a file", hint=_MOVE)
-            for there in (path, _part_of(path)):
-                if not os.path.lexists(there) or self._made.owns(there):
+            for there in () if self._made.owns(path) else (path, _part_of(path)):
+                if not os.path.lexists(there):
                     continue
                 if path in of_scripts and self._made.is_of_a_script(there) and not self._made.knows(there):
                     continue
