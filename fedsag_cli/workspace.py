@@ -199,8 +199,8 @@ class Workspace:
         for path in (path for path in paths if self.root in path.parents):
             if (link := self._made.obstacle(path)) is not None:
                 raise WorkspaceError(f"{link} is not a folder, but a link or a file", hint=_MOVE)
-            for there in (path, _part_of(path)):
-                if not os.path.lexists(there) or self._made.owns(there):
+            for there in () if self._made.owns(path) else (path, _part_of(path)):
+                if not os.path.lexists(there):
                     continue
                 if path in of_scripts and self._made.is_of_a_script(there) and not self._made.knows(there):
                     continue
@@ -253,6 +253,7 @@ class Workspace:
         self._made.make_folders([*own, *(target.parent for _, target in pairs)])
         self.log(name).touch(0o644)
         for source, target in pairs:
+            target.unlink(missing_ok=True)  # an older copy may have other names, in places of the user's
             try:
                 shutil.copyfile(source, target)
                 target.chmod(source.stat().st_mode & 0o777)  # without set-user-id: another user owns the copy

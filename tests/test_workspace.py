@@ -563,10 +563,11 @@ def test_a_file_that_a_script_left_makes_room_for_the_one_of_the_job(tmp_path):
     assert left.read_text() == "of the job"
 
 
-def test_a_workspace_that_was_copied_is_still_ours(tmp_path):
+@pytest.mark.parametrize("copy", [shutil.copy, shutil.copy2], ids=["without times", "with times"])
+def test_a_workspace_that_was_copied_is_still_ours(tmp_path, copy):
     root, app = tmp_path / "w", app_of(tmp_path / "app", custom__train_py="1")
     run_in(root, app, made=["report.json"])
-    shutil.copytree(root, tmp_path / "copy")
+    shutil.copytree(root, tmp_path / "copy", copy_function=copy)
     (tmp_path / "copy" / "mine").write_text("mine")
 
     later = Workspace(tmp_path / "copy")
