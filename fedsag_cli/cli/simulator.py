@@ -89,6 +89,7 @@ def simulator(
     from fedsag_cli.cli import views
     from fedsag_cli.simulator import simulate
     from fedsag_cli.simulator.options import Options
+    from fedsag_cli.simulator.signals import ignore_signals
 
     options = Options(
         num_clients=num_clients,
@@ -109,5 +110,7 @@ def simulator(
         if error.report is not None:
             error.details = [*views.failures(error.report), *error.details]
         raise
+    finally:
+        ignore_signals()  # how the command ends is known, and is in the report
     if output is Format.TXT:
         views.summary(report)

@@ -25,6 +25,7 @@ class Options:
     threads: int | None = None  # torch's, in each client
     launcher: str | None = None  # FORK or SPAWN
     seed: int | None = None
+    waits_for_all: bool | None = None  # as the earlier run did; None: if a seed is given
     max_clients: int = 100
     resume: bool = False  # continue the run in the workspace
     strict: bool = False  # any failure of a client ends the run

@@ -65,6 +65,7 @@ def settings_of(plan: Plan, options: Options) -> Options:
         threads=plan.threads,
         launcher=options.launcher or plan.launcher,
         seed=plan.seed,
+        waits_for_all=plan.waits_for_all or options.seed is not None,
         strict=options.strict or plan.strict,
         max_clients=max(options.max_clients, len(names)),
     )

@@ -6,9 +6,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+from fedsag_cli import machine
 from fedsag_cli.errors import JobError
 from fedsag_cli.job.config import files, hocon
 from fedsag_cli.job.section import Section
+
+_OTHER_WAYS = "set HOME to a folder of your own, or name the templates in each command with -d"
 
 
 def absolute(path: Path | str) -> Path:
@@ -20,14 +23,17 @@ def absolute(path: Path | str) -> Path:
 
 
 def config_file() -> Path:
-    return Path.home() / ".fedsag" / "config.conf"
+    return machine.home() / ".fedsag" / "config.conf"
 
 
 @files.reading()
 def templates_dir() -> Path | None:
-    """The templates folder that the config file names; None if it names none. Raises JobError."""
+    """The templates folder that the config file names; None if it names none. Raises JobError.
+
+    A file that only another user may read, as in that user's home folder, is left out.
+    """
     file = config_file()
-    conf = Section(_read(file), str(file))
+    conf = Section({} if is_hidden(file) else _read(file), str(file))
     section = conf.section("job_template", {})
     return Path(section.text("path")) if "path" in section else None
 
@@ -41,6 +47,8 @@ def set_templates_dir(folder: Path) -> Path:
     if not folder.is_dir():
         raise JobError(f"there is no folder {folder}", hint="-jt names a folder with job templates")
     file = config_file()
+    if is_hidden(file):
+        raise JobError(f"{file} belongs to another user and cannot be read", hint=_OTHER_WAYS)
     conf = _read(file)
     templates = conf.setdefault("job_template", {})
     if not isinstance(templates, dict):
@@ -51,9 +59,19 @@ def set_templates_dir(folder: Path) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(file, lambda out: out.write(text.encode(errors="surrogateescape")), shared=True)
     except OSError as error:
-        raise JobError(f"{file} cannot be written: {error.strerror}") from None
+        raise JobError(f"{file} cannot be written: {error.strerror}", hint=_OTHER_WAYS) from None
     return folder
 
 
 def _read(file: Path) -> dict[str, Any]:
     return hocon.load(file, errors="surrogateescape") if file.exists() else {}
+
+
+def is_hidden(file: Path) -> bool:
+    """Whether the file belongs to another user, and this one may not read it."""
+    try:
+        return file.stat().st_uid != os.getuid() and not os.access(file, os.R_OK)
+    except PermissionError:  # of a folder above it
+        return True
+    except OSError:
+        return False
