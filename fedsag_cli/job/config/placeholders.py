@@ -24,6 +24,7 @@ from typing import Any
 
 from fedsag_cli.errors import JobError, nearest
 from fedsag_cli.job.config import tree as trees
+from fedsag_cli.job.config.substitutions import weight
 from fedsag_cli.job.config.tree import KeyPath
 
 SYSTEM = (
@@ -211,7 +212,7 @@ class _Resolver:
         }
         inside = _Resolver(self._tree, {**self._system, **local}, self._file, self._budget)
         made = inside._value(item, (*above, name), (name,))
-        self._budget.spend(name, _weight(made))
+        self._budget.spend(name, weight(made))
         return made
 
     def _value_of(self, name: str, above: tuple[str, ...]) -> Any:
@@ -225,14 +226,9 @@ class _Resolver:
         else:
             raise _Unknown(name)
         if name not in self._weights:
-            self._weights[name] = _weight(value)
+            self._weights[name] = weight(value)
         self._budget.spend(name, self._weights[name])
         return value
-
-
-def _weight(value: Any) -> int:
-    parts = (part for _, part in trees.walk({"": value}))
-    return sum(len(part) if isinstance(part, str) else 1 for part in parts)
 
 
 def _typed(text: str) -> Any:
