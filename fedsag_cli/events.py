@@ -156,6 +156,14 @@ class ClientStopped(Event, frozen=True, kw_only=True):
     failure: Failure
 
 
+class ReplyArrived(Event, frozen=True, kw_only=True):
+    """A client has answered. The workflow takes the answers in the order of the sites: this one may still wait."""
+
+    site: str
+    task: str
+    round_num: int
+
+
 class Notice(Event, frozen=True, kw_only=True):
     """Something that the user should know. The run continues."""
 
@@ -254,6 +262,7 @@ AnyEvent = Union[  # noqa: UP007  msgspec reads it at run time
     ReplyLate,
     ValuesLogged,
     ClientStopped,
+    ReplyArrived,
     Notice,
     RoundFinished,
     ModelValidated,

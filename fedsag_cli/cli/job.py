@@ -107,7 +107,7 @@ def show_variables(
     output: FormatOption = Format.TXT,
     debug: Debug = False,
 ) -> None:
-    """Show the variables of a job: value, type, default and meaning."""
+    """Show a job's variables: value, type, default, meaning."""
     from fedsag_cli.job.templates import variables
 
     if debug:

@@ -29,6 +29,7 @@ from fedsag_cli.events import (
     Notice,
     ProcessExited,
     ReplyAccepted,
+    ReplyArrived,
     ReplyFailed,
     ReplyLate,
     TaskSent,
@@ -427,6 +428,7 @@ class Communicator:
         spooled = None if file is None else self._spool.put(file, waiting_bytes=outgoing.received_bytes)
         outgoing.received[site] = Received(answer, spooled, work_s)
         outgoing.received_bytes += outgoing.received[site].size
+        self._emit(ReplyArrived(site=site, task=outgoing.task.name, round_num=outgoing.round_num))
 
     def _read_line(self) -> None:
         """Read the parent's messages about processes that ended."""

@@ -141,7 +141,7 @@ def test_the_live_view_shows_round_state_metrics_and_time_left(sites):
         live._follow(event)
     screen = Console(file=io.StringIO(), width=100, force_terminal=False)
 
-    screen.print(live._drawn())
+    screen.print(live.screen._drawn())
 
     shown = screen.file.getvalue()
     assert "round 1 of 0–1" in shown
@@ -163,7 +163,7 @@ def test_what_happens_after_the_last_round_is_not_called_a_round():
     best = events.BestModel(round_num=2, metric="accuracy", score=80.0, is_final=True)
 
     assert lines_of(*a_round(1, site_1=70.0), validated, best)[-3:] == [
-        "round 1 finished in 0.6 s: 1 answer, accuracy 70",
+        "round 1 finished in 0.6 s: 1 answer of 2 clients, accuracy 70",
         "site-1 answered validate in 0.1 s, accuracy 80",
         "final model is the best so far: accuracy 80",
     ]

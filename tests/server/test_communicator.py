@@ -942,7 +942,7 @@ def test_only_clients_that_are_to_work_have_to_fit_and_those_of_a_later_round_to
     assert len(home.ask(to="ab")) == 2
     free[0] = 1_000_000_000
     assert len(home.ask(to="ab", round_num=1)) == 2, "they are there"
-    with pytest.raises(NotEnoughMemory, match=r"1 clients need about 3\.0 GB"):
+    with pytest.raises(NotEnoughMemory, match=r"1 client needs about 3\.0 GB"):
         home.ask(to="bc", round_num=2)
 
 
