@@ -12,8 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from fedsag_cli import __version__, catalog
-from fedsag_cli.errors import FedsagError, Interrupted, RunError, WorkspaceError
+from fedsag_cli import __version__, catalog, foreign
+from fedsag_cli.errors import FedsagError, Interrupted, RunError, WorkspaceError, counted
 from fedsag_cli.events import (
     ClientReady,
     ClientStopped,
@@ -181,8 +181,7 @@ class Simulation:
 
     def _how_to_continue(self, rounds: int) -> str:
         job, workspace = (shlex.quote(str(path)) for path in (self._job.absolute(), self._workspace.root))
-        done = "1 round" if rounds == 1 else f"{rounds} rounds"
-        return f"{done} done. Continue: fedsag simulator {job} -w {workspace} --resume"
+        return f"{counted(rounds, 'round')} done. Continue: fedsag simulator {job} -w {workspace} --resume"
 
     def _check_strict(self) -> None:
         """Raises RunError if a client failed after its last task, with --strict."""
@@ -291,6 +290,7 @@ class Simulation:
 
     def _tell(self, event: Event) -> None:
         """Give an event to every observer. An observer that raises OSError (full disk, closed terminal) is removed."""
+        event = foreign.masked(event)  # every text that is shown or kept passes here
         for observer in list(self._observers):
             try:
                 observer.on(event)
