@@ -2,6 +2,9 @@
 
 The server and the engine send events to the parent process. It writes them to `events.jsonl`, shows them, and makes
 `report.json` of them. Times: `at` in seconds since 1970, durations `…_s` in seconds. Sizes in bytes.
+
+The rounds of each workflow have their own numbers: a round is named by `workflow`, which is its workflow's id in the
+job, and `round_num`.
 """
 
 from __future__ import annotations
@@ -96,8 +99,9 @@ class ClientReady(Event, frozen=True, kw_only=True):
 
 
 class RoundStarted(Event, frozen=True, kw_only=True):
-    """The run has `num_rounds` rounds, the first of which is `first_round`."""
+    """The workflow has `num_rounds` rounds, the first of which is `first_round`."""
 
+    workflow: str = ""
     round_num: int
     first_round: int
     num_rounds: int
@@ -106,6 +110,7 @@ class RoundStarted(Event, frozen=True, kw_only=True):
 
 class TaskSent(Event, frozen=True, kw_only=True):
     site: str
+    workflow: str = ""
     task: str
     round_num: int
     size: int
@@ -115,6 +120,7 @@ class ReplyAccepted(Event, frozen=True, kw_only=True):
     """`work_s`: from sending the task to receiving the answer."""
 
     site: str
+    workflow: str = ""
     task: str
     round_num: int
     metrics: Metrics
@@ -127,6 +133,7 @@ class ReplyFailed(Event, frozen=True, kw_only=True):
     """`hangs`: the client's process may still work on the task."""
 
     site: str
+    workflow: str = ""
     task: str
     round_num: int
     failure: Failure
@@ -143,10 +150,15 @@ class ValuesLogged(Event, frozen=True, kw_only=True):
 
 
 class ReplyLate(Event, frozen=True, kw_only=True):
-    """An answer arrived after the server had stopped waiting for it. It is not used."""
+    """An answer arrived after the server had stopped waiting for it. It is not used.
+
+    `task` and `round_num` are those of the task that the client was sent last; without one, `task` is empty.
+    """
 
     site: str
+    workflow: str = ""
     task: str
+    round_num: int = 0
 
 
 class ClientStopped(Event, frozen=True, kw_only=True):
@@ -160,6 +172,7 @@ class ReplyArrived(Event, frozen=True, kw_only=True):
     """A client has answered. The workflow takes the answers in the order of the sites: this one may still wait."""
 
     site: str
+    workflow: str = ""
     task: str
     round_num: int
 
@@ -173,6 +186,7 @@ class Notice(Event, frozen=True, kw_only=True):
 class RoundFinished(Event, frozen=True, kw_only=True):
     """`metrics`: the means of what the sites measured on the model sent in this round, weighted by their steps."""
 
+    workflow: str = ""
     round_num: int
     sites: list[str]
     metrics: Metrics
@@ -182,8 +196,10 @@ class RoundFinished(Event, frozen=True, kw_only=True):
 
 
 class ModelValidated(Event, frozen=True, kw_only=True):
-    """The last model, measured by the clients that list the task to validate."""
+    """The last model of a workflow, measured by the clients that list the task to validate."""
 
+    workflow: str = ""
+    task: str = ""
     round_num: int
     metrics: Metrics
     by_site: dict[str, Metrics]
@@ -192,6 +208,7 @@ class ModelValidated(Event, frozen=True, kw_only=True):
 class BestModel(Event, frozen=True, kw_only=True):
     """The model sent in this round has the best score so far. `is_final`: it is the last model, measured at the end."""
 
+    workflow: str = ""
     round_num: int
     metric: str
     score: float

@@ -182,6 +182,7 @@ class Pace:
         """`at_once`: how many clients work at the same time."""
         self.first, self.end = first.first_round, first.first_round + first.num_rounds
         self.round_num = first.round_num
+        self._workflow = first.workflow
         self._start, self._began, self._at_once = first.round_num, now, at_once
         self._asked = 1
         self._answered: set[str] = set()
@@ -189,8 +190,7 @@ class Pace:
 
     def goes_on_with(self, event: events.RoundStarted) -> bool:
         """Whether it is a later round of the same workflow."""
-        is_same = (self.first, self.end) == (event.first_round, event.first_round + event.num_rounds)
-        return is_same and event.round_num > self.round_num
+        return event.workflow == self._workflow and event.round_num > self.round_num
 
     def begin_round(self, event: events.RoundStarted, now: float) -> None:
         self.round_num, self._asked = event.round_num, max(1, len(event.sites))
@@ -352,37 +352,27 @@ class Table:
     """
 
     def __init__(self, report: Report, width: int) -> None:
-        lines = [
-            _Line(
-                str(each.round_num),
-                each.metrics,
-                each.metrics_by_site,
-                f"{len(each.answered)} of {len(each.asked)}",
-                f"{each.total_s:.2f}",
-            )
-            for each in report.rounds
-        ]
-        if report.final_metrics:
-            answered = len(report.final_metrics_by_site)
-            answers = f"{answered} of {answered + len(report.final_failed)}"
-            lines.append(_Line("final", report.final_metrics, report.final_metrics_by_site, answers, ""))
+        lines = _table_lines(report)
+        workflows = dict.fromkeys(line.workflow for line in lines)
         metrics = dict.fromkeys(name for line in lines for name in line.means)
         if report.best and report.best.metric in metrics:
             metrics = {report.best.metric: None} | metrics  # it is shown before all others
         names = list(metrics)
         sites = report.sites if len(report.sites) <= _MOST_SITES else []
-        first = _Column("round", [line.label for line in lines])
+        first = [_Column("round", [line.label for line in lines])]
+        if len(workflows) > 1:
+            first = [_Column("workflow", [line.workflow for line in lines]), *first]
         last = [
             _Column("answered", [line.answered for line in lines]),
             _Column("seconds", [line.seconds for line in lines]),
         ]
-        free = width - sum(column.width for column in last) - first.width
+        free = width - sum(column.width for column in [*first, *last])
         wanted = [(site, name) for name in names for site in sites]
         for own in (wanted, wanted[: len(sites)], []):
             shown = _fitting(lines, [*(("", name) for name in names), *own], free)
             if len(shown) == len(names) + len(own):
                 break
-        columns = [first, *shown, *last]
+        columns = [*first, *shown, *last]
         self.columns = [column.heading for column in columns]
         self.rows = [{column.heading: column.cells[index] for column in columns} for index in range(len(lines))]
         missing = max(0, len(names) - len(shown))
@@ -396,11 +386,29 @@ class Table:
 class _Line(NamedTuple):
     """A row of the table, of a round or of the final model."""
 
+    workflow: str
     label: str
     means: Metrics
     own: Mapping[str, Metrics]
     answered: str
     seconds: str
+
+
+def _table_lines(report: Report) -> list[_Line]:
+    named = [*(each.workflow for each in report.rounds), *(last.workflow for last in report.validations)]
+    lines = []
+    for workflow in dict.fromkeys(named):
+        for each in report.rounds:
+            if each.workflow == workflow:
+                answers = f"{len(each.answered)} of {len(each.asked)}"
+                seconds = f"{each.total_s:.2f}"
+                lines.append(_Line(workflow, str(each.round_num), each.metrics, each.metrics_by_site, answers, seconds))
+        for final in report.validations:
+            if final.workflow == workflow and final.metrics:
+                answered = len(final.metrics_by_site)
+                answers = f"{answered} of {answered + len(final.failed)}"
+                lines.append(_Line(workflow, "final", final.metrics, final.metrics_by_site, answers, ""))
+    return lines
 
 
 class _Column(NamedTuple):
@@ -419,7 +427,7 @@ def _fitting(lines: Sequence[_Line], wanted: Sequence[tuple[str, str]], free: in
     Each has a heading of its own: a metric may be called as a column of ours, or as a site.
     """
     columns: list[_Column] = []
-    taken = {"round", "answered", "seconds"}
+    taken = {"workflow", "round", "answered", "seconds"}
     several = len({name for _, name in wanted}) > 1
     for site, name in wanted:
         text = (f"{site} {name}" if several else site) if site else name
@@ -467,10 +475,13 @@ def _by_kind(report: Report) -> list[list[str]]:
 
 
 def _failed_sites(report: Report) -> list[str]:
-    """A line for every site that failed, or for those that failed alike: the rounds, and the first cause."""
-    failed = [(f"round {each.round_num}", each.failed) for each in report.rounds] + [
-        ("validation", report.final_failed)
+    """One line for every site that failed: the rounds, and the first cause."""
+    several = len({each.workflow for each in report.rounds}) > 1
+    failed = [
+        (f"{each.workflow} round {each.round_num}" if several else f"round {each.round_num}", each.failed)
+        for each in report.rounds
     ]
+    failed += [("validation", each.failed) for each in report.validations] or [("validation", report.final_failed)]
     texts = []
     for sites in _by_kind(report):
         labels = [label for label, failures in failed if any(site in failures for site in sites)]

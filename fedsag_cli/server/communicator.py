@@ -110,6 +110,7 @@ class Communicator:
 
         At most `slots` clients of a group work at the same time. With `strict`, every client must answer each task.
         """
+        self.workflow = ""  # the name of the current one, for events
         clients = [Client(number, site, config, groups[site]) for number, (site, config) in enumerate(configs.items())]
         self._dispatcher = Dispatcher(clients, slots=slots, strict=strict, free_memory=machine.free_memory)
         self._clients = self._dispatcher.clients
@@ -128,6 +129,7 @@ class Communicator:
         self._num_tasks = 0
         self._arriving: tuple[Answer, TensorFile | None] | None = None
         self._unreachable: list[str] = []  # sites to which a task could not be sent
+        self._sent: dict[str, TaskSent] = {}  # the last to each site
         self._seeded_themselves: set[str] = set()
 
     @property
@@ -272,7 +274,7 @@ class Communicator:
             case Warn(text):
                 self._emit(Notice(text=text))
             case Drop(site):
-                self._emit(ReplyLate(site=site, task="" if outgoing is None else outgoing.task.name))
+                self._emit(self._late_reply(site))
             case StrictFailure(text):
                 raise RunError(f"with --strict no client may fail, and {text}")
             case MemoryShort(clients, needed, free, where):
@@ -293,7 +295,16 @@ class Communicator:
             case Finish():
                 outgoing.is_finished = True
             case Fail(site, failure, hangs):
-                self._emit(ReplyFailed(site=site, task=task, round_num=round_num, failure=failure, hangs=hangs))
+                self._emit(
+                    ReplyFailed(
+                        site=site,
+                        workflow=self.workflow,
+                        task=task,
+                        round_num=round_num,
+                        failure=failure,
+                        hangs=hangs,
+                    )
+                )
             case Accept(site):
                 self._accept(outgoing, site)
             case QuorumLost(needed, possible, cause, hint):
@@ -318,8 +329,20 @@ class Communicator:
         except ChannelClosed:
             self._unreachable.append(site)
             return
-        task, round_num = outgoing.task.name, outgoing.round_num
-        self._emit(TaskSent(site=site, task=task, round_num=round_num, size=outgoing.size))
+        sent = self._sent[site] = TaskSent(
+            site=site,
+            workflow=self.workflow,
+            task=outgoing.task.name,
+            round_num=outgoing.round_num,
+            size=outgoing.size,
+        )
+        self._emit(sent)
+
+    def _late_reply(self, site: str) -> ReplyLate:
+        sent = self._sent.get(site)
+        if sent is None:
+            return ReplyLate(site=site, workflow=self.workflow, task="")
+        return ReplyLate(site=site, workflow=sent.workflow, task=sent.task, round_num=sent.round_num)
 
     def _accept(self, outgoing: Outgoing, site: str) -> None:
         accepted, outgoing.taken = outgoing.taken, None
@@ -328,6 +351,7 @@ class Communicator:
         self._emit(
             ReplyAccepted(
                 site=site,
+                workflow=self.workflow,
                 task=outgoing.task.name,
                 round_num=outgoing.round_num,
                 metrics=events.as_metrics(accepted.model.metrics or {}),
@@ -428,7 +452,8 @@ class Communicator:
         spooled = None if file is None else self._spool.put(file, waiting_bytes=outgoing.received_bytes)
         outgoing.received[site] = Received(answer, spooled, work_s)
         outgoing.received_bytes += outgoing.received[site].size
-        self._emit(ReplyArrived(site=site, task=outgoing.task.name, round_num=outgoing.round_num))
+        task, round_num = outgoing.task.name, outgoing.round_num
+        self._emit(ReplyArrived(site=site, workflow=self.workflow, task=task, round_num=round_num))
 
     def _read_line(self) -> None:
         """Read the parent's messages about processes that ended."""

@@ -117,13 +117,15 @@ def _run(
             folders=[str(folder.resolve()) for tracker in trackers for folder in tracker.folders],
         )
     )
-    run = Run.resumed(workspace.checkpoints, emit, plan.seed)
+    names = [spec.id or f"workflow-{number}" for number, spec in enumerate(plan.server.workflows, start=1)]
+    run = Run.resumed(workspace.checkpoints, emit, plan.seed, names)
     emit(run.as_event())
-    tracking = Tracking(trackers, plan.job, emit)
+    tracking = Tracking(trackers, plan.job, emit, several_workflows=len(workflows) > 1)
     observers.append(tracking)
     try:
         for number, workflow in enumerate(workflows):
             if run.enter(number):
+                communicator.workflow = run.workflow_name
                 workflow.run(communicator, run)
         run.finished()
     except BaseException:

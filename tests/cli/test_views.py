@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -87,6 +88,23 @@ def test_the_final_model_has_a_row_of_its_own_where_it_was_validated():
 
     assert (rows[-1]["round"], rows[-1]["accuracy"], rows[-1]["answered"]) == ("final", "80", "1 of 1")
     assert rows[-1]["site-2"] == ""
+
+
+def test_the_table_of_several_workflows_says_which_a_round_is_of():
+    def named(workflow, *told):
+        return [msgspec.structs.replace(event, workflow=workflow) for event in told]
+
+    validated = events.ModelValidated(round_num=1, metrics={"accuracy": 15.0}, by_site={"site-1": {"accuracy": 15.0}})
+    first, second = a_round(0, site_1=10.0, site_2=20.0), a_round(0, site_1=50.0)
+    report = report_of(STARTED, *named("warm_up", *first, validated), *named("main", *second))
+
+    rows, columns = views.table_of(report)
+
+    assert [[row[name] for name in columns[:5]] for row in rows] == [
+        ["warm_up", "0", "15", "10", "20"],
+        ["warm_up", "final", "15", "15", ""],
+        ["main", "0", "50", "50", ""],
+    ]
 
 
 def test_a_round_in_which_a_site_failed_says_who_is_missing():

@@ -342,12 +342,13 @@ def test_a_reply_is_given_as_soon_as_those_before_it_are_there(house):
 
 def test_what_is_told_of_a_round_has_its_sizes_steps_and_metrics(house):
     home = house({"a": adds(1.0, meta={"NUM_STEPS_CURRENT_ROUND": 12})})
+    home.communicator.workflow = "warm_up"
     home.ask(round_num=4)
 
     sent, accepted = home.of(TaskSent)[0], home.of(ReplyAccepted)[0]
     assert [type(event) for event in home.told] == [ClientWanted, ClientReady, TaskSent, ReplyAccepted]
-    assert (sent.site, sent.task, sent.round_num) == ("a", "train", 4)
-    assert (accepted.site, accepted.task, accepted.round_num) == ("a", "train", 4)
+    assert (sent.site, sent.workflow, sent.task, sent.round_num) == ("a", "warm_up", "train", 4)
+    assert (accepted.site, accepted.workflow, accepted.task, accepted.round_num) == ("a", "warm_up", "train", 4)
     assert (accepted.num_steps, accepted.metrics) == (12, {"acc": 1.0})
     assert sent.size > 0
     assert accepted.size > 0
@@ -477,7 +478,7 @@ def test_a_late_reply_is_dropped_by_its_tasks_number_and_the_client_is_asked_aga
     first_round_is_over.set()
     second = home.ask(params={"w": torch.tensor([100.0])}, round_num=1)
 
-    assert [event.site for event in home.of(ReplyLate)] == ["a"]
+    assert [(event.site, event.task, event.round_num) for event in home.of(ReplyLate)] == [("a", "train", 0)]
     assert [(site, w) for site, w, _ in second] == [("a", [102.0]), ("b", [102.0])]
     assert [(event.site, event.round_num) for event in home.of(ReplyAccepted)] == [("b", 0), ("a", 1), ("b", 1)]
 
