@@ -38,8 +38,8 @@ class _Shown:
     tracebacks = False
 
 
-def on_terminal(stream: TextIO | None) -> bool:
-    return stream is not None and stream.isatty()
+def on_terminal() -> bool:
+    return _is_terminal(sys.stdout)
 
 
 def can_redraw() -> bool:
@@ -49,7 +49,7 @@ def can_redraw() -> bool:
 
 def width() -> int:
     """The number of columns for what is fitted: the terminal's, or 80."""
-    return shutil.get_terminal_size((_WIDTH, 24)).columns if on_terminal(sys.stdout) else _WIDTH
+    return shutil.get_terminal_size((_WIDTH, 24)).columns if on_terminal() else _WIDTH
 
 
 def escape_unencodable() -> None:
@@ -114,7 +114,7 @@ def table(rows: Sequence[Mapping[str, str]], columns: Sequence[str], *, by: str 
     `by`: on a terminal, this column is a heading above its rows.
     """
     cells = [{column: _safe(row[column]) for column in columns} for row in rows]
-    if on_terminal(sys.stdout):
+    if on_terminal():
         shown = [column for column in columns if column != by]
         for title, group in groupby(cells, key=lambda row: row[by] if by else ""):
             if title:
@@ -232,9 +232,13 @@ def _json_escaped(char: str) -> str:
     return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
 
 
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
+
+
 def _is_capable(stream: TextIO | None) -> bool:
     """Whether the stream is a terminal that understands escape sequences."""
-    return on_terminal(stream) and os.environ.get("TERM", "dumb").lower() not in ("", "dumb", "unknown")
+    return _is_terminal(stream) and os.environ.get("TERM", "dumb").lower() not in ("", "dumb", "unknown")
 
 
 def _has_colours(stream: TextIO | None) -> bool:
@@ -283,7 +287,8 @@ def _wrapped(text: str, size: int) -> list[str]:
     from rich.console import Console
     from rich.text import Text
 
-    return [piece.plain.rstrip() for piece in Text(text).wrap(Console(), size, overflow="fold")]
+    pieces = [piece.plain.rstrip() for piece in Text(text).wrap(Console(), size, overflow="fold")]
+    return [piece for piece in pieces if piece]
 
 
 def _widths(rows: Sequence[Sequence[str]], available: int) -> list[int]:

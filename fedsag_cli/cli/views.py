@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ _MOST_METRICS = 6  # in one line
 _MOST_NAMES = 4  # of sites, or rounds, in one line
 _WIDEST_HEADING = 24
 _BAR = 30
+_OURS = ("workflow", "round", "answered", "seconds")  # columns of the table
 _LATE_S = 2.0  # an estimate is no better
 _WORKING = "working on "
 
@@ -234,7 +234,7 @@ class Lines:
 
     def __init__(self) -> None:
         self.told: set[tuple[str, Kind]] = set()
-        self._kinds: set[Kind] = set()
+        self._causes: dict[Kind, str] = {}
         self._alike: dict[Kind, list[str]] = {}  # the sites that failed in this round, for what they were not told for
         self._round: int | None = None
         self._asked = self._clients = 0
@@ -295,8 +295,8 @@ class Lines:
         alike = self._alike.setdefault(kind, [])
         alike.append(event.site)
         head = f"{self._when(event.round_num)}{event.site} failed in {event.task}"
-        if kind not in self._kinds:
-            self._kinds.add(kind)
+        if kind not in self._causes:
+            self._causes[kind] = event.failure.cause.replace(event.site, "<site>")
             return _failure(head, event.failure)
         return [f"{head}: {event.failure.cause}"] if len(alike) == 1 else []
 
@@ -305,7 +305,8 @@ class Lines:
         several = [(kind, sites) for kind, sites in self._alike.items() if len(sites) > 1]
         self._alike = {}
         when = "" if self._round is None else self._when(self._round)
-        return [f"{when}{_alike(len(sites), self._asked or self._clients)}: {kind[0]}" for kind, sites in several]
+        clients = self._asked or self._clients
+        return [f"{when}{_alike(len(sites), clients)}: {self._causes[kind]}" for kind, sites in several]
 
     def _when(self, round_num: int) -> str:
         return f"round {round_num}: " if round_num == self._round else ""
@@ -316,7 +317,7 @@ def summary(report: Report) -> None:
     display.line("")
     table = Table(report, display.width())
     display.table(table.rows, table.columns)
-    if not display.on_terminal(sys.stdout):
+    if not display.on_terminal():
         display.line("")
     if table.left_out:
         display.line(f"not in the table: {table.left_out}; report.json has all")
@@ -427,11 +428,12 @@ def _fitting(lines: Sequence[_Line], wanted: Sequence[tuple[str, str]], free: in
     Each has a heading of its own: a metric may be called as a column of ours, or as a site.
     """
     columns: list[_Column] = []
-    taken = {"workflow", "round", "answered", "seconds"}
+    taken = set(_OURS)
     several = len({name for _, name in wanted}) > 1
     for site, name in wanted:
         text = (f"{site} {name}" if several else site) if site else name
-        heading = unique = foreign.shortened(text, _WIDEST_HEADING)
+        heading = foreign.shortened(text, _WIDEST_HEADING)
+        unique = heading if site or heading not in _OURS else f"{heading} (metric)"
         number = 1
         while unique in taken:
             number += 1
@@ -508,7 +510,7 @@ def _failure(head: str, failure: Failure) -> list[str]:
         texts.append(f"    at {failure.where}")
     if failure.log_tail:
         texts.append(f"    the last lines of {failure.log}:")
-        texts += [f"    | {foreign.log_line(text)}" for text in failure.log_tail]
+        texts += [f"    | {text}" for text in failure.log_tail]
     elif failure.log:
         texts.append(f"    its log: {failure.log}")
     return texts
