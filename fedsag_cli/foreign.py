@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -16,14 +16,15 @@ LONGEST = 2000
 """The number of characters that are shown of one text."""
 
 _COLOURS = re.compile(r"\x1b\[[0-9;:]*m")
-_LINE_BREAK = r"(?:[ \t│|]*(?:\r?\n|\\r|\\n)[ \t│|]*)?"  # also in a frame, and as a repr writes it
+_LINE_BREAK = r"(?:[ \t│|]*(?:\r?\n|\\{1,9}[rn])[ \t│|]*)?"  # also in a frame, and as a repr writes it
 _SHORTEST_SECRET = 4  # a shorter value stands in too many other words
 _SHORTEST_LINE = 8  # of a secret with several lines, and of a value whose variable does not say that it is secret
 _CUT = 500  # a text of this length may have been cut within a secret
 _SECRET_NAME = re.compile(
-    r"PASS|PW$|PWD$|SECRET|TOKEN|KEY|CREDENTIAL|AUTH|PRIVATE|COOKIE|DSN$|SIGNATURE|SALT$|PIN$", re.IGNORECASE
+    r".*(PASS|PASSWORD|PASSWD|PASSPHRASE|PW|_PWD|SECRET|TOKEN|KEY|CREDENTIALS?|AUTH|COOKIE|DSN|SALT|PIN)", re.IGNORECASE
 )
-_PLAIN_VALUE = re.compile(r"[\d.,:+-]*|[A-Za-z_. -]*|[./~].*|[A-Za-z]+:///.*", re.DOTALL)  # numbers, words, paths
+_PLAIN_VALUE = re.compile(r"[\d.,:+-]*|[A-Za-z_. -]*|[./~].*|[A-Za-z][\w+.-]*://[^@?]*", re.DOTALL)
+"""Numbers, words, paths, and addresses without a user and a query."""
 
 
 # what is shown
@@ -62,50 +63,56 @@ class _Secrets:
     """The secrets that this process knows: each text that is not shown, and what is shown in its place."""
 
     def __init__(self) -> None:
-        self.shown: dict[str, str] = {}
-        self.pattern: re.Pattern[str] | None = None
+        self._shown: dict[str, str] = {}
+        self._pattern: re.Pattern[str] | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._shown)
 
     def add(self, text: str, shown: str) -> None:
-        if text not in self.shown:
-            self.shown[text] = shown
-            longest_first = sorted(self.shown, key=len, reverse=True)
-            self.pattern = re.compile("|".join(_LINE_BREAK.join(map(re.escape, each)) for each in longest_first))
+        self._shown.setdefault(text, shown)
+        self._shown = dict(sorted(self._shown.items(), key=lambda item: -len(item[0])))
+        self._pattern = re.compile("|".join(f"({_as_written(each)})" for each in self._shown))
 
-    def masked(self, text: str) -> str:
-        if self.pattern is None:
-            return text
-        text = self.pattern.sub(self._shown, text)
-        bare = text.rstrip(" .…")
-        if len(bare) < len(text) or len(text) >= _CUT:
-            for secret, shown in self.shown.items():
-                for length in range(min(len(secret) - 1, len(bare)), _SHORTEST_SECRET - 1, -1):
-                    if bare.endswith(secret[:length]):
-                        return bare[:-length] + shown + text[len(bare) :]
-        return text
+    def masked(self, lines: str) -> str:
+        if self._pattern is None:
+            return lines
+        shown = list(self._shown.values())
+        text = self._pattern.sub(lambda found: shown[(found.lastindex or 1) - 1], lines)
+        return "\n".join(self._without_part(line) for line in text.split("\n"))
 
-    def _shown(self, found: re.Match[str]) -> str:
-        whole = re.sub(_LINE_BREAK, "", found[0]) if found[0] not in self.shown else found[0]
-        return self.shown.get(whole, "***")
+    def _without_part(self, line: str) -> str:
+        """The line; where it may have been cut within a secret, without the part before the cut."""
+        bare = line.rstrip(" .…")
+        if len(bare) == len(line) < _CUT:
+            return line
+        for secret, shown in self._shown.items():
+            for length in range(min(len(secret) - 1, len(bare)), _SHORTEST_SECRET - 1, -1):
+                if bare.endswith(secret[:length]):
+                    return bare[:-length] + shown + line[len(bare) :]
+        return line
 
 
 _secrets = _Secrets()
 
 
 def hide(secret: str, shown: str) -> None:
-    """From now on, `masked` replaces `secret` by `shown`, also as other texts quote it. Very short ones stay."""
-    for form in _forms(secret) if len(secret.strip()) >= _SHORTEST_SECRET else ():
-        _secrets.add(form, shown)
+    """From now on, `masked` replaces `secret` by `shown`, also where it is quoted or split. Very short ones stay."""
+    lines = [line.strip() for line in secret.splitlines()]
+    for text in [secret, *(line for line in lines if len(lines) > 1 and len(line) >= _SHORTEST_LINE)]:
+        if len(text.strip()) >= _SHORTEST_SECRET:
+            _secrets.add(text.strip(), shown)
 
 
 def hide_variable(name: str, value: str) -> None:
     """Hide the value of an environment variable, unless both its name and its value look harmless."""
-    if _SECRET_NAME.search(name) or (len(value) >= _SHORTEST_LINE and not _PLAIN_VALUE.fullmatch(value)):
+    if _SECRET_NAME.fullmatch(name) or (len(value) >= _SHORTEST_LINE and not _PLAIN_VALUE.fullmatch(value)):
         hide(value, f"{{${name}}}")
 
 
 def masked(value: T) -> T:
     """The value without secrets: a text, or a struct, dict or list with texts in it."""
-    return value if _secrets.pattern is None else _masked(value)
+    return _masked(value) if _secrets else value
 
 
 def _masked(value: Any) -> Any:
@@ -126,21 +133,26 @@ def _masked(value: Any) -> Any:
     return [_masked(each) for each in value] if isinstance(value, list) else value
 
 
-def _forms(secret: str) -> Iterator[str]:
-    """The secret, and how Python, JSON, a shell and an address write it; and its lines, if it has several."""
-    import json  # these are not needed in a run without secrets
-    import shlex
-    from urllib.parse import quote, quote_plus
+def _as_written(secret: str) -> str:
+    """A pattern for the secret as it is, and as Python, JSON, a shell or an address writes it, also within others."""
+    return _LINE_BREAK.join(map(_char_as_written, secret))
 
-    yield secret
-    for quoted in (repr(secret), ascii(secret), json.dumps(secret), json.dumps(secret, ensure_ascii=False)):
-        yield quoted[1:-1]
-    written = json.dumps(secret)[1:-1]
-    yield json.dumps(written)[1:-1]  # JSON in a JSON text
-    yield repr(secret)[1:-1].replace("'", "\\'")  # it has both kinds of quotes
-    yield repr(secret.encode(errors="surrogateescape"))[2:-1]
-    yield shlex.quote(secret)
-    for each in (quote, quote_plus):
-        yield each(secret.encode(errors="surrogateescape"), safe="")
-    lines = [line.strip() for line in secret.splitlines()]
-    yield from (line for line in lines if len(lines) > 1 and len(line) >= _SHORTEST_LINE)
+
+def _char_as_written(char: str) -> str:
+    if char.isascii() and char.isalnum():
+        return char
+    data = char.encode(errors="surrogateescape")
+    percent = "".join(f"%{byte:02X}" for byte in data)
+    ways = [r"\\{0,9}" + re.escape(char), f"(?i:{percent})"]
+    if char == "\\":
+        ways[0] = r"\\{1,9}"
+    elif char == " ":
+        ways.append(r"\+")
+    elif char == "'":
+        ways.append(re.escape("'\"'\"'"))
+    elif not char.isprintable() or not char.isascii():
+        escaped = char.encode("unicode_escape").decode().lstrip("\\")
+        units = char.encode("utf-16-be", "surrogatepass")
+        json = "".join(rf"\\{{1,9}}u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
+        ways += [rf"\\{{1,9}}{escaped}", f"(?i:{json})", "".join(rf"\\{{1,9}}x{byte:02x}" for byte in data)]
+    return f"(?:{'|'.join(ways)})"
