@@ -54,7 +54,7 @@ def test_a_line_of_a_log_is_what_a_terminal_shows_of_it():
         json.dumps,
         lambda text: json.dumps(text, ensure_ascii=False),
         lambda text: json.dumps({"error": json.dumps({"password": text})}),
-        lambda text: repr({"both quotes": f"it's \"{text}\""}),
+        lambda text: repr({"both quotes": f'it\'s "{text}"'}),
         lambda text: json.dumps(repr((json.dumps(text), "it's"))),
         lambda text: repr(text.encode()),
         lambda text: shlex.quote(text),

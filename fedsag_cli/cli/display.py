@@ -253,7 +253,7 @@ def _message(word: str, text: str, style: str) -> None:
 
 def _traceback(error: BaseException) -> None:
     for text in "".join(traceback.format_exception(error)).splitlines():
-        _write(sys.stderr, _safe(text))
+        _write(sys.stderr, f"    | {_safe(text)}")  # a line of the message is not taken for one of ours
 
 
 def _write(stream: TextIO | None, text: str, *, end: str = "\n") -> None:

@@ -296,7 +296,7 @@ class Lines:
         alike.append(event.site)
         head = f"{self._when(event.round_num)}{event.site} failed in {event.task}"
         if kind not in self._causes:
-            self._causes[kind] = event.failure.cause.replace(event.site, "<site>")
+            self._causes[kind] = _of_any_site(event.site, event.failure.cause)
             return _failure(head, event.failure)
         return [f"{head}: {event.failure.cause}"] if len(alike) == 1 else []
 
@@ -465,7 +465,11 @@ def failures(report: Report, told: Collection[tuple[str, Kind]] = ()) -> list[st
 
 def kind_of(site: str, failure: Failure) -> Kind:
     """What this failure has in common with those of other sites."""
-    return re.sub(r"\d+(\.\d+)?", "#", failure.cause.replace(site, "<site>")), failure.where
+    return re.sub(r"\d+(\.\d+)?", "#", _of_any_site(site, failure.cause)), failure.where
+
+
+def _of_any_site(site: str, cause: str) -> str:
+    return re.sub(rf"(?<![\w.-]){re.escape(site)}(?![\w-])", "<site>", cause)
 
 
 def _by_kind(report: Report) -> list[list[str]]:
