@@ -69,7 +69,10 @@ class ComponentSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
-    """How to start one client: a Python `script` with `args`, or else a `command`. `group` is its GPU group."""
+    """How to start one client: a Python `script` with `args`, or else a `command`. `group` is its GPU group.
+
+    `fresh`: in a new interpreter that has imported none of the modules in `preload`.
+    """
 
     name: str
     group: int
@@ -78,6 +81,7 @@ class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
     command: list[str]
     env: dict[str, str]  # added to the environment of the run
     config: ClientConfig
+    fresh: bool = False
 
 
 class ServerPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,7 +97,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """A run before it starts.
 
     `slots`: how many clients of one group work at the same time. `threads`: torch's threads in each client. `preload`:
-    the modules that the processes will import. `files`: SHA-256 of every file except the configs, by path in the job.
+    the modules that the processes will import. `waits_for_all`: a seed was given, so who takes part in a round does not
+    depend on how fast the others are. `files`: SHA-256 of every file except the configs, by path in the job.
     """
 
     job: str
@@ -103,6 +108,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     launcher: str
     gpus: str | None = None
     strict: bool = False
+    waits_for_all: bool = False
     preload: list[str]
     server: ServerPlan
     sites: list[SitePlan]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from typer.exceptions import TyperException
 import fedsag_cli
 from fedsag_cli.cli import config, display, job, simulator
 from fedsag_cli.errors import FedsagError, UsageError
+from fedsag_cli.interop import commands
 
 _EXPECTED = {"int": "it must be a whole number", "float": "it must be a number", "bool": "it must be yes or no"}
 
@@ -47,6 +49,7 @@ def _fedsag(
 def main() -> None:
     display.escape_unencodable()
     try:
+        commands.check(sys.argv[1:])
         code = app(prog_name="fedsag", standalone_mode=False)
     except FedsagError as error:
         code = _failed(error)

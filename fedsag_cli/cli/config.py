@@ -46,6 +46,8 @@ def config(
         display.document(found)
     else:
         display.table([{"setting": key, "value": value} for key, value in found.items()], ["setting", "value"])
+    if settings.is_hidden(settings.config_file()):
+        display.warning(f"{found['config_file']} belongs to another user and cannot be read: its settings do not apply")
     if not where.folder.is_dir():
         display.warning(f"there is no folder {where.folder}")
     elif reset and where.named_by != "shipped with fedsag":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -126,6 +127,9 @@ class LiveView:
             case events.ReplyFailed():
                 self._states[event.site] = "failed"
                 self._count(event.site, event.round_num, now)
+            case events.NotAwaited():
+                self._states[event.site] = "not waited for"
+                self._count(event.site, event.round_num, now)
             case events.ClientStopped():
                 self._states[event.site] = "stopped"
             case events.ProcessExited() if event.name in self._states and event.exit_code:
@@ -238,6 +242,7 @@ class Lines:
         self._alike: dict[Kind, list[str]] = {}  # the sites that failed in this round, for what they were not told for
         self._round: int | None = None
         self._asked = self._clients = 0
+        self._skipped: set[tuple[str, str, str, int]] = set()  # answers that the run does not wait for
 
     def of(self, event: Event) -> list[str]:
         """The lines for an event, in the order of the run; most events have none."""
@@ -261,6 +266,11 @@ class Lines:
                 return [_with_metrics(head, event.metrics)]
             case events.ReplyFailed():
                 return self._failed(event)
+            case events.NotAwaited():
+                self._skipped.add(_answer(event))
+                return [f"{self._when(event.round_num)}{event.site} is not waited for in {event.task}: enough answered"]
+            case events.ReplyLate() if _answer(event) in self._skipped:
+                self._skipped.remove(_answer(event))
             case events.ReplyLate():
                 return [f"note: {event.site} answered {event.task} too late: its answer is not used"]
             case events.ClientStopped():
@@ -327,7 +337,7 @@ def summary(report: Report) -> None:
         best = report.best
         which = "the final model" if best.is_final else f"the model sent in round {best.round_num}"
         display.line(f"best: {which}, {best.metric} {_number(best.score)}, as the model selector weighs it")
-    for text in _failed_sites(report):
+    for text in [*_failed_sites(report), *_not_waited_for(report)]:
         display.line(text)
     for path in report.models:
         display.line(f"model      {path}")
@@ -506,6 +516,18 @@ def _few(names: Sequence[str]) -> str:
     if len(names) <= _MOST_NAMES:
         return ", ".join(names)
     return f"{', '.join(names[: _MOST_NAMES - 1])}, … {names[-1]}"
+
+
+def _answer(event: events.NotAwaited | events.ReplyLate) -> tuple[str, str, str, int]:
+    return event.site, event.workflow, event.task, event.round_num
+
+
+def _not_waited_for(report: Report) -> list[str]:
+    """One line for the sites whose answers some rounds did not wait for."""
+    counts = Counter(site for each in report.rounds for site in each.not_waited_for)
+    named = [f"{site} in {counted(counts[site], 'round')}" for site in report.sites if site in counts]
+    more = [f"{len(named) - _MOST_SITES} more"] if len(named) > _MOST_SITES else []
+    return [f"not waited for: {', '.join([*named[:_MOST_SITES], *more])}"] if named else []
 
 
 def _failure(head: str, failure: Failure) -> list[str]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import functools
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,8 @@ class Streams:
         self.script_seeded = False
         set_seed(derived(seed, site))
         self._note_torch()
+        if "torch" not in sys.modules:
+            sys.meta_path.insert(0, _AtImport("torch", self._seed_torch))
         random.seed = self._watched(random.seed)
         np.random.seed = self._watched(np.random.seed)
 
@@ -43,6 +47,11 @@ class Streams:
             self._is_seeding = False
         self._note_torch()
 
+    def _seed_torch(self) -> None:
+        """Seed torch as if it had been imported before the script started."""
+        sys.modules["torch"].manual_seed(derived(self._seed, self._site))
+        self._note_torch()
+
     def _note_torch(self) -> None:
         if torch := sys.modules.get("torch"):
             self._torch_seed = torch.initial_seed()
@@ -55,6 +64,32 @@ class Streams:
             return seed(*args, **kwargs)
 
         return watched
+
+
+class _AtImport:
+    """A finder that calls `then` once, when `module` has been imported."""
+
+    def __init__(self, module: str, then: Callable[[], None]) -> None:
+        self._module, self._then = module, then
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None = None,
+        target: ModuleType | None = None,  # noqa: ARG002
+    ) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(fullname, path) if fullname == self._module else None
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                execute(module)
+                if self in sys.meta_path:
+                    sys.meta_path.remove(self)
+                    self._then()
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
 
 
 _streams: dict[tuple[int, str], Streams] = {}

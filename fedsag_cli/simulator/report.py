@@ -21,6 +21,7 @@ class RoundReport(msgspec.Struct, kw_only=True):
     metrics_by_site: dict[str, Metrics] = {}
     num_steps: dict[str, float] = {}
     failed: dict[str, Failure] = {}
+    not_waited_for: list[str] = []  # enough others had answered: they have not failed
     bytes_sent: int = 0
     bytes_received: int = 0
     work_s: dict[str, float] = {}
@@ -156,7 +157,7 @@ class ReportBuilder:
                 report.exit_codes[event.name] = event.exit_code
                 if event.exit_code and event.failure and event.name in report.sites:
                     report.failures.setdefault(event.name, self._failure(event.failure))
-            case events.ClientStopped():
+            case events.ClientStopped() if event.has_failed:
                 self._stopped(event)
             case events.WorkflowFinished():
                 report.digest = event.digest
@@ -170,6 +171,9 @@ class ReportBuilder:
             case events.TaskSent() | events.ReplyAccepted():
                 if current := self._round_of(event):
                     self._within_round(current, event)
+            case events.NotAwaited():
+                if current := self._round_of(event):
+                    current.not_waited_for.append(event.site)
             case events.ReplyFailed():
                 current = self._round_of(event)
                 (current.failed if current else report.final_failed)[event.site] = event.failure
@@ -198,7 +202,8 @@ class ReportBuilder:
             report.resumed_at.append(ready.whole_rounds)
 
     def _round_of(
-        self, event: events.TaskSent | events.ReplyAccepted | events.ReplyFailed | events.RoundFinished
+        self,
+        event: events.TaskSent | events.ReplyAccepted | events.ReplyFailed | events.NotAwaited | events.RoundFinished,
     ) -> RoundReport | None:
         """The round of the event; None for a task outside the rounds, such as the validation of the last model."""
         named = (event.workflow, event.round_num)

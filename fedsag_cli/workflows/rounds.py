@@ -14,7 +14,7 @@ def run(self, clients: Clients, run: Run) -> None:
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Annotated, TypeAlias
@@ -257,6 +257,8 @@ class Round:
         timeout_s: float | None = None,
         grace_s: float | None = None,
         allow_non_finite: bool = False,
+        allow_unknown_keys: bool = False,
+        ignores: Callable[[str], bool] | None = None,
     ) -> Iterator[Reply]:
         """Send the round's model and yield the updates, as `Clients.broadcast` does. A reply without params has failed.
 
@@ -274,6 +276,8 @@ class Round:
             timeout_s=timeout_s,
             grace_s=grace_s,
             allow_non_finite=allow_non_finite,
+            allow_unknown_keys=allow_unknown_keys,
+            ignores=ignores,
         ):
             self._clock.lap("wait")
             if reply.model.params is None or (sent.params and not reply.model.params):
@@ -293,8 +297,8 @@ class Round:
     def finish(self, update: FLModel) -> None:
         """End the round: apply `update`, FULL or DIFF, to the round's model, and save the result.
 
-        A key without an update keeps its value. Raises TensorError where DIFF has a key that the model has not,
-        RuntimeError where the round was finished before.
+        A key without an update keeps its value. Raises TensorError where the update has a key or a shape that the model
+        has not, RuntimeError where the round was finished before.
         """
         if self._run.next_round > self.number:
             raise RuntimeError(

@@ -118,6 +118,21 @@ def test_a_round_in_which_a_site_failed_says_who_is_missing():
     assert report.rounds[0].failed["site-2"].cause == "boom"
 
 
+def test_those_that_were_not_waited_for_are_told_apart_from_those_that_failed(capsys):
+    not_awaited = events.NotAwaited(site="site-2", task="train", round_num=0)
+    started, answer, finished = a_round(0, site_1=10.0)
+    again = events.NotAwaited(site="site-2", task="train", round_num=1)
+    report = report_of(STARTED, started, answer, not_awaited, finished, *a_round(1, site_1=10.0)[:1], again)
+
+    views.summary(report)
+
+    said = capsys.readouterr().out
+    assert "not waited for: site-2 in 2 rounds" in said
+    assert "failed" not in said
+    late = events.ReplyLate(site="site-2", task="train", round_num=0)
+    assert lines_of(started, not_awaited, late)[1:] == ["round 0: site-2 is not waited for in train: enough answered"]
+
+
 def test_many_sites_get_no_columns_of_their_own():
     many = events.RunStarted(
         job="j", workspace="/w", sites=[f"site-{n}" for n in range(200)], slots=2, threads=1, seed=7, launcher="fork",

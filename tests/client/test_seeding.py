@@ -177,6 +177,7 @@ def test_a_script_that_imports_torch_itself_has_not_seeded_itself(told_by):
         here.at(0)
         import torch
         told["seeded at import"] = here.script_seeded
+        told["start"] = torch.rand(1).item()
         here.at(1)
         told["1"] = torch.rand(1).item()
         told["seeded"] = here.script_seeded
@@ -185,13 +186,32 @@ def test_a_script_that_imports_torch_itself_has_not_seeded_itself(told_by):
     preloaded = told_by(
         """
         here = streams(5, "site-1")
+        told["start"] = torch.rand(1).item()
         here.at(1)
         told["1"] = torch.rand(1).item()
         """,
         torch=True,
     )
 
-    assert found == {"seeded at import": False, "1": preloaded["1"], "seeded": False}
+    assert found == {"seeded at import": False, "seeded": False} | preloaded
+
+
+def test_a_seed_for_torch_that_a_script_imports_itself_is_the_scripts_own(told_by):
+    found = told_by(
+        """
+        import importlib.util
+        here = streams(5, "site-1")
+        importlib.util.find_spec("torch")  # asks whether it is there, and imports nothing
+        import torch
+        torch.manual_seed(3)
+        here.at(0)
+        told["kept"] = torch.initial_seed() == 3
+        told["seeded"] = here.script_seeded
+        told["finders"] = [type(each).__name__ for each in sys.meta_path if "AtImport" in type(each).__name__]
+        """
+    )
+
+    assert found == {"kept": True, "seeded": True, "finders": []}
 
 
 def test_drawing_is_not_seeding(told_by):

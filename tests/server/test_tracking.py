@@ -669,3 +669,12 @@ def test_importing_the_writers_imports_no_tracker():
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert ran.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("given", [None, ""])
+def test_without_an_address_mlflows_own_variable_counts(monkeypatch, given):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@mlflow:5000")
+
+    tracker = MLflowReceiver(given)
+
+    assert (tracker.view, tracker.folders) == ("http://mlflow:5000", ())

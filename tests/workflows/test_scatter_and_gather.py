@@ -46,6 +46,9 @@ def measures(**metrics):
     return lambda model: FLModel(metrics={name: told(w_of(model)) for name, told in metrics.items()})
 
 
+INF = float("inf")
+
+
 class Story:
     """A workflow's run: what it told, what was saved, where it ended."""
 
@@ -250,6 +253,30 @@ def test_a_site_whose_answer_does_not_fit_is_rejected_with_the_cause_and_the_oth
     finished = story.of(events.RoundFinished)[0]
     assert finished.sites == ["a", "c"]
     assert finished.metrics == pytest.approx({"accuracy": 0.8})
+
+
+def test_keys_that_the_aggregator_leaves_out_need_not_be_in_the_model():
+    """So it is in NVFLARE. A change of infinity in such a key cannot be told by a difference, and need not be."""
+    masked = FakePersistor(w=torch.tensor([1.0]), mask=torch.tensor([-INF]))
+    answer = update(1, kind="DIFF", w=torch.tensor([2.0]), head=torch.ones(1), mask=torch.tensor([INF]))
+    clients = FakeClients(a=lambda model: answer)
+
+    run = Run(emit=lambda event: None)
+    ScatterAndGather(FedAvg(exclude_vars="head|mask"), masked, num_rounds=1).run(clients, run)
+
+    assert clients.rejected == {}
+    assert {name: value.tolist() for name, value in run.model.params.items()} == {"w": [3.0], "mask": [-INF]}
+
+
+def test_keys_that_the_model_does_not_have_can_be_allowed():
+    run = Run(emit=lambda event: None)
+    clients = FakeClients(a=sends(w=torch.tensor([9.0]), foreign=torch.tensor([1.0])))
+
+    ScatterAndGather(FedAvg(), FakePersistor(w=torch.tensor([0.0])), num_rounds=2, allow_unknown_keys=True).run(
+        clients, run
+    )
+
+    assert {name: value.tolist() for name, value in run.model.params.items()} == {"w": [9.0]}
 
 
 def test_a_rejected_answer_counts_as_none_for_the_quorum():
