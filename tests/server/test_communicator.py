@@ -350,12 +350,7 @@ def test_a_reply_is_given_as_soon_as_those_before_it_are_there(house):
 def test_an_answer_is_told_when_it_arrives_though_the_workflow_waits_for_an_earlier_site(house):
     """Before, a client that had answered was shown as working until its turn."""
     b_is_told = threading.Event()
-
-    def after_b(client):
-        b_is_told.wait(20)
-        adds(1.0)(client)
-
-    home = house({"a": after_b, "b": adds(1.0)})
+    home = house({"a": adds(1.0, after=b_is_told), "b": adds(1.0)})
     listed = home.communicator._emit
 
     def emit(event):
