@@ -13,8 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from fedsag_cli import __version__, catalog
-from fedsag_cli.errors import FedsagError, Interrupted, RunError, WorkspaceError, of_system
+from fedsag_cli import __version__, catalog, foreign
+from fedsag_cli.errors import FedsagError, Interrupted, RunError, WorkspaceError, counted, of_system
 from fedsag_cli.events import (
     ClientReady,
     ClientStopped,
@@ -240,8 +240,8 @@ class Simulation:
 
     def _how_to_continue(self, rounds: int) -> str:
         job, workspace = (shlex.quote(str(path)) for path in (self._job.absolute(), self._workspace.root))
-        done = "1 round" if rounds == 1 else f"{rounds} rounds"
-        return f"{done} done. Continue with the job unchanged: fedsag simulator {job} -w {workspace} --resume"
+        done = f"{counted(rounds, 'round')} done"
+        return f"{done}. Continue with the job unchanged: fedsag simulator {job} -w {workspace} --resume"
 
     def _check_strict(self) -> None:
         """Raises RunError if a client failed after its last task, with --strict."""
@@ -366,6 +366,7 @@ class Simulation:
 
     def _tell(self, event: Event) -> None:
         """Give an event to every observer. An observer that raises OSError (full disk, closed terminal) is removed."""
+        event = foreign.masked(event)  # every text that is shown or kept passes here
         for observer in list(self._observers):
             try:
                 observer.on(event)
