@@ -34,6 +34,7 @@ from fedsag_cli.events import (
     Notice,
     ProcessExited,
     ReplyAccepted,
+    ReplyArrived,
     ReplyFailed,
     ReplyLate,
     TaskSent,
@@ -559,6 +560,8 @@ class Communicator:
         spooled = None if file is None else self._spool.put(file, waiting_bytes=outgoing.received_bytes)
         outgoing.received[site] = Received(answer, spooled, work_s)
         outgoing.received_bytes += outgoing.received[site].size
+        task, round_num = outgoing.task.name, outgoing.round_num
+        self._emit(ReplyArrived(site=site, workflow=self.workflow, task=task, round_num=round_num))
 
     def _read_line(self) -> None:
         """Read the parent's messages about processes that ended."""

@@ -30,6 +30,7 @@ from fedsag_cli.events import (
     Notice,
     ProcessExited,
     ReplyAccepted,
+    ReplyArrived,
     ReplyFailed,
     ReplyLate,
     TaskSent,
@@ -348,13 +349,33 @@ def test_a_reply_is_given_as_soon_as_those_before_it_are_there(house):
     assert seen == ["a", "b", "c"]
 
 
+def test_an_answer_is_told_when_it_arrives_though_the_workflow_waits_for_an_earlier_site(house):
+    """Before, a client that had answered was shown as working until its turn."""
+    b_is_told = threading.Event()
+    home = house({"a": adds(1.0, after=b_is_told), "b": adds(1.0)})
+    listed = home.communicator._emit
+
+    def emit(event):
+        listed(event)
+        if isinstance(event, ReplyArrived) and event.site == "b":
+            b_is_told.set()
+
+    home.communicator._emit = emit
+    home.ask(round_num=3)
+
+    assert b_is_told.is_set()
+    told = [(type(event), event.site) for event in home.of(ReplyArrived, ReplyAccepted)]
+    assert told == [(ReplyArrived, "b"), (ReplyArrived, "a"), (ReplyAccepted, "a"), (ReplyAccepted, "b")]
+    assert {event.round_num for event in home.of(ReplyArrived)} == {3}
+
+
 def test_what_is_told_of_a_round_has_its_sizes_steps_and_metrics(house):
     home = house({"a": adds(1.0, meta={"NUM_STEPS_CURRENT_ROUND": 12})})
     home.communicator.workflow = "warm_up"
     home.ask(round_num=4)
 
     sent, accepted = home.of(TaskSent)[0], home.of(ReplyAccepted)[0]
-    assert [type(event) for event in home.told] == [ClientWanted, ClientReady, TaskSent, ReplyAccepted]
+    assert [type(event) for event in home.told] == [ClientWanted, ClientReady, TaskSent, ReplyArrived, ReplyAccepted]
     assert (sent.site, sent.workflow, sent.task, sent.round_num) == ("a", "warm_up", "train", 4)
     assert (accepted.site, accepted.workflow, accepted.task, accepted.round_num) == ("a", "warm_up", "train", 4)
     assert (accepted.num_steps, accepted.metrics) == (12, {"acc": 1.0})
@@ -1138,7 +1159,7 @@ def test_only_clients_that_are_to_work_have_to_fit_and_those_of_a_later_round_to
     assert len(home.ask(to="ab")) == 2
     free[0] = 1_000_000_000
     assert len(home.ask(to="ab", round_num=1)) == 2, "they are there"
-    with pytest.raises(NotEnoughMemory, match=r"1 clients need about 3\.0 GB"):
+    with pytest.raises(NotEnoughMemory, match=r"1 client needs about 3\.0 GB"):
         home.ask(to="bc", round_num=2)
 
 
