@@ -660,7 +660,7 @@ def test_only_what_is_asked_for_it_is_on_the_disk_before_it_has_its_name(tmp_pat
 
 
 def test_checkpoints_are_found_by_their_kind_and_nothing_else_is_one(tmp_path):
-    names = {kind: [checkpoint_name(kind, round_num) for round_num in (0, 7, 1_234_567)] for kind in (ROUND, BEST)}
+    names = {kind: [checkpoint_name(kind, 0, round_num) for round_num in (0, 7, 1_234_567)] for kind in (ROUND, BEST)}
     others = ["round-1.safetensors", "best-of-all.safetensors", "round-000001.safetensors.part", "round-000001"]
     for name in [*names[ROUND], *names[BEST], *others]:
         (tmp_path / name).touch()
