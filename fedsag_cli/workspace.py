@@ -30,7 +30,8 @@ from fedsag_cli.made import Made
 
 SERVER = "server"
 ROUND, BEST = "round", "best"  # the two kinds of checkpoint: of the last round, and of the best model so far
-_CHECKPOINT = re.compile(rf"(?P<kind>{ROUND}|{BEST})-\d{{6,}}\.safetensors")
+RECORD = "record.jsonl"  # beside the checkpoints: it proves them, and has what happened in each round
+_CHECKPOINT = re.compile(rf"(?P<kind>{ROUND}|{BEST})(-\d+)?-\d{{6,}}\.safetensors")
 _PART = ".part"  # the end of the name of an incomplete file
 _LAST_WORK_S = 10.0  # the server of a killed run is killed with it
 _MOVE = "move it, or choose another folder with -w"
@@ -80,6 +81,10 @@ class Workspace:
         return self.job(SERVER) / "checkpoints"
 
     @property
+    def record(self) -> Path:
+        return self.checkpoints / RECORD
+
+    @property
     def has_run(self) -> bool:
         """Whether fedsag has used this folder before."""
         return self.scratch.is_dir()
@@ -87,6 +92,10 @@ class Workspace:
     @property
     def _list_of_made(self) -> Path:
         return self.scratch / "made"
+
+    def needed(self) -> list[Path]:
+        """The files that fedsag needs to continue a run, beside its checkpoints."""
+        return [self.plan, self._list_of_made]
 
     def take(self) -> None:
         """Lock the workspace until `release`. Raises WorkspaceError if another run uses it, or it cannot be written."""
@@ -142,6 +151,12 @@ class Workspace:
         pid, inode, mark, *_ = [*os.pread(self._lock, 100, 0).decode(errors="replace").splitlines(), "", "", ""]
         return pid, mark if inode == str(os.fstat(self._lock).st_ino) else ""
 
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
     def release(self) -> None:
         if self._lock >= 0:
             os.close(self._lock)
@@ -184,8 +199,8 @@ class Workspace:
         for path in (path for path in paths if self.root in path.parents):
             if (link := self._made.obstacle(path)) is not None:
                 raise WorkspaceError(f"{link} is not a folder, but a link or a file", hint=_MOVE)
-            for there in (path, _part_of(path)):
-                if not os.path.lexists(there) or self._made.owns(there):
+            for there in () if self._made.owns(path) else (path, _part_of(path)):
+                if not os.path.lexists(there):
                     continue
                 if path in of_scripts and self._made.is_of_a_script(there) and not self._made.knows(there):
                     continue
@@ -218,6 +233,16 @@ class Workspace:
         """After the run: record its files as they are now, and forget those it did not write. Raises OSError."""
         self._made.settle()
 
+    def restore(self, app: Path, name: str) -> None:
+        """Deploy again what is gone or empty, as after a power cut. Raises WorkspaceError if a script was changed."""
+        pairs = [(source, self.app(name) / source.relative_to(app)) for source in files_in(app)]
+        lost = [target for source, target in pairs if not target.is_file() or _is_emptied(source, target)]
+        changed = any(s.suffix == ".py" and t not in lost and s.read_bytes() != t.read_bytes() for s, t in pairs)
+        if lost or changed:
+            for target in lost:
+                target.unlink(missing_ok=True)
+            self.deploy(app, name)
+
     def deploy(self, app: Path, name: str) -> None:
         """Copy an app folder into the workspace, for SERVER or a site. Raises WorkspaceError, OSError."""
         pairs = [(source, self.app(name) / source.relative_to(app)) for source in files_in(app)]
@@ -228,6 +253,7 @@ class Workspace:
         self._made.make_folders([*own, *(target.parent for _, target in pairs)])
         self.log(name).touch(0o644)
         for source, target in pairs:
+            target.unlink(missing_ok=True)  # an older copy may have other names, in places of the user's
             try:
                 shutil.copyfile(source, target)
                 target.chmod(source.stat().st_mode & 0o777)  # without set-user-id: another user owns the copy
@@ -239,7 +265,11 @@ class Workspace:
         """All checkpoints there are, or the place of the first."""
         with contextlib.suppress(OSError):
             return checkpoints_in(self.checkpoints)
-        return [self.checkpoints / checkpoint_name(ROUND, 0)]
+        return [self.checkpoints / checkpoint_name(ROUND, 0, 0)]
+
+
+def _is_emptied(source: Path, target: Path) -> bool:
+    return target.stat().st_size == 0 < source.stat().st_size
 
 
 def _is_source(path: Path) -> bool:
@@ -254,9 +284,9 @@ def files_in(folder: Path) -> Iterator[Path]:
         yield from (Path(base, name) for name in sorted(files))
 
 
-def checkpoint_name(kind: str, round_num: int) -> str:
-    """The name of a checkpoint's file; `kind` is ROUND or BEST."""
-    return f"{kind}-{round_num:06d}.safetensors"
+def checkpoint_name(kind: str, workflow: int, round_num: int) -> str:
+    """The name of a checkpoint's file; `kind` is ROUND or BEST. The first workflow, 0, is not named."""
+    return f"{kind}-{f'{workflow}-' if workflow else ''}{round_num:06d}.safetensors"
 
 
 def checkpoints_in(folder: Path, *kinds: str) -> list[Path]:
@@ -269,18 +299,19 @@ def _kind_of(name: str) -> str | None:
     return found["kind"] if found else None
 
 
-def write_json(path: Path, value: msgspec.Struct) -> None:
-    """Write `value` as indented JSON, completely or not at all. Raises OSError."""
+def write_json(path: Path, value: msgspec.Struct, *, sync: bool = False) -> None:
+    """Write `value` as indented JSON, completely or not at all. `sync`: as in `write_whole`. Raises OSError."""
     text = msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
-    write_whole(path, lambda file: file.write(text))
+    write_whole(path, lambda file: file.write(text), sync=sync)
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object], *, sync: bool = False, shared: bool = False) -> None:
     """Write a file whole or not at all: a reader finds all that `write` wrote, or what was there before.
 
     `sync`: this holds after a power cut too. It takes as long as the disk takes, so it is for the models a run is made
-    for, not for checkpoints and reports. `shared`: several processes may write one path at a time; one that is killed
-    leaves its half written file. Raises OSError naming `path`, and whatever `write` raises; then the file is as it was.
+    for and for its plan, not for checkpoints and reports. `shared`: several processes may write one path at a time;
+    one that is killed leaves its half written file. Raises OSError naming `path`, and whatever `write` raises; then
+    the file is as it was.
     """
     part = _part_of(path.with_name(f"{path.name}.{os.getpid()}") if shared else path)
     try:
@@ -296,6 +327,15 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object], *, sync: bool 
         if isinstance(error, OSError) and error.errno is not None:
             raise OSError(error.errno, error.strerror, str(path)) from None
         raise
+
+
+def wait_for_disk(path: Path) -> None:
+    """Return when the disk has this file or, for a folder, its list of names. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _part_of(path: Path) -> Path:

@@ -563,10 +563,11 @@ def test_a_file_that_a_script_left_makes_room_for_the_one_of_the_job(tmp_path):
     assert left.read_text() == "of the job"
 
 
-def test_a_workspace_that_was_copied_is_still_ours(tmp_path):
+@pytest.mark.parametrize("copy", [shutil.copy, shutil.copy2], ids=["without times", "with times"])
+def test_a_workspace_that_was_copied_is_still_ours(tmp_path, copy):
     root, app = tmp_path / "w", app_of(tmp_path / "app", custom__train_py="1")
     run_in(root, app, made=["report.json"])
-    shutil.copytree(root, tmp_path / "copy")
+    shutil.copytree(root, tmp_path / "copy", copy_function=copy)
     (tmp_path / "copy" / "mine").write_text("mine")
 
     later = Workspace(tmp_path / "copy")
@@ -659,7 +660,7 @@ def test_only_what_is_asked_for_it_is_on_the_disk_before_it_has_its_name(tmp_pat
 
 
 def test_checkpoints_are_found_by_their_kind_and_nothing_else_is_one(tmp_path):
-    names = {kind: [checkpoint_name(kind, round_num) for round_num in (0, 7, 1_234_567)] for kind in (ROUND, BEST)}
+    names = {kind: [checkpoint_name(kind, 0, round_num) for round_num in (0, 7, 1_234_567)] for kind in (ROUND, BEST)}
     others = ["round-1.safetensors", "best-of-all.safetensors", "round-000001.safetensors.part", "round-000001"]
     for name in [*names[ROUND], *names[BEST], *others]:
         (tmp_path / name).touch()

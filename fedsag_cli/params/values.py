@@ -114,6 +114,16 @@ def bits(flat: Any) -> Any:
     return np.ascontiguousarray(flat).view(f"u{flat.dtype.itemsize}")
 
 
+def multiply(array: Any, factor: float, *, out: Any) -> None:
+    """array * factor, in the dtype of both arrays."""
+    if is_torch(array):
+        import torch
+
+        torch.mul(array, factor, out=out)
+    else:
+        np.multiply(array, factor, out=out)
+
+
 def calculable(array: Any) -> Any:
     """Floats of 8 bits as float32, since torch cannot calculate with them; other values unchanged."""
     return array.float() if is_torch(array) and str(array.dtype).startswith("torch.float8") else array
@@ -130,6 +140,12 @@ def all_finite(flat: Any) -> bool:
     """Whether a row of floats surely has neither NaN nor infinity; False also where its sum overflows."""
     total_dtype = sum_dtype(flat)
     with np.errstate(all="ignore"):
+        if (
+            not is_torch(flat)
+            and flat.dtype == total_dtype
+            and all(math.isfinite(flat[p].dot(flat[p])) for p in pieces(flat))
+        ):
+            return True  # three times as quick as the sum
         return all(math.isfinite(calculable(flat[part]).sum(dtype=total_dtype).item()) for part in pieces(flat))
 
 
