@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import msgspec
 
-from fedsag_cli import events
+from fedsag_cli import events, foreign
 from fedsag_cli.errors import WorkspaceError
 from fedsag_cli.events import Event, Metrics
 from fedsag_cli.job import Job
@@ -176,7 +176,7 @@ class Records:
     def _say(self, event: Event, text: str, level: str = "INFO") -> None:
         if self._log:
             at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.at))
-            line = f"{at},{int(event.at * 1000) % 1000:03d} - fedsag - {level} - {' '.join(text.split())}\n"
+            line = f"{at},{int(event.at * 1000) % 1000:03d} - fedsag - {level} - {foreign.one_line(text)}\n"
             self._log.write(line.encode(errors="replace"))
 
 
