@@ -199,6 +199,7 @@ class Job:
     meta: Meta
     apps: Mapping[str, App]
     meta_file: str = "meta.conf"  # its name in errors
+    meta_values: Mapping[str, Any] = field(default_factory=dict)  # all that is in it
 
     @classmethod
     @files.reading()
@@ -221,13 +222,15 @@ class Job:
             return cls(folder=folder, meta=meta, apps={app.name: app})._checked(app.name, [app.name])
         if file is None:
             raise JobError(f"{folder} is not a job: there is no meta.conf", hint="fedsag job create makes one")
-        meta = Meta.read(Section(hocon.load(file, name=file.name), file.name), name=folder.name)
+        values = hocon.load(file, name=file.name)
+        meta = Meta.read(Section(values, file.name), name=folder.name)
         folders = [path.name for path in folder.iterdir() if (path / "config").is_dir()]
         apps = {name: App.at(folder / name, name, translate) for name in meta.deploy_map}
         for app in apps.values():
             if app.name in folders:
                 _check_files(app, bounds)
-        return cls(folder=folder, meta=meta, apps=apps, meta_file=file.name)._checked(file.name, folders)
+        job = cls(folder=folder, meta=meta, apps=apps, meta_file=file.name, meta_values=values)
+        return job._checked(file.name, folders)
 
     def named_sites(self) -> list[str]:
         """The clients that deploy_map names, in its order; empty for @ALL."""
