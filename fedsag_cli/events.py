@@ -10,14 +10,16 @@ job, and `round_num`.
 from __future__ import annotations
 
 import math
+import os
 import signal
+import sys
 import time
 from collections.abc import Mapping
 from typing import Protocol, TypeAlias, Union
 
 import msgspec
 
-from fedsag_cli.wire.messages import LogKind
+from fedsag_cli.wire.messages import STARTED_AT, LogKind
 
 Metrics: TypeAlias = dict[str, float | None]
 """Measured values by name. None stands for NaN and infinity, which JSON cannot hold."""
@@ -28,10 +30,24 @@ def as_metrics(measured: Mapping[str, float]) -> Metrics:
     return {name: value if math.isfinite(value) else None for name, value in measured.items()}
 
 
+def _since_boot() -> float:
+    """Seconds, the same in all processes of this machine. Nobody can set this clock."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic()
+
+
+STARTED = float(os.environ.get(STARTED_AT) or time.time() - _since_boot())
+"""When this machine was started, as its clock says it when a run begins: all processes of a run have this number."""
+
+
+def now() -> float:
+    """Seconds since 1970. Differences are right even if the clock is set during a run."""
+    return STARTED + _since_boot()
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="event"):
     """Something that happened, and when."""
 
-    at: float = msgspec.field(default_factory=time.time)
+    at: float = msgspec.field(default_factory=now)
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,6 +156,15 @@ class ReplyFailed(Event, frozen=True, kw_only=True):
     hangs: bool = False
 
 
+class NotAwaited(Event, frozen=True, kw_only=True):
+    """The round goes on without the answer of a client, as enough others have answered. The client has not failed."""
+
+    site: str
+    workflow: str = ""
+    task: str
+    round_num: int
+
+
 class ValuesLogged(Event, frozen=True, kw_only=True):
     """What the script of a site logs for trackers. NaN and infinity are None in JSON."""
 
@@ -162,10 +187,23 @@ class ReplyLate(Event, frozen=True, kw_only=True):
 
 
 class ClientStopped(Event, frozen=True, kw_only=True):
-    """A client that hung, or still worked when the run was over, was stopped. Its log ends with its stack."""
+    """A client that hung, or still worked when the run was over, was stopped. Its log ends with its stack.
+
+    `has_failed` is false for one that worked on a task whose answer was not waited for.
+    """
 
     site: str
     failure: Failure
+    has_failed: bool = True
+
+
+class ReplyArrived(Event, frozen=True, kw_only=True):
+    """A client has answered. The workflow takes the answers in the order of the sites: this one may still wait."""
+
+    site: str
+    workflow: str = ""
+    task: str
+    round_num: int
 
 
 class Notice(Event, frozen=True, kw_only=True):
@@ -268,8 +306,10 @@ AnyEvent = Union[  # noqa: UP007  msgspec reads it at run time
     ReplyAccepted,
     ReplyFailed,
     ReplyLate,
+    NotAwaited,
     ValuesLogged,
     ClientStopped,
+    ReplyArrived,
     Notice,
     RoundFinished,
     ModelValidated,

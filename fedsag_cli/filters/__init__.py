@@ -27,6 +27,11 @@ class Chain:
         """`links`: pairs of task name patterns and the filter for those tasks."""
         self._links = list(links)
 
+    @property
+    def filters(self) -> list[Filter]:
+        """All of them."""
+        return [link for _, link in self._links]
+
     def of(self, task_name: str) -> Iterator[Filter]:
         """The filters for this task."""
         for patterns, link in self._links:

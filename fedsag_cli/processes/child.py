@@ -28,7 +28,8 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A process to start: `target`, a `module:function` that is called with `args`, or a `command` with its arguments.
 
     `env`: the whole environment. `log`: the file for standard output and standard error. `has_link`: the function gets
-    a socket, the descriptor `link`, to exchange events with the parent process.
+    a socket, the descriptor `link`, to exchange events with the parent process. `fresh`: never forked, always in a new
+    interpreter.
     """
 
     name: str
@@ -39,6 +40,7 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     cwd: str
     log: str
     has_link: bool = False
+    fresh: bool = False
 
 
 class EndMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +70,7 @@ def run_spec(spec: ProcessSpec, *, parent: int, link: int | None, end_pipe: int 
         with contextlib.suppress(OSError):
             os.setsid()
         die_with_parent(parent)
+        _end_pipe.fd = end_pipe
         link, _end_pipe.fd = _keep_descriptors(spec.log, link, end_pipe)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):

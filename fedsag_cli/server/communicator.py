@@ -9,7 +9,9 @@ from __future__ import annotations
 import selectors
 import socket
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fedsag_cli import events, machine
@@ -27,9 +29,11 @@ from fedsag_cli.events import (
     ClientWanted,
     Event,
     Failure,
+    NotAwaited,
     Notice,
     ProcessExited,
     ReplyAccepted,
+    ReplyArrived,
     ReplyFailed,
     ReplyLate,
     TaskSent,
@@ -63,10 +67,12 @@ from fedsag_cli.server.decisions import (
     QuorumLost,
     Rejected,
     Send,
+    Skip,
     Start,
     StrictFailure,
     Taken,
     TimePassed,
+    WaitOn,
     Warn,
 )
 from fedsag_cli.server.dispatcher import Dispatcher
@@ -101,6 +107,7 @@ class Communicator:
         groups: Mapping[str, int],
         slots: int,
         strict: bool = False,
+        waits_for_all: bool = False,
         welcome: Callable[[str], Welcome],
         data_filters: Chain,
         result_filters: Chain,
@@ -110,10 +117,14 @@ class Communicator:
         order of replies.
 
         At most `slots` clients of a group work at the same time. With `strict`, every client must answer each task.
+        With `waits_for_all` or `strict`, no grace ends the wait for a client.
         """
-        self.workflow = ""  # the name of the current one, for events
+        self.workflow, self.workflow_number = "", 0  # of the current one
         clients = [Client(number, site, config, groups[site]) for number, (site, config) in enumerate(configs.items())]
-        self._dispatcher = Dispatcher(clients, slots=slots, strict=strict, free_memory=machine.free_memory)
+        self._dispatcher = Dispatcher(
+            clients, slots=slots, strict=strict, waits_for_all=waits_for_all, free_memory=machine.free_memory
+        )
+        self._why_all = "--seed" if waits_for_all else "--strict"
         self._clients = self._dispatcher.clients
         self._channels: dict[str, UnixChannel[ToClient, ToServer]] = {}
         self._emit = emit
@@ -128,6 +139,7 @@ class Communicator:
         self._selector.register(line, selectors.EVENT_READ)
         self._outgoing: Outgoing | None = None
         self._num_tasks = 0
+        self._is_closing = False
         self._arriving: tuple[Answer, TensorFile | None] | None = None
         self._unreachable: list[str] = []  # sites to which a task could not be sent
         self._sent: dict[str, TaskSent] = {}  # the last to each site
@@ -164,6 +176,8 @@ class Communicator:
         ignores: Callable[[str], bool] | None = None,
     ) -> Iterator[Reply]:
         rules = Rules(allow_non_finite=allow_non_finite, allow_unknown_keys=allow_unknown_keys, ignores=ignores)
+        if self._outgoing is not None:
+            self._leave(self._outgoing)
         self._num_tasks += 1
         outgoing, refused = self._prepared(task)
         begun = Begun(
@@ -185,20 +199,30 @@ class Communicator:
                 self._wait(0.0)  # use a slot that became free before the workflow processes the reply
                 self._tell(Taken())
         finally:
-            outgoing.close()
-            if self._outgoing is outgoing:
-                self._outgoing = None
+            try:
+                self._leave(outgoing)
+            finally:
+                outgoing.close()
+
+    def _leave(self, outgoing: Outgoing) -> None:
+        """The workflow asks for no more replies to this task."""
+        if self._outgoing is outgoing:
+            try:
                 self._tell(Left())
+            finally:
+                self._outgoing = None
 
     def reject(self, reply: Reply, cause: str) -> None:
         self._reject(reply.site, Failure(cause=cause))
 
     def close(self) -> None:
         """Tell every client that the run is over, and receive the last values that they log."""
+        self._is_closing = True
         for channel in self._channels.values():
             channel.end()
+        awaited = {site for site in self._channels if self._clients[site].state is not State.LATE}
         ends = time.monotonic() + _LAST_LOGS_S
-        while any(self._clients[site].state is not State.LATE for site in self._channels):
+        while any(site in self._channels for site in awaited):
             if (left := ends - time.monotonic()) <= 0:
                 break
             self._listen(left)
@@ -217,12 +241,25 @@ class Communicator:
             model = filtered(self._data_filters, task.name, task.model)
         except FilterError as error:
             return outgoing, error.failure
+        if model is not task.model:
+            outgoing.whole = task.model.params or {}
+            if model.params is not None:
+                model = replace(model, params=dict(model.params))
         outgoing.task = Task(name=task.name, model=model)
-        outgoing.whole = {} if model is task.model else task.model.params or {}
         if model.params is not None:
-            outgoing.file = TensorFile.write(model.params, scratch=self._scratch)
+            try:
+                outgoing.file = TensorFile.write(model.params, scratch=self._scratch)
+            except TensorError as error:
+                if model is task.model:
+                    raise
+                return outgoing, Failure(cause=f"{self._filters_called(self._data_filters, task.name)}: {error}")
             model.params.update(outgoing.file.load())  # the same values: the server keeps them in memory once
         return outgoing, None
+
+    def _filters_called(self, chain: Chain, task_name: str) -> str:
+        """The filters of a task, for a message about what they made."""
+        names = [type(link).__name__ for link in chain.of(task_name)]
+        return f"the server's filter{'s' * (len(names) > 1)} {', '.join(names)}"
 
     def _next_turn(self, outgoing: Outgoing) -> str | None:
         while outgoing.turn is None and not outgoing.is_finished:
@@ -241,6 +278,14 @@ class Communicator:
         except ValueError as error:
             received.close()
             self._reject(site, Failure(cause=self._told_once(site, error)))
+        except Exception as error:
+            # a filter of the user's may make any values, and checking them may raise anything: one reply fails
+            named = self._filters_called(self._result_filters, outgoing.task.name)
+            if named.endswith(" "):  # there is no filter: a bug of ours
+                raise
+            traceback.print_exc()
+            received.close()
+            self._reject(site, Failure(cause=f"{named}: {type(error).__name__}: {error}"))
         else:
             self._tell_left_out(site, left_out)
             received.model = model
@@ -294,6 +339,8 @@ class Communicator:
                     self._channels[site].end()
             case Warn(text):
                 self._emit(Notice(text=text))
+            case WaitOn(sites):
+                self._emit(Notice(text=self._told_wait(sites)))
             case Drop(site):
                 self._emit(self._late_reply(site))
             case StrictFailure(text):
@@ -326,6 +373,8 @@ class Communicator:
                         hangs=hangs,
                     )
                 )
+            case Skip(site):
+                self._emit(NotAwaited(site=site, workflow=self.workflow, task=task, round_num=round_num))
             case Accept(site):
                 self._accept(outgoing, site)
             case QuorumLost(needed, possible, cause, hint):
@@ -343,6 +392,7 @@ class Communicator:
             task_id=outgoing.task_id,
             task_name=outgoing.task.name,
             model=ModelFacts.of(outgoing.task.model),
+            workflow=self.workflow_number,
             tell_usage=tell_usage,
         )
         try:
@@ -359,6 +409,15 @@ class Communicator:
         )
         self._emit(sent)
 
+    def _told_wait(self, sites: Sequence[str]) -> str:
+        named = ", ".join(sites[:5]) + f" and {len(sites) - 5} more" * (len(sites) > 5)
+        why = "the same seed gives the same model" if self._why_all == "--seed" else "no client fails for its speed"
+        return (
+            f"enough clients have answered, and with {self._why_all} each round still waits for all ({named}), so that "
+            f"{why}; train_timeout limits this wait. Without {self._why_all} a round ends as in NVFLARE: "
+            "wait_time_after_min_received seconds after min_clients have answered"
+        )
+
     def _late_reply(self, site: str) -> ReplyLate:
         sent = self._sent.get(site)
         if sent is None:
@@ -367,8 +426,8 @@ class Communicator:
 
     def _accept(self, outgoing: Outgoing, site: str) -> None:
         accepted, outgoing.taken = outgoing.taken, None
-        assert accepted is not None
-        assert accepted.model is not None
+        if accepted is None or accepted.model is None:  # an error ended the broadcast while the reply was checked
+            return
         self._emit(
             ReplyAccepted(
                 site=site,
@@ -412,6 +471,8 @@ class Communicator:
         if accepted is not None:
             site, channel = accepted
             self._channels[site] = channel
+            if self._is_closing:
+                channel.end()
             self._selector.register(channel, selectors.EVENT_READ, self._clients[site])
             self._tell(Connected(site))
 
@@ -473,6 +534,8 @@ class Communicator:
         spooled = None if file is None else self._spool.put(file, waiting_bytes=outgoing.received_bytes)
         outgoing.received[site] = Received(answer, spooled, work_s)
         outgoing.received_bytes += outgoing.received[site].size
+        task, round_num = outgoing.task.name, outgoing.round_num
+        self._emit(ReplyArrived(site=site, workflow=self.workflow, task=task, round_num=round_num))
 
     def _read_line(self) -> None:
         """Read the parent's messages about processes that ended."""

@@ -13,19 +13,23 @@ import secrets
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from fedsag_cli import catalog, machine
 from fedsag_cli.errors import JobError, UsageError
 from fedsag_cli.interop import shim
 from fedsag_cli.job import App, Job, ServerConfig
 from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, placeholders
-from fedsag_cli.plan import Plan, ServerPlan, SitePlan, matches
+from fedsag_cli.plan import FORMAT, Plan, ServerPlan, SitePlan, matches
+from fedsag_cli.simulator import environment, outside
 from fedsag_cli.simulator.options import FORK, SPAWN, Options, gpu_groups, site_names, slots_of
-from fedsag_cli.simulator.preloading import imports_of_components, imports_of_scripts, preload
+from fedsag_cli.simulator.preloading import imports_of_components, imports_of_scripts, preload, variables_set
+from fedsag_cli.workflows.model_selector import IntimeModelSelector, looks_lower_is_better
 from fedsag_cli.workspace import SERVER, Workspace, files_in
 
 _SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
@@ -60,7 +64,8 @@ def make_plan(
         raise UsageError(f"--seed {options.seed}: it must be a number from 0 to 2**63 - 1")
     if options.launcher not in (None, FORK, SPAWN):
         raise UsageError(f"--launcher {options.launcher!r}: it must be {FORK} or {SPAWN}")
-    notices: list[str] = []
+    notices = environment.notes(os.environ)
+    env = environment.for_processes(os.environ)
     names = _site_names(job, options, notices)
     _check_descriptors(len(names))
     groups = gpu_groups(options.gpus)
@@ -71,19 +76,25 @@ def make_plan(
     slots = slots_of(options, len(names), len(groups), notices)
     threads = options.threads if options.threads is not None else max(1, machine.cores() // len(names))
     if threads < 1:
-        raise UsageError(f"--threads {threads}: it must be at least 1")
+        raise UsageError(f"--torch-threads {threads}: it must be at least 1")
     apps = {name: job.app_for(name) for name in [SERVER, *names]}
     scripts = imports_of_scripts({app.custom for app in apps.values()})
     prepare(preload(scripts))
     server = apps[SERVER].server(_variables(SERVER, workspace))
-    notes = list(server.notes)
+    notes = [*server.notes, *_doubts(server)]
+    modules = preload(scripts | imports_of_components(server, apps[SERVER].custom))
     sites = [
-        _plan_site(name, apps[name], workspace, threads, index % len(groups) if groups else 0, groups, notes)
+        _plan_site(name, apps[name], workspace, env, threads, index % len(groups) if groups else 0, groups, notes)
         for index, name in enumerate(names)
     ]
+    if modules:
+        sites = _fresh_where_needed(sites, apps, notes)
     _check_tasks(server, apps[SERVER], sites)
     notices += dict.fromkeys(notes)
+    commands = (word for site in sites for word in (site.script, *site.args, *site.command))
+    code = outside.digests(commands, [workspace.root, *(app.folder for app in apps.values())])
     plan = Plan(
+        format=FORMAT,
         job=job.meta.name,
         seed=options.seed if options.seed is not None else secrets.randbits(31),
         slots=slots,
@@ -91,8 +102,9 @@ def make_plan(
         launcher=options.launcher or FORK,
         gpus=options.gpus,
         strict=options.strict,
-        files=_digests({app.name: app for app in apps.values()}.values()),
-        preload=preload(scripts | imports_of_components(server, apps[SERVER].custom)),
+        waits_for_all=options.waits_for_all if options.waits_for_all is not None else options.seed is not None,
+        files=_digests({app.name: app for app in apps.values()}.values()) | code,
+        preload=modules,
         server=ServerPlan(
             workflows=list(server.workflows),
             components=list(server.components),
@@ -119,7 +131,7 @@ def _site_names(job: Job, options: Options, notices: list[str]) -> list[str]:
             hint = "letters, digits, '.', '_' and '-', beginning with a letter or a digit, and not 'server'"
             if options.clients:
                 raise UsageError(f"-c: {name!r} cannot be a client's name", hint=hint)
-            raise JobError(f"meta.conf: deploy_map: {name!r} cannot be a client's name", hint=hint)
+            raise JobError(f"{job.meta_file}: deploy_map: {name!r} cannot be a client's name", hint=hint)
         if names.count(name) > 1:
             raise UsageError(f"-c: {name!r} is given twice")
     if len(names) > options.max_clients:
@@ -140,15 +152,20 @@ def _check_descriptors(num_clients: int) -> None:
 
 
 def _plan_site(
-    name: str, app: App, workspace: Workspace, threads: int, group: int, gpu_groups: Sequence[str], notes: list[str]
+    name: str,
+    app: App,
+    workspace: Workspace,
+    run_env: Mapping[str, str],
+    threads: int,
+    group: int,
+    gpu_groups: Sequence[str],
+    notes: list[str],
 ) -> SitePlan:
     client = app.client(_variables(name, workspace))
     notes.extend(client.notes)
     folder = workspace.app(name)
     env = {
-        "PYTHONPATH": os.pathsep.join(
-            filter(None, [shim.STARTUP, str(folder / "custom"), os.environ.get("PYTHONPATH")])
-        ),
+        "PYTHONPATH": os.pathsep.join(filter(None, [shim.STARTUP, str(folder / "custom"), run_env.get("PYTHONPATH")])),
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": str(threads),
     }
@@ -158,7 +175,7 @@ def _plan_site(
     if client.script is None:
         if command[0] in ("python", "python3"):
             command[0] = sys.executable  # the interpreter of fedsag, not the one in PATH
-        if not (app.folder / command[0]).is_file() and shutil.which(command[0]) is None:
+        if not (app.folder / command[0]).is_file() and shutil.which(command[0], path=run_env.get("PATH")) is None:
             raise JobError(f"{app.name}: the command of {name}, {command[0]!r}, does not exist")
         return SitePlan(name=name, group=group, script="", args=[], command=command, env=env, config=client.config)
     if not (app.folder / client.script).is_file():
@@ -175,6 +192,15 @@ def _plan_site(
     return SitePlan(name=name, group=group, script=script, args=args, command=[], env=env, config=client.config)
 
 
+def _fresh_where_needed(sites: Sequence[SitePlan], apps: Mapping[str, App], notes: list[str]) -> list[SitePlan]:
+    """The sites; those whose script may set a variable that torch reads at its import start without torch."""
+    scripted = {apps[site.name].name: apps[site.name] for site in sites if site.script}
+    found = {name: variables_set(app.custom) for name, app in scripted.items()}
+    for file, names in [each for of_app in found.values() for each in of_app.items()]:
+        notes.append(f"custom/{file} sets {', '.join(names)}: each client imports torch itself, which takes seconds")
+    return [msgspec.structs.replace(site, fresh=bool(found.get(apps[site.name].name))) for site in sites]
+
+
 def _check_compiles(app: App, script: str) -> None:
     try:
         with warnings.catch_warnings():
@@ -184,6 +210,16 @@ def _check_compiles(app: App, script: str) -> None:
         raise JobError(f"{app.folder / script}:{error.lineno}: {type(error).__name__}: {error.msg}") from None
     except (ValueError, MemoryError, RecursionError) as error:
         raise JobError(f"{app.folder / script} cannot be compiled: {error or type(error).__name__}") from None
+
+
+def _doubts(server: ServerConfig) -> Iterator[str]:
+    """What the user hardly means."""
+    for spec in server.components:
+        metric = spec.args.get("key_metric")
+        selects = catalog.class_path(spec.path) == catalog.class_path(IntimeModelSelector.__name__)
+        if selects and metric and looks_lower_is_better(str(metric)) and not spec.args.get("negate_key_metric"):
+            doubt = f"{IntimeModelSelector.__name__}: key_metric = {metric!r} looks like a loss"
+            yield f"{doubt}, but the highest value counts as the best: set negate_key_metric = true"
 
 
 def _digests(apps: Iterable[App]) -> dict[str, str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Set
+import re
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 import fedsag_cli
@@ -23,6 +24,11 @@ _IMPLY_TORCH = {
     "timm",
     "monai",
 }
+
+
+_ENVIRONMENT = re.compile(rb"\b(environ|putenv)\b")
+_READ_AT_IMPORT = re.compile(r"(PYTORCH|TORCH[A-Z]*|TRITON|OMP|GOMP|KMP|MKL|MKLDNN|ONEDNN|DNNL)_[A-Z0-9_]+")
+_READ_LATER = re.compile(r"(OMP|MKL)_NUM_THREADS|TORCH_(HOME|EXTENSIONS_DIR|NCCL_.*)|TORCHDYNAMO_DISABLE")
 
 
 _LIGHTNING = {"lightning": "lightning.pytorch", "pytorch_lightning": "pytorch_lightning"}
@@ -53,6 +59,44 @@ def imports_of_scripts(folders: Set[Path]) -> set[str]:
         except (OSError, SyntaxError, ValueError, MemoryError, RecursionError):
             continue  # Python reports the error when the file is run
     return names
+
+
+def variables_set(folder: Path) -> dict[str, list[str]]:
+    """The environment variables that modules in this folder may set, and that torch reads when it is imported.
+
+    By the module's path. The number of threads is not among them: `client.threads` follows it.
+    """
+    found: dict[str, list[str]] = {}
+    for file in _modules(folder):
+        try:
+            source = file.read_bytes()
+            if _ENVIRONMENT.search(source):
+                names = sorted({name for name in _names_set(ast.parse(source)) if _is_read_at_import(name)})
+                found |= {str(file.relative_to(folder)): names} if names else {}
+        except (OSError, SyntaxError, ValueError, MemoryError, RecursionError):
+            continue  # Python reports the error when the file is run
+    return found
+
+
+def _is_read_at_import(name: str) -> bool:
+    return bool(_READ_AT_IMPORT.fullmatch(name)) and not _READ_LATER.fullmatch(name)
+
+
+def _names_set(tree: ast.Module) -> Iterator[str]:
+    """Every text and every keyword of a call, except the names of variables that are only read."""
+    only_read: set[ast.expr] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Attribute(attr="get" | "getenv") | ast.Name(id="getenv"), args=[name, *_]):
+                only_read.add(name)
+            case ast.Subscript(slice=name, ctx=ast.Load()) | ast.Compare(left=name):
+                only_read.add(name)
+    for node in ast.walk(tree):
+        match node:
+            case ast.Constant(value=str() as text) if node not in only_read:
+                yield text
+            case ast.keyword(arg=str() as text):
+                yield text
 
 
 def _modules(folder: Path) -> list[Path]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from fedsag_cli import events
@@ -21,6 +23,7 @@ class RoundReport(msgspec.Struct, kw_only=True):
     metrics_by_site: dict[str, Metrics] = {}
     num_steps: dict[str, float] = {}
     failed: dict[str, Failure] = {}
+    not_waited_for: list[str] = []  # enough others had answered: they have not failed
     bytes_sent: int = 0
     bytes_received: int = 0
     work_s: dict[str, float] = {}
@@ -112,6 +115,21 @@ class ReportBuilder:
     def rounds_done(self) -> int:
         return sum(each.is_whole for each in self.report.rounds)
 
+    def complete(self, rounds: Sequence[Sequence[Event]]) -> list[Event]:
+        """Hear again what happened in whole rounds from the first one on that was not heard to its end; return that."""
+        known = self.report.rounds
+        whole = 0
+        for mine, told in zip(known, rounds, strict=False):
+            if not mine.is_whole or (mine.workflow, mine.round_num) != _name_of(told):
+                break
+            whole += 1
+        missing = [event for told in rounds[whole:] for event in told]
+        if missing:
+            del known[whole:]
+        for event in missing:
+            self.on(event)
+        return missing
+
     def on(self, event: Event) -> None:
         report = self.report
         match event:
@@ -130,6 +148,8 @@ class ReportBuilder:
                 self._moments.setdefault("first_client_ready", event.at)
             case events.RoundStarted():
                 report.first_round, report.num_rounds = event.first_round, event.num_rounds
+                if report.rounds and not report.rounds[-1].is_whole:  # an earlier part of the run did not finish it
+                    report.rounds.pop()
                 report.rounds.append(RoundReport(workflow=event.workflow, round_num=event.round_num, asked=event.sites))
                 self._round_began = event.at
                 self._forget_final()  # it was not the last
@@ -156,7 +176,7 @@ class ReportBuilder:
                 report.exit_codes[event.name] = event.exit_code
                 if event.exit_code and event.failure and event.name in report.sites:
                     report.failures.setdefault(event.name, self._failure(event.failure))
-            case events.ClientStopped():
+            case events.ClientStopped() if event.has_failed:
                 self._stopped(event)
             case events.WorkflowFinished():
                 report.digest = event.digest
@@ -170,6 +190,9 @@ class ReportBuilder:
             case events.TaskSent() | events.ReplyAccepted():
                 if current := self._round_of(event):
                     self._within_round(current, event)
+            case events.NotAwaited():
+                if current := self._round_of(event):
+                    current.not_waited_for.append(event.site)
             case events.ReplyFailed():
                 current = self._round_of(event)
                 (current.failed if current else report.final_failed)[event.site] = event.failure
@@ -198,7 +221,8 @@ class ReportBuilder:
             report.resumed_at.append(ready.whole_rounds)
 
     def _round_of(
-        self, event: events.TaskSent | events.ReplyAccepted | events.ReplyFailed | events.RoundFinished
+        self,
+        event: events.TaskSent | events.ReplyAccepted | events.ReplyFailed | events.NotAwaited | events.RoundFinished,
     ) -> RoundReport | None:
         """The round of the event; None for a task outside the rounds, such as the validation of the last model."""
         named = (event.workflow, event.round_num)
@@ -255,3 +279,7 @@ class ReportBuilder:
         current.num_steps[event.site] = event.num_steps
         current.work_s[event.site] = event.work_s
         current.bytes_received += event.size
+
+
+def _name_of(told: Sequence[Event]) -> tuple[str, int] | None:
+    return next(((end.workflow, end.round_num) for end in told if isinstance(end, events.RoundFinished)), None)

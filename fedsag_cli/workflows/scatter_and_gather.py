@@ -135,7 +135,7 @@ class ScatterAndGather:
         Raises JobError if no client takes the task.
         """
         if not available:
-            raise JobError(f"no client takes the task {self._train!r}", hint="see tasks in config_fed_client.conf")
+            raise JobError(f"no client takes the task {self._train!r}", hint="see tasks in config_fed_client")
         drawn = min(self._num_clients or available, available)
         if self._num_clients and self._num_clients > available:
             run.emit(Notice(text=f"num_clients is {self._num_clients}, there are {available} clients: all take part"))

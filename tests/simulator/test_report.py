@@ -192,6 +192,19 @@ def test_a_run_that_went_well_has_its_digest_exit_codes_and_times_by_stage():
     )
 
 
+def test_one_that_was_not_waited_for_is_counted_apart_from_those_that_failed():
+    report = folded(
+        STARTED,
+        began(0, at=110.0),
+        accepted("a"),
+        events.NotAwaited(site="b", task="train", round_num=0),
+        ended(0, at=111.0, sites=["a"]),
+        events.ClientStopped(site="b", failure=Failure(cause="still at work"), has_failed=False),
+    )
+
+    assert (report.rounds[0].not_waited_for, report.rounds[0].failed, report.failures) == (["b"], {}, {})
+
+
 def in_workflow(name, *history):
     return [msgspec.structs.replace(event, workflow=name) for event in history]
 

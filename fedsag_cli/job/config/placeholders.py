@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fedsag_cli import foreign
 from fedsag_cli.errors import JobError, nearest
 from fedsag_cli.job.config import tree as trees
 from fedsag_cli.job.config.substitutions import weight
@@ -80,7 +81,8 @@ class Secrets:
 
     def _one(self, found: re.Match[str]) -> str:
         if found[0] not in self._known:
-            self._known[found[0]] = self._look_up(found[0], found[1].removeprefix("secret:"))
+            secret = self._known[found[0]] = self._look_up(found[0], found[1].removeprefix("secret:"))
+            foreign.hide(secret, found[0])
         return self._known[found[0]]
 
     def _look_up(self, written: str, name: str) -> str:
@@ -222,6 +224,7 @@ class _Resolver:
         if name in self._tree:
             value = self._variable(name, above)
         elif name.startswith("$") and name[1:] in os.environ:
+            foreign.hide_variable(name[1:], os.environ[name[1:]])
             return os.environ[name[1:]]
         else:
             raise _Unknown(name)
