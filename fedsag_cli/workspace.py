@@ -25,6 +25,7 @@ import msgspec
 from fedsag_cli.errors import WorkspaceError
 
 SERVER = "server"
+JOB_ID = "simulate_job"  # as in NVFLARE: scripts know it by get_job_id(), configs by {JOB_ID}
 ROUND, BEST = "round", "best"  # the two kinds of checkpoint: of the last round, and of the best model so far
 _CHECKPOINT = re.compile(rf"(?P<kind>{ROUND}|{BEST})-\d{{6,}}\.safetensors")
 _PART = ".part"  # the end of the name of an incomplete file
@@ -54,8 +55,12 @@ class Workspace:
     def scratch(self) -> Path:
         return self.root / ".fedsag"
 
+    def site(self, name: str) -> Path:
+        """The folder of SERVER or of a site."""
+        return self.root / name
+
     def job(self, name: str) -> Path:
-        return self.root / name / "simulate_job"
+        return self.site(name) / JOB_ID
 
     def app(self, name: str) -> Path:
         """The app of SERVER or of a site: the working directory of that process."""
@@ -63,7 +68,7 @@ class Workspace:
 
     def log(self, name: str) -> Path:
         """The file for the output of SERVER or of a site."""
-        return self.root / name / "log.txt"
+        return self.site(name) / "log.txt"
 
     @property
     def checkpoints(self) -> Path:

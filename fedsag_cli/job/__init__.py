@@ -56,12 +56,14 @@ class ClientApp:
     """config_fed_client, its placeholders resolved for one site: what to start, and what the Client API must know.
 
     `command` is the argument vector, the script's path as written in the job (relative to the app's folder).
-    `script` is that path if the command is `python [-u] SCRIPT ARGS`, else None. `notes` as in ServerConfig.
+    `script` is that path if the command is `python [-u] SCRIPT ARGS`, else None; it may be absolute. `in_process`: the
+    job's execution_mode; such a script works in the site's folder. `notes` as in ServerConfig.
     """
 
     command: Sequence[str]
     script: str | None
     config: ClientConfig
+    in_process: bool = False
     notes: Sequence[str] = ()
 
 
@@ -144,8 +146,10 @@ class App:
         from fedsag_cli.job import reader
 
         conf, notes = self._resolved(CLIENT_FILE, variables)
-        command, script, config = reader.client(conf, self.custom)
-        return ClientApp(command=command, script=script, config=config, notes=notes)
+        start, config = reader.client(conf, self.custom)
+        return ClientApp(
+            command=start.words, script=start.script, in_process=start.in_process, config=config, notes=notes
+        )
 
     @files.reading()
     def written(self, stem: str, variables: Mapping[str, Any]) -> Written | None:

@@ -28,7 +28,7 @@ from fedsag_cli.wire.channel import Listener
 from fedsag_cli.wire.messages import ADDRESS, TOKEN, Welcome
 from fedsag_cli.workflows import Controller
 from fedsag_cli.workflows.run import Run
-from fedsag_cli.workspace import SERVER, Workspace
+from fedsag_cli.workspace import JOB_ID, SERVER, Workspace
 
 _AFTER_A_FAILURE_S = 1.0  # trackers get only this long to end, so that the user sees the cause soon
 
@@ -99,7 +99,7 @@ def _run(
         slots=plan.slots,
         strict=plan.strict,
         welcome=lambda site: Welcome(
-            job_id=plan.job, seed=plan.seed, scratch=str(workspace.scratch), config=configs[site]
+            job_id=JOB_ID, seed=plan.seed, scratch=str(workspace.scratch), config=configs[site]
         ),
         data_filters=catalog.chain(plan.server.task_data_filters),
         result_filters=catalog.chain(plan.server.task_result_filters),
