@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fedsag_cli.errors import JobError, nearest
+from fedsag_cli.job import nearby
 from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, files, hocon
 from fedsag_cli.job.config.files import Bounds
 from fedsag_cli.job.meta import ALL, Meta
@@ -207,7 +208,7 @@ class Job:
         """
         folder = Path(folder).absolute()
         if not folder.is_dir():
-            raise JobError(f"there is no job folder {folder}", hint="fedsag job create makes one")
+            raise JobError(f"there is no job folder {folder}", hint=nearby.hint(folder))
         bounds = Bounds.of(folder, "the job")
         for meta_file in folder.glob("meta.*"):
             files.check(meta_file, bounds)
@@ -218,9 +219,11 @@ class Job:
             _check_files(app, bounds)
             return cls(folder=folder, meta=meta, apps={app.name: app})._checked(app.name, [app.name])
         if file is None:
-            raise JobError(f"{folder} is not a job: there is no meta.conf", hint="fedsag job create makes one")
-        meta = Meta.read(Section(hocon.load(file, name=file.name), file.name), name=folder.name)
+            raise JobError(f"{folder} is not a job: there is no meta.conf", hint=nearby.hint(folder))
         folders = [path.name for path in folder.iterdir() if (path / "config").is_dir()]
+        if not folders and nearby.is_template(folder):
+            raise JobError(f"{folder} is not a job", hint=nearby.hint(folder))
+        meta = Meta.read(Section(hocon.load(file, name=file.name), file.name), name=folder.name)
         apps = {name: App.at(folder / name, name, translate) for name in meta.deploy_map}
         for app in apps.values():
             if app.name in folders:
@@ -250,7 +253,8 @@ class Job:
         sites = self.meta.deploy_map[app.name]
         if app.name not in folders:
             raise JobError(
-                f"{where}: there is no app {app.name!r} with a config folder", hint=nearest(app.name, folders)
+                f"{where}: there is no app {app.name!r} with a config folder",
+                hint=nearest(app.name, folders) or nearby.hint(self.folder),
             )
         if (SERVER in sites or ALL in sites) and not app.has_server:
             raise JobError(f"{where}: {app.name}/config has no {SERVER_FILE}.conf, which the server needs")

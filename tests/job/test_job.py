@@ -388,7 +388,7 @@ def test_several_apps_go_to_their_sites(job):
 @pytest.mark.parametrize(
     ("meta", "says", "hint"),
     [
-        (None, "is not a job: there is no meta.conf", "create"),
+        (None, "is not a job: there is no meta.conf", "my_job/app"),
         ("name = 5", "name must be a text, not 5", ""),
         ("min_clients = 0", "min_clients must be at least 1, not 0", ""),
         ('min_clients = "2"', "min_clients must be a whole number, not '2'", ""),
