@@ -99,7 +99,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """A run before it starts.
 
     `slots`: how many clients of one group work at the same time. `threads`: torch's threads in each client. `preload`:
-    the modules that the processes will import. `files`: SHA-256 of every file except the configs, by path in the job.
+    the modules that the processes will import. `waits_for_all`: a seed was given, so who takes part in a round does not
+    depend on how fast the others are. `files`: SHA-256 of every file except the configs, by path in the job.
     """
 
     job: str
@@ -109,6 +110,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     launcher: str
     gpus: str | None = None
     strict: bool = False
+    waits_for_all: bool = False
     preload: list[str]
     server: ServerPlan
     sites: list[SitePlan]

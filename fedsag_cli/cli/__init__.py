@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -9,6 +10,7 @@ import typer
 import fedsag_cli
 from fedsag_cli.cli import config, display, job, simulator
 from fedsag_cli.errors import FedsagError
+from fedsag_cli.interop import commands
 
 app = typer.Typer(
     name="fedsag",
@@ -42,6 +44,7 @@ def _fedsag(
 def main() -> None:
     display.escape_unencodable()
     try:
+        commands.check(sys.argv[1:])
         app(prog_name="fedsag")
     except FedsagError as error:
         display.error(error)

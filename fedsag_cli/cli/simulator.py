@@ -24,7 +24,8 @@ def simulator(
         str | None, typer.Option("-c", "--clients", metavar="A,B", help="Names of the clients; -n is then ignored.")
     ] = None,
     slots: Annotated[
-        int | None, typer.Option("-t", metavar="T", help="Number of clients that work at the same time (default: 1).")
+        int | None,
+        typer.Option("-t", "--threads", metavar="T", help="Number of clients that work at the same time (default: 1)."),
     ] = None,
     gpus: Annotated[
         str | None,
@@ -32,13 +33,13 @@ def simulator(
             "-gpu",
             "--gpu",
             metavar="IDS",
-            help="GPU groups, e.g. 0,1 or [0,1],[2]. One client of each group works at a time.",
+            help="GPU groups, e.g. 0,1 or [0,1],[2], by number or UUID. One client of each group works at a time.",
         ),
     ] = None,
     threads: Annotated[
         int | None,
         typer.Option(
-            "--threads", metavar="K", help="Number of torch threads in each client (default: cores / clients)."
+            "--torch-threads", metavar="K", help="Number of torch threads in each client (default: cores / clients)."
         ),
     ] = None,
     launcher: Annotated[
@@ -88,6 +89,7 @@ def simulator(
     from fedsag_cli.cli import views
     from fedsag_cli.simulator import simulate
     from fedsag_cli.simulator.options import Options
+    from fedsag_cli.simulator.signals import ignore_signals
 
     options = Options(
         num_clients=num_clients,
@@ -108,5 +110,7 @@ def simulator(
         if error.report is not None:
             error.details = [*views.failures(error.report), *error.details]
         raise
+    finally:
+        ignore_signals()  # how the command ends is known, and is in the report
     if output is Format.TXT:
         views.summary(report)

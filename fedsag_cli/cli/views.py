@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -102,6 +103,8 @@ class LiveView:
                 self._metrics[event.site] = _metrics(event.metrics)
             case events.ReplyFailed():
                 self._states[event.site] = "failed"
+            case events.NotAwaited():
+                self._states[event.site] = "not waited for"
             case events.ClientStopped():
                 self._states[event.site] = "stopped"
             case events.ProcessExited() if event.name in self._states and event.exit_code:
@@ -156,6 +159,7 @@ class Lines:
 
     def __init__(self) -> None:
         self._round: int | None = None
+        self._skipped: set[tuple[str, str, str, int]] = set()  # answers that the run does not wait for
 
     def of(self, event: Event) -> list[str]:
         """The lines for an event, in the order of the run; most events have none."""
@@ -177,6 +181,11 @@ class Lines:
                 return [_with_metrics(head, event.metrics)]
             case events.ReplyFailed():
                 return _failure(f"{self._when(event.round_num)}{event.site} failed in {event.task}", event.failure)
+            case events.NotAwaited():
+                self._skipped.add(_answer(event))
+                return [f"{self._when(event.round_num)}{event.site} is not waited for in {event.task}: enough answered"]
+            case events.ReplyLate() if _answer(event) in self._skipped:
+                self._skipped.remove(_answer(event))
             case events.ReplyLate():
                 return [f"note: {event.site} answered {event.task} too late: its answer is not used"]
             case events.ClientStopped():
@@ -213,7 +222,7 @@ def summary(report: Report) -> None:
         best = report.best
         which = "the final model" if best.is_final else f"the model sent in round {best.round_num}"
         display.line(f"best: {which}, {best.metric} {_number(best.score)} (weighted by the model selector)")
-    for text in _failed_sites(report):
+    for text in [*_failed_sites(report), *_not_waited_for(report)]:
         display.line(display.escaped(text))
     for path in report.models:
         display.line(f"model      {path}")
@@ -228,7 +237,7 @@ def summary(report: Report) -> None:
 
 def table_of(report: Report) -> tuple[list[dict[str, Any]], list[str]]:
     """Rows and columns. For each round: the mean of each metric, each site's own if sites are few, answers, seconds."""
-    measured = [*(each.metrics for each in report.rounds), report.final_metrics]
+    measured = [*(each.metrics for each in report.rounds), *(last.metrics for last in report.validations)]
     metrics = list(dict.fromkeys(name for each in measured for name in each))
     by_site = [(site, name) for name in metrics for site in report.sites] if len(report.sites) <= _MOST_SITES else []
     if len(metrics) > 1:
@@ -244,16 +253,22 @@ def table_of(report: Report) -> tuple[list[dict[str, Any]], list[str]]:
         return cells
 
     rows = []
-    for each in report.rounds:
-        cells = row(str(each.round_num), each.metrics, each.metrics_by_site)
-        cells["answered"] = f"{len(each.answered)} of {len(each.asked)}"
-        cells["seconds"] = f"{each.total_s:.2f}"
-        rows.append(cells)
-    if report.final_metrics:
-        cells = row("final", report.final_metrics, report.final_metrics_by_site)
-        answered = len(report.final_metrics_by_site)
-        rows.append(cells | {"answered": f"{answered} of {answered + len(report.final_failed)}", "seconds": ""})
-    return rows, ["round", *metrics, *headings.values(), "answered", "seconds"]
+    named = [*(each.workflow for each in report.rounds), *(last.workflow for last in report.validations)]
+    workflows = list(dict.fromkeys(named))
+    for workflow in workflows:
+        for each in report.rounds:
+            if each.workflow == workflow:
+                cells = row(str(each.round_num), each.metrics, each.metrics_by_site)
+                cells["answered"] = f"{len(each.answered)} of {len(each.asked)}"
+                rows.append(cells | {"workflow": workflow, "seconds": f"{each.total_s:.2f}"})
+        for last in report.validations:
+            if last.workflow == workflow and last.metrics:
+                answered = len(last.metrics_by_site)
+                cells = row("final", last.metrics, last.metrics_by_site)
+                cells["answered"] = f"{answered} of {answered + len(last.failed)}"
+                rows.append(cells | {"workflow": workflow, "seconds": ""})
+    first = ["workflow"] if len(workflows) > 1 else []
+    return rows, [*first, "round", *metrics, *headings.values(), "answered", "seconds"]
 
 
 def failures(report: Report) -> list[str]:
@@ -268,15 +283,30 @@ def failures(report: Report) -> list[str]:
 
 def _failed_sites(report: Report) -> list[str]:
     """One line for every site that failed: the rounds, and the first cause."""
-    failed = [(f"round {each.round_num}", each.failed) for each in report.rounds] + [
-        ("validation", report.final_failed)
+    several = len({each.workflow for each in report.rounds}) > 1
+    failed = [
+        (f"{each.workflow} round {each.round_num}" if several else f"round {each.round_num}", each.failed)
+        for each in report.rounds
     ]
+    failed += [("validation", each.failed) for each in report.validations] or [("validation", report.final_failed)]
     texts = []
     for site, first in report.failures.items():
         labels = [label for label, failures in failed if site in failures]
         rounds = ", ".join(labels).replace(", round ", ", ")
         texts.append(f"failed: {site}{f' in {rounds}' if rounds else ''}: {first.failure.cause}")
     return texts
+
+
+def _answer(event: events.NotAwaited | events.ReplyLate) -> tuple[str, str, str, int]:
+    return event.site, event.workflow, event.task, event.round_num
+
+
+def _not_waited_for(report: Report) -> list[str]:
+    """One line for the sites whose answers some rounds did not wait for."""
+    counts = Counter(site for each in report.rounds for site in each.not_waited_for)
+    named = [f"{site} in {_count(counts[site], 'round')}" for site in report.sites if site in counts]
+    more = [f"{len(named) - _MOST_SITES} more"] if len(named) > _MOST_SITES else []
+    return [f"not waited for: {', '.join([*named[:_MOST_SITES], *more])}"] if named else []
 
 
 def _failure(head: str, failure: Failure) -> list[str]:

@@ -10,7 +10,11 @@ from fedsag_cli.plan import matches
 
 
 class Filter(Protocol):
-    """Changes models before they are sent or after they are received, in the process whose config names it."""
+    """Changes models before they are sent or after they are received, in the process whose config names it.
+
+    A filter that removes params by their names can have a method `excludes(name)`, which says whether it does. With it,
+    a script may also give such keys that the model does not have, if differences are sent.
+    """
 
     def process(self, model: FLModel) -> FLModel:
         """The model to use instead of `model`, which must not be changed."""
@@ -28,6 +32,11 @@ class Chain:
         for patterns, link in self._links:
             if matches(task_name, patterns):
                 yield link
+
+    def excludes(self, task_name: str, name: str) -> bool:
+        """Whether a filter removes all params of this name, and says so by its `excludes`."""
+        asked = (getattr(link, "excludes", None) for link in self.of(task_name))
+        return any(excludes is not None and excludes(name) for excludes in asked)
 
     def process(self, task_name: str, model: FLModel) -> FLModel:
         """The model to send. Raises TypeError where a filter makes no such thing, and whatever a filter raises."""

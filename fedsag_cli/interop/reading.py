@@ -94,7 +94,7 @@ class _Reading:
                 [self._executor(entry, index, components) for index, entry in entries]
             )
         if "components" in values:
-            for part in components.values():
+            for part in _objects(values, "components"):
                 self._leave_out_client_part(part)
             translated["components"] = []
         return translated
@@ -150,17 +150,27 @@ class _Reading:
         return args
 
     def _workflow(self, flow: Any, parts: list[Any]) -> Any:
-        name = self._nvflare_name(flow)
+        bare = _path(flow) if _path(flow) in AVERAGING_WORKFLOWS else None  # fedsag's FedAvg is no workflow
+        name = self._nvflare_name(flow) or bare
         if name is None:
             return flow
         if name in AVERAGING_WORKFLOWS:
             workflow = self._federated_averaging(flow, name, parts)
         elif name in self._components:
             workflow = self._translated(flow, name, *self._components[name])
+            if name == "ScatterAndGather" and not _args(flow).get("persistor_id"):
+                self._begin_empty(workflow, parts)
         else:
             self._missing["workflow"].append(_path(flow))
             return flow
         return {**workflow, "args": {**workflow["args"], **_selector(workflow["args"], parts)}}
+
+    def _begin_empty(self, workflow: Mapping[str, Any], parts: list[Any]) -> None:
+        """Without a persistor, NVFLARE's workflow begins with empty params: the first answers bring the model."""
+        persistor = _unused_id("persistor", [part.get("id") for part in parts if isinstance(part, Mapping)])
+        parts.append({"id": persistor, **_persistor_of(None, None)})
+        workflow["args"].update(persistor_id=persistor, allow_empty_global_weights=True)
+        self._note("ScatterAndGather has no persistor_id: the answers of its first round bring the model")
 
     def _federated_averaging(self, flow: Mapping[str, Any], name: str, parts: list[Any]) -> dict[str, Any]:
         """NVFLARE's workflow contains the aggregator and perhaps the model, which are components in fedsag."""

@@ -126,6 +126,11 @@ class App:
         """The config file named `stem`."""
         return self.configs.find(stem)
 
+    def expected(self, stem: str) -> str:
+        """The name that a missing config file would have beside the app's other one."""
+        there = self.file(SERVER_FILE) or self.file(CLIENT_FILE)
+        return stem + (there.suffix if there else ".conf")
+
     @files.reading()
     def server(self, variables: Mapping[str, Any]) -> ServerConfig:
         """Raises JobError naming file and key."""
@@ -198,6 +203,7 @@ class Job:
     folder: Path
     meta: Meta
     apps: Mapping[str, App]
+    meta_file: str = "meta.conf"  # its name in errors
 
     @classmethod
     @files.reading()
@@ -228,7 +234,7 @@ class Job:
         for app in apps.values():
             if app.name in folders:
                 _check_files(app, bounds)
-        return cls(folder=folder, meta=meta, apps=apps)._checked(file.name, folders)
+        return cls(folder=folder, meta=meta, apps=apps, meta_file=file.name)._checked(file.name, folders)
 
     def named_sites(self) -> list[str]:
         """The clients that deploy_map names, in its order; empty for @ALL."""
@@ -240,7 +246,8 @@ class Job:
             if site in sites or ALL in sites:
                 return self.apps[name]
         raise JobError(
-            f"meta.conf: deploy_map has no app for site {site!r}", hint=nearest(site, [SERVER, *self.named_sites()])
+            f"{self.meta_file}: deploy_map has no app for site {site!r}",
+            hint=nearest(site, [SERVER, *self.named_sites()]),
         )
 
     def _checked(self, file: str, folders: Sequence[str]) -> Job:
@@ -257,9 +264,9 @@ class Job:
                 hint=nearest(app.name, folders) or nearby.hint(self.folder),
             )
         if (SERVER in sites or ALL in sites) and not app.has_server:
-            raise JobError(f"{where}: {app.name}/config has no {SERVER_FILE}.conf, which the server needs")
+            raise JobError(f"{where}: {app.name}/config has no {app.expected(SERVER_FILE)}, which the server needs")
         if any(site != SERVER for site in sites) and not app.has_client:
-            raise JobError(f"{where}: {app.name}/config has no {CLIENT_FILE}.conf, which clients need")
+            raise JobError(f"{where}: {app.name}/config has no {app.expected(CLIENT_FILE)}, which clients need")
 
 
 def _check_files(app: App, bounds: Bounds) -> None:

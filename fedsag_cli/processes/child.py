@@ -70,6 +70,7 @@ def run_spec(spec: ProcessSpec, *, parent: int, link: int | None, end_pipe: int 
         with contextlib.suppress(OSError):
             os.setsid()
         die_with_parent(parent)
+        _end_pipe.fd = end_pipe
         link, _end_pipe.fd = _keep_descriptors(spec.log, link, end_pipe)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):

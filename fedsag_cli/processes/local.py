@@ -44,7 +44,12 @@ class LocalEngine:
         self._has_started = False
         self._stopping = threading.Event()
         self._channel, self._nursery, self._output = _start_nursery(fork=fork, env=env)
-        _start_thread(self._read_nursery)
+        try:
+            _start_thread(self._read_nursery)
+        except BaseException:
+            self._nursery.kill()
+            self._nursery.wait()
+            raise
 
     def prepare(self, modules: Sequence[str]) -> None:
         if self._fork:
@@ -93,14 +98,18 @@ class LocalEngine:
             self._channel.send(request, file)
 
     def _read_link(self, link: socket.socket) -> None:
-        with contextlib.suppress(OSError, ValueError), link.makefile("rb") as lines:
-            for line in lines:  # until the process closes the link
-                if not line.endswith(b"\n"):
-                    return  # the process ended in the middle of a line
-                try:
-                    self._events.put(events.from_line(line))
-                except msgspec.DecodeError as error:
-                    self._events.put(Notice(text=f"a bug in fedsag: an event cannot be read: {error}: {line!r}"))
+        try:
+            with contextlib.suppress(OSError, ValueError), link.makefile("rb") as lines:
+                for line in lines:  # until the process closes the link
+                    if not line.endswith(b"\n"):
+                        return  # the process ended in the middle of a line
+                    try:
+                        self._events.put(events.from_line(line))
+                    except msgspec.DecodeError as error:
+                        self._events.put(Notice(text=f"a bug in fedsag: an event cannot be read: {error}: {line!r}"))
+        finally:
+            with contextlib.suppress(OSError):
+                link.shutdown(socket.SHUT_RDWR)  # if it could not be read, the process must not wait for ever
 
     def _read_nursery(self) -> None:
         while True:
@@ -146,8 +155,10 @@ def _start_nursery(
 
 
 def _text(file: IO[bytes]) -> str:
+    """The last line, which names the error."""
     file.seek(0)
-    return file.read().decode(errors="replace").strip()
+    lines = file.read().decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def _start_thread(function: Callable[..., None], *args: Any) -> threading.Thread:

@@ -16,6 +16,7 @@ from fedsag_cli import events, machine
 from fedsag_cli.errors import (
     BadMessage,
     ChannelClosed,
+    FedsagError,
     NotEnoughClients,
     NotEnoughMemory,
     RunError,
@@ -26,6 +27,7 @@ from fedsag_cli.events import (
     ClientWanted,
     Event,
     Failure,
+    NotAwaited,
     Notice,
     ProcessExited,
     ReplyAccepted,
@@ -36,6 +38,7 @@ from fedsag_cli.events import (
 )
 from fedsag_cli.filters import Chain
 from fedsag_cli.model import Reply, Task
+from fedsag_cli.params.checks import Rules
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.plan import ClientConfig
 from fedsag_cli.server.clients import Client, State
@@ -61,10 +64,12 @@ from fedsag_cli.server.decisions import (
     QuorumLost,
     Rejected,
     Send,
+    Skip,
     Start,
     StrictFailure,
     Taken,
     TimePassed,
+    WaitOn,
     Warn,
 )
 from fedsag_cli.server.dispatcher import Dispatcher
@@ -99,6 +104,7 @@ class Communicator:
         groups: Mapping[str, int],
         slots: int,
         strict: bool = False,
+        waits_for_all: bool = False,
         welcome: Callable[[str], Welcome],
         data_filters: Chain,
         result_filters: Chain,
@@ -108,9 +114,14 @@ class Communicator:
         order of replies.
 
         At most `slots` clients of a group work at the same time. With `strict`, every client must answer each task.
+        With `waits_for_all` or `strict`, no grace ends the wait for a client.
         """
+        self.workflow = ""  # the name of the current one, for events
         clients = [Client(number, site, config, groups[site]) for number, (site, config) in enumerate(configs.items())]
-        self._dispatcher = Dispatcher(clients, slots=slots, strict=strict, free_memory=machine.free_memory)
+        self._dispatcher = Dispatcher(
+            clients, slots=slots, strict=strict, waits_for_all=waits_for_all, free_memory=machine.free_memory
+        )
+        self._why_all = "--seed" if waits_for_all else "--strict"
         self._clients = self._dispatcher.clients
         self._channels: dict[str, UnixChannel[ToClient, ToServer]] = {}
         self._emit = emit
@@ -127,7 +138,9 @@ class Communicator:
         self._num_tasks = 0
         self._arriving: tuple[Answer, TensorFile | None] | None = None
         self._unreachable: list[str] = []  # sites to which a task could not be sent
+        self._sent: dict[str, TaskSent] = {}  # the last to each site
         self._seeded_themselves: set[str] = set()
+        self._told: set[tuple[str, str]] = set()  # the sites, and what is told once for each
 
     @property
     def sites(self) -> Sequence[str]:
@@ -155,7 +168,10 @@ class Communicator:
         timeout_s: float | None = None,
         grace_s: float | None = None,
         allow_non_finite: bool = False,
+        allow_unknown_keys: bool = False,
+        ignores: Callable[[str], bool] | None = None,
     ) -> Iterator[Reply]:
+        rules = Rules(allow_non_finite=allow_non_finite, allow_unknown_keys=allow_unknown_keys, ignores=ignores)
         self._num_tasks += 1
         outgoing, refused = self._prepared(task)
         begun = Begun(
@@ -171,7 +187,7 @@ class Communicator:
         try:
             self._tell(begun)
             while (site := self._next_turn(outgoing)) is not None:
-                yield from self._give(outgoing, site, allow_non_finite=allow_non_finite)
+                yield from self._give(outgoing, site, rules)
                 if self._outgoing is not outgoing:
                     raise RunError(f"the workflow began another task before it took the last reply to {task.name!r}")
                 self._wait(0.0)  # use a slot that became free before the workflow processes the reply
@@ -210,6 +226,7 @@ class Communicator:
         except FilterError as error:
             return outgoing, error.failure
         outgoing.task = Task(name=task.name, model=model)
+        outgoing.whole = {} if model is task.model else task.model.params or {}
         if model.params is not None:
             outgoing.file = TensorFile.write(model.params, scratch=self._scratch)
             model.params.update(outgoing.file.load())  # the same values: the server keeps them in memory once
@@ -221,24 +238,39 @@ class Communicator:
         site, outgoing.turn = outgoing.turn, None
         return site
 
-    def _give(self, outgoing: Outgoing, site: str, *, allow_non_finite: bool) -> Iterator[Reply]:
+    def _give(self, outgoing: Outgoing, site: str, rules: Rules) -> Iterator[Reply]:
         """Give one reply to the workflow. It is accepted if the workflow asks for the next one without rejecting it."""
         received = outgoing.take(site)
         try:
-            model = outgoing.model_of(received, self._result_filters, allow_non_finite=allow_non_finite)
+            model, left_out = outgoing.model_of(received, self._result_filters, rules)
         except FilterError as error:
             received.close()
             self._reject(site, error.failure)
         except ValueError as error:
             received.close()
-            self._reject(site, Failure(cause=str(error)))
+            self._reject(site, Failure(cause=self._told_once(site, error)))
         else:
+            self._tell_left_out(site, left_out)
             received.model = model
             try:
                 yield Reply(site=site, model=model)
             finally:  # also if the workflow stops the iteration
                 if received.file is not None:
                     received.file.close()
+
+    def _told_once(self, site: str, error: ValueError) -> str:
+        """The cause of a failure. The hint is told once for each site."""
+        if not isinstance(error, FedsagError) or (site, error.hint) not in self._told:
+            self._told.add((site, error.hint if isinstance(error, FedsagError) else ""))
+            return str(error)
+        return error.message
+
+    def _tell_left_out(self, site: str, keys: Sequence[str]) -> None:
+        """Tell of keys that the model does not have, once for each site."""
+        if keys and (site, "left out") not in self._told:
+            self._told.add((site, "left out"))
+            number = "1 key of its update is" if len(keys) == 1 else f"{len(keys)} keys of its update are"
+            self._emit(Notice(text=f"{site}: {number} not in the model, such as {keys[0]!r}: left out"))
 
     def _reject(self, site: str, failure: Failure) -> None:
         if self._outgoing is None:
@@ -270,8 +302,10 @@ class Communicator:
                     self._channels[site].end()
             case Warn(text):
                 self._emit(Notice(text=text))
+            case WaitOn(sites):
+                self._emit(Notice(text=self._told_wait(sites)))
             case Drop(site):
-                self._emit(ReplyLate(site=site, task="" if outgoing is None else outgoing.task.name))
+                self._emit(self._late_reply(site))
             case StrictFailure(text):
                 raise RunError(f"with --strict no client may fail, and {text}")
             case MemoryShort(clients, needed, free, where):
@@ -292,7 +326,18 @@ class Communicator:
             case Finish():
                 outgoing.is_finished = True
             case Fail(site, failure, hangs):
-                self._emit(ReplyFailed(site=site, task=task, round_num=round_num, failure=failure, hangs=hangs))
+                self._emit(
+                    ReplyFailed(
+                        site=site,
+                        workflow=self.workflow,
+                        task=task,
+                        round_num=round_num,
+                        failure=failure,
+                        hangs=hangs,
+                    )
+                )
+            case Skip(site):
+                self._emit(NotAwaited(site=site, workflow=self.workflow, task=task, round_num=round_num))
             case Accept(site):
                 self._accept(outgoing, site)
             case QuorumLost(needed, possible, cause, hint):
@@ -317,8 +362,29 @@ class Communicator:
         except ChannelClosed:
             self._unreachable.append(site)
             return
-        task, round_num = outgoing.task.name, outgoing.round_num
-        self._emit(TaskSent(site=site, task=task, round_num=round_num, size=outgoing.size))
+        sent = self._sent[site] = TaskSent(
+            site=site,
+            workflow=self.workflow,
+            task=outgoing.task.name,
+            round_num=outgoing.round_num,
+            size=outgoing.size,
+        )
+        self._emit(sent)
+
+    def _told_wait(self, sites: Sequence[str]) -> str:
+        named = ", ".join(sites[:5]) + f" and {len(sites) - 5} more" * (len(sites) > 5)
+        why = "the same seed gives the same model" if self._why_all == "--seed" else "no client fails for its speed"
+        return (
+            f"enough clients have answered, and with {self._why_all} each round still waits for all ({named}), so that "
+            f"{why}; train_timeout limits this wait. Without {self._why_all} a round ends as in NVFLARE: "
+            "wait_time_after_min_received seconds after min_clients have answered"
+        )
+
+    def _late_reply(self, site: str) -> ReplyLate:
+        sent = self._sent.get(site)
+        if sent is None:
+            return ReplyLate(site=site, workflow=self.workflow, task="")
+        return ReplyLate(site=site, workflow=sent.workflow, task=sent.task, round_num=sent.round_num)
 
     def _accept(self, outgoing: Outgoing, site: str) -> None:
         accepted, outgoing.taken = outgoing.taken, None
@@ -327,6 +393,7 @@ class Communicator:
         self._emit(
             ReplyAccepted(
                 site=site,
+                workflow=self.workflow,
                 task=outgoing.task.name,
                 round_num=outgoing.round_num,
                 metrics=events.as_metrics(accepted.model.metrics or {}),

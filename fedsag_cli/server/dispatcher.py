@@ -34,11 +34,13 @@ from fedsag_cli.server.decisions import (
     QuorumLost,
     Rejected,
     Send,
+    Skip,
     Start,
     Stop,
     StrictFailure,
     Taken,
     TimePassed,
+    WaitOn,
     Warn,
 )
 from fedsag_cli.wire.messages import Usage
@@ -49,10 +51,23 @@ SAME_CAUSE_S = 0.2  # clients that fail for the same cause fail within this time
 class Dispatcher:
     """All clients of a run, and the current broadcast."""
 
-    def __init__(self, clients: Sequence[Client], *, slots: int, strict: bool, free_memory: Callable[[], int]) -> None:
-        """`clients`: in the order of replies. `free_memory`: bytes; 0 if unknown."""
+    def __init__(
+        self,
+        clients: Sequence[Client],
+        *,
+        slots: int,
+        strict: bool,
+        waits_for_all: bool = False,
+        free_memory: Callable[[], int],
+    ) -> None:
+        """`clients`: in the order of replies. `free_memory`: bytes; 0 if unknown.
+
+        `waits_for_all`: who takes part does not depend on how fast the others are. `strict` includes it.
+        """
         self.clients = {client.site: client for client in clients}
         self._slots, self._strict, self._free_memory = slots, strict, free_memory
+        self._waits_for_all = waits_for_all or strict
+        self._has_told_wait = False
         self._broadcast: Broadcast | None = None
         self._busy: defaultdict[int, int] = defaultdict(int)  # number of slots in use, by group
         self._usage: Usage | None = None  # of the first client that reported it
@@ -73,7 +88,10 @@ class Dispatcher:
         broadcast = self._broadcast
         if broadcast is None or broadcast.is_over:
             return None
-        return broadcast.due if broadcast.quorum_lost is None else broadcast.quorum_lost + SAME_CAUSE_S
+        if broadcast.quorum_lost is not None:
+            return broadcast.quorum_lost + SAME_CAUSE_S
+        moments = (broadcast.due, broadcast.grace_ends if self._will_tell_wait else None)
+        return min((moment for moment in moments if moment is not None), default=None)
 
     def overdue(self, now: float) -> list[str]:
         """The sites that `handle` would give up for TimePassed."""
@@ -107,6 +125,7 @@ class Dispatcher:
             case TimePassed():
                 for client in self._overdue(self._now):
                     self._give_up(client)
+                self._tell_wait()
 
     def _continue(self, broadcast: Broadcast) -> None:
         """Decide what follows from the state of the clients."""
@@ -179,7 +198,7 @@ class Dispatcher:
         sites = set(begun.targets)
         targets = [client for client in self.clients.values() if client.site in sites]
         needed = len(targets) if self._strict else begun.min_responses
-        self._broadcast = Broadcast(begun, targets, self._now, needed=needed)
+        self._broadcast = Broadcast(begun, targets, self._now, needed=needed, waits_for_all=self._waits_for_all)
         for client in targets:
             if client.state is State.GONE:
                 self._fail(client, client.failure or Failure(cause="its process ended"))
@@ -191,8 +210,7 @@ class Dispatcher:
         """End the broadcast. Clients that still work on it lose their slots."""
         broadcast, self._broadcast = self._broadcast, None
         for client in broadcast.waiting_for if broadcast else ():
-            if client.holds_slot:
-                self._change(client, State.LATE)
+            self._free(client)
 
     def _taken(self) -> None:
         if self._broadcast is None or self._broadcast.given is None:
@@ -282,8 +300,25 @@ class Dispatcher:
         if self._strict:
             self._stop(StrictFailure(text))
 
+    @property
+    def _will_tell_wait(self) -> bool:
+        return self._waits_for_all and not self._has_told_wait
+
+    def _tell_wait(self) -> None:
+        broadcast = self._broadcast
+        if broadcast is None or broadcast.is_over or broadcast.quorum_lost is not None or not self._will_tell_wait:
+            return
+        if slow := broadcast.beyond_grace(self._now):
+            self._has_told_wait = True
+            self._decided.append(WaitOn(tuple(client.site for client in slow)))
+
     def _give_up(self, client: Client) -> None:
         assert self._broadcast is not None
+        if not self._broadcast.has_failed_by(client, self._now):
+            self._broadcast.skipped(client)
+            self._decided.append(Skip(client.site))
+            self._free(client)
+            return
         if client.lost is not None:
             self._end(client, client.failure or Failure(cause="it closed its channel (was flare.shutdown() called?)"))
             return
@@ -304,6 +339,10 @@ class Dispatcher:
         else:
             cause = f"no answer within {self._now - client.since:.1f} s of receiving the task"
         self._fail(client, Failure(cause=cause), hangs=True, hint=hint)
+        self._free(client)
+
+    def _free(self, client: Client) -> None:
+        """Give the slot of a client that is not waited for any more to another one."""
         if client.holds_slot:
             self._change(client, State.LATE)
 

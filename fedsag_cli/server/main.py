@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsag_cli import catalog, events
-from fedsag_cli.errors import FedsagError
+from fedsag_cli.errors import FedsagError, of_system
 from fedsag_cli.events import Event, Observer, RunFailed, WillWrite, WorkflowFinished
 from fedsag_cli.params import tensor_file
 from fedsag_cli.params.seeds import derived, set_seed
@@ -61,13 +61,12 @@ def _serve(root: str, link: int) -> int:
         traceback.print_exc()
         emit(RunFailed(cause=error.message, hint=error.hint, exit_code=error.exit_code))
         return error.exit_code
-    except OSError as error:
-        traceback.print_exc()
-        emit(RunFailed(cause=f"the server: {error}", hint="", exit_code=4))
-        return 4
     except Exception as error:
         # a component's error, perhaps the user's own: the run failed, and its traceback is in the server's log
         traceback.print_exc()
+        if refused := of_system(error):
+            emit(RunFailed(cause=f"the server: {refused.message}", hint=refused.hint, exit_code=refused.exit_code))
+            return refused.exit_code
         where = traceback.extract_tb(error.__traceback__)[-1]
         cause = f"the server: {type(error).__name__}: {error} ({where.filename}:{where.lineno})"
         emit(RunFailed(cause=cause, hint=f"its traceback is in {workspace.log(SERVER)}", exit_code=4))
@@ -98,6 +97,7 @@ def _run(
         groups={site.name: site.group for site in plan.sites},
         slots=plan.slots,
         strict=plan.strict,
+        waits_for_all=plan.waits_for_all,
         welcome=lambda site: Welcome(
             job_id=JOB_ID, seed=plan.seed, scratch=str(workspace.scratch), config=configs[site]
         ),
@@ -117,13 +117,15 @@ def _run(
             folders=[str(folder.resolve()) for tracker in trackers for folder in tracker.folders],
         )
     )
-    run = Run.resumed(workspace.checkpoints, emit, plan.seed)
+    names = [spec.id or f"workflow-{number}" for number, spec in enumerate(plan.server.workflows, start=1)]
+    run = Run.resumed(workspace.checkpoints, emit, plan.seed, names)
     emit(run.as_event())
-    tracking = Tracking(trackers, plan.job, emit)
+    tracking = Tracking(trackers, plan.job, emit, several_workflows=len(workflows) > 1)
     observers.append(tracking)
     try:
         for number, workflow in enumerate(workflows):
             if run.enter(number):
+                communicator.workflow = run.workflow_name
                 workflow.run(communicator, run)
         run.finished()
     except BaseException:

@@ -15,7 +15,7 @@ import shlex
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from fedsag_cli.plan import Plan, ServerPlan, SitePlan, matches
 from fedsag_cli.simulator import environment
 from fedsag_cli.simulator.options import FORK, SPAWN, Options, gpu_groups, site_names, slots_of
 from fedsag_cli.simulator.preloading import imports_of_components, imports_of_scripts, preload, variables_set
+from fedsag_cli.workflows.model_selector import IntimeModelSelector, looks_lower_is_better
 from fedsag_cli.workspace import JOB_ID, SERVER, Workspace, files_in
 
 _SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
@@ -80,12 +81,12 @@ def make_plan(
     slots = slots_of(options, len(names), len(groups), notices)
     threads = options.threads if options.threads is not None else max(1, machine.cores() // len(names))
     if threads < 1:
-        raise UsageError(f"--threads {threads}: it must be at least 1")
+        raise UsageError(f"--torch-threads {threads}: it must be at least 1")
     apps = {name: job.app_for(name) for name in [SERVER, *names]}
     scripts = imports_of_scripts({app.custom for app in apps.values()})
     prepare(preload(scripts))
     server = apps[SERVER].server(_variables(SERVER, workspace))
-    notes = list(server.notes)
+    notes = [*server.notes, *_doubts(server)]
     modules = preload(scripts | imports_of_components(server, apps[SERVER].custom))
     sites = [
         _plan_site(name, apps[name], workspace, env, threads, index % len(groups) if groups else 0, groups, notes)
@@ -103,6 +104,7 @@ def make_plan(
         launcher=options.launcher or FORK,
         gpus=options.gpus,
         strict=options.strict,
+        waits_for_all=options.waits_for_all if options.waits_for_all is not None else options.seed is not None,
         files=_digests({app.name: app for app in apps.values()}.values()),
         preload=modules,
         server=ServerPlan(
@@ -131,7 +133,7 @@ def _site_names(job: Job, options: Options, notices: list[str]) -> list[str]:
             hint = "letters, digits, '.', '_' and '-', beginning with a letter or a digit, and not 'server'"
             if options.clients:
                 raise UsageError(f"-c: {name!r} cannot be a client's name", hint=hint)
-            raise JobError(f"meta.conf: deploy_map: {name!r} cannot be a client's name", hint=hint)
+            raise JobError(f"{job.meta_file}: deploy_map: {name!r} cannot be a client's name", hint=hint)
         if names.count(name) > 1:
             raise UsageError(f"-c: {name!r} is given twice")
     if len(names) > options.max_clients:
@@ -235,6 +237,16 @@ def _check_compiles(script: Path) -> None:
         raise JobError(f"{script} cannot be compiled: {error or type(error).__name__}") from None
     except OSError as error:
         raise JobError(f"{script} cannot be read: {error.strerror}") from None
+
+
+def _doubts(server: ServerConfig) -> Iterator[str]:
+    """What the user hardly means."""
+    for spec in server.components:
+        metric = spec.args.get("key_metric")
+        selects = catalog.class_path(spec.path) == catalog.class_path(IntimeModelSelector.__name__)
+        if selects and metric and looks_lower_is_better(str(metric)) and not spec.args.get("negate_key_metric"):
+            doubt = f"{IntimeModelSelector.__name__}: key_metric = {metric!r} looks like a loss"
+            yield f"{doubt}, but the highest value counts as the best: set negate_key_metric = true"
 
 
 def _digests(apps: Iterable[App]) -> dict[str, str]:

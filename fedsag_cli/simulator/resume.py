@@ -46,7 +46,7 @@ def settings_of(plan: Plan, options: Options) -> Options:
     for flag, value, was in (
         ("-c" if options.clients else "-n", given, names),
         ("--seed", options.seed, plan.seed),
-        ("--threads", options.threads, plan.threads),
+        ("--torch-threads", options.threads, plan.threads),
     ):
         if value not in (None, []) and value != was:
             now, then = (", ".join(each) if isinstance(each, list) else each for each in (value, was))
@@ -65,6 +65,7 @@ def settings_of(plan: Plan, options: Options) -> Options:
         threads=plan.threads,
         launcher=options.launcher or plan.launcher,
         seed=plan.seed,
+        waits_for_all=plan.waits_for_all or options.seed is not None,
         strict=options.strict or plan.strict,
         max_clients=max(options.max_clients, len(names)),
     )

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import platform
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-import msgspec
-
 from fedsag_cli import __version__, catalog
-from fedsag_cli.errors import FedsagError, Interrupted, RunError, WorkspaceError
+from fedsag_cli.errors import FedsagError, Interrupted, RunError, WorkspaceError, of_system
 from fedsag_cli.events import (
     ClientReady,
     ClientStopped,
@@ -43,7 +42,7 @@ from fedsag_cli.simulator.planning import Planned
 from fedsag_cli.simulator.report import Report, ReportBuilder
 from fedsag_cli.simulator.signals import ignore_signals
 from fedsag_cli.wire.messages import PRELOAD, SEED, SITE
-from fedsag_cli.workspace import SERVER, Workspace, write_json
+from fedsag_cli.workspace import SERVER, Workspace, files_in, write_json
 
 _SERVE = "fedsag_cli.server.main:serve"
 _SCRIPT = "fedsag_cli.client.script:run"
@@ -86,50 +85,93 @@ class Simulation:
         except OSError as failed:
             raise WorkspaceError(f"{failed.filename or self._workspace.root}: {failed.strerror}") from None
         self._observers.append(log)
-        outcome = RunFinished(ok=False, exit_code=1, cause="a bug in fedsag")
-        error: FedsagError | None = None
+        error: Exception | None = None
         try:
-            self._tell(self._run_started())
-            for text in self._notices:
-                self._tell(Notice(text=text))
-            self._engine.prepare([*self._plan.preload, *_modules_of_server(self._plan)])
-            self._start(self._server())
-            self._handle_events()
-            self._check_strict()
-            outcome = RunFinished(ok=True, exit_code=0, cause="every round is done, and the final model is written")
-        except FedsagError as failure:
-            error = failure
-            ignore_signals()
-            if rounds := self._report.rounds_done:
-                failure.hint = f"{failure.hint}; " * bool(failure.hint) + self._how_to_continue(rounds)
-            outcome = RunFinished(ok=False, exit_code=failure.exit_code, cause=failure.message, hint=failure.hint)
-            causes = dict.fromkeys(
-                self._hanging & self._alive, "it did not answer until the run ended, and was stopped"
-            )
-            self._stop(5.0 if isinstance(failure, Interrupted) else 1.0, causes)
-        finally:
-            self._tell(msgspec.structs.replace(outcome, report=str(self._workspace.report), at=time.time()))
             try:
-                write_json(self._workspace.report, self._report.report)
-                self._workspace.forget_missing()
-            except OSError as failed:
-                message = f"{self._workspace.report} cannot be written: {failed.strerror}"
-                error = error or RunError(message)
-                error.hint = error.hint or message
+                self._live()
+            except Exception as failure:
+                # whatever it is: the run ends with it, and its report says so
+                error = failure
+            ignore_signals()
+        except Interrupted as interrupted:
+            error = interrupted
+        return self._end(of_system(error) or error if error else None, log)
+
+    def _live(self) -> None:
+        """From the first process to the last. Raises what ends the run."""
+        self._tell(self._run_started())
+        for text in self._notices:
+            self._tell(Notice(text=text))
+        self._engine.prepare([*self._plan.preload, *_modules_of_server(self._plan)])
+        self._start(self._server())
+        self._handle_events()
+        self._check_strict()
+
+    def _end(self, error: Exception | None, log: EventsFile) -> Report:
+        """End what still runs, write the report and say how the run ended. Raises `error` with the report, if there is
+        one: nothing that fails here takes its place.
+        """
+        if isinstance(error, FedsagError) and (rounds := self._report.rounds_done):
+            error.hint = f"{error.hint}; " * bool(error.hint) + self._how_to_continue(rounds)
+        if error is not None:
+            cause = "it did not answer until the run ended, and was stopped"
+            try:
+                self._stop(
+                    5.0 if isinstance(error, Interrupted) else 1.0, dict.fromkeys(self._hanging & self._alive, cause)
+                )
+            except Exception as failed:
+                # it must not hide why the run ended
+                self._tell(Notice(text=f"a bug in fedsag, at the end of the run: {failed!r}"))
+        error, finished = self._written(error)
+        self._tell(finished)
+        with contextlib.suppress(OSError):
             log.close()
         if error is not None:
-            error.report = self._report.report
+            if isinstance(error, FedsagError):
+                error.report = self._report.report
             raise error
         return self._report.report
+
+    def _written(self, error: Exception | None) -> tuple[Exception | None, RunFinished]:
+        """Write the report. If that fails, a run that went well has failed."""
+        finished = self._outcome(error)
+        self._report.on(finished)
+        try:
+            try:
+                write_json(self._workspace.report, self._report.report)
+            except OSError:  # the disk may have been full for a moment only
+                write_json(self._workspace.report, self._report.report)
+        except OSError as failed:
+            if error is None:
+                error = of_system(failed)
+                finished = self._outcome(error)
+            else:
+                self._tell(Notice(text=f"{self._workspace.report} cannot be written: {failed.strerror}"))
+        try:
+            self._workspace.settle()
+        except OSError as failed:
+            self._tell(Notice(text=f"the list of the run's files cannot be written: {failed.strerror}"))
+        return error, finished
+
+    def _outcome(self, error: Exception | None) -> RunFinished:
+        report = str(self._workspace.report)
+        if error is None:
+            cause = "every round is done, and the final model is written"
+            return RunFinished(ok=True, exit_code=0, cause=cause, report=report)
+        if isinstance(error, FedsagError):
+            return RunFinished(ok=False, exit_code=error.exit_code, cause=error.message, hint=error.hint, report=report)
+        return RunFinished(ok=False, exit_code=1, cause="a bug in fedsag", report=report)
 
     def _prepare_workspace(self) -> None:
         files = [self._workspace.plan, self._workspace.events, self._workspace.report]
         deployed = [
             path for name, app in self._planned.apps.items() for path in self._workspace.files_of(app.folder, name)
         ]
-        self._workspace.reopen()
-        self._workspace.check_free(*files, *deployed)  # before any file of an earlier run is removed
-        self._workspace.clear()
+        self._workspace.reopen()  # all checks are made before any file of an earlier run is removed
+        sources = [path for app in self._planned.apps.values() for path in files_in(app.folder)]
+        self._workspace.check_job(self._job, self._planned.apps, sources)
+        self._workspace.check_free(*files, *deployed, of_scripts=set(deployed))
+        self._workspace.clear(replaced=deployed)
         self._workspace.claim(*files)
         for name, app in self._planned.apps.items():
             self._workspace.deploy(app.folder, name)
@@ -162,8 +204,7 @@ class Simulation:
             try:
                 event = self._engine.next_event(None if ends is None else max(0.0, ends - time.monotonic()))
             except TimeoutError:
-                cause = f"it was still running {_END_LIMIT_S:.0f} s after the last task, and was stopped"
-                self._stop(1.0, dict.fromkeys(sorted(self._alive), cause))
+                self._stop_rest(f"it was still running {_END_LIMIT_S:.0f} s after the last task, and was stopped")
                 return
             event = self._with_log(event)
             self._tell(event)
@@ -171,9 +212,15 @@ class Simulation:
             if self._finished is not None:
                 ends = ends or time.monotonic() + _END_LIMIT_S
                 if self._alive <= set(self._finished.late):
-                    cause = "it was still working on a task that the server no longer waited for, and was stopped"
-                    self._stop(1.0, dict.fromkeys(sorted(self._alive), cause))
+                    self._stop_rest(
+                        "it was still working on a task that the server no longer waited for, and was stopped"
+                    )
                     return
+
+    def _stop_rest(self, cause: str) -> None:
+        """End what still lives after a run that is done. One whose answer was not waited for has not failed."""
+        well = set(self._finished.late) - self._hanging if self._finished else ()
+        self._stop(1.0, dict.fromkeys(sorted(self._alive), cause), well=well)
 
     def _how_to_continue(self, rounds: int) -> str:
         job, workspace = (shlex.quote(str(path)) for path in (self._job.absolute(), self._workspace.root))
@@ -185,12 +232,19 @@ class Simulation:
         for site, first in self._report.report.failures.items() if self._plan.strict else ():
             raise RunError(f"with --strict no client may fail, but {site} failed: {first.failure.cause}")
 
-    def _stop(self, grace_s: float, causes: Mapping[str, str]) -> None:
-        """End all processes. The clients in `causes` print their stacks first, and each is reported with its cause."""
+    def _stop(self, grace_s: float, causes: Mapping[str, str], *, well: Collection[str] = ()) -> None:
+        """End all processes. The clients in `causes` print their stacks first, and each is reported with its cause.
+
+        Those in `well` have not failed.
+        """
         self._engine.stop(grace_s, causes)
-        self._workspace.remove_parts()
+        try:
+            self._workspace.remove_parts()
+        except OSError as failed:
+            self._tell(Notice(text=f"{failed.filename} cannot be removed: {failed.strerror}"))
         for site, cause in causes.items():
-            self._tell(ClientStopped(site=site, failure=self._failures.of_stop(site, cause)))
+            failure = Failure(cause=cause) if site in well else self._failures.of_stop(site, cause)
+            self._tell(ClientStopped(site=site, failure=failure, has_failed=site not in well))
 
     def _handle(self, event: Event) -> None:
         match event:

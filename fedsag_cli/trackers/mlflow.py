@@ -38,7 +38,7 @@ class MLflowReceiver:
     def __init__(
         self,
         tracking_uri: Annotated[
-            str | None, "address of MLflow's server or store (empty: files in the workspace, in mlruns)"
+            str | None, "address of MLflow's server or store (empty: MLFLOW_TRACKING_URI, else mlruns in the workspace)"
         ] = None,
         kw_args: Annotated[
             dict[str, Any] | None,
@@ -46,7 +46,7 @@ class MLflowReceiver:
         ] = None,
         artifact_location: Annotated[str | None, "folder of a new experiment's files"] = None,
     ) -> None:
-        self._uri = tracking_uri or ""
+        self._uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
         self._settings = kw_args or {}
         self._artifacts = artifact_location or None
         self._job = ""

@@ -8,11 +8,12 @@ from __future__ import annotations
 import array
 import contextlib
 import fcntl
+import hashlib
 import hmac
 import math
 import os
+import secrets
 import select
-import shutil
 import socket
 import sys
 import tempfile
@@ -70,6 +71,7 @@ class UnixChannel(Generic[Out, In]):
             if sent < len(frame):  # not for an empty rest: sendall would fail if the other side has closed now
                 self._sock.sendall(memoryview(frame)[sent:])
         except OSError as error:
+            self._break()
             raise ChannelClosed(f"the other process has closed the channel: {error}") from None
 
     def receive(self, timeout_s: float | None = None) -> tuple[In, int | None]:
@@ -103,6 +105,11 @@ class UnixChannel(Generic[Out, In]):
 
     def close(self) -> None:
         self._sock.close()
+
+    def _break(self) -> None:
+        """After an error: let the other process see that the channel is closed, instead of waiting for ever."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def _read_first(self, count: int, files: list[int], timeout_s: float | None) -> bytes:
         if self._sock.fileno() < 0:
@@ -141,6 +148,7 @@ class UnixChannel(Generic[Out, In]):
         except BlockingIOError:
             raise
         except OSError as error:
+            self._break()
             raise ChannelClosed(f"the other process has closed the channel: {error}") from None
         for level, kind, content in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
@@ -223,32 +231,79 @@ def private_address() -> Iterator[str]:
     """The path for the socket of a run, in a new folder that only this user can read. The folder is removed at the end.
 
     If this process is killed, the nursery removes the folder. If the nursery is killed too, the next run removes it,
-    as nobody has its lock. Raises RunError if the folder cannot be created, or its path is too long for a socket.
+    as nobody has its lock. Raises RunError if no folder for temporary files can be written and has a short path.
     """
-    try:
-        for left in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
-            _remove_if_left(left)
-        folder, lock = _locked_folder()
-    except OSError as error:
-        raise RunError(f"cannot create a folder for the socket: {error.strerror}", hint="set TMPDIR") from None
+    folder, lock = _locked_folder()
     try:
         yield address_in(folder)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_address(str(folder / _SOCKET))
         os.close(lock)
 
 
+def remove_address(address: str) -> None:
+    """Remove the socket of a run and its folder, which nothing else is in."""
+    folder = Path(address).parent
+    if _is_name_of_ours(folder.name):
+        for remove in (Path(address).unlink, folder.rmdir):
+            with contextlib.suppress(OSError):
+                remove()
+
+
 def _locked_folder() -> tuple[Path, int]:
+    error: OSError | RunError | None = None
+    for place in _places():
+        try:
+            for left in place.glob(f"{_FOLDER}*"):
+                _remove_if_left(left)
+            address_in(place / _new_name())
+            return _locked_folder_in(place)
+        except (OSError, RunError) as failed:
+            error = error or failed
+    if isinstance(error, RunError):
+        raise error
+    reason = f": {error.strerror}: {error.filename}" if error else ""
+    raise RunError(f"cannot create a folder for the socket{reason}", hint="set TMPDIR to a folder that can be written")
+
+
+def _places() -> list[Path]:
+    """Folders for temporary files: the user's, then those of the system."""
+    with contextlib.suppress(OSError):  # it writes a file to find one
+        return list(dict.fromkeys(map(Path, (tempfile.gettempdir(), "/tmp", "/var/tmp"))))
+    return []
+
+
+def _locked_folder_in(place: Path) -> tuple[Path, int]:
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=_FOLDER))
-        lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        folder = place / _new_name()
+        folder.mkdir(mode=0o700)
+        try:
+            lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            folder.rmdir()
+            raise
         fcntl.flock(lock, fcntl.LOCK_EX)
         if folder.exists():  # no other run has removed it in the meantime
             return folder, lock
         os.close(lock)
 
 
+def _new_name() -> str:
+    return _name(secrets.token_hex(4))
+
+
+def _name(random: str) -> str:
+    return f"{_FOLDER}{random}{hashlib.sha256(random.encode()).hexdigest()[:8]}"
+
+
+def _is_name_of_ours(name: str) -> bool:
+    """Whether a run made this name: nobody else's ends with the digest of its beginning."""
+    return name == _name(name.removeprefix(_FOLDER)[:8])
+
+
 def _remove_if_left(folder: Path) -> None:
+    if not _is_name_of_ours(folder.name):
+        return
     with contextlib.suppress(OSError):  # another user's, in use, or already removed
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,9 @@ class _State(msgspec.Struct, frozen=True):
 class Run:
     """How far a run is. `model` is the global model, None before the first checkpoint.
 
-    `workflow` is the number of the current workflow, from 0. In a resumed run, `best_model` is the model with the score
-    `best`: the earlier run may have been stopped before its persistor wrote it.
+    `workflow` is the number of the current workflow, from 0; `workflows` are the names of all. In a resumed run,
+    `best_model` is the model with the score `best`: the earlier run may have been stopped before its persistor wrote
+    it.
     """
 
     emit: Callable[[Event], None]
@@ -61,6 +62,7 @@ class Run:
     seed: int = 0
     next_round: int = 0
     workflow: int = 0
+    workflows: Sequence[str] = ()
     whole_rounds: int = 0
     last: RoundFinished | None = None
     model: FLModel | None = None
@@ -71,12 +73,14 @@ class Run:
     _best_files: set[Path] = field(default_factory=set, init=False)
 
     @classmethod
-    def resumed(cls, checkpoints: Path, emit: Callable[[Event], None], seed: int = 0) -> Run:
+    def resumed(
+        cls, checkpoints: Path, emit: Callable[[Event], None], seed: int = 0, workflows: Sequence[str] = ()
+    ) -> Run:
         """A run that continues after its last complete round, or a new run if there is no checkpoint.
 
         Raises TensorError naming a file that is not a checkpoint.
         """
-        run = cls(emit=emit, checkpoints=checkpoints, seed=seed)
+        run = cls(emit=emit, checkpoints=checkpoints, seed=seed, workflows=workflows)
         run._best_files = set(checkpoints_in(checkpoints, BEST))
         found = [(_state_in(path), path) for path in checkpoints_in(checkpoints, ROUND)]
         if found:  # two, if the run was killed after writing one and before removing the other
@@ -96,8 +100,13 @@ class Run:
             next_round=self.next_round,
             whole_rounds=self.whole_rounds,
             last=self.last,
-            best=_as_event(self.best) if self.best else None,
+            best=self._as_event(self.best) if self.best else None,
         )
+
+    @property
+    def workflow_name(self) -> str:
+        """The name of the current workflow, as its events have it."""
+        return self._name_of(self.workflow)
 
     def enter(self, workflow: int) -> bool:
         """Begin or continue a workflow. False if it was finished before."""
@@ -120,7 +129,7 @@ class Run:
                 _give_another_name(self._checkpoint, file)  # it was saved at the end of the round before
             else:
                 tensor_file.save(file, model.params or {})
-        self.emit(_as_event(best))
+        self.emit(self._as_event(best))
 
     def finish_round(self, finished: RoundFinished, model: FLModel) -> None:
         """Save the state after this round in a new file, then remove the file of the round before."""
@@ -151,6 +160,18 @@ class Run:
         if not self.whole_rounds:
             self.emit(Notice(text="no workflow finished a round: there is no trained model"))
 
+    def _name_of(self, workflow: int) -> str:
+        return self.workflows[workflow] if workflow < len(self.workflows) else ""
+
+    def _as_event(self, best: Best) -> BestModel:
+        return BestModel(
+            workflow=self._name_of(best.workflow),
+            round_num=best.round_num,
+            metric=best.metric,
+            score=best.score,
+            is_final=best.is_final,
+        )
+
     def _best_file(self, best: Best) -> Path:
         assert self.checkpoints is not None
         return self.checkpoints / checkpoint_name(BEST, best.round_num)
@@ -160,10 +181,6 @@ class Run:
         for path in self._best_files - kept:
             path.unlink(missing_ok=True)
         self._best_files &= kept
-
-
-def _as_event(best: Best) -> BestModel:
-    return BestModel(round_num=best.round_num, metric=best.metric, score=best.score, is_final=best.is_final)
 
 
 def _state_in(path: Path) -> _State:

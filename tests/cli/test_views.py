@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -89,6 +90,23 @@ def test_the_final_model_has_a_row_of_its_own_where_it_was_validated():
     assert rows[-1]["site-2"] == ""
 
 
+def test_the_table_of_several_workflows_says_which_a_round_is_of():
+    def named(workflow, *told):
+        return [msgspec.structs.replace(event, workflow=workflow) for event in told]
+
+    validated = events.ModelValidated(round_num=1, metrics={"accuracy": 15.0}, by_site={"site-1": {"accuracy": 15.0}})
+    first, second = a_round(0, site_1=10.0, site_2=20.0), a_round(0, site_1=50.0)
+    report = report_of(STARTED, *named("warm_up", *first, validated), *named("main", *second))
+
+    rows, columns = views.table_of(report)
+
+    assert [[row[name] for name in columns[:5]] for row in rows] == [
+        ["warm_up", "0", "15", "10", "20"],
+        ["warm_up", "final", "15", "15", ""],
+        ["main", "0", "50", "50", ""],
+    ]
+
+
 def test_a_round_in_which_a_site_failed_says_who_is_missing():
     failed = events.ReplyFailed(site="site-2", task="train", round_num=0, failure=Failure(cause="boom"))
     started, answer, finished = a_round(0, site_1=10.0)
@@ -98,6 +116,21 @@ def test_a_round_in_which_a_site_failed_says_who_is_missing():
 
     assert (rows[0]["answered"], rows[0]["site-1"], rows[0]["site-2"]) == ("1 of 2", "10", "")
     assert report.rounds[0].failed["site-2"].cause == "boom"
+
+
+def test_those_that_were_not_waited_for_are_told_apart_from_those_that_failed(capsys):
+    not_awaited = events.NotAwaited(site="site-2", task="train", round_num=0)
+    started, answer, finished = a_round(0, site_1=10.0)
+    again = events.NotAwaited(site="site-2", task="train", round_num=1)
+    report = report_of(STARTED, started, answer, not_awaited, finished, *a_round(1, site_1=10.0)[:1], again)
+
+    views.summary(report)
+
+    said = capsys.readouterr().out
+    assert "not waited for: site-2 in 2 rounds" in said
+    assert "failed" not in said
+    late = events.ReplyLate(site="site-2", task="train", round_num=0)
+    assert lines_of(started, not_awaited, late)[1:] == ["round 0: site-2 is not waited for in train: enough answered"]
 
 
 def test_many_sites_get_no_columns_of_their_own():

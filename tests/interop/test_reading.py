@@ -303,6 +303,50 @@ def test_a_bare_name_that_is_neither_theirs_nor_ours_counts_as_theirs():
     assert server_of({"id": "a", "name": "FedAvg"})[0]["components"] == [{"id": "a", "name": "FedAvg"}]
 
 
+def test_fedavg_in_the_list_of_workflows_is_their_workflow_as_until_2_6():
+    by_path, _ = server_of(workflows=[part("nvflare.app_common.workflows.fedavg.FedAvg", num_clients=2)])
+
+    by_name, notes = server_of(workflows=[{"id": "x", "name": "FedAvg", "args": {"num_clients": 2}}])
+
+    assert by_name == by_path
+    assert by_name["workflows"][0]["path"] == "ScatterAndGather"
+    assert notes == []
+
+
+@pytest.mark.parametrize("given", [{}, {"persistor_id": ""}])
+def test_scatter_and_gather_without_a_persistor_begins_with_what_the_clients_send(given):
+    flow = part("nvflare.app_common.workflows.scatter_and_gather.ScatterAndGather", **given)
+
+    values, notes = server_of({"id": "persistor", "path": "my.Thing"}, part(AGGREGATOR), workflows=[flow])
+
+    added, (workflow,) = values["components"][-1], values["workflows"]
+    assert added == {"id": "persistor_2", "path": "NPModelPersistor", "args": {"model": {}}}
+    assert workflow["args"] | {"persistor_id": "persistor_2", "allow_empty_global_weights": True} == workflow["args"]
+    assert notes == ["ScatterAndGather has no persistor_id: the answers of its first round bring the model"]
+
+
+def test_what_only_listens_is_left_out_with_a_line_at_the_server_and_at_a_client():
+    listeners = [
+        part("nvflare.app_common.logging.job_log_receiver.JobLogReceiver"),
+        part("nvflare.app_common.widgets.decomposer_reg.DecomposerRegister", decomposers=[]),
+        part("nvflare.fuel_opt.statsd.statsd_reporter.StatsDReporter", site="server"),
+        part("nvflare.app_common.widgets.event_recorder.ServerEventRecorder"),
+        part("nvflare.metrics.job_metrics_collector.JobMetricsCollector", tags={}),
+    ]
+
+    values, notes = server_of(*listeners)
+    _, of_client = translate({"components": listeners}, "config_fed_client", "client")
+
+    assert values["components"] == []
+    assert notes == of_client == [
+        "JobLogReceiver is left out: the logs of all processes are in the workspace",
+        "DecomposerRegister is left out: fedsag sends its messages itself",
+        "StatsDReporter is left out: times and sizes are in report.json",
+        "ServerEventRecorder is left out: all events are in events.jsonl",
+        "JobMetricsCollector is left out: times and sizes are in report.json",
+    ]  # fmt: skip
+
+
 def test_their_trackers_are_ours_and_events_are_no_news():
     tracking = "nvflare.app_opt.tracking"
 
@@ -706,9 +750,12 @@ def test_the_names_of_a_recipes_exported_job_run_as_they_are(tmp_path):
 
 
 def test_without_min_clients_all_have_to_answer_as_with_theirs():
-    values, _ = server_of(workflows=[part("nvflare.app_common.workflows.scatter_and_gather.ScatterAndGather")])
+    workflow = part("nvflare.app_common.workflows.scatter_and_gather.ScatterAndGather", persistor_id="p")
 
-    assert values["workflows"][0]["args"] == {"min_clients": 1000, "aggregator_id": "aggregator"}
+    values, _ = server_of(workflows=[workflow])
+
+    expected = {"min_clients": 1000, "aggregator_id": "aggregator", "persistor_id": "p"}
+    assert values["workflows"][0]["args"] == expected
 
 
 def test_an_executor_without_its_launcher_is_an_error(tmp_path):

@@ -297,7 +297,7 @@ def test_a_job_refuses_the_numbers_that_the_workflow_refuses_and_no_others(job, 
         ("patience = 0", "patience must be a number from 1 on, not 0"),
         ("patience = 3", "patience needs stop_cond, which is not given"),
         ("fedprox_mu = -1", "fedprox_mu must be a number from 0 on, not -1"),
-        ('stop_cond = "nonsense"', "stop_cond must be a metric, one of >= <= > <, and a number, such as"),
+        ('stop_cond = "nonsense"', "stop_cond must be a metric, one of >= <= > < =, and a number, such as"),
         ("num_rounds = 0", "num_rounds must be a number from 1 on, not 0"),
         ("num_rounds = [1]", "num_rounds must be a whole number, not [1]"),
     ],
@@ -587,3 +587,16 @@ def test_a_workflow_that_is_disabled_is_none(tmp_path):
     server = Job.load(folder).app_for("server").server({})
 
     assert [flow.id for flow in server.workflows] == ["scatter_and_gather"]
+
+
+def test_errors_name_the_meta_file_and_the_config_file_as_they_are_there(tmp_path):
+    config = tmp_path / "job" / "app" / "config"
+    config.mkdir(parents=True)
+    (config / "config_fed_server.json").write_text("{}")
+    (tmp_path / "job" / "meta.json").write_text('{"name": "j", "deploy_map": {"app": ["@ALL"]}}')
+
+    with pytest.raises(JobError, match=r"^meta.json: deploy_map.app: app/config has no config_fed_client.json, which"):
+        Job.load(tmp_path / "job")
+    (tmp_path / "job" / "meta.json").write_text('{"name": "j", "deploy_map": {"app": ["server"]}}')
+    with pytest.raises(JobError, match=r"^meta.json: deploy_map has no app for site 'site-1'"):
+        Job.load(tmp_path / "job").app_for("site-1")

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from fedsag_cli.errors import TensorError
-from fedsag_cli.params import arithmetic
-from fedsag_cli.params.arithmetic import WeightedSum
+from fedsag_cli.params import arithmetic, values
+from fedsag_cli.params.means import WeightedSum
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-PIECE = arithmetic._PIECE
+PIECE = values.PIECE
 
 
 def mean(*pairs):

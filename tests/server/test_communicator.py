@@ -24,6 +24,7 @@ from fedsag_cli.events import (
     ClientReady,
     ClientWanted,
     Failure,
+    NotAwaited,
     Notice,
     ProcessExited,
     ReplyAccepted,
@@ -69,10 +70,14 @@ class Client:
                     with TensorFile(fd) as file:
                         yield assignment, file.load()
 
-    def answer(self, assignment, usage=None, seeded_itself=False, **facts):
+    def answer(self, assignment, usage=None, seeded_itself=False, more_keys=(), **facts):
         params = facts.pop("params", None)
         message = Answer(
-            task_id=assignment.task_id, model=ModelFacts(**facts), usage=usage, seeded_itself=seeded_itself
+            task_id=assignment.task_id,
+            model=ModelFacts(**facts),
+            usage=usage,
+            seeded_itself=seeded_itself,
+            more_keys=list(more_keys),
         )
         if params is None:
             self.channel.send(message)
@@ -84,7 +89,7 @@ class Client:
 class House:
     """A communicator with everything around it. A client that is wanted is started, as the parent would."""
 
-    def __init__(self, folder, scripts, *, slots=9, configs=None, groups=None, data=None, results=None):
+    def __init__(self, folder, scripts, *, slots=9, configs=None, groups=None, data=None, results=None, **how):
         self.address = address_in(folder)
         self.told = []
         self.parent, line = socket.socketpair()
@@ -103,6 +108,7 @@ class House:
             data_filters=data or Chain(),
             result_filters=results or Chain(),
             scratch=folder,
+            **how,
         )
 
     def _emit(self, event):
@@ -342,12 +348,13 @@ def test_a_reply_is_given_as_soon_as_those_before_it_are_there(house):
 
 def test_what_is_told_of_a_round_has_its_sizes_steps_and_metrics(house):
     home = house({"a": adds(1.0, meta={"NUM_STEPS_CURRENT_ROUND": 12})})
+    home.communicator.workflow = "warm_up"
     home.ask(round_num=4)
 
     sent, accepted = home.of(TaskSent)[0], home.of(ReplyAccepted)[0]
     assert [type(event) for event in home.told] == [ClientWanted, ClientReady, TaskSent, ReplyAccepted]
-    assert (sent.site, sent.task, sent.round_num) == ("a", "train", 4)
-    assert (accepted.site, accepted.task, accepted.round_num) == ("a", "train", 4)
+    assert (sent.site, sent.workflow, sent.task, sent.round_num) == ("a", "warm_up", "train", 4)
+    assert (accepted.site, accepted.workflow, accepted.task, accepted.round_num) == ("a", "warm_up", "train", 4)
     assert (accepted.num_steps, accepted.metrics) == (12, {"acc": 1.0})
     assert sent.size > 0
     assert accepted.size > 0
@@ -383,6 +390,63 @@ def test_each_side_filters_what_it_is_told_to(house):
     assert seen == [["w"]]
     assert answered == [["w"]]
     assert list(model.params) == ["w", "private"]
+
+
+def of_two_kinds(change):
+    """Scripts of FULL and DIFF whose models have a key in common with that of the server, and `foreign`."""
+
+    def full(client):
+        for assignment, params in client.tasks():
+            client.answer(assignment, params={"w": params["w"] + change, "foreign": torch.ones(1)})
+
+    def diff(client):
+        for assignment, _ in client.tasks():
+            client.answer(assignment, params={"w": torch.tensor([change])}, params_type="DIFF", more_keys=["foreign"])
+
+    return {"full": full, "diff": diff}
+
+
+def test_a_key_that_the_model_does_not_have_fails_full_and_diff_alike_and_is_explained_once(house):
+    home = house(of_two_kinds(1.0))
+
+    assert home.ask() == home.ask(round_num=1) == []
+
+    causes = [event.failure.cause for event in home.of(ReplyFailed)]
+    said = "params: 'foreign' was not in the model that was sent"
+    assert causes[0] == causes[1] != said
+    assert causes[0].startswith(f"{said} (")
+    assert causes[2:] == [said, said]
+
+
+def test_keys_that_the_model_does_not_have_are_left_out_if_allowed_and_told_once_for_each_site(house):
+    home = house(of_two_kinds(1.0))
+
+    rounds = [
+        [list(reply.model.params) for reply in home.communicator.broadcast(a_task(), allow_unknown_keys=True)]
+        for _ in range(2)
+    ]
+
+    assert rounds == [[["w"], ["w"]]] * 2
+    said = "1 key of its update is not in the model, such as 'foreign': left out"
+    assert [event.text for event in home.of(Notice)] == [f"full: {said}", f"diff: {said}"]
+
+
+def test_keys_that_a_filter_removes_or_the_workflow_ignores_are_no_fault(house):
+    ignoring = house(of_two_kinds(1.0))
+    filtering = house(of_two_kinds(1.0), results=Chain([(["train"], ExcludeVars("foreign"))]))
+
+    assert [site for site, *_ in ignoring.ask(ignores=lambda name: name == "foreign")] == ["full", "diff"]
+    assert [site for site, *_ in filtering.ask()] == ["full", "diff"]
+    assert not ignoring.of(Notice, ReplyFailed)
+    assert not filtering.of(Notice, ReplyFailed)
+
+
+def test_a_key_of_the_model_that_a_filter_kept_from_the_clients_is_no_fault(house):
+    home = house(of_two_kinds(1.0), data=Chain([(["train"], ExcludeVars("foreign"))]))
+
+    found = home.ask(params={"w": torch.tensor([10.0]), "foreign": torch.ones(1)})
+
+    assert [site for site, *_ in found] == ["full", "diff"]
 
 
 def test_who_seeded_its_own_streams_is_remembered(house):
@@ -462,6 +526,33 @@ def test_a_client_past_its_time_is_given_up_and_one_that_waited_for_its_slot_is_
     assert "s of receiving the task" in home.of(ReplyFailed)[0].failure.cause
 
 
+def test_one_that_is_not_waited_for_is_told_so_and_does_not_fail(house):
+    home = house({"a": silent, "b": adds(2.0)})
+
+    assert [site for site, _, _ in home.ask(min_responses=1, grace_s=0.0)] == ["b"]
+    assert [(event.site, event.task) for event in home.of(NotAwaited)] == [("a", "train")]
+    assert home.of(ReplyFailed) == []
+
+
+@pytest.mark.parametrize("flag", ["--seed", "--strict"])
+def test_with_a_seed_or_strict_the_slow_one_takes_part_and_the_way_out_is_named(house, flag):
+    told = threading.Event()
+
+    def slow(client):
+        for assignment, params in client.tasks():
+            assert told.wait(20)
+            client.answer(assignment, params=params)
+
+    home = house({"a": slow, "b": adds(2.0)}, waits_for_all=flag == "--seed", strict=flag == "--strict")
+    emit = home.communicator._emit
+    home.communicator._emit = lambda event: (emit(event), isinstance(event, Notice) and told.set())
+
+    assert [site for site, _, _ in home.ask(min_responses=1, grace_s=0.0)] == ["a", "b"]
+    (notice,) = home.of(Notice)
+    assert f"with {flag} each round still waits for all (a)" in notice.text
+    assert f"Without {flag} a round ends as in NVFLARE" in notice.text
+
+
 def test_a_late_reply_is_dropped_by_its_tasks_number_and_the_client_is_asked_again(house):
     first_round_is_over = threading.Event()
 
@@ -477,7 +568,7 @@ def test_a_late_reply_is_dropped_by_its_tasks_number_and_the_client_is_asked_aga
     first_round_is_over.set()
     second = home.ask(params={"w": torch.tensor([100.0])}, round_num=1)
 
-    assert [event.site for event in home.of(ReplyLate)] == ["a"]
+    assert [(event.site, event.task, event.round_num) for event in home.of(ReplyLate)] == [("a", "train", 0)]
     assert [(site, w) for site, w, _ in second] == [("a", [102.0]), ("b", [102.0])]
     assert [(event.site, event.round_num) for event in home.of(ReplyAccepted)] == [("b", 0), ("a", 1), ("b", 1)]
 

@@ -199,7 +199,7 @@ def test_how_many_work_at_a_time_may_change(failed):
         (["--seed", 5], "--seed: the run to resume has 4, not 5"),
         (["-n", 3], "-n: the run to resume has site-1, site-2, not site-1, site-2, site-3"),
         (["-c", "a,b"], "-c: the run to resume has site-1, site-2, not a, b"),
-        (["--threads", 7], "--threads: the run to resume has"),
+        (["--torch-threads", 7], "--torch-threads: the run to resume has"),
     ],
 )
 def test_another_seed_or_other_clients_are_refused(failed, tmp_path, words, said):
@@ -352,7 +352,7 @@ def test_what_the_first_part_of_a_run_told_is_kept(failed, tmp_path):
     assert (tmp_path / "ws" / "events.jsonl").read_bytes()[:size] == first
 
 
-@pytest.mark.parametrize("words", [["--seed", 0], ["--threads", 0]])
+@pytest.mark.parametrize("words", [["--seed", 0], ["--torch-threads", 0]])
 def test_nought_is_another_value_too(failed, words):
     assert run(failed, "--resume", *words).code == 2
 
@@ -361,7 +361,7 @@ def test_no_slot_is_refused_as_in_a_new_run(failed):
     outcome = run(failed, "--resume", "-t", 0)
 
     assert outcome.code == 2
-    assert "-t 0: between 1 and" in outcome.err
+    assert "-t 0: it must be at least 1" in outcome.err
 
 
 ONE_FAILS = ADDS_ONE.replace(

@@ -7,8 +7,10 @@ from runs import ADDS_ONE, job
 from fedsag_cli import simulator
 from fedsag_cli.errors import Interrupted, RunError, WorkspaceError
 from fedsag_cli.events import (
+    ClientStopped,
     ClientWanted,
     Failure,
+    NotAwaited,
     ProcessExited,
     ProcessStarted,
     RunFailed,
@@ -93,6 +95,19 @@ def up(name):
 
 def ended(name, code=0, **failure):
     return ProcessExited(name=name, exit_code=code, failure=Failure(**failure) if failure else None)
+
+
+def test_a_client_whose_answer_was_not_waited_for_is_stopped_at_the_end_and_has_not_failed(lived):
+    at_work = {"site": "site-2", "task": "train", "round_num": 0}
+    engine = lived(
+        up("server"), ServerReady(), up("site-1"), up("site-2"), NotAwaited(**at_work),
+        WorkflowFinished(digest="abc", seeded_themselves=[], late=["site-2"]), ended("site-1"), ended("server"),
+        strict=True,
+    )  # fmt: skip
+
+    (stopped,) = [event for event in engine.watcher.seen if isinstance(event, ClientStopped)]
+    assert (stopped.site, stopped.has_failed, stopped.failure.log_tail) == ("site-2", False, [])
+    assert engine.came.failures == {}
 
 
 DONE = WorkflowFinished(digest="abc", seeded_themselves=[])

@@ -86,12 +86,32 @@ def test_an_update_that_is_a_difference_is_added_and_a_key_without_one_keeps_its
     assert {name: value.tolist() for name, value in run.model.params.items()} == {"w": [5.0], "b": [5.0]}
 
 
-def test_an_update_of_a_key_that_the_model_has_not_is_an_error():
-    with pytest.raises(TensorError, match="'other'"):
-        live(
-            FakeClients(a=adds(1)),
-            lambda current: current.finish(update(kind="DIFF", other=np.zeros(1))),
-        )
+@pytest.mark.parametrize("kind", ["FULL", "DIFF"])
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"other": np.zeros(1)}, "'other', which is not in the model"),
+        ({"w": np.zeros(2)}, r"'w' has .*\[2\].*\[1\]"),
+        ({"w": np.zeros(())}, r"'w' has .*\[\].*\[1\]"),
+        ({"w": np.array([1j])}, "'w'.* complex"),
+    ],
+    ids=["another key", "another shape", "no axes", "complex"],
+)
+def test_a_round_cannot_be_finished_with_what_the_model_has_no_place_for(kind, params, said):
+    with pytest.raises(TensorError, match=said):
+        live(FakeClients(a=adds(1)), lambda current: current.finish(update(kind=kind, **params)))
+
+
+def test_a_model_without_params_gets_those_of_the_first_update():
+    _, run = live(
+        FakeClients(a=lambda model: update(1, w=np.ones(1))),
+        takes_the_last,
+        persistor=FakePersistor(),
+        allow_empty_model=True,
+        num_rounds=2,
+    )
+
+    assert run.model.params["w"].tolist() == [1.0]
 
 
 def test_what_a_workflow_rejects_is_not_measured():

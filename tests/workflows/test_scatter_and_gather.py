@@ -46,6 +46,9 @@ def measures(**metrics):
     return lambda model: FLModel(metrics={name: told(w_of(model)) for name, told in metrics.items()})
 
 
+INF = float("inf")
+
+
 class Story:
     """A workflow's run: what it told, what was saved, where it ended."""
 
@@ -250,6 +253,30 @@ def test_a_site_whose_answer_does_not_fit_is_rejected_with_the_cause_and_the_oth
     finished = story.of(events.RoundFinished)[0]
     assert finished.sites == ["a", "c"]
     assert finished.metrics == pytest.approx({"accuracy": 0.8})
+
+
+def test_keys_that_the_aggregator_leaves_out_need_not_be_in_the_model():
+    """So it is in NVFLARE. A change of infinity in such a key cannot be told by a difference, and need not be."""
+    masked = FakePersistor(w=torch.tensor([1.0]), mask=torch.tensor([-INF]))
+    answer = update(1, kind="DIFF", w=torch.tensor([2.0]), head=torch.ones(1), mask=torch.tensor([INF]))
+    clients = FakeClients(a=lambda model: answer)
+
+    run = Run(emit=lambda event: None)
+    ScatterAndGather(FedAvg(exclude_vars="head|mask"), masked, num_rounds=1).run(clients, run)
+
+    assert clients.rejected == {}
+    assert {name: value.tolist() for name, value in run.model.params.items()} == {"w": [3.0], "mask": [-INF]}
+
+
+def test_keys_that_the_model_does_not_have_can_be_allowed():
+    run = Run(emit=lambda event: None)
+    clients = FakeClients(a=sends(w=torch.tensor([9.0]), foreign=torch.tensor([1.0])))
+
+    ScatterAndGather(FedAvg(), FakePersistor(w=torch.tensor([0.0])), num_rounds=2, allow_unknown_keys=True).run(
+        clients, run
+    )
+
+    assert {name: value.tolist() for name, value in run.model.params.items()} == {"w": [9.0]}
 
 
 def test_a_rejected_answer_counts_as_none_for_the_quorum():
@@ -478,7 +505,15 @@ def test_a_condition_that_is_met_ends_the_rounds_and_the_last_aggregate_is_kept_
 
 @pytest.mark.parametrize(
     ("condition", "last"),
-    [("accuracy > 3", 3), ("accuracy>=3", 2), ("accuracy < 2", 0), ("accuracy <= 0.5", None), ("val acc <= 1", None)],
+    [
+        ("accuracy > 3", 3),
+        ("accuracy>=3", 2),
+        ("accuracy < 2", 0),
+        ("accuracy <= 0.5", None),
+        ("val acc <= 1", None),
+        ("accuracy = 4", 3),
+        ("accuracy=2.5", None),
+    ],
 )
 def test_a_condition_is_a_metric_a_comparison_and_a_number(condition, last):
     story, said = stopping([1.0, 2.0, 3.0, 4.0, 5.0], stop_cond=condition)
@@ -498,6 +533,12 @@ def test_where_less_is_asked_for_less_is_better():
     _, said = stopping([3.0, 2.0, 2.5, 1.0, 1.5], stop_cond="accuracy < 0.5", patience=1)
 
     assert said == ["stopped after round 2: accuracy was no better than 2 for 1 round"]
+
+
+def test_where_one_value_is_asked_for_nearer_is_better():
+    _, said = stopping([3.0, 2.0, 0.5, 0.5, 1.5, 1.0], stop_cond="accuracy = 1", patience=2)
+
+    assert said == ["stopped after round 4: accuracy was no better than 0.5 for 2 rounds"]
 
 
 def test_a_better_value_begins_the_patience_anew_and_a_missing_one_uses_it_up():
@@ -531,7 +572,7 @@ def test_a_run_that_goes_on_after_its_last_round_stops_there_and_its_patience_go
 
 @pytest.mark.parametrize("wrong", ["accuracy", "accuracy >= high", ">= 3", "accuracy == 3", "accuracy => 3"])
 def test_what_is_no_condition_is_an_error_with_one_that_is(wrong):
-    expected = "stop_cond must be a metric, one of >= <= > <, and a number, such as 'accuracy >= 80'"
+    expected = "stop_cond must be a metric, one of >= <= > < =, and a number, such as 'accuracy >= 80'"
     with pytest.raises(JobError, match=expected):
         ScatterAndGather(FedAvg(), FakePersistor(), stop_cond=wrong)
 

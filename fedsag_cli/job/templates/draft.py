@@ -21,6 +21,7 @@ from fedsag_cli.job.templates.rendering import render
 from fedsag_cli.workspace import SERVER
 
 META = "meta.conf"
+_SCRIPT, _ARGUMENTS = "app_script", "app_config"  # the variables for the script and its arguments, as in NVFLARE
 _NOT_CONFIG = (INFO, "info.md", "README.md", "__init__.py", "__pycache__", "custom")
 
 FileOverrides = Sequence[tuple[str, Sequence[str]]]
@@ -64,6 +65,7 @@ def make_draft(template: Template, name: str, overrides: FileOverrides = (), scr
             variables={variable.name: variable for variable in declared.get(path, [])},
             overrides=overrides_of.get(path, []),
             search=customs.get(path.partition("/")[0], []),
+            shipped=_custom_folders(template, template.apps[app]) if (app := path.partition("/")[0]) in customs else [],
             elsewhere=elsewhere,
         )
         if path == META or entry.overrides or (template.variables and entry.is_template):
@@ -162,6 +164,7 @@ class _File:
     variables: Mapping[str, Variable]
     overrides: Sequence[Override]
     search: Sequence[Path]
+    shipped: Sequence[Path]
     elsewhere: Mapping[str, str]
 
     @property
@@ -171,7 +174,7 @@ class _File:
 
     def text(self, template: Template, name: str, draft: Draft) -> str:
         """The text of the file in the job. Notes for the user are added to the draft. Raises JobError."""
-        text = self._rendered(template, name, draft.apps)
+        text = self._rendered(template, name, draft)
         conf = self._read(text)
         changed = copy.deepcopy(conf)
         edits = [override for override in self.overrides if not self._is_rendered(override)]
@@ -196,10 +199,10 @@ class _File:
     def _is_rendered(self, override: Override) -> bool:
         return self.is_template and override.text is not None and override.key in self.variables
 
-    def _rendered(self, template: Template, name: str, apps: Sequence[str]) -> str:
+    def _rendered(self, template: Template, name: str, draft: Draft) -> str:
         """The text after rendering, before values are set in its tree."""
         if self.source is None:
-            return hocon.dumps(_default_meta(name, apps), name=META)
+            return hocon.dumps(_default_meta(name, draft.apps), name=META)
         if self.path == META and self.source.suffix != self._suffix:
             return hocon.dumps(hocon.load(self.source, name=self.source.name), name=META)
         text = hocon.text_of(self.source, name=self.short)
@@ -210,7 +213,18 @@ class _File:
             if override.text is not None and override.key in self.variables:
                 kind = self.variables[override.key].kind
                 values[override.key] = literals.parse(override.text, kind, where=f"{self.short}: {override.key}")
+        given = {override.key for override in self.overrides}
+        if _ARGUMENTS not in given and values.get(_ARGUMENTS) and self._has_another_script(values):
+            written = f"{values[_ARGUMENTS]!r} of the template is for its own script"
+            draft.notes.append(f"{self.short}: {_ARGUMENTS} is empty: {written}")
+            values[_ARGUMENTS] = type(values[_ARGUMENTS])()
         return render(text, {"name": name, **values}, name=f"{template.name}/{self.source.name}")
+
+    def _has_another_script(self, values: Mapping[str, Any]) -> bool:
+        """Whether the template comes with a script, and the job runs another one."""
+        own = self.variables[_SCRIPT].default if _SCRIPT in self.variables else ""
+        is_shipped = any((folder / str(own)).is_file() for folder in self.shipped)
+        return is_shipped and (self.search != self.shipped or values[_SCRIPT] != own)
 
     def _read(self, text: str) -> dict[str, Any]:
         return hocon.loads(text, name=self.short, folder=self.source and self.source.parent, suffix=self._suffix)

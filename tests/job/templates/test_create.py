@@ -348,6 +348,46 @@ def test_a_script_that_is_not_there_yet_is_a_note(shop, tmp_path):
     assert made.notes == ["app/custom/a.py does not exist yet: add it before you run the job"]
 
 
+TUNED = INFO.replace('type = "text", default = ""', 'type = "text", default = "--epochs 2"')
+
+
+@pytest.mark.parametrize(
+    ("asked", "scripts", "arguments"),
+    [
+        ([], None, "--epochs 2"),  # the template's script: its arguments
+        (["app_script=train.py"], None, "--epochs 2"),
+        ([], "train.py", ""),
+        (["app_script=mine.py"], "mine.py", ""),
+        (["app_script=mine.py"], None, ""),  # it is added to custom/ later
+        (["app_config=--lr 1"], "train.py", "--lr 1"),
+        (["app_config=--epochs 2"], "train.py", "--epochs 2"),
+        (["app_config="], None, ""),
+    ],
+)
+def test_the_arguments_of_the_templates_script_go_where_its_script_goes(shop, tmp_path, asked, scripts, arguments):
+    (shop / "sag" / "info.conf").write_text(TUNED)
+    write(tmp_path / "scripts", {str(scripts): "", "parts.py": PARTS})
+    overrides = [("config_fed_client.conf", asked)]
+
+    made = make(
+        tmp_path / "j", "sag", overrides=overrides, script_dir=scripts and tmp_path / "scripts", templates_dir=shop
+    )
+
+    assert hocon.load(made.folder / "app/config/config_fed_client.conf")["app_config"] == arguments
+    told = "config_fed_client.conf: app_config is empty: '--epochs 2' of the template is for its own script"
+    assert (told in made.notes) == (arguments == "" and asked != ["app_config="])
+
+
+def test_a_template_without_a_script_of_its_own_gives_its_arguments_to_yours(shop, tmp_path):
+    (shop / "sag" / "info.conf").write_text(TUNED)
+    (shop / "sag" / "custom" / "train.py").rename(shop / "train.py")
+    write(tmp_path / "scripts", {"train.py": "", "parts.py": PARTS})
+
+    made = make(tmp_path / "j", "sag", script_dir=tmp_path / "scripts", templates_dir=shop)
+
+    assert hocon.load(made.folder / "app/config/config_fed_client.conf")["app_config"] == "--epochs 2"
+
+
 def test_scripts_of_the_user_take_the_place_of_the_templates_and_links_are_followed(shop, tmp_path):
     scripts, elsewhere = tmp_path / "scripts", tmp_path / "elsewhere"
     write(
