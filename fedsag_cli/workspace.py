@@ -29,6 +29,7 @@ from fedsag_cli.errors import WorkspaceError
 from fedsag_cli.made import Made
 
 SERVER = "server"
+JOB_ID = "simulate_job"  # as in NVFLARE: scripts know it by get_job_id(), configs by {JOB_ID}
 ROUND, BEST = "round", "best"  # the two kinds of checkpoint: of the last round, and of the best model so far
 RECORD = "record.jsonl"  # beside the checkpoints: it proves them, and has what happened in each round
 _CHECKPOINT = re.compile(rf"(?P<kind>{ROUND}|{BEST})(-\d+)?-\d{{6,}}\.safetensors")
@@ -65,8 +66,12 @@ class Workspace:
     def scratch(self) -> Path:
         return self.root / ".fedsag"
 
+    def site(self, name: str) -> Path:
+        """The folder of SERVER or of a site."""
+        return self.root / name
+
     def job(self, name: str) -> Path:
-        return self.root / name / "simulate_job"
+        return self.site(name) / JOB_ID
 
     def app(self, name: str) -> Path:
         """The app of SERVER or of a site: the working directory of that process."""
@@ -74,7 +79,7 @@ class Workspace:
 
     def log(self, name: str) -> Path:
         """The file for the output of SERVER or of a site."""
-        return self.root / name / "log.txt"
+        return self.site(name) / "log.txt"
 
     @property
     def checkpoints(self) -> Path:

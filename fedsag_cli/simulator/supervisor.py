@@ -353,7 +353,7 @@ class Simulation:
             args=[] if site.command else [site.script, *words],
             command=words if site.command else [],
             env=self._env | site.env | self._client_env | {SITE: site.name} | ({PRELOAD: ""} if site.fresh else {}),
-            cwd=str(self._workspace.app(site.name)),
+            cwd=str(self._workspace.site(site.name) if site.in_process else self._workspace.app(site.name)),
             log=str(self._workspace.log(site.name)),
             fresh=site.fresh,
         )
