@@ -26,6 +26,7 @@ from typing import IO
 import msgspec
 
 from fedsag_cli.errors import WorkspaceError
+from fedsag_cli.leftovers import is_leftover
 from fedsag_cli.made import Made
 
 SERVER = "server"
@@ -287,10 +288,10 @@ def _is_source(path: Path) -> bool:
 
 
 def files_in(folder: Path) -> Iterator[Path]:
-    """Every file in an app folder and its subfolders, sorted by name, without Python's caches."""
+    """Every file in an app folder and its subfolders, sorted by name, without leftovers."""
     for base, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if name != "__pycache__")
-        yield from (Path(base, name) for name in sorted(files))
+        folders[:] = sorted(name for name in folders if not is_leftover(name))
+        yield from (Path(base, name) for name in sorted(files) if not is_leftover(name))
 
 
 def checkpoint_name(kind: str, workflow: int, round_num: int) -> str:

@@ -19,6 +19,7 @@ from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, files, hocon
 from fedsag_cli.job.config.files import Bounds
 from fedsag_cli.job.meta import ALL, Meta
 from fedsag_cli.job.section import Section
+from fedsag_cli.leftovers import is_leftover
 from fedsag_cli.workspace import SERVER
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ class Job:
         if not folder.is_dir():
             raise JobError(f"there is no job folder {folder}", hint=nearby.hint(folder))
         bounds = Bounds.of(folder, "the job")
-        for meta_file in folder.glob("meta.*"):
+        for meta_file in (path for path in folder.glob("meta.*") if not is_leftover(path.name)):
             files.check(meta_file, bounds)
         file = hocon.find(folder, "meta")
         if file is None and (folder / "config").is_dir():
