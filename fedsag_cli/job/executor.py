@@ -59,7 +59,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
         str | list[str] | None, "command that starts the script, with execution_mode external_process"
     ] = None
     task_script_path: Annotated[str | None, "script in custom/, with execution_mode in_process"] = None
-    task_script_args: Annotated[str, "arguments of task_script_path, as on a command line"] = ""
+    task_script_args: Annotated[str | None, "arguments of task_script_path, as on a command line"] = ""
 
 
 _MODE_ARGS = {"external_process": ("command",), "in_process": ("task_script_path", "task_script_args")}
@@ -108,7 +108,7 @@ def read_command(args: Section, custom: Path) -> tuple[list[str], str | None]:
             raise args.wrong("command", f"starts {program!r}, which is outside the app", hint="put it in custom/")
         return words, program
     script = _find_script(args, PurePosixPath(start.task_script_path or ""), custom)
-    return ["python3", "-u", script, *_words(args, "task_script_args", start.task_script_args)], script
+    return ["python3", "-u", script, *_words(args, "task_script_args", start.task_script_args or "")], script
 
 
 def _start(args: Section) -> Start:
