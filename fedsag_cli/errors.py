@@ -78,8 +78,9 @@ class NotEnoughClients(RunError):
 
 class NotEnoughMemory(RunError):
     def __init__(self, *, clients: int, needed: int, free: int, where: str) -> None:
+        need = f"{counted(clients, 'client')} {'needs' if clients == 1 else 'need'}"
         super().__init__(
-            f"{clients} clients need about {needed / 1e9:.1f} GB of {where} memory, {free / 1e9:.1f} GB are free",
+            f"{need} about {needed / 1e9:.1f} GB of {where} memory, {free / 1e9:.1f} GB are free",
             hint="use fewer clients (-n), smaller data in each, or launch_once=false so that only working clients live",
         )
 
@@ -106,6 +107,11 @@ class Interrupted(FedsagError):
     def __init__(self, signal_number: int, *, hint: str = "") -> None:
         super().__init__("interrupted", hint=hint)
         self.exit_code = 128 + signal_number
+
+
+def counted(number: int, noun: str) -> str:
+    """The number with its noun: "1 client", "2 clients"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

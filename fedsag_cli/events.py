@@ -197,6 +197,15 @@ class ClientStopped(Event, frozen=True, kw_only=True):
     has_failed: bool = True
 
 
+class ReplyArrived(Event, frozen=True, kw_only=True):
+    """A client has answered. The workflow takes the answers in the order of the sites: this one may still wait."""
+
+    site: str
+    workflow: str = ""
+    task: str
+    round_num: int
+
+
 class Notice(Event, frozen=True, kw_only=True):
     """Something that the user should know. The run continues."""
 
@@ -300,6 +309,7 @@ AnyEvent = Union[  # noqa: UP007  msgspec reads it at run time
     NotAwaited,
     ValuesLogged,
     ClientStopped,
+    ReplyArrived,
     Notice,
     RoundFinished,
     ModelValidated,

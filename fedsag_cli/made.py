@@ -83,17 +83,15 @@ class Made:
         self._entries: dict[str, Entry] = {}
         self._spans: list[Span] = []
         self._now: Span | None = None  # that of this run
-        self._announced: set[str] = set()  # by this run
+        self._ours: set[str] = set()  # what runs made and nobody has changed, and what this run has announced
         self._is_copy = False
 
     def owns(self, path: Path) -> bool:
-        """Whether a run made what is at `path` now, and nobody has changed it since."""
-        name, found = self._name(path), self._stat(path)
-        names = (name, f"{name}/")
-        if not self._announced.isdisjoint(names):
-            return True
-        entries = [self._entries[each] for each in names if each in self._entries]
-        return found is not None and any(self._is_ours(entry, found) for entry in entries)
+        """Whether a run made what was at `path` when the record was read, or announced it since.
+
+        The server of a resumed run may write at once, so it is too late to look now.
+        """
+        return not self._ours.isdisjoint({self._name(path), f"{self._name(path)}/"})
 
     def knows(self, path: Path) -> bool:
         """Whether a run made something at `path`, which may have changed since."""
@@ -120,7 +118,7 @@ class Made:
 
     def read(self) -> None:
         """Read the record of earlier runs, and complete that of a run that was killed. Raises OSError."""
-        self._entries, self._spans, self._now, self._announced, self._is_copy = {}, [], None, set(), False
+        self._entries, self._spans, self._now, self._ours, self._is_copy = {}, [], None, set(), False
         try:
             with self._file.open("rb") as file:
                 text, record = file.read(), os.fstat(file.fileno())
@@ -147,6 +145,7 @@ class Made:
         if was_killed or self._is_copy:
             self._is_copy = False
             self._write()
+        self._ours = {entry.name for entry, now in self._found(self._entries.values()) if self._is_ours(entry, now)}
 
     def announce(self, entries: Iterable[Entry]) -> None:
         """Record what this run will make. Raises OSError."""
@@ -156,7 +155,12 @@ class Made:
             msgspec.structs.replace(before, source=entry.source, grows=entry.grows, within=entry.within)
             for entry, before in zip(new, known, strict=True)
         )
-        self._announced.update(entry.name for entry in new)
+        self._ours.update(entry.name for entry in new)
+
+    def announce_again(self) -> None:
+        """The earlier run goes on: its files that nobody has changed may be written again."""
+        still = [entry for entry, found in self._found(self._entries.values()) if self._is_ours(entry, found)]
+        self._announced.update(entry.name for entry in still if not entry.source)
 
     def will_make(self, path: Path, *, source: bool = False, grows: bool = False) -> Entry:
         return Entry(name=self._name(path), source=source, grows=grows)
@@ -201,7 +205,7 @@ class Made:
         folders = [entry for entry in self._entries.values() if entry.is_folder]
         folders.sort(key=lambda entry: -len(entry.path.parts))
         self._entries = {entry.name: entry for entry in folders if self._stays(entry)}
-        self._announced = set()
+        self._ours = set(self._entries)
         self._write()
 
     def remove_parts(self, parts: Iterable[Path]) -> None:
@@ -272,8 +276,10 @@ class Made:
         """Whether what was found is what was recorded."""
         if not entry.inode or stat.S_ISDIR(found.st_mode) != entry.is_folder:
             return False
-        is_same = self._is_copy or (entry.inode, entry.device) == (found.st_ino, self._device(found))
+        if self._is_copy:  # it may have been made without the times
+            return entry.is_folder or entry.grows or entry.size == found.st_size
         is_unchanged = (entry.size, entry.changed_ns) == (found.st_size, found.st_mtime_ns)
+        is_same = (entry.inode, entry.device) == (found.st_ino, self._device(found))
         return is_same and (entry.is_folder or entry.grows or is_unchanged)
 
     def _came_to_be_in_a_run(self, found: os.stat_result) -> bool:
@@ -357,15 +363,19 @@ class Made:
         if self._now is not None:
             self._spans.append(self._now)
         part = self._file.with_name(f"{self._file.name}.part")
-        with _naming(self._file), part.open("wb", buffering=0) as file:
-            ended = os.fstat(file.fileno())
-            spans = [
-                span if span.ended_ns < _FOR_EVER_NS else msgspec.structs.replace(span, ended_ns=ended.st_mtime_ns)
-                for span in self._spans[-_MOST_RUNS:]
-            ]
-            lines: list[_Line] = [Record(inode=ended.st_ino), *spans, *self._entries.values()]
-            _write_all(file, b"".join(map(_to_line, lines)))
-        part.replace(self._file)
+        try:
+            with _naming(self._file), part.open("wb", buffering=0) as file:
+                record = os.fstat(file.fileno())
+                spans = [
+                    span if span.ended_ns < _FOR_EVER_NS else msgspec.structs.replace(span, ended_ns=record.st_mtime_ns)
+                    for span in self._spans[-_MOST_RUNS:]
+                ]
+                lines: list[_Line] = [Record(inode=record.st_ino), *spans, *self._entries.values()]
+                _write_all(file, b"".join(map(_to_line, lines)))
+            part.replace(self._file)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
         self._spans, self._now = spans, None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -11,6 +12,9 @@ import msgspec
 
 from fedsag_cli.arguments import Least, OneOf
 from fedsag_cli.model import ParamsType
+
+FORMAT = 1
+"""The format of plan.json, of the record and of the checkpoints. A run is resumed by a version that has the same."""
 
 
 class FilterSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -103,6 +107,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     depend on how fast the others are. `files`: SHA-256 of every file except the configs, by path in the job.
     """
 
+    format: int = 0  # what wrote no number is older than the first
     job: str
     seed: int
     slots: int
@@ -115,6 +120,18 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     server: ServerPlan
     sites: list[SitePlan]
     files: dict[str, str] = {}
+
+    @property
+    def settings(self) -> Any:
+        """The contents of the config files, without paths and without the settings for starting processes."""
+        sites = {site.name: {"args": site.args, "command": site.command, "config": site.config} for site in self.sites}
+        return msgspec.to_builtins({"job": self.job, "server": self.server, "sites": sites})
+
+    @property
+    def identity(self) -> str:
+        """The SHA-256 of all that decides the result."""
+        result = {"seed": self.seed, "threads": self.threads, "files": self.files, "settings": self.settings}
+        return hashlib.sha256(msgspec.json.encode(result, order="deterministic")).hexdigest()
 
 
 def read_plan(path: Path) -> Plan:

@@ -26,12 +26,14 @@ from typing import IO
 import msgspec
 
 from fedsag_cli.errors import WorkspaceError
+from fedsag_cli.leftovers import is_leftover
 from fedsag_cli.made import Made
 
 SERVER = "server"
 JOB_ID = "simulate_job"  # as in NVFLARE: scripts know it by get_job_id(), configs by {JOB_ID}
 ROUND, BEST = "round", "best"  # the two kinds of checkpoint: of the last round, and of the best model so far
-_CHECKPOINT = re.compile(rf"(?P<kind>{ROUND}|{BEST})-\d{{6,}}\.safetensors")
+RECORD = "record.jsonl"  # beside the checkpoints: it proves them, and has what happened in each round
+_CHECKPOINT = re.compile(rf"(?P<kind>{ROUND}|{BEST})(-\d+)?-\d{{6,}}\.safetensors")
 _PART = ".part"  # the end of the name of an incomplete file
 _LAST_WORK_S = 10.0  # the server of a killed run is killed with it
 _MOVE = "move it, or choose another folder with -w"
@@ -85,6 +87,10 @@ class Workspace:
         return self.job(SERVER) / "checkpoints"
 
     @property
+    def record(self) -> Path:
+        return self.checkpoints / RECORD
+
+    @property
     def has_run(self) -> bool:
         """Whether fedsag has used this folder before."""
         return self.scratch.is_dir()
@@ -92,6 +98,10 @@ class Workspace:
     @property
     def _list_of_made(self) -> Path:
         return self.scratch / "made"
+
+    def needed(self) -> list[Path]:
+        """The files that fedsag needs to continue a run, beside its checkpoints."""
+        return [self.plan, self._list_of_made]
 
     def take(self) -> None:
         """Lock the workspace until `release`. Raises WorkspaceError if another run uses it, or it cannot be written."""
@@ -147,6 +157,12 @@ class Workspace:
         pid, inode, mark, *_ = [*os.pread(self._lock, 100, 0).decode(errors="replace").splitlines(), "", "", ""]
         return pid, mark if inode == str(os.fstat(self._lock).st_ino) else ""
 
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
     def release(self) -> None:
         if self._lock >= 0:
             os.close(self._lock)
@@ -156,6 +172,10 @@ class Workspace:
         """Read the record of earlier runs. Incomplete files are removed. Raises OSError."""
         self._made.read()
         self.remove_parts()
+
+    def go_on(self) -> None:
+        """Let a resumed run write the earlier run's files again. Its server does not wait until they are claimed."""
+        self._made.announce_again()
 
     def clear(self, *, replaced: Iterable[Path] = ()) -> None:
         """Remove the files that an earlier run made, and of those in `replaced` what its scripts wrote. Raises OSError.
@@ -189,8 +209,8 @@ class Workspace:
         for path in (path for path in paths if self.root in path.parents):
             if (link := self._made.obstacle(path)) is not None:
                 raise WorkspaceError(f"{link} is not a folder, but a link or a file", hint=_MOVE)
-            for there in (path, _part_of(path)):
-                if not os.path.lexists(there) or self._made.owns(there):
+            for there in () if self._made.owns(path) else (path, _part_of(path)):
+                if not os.path.lexists(there):
                     continue
                 if path in of_scripts and self._made.is_of_a_script(there) and not self._made.knows(there):
                     continue
@@ -223,6 +243,16 @@ class Workspace:
         """After the run: record its files as they are now, and forget those it did not write. Raises OSError."""
         self._made.settle()
 
+    def restore(self, app: Path, name: str) -> None:
+        """Deploy again what is gone or empty, as after a power cut. Raises WorkspaceError if a script was changed."""
+        pairs = [(source, self.app(name) / source.relative_to(app)) for source in files_in(app)]
+        lost = [target for source, target in pairs if not target.is_file() or _is_emptied(source, target)]
+        changed = any(s.suffix == ".py" and t not in lost and s.read_bytes() != t.read_bytes() for s, t in pairs)
+        if lost or changed:
+            for target in lost:
+                target.unlink(missing_ok=True)
+            self.deploy(app, name)
+
     def deploy(self, app: Path, name: str) -> None:
         """Copy an app folder into the workspace, for SERVER or a site. Raises WorkspaceError, OSError."""
         pairs = [(source, self.app(name) / source.relative_to(app)) for source in files_in(app)]
@@ -233,6 +263,7 @@ class Workspace:
         self._made.make_folders([*own, *(target.parent for _, target in pairs)])
         self.log(name).touch(0o644)
         for source, target in pairs:
+            target.unlink(missing_ok=True)  # an older copy may have other names, in places of the user's
             try:
                 shutil.copyfile(source, target)
                 target.chmod(source.stat().st_mode & 0o777)  # without set-user-id: another user owns the copy
@@ -244,7 +275,11 @@ class Workspace:
         """All checkpoints there are, or the place of the first."""
         with contextlib.suppress(OSError):
             return checkpoints_in(self.checkpoints)
-        return [self.checkpoints / checkpoint_name(ROUND, 0)]
+        return [self.checkpoints / checkpoint_name(ROUND, 0, 0)]
+
+
+def _is_emptied(source: Path, target: Path) -> bool:
+    return target.stat().st_size == 0 < source.stat().st_size
 
 
 def _is_source(path: Path) -> bool:
@@ -253,15 +288,15 @@ def _is_source(path: Path) -> bool:
 
 
 def files_in(folder: Path) -> Iterator[Path]:
-    """Every file in an app folder and its subfolders, sorted by name, without Python's caches."""
+    """Every file in an app folder and its subfolders, sorted by name, without leftovers."""
     for base, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if name != "__pycache__")
-        yield from (Path(base, name) for name in sorted(files))
+        folders[:] = sorted(name for name in folders if not is_leftover(name))
+        yield from (Path(base, name) for name in sorted(files) if not is_leftover(name))
 
 
-def checkpoint_name(kind: str, round_num: int) -> str:
-    """The name of a checkpoint's file; `kind` is ROUND or BEST."""
-    return f"{kind}-{round_num:06d}.safetensors"
+def checkpoint_name(kind: str, workflow: int, round_num: int) -> str:
+    """The name of a checkpoint's file; `kind` is ROUND or BEST. The first workflow, 0, is not named."""
+    return f"{kind}-{f'{workflow}-' if workflow else ''}{round_num:06d}.safetensors"
 
 
 def checkpoints_in(folder: Path, *kinds: str) -> list[Path]:
@@ -274,18 +309,19 @@ def _kind_of(name: str) -> str | None:
     return found["kind"] if found else None
 
 
-def write_json(path: Path, value: msgspec.Struct) -> None:
-    """Write `value` as indented JSON, completely or not at all. Raises OSError."""
+def write_json(path: Path, value: msgspec.Struct, *, sync: bool = False) -> None:
+    """Write `value` as indented JSON, completely or not at all. `sync`: as in `write_whole`. Raises OSError."""
     text = msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
-    write_whole(path, lambda file: file.write(text))
+    write_whole(path, lambda file: file.write(text), sync=sync)
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object], *, sync: bool = False, shared: bool = False) -> None:
     """Write a file whole or not at all: a reader finds all that `write` wrote, or what was there before.
 
     `sync`: this holds after a power cut too. It takes as long as the disk takes, so it is for the models a run is made
-    for, not for checkpoints and reports. `shared`: several processes may write one path at a time; one that is killed
-    leaves its half written file. Raises OSError naming `path`, and whatever `write` raises; then the file is as it was.
+    for and for its plan, not for checkpoints and reports. `shared`: several processes may write one path at a time;
+    one that is killed leaves its half written file. Raises OSError naming `path`, and whatever `write` raises; then
+    the file is as it was.
     """
     part = _part_of(path.with_name(f"{path.name}.{os.getpid()}") if shared else path)
     try:
@@ -301,6 +337,15 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object], *, sync: bool 
         if isinstance(error, OSError) and error.errno is not None:
             raise OSError(error.errno, error.strerror, str(path)) from None
         raise
+
+
+def wait_for_disk(path: Path) -> None:
+    """Return when the disk has this file or, for a folder, its list of names. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _part_of(path: Path) -> Path:

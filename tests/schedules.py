@@ -214,8 +214,9 @@ class Promises:
             self._begin(happened, now)
             return (set(happened.targets) if happened.refused else self._gone(happened.targets)), []
         if kind is Left:
+            taken = round_.out if round_ is not None and round_.out not in round_.failed else ""
             self._leave()
-            return set(), []
+            return set(), [(Accept, taken)] if taken else []
         if kind is TimePassed:
             return (set() if round_ is None or round_.lost is not None else self._overdue(now)), []
         if kind is Taken:

@@ -563,10 +563,11 @@ def test_a_file_that_a_script_left_makes_room_for_the_one_of_the_job(tmp_path):
     assert left.read_text() == "of the job"
 
 
-def test_a_workspace_that_was_copied_is_still_ours(tmp_path):
+@pytest.mark.parametrize("copy", [shutil.copy, shutil.copy2], ids=["without times", "with times"])
+def test_a_workspace_that_was_copied_is_still_ours(tmp_path, copy):
     root, app = tmp_path / "w", app_of(tmp_path / "app", custom__train_py="1")
     run_in(root, app, made=["report.json"])
-    shutil.copytree(root, tmp_path / "copy")
+    shutil.copytree(root, tmp_path / "copy", copy_function=copy)
     (tmp_path / "copy" / "mine").write_text("mine")
 
     later = Workspace(tmp_path / "copy")
@@ -659,7 +660,7 @@ def test_only_what_is_asked_for_it_is_on_the_disk_before_it_has_its_name(tmp_pat
 
 
 def test_checkpoints_are_found_by_their_kind_and_nothing_else_is_one(tmp_path):
-    names = {kind: [checkpoint_name(kind, round_num) for round_num in (0, 7, 1_234_567)] for kind in (ROUND, BEST)}
+    names = {kind: [checkpoint_name(kind, 0, round_num) for round_num in (0, 7, 1_234_567)] for kind in (ROUND, BEST)}
     others = ["round-1.safetensors", "best-of-all.safetensors", "round-000001.safetensors.part", "round-000001"]
     for name in [*names[ROUND], *names[BEST], *others]:
         (tmp_path / name).touch()
@@ -733,3 +734,43 @@ def test_two_processes_may_write_a_shared_file_at_a_time(tmp_path):
 
     assert path.read_bytes() == b"ours"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_resumed_run_may_have_written_an_earlier_file_before_it_is_claimed_again(tmp_path):
+    model = tmp_path / "ws" / "server" / "model.npy"
+    with Workspace(tmp_path / "ws") as first:
+        first.take()
+        first.reopen()
+        first.claim(model)
+        model.write_text("first")
+        first.settle()
+    with Workspace(tmp_path / "ws") as again:
+        again.take()
+        again.reopen()
+        again.go_on()
+        model.with_name("new").write_text("second")
+        model.with_name("new").replace(model)
+
+        again.claim(model)
+
+
+def test_what_a_power_cut_emptied_is_deployed_again_and_a_changed_script_is_told(tmp_path):
+    app = tmp_path / "app"
+    (app / "custom").mkdir(parents=True)
+    (app / "custom" / "train.py").write_text("pass")
+    workspace = Workspace(tmp_path / "ws")
+    with workspace:
+        workspace.take()
+        workspace.reopen()
+        workspace.deploy(app, "site-1")
+        copy = workspace.app("site-1") / "custom" / "train.py"
+        copy.write_text("")
+
+        workspace.restore(app, "site-1")
+
+        assert copy.read_text() == "pass"
+        workspace.settle()
+        copy.write_text("else")
+        workspace.reopen()
+        with pytest.raises(WorkspaceError, match=r"train.py has changed since fedsag made it"):
+            workspace.restore(app, "site-1")

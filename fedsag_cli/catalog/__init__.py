@@ -40,6 +40,7 @@ _METHODS = {  # by the last word of a base class of NVFLARE: what takes the plac
     "Filter": "a filter has process(model)",
     "Persistor": "a persistor has load(), save(model), save_best(model) and files",
     "Receiver": "a tracker has open(job), write(values) and close()",
+    "Widget": "one that only listens can have disabled = true: all events are in events.jsonl",
 }
 _NO_BASE_CLASS = (
     f"your own component needs no base class: {_METHODS['Aggregator']}, {_METHODS['Filter']}, {_METHODS['Controller']}"

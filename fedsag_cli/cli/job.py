@@ -89,15 +89,17 @@ def list_templates(
 
     if debug:
         display.show_tracebacks()
-    where = find.templates_folder(job_templates_dir)
-    columns = ["name", "description", "controller_type", "execution_api_type"]
-    found = [{column: getattr(template, column) for column in columns} for template in find.all_templates(where)]
+    listed = find.all_templates(job_templates_dir)
+    columns = ["name", "description", "controller_type", "execution_api_type", "source"]
+    found = [{column: getattr(template, column) for column in columns} for template in listed.templates]
     if output is Format.JSON:
         display.document(found)
-        return
-    display.table(found, columns)
-    if not found:
-        display.note(f"no templates in {where.folder} ({where.named_by})")
+    else:
+        display.table(found, columns)
+        if not found:
+            display.note(f"no templates in {job_templates_dir}")
+    for problem in listed.problems:
+        display.warning(problem)
 
 
 @app.command("show-variables", hidden=True)
@@ -107,7 +109,7 @@ def show_variables(
     output: FormatOption = Format.TXT,
     debug: Debug = False,
 ) -> None:
-    """Show the variables of a job: value, type, default and meaning."""
+    """Show a job's variables: value, type, default, meaning."""
     from fedsag_cli.job.templates import variables
 
     if debug:
@@ -218,10 +220,10 @@ def _show(rows: list[Row]) -> None:
     for row, shown in zip(rows, cells, strict=True):
         shown["value"] = display.shown(row.value)
         shown["default"] = "" if row.default is None else display.shown(row.default)
-        if display.on_terminal(sys.stdout):
+        if display.on_terminal():
             shown["meaning"] = row.meaning or row.component  # one column less: the others need its width
     columns = ["file_name", "var_name", "value", "type", "default", "component", "meaning"]
-    if display.on_terminal(sys.stdout):
+    if display.on_terminal():
         columns.remove("component")
     display.table(cells, columns, by="file_name")
 

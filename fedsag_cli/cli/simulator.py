@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fedsag_cli.cli import display
 from fedsag_cli.cli.display import Format
 from fedsag_cli.errors import RunError
 
@@ -57,6 +58,9 @@ def simulator(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in WS. Only -t, -gpu and --launcher may differ.")
     ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Start anew though WS has an unfinished run: its rounds are removed.")
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="End the run when any client fails, even if enough clients answer.")
     ] = False,
@@ -66,6 +70,7 @@ def simulator(
     output: Annotated[
         Format, typer.Option("--format", help="Output: txt, or json with one event per line.")
     ] = Format.TXT,
+    debug: Annotated[bool, typer.Option("-debug", "--debug", help="Show the traceback of an error.")] = False,
     log_config: Annotated[  # noqa: ARG001
         str | None,
         typer.Option("-l", "--log_config", metavar="LOG", help="No effect; accepted so that old commands work."),
@@ -83,6 +88,7 @@ def simulator(
       2    an option or the workspace is wrong
       3    the job, a template or a config file is wrong
       4    the run failed
+      129  interrupted: the terminal was closed
       130  interrupted by Ctrl-C
       143  ended by SIGTERM
     """
@@ -91,6 +97,8 @@ def simulator(
     from fedsag_cli.simulator.options import Options
     from fedsag_cli.simulator.signals import ignore_signals
 
+    if debug:
+        display.show_tracebacks()
     options = Options(
         num_clients=num_clients,
         clients=[name.strip() for name in clients.split(",")] if clients is not None else (),
@@ -101,6 +109,7 @@ def simulator(
         seed=seed,
         max_clients=max_clients,
         resume=resume,
+        force=force,
         strict=strict,
     )
     try:
@@ -108,7 +117,7 @@ def simulator(
             report = simulate(job, workspace, options, [shown])
     except RunError as error:
         if error.report is not None:
-            error.details = [*views.failures(error.report), *error.details]
+            error.details = [*views.failures(error.report, shown.told), *error.details]
         raise
     finally:
         ignore_signals()  # how the command ends is known, and is in the report

@@ -1,4 +1,4 @@
-"""Seeds a client's random numbers in every round from (seed, site, round): the same for every -t and launcher.
+"""Seeds a client's random numbers in each round from (seed, site, workflow, round): the same for every -t and launcher.
 
 A script that sets a seed itself keeps its own random numbers from then on. This is noticed by torch's initial seed, and
 by wrappers of the `seed` functions of `random` and numpy.
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from fedsag_cli.params.seeds import derived, set_seed
+from fedsag_cli.params.seeds import derived, of_round, set_seed
 
 
 class Streams:
@@ -34,15 +34,15 @@ class Streams:
         random.seed = self._watched(random.seed)
         np.random.seed = self._watched(np.random.seed)
 
-    def at(self, round_num: int) -> None:
-        """Seed all generators for a round, unless the script has seeded one itself."""
+    def at(self, round_num: int, workflow: int = 0) -> None:
+        """Seed all generators for a round of a workflow, unless the script has seeded one itself."""
         if self._torch_seed is not None and sys.modules["torch"].initial_seed() != self._torch_seed:
             self.script_seeded = True
         if self.script_seeded:
             return
         self._is_seeding = True
         try:
-            set_seed(derived(self._seed, self._site, round_num))
+            set_seed(of_round(self._seed, self._site, round_num, workflow))
         finally:
             self._is_seeding = False
         self._note_torch()

@@ -214,7 +214,7 @@ class Session:
         meta = filtered.meta | {"job_id": self.job_id, "site_name": self._site}
         self._received = replace(filtered, params=self._exchanged(filtered.params), meta=meta)
         self._step(Step.ASSIGN)
-        self._streams.at(assignment.model.current_round or 0)
+        self._streams.at(assignment.model.current_round or 0, assignment.workflow)
 
     def _exchanged(self, params: Params | None) -> Params | None:
         if params is None or self.config.exchange_format == "raw":

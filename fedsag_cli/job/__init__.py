@@ -19,6 +19,7 @@ from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, files, hocon
 from fedsag_cli.job.config.files import Bounds
 from fedsag_cli.job.meta import ALL, Meta
 from fedsag_cli.job.section import Section
+from fedsag_cli.leftovers import is_leftover
 from fedsag_cli.workspace import SERVER
 
 if TYPE_CHECKING:
@@ -204,6 +205,7 @@ class Job:
     meta: Meta
     apps: Mapping[str, App]
     meta_file: str = "meta.conf"  # its name in errors
+    meta_values: Mapping[str, Any] = field(default_factory=dict)  # all that is in it
 
     @classmethod
     @files.reading()
@@ -216,7 +218,7 @@ class Job:
         if not folder.is_dir():
             raise JobError(f"there is no job folder {folder}", hint=nearby.hint(folder))
         bounds = Bounds.of(folder, "the job")
-        for meta_file in folder.glob("meta.*"):
+        for meta_file in (path for path in folder.glob("meta.*") if not is_leftover(path.name)):
             files.check(meta_file, bounds)
         file = hocon.find(folder, "meta")
         if file is None and (folder / "config").is_dir():
@@ -229,12 +231,14 @@ class Job:
         folders = [path.name for path in folder.iterdir() if (path / "config").is_dir()]
         if not folders and nearby.is_template(folder):
             raise JobError(f"{folder} is not a job", hint=nearby.hint(folder))
-        meta = Meta.read(Section(hocon.load(file, name=file.name), file.name), name=folder.name)
+        values = hocon.load(file, name=file.name)
+        meta = Meta.read(Section(values, file.name), name=folder.name)
         apps = {name: App.at(folder / name, name, translate) for name in meta.deploy_map}
         for app in apps.values():
             if app.name in folders:
                 _check_files(app, bounds)
-        return cls(folder=folder, meta=meta, apps=apps, meta_file=file.name)._checked(file.name, folders)
+        job = cls(folder=folder, meta=meta, apps=apps, meta_file=file.name, meta_values=values)
+        return job._checked(file.name, folders)
 
     def named_sites(self) -> list[str]:
         """The clients that deploy_map names, in its order; empty for @ALL."""

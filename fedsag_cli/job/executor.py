@@ -29,6 +29,8 @@ NVFLARE = Nvflare(
         "PTClientAPILauncherExecutor": {"execution_mode": "external_process", "params_exchange_format": "pytorch"},
         "InProcessClientAPIExecutor": {"execution_mode": "in_process", "params_exchange_format": "numpy"},
         "PTInProcessClientAPIExecutor": {"execution_mode": "in_process", "params_exchange_format": "pytorch"},
+        "ScriptExecutor": {"execution_mode": "in_process", "params_exchange_format": "numpy"},
+        "PTScriptExecutor": {"execution_mode": "in_process", "params_exchange_format": "pytorch"},
     },
     ignored=(  # for NVFLARE's pipes and heartbeats; fedsag notices the end of a process at once
         "pipe_id", "launcher_id", "task_wait_timeout", "task_wait_time", "last_result_transfer_timeout",

@@ -20,6 +20,7 @@ from fedsag_cli.params.values import (
     as_array,
     in_form,
     kind,
+    multiply,
     of_kind,
     pieces,
     row,
@@ -93,18 +94,21 @@ class WeightedSum:
         self._exponent = _FIRST_WEIGHT - math.frexp(weight)[1]
 
     def _add(self, start: int, piece: Any, total: Any, scratch: Any, n_k: float) -> None:
-        product = scratch[: len(piece)]
-        product[:] = piece
+        values = product = scratch[: len(piece)]
+        if piece.dtype == product.dtype:
+            values = piece
+        else:
+            values[:] = piece
         edge = self._edges.get(start)
-        if edge is None and not (are_small(piece) if self._kind == "integer" else are_ordinary(product)):
+        if edge is None and not (are_small(piece) if self._kind == "integer" else are_ordinary(values)):
             edge = (IntegerEdge if self._kind == "integer" else FloatEdge)(total, self._weight, piece)
             self._edges[start] = edge
         if edge is not None:
-            edge.add(piece, product, n_k)
-        product *= n_k
+            edge.add(piece, n_k)
         if self._weight == 0.0:
-            total[:] = product
+            multiply(values, n_k, out=total)
         else:
+            multiply(values, n_k, out=product)
             total += product
 
     def _widen(self, flat: Any) -> None:

@@ -114,9 +114,29 @@ def bits(flat: Any) -> Any:
     return np.ascontiguousarray(flat).view(f"u{flat.dtype.itemsize}")
 
 
+def multiply(array: Any, factor: float, *, out: Any) -> None:
+    """array * factor, in the dtype of both arrays."""
+    if is_torch(array):
+        import torch
+
+        torch.mul(array, factor, out=out)
+    else:
+        np.multiply(array, factor, out=out)
+
+
 def calculable(array: Any) -> Any:
     """Floats of 8 bits as float32, since torch cannot calculate with them; other values unchanged."""
     return array.float() if is_torch(array) and str(array.dtype).startswith("torch.float8") else array
+
+
+def copied(array: Any) -> Any:
+    """A copy in memory of its own."""
+    return array.clone() if is_torch(array) else array.copy()
+
+
+def wide(array: Any) -> Any:
+    """Floats as numpy's float64."""
+    return array.double().numpy() if is_torch(array) else array.astype(np.float64)
 
 
 def widened(array: Any) -> Any:
@@ -130,6 +150,12 @@ def all_finite(flat: Any) -> bool:
     """Whether a row of floats surely has neither NaN nor infinity; False also where its sum overflows."""
     total_dtype = sum_dtype(flat)
     with np.errstate(all="ignore"):
+        if (
+            not is_torch(flat)
+            and flat.dtype == total_dtype
+            and all(math.isfinite(flat[p].dot(flat[p])) for p in pieces(flat))
+        ):
+            return True  # three times as quick as the sum
         return all(math.isfinite(calculable(flat[part]).sum(dtype=total_dtype).item()) for part in pieces(flat))
 
 

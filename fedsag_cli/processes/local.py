@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import queue
 import socket
 import subprocess
@@ -16,7 +17,7 @@ import msgspec
 
 from fedsag_cli import events
 from fedsag_cli.errors import ChannelClosed
-from fedsag_cli.events import Event, Failure, Notice, ProcessExited, ProcessStarted
+from fedsag_cli.events import Event, Failure, Notice, ProcessExited, ProcessStarted, RunFailed
 from fedsag_cli.processes.child import EndMessage, ProcessSpec, fresh_interpreter
 from fedsag_cli.processes.kill import kill_group, kill_marked
 from fedsag_cli.processes.nursery import Exited, FromNursery, Preload, Start, Started, Stop, ToNursery
@@ -99,7 +100,7 @@ class LocalEngine:
 
     def _read_link(self, link: socket.socket) -> None:
         try:
-            with contextlib.suppress(OSError, ValueError), link.makefile("rb") as lines:
+            with contextlib.suppress(ValueError), link.makefile("rb") as lines:
                 for line in lines:  # until the process closes the link
                     if not line.endswith(b"\n"):
                         return  # the process ended in the middle of a line
@@ -107,6 +108,10 @@ class LocalEngine:
                         self._events.put(events.from_line(line))
                     except msgspec.DecodeError as error:
                         self._events.put(Notice(text=f"a bug in fedsag: an event cannot be read: {error}: {line!r}"))
+        except OSError as error:
+            if error.errno != errno.ECONNRESET and not self._stopping.is_set():  # that: it has ended
+                cause = f"the connection to the server broke: {error.strerror}"
+                self._events.put(RunFailed(cause=cause, hint="", exit_code=4))
         finally:
             with contextlib.suppress(OSError):
                 link.shutdown(socket.SHUT_RDWR)  # if it could not be read, the process must not wait for ever

@@ -27,7 +27,7 @@ class Begun(_Value, frozen=True):
 
 
 class Left(_Value, frozen=True):
-    """The workflow ended the broadcast: it took all replies, or it needs no more of them."""
+    """The workflow ended the broadcast: it took all replies, or it needs no more than it has."""
 
 
 class Connected(_Value, frozen=True):

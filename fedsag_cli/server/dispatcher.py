@@ -71,6 +71,7 @@ class Dispatcher:
         self._broadcast: Broadcast | None = None
         self._busy: defaultdict[int, int] = defaultdict(int)  # number of slots in use, by group
         self._usage: Usage | None = None  # of the first client that reported it
+        self._good_answers = 0  # in the whole run
         self._now = 0.0
         self._decided: list[Decision] = []
 
@@ -163,7 +164,9 @@ class Dispatcher:
         others = any(client.state not in (State.ABSENT, State.WAITING) for client in broadcast.waiting_for)
         if others and self._now < broadcast.quorum_lost + SAME_CAUSE_S:
             return
-        hint = broadcast.first_hint or "lower min_clients if fewer answers are enough"
+        hint = broadcast.first_hint
+        if self._good_answers:  # otherwise fewer clients would fail alike
+            hint = f"{hint}, or lower min_clients" if hint else "lower min_clients if fewer answers are enough"
         if self._strict and broadcast.min_responses < len(broadcast.targets):
             hint = "without --strict, a run continues if min_clients clients answer"
         self._stop(QuorumLost(broadcast.needed, broadcast.possible, broadcast.first_failure, hint))
@@ -207,7 +210,11 @@ class Dispatcher:
         self._check_memory()
 
     def _leave(self) -> None:
-        """End the broadcast. Clients that still work on it lose their slots."""
+        """End the broadcast. Clients that still work on it lose their slots.
+
+        The workflow has the reply that it got last, even if it asks for no more.
+        """
+        self._taken()
         broadcast, self._broadcast = self._broadcast, None
         for client in broadcast.waiting_for if broadcast else ():
             self._free(client)
@@ -221,6 +228,7 @@ class Dispatcher:
 
     def _rejected(self, client: Client, failure: Failure) -> None:
         if self._broadcast is not None and self._broadcast.has_answer_of(client):
+            self._good_answers -= 1
             self._fail(client, failure)
 
     # the clients
@@ -245,6 +253,7 @@ class Dispatcher:
         if client.state is State.WORKING and self._broadcast is not None:
             work_s = self._now - client.since
             self._broadcast.answered(client, work_s)
+            self._good_answers += 1
             self._decided.append(Keep(client.site, work_s))
         else:
             self._decided.append(Drop(client.site))
@@ -322,7 +331,7 @@ class Dispatcher:
         if client.lost is not None:
             self._end(client, client.failure or Failure(cause="it closed its channel (was flare.shutdown() called?)"))
             return
-        hint = "raise train_timeout, or lower min_clients"
+        hint = "raise train_timeout"
         if client.state is State.ENDING:
             hint = ""
             cause = (
@@ -330,7 +339,7 @@ class Dispatcher:
                 " with launch_once = false it must end after each task"
             )
         elif not client.has_asked:
-            hint = "raise launch_timeout, or lower min_clients"
+            hint = "raise launch_timeout"
             waited_s = self._now - client.launched
             cause = f"it did not ask for a task within {waited_s:.0f} s: flare.receive() was not reached"
         elif client.state is State.LATE:

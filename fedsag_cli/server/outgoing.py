@@ -87,7 +87,7 @@ class Outgoing:
 class FilterError(Exception):
     """An exception of a filter, as the cause of a failure."""
 
-    def __init__(self, name: str, error: Exception) -> None:
+    def __init__(self, name: str, error: Exception | SystemExit) -> None:
         text = error.message if isinstance(error, FedsagError) else f"{type(error).__name__}: {error}"
         super().__init__(text)
         frames = traceback.extract_tb(error.__traceback__)[2:]  # without our own
@@ -100,7 +100,7 @@ def filtered(chain: Chain, task_name: str, model: FLModel) -> FLModel:
     for link in chain.of(task_name):
         try:
             model = made_by(link, model)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # a filter may be the user's own and raise anything: one reply fails, and the log has the traceback
             traceback.print_exc()
             raise FilterError(type(link).__name__, error) from error

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from fedsag_cli import foreign
+
 _LARGEST_TAIL = 1 << 16  # bytes
 _LONGEST_LINE = 500  # characters
 _NOTES_IN = 20_000  # the first bytes
@@ -33,9 +35,10 @@ def tail(log: Path, count: int, *, since: int = 0) -> list[str]:
     try:
         with log.open("rb") as file:
             file.seek(max(since, file.seek(0, os.SEEK_END) - _LARGEST_TAIL))
-            lines = file.read().decode(errors="replace").splitlines()[-count:]
+            lines = file.read().decode(errors="replace").removesuffix("\n").split("\n")[-count:]
     except OSError:
         return []
+    lines = [foreign.log_line(line) for line in lines] if lines != [""] else []
     return [line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]} …" for line in lines]
 
 

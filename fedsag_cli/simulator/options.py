@@ -28,6 +28,7 @@ class Options:
     waits_for_all: bool | None = None  # as the earlier run did; None: if a seed is given
     max_clients: int = 100
     resume: bool = False  # continue the run in the workspace
+    force: bool = False  # start anew over an unfinished run; with `resume`, continue without what components kept
     strict: bool = False  # any failure of a client ends the run
 
 

@@ -27,8 +27,8 @@ from fedsag_cli.errors import JobError, UsageError
 from fedsag_cli.interop import shim
 from fedsag_cli.job import App, Job, ServerConfig
 from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, placeholders
-from fedsag_cli.plan import Plan, ServerPlan, SitePlan, matches
-from fedsag_cli.simulator import environment
+from fedsag_cli.plan import FORMAT, Plan, ServerPlan, SitePlan, matches
+from fedsag_cli.simulator import environment, outside
 from fedsag_cli.simulator.options import FORK, SPAWN, Options, gpu_groups, site_names, slots_of
 from fedsag_cli.simulator.preloading import imports_of_components, imports_of_scripts, preload, variables_set
 from fedsag_cli.workflows.model_selector import IntimeModelSelector, looks_lower_is_better
@@ -98,7 +98,10 @@ def make_plan(
         sites = _fresh_where_needed(sites, places, notes)
     _check_tasks(server, apps[SERVER], sites)
     notices += dict.fromkeys(notes)
+    commands = (word for site in sites for word in (site.script, *site.args, *site.command))
+    code = outside.digests(commands, [workspace.root, *(app.folder for app in apps.values())])
     plan = Plan(
+        format=FORMAT,
         job=job.meta.name,
         seed=options.seed if options.seed is not None else secrets.randbits(31),
         slots=slots,
@@ -107,7 +110,7 @@ def make_plan(
         gpus=options.gpus,
         strict=options.strict,
         waits_for_all=options.waits_for_all if options.waits_for_all is not None else options.seed is not None,
-        files=_digests({app.name: app for app in apps.values()}.values()),
+        files=_digests({app.name: app for app in apps.values()}.values()) | code,
         preload=modules,
         server=ServerPlan(
             workflows=list(server.workflows),

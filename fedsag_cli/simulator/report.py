@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from fedsag_cli import events
@@ -113,6 +115,21 @@ class ReportBuilder:
     def rounds_done(self) -> int:
         return sum(each.is_whole for each in self.report.rounds)
 
+    def complete(self, rounds: Sequence[Sequence[Event]]) -> list[Event]:
+        """Hear again what happened in whole rounds from the first one on that was not heard to its end; return that."""
+        known = self.report.rounds
+        whole = 0
+        for mine, told in zip(known, rounds, strict=False):
+            if not mine.is_whole or (mine.workflow, mine.round_num) != _name_of(told):
+                break
+            whole += 1
+        missing = [event for told in rounds[whole:] for event in told]
+        if missing:
+            del known[whole:]
+        for event in missing:
+            self.on(event)
+        return missing
+
     def on(self, event: Event) -> None:
         report = self.report
         match event:
@@ -131,6 +148,8 @@ class ReportBuilder:
                 self._moments.setdefault("first_client_ready", event.at)
             case events.RoundStarted():
                 report.first_round, report.num_rounds = event.first_round, event.num_rounds
+                if report.rounds and not report.rounds[-1].is_whole:  # an earlier part of the run did not finish it
+                    report.rounds.pop()
                 report.rounds.append(RoundReport(workflow=event.workflow, round_num=event.round_num, asked=event.sites))
                 self._round_began = event.at
                 self._forget_final()  # it was not the last
@@ -260,3 +279,7 @@ class ReportBuilder:
         current.num_steps[event.site] = event.num_steps
         current.work_s[event.site] = event.work_s
         current.bytes_received += event.size
+
+
+def _name_of(told: Sequence[Event]) -> tuple[str, int] | None:
+    return next(((end.workflow, end.round_num) for end in told if isinstance(end, events.RoundFinished)), None)

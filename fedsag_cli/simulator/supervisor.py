@@ -11,8 +11,10 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from fedsag_cli import __version__, catalog
-from fedsag_cli.errors import FedsagError, Interrupted, RunError, WorkspaceError, of_system
+import msgspec
+
+from fedsag_cli import __version__, catalog, foreign
+from fedsag_cli.errors import FedsagError, Interrupted, RunError, WorkspaceError, counted, of_system
 from fedsag_cli.events import (
     ClientReady,
     ClientStopped,
@@ -28,14 +30,17 @@ from fedsag_cli.events import (
     RunFailed,
     RunFinished,
     RunStarted,
+    ServerReady,
     WillWrite,
     WorkflowFinished,
+    from_line,
     how_it_ended,
 )
 from fedsag_cli.plan import Plan, SitePlan
 from fedsag_cli.processes.child import ProcessSpec
 from fedsag_cli.processes.engine import Engine
 from fedsag_cli.processes.local import NURSERY
+from fedsag_cli.record import read
 from fedsag_cli.simulator.events_file import EventsFile, read_events
 from fedsag_cli.simulator.failures import Failures
 from fedsag_cli.simulator.planning import Planned
@@ -73,6 +78,8 @@ class Simulation:
         self._hanging: set[str] = set()  # clients that may still work on a task the server no longer waits for
         self._finished: WorkflowFinished | None = None
         self._notes: set[str] = set()
+        self._untold: Sequence[Event] = ()  # what only the record has
+        self._can_continue = True
 
     def run(self, *, resume: bool) -> Report:
         """Run to the end, and return the report. An error that ends the run has it as `report`."""
@@ -81,7 +88,7 @@ class Simulation:
                 self._reopen_workspace()
             else:
                 self._prepare_workspace()
-            log = EventsFile(self._workspace.events)
+            log = self._log = EventsFile(self._workspace.events)
         except OSError as failed:
             raise WorkspaceError(f"{failed.filename or self._workspace.root}: {failed.strerror}") from None
         self._observers.append(log)
@@ -100,18 +107,21 @@ class Simulation:
     def _live(self) -> None:
         """From the first process to the last. Raises what ends the run."""
         self._tell(self._run_started())
+        for event in self._untold:
+            self._log.on(event)
         for text in self._notices:
             self._tell(Notice(text=text))
         self._engine.prepare([*self._plan.preload, *_modules_of_server(self._plan)])
         self._start(self._server())
         self._handle_events()
         self._check_strict()
+        self._check_models()
 
     def _end(self, error: Exception | None, log: EventsFile) -> Report:
         """End what still runs, write the report and say how the run ended. Raises `error` with the report, if there is
         one: nothing that fails here takes its place.
         """
-        if isinstance(error, FedsagError) and (rounds := self._report.rounds_done):
+        if isinstance(error, FedsagError) and (rounds := self._report.rounds_done) and self._can_continue:
             error.hint = f"{error.hint}; " * bool(error.hint) + self._how_to_continue(rounds)
         if error is not None:
             cause = "it did not answer until the run ended, and was stopped"
@@ -163,7 +173,7 @@ class Simulation:
         return RunFinished(ok=False, exit_code=1, cause="a bug in fedsag", report=report)
 
     def _prepare_workspace(self) -> None:
-        files = [self._workspace.plan, self._workspace.events, self._workspace.report]
+        files = [self._workspace.plan, self._workspace.events, self._workspace.report, self._workspace.record]
         deployed = [
             path for name, app in self._planned.apps.items() for path in self._workspace.files_of(app.folder, name)
         ]
@@ -178,17 +188,24 @@ class Simulation:
         write_json(self._workspace.plan, self._plan)
 
     def _reopen_workspace(self) -> None:
+        self._can_continue = False  # until the server has found the checkpoint to be what it was
         self._workspace.reopen()
+        self._workspace.check_free(self._workspace.plan, self._workspace.events, self._workspace.report)
+        self._workspace.go_on()
         for event in read_events(self._workspace.events) if self._workspace.events.exists() else ():
             self._report.on(event)
+        rounds = read(self._workspace.record, self._plan.identity).rounds
+        self._untold = self._report.complete([[_as_event(raw) for raw in whole.events] for whole in rounds])
+        if self._untold:
+            self._notices.append("events.jsonl lacked what happened in whole rounds: it is added")
         report = self._report.report
         failed = {site: each.round_num for each in report.rounds if each.is_whole for site in each.failed}
         for site, round_num in failed.items() if self._plan.strict else ():
             raise WorkspaceError(f"--strict: no client may fail, but {site} failed in round {round_num} of this run")
         self._workspace.report.unlink(missing_ok=True)
         for name, app in self._planned.apps.items():
-            if not self._workspace.app(name).is_dir():
-                self._workspace.deploy(app.folder, name)
+            self._workspace.restore(app.folder, name)
+        self._workspace.claim(self._workspace.record)
         write_json(self._workspace.plan, self._plan)
         earlier = report.versions
         for name, version in self._run_started().versions.items():
@@ -224,13 +241,19 @@ class Simulation:
 
     def _how_to_continue(self, rounds: int) -> str:
         job, workspace = (shlex.quote(str(path)) for path in (self._job.absolute(), self._workspace.root))
-        done = "1 round" if rounds == 1 else f"{rounds} rounds"
-        return f"{done} done. Continue: fedsag simulator {job} -w {workspace} --resume"
+        done = f"{counted(rounds, 'round')} done"
+        return f"{done}. Continue with the job unchanged: fedsag simulator {job} -w {workspace} --resume"
 
     def _check_strict(self) -> None:
         """Raises RunError if a client failed after its last task, with --strict."""
         for site, first in self._report.report.failures.items() if self._plan.strict else ():
             raise RunError(f"with --strict no client may fail, but {site} failed: {first.failure.cause}")
+
+    def _check_models(self) -> None:
+        """Raises RunError if a model is gone that an earlier part of the run wrote."""
+        for path in self._report.report.models:
+            if not Path(path).is_file():
+                raise RunError(f"{path} is gone, and no checkpoint has it", hint="start a new run with --force")
 
     def _stop(self, grace_s: float, causes: Mapping[str, str], *, well: Collection[str] = ()) -> None:
         """End all processes. The clients in `causes` print their stacks first, and each is reported with its cause.
@@ -250,6 +273,8 @@ class Simulation:
         match event:
             case ProcessStarted():
                 self._alive.add(event.name)
+            case ServerReady():
+                self._can_continue = True
             case ClientWanted():
                 self._start(self._client(self._sites[event.site]))
             case WillWrite():
@@ -342,6 +367,7 @@ class Simulation:
 
     def _tell(self, event: Event) -> None:
         """Give an event to every observer. An observer that raises OSError (full disk, closed terminal) is removed."""
+        event = foreign.masked(event)  # every text that is shown or kept passes here
         for observer in list(self._observers):
             try:
                 observer.on(event)
@@ -355,6 +381,10 @@ def _modules_of_server(plan: Plan) -> list[str]:
     paths = [catalog.class_path(spec.path) for spec in [*plan.server.workflows, *plan.server.components]]
     named = [_SERVE.partition(":")[0], *(path.rpartition(".")[0] for path in paths)]
     return [name for name in dict.fromkeys(named) if name.startswith("fedsag_cli.")]
+
+
+def _as_event(raw: msgspec.Raw) -> Event:
+    return from_line(bytes(raw))
 
 
 def _as_error(failed: RunFailed) -> FedsagError:

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,7 +65,8 @@ class MLflowReceiver:
         if self._uri.startswith("http"):
             return re.sub("//[^/]*@", "//", self._uri)  # the address may contain a password
         store = self._uri if ":" in self._uri else str(Path(self._uri or _FOLDER).resolve())
-        return f"MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri {shlex.quote(store)}"
+        command = f"MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri {shlex.quote(store)}"
+        return command if find_spec("flask") else f"pip install mlflow && {command}"  # mlflow-skinny has no pages
 
     def open(self, job: str) -> None:
         if not self._uri or self._uri.startswith("file:") or "://" not in self._uri:

@@ -163,7 +163,10 @@ class RoundLoop:
         *,
         is_final: bool = False,
     ) -> None:
-        """Save the model that was sent if it is the best so far. The untrained model of round 0 does not count."""
+        """Save the model that was sent if it is the best so far. The untrained model of round 0 does not count.
+
+        A workflow after another one begins with a trained model.
+        """
         selector, run, round_num = self._rounds.selector, self._run, sent.current_round or 0
         if selector is None:
             return
@@ -175,7 +178,9 @@ class RoundLoop:
             self.note_once(
                 f"no client sent a finite {selector.key_metric!r}, the key_metric, so no best model is selected", names
             )
-        if round_num > 0 and score is not None and selector.is_better(score, run.best.score if run.best else None):
+        best = run.best.score if run.best and run.best.metric in ("", selector.key_metric) else None
+        is_trained = round_num > 0 or run.whole_rounds > 0
+        if is_trained and score is not None and selector.is_better(score, best):
             run.save_best(Best(score, round_num, selector.key_metric, is_final), sent)
             self._writer.write(self._rounds.persistor.save_best, sent)
 

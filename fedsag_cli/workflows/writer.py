@@ -18,6 +18,7 @@ class Writer:
         self._run = run
         self._pool = ThreadPoolExecutor(1)
         self._pending: list[Future[None]] = []
+        self._written: set[Path] = set()
 
     def __enter__(self) -> Writer:
         return self
@@ -26,6 +27,7 @@ class Writer:
         self._pool.shutdown()
         if kind is None:
             self._wait_for(len(self._pending))
+            self._run.written(sorted(self._written))
 
     def write(self, save: Callable[[FLModel], Path], model: FLModel) -> None:
         """Write a model in the thread. Raises what an earlier write raised."""
@@ -37,4 +39,6 @@ class Writer:
             self._pending.pop(0).result()
 
     def _write(self, save: Callable[[FLModel], Path], model: FLModel) -> None:
-        self._run.emit(ModelSaved(path=str(save(model))))
+        path = save(model)
+        self._written.add(path)
+        self._run.emit(ModelSaved(path=str(path)))

@@ -220,8 +220,9 @@ def test_a_part_that_is_made_for_another_system_is_refused_with_what_takes_its_p
         (
             "from nvflare.widgets.widget import Widget\nclass A(int, Widget): pass",
             "Widget",
-            "update) and aggregate(), a f",
+            "disabled = true",
         ),
+        ("from nvflare.apis.x import Y\nclass A(Y): pass", "Y", "update) and aggregate(), a f"),
     ],
 )
 def test_a_class_that_derives_from_nvflares_is_told_by_its_source_which_methods_take_its_place(

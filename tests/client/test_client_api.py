@@ -425,6 +425,19 @@ def test_meta_that_cannot_travel_is_named(server, value, kind):
         flare.send(flare.FLModel(params=arrays(w=[1]), meta={"net": value}))
 
 
+def test_bytes_in_meta_arrive_as_bytes_both_ways(server):
+    """Before, they became text in base64."""
+    server.give(arrays(w=[1]), meta={"tree": b"\xff\x00"})
+    got = flare.receive().meta["tree"]
+
+    flare.send(
+        flare.FLModel(params=arrays(w=[1]), meta={"tree": b"\xff\x00", "in": [bytearray(b"a"), memoryview(b"b")]})
+    )
+
+    assert got == b"\xff\x00"
+    assert server.answer().meta == {"tree": b"\xff\x00", "in": [b"a", b"b"]}
+
+
 def test_metrics_that_lie_in_the_meta_as_on_nvflares_way_count(server):
     server.give(arrays(w=[1]))
     flare.receive()

@@ -8,7 +8,7 @@ import textwrap
 
 import pytest
 
-from fedsag_cli.params.seeds import derived
+from fedsag_cli.params.seeds import derived, of_round
 
 FORKS = """
 import json, os, random, sys, traceback
@@ -87,6 +87,11 @@ def test_a_derived_seed_is_the_same_tomorrow():
     expected = int.from_bytes(hashlib.sha256(b"5/site-1/3").digest()[:8], "little") >> 1
 
     assert derived(5, "site-1", 3) == expected
+
+
+def test_the_first_workflows_seed_is_that_of_the_round_and_a_second_one_has_another():
+    assert of_round(5, "site-1", 3, 0) == derived(5, "site-1", 3)
+    assert len({of_round(5, "site-1", number, workflow) for number in range(3) for workflow in range(3)}) == 9
 
 
 @pytest.mark.parametrize("torch", [False, True], ids=["without torch", "with torch"])

@@ -397,6 +397,7 @@ def test_what_their_averaging_workflow_has_inside_are_components_of_ours():
         "nvflare.app_common.workflows.fedavg.FedAvg",
         num_clients=2, num_rounds=3, task_name="fit", exclude_vars="bn", aggregation_weights={"site-1": 2.0},
         stop_cond=None, save_filename="x.pt", memory_gc_rounds=1, persistor_id="", model={"w": [1.0]},
+        ignore_result_error=None, task_check_period=0.5,
     )  # fmt: skip
 
     values, notes = server_of(part("my.Widget"), workflows=[averaging])

@@ -319,10 +319,18 @@ def test_what_shows_the_curves_is_told_once_and_not_before_there_are_any():
     ],
 )
 def test_a_view_can_be_typed_as_it_stands(tmp_path, monkeypatch, tracker, view):
+    monkeypatch.setattr("fedsag_cli.trackers.mlflow.find_spec", lambda _: True)
     (tmp_path / "a b" / "app").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "a b" / "app")
 
     assert tracker.view == view.format(here=tmp_path)
+
+
+def test_where_mlflow_has_no_pages_its_view_installs_them_first(monkeypatch):
+    """mlflow-skinny stores values, but its `mlflow ui` fails."""
+    monkeypatch.setattr("fedsag_cli.trackers.mlflow.find_spec", lambda _: None)
+
+    assert MLflowReceiver("/m").view.startswith("pip install mlflow && MLFLOW_ALLOW_FILE_STORE=true mlflow ui ")
 
 
 def test_a_job_without_trackers_has_no_thread_for_them():

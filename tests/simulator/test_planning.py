@@ -570,3 +570,26 @@ def test_what_the_scripts_import_is_told_before_the_configs_are_read(job, tmp_pa
         make_plan(made, Workspace(tmp_path / "w"), Options(num_clients=2), told.append)
 
     assert told == [["torch"]]
+
+
+@pytest.mark.parametrize(
+    ("args", "is_told"),
+    [
+        ('key_metric = "val_loss"', True),
+        ('key_metric = "test/RMSE"', True),
+        ('key_metric = "val_loss", negate_key_metric = true', False),
+        ('key_metric = "neg_loss"', False),
+        ('key_metric = "dice"', False),
+        ('key_metric = "accuracy"', False),
+    ],
+)
+def test_a_loss_that_would_be_best_at_its_highest_is_told(job, plan, tmp_path, args, is_told):
+    job()
+    file = tmp_path / "job" / "app" / "config" / "config_fed_server.conf"
+    selector = f'{{ id = "s", path = "IntimeModelSelector", args {{ {args} }} }}'
+    file.write_text(file.read_text().replace("components = [", f"components = [{selector}, "))
+
+    notices = plan(Job.load(tmp_path / "job"), num_clients=1, slots=1).notices
+
+    assert [text for text in notices if "looks like a loss" in text and "negate_key_metric = true" in text] == notices
+    assert len(notices) == is_told

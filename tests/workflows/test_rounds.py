@@ -9,6 +9,7 @@ from fakes import update
 from fedsag_cli import events
 from fedsag_cli.errors import JobError, NotEnoughClients, TensorError
 from fedsag_cli.model import FLModel
+from fedsag_cli.params import seeds
 from fedsag_cli.testing import FakeClients, FakePersistor
 from fedsag_cli.workflows.model_selector import IntimeModelSelector
 from fedsag_cli.workflows.rounds import Rounds
@@ -152,6 +153,46 @@ def test_the_best_model_is_the_one_that_was_sent_and_that_of_round_0_does_not_co
 
     assert (run.best.round_num, run.best.score) == (2, 0.7)
     assert [model.params["w"].tolist() for model in persistor.best] == [[1.0], [2.0]]
+
+
+def test_a_second_workflow_begins_with_a_trained_model_which_counts():
+    persistor = model_of(0.0)
+    scores = iter([0.9, 0.5, 0.8, 0.6])
+    clients = FakeClients(a=lambda model: update(1, {"accuracy": next(scores)}, w=model.params["w"] + 1))
+    how = {"persistor": persistor, "model_selector": IntimeModelSelector("accuracy"), "num_rounds": 2}
+
+    _, run = live(clients, takes_the_last, **how)
+    assert run.enter(1)
+    live(clients, takes_the_last, run=run, **how)
+
+    assert (run.best.workflow, run.best.round_num, run.best.score) == (1, 0, 0.8)
+    assert [model.params["w"].tolist() for model in persistor.best] == [[1.0], [2.0]]
+
+
+def test_a_score_of_another_metric_is_no_measure_for_a_second_workflow():
+    clients = FakeClients(a=adds(1, accuracy=90.0, loss=0.5))
+    _, run = live(clients, takes_the_last, model_selector=IntimeModelSelector("accuracy"), num_rounds=2)
+    assert run.enter(1)
+
+    live(clients, takes_the_last, run=run, model_selector=IntimeModelSelector("loss"), num_rounds=1)
+
+    assert (run.best.metric, run.best.score) == ("loss", 0.5)
+
+
+def test_a_second_workflow_draws_other_numbers_on_the_server_and_the_first_those_it_always_drew():
+    drawn = []
+
+    def draws(current):
+        drawn.append(np.random.rand())
+        current.finish(update())
+
+    _, run = live(FakeClients(), draws, run=Run(emit=print, seed=5), num_rounds=2)
+    assert run.enter(1)
+    live(FakeClients(), draws, run=run, num_rounds=2)
+
+    np.random.seed(seeds.derived(5, "server", 0) % 2**32)
+    assert drawn[0] == np.random.rand()
+    assert len(set(drawn)) == 4
 
 
 def test_a_workflow_that_finishes_a_round_twice_is_told_so():

@@ -41,26 +41,48 @@ def templates_dir() -> Path | None:
 @files.reading()
 def set_templates_dir(folder: Path) -> Path:
     """Store an existing folder, and return its absolute path. Other settings do not change. Raises JobError."""
-    from fedsag_cli.workspace import write_whole  # not at the top: reading settings does not need it
-
     folder = absolute(folder)
     if not folder.is_dir():
         raise JobError(f"there is no folder {folder}", hint="-jt names a folder with job templates")
     file = config_file()
-    if is_hidden(file):
-        raise JobError(f"{file} belongs to another user and cannot be read", hint=_OTHER_WAYS)
-    conf = _read(file)
+    conf = _read_own(file)
     templates = conf.setdefault("job_template", {})
     if not isinstance(templates, dict):
         raise Section(conf, str(file)).wrong("job_template", f"must be an object, not {templates!r}")
     templates["path"] = str(folder)
+    _write(conf)
+    return folder
+
+
+@files.reading()
+def forget_templates_dir() -> None:
+    """Remove the stored folder. Other settings do not change. Raises JobError."""
+    conf = _read_own(config_file())
+    templates = conf.get("job_template")
+    if isinstance(templates, dict) and "path" in templates:
+        del templates["path"]
+        if not templates:
+            del conf["job_template"]
+        _write(conf)
+
+
+def _read_own(file: Path) -> dict[str, Any]:
+    """The settings to change. Raises JobError."""
+    if is_hidden(file):
+        raise JobError(f"{file} belongs to another user and cannot be read", hint=_OTHER_WAYS)
+    return _read(file)
+
+
+def _write(conf: dict[str, Any]) -> None:
+    from fedsag_cli.workspace import write_whole  # not at the top: reading settings does not need it
+
+    file = config_file()
     text = hocon.dumps(conf, name=str(file))  # a path may not be UTF-8: its bytes are written unchanged
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(file, lambda out: out.write(text.encode(errors="surrogateescape")), shared=True)
     except OSError as error:
         raise JobError(f"{file} cannot be written: {error.strerror}", hint=_OTHER_WAYS) from None
-    return folder
 
 
 def _read(file: Path) -> dict[str, Any]:
