@@ -32,10 +32,17 @@ def for_processes(given: Mapping[str, str]) -> dict[str, str]:
     env = _DEFAULTS | {name: value for name, value in given.items() if not _PLACE_IN_A_GROUP.fullmatch(name)}
     for name in _LISTS_OF_FOLDERS:
         if env.get(name):
-            env[name] = os.pathsep.join(map(os.path.abspath, env[name].split(os.pathsep)))
+            env[name] = os.pathsep.join(map(_absolute, env[name].split(os.pathsep)))
     if sys.prefix != sys.base_prefix:  # the python3 and torchrun of a command are those of fedsag's virtual environment
         env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", os.defpath)])
     return {"HOME": str(machine.home())} | env
+
+
+def _absolute(folder: str) -> str:
+    try:
+        return os.path.abspath(folder)  # noqa: PTH100  as Python does with PYTHONPATH; Path.absolute() keeps `..`
+    except FileNotFoundError:  # the current folder was removed
+        return folder
 
 
 def notes(given: Mapping[str, str]) -> list[str]:

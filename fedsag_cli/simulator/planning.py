@@ -87,13 +87,15 @@ def make_plan(
     prepare(preload(scripts))
     server = apps[SERVER].server(_variables(SERVER, workspace))
     notes = [*server.notes, *_doubts(server)]
-    modules = preload(scripts | imports_of_components(server, apps[SERVER].custom))
     sites = [
         _plan_site(name, apps[name], workspace, env, threads, index % len(groups) if groups else 0, groups, notes)
         for index, name in enumerate(names)
     ]
-    if modules:
-        sites = _fresh_where_needed(sites, apps, notes)
+    places = {site.name: _places(site, apps[site.name], workspace) for site in sites if site.script}
+    outside = {place for of_site in places.values() for place in of_site[1:]}
+    scripts |= imports_of_scripts(outside) | imports_of_components(server, apps[SERVER].custom)
+    if modules := preload(scripts):
+        sites = _fresh_where_needed(sites, places, notes)
     _check_tasks(server, apps[SERVER], sites)
     notices += dict.fromkeys(notes)
     commands = (word for site in sites for word in (site.script, *site.args, *site.command))
@@ -220,13 +222,22 @@ def _hint_for_shell(command: Sequence[str]) -> str:
     return ""
 
 
-def _fresh_where_needed(sites: Sequence[SitePlan], apps: Mapping[str, App], notes: list[str]) -> list[SitePlan]:
+def _places(site: SitePlan, app: App, workspace: Workspace) -> tuple[Path, ...]:
+    """Where the code of a script is: custom/ and, if the script is outside the job, its file."""
+    script = Path(site.script)
+    return (app.custom,) if script.is_relative_to(workspace.root) else (app.custom, script)
+
+
+def _fresh_where_needed(
+    sites: Sequence[SitePlan], places: Mapping[str, tuple[Path, ...]], notes: list[str]
+) -> list[SitePlan]:
     """The sites; those whose script may set a variable that torch reads at its import start without torch."""
-    scripted = {apps[site.name].name: apps[site.name] for site in sites if site.script}
-    found = {name: variables_set(app.custom) for name, app in scripted.items()}
-    for file, names in [each for of_app in found.values() for each in of_app.items()]:
-        notes.append(f"custom/{file} sets {', '.join(names)}: each client imports torch itself, which takes seconds")
-    return [msgspec.structs.replace(site, fresh=bool(found.get(apps[site.name].name))) for site in sites]
+    found = {of_site: variables_set(of_site) for of_site in places.values()}
+    for file, names in [each for of_site in found.values() for each in of_site.items()]:
+        notes.append(f"{file} sets {', '.join(names)}: each client imports torch itself, which takes seconds")
+    return [
+        msgspec.structs.replace(site, fresh=site.name in places and bool(found[places[site.name]])) for site in sites
+    ]
 
 
 def _check_compiles(script: Path) -> None:

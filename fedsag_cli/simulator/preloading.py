@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 
 import fedsag_cli
@@ -47,10 +47,10 @@ def preload(imported: Set[str]) -> list[str]:
     return modules
 
 
-def imports_of_scripts(folders: Set[Path]) -> set[str]:
-    """The packages that modules in these folders import; and _OPTIMIZER if they use an optimizer."""
+def imports_of_scripts(places: Set[Path]) -> set[str]:
+    """The packages that these modules, and those in these folders, import; and _OPTIMIZER if they use an optimizer."""
     names: set[str] = set()
-    for file in (file for folder in folders for file in _modules(folder)):
+    for file in (file for place in places for file in _modules(place)):
         try:
             source = file.read_bytes()
             if b"optim" in source:
@@ -61,18 +61,18 @@ def imports_of_scripts(folders: Set[Path]) -> set[str]:
     return names
 
 
-def variables_set(folder: Path) -> dict[str, list[str]]:
-    """The environment variables that modules in this folder may set, and that torch reads when it is imported.
+def variables_set(places: Iterable[Path]) -> dict[Path, list[str]]:
+    """The environment variables that these modules, and those in these folders, may set before they import torch.
 
-    By the module's path. The number of threads is not among them: `client.threads` follows it.
+    By the module. Only those that torch reads when it is imported; `client.threads` follows the numbers of threads.
     """
-    found: dict[str, list[str]] = {}
-    for file in _modules(folder):
+    found: dict[Path, list[str]] = {}
+    for file in (file for place in places for file in _modules(place)):
         try:
             source = file.read_bytes()
             if _ENVIRONMENT.search(source):
                 names = sorted({name for name in _names_set(ast.parse(source)) if _is_read_at_import(name)})
-                found |= {str(file.relative_to(folder)): names} if names else {}
+                found |= {file: names} if names else {}
         except (OSError, SyntaxError, ValueError, MemoryError, RecursionError):
             continue  # Python reports the error when the file is run
     return found
@@ -99,10 +99,12 @@ def _names_set(tree: ast.Module) -> Iterator[str]:
                 yield text
 
 
-def _modules(folder: Path) -> list[Path]:
-    """Without the copy of fedsag_cli that an export adds: the installed package is used here."""
-    ours = folder / fedsag_cli.__name__
-    return [file for file in sorted(folder.rglob("*.py")) if file.is_file() and ours not in file.parents]
+def _modules(place: Path) -> list[Path]:
+    """The module, or those in the folder without the copy of fedsag_cli that an export adds: ours is used here."""
+    if place.is_file():
+        return [place]
+    ours = place / fedsag_cli.__name__
+    return [file for file in sorted(place.rglob("*.py")) if file.is_file() and ours not in file.parents]
 
 
 def imports_of_components(server: ServerConfig, custom: Path) -> set[str]:

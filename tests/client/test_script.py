@@ -183,17 +183,20 @@ def test_where_it_must_a_script_gets_an_interpreter_of_its_own(launchers, tmp_pa
     assert ("processes.child import main" in ran.log) == fresh
 
 
-def test_the_threads_that_a_script_sets_are_numpys_too_though_it_is_imported(both):
+@pytest.mark.parametrize("given", ["1", "2"])
+def test_numpys_threads_are_those_of_the_run_or_of_the_script_though_it_is_imported_before(both, given):
     theirs, ours = both(
         """
-        import os
-        os.environ["OMP_NUM_THREADS"] = "1"
+        import os, sys
+        if sys.argv[1] == "2":
+            os.environ["OMP_NUM_THREADS"] = "1"
         import ctypes, json, pathlib
         import numpy
         file, = (pathlib.Path(numpy.__file__).parents[1] / "numpy.libs").glob("lib*openblas*")
         print(json.dumps(ctypes.CDLL(str(file)).scipy_openblas_get_num_threads64_()))
         """,
-        env={"OMP_NUM_THREADS": "2"},
+        given,
+        env={"OMP_NUM_THREADS": given},
     )
 
     assert theirs.facts == ours.facts == 1

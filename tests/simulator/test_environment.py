@@ -36,6 +36,13 @@ def test_a_relative_folder_is_one_where_the_user_stands(tmp_path, monkeypatch, g
     assert env["PATH"].removeprefix(f"{BIN}:") == meant
 
 
+def test_where_the_current_folder_was_removed_there_is_no_such_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+
+    assert environment.for_processes({"PYTHONPATH": "src:/lib"})["PYTHONPATH"] == "src:/lib"
+
+
 def test_the_programs_of_fedsags_virtual_environment_come_first(monkeypatch):
     monkeypatch.setattr(sys, "prefix", "/venv")
     assert environment.for_processes({"PATH": "/usr/bin"})["PATH"] == f"{BIN}:/usr/bin"

@@ -494,20 +494,28 @@ def test_torch_is_preloaded_where_the_server_needs_it(job, plan):
         ('x = "PYTORCH_JIT"', None),
     ],
 )
-def test_a_script_that_sets_what_torch_reads_at_its_import_imports_it_itself(job, plan, text, names):
+def test_a_script_that_sets_what_torch_reads_at_its_import_imports_it_itself(job, plan, tmp_path, text, names):
     planned = plan(job(train=f"import os\n{text}\nimport torch"), num_clients=2)
 
     told = [notice for notice in planned.notices if "imports torch itself" in notice]
     assert [site.fresh for site in planned.plan.sites] == [names is not None] * 2
-    assert told == (
-        [f"custom/train.py sets {names}: each client imports torch itself, which takes seconds"] if names else []
-    )
+    file = tmp_path / "job/app/custom/train.py"
+    assert told == ([f"{file} sets {names}: each client imports torch itself, which takes seconds"] if names else [])
 
 
 def test_where_torch_is_not_imported_beforehand_a_script_may_set_anything(job, plan):
     planned = plan(job(train='import os\nos.environ["PYTORCH_JIT"] = "0"'), num_clients=1)
 
     assert [site.fresh for site in planned.plan.sites] == [False]
+
+
+def test_a_script_outside_the_job_is_looked_at_too(job, plan, tmp_path):
+    write(tmp_path / "installed/train.py", 'import os\nos.environ["PYTORCH_JIT"] = "0"\nimport torch')
+
+    planned = plan(job(args=IN_PROCESS % (tmp_path / "installed/train.py"), train=None), num_clients=1)
+
+    assert planned.plan.preload == ["torch"]
+    assert planned.plan.sites[0].fresh
 
 
 # the machine
