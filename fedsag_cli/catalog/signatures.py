@@ -171,6 +171,7 @@ class _Reader:
             meaning=next((each for each in notes if isinstance(each, str)), ""),
             default=value if _is_plain(value) else None,
             required=default is None,
+            is_component=arguments.is_component(types),
         )
 
     def _parts(self, module: _Module, node: ast.expr | None) -> Iterator[Any]:

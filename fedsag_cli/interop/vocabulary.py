@@ -18,8 +18,11 @@ AVERAGING_WORKFLOWS = ("FedAvg", "PTFedAvg", "PTFedAvgEarlyStopping")
 FEDERATED_AVERAGING = Nvflare(  # NVFLARE's workflow that averages itself becomes ScatterAndGather with components
     path="nvflare.app_common.workflows.fedavg.FedAvg",
     renamed={"task_name": "train_task_name"},
-    ignored=("memory_gc_rounds", "enable_tensor_disk_offload", "save_filename", "task_check_period"),
-    expected={"ignore_result_error": (None, False)},  # a round needs all its clients
+    ignored=("memory_gc_rounds", "enable_tensor_disk_offload", "task_check_period"),
+    expected={
+        "ignore_result_error": (None, False),  # a round needs all its clients
+        "save_filename": (None, "FL_global_model.pt"),
+    },
 )
 ALL_CLIENTS = 1000  # more clients than any run has, so it means all of them
 NOT_NEEDED = {  # done by the workflow or the executor, or only for a workflow that fedsag does not have

@@ -25,7 +25,7 @@ from fedsag_cli.events import (
     to_line,
 )
 from fedsag_cli.model import FLModel
-from fedsag_cli.params import seeds
+from fedsag_cli.params import seeds, tensor_file
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.record import Whole
 from fedsag_cli.workflows.checkpoints import Checkpoints
@@ -173,10 +173,18 @@ class Run:
         """Save `model`, which was sent in this round and has the best score so far."""
         best = self.best = msgspec.structs.replace(best, workflow=self.workflow)
         if self._files is not None:
-            # the model sent in a round is the one that was saved at the end of the round before
-            is_saved = self.model is not None and model.params is self.model.params
-            self._files.save_best(self._best_file(best), model.params or {}, self._saved if is_saved else None)
+            self._files.save_best(self._best_file(best), model.params or {}, self._checkpoint_of(model))
         self.emit(self._as_event(best))
+
+    def _checkpoint_of(self, model: FLModel) -> Path | None:
+        """The checkpoint that has this model: the one sent in a round was saved at the end of the round before.
+
+        None if a workflow has changed its values in place since.
+        """
+        if self._saved is None or self.model is None or model.params is not self.model.params:
+            return None
+        saved = _model_in(self._saved).params or {}
+        return self._saved if tensor_file.same_bits(model.params or {}, saved) else None
 
     def finish_round(self, finished: RoundFinished, model: FLModel) -> None:
         """Save the state after this round."""

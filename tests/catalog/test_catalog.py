@@ -178,7 +178,12 @@ def test_a_nested_class_is_built_too_and_a_plain_dict_is_not(custom):
         ("mine_catalog.Nobody", {}, "cannot be imported.*Nobody"),
         ("nobody_here.Net", {}, "cannot be imported.*nobody_here"),
         ("FedAvgg", {}, "there is no component 'FedAvgg'"),
-        ("ScatterAndGather", {"aggregator": 1, "persistor": 2, "num_rounds": 0}, "num_rounds must be"),
+        ("ScatterAndGather", {"aggregator": {}, "persistor": {}, "num_rounds": 0}, "num_rounds must be"),
+        (
+            "ScatterAndGather",
+            {"aggregator": {}, "persistor": {}, "model_selector": "selector"},
+            "model_selector must be a component, not 'selector': name it by its id, in model_selector_id",
+        ),
     ],
 )
 def test_what_cannot_be_built_is_an_error_naming_component_and_reason(path, args, says, custom):

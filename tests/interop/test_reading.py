@@ -402,7 +402,7 @@ def test_what_their_averaging_workflow_has_inside_are_components_of_ours():
 
     values, notes = server_of(part("my.Widget"), workflows=[averaging])
 
-    assert notes == []
+    assert notes == ["FedAvg: save_filename = 'x.pt' has no effect in fedsag"]
     assert values["components"] == [
         part("my.Widget"),
         {"id": "persistor", "path": "NPModelPersistor", "args": {"model": {"w": [1.0]}}},
@@ -435,6 +435,49 @@ def test_their_averaging_workflow_draws_its_clients_and_stops_early_as_with_them
     assert notes == []
     assert not {"stop_cond", "patience"} & set(never["workflows"][0]["args"])
     assert said == ["FedAvg: patience has no effect without stop_cond"]
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ({"num_clients": 4, "min_clients": 3}, "min_clients = 3 has no effect: each round waits for its num_clients"),
+        ({"num_clients": 4, "min_clients": 4}, ""),
+        ({"model": [1.0], "initial_model": {"path": "n.Net"}}, "model is left out: initial_model is the model"),
+        (
+            {"aggregator": {"path": "my.Mean"}, "exclude_vars": "bn"},
+            "exclude_vars have no effect: the job has an aggregator of its own",
+        ),
+        ({"save_filename": "best.pt"}, "save_filename = 'best.pt' has no effect in fedsag"),
+        ({"task_name": "fit", "train_task_name": "train"}, "task_name is left out: train_task_name is given too"),
+    ],
+)
+def test_no_argument_of_their_averaging_workflow_vanishes_without_a_word(args, said):
+    _, notes = server_of(workflows=[part("nvflare.app_common.workflows.fedavg.FedAvg", **args)])
+
+    assert notes == ([f"FedAvg: {said}"] if said else [])
+
+
+def test_an_aggregator_that_their_averaging_workflow_names_by_its_id_averages():
+    """Before, it was replaced by fedsag's."""
+    name = "nvflare.app_common.workflows.fedavg.FedAvg"
+    mine = {"id": "mine", "path": "my.Mean"}
+
+    values, _ = server_of(mine, workflows=[part(name, aggregator="mine")])
+
+    assert values["workflows"][0]["args"]["aggregator_id"] == "mine"
+    assert [each["id"] for each in values["components"]] == ["mine", "persistor"]
+    with pytest.raises(JobError, match="aggregator is 'yours': there is no component with that id"):
+        server_of(mine, workflows=[part(name, aggregator="yours")])
+
+
+def test_a_second_model_selector_that_has_no_effect_is_told():
+    path = "nvflare.app_common.widgets.intime_model_selector.IntimeModelSelector"
+    two = [{**part(path), "id": name} for name in ("one", "two")]
+
+    values, notes = server_of(*two, workflows=[part("nvflare.app_common.workflows.fedavg.FedAvg")])
+
+    assert values["workflows"][0]["args"]["model_selector_id"] == "one"
+    assert notes == ["the model selector is 'one': a workflow of fedsag has one, so 'two' has no effect"]
 
 
 def test_a_module_inside_their_averaging_workflow_is_what_training_starts_from():

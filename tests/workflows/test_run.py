@@ -311,6 +311,18 @@ def test_a_best_score_of_a_round_that_was_not_whole_is_forgotten(tmp_path):
     assert (found.best, found.best_model) == (None, None)
 
 
+def test_a_best_model_that_was_changed_in_place_since_its_checkpoint_is_kept_as_it_is_given(tmp_path):
+    """Before, the checkpoint was kept, which had other values."""
+    first = Run(emit=lambda event: None, checkpoints=tmp_path)
+    given = model(0.0)
+    first.finish_round(finished(0), given)
+    given.params["z"][0] = 9.0
+    first.save_best(Best(0.5, 1), given)
+    first.finish_round(finished(1), model(1.0))
+
+    assert Run.resumed(tmp_path, emit=print).best_model.params["z"].item() == 9.0
+
+
 def test_without_links_the_best_model_is_copied(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(95, "Operation not supported")
