@@ -157,6 +157,11 @@ class Made:
         )
         self._ours.update(entry.name for entry in new)
 
+    def announce_again(self) -> None:
+        """The earlier run goes on: its files that nobody has changed may be written again."""
+        still = [entry for entry, found in self._found(self._entries.values()) if self._is_ours(entry, found)]
+        self._announced.update(entry.name for entry in still if not entry.source)
+
     def will_make(self, path: Path, *, source: bool = False, grows: bool = False) -> Entry:
         return Entry(name=self._name(path), source=source, grows=grows)
 
@@ -358,15 +363,19 @@ class Made:
         if self._now is not None:
             self._spans.append(self._now)
         part = self._file.with_name(f"{self._file.name}.part")
-        with _naming(self._file), part.open("wb", buffering=0) as file:
-            ended = os.fstat(file.fileno())
-            spans = [
-                span if span.ended_ns < _FOR_EVER_NS else msgspec.structs.replace(span, ended_ns=ended.st_mtime_ns)
-                for span in self._spans[-_MOST_RUNS:]
-            ]
-            lines: list[_Line] = [Record(inode=ended.st_ino), *spans, *self._entries.values()]
-            _write_all(file, b"".join(map(_to_line, lines)))
-        part.replace(self._file)
+        try:
+            with _naming(self._file), part.open("wb", buffering=0) as file:
+                record = os.fstat(file.fileno())
+                spans = [
+                    span if span.ended_ns < _FOR_EVER_NS else msgspec.structs.replace(span, ended_ns=record.st_mtime_ns)
+                    for span in self._spans[-_MOST_RUNS:]
+                ]
+                lines: list[_Line] = [Record(inode=record.st_ino), *spans, *self._entries.values()]
+                _write_all(file, b"".join(map(_to_line, lines)))
+            part.replace(self._file)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
         self._spans, self._now = spans, None
 
 

@@ -75,6 +75,7 @@ class ComponentSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
     """How to start one client: a Python `script` with `args`, or else a `command`. `group` is its GPU group.
 
+    `in_process`: its working directory is the site's folder, as in NVFLARE, and not the app's.
     `fresh`: in a new interpreter that has imported none of the modules in `preload`.
     """
 
@@ -85,6 +86,7 @@ class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
     command: list[str]
     env: dict[str, str]  # added to the environment of the run
     config: ClientConfig
+    in_process: bool = False
     fresh: bool = False
 
 

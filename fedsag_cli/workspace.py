@@ -26,9 +26,11 @@ from typing import IO
 import msgspec
 
 from fedsag_cli.errors import WorkspaceError
+from fedsag_cli.leftovers import is_leftover
 from fedsag_cli.made import Made
 
 SERVER = "server"
+JOB_ID = "simulate_job"  # as in NVFLARE: scripts know it by get_job_id(), configs by {JOB_ID}
 ROUND, BEST = "round", "best"  # the two kinds of checkpoint: of the last round, and of the best model so far
 RECORD = "record.jsonl"  # beside the checkpoints: it proves them, and has what happened in each round
 _CHECKPOINT = re.compile(rf"(?P<kind>{ROUND}|{BEST})(-\d+)?-\d{{6,}}\.safetensors")
@@ -65,8 +67,12 @@ class Workspace:
     def scratch(self) -> Path:
         return self.root / ".fedsag"
 
+    def site(self, name: str) -> Path:
+        """The folder of SERVER or of a site."""
+        return self.root / name
+
     def job(self, name: str) -> Path:
-        return self.root / name / "simulate_job"
+        return self.site(name) / JOB_ID
 
     def app(self, name: str) -> Path:
         """The app of SERVER or of a site: the working directory of that process."""
@@ -74,7 +80,7 @@ class Workspace:
 
     def log(self, name: str) -> Path:
         """The file for the output of SERVER or of a site."""
-        return self.root / name / "log.txt"
+        return self.site(name) / "log.txt"
 
     @property
     def checkpoints(self) -> Path:
@@ -166,6 +172,10 @@ class Workspace:
         """Read the record of earlier runs. Incomplete files are removed. Raises OSError."""
         self._made.read()
         self.remove_parts()
+
+    def go_on(self) -> None:
+        """Let a resumed run write the earlier run's files again. Its server does not wait until they are claimed."""
+        self._made.announce_again()
 
     def clear(self, *, replaced: Iterable[Path] = ()) -> None:
         """Remove the files that an earlier run made, and of those in `replaced` what its scripts wrote. Raises OSError.
@@ -278,10 +288,10 @@ def _is_source(path: Path) -> bool:
 
 
 def files_in(folder: Path) -> Iterator[Path]:
-    """Every file in an app folder and its subfolders, sorted by name, without Python's caches."""
+    """Every file in an app folder and its subfolders, sorted by name, without leftovers."""
     for base, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if name != "__pycache__")
-        yield from (Path(base, name) for name in sorted(files))
+        folders[:] = sorted(name for name in folders if not is_leftover(name))
+        yield from (Path(base, name) for name in sorted(files) if not is_leftover(name))
 
 
 def checkpoint_name(kind: str, workflow: int, round_num: int) -> str:

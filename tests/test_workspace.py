@@ -734,3 +734,43 @@ def test_two_processes_may_write_a_shared_file_at_a_time(tmp_path):
 
     assert path.read_bytes() == b"ours"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_resumed_run_may_have_written_an_earlier_file_before_it_is_claimed_again(tmp_path):
+    model = tmp_path / "ws" / "server" / "model.npy"
+    with Workspace(tmp_path / "ws") as first:
+        first.take()
+        first.reopen()
+        first.claim(model)
+        model.write_text("first")
+        first.settle()
+    with Workspace(tmp_path / "ws") as again:
+        again.take()
+        again.reopen()
+        again.go_on()
+        model.with_name("new").write_text("second")
+        model.with_name("new").replace(model)
+
+        again.claim(model)
+
+
+def test_what_a_power_cut_emptied_is_deployed_again_and_a_changed_script_is_told(tmp_path):
+    app = tmp_path / "app"
+    (app / "custom").mkdir(parents=True)
+    (app / "custom" / "train.py").write_text("pass")
+    workspace = Workspace(tmp_path / "ws")
+    with workspace:
+        workspace.take()
+        workspace.reopen()
+        workspace.deploy(app, "site-1")
+        copy = workspace.app("site-1") / "custom" / "train.py"
+        copy.write_text("")
+
+        workspace.restore(app, "site-1")
+
+        assert copy.read_text() == "pass"
+        workspace.settle()
+        copy.write_text("else")
+        workspace.reopen()
+        with pytest.raises(WorkspaceError, match=r"train.py has changed since fedsag made it"):
+            workspace.restore(app, "site-1")

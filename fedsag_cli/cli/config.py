@@ -36,7 +36,7 @@ def config(
         settings.forget_templates_dir()
     if job_templates_dir is not None:
         settings.set_templates_dir(job_templates_dir)
-    where = find.templates_folder()
+    where = next(find.templates_folders())
     found = {
         "config_file": str(settings.config_file()),
         "job_templates_dir": str(where.folder),

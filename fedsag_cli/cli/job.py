@@ -89,15 +89,17 @@ def list_templates(
 
     if debug:
         display.show_tracebacks()
-    where = find.templates_folder(job_templates_dir)
-    columns = ["name", "description", "controller_type", "execution_api_type"]
-    found = [{column: getattr(template, column) for column in columns} for template in find.all_templates(where)]
+    listed = find.all_templates(job_templates_dir)
+    columns = ["name", "description", "controller_type", "execution_api_type", "source"]
+    found = [{column: getattr(template, column) for column in columns} for template in listed.templates]
     if output is Format.JSON:
         display.document(found)
-        return
-    display.table(found, columns)
-    if not found:
-        display.note(f"no templates in {where.folder} ({where.named_by})")
+    else:
+        display.table(found, columns)
+        if not found:
+            display.note(f"no templates in {job_templates_dir}")
+    for problem in listed.problems:
+        display.warning(problem)
 
 
 @app.command("show-variables", hidden=True)

@@ -41,7 +41,7 @@ class Chain:
     def excludes(self, task_name: str, name: str) -> bool:
         """Whether a filter removes all params of this name, and says so by its `excludes`."""
         asked = (getattr(link, "excludes", None) for link in self.of(task_name))
-        return any(excludes is not None and excludes(name) for excludes in asked)
+        return any(callable(excludes) and excludes(name) for excludes in asked)
 
     def process(self, task_name: str, model: FLModel) -> FLModel:
         """The model to send. Raises TypeError where a filter makes no such thing, and whatever a filter raises."""

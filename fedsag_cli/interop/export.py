@@ -82,7 +82,7 @@ class _ExportedJob:
         for app in self._job.apps.values():
             bounds = Bounds.of(self._job.folder, "the job")
             configs = {app.file(stem) for stem in (SERVER_FILE, CLIENT_FILE)}
-            others = {name: file for name, file in files.sources(app.folder, bounds) if file not in configs}
+            others = {name: file for name, file in files.below(app.folder, bounds) if file not in configs}
             yield from ((f"{app.name}/{name}", file) for name, file in others.items())
             alias = f"custom/{_PACKAGE}/"
             scripts = [

@@ -10,11 +10,10 @@ from typing import IO, Any
 
 import msgspec
 
-from fedsag_cli import events
+from fedsag_cli import events, foreign
 from fedsag_cli.errors import WorkspaceError
 from fedsag_cli.events import Event, Metrics
 from fedsag_cli.job import Job
-from fedsag_cli.job.config import hocon
 from fedsag_cli.model import NUM_STEPS
 from fedsag_cli.plan import ComponentSpec
 from fedsag_cli.workspace import SERVER, Workspace, write_whole
@@ -28,11 +27,9 @@ _SELECTOR = "IntimeModelSelector"
 
 def meta_of(job: Job) -> dict[str, Any]:
     """The job's meta file with the keys that NVFLARE needs."""
-    file = hocon.find(job.folder, "meta")
-    given = {} if file is None else hocon.load(file, name=file.name)
     sites = {app: list(named) for app, named in job.meta.deploy_map.items()}
     defaults = {"resource_spec": {}, "min_clients": job.meta.min_clients, "mandatory_clients": []}
-    return defaults | given | {"name": job.meta.name, "deploy_map": sites}
+    return {**defaults, **job.meta_values, "name": job.meta.name, "deploy_map": sites}
 
 
 class Records:
@@ -179,7 +176,7 @@ class Records:
     def _say(self, event: Event, text: str, level: str = "INFO") -> None:
         if self._log:
             at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.at))
-            line = f"{at},{int(event.at * 1000) % 1000:03d} - fedsag - {level} - {' '.join(text.split())}\n"
+            line = f"{at},{int(event.at * 1000) % 1000:03d} - fedsag - {level} - {foreign.one_line(text)}\n"
             self._log.write(line.encode(errors="replace"))
 
 

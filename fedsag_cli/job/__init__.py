@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fedsag_cli.errors import JobError, nearest
+from fedsag_cli.job import nearby
 from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, files, hocon
 from fedsag_cli.job.config.files import Bounds
 from fedsag_cli.job.meta import ALL, Meta
 from fedsag_cli.job.section import Section
+from fedsag_cli.leftovers import is_leftover
 from fedsag_cli.workspace import SERVER
 
 if TYPE_CHECKING:
@@ -56,12 +58,14 @@ class ClientApp:
     """config_fed_client, its placeholders resolved for one site: what to start, and what the Client API must know.
 
     `command` is the argument vector, the script's path as written in the job (relative to the app's folder).
-    `script` is that path if the command is `python [-u] SCRIPT ARGS`, else None. `notes` as in ServerConfig.
+    `script` is that path if the command is `python [-u] SCRIPT ARGS`, else None; it may be absolute. `in_process`: the
+    job's execution_mode; such a script works in the site's folder. `notes` as in ServerConfig.
     """
 
     command: Sequence[str]
     script: str | None
     config: ClientConfig
+    in_process: bool = False
     notes: Sequence[str] = ()
 
 
@@ -149,8 +153,10 @@ class App:
         from fedsag_cli.job import reader
 
         conf, notes = self._resolved(CLIENT_FILE, variables)
-        command, script, config = reader.client(conf, self.custom)
-        return ClientApp(command=command, script=script, config=config, notes=notes)
+        start, config = reader.client(conf, self.custom)
+        return ClientApp(
+            command=start.words, script=start.script, in_process=start.in_process, config=config, notes=notes
+        )
 
     @files.reading()
     def written(self, stem: str, variables: Mapping[str, Any]) -> Written | None:
@@ -199,6 +205,7 @@ class Job:
     meta: Meta
     apps: Mapping[str, App]
     meta_file: str = "meta.conf"  # its name in errors
+    meta_values: Mapping[str, Any] = field(default_factory=dict)  # all that is in it
 
     @classmethod
     @files.reading()
@@ -209,9 +216,9 @@ class Job:
         """
         folder = Path(folder).absolute()
         if not folder.is_dir():
-            raise JobError(f"there is no job folder {folder}", hint="fedsag job create makes one")
+            raise JobError(f"there is no job folder {folder}", hint=nearby.hint(folder))
         bounds = Bounds.of(folder, "the job")
-        for meta_file in folder.glob("meta.*"):
+        for meta_file in (path for path in folder.glob("meta.*") if not is_leftover(path.name)):
             files.check(meta_file, bounds)
         file = hocon.find(folder, "meta")
         if file is None and (folder / "config").is_dir():
@@ -220,14 +227,18 @@ class Job:
             _check_files(app, bounds)
             return cls(folder=folder, meta=meta, apps={app.name: app})._checked(app.name, [app.name])
         if file is None:
-            raise JobError(f"{folder} is not a job: there is no meta.conf", hint="fedsag job create makes one")
-        meta = Meta.read(Section(hocon.load(file, name=file.name), file.name), name=folder.name)
+            raise JobError(f"{folder} is not a job: there is no meta.conf", hint=nearby.hint(folder))
         folders = [path.name for path in folder.iterdir() if (path / "config").is_dir()]
+        if not folders and nearby.is_template(folder):
+            raise JobError(f"{folder} is not a job", hint=nearby.hint(folder))
+        values = hocon.load(file, name=file.name)
+        meta = Meta.read(Section(values, file.name), name=folder.name)
         apps = {name: App.at(folder / name, name, translate) for name in meta.deploy_map}
         for app in apps.values():
             if app.name in folders:
                 _check_files(app, bounds)
-        return cls(folder=folder, meta=meta, apps=apps, meta_file=file.name)._checked(file.name, folders)
+        job = cls(folder=folder, meta=meta, apps=apps, meta_file=file.name, meta_values=values)
+        return job._checked(file.name, folders)
 
     def named_sites(self) -> list[str]:
         """The clients that deploy_map names, in its order; empty for @ALL."""
@@ -253,7 +264,8 @@ class Job:
         sites = self.meta.deploy_map[app.name]
         if app.name not in folders:
             raise JobError(
-                f"{where}: there is no app {app.name!r} with a config folder", hint=nearest(app.name, folders)
+                f"{where}: there is no app {app.name!r} with a config folder",
+                hint=nearest(app.name, folders) or nearby.hint(self.folder),
             )
         if (SERVER in sites or ALL in sites) and not app.has_server:
             raise JobError(f"{where}: {app.name}/config has no {app.expected(SERVER_FILE)}, which the server needs")

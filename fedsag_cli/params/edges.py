@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fedsag_cli.params.values import bits, numpys
+from fedsag_cli.params.values import bits, copied, numpys, wide
 
 MOST_WEIGHT = 50
 """The largest exponent of 2 for a weight: what is ordinary, times all weights, stays in the range."""
@@ -34,44 +34,64 @@ def are_small(integers: Any) -> bool:
 
 
 class FloatEdge:
-    """The sum of a piece of floats in float64, with the least and the largest number of each place."""
+    """The sum of a piece of floats in float64, with the least and the largest number of each place.
+
+    A mask may be as large as the weights, and clients rarely change it: nothing is summed before two of them differ.
+    """
 
     def __init__(self, total: Any, weight: float, piece: Any) -> None:
         """`total` and `weight`: what the usual sum has so far, all of it ordinary. `piece`: the first that is not."""
-        before = numpys(total).astype(np.float64)
         self._limit = 2.0 ** (64 if total.dtype.itemsize == 4 else 512)
-        self._sum = before * _DOWN
-        self._low = before / weight if weight else np.full(len(before), np.inf)
-        self._high = self._low.copy() if weight else np.full(len(before), -np.inf)
-        self._dtype, self._first = piece.dtype, bits(piece).copy()
-        self._alike = np.full(len(before), not weight)
-        self._is_near = np.zeros(len(before), dtype=bool)
+        self._first = copied(piece)
+        self._weight = weight
+        self._sum: Any = None
+        if weight:
+            self._begin(numpys(total) / weight, is_first=False)
 
-    def add(self, piece: Any, values: Any, weight: float) -> None:
-        """`values`: those of `piece` in the dtype of the sum."""
-        wide = numpys(values).astype(np.float64)
-        self._is_near |= ~(np.abs(wide) < self._limit)
-        self._alike &= bits(piece) == self._first if piece.dtype == self._dtype else False
-        np.minimum(self._low, wide, out=self._low)
-        np.maximum(self._high, wide, out=self._high)
-        self._sum += wide * (_DOWN * weight)
+    def add(self, piece: Any, weight: float) -> None:
+        is_alike = bits(piece) == bits(self._first) if piece.dtype == self._first.dtype else np.array(False)
+        if self._sum is None and not is_alike.all():
+            self._begin(wide(self._first), is_first=True)
+        if self._sum is not None:
+            numbers = wide(piece)
+            self._is_near |= ~(np.abs(numbers) < self._limit)
+            self._alike &= is_alike
+            np.minimum(self._low, numbers, out=self._low)
+            np.maximum(self._high, numbers, out=self._high)
+            self._sum += numbers * (_DOWN * weight)
+        self._weight += weight
 
     def scale(self, exponent: int) -> None:
         """Multiply all weights so far by a power of two, which is below one."""
-        self._sum *= 2.0**exponent
+        self._weight *= 2.0**exponent
+        if self._sum is not None:
+            self._sum *= 2.0**exponent
 
     def settle(self, mean: Any, weight: float) -> None:
         """Put the right means into the piece `mean` of the usual ones, where these may have overflowed."""
-        most = (float(np.finfo(np.float32).max) if mean.dtype.itemsize == 4 else float(np.finfo(np.float64).max)) / 4
+        if self._sum is None:
+            return
+        most = float(np.finfo(numpys(mean).dtype).max) / 4
         wrong = self._is_near & ~(np.maximum(-self._low, self._high) * weight < most)
         right = np.clip(self._sum / weight / _DOWN, self._low, self._high)
         numpys(mean)[wrong] = right[wrong]
 
     def restore(self, piece: Any, *, is_complex: bool) -> None:
         """Put the bits that all clients sent alike into the piece, if it has their dtype."""
-        near = self._is_near.reshape(-1, 2).any(axis=1).repeat(2) if is_complex else self._is_near
-        if piece.dtype == self._dtype:
-            np.copyto(bits(piece), self._first, where=self._alike & near)
+        if piece.dtype != self._first.dtype:
+            return
+        near = ~(np.abs(wide(self._first)) < self._limit) if self._sum is None else self._is_near
+        if is_complex:
+            near = near.reshape(-1, 2).any(axis=1).repeat(2)
+        np.copyto(bits(piece), bits(self._first), where=near if self._sum is None else near & self._alike)
+
+    def _begin(self, numbers: Any, *, is_first: bool) -> None:
+        """`numbers`: the mean so far. `is_first`: it is what each client sent."""
+        numbers = numbers.astype(np.float64)
+        self._sum = numbers * (_DOWN * self._weight)
+        self._low, self._high = numbers.copy(), numbers.copy()
+        self._is_near = ~(np.abs(numbers) < self._limit)
+        self._alike = np.full(len(numbers), is_first)
 
 
 class IntegerEdge:
@@ -83,7 +103,7 @@ class IntegerEdge:
         self._first: Any = piece.copy()
         self._sum: Any = np.array([_whole(each) for each in total], dtype=object) if weight else None
 
-    def add(self, piece: Any, values: Any, weight: float) -> None:  # noqa: ARG002
+    def add(self, piece: Any, weight: float) -> None:
         whole = _whole(weight)
         if self._sum is None and not np.array_equal(piece, self._first):
             self._sum = self._first.astype(object) * self._weight

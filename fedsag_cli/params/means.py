@@ -104,7 +104,7 @@ class WeightedSum:
             edge = (IntegerEdge if self._kind == "integer" else FloatEdge)(total, self._weight, piece)
             self._edges[start] = edge
         if edge is not None:
-            edge.add(piece, values, n_k)
+            edge.add(piece, n_k)
         if self._weight == 0.0:
             multiply(values, n_k, out=total)
         else:

@@ -129,6 +129,16 @@ def calculable(array: Any) -> Any:
     return array.float() if is_torch(array) and str(array.dtype).startswith("torch.float8") else array
 
 
+def copied(array: Any) -> Any:
+    """A copy in memory of its own."""
+    return array.clone() if is_torch(array) else array.copy()
+
+
+def wide(array: Any) -> Any:
+    """Floats as numpy's float64."""
+    return array.double().numpy() if is_torch(array) else array.astype(np.float64)
+
+
 def widened(array: Any) -> Any:
     """Floats in the next dtype that has a wider range: float32, or float64 if they are float32 already."""
     if is_torch(array):

@@ -21,6 +21,7 @@ import msgspec
 from fedsag_cli.processes.kill import die_with_parent
 
 STACK_SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGUSR2)  # ends a client's script, which first prints its stack
+_BLAS = "interrupted by SIGINT, which OpenBLAS sends if no thread can be started: is there a limit of processes?"
 _LARGEST_END_MESSAGE = 2000  # a pipe accepts it at once, even if nobody reads yet
 
 
@@ -86,9 +87,10 @@ def run_spec(spec: ProcessSpec, *, parent: int, link: int | None, end_pipe: int 
         module, _, function = spec.target.partition(":")
         called = getattr(importlib.import_module(module), function)
         code = called(*spec.args, link=link) if spec.has_link else called(*spec.args)
-    except OSError as error:
-        send_end_message(EndMessage(error=f"{spec.command[0] if spec.command else spec.name}: {error}"))
-        os.write(2, f"fedsag: {spec.command[0] if spec.command else spec.name}: {error}\n".encode())
+    except (OSError, MemoryError, KeyboardInterrupt) as error:
+        cause = _BLAS if isinstance(error, KeyboardInterrupt) else str(error) or "no memory is left"
+        send_end_message(EndMessage(error=f"{spec.command[0] if spec.command else spec.name}: {cause}"))
+        os.write(2, f"fedsag: {spec.command[0] if spec.command else spec.name}: {cause}\n".encode())
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:

@@ -98,7 +98,6 @@ class Nursery:
         for end in (self._woken, wake):
             os.set_blocking(end, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
 
     def run(self) -> None:
@@ -229,6 +228,7 @@ def _exec_fresh(spec: ProcessSpec, nursery: int, link: int | None, end_pipe: int
 
 def main() -> NoReturn:
     """Run the nursery in a new interpreter. Arguments: FD HOW; FD is a socket to the parent, HOW is fork or spawn."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C; OpenBLAS sends it if it has no threads
     if sys.argv[2] == "fork":
         gc.disable()  # until the first fork: garbage collection takes a fifth of the time of imports
         preload(["numpy", "fedsag_cli.client", "fedsag_cli.client.script"])

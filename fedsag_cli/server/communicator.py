@@ -6,6 +6,7 @@ the parent, which reports how processes ended. A workflow gets replies in site o
 
 from __future__ import annotations
 
+import contextlib
 import selectors
 import socket
 import time
@@ -78,7 +79,7 @@ from fedsag_cli.server.decisions import (
 from fedsag_cli.server.dispatcher import Dispatcher
 from fedsag_cli.server.outgoing import FilterError, Outgoing, Received, filtered
 from fedsag_cli.server.spool import Spool
-from fedsag_cli.wire.channel import Listener, UnixChannel
+from fedsag_cli.wire.channel import Guest, Listener, UnixChannel
 from fedsag_cli.wire.messages import (
     Answer,
     Assignment,
@@ -91,6 +92,7 @@ from fedsag_cli.wire.messages import (
 )
 
 _LAST_LOGS_S = 10.0  # for so long after the last task, values that a script logs are received
+_MOST_GUESTS = 256  # that have connected and not said who they are; of more, the first has to go
 _LAST_MESSAGES_S = 1.0  # at a client's deadline, its messages that have arrived are read for at most this long
 
 
@@ -137,6 +139,7 @@ class Communicator:
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ)
         self._selector.register(line, selectors.EVENT_READ)
+        self._guests: dict[Guest, None] = {}
         self._outgoing: Outgoing | None = None
         self._num_tasks = 0
         self._is_closing = False
@@ -228,6 +231,8 @@ class Communicator:
             self._listen(left)
         for site in list(self._channels):
             self._close_channel(site)
+        for guest in list(self._guests):
+            self._dismiss(guest).close()
         self._spool.close()
         self._selector.close()
         self._listener.close()
@@ -463,13 +468,34 @@ class Communicator:
         for key in ready:
             if key.fileobj is self._listener:
                 self._connect()
+            elif isinstance(key.fileobj, Guest):
+                self._greet(key.fileobj)
             elif key.fileobj is self._line:
                 self._read_line()
 
     def _connect(self) -> None:
-        accepted = self._listener.accept(self._welcome_for)
-        if accepted is not None:
-            site, channel = accepted
+        """Meet a process that connected. It may need time until its hello, or be a stranger: nothing waits for it."""
+        if len(self._guests) == _MOST_GUESTS:
+            self._dismiss(next(iter(self._guests))).close()
+        guest = self._listener.meet()
+        self._guests[guest] = None
+        self._selector.register(guest, selectors.EVENT_READ)
+
+    def _dismiss(self, guest: Guest) -> Guest:
+        self._selector.unregister(guest)
+        del self._guests[guest]
+        return guest
+
+    def _greet(self, guest: Guest) -> None:
+        if guest not in self._guests:
+            return
+        self._dismiss(guest)
+        with contextlib.suppress(ChannelClosed):
+            if (met := self._listener.greet(guest, self._welcome_for)) is None:
+                self._guests[guest] = None
+                self._selector.register(guest, selectors.EVENT_READ)
+                return
+            site, channel = met
             self._channels[site] = channel
             if self._is_closing:
                 channel.end()

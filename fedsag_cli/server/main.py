@@ -30,7 +30,7 @@ from fedsag_cli.wire.channel import Listener
 from fedsag_cli.wire.messages import ADDRESS, TOKEN, Welcome
 from fedsag_cli.workflows import Controller
 from fedsag_cli.workflows.run import Run
-from fedsag_cli.workspace import SERVER, Workspace
+from fedsag_cli.workspace import JOB_ID, SERVER, Workspace
 
 _AFTER_A_FAILURE_S = 1.0  # trackers get only this long to end, so that the user sees the cause soon
 
@@ -107,7 +107,7 @@ def _run(
         strict=plan.strict,
         waits_for_all=plan.waits_for_all,
         welcome=lambda site: Welcome(
-            job_id=plan.job, seed=plan.seed, scratch=str(workspace.scratch), config=configs[site]
+            job_id=JOB_ID, seed=plan.seed, scratch=str(workspace.scratch), config=configs[site]
         ),
         data_filters=data_filters,
         result_filters=result_filters,

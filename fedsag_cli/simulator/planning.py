@@ -6,10 +6,12 @@ All checks that need no process are made here.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 import resource
 import secrets
+import shlex
 import shutil
 import sys
 import warnings
@@ -30,9 +32,12 @@ from fedsag_cli.simulator import environment, outside
 from fedsag_cli.simulator.options import FORK, SPAWN, Options, gpu_groups, site_names, slots_of
 from fedsag_cli.simulator.preloading import imports_of_components, imports_of_scripts, preload, variables_set
 from fedsag_cli.workflows.model_selector import IntimeModelSelector, looks_lower_is_better
-from fedsag_cli.workspace import SERVER, Workspace, files_in
+from fedsag_cli.workspace import JOB_ID, SERVER, Workspace, files_in
 
 _SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
+_OF_SHELLS = {"cd", "source", ".", "export", "ulimit", "set", "if", "for", "exec", "conda"}
+_SHELL_SIGNS = {"&&", "||", ";", "|", ">", ">>", "2>&1", "&", "<"}
 _OTHER_DESCRIPTORS = 40  # of a process, beside those for clients
 
 
@@ -176,9 +181,14 @@ def _plan_site(
         if command[0] in ("python", "python3"):
             command[0] = sys.executable  # the interpreter of fedsag, not the one in PATH
         if not (app.folder / command[0]).is_file() and shutil.which(command[0], path=run_env.get("PATH")) is None:
-            raise JobError(f"{app.name}: the command of {name}, {command[0]!r}, does not exist")
+            raise JobError(
+                f"{app.name}: the command of {name}, {command[0]!r}, does not exist", hint=_hint_for_shell(command)
+            )
         return SitePlan(name=name, group=group, script="", args=[], command=command, env=env, config=client.config)
-    if not (app.folder / client.script).is_file():
+    args = command[command.index(client.script) + 1 :]
+    script = folder / client.script  # an absolute path stays as it is
+    in_job = app.folder / script.relative_to(folder) if script.is_relative_to(folder) else script
+    if not in_job.is_file():
         scripts = [str(path.relative_to(app.folder)) for path in sorted(app.custom.rglob("*.py"))]
         raise JobError(
             f"{app.name}: the script {client.script} of {name} does not exist",
@@ -186,10 +196,28 @@ def _plan_site(
             if scripts
             else f"{app.custom} contains no Python files; see create's -sd",
         )
-    _check_compiles(app, client.script)
-    args = command[command.index(client.script) + 1 :]
-    script = str(folder / client.script)
-    return SitePlan(name=name, group=group, script=script, args=args, command=[], env=env, config=client.config)
+    _check_compiles(in_job)
+    if signs := [word for word in args if word in _SHELL_SIGNS]:
+        notes.append(f"no shell reads the command of {app.name}: {signs[0]!r} is an argument of its script")
+    return SitePlan(
+        name=name,
+        group=group,
+        script=str(script),
+        args=args,
+        command=[],
+        env=env,
+        config=client.config,
+        in_process=client.in_process,
+    )
+
+
+def _hint_for_shell(command: Sequence[str]) -> str:
+    """How to write a command that only a shell understands; empty if it is none."""
+    if assignments := list(itertools.takewhile(_ASSIGNMENT.match, command)):
+        return f"no shell reads the command: write env {shlex.join(assignments)} …"
+    if command[0] in _OF_SHELLS or not _SHELL_SIGNS.isdisjoint(command):
+        return "no shell reads the command: write bash -c '…'"
+    return ""
 
 
 def _fresh_where_needed(sites: Sequence[SitePlan], apps: Mapping[str, App], notes: list[str]) -> list[SitePlan]:
@@ -201,15 +229,17 @@ def _fresh_where_needed(sites: Sequence[SitePlan], apps: Mapping[str, App], note
     return [msgspec.structs.replace(site, fresh=bool(found.get(apps[site.name].name))) for site in sites]
 
 
-def _check_compiles(app: App, script: str) -> None:
+def _check_compiles(script: Path) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            compile((app.folder / script).read_bytes(), script, "exec", dont_inherit=True)
+            compile(script.read_bytes(), str(script), "exec", dont_inherit=True)
     except SyntaxError as error:
-        raise JobError(f"{app.folder / script}:{error.lineno}: {type(error).__name__}: {error.msg}") from None
+        raise JobError(f"{script}:{error.lineno}: {type(error).__name__}: {error.msg}") from None
     except (ValueError, MemoryError, RecursionError) as error:
-        raise JobError(f"{app.folder / script} cannot be compiled: {error or type(error).__name__}") from None
+        raise JobError(f"{script} cannot be compiled: {error or type(error).__name__}") from None
+    except OSError as error:
+        raise JobError(f"{script} cannot be read: {error.strerror}") from None
 
 
 def _doubts(server: ServerConfig) -> Iterator[str]:
@@ -250,8 +280,8 @@ def _digest(path: Path) -> str:
 def _variables(name: str, workspace: Workspace) -> dict[str, Any]:
     return {
         "SITE_NAME": name,
-        "WORKSPACE": str(workspace.root / name),
-        "JOB_ID": "simulate_job",
+        "WORKSPACE": str(workspace.site(name)),
+        "JOB_ID": JOB_ID,
         "JOB_CUSTOM_DIR": str(workspace.app(name) / "custom"),
         "JOB_CONFIG_DIR": str(workspace.app(name) / "config"),
         "ROOT_URL": "",  # no process of the simulator has a network address

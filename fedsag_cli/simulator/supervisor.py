@@ -191,6 +191,7 @@ class Simulation:
         self._can_continue = False  # until the server has found the checkpoint to be what it was
         self._workspace.reopen()
         self._workspace.check_free(self._workspace.plan, self._workspace.events, self._workspace.report)
+        self._workspace.go_on()
         for event in read_events(self._workspace.events) if self._workspace.events.exists() else ():
             self._report.on(event)
         rounds = read(self._workspace.record, self._plan.identity).rounds
@@ -352,7 +353,7 @@ class Simulation:
             args=[] if site.command else [site.script, *words],
             command=words if site.command else [],
             env=self._env | site.env | self._client_env | {SITE: site.name} | ({PRELOAD: ""} if site.fresh else {}),
-            cwd=str(self._workspace.app(site.name)),
+            cwd=str(self._workspace.site(site.name) if site.in_process else self._workspace.app(site.name)),
             log=str(self._workspace.log(site.name)),
             fresh=site.fresh,
         )

@@ -36,22 +36,21 @@ _LARGEST_MESSAGE = (
 )  # bytes, for metrics and meta without tensors; as Python objects they may take eighty times as much
 _LARGEST_HELLO = 64 << 10  # bytes; small, because the sender is not verified yet
 _MESSAGE_LIMIT_S = 30.0  # from the first byte of a message to its last
-_HELLO_LIMIT_S = 5.0  # the server waits for one hello at a time
 _FOLDER, _SOCKET = "fedsag-run-", "server.sock"
 _LONGEST_PATH = 103 if sys.platform == "darwin" else 107
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # macOS has none
 
 _encoder = msgspec.msgpack.Encoder()
+_hello_decoder = msgspec.msgpack.Decoder(Hello)
 
 
 class UnixChannel(Generic[Out, In]):
     """A connected socket that sends messages of type `Out` and receives those of type `In`."""
 
-    def __init__(self, sock: socket.socket, receives: Any, *, is_verified: bool = True) -> None:
-        """`receives`: the type `In`. Until the token is verified, a message must be small and arrive quickly."""
+    def __init__(self, sock: socket.socket, receives: Any) -> None:
+        """`receives`: the type `In`."""
         self._sock = sock
         self._decoder = msgspec.msgpack.Decoder(receives)
-        self._is_verified = is_verified
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -80,15 +79,13 @@ class UnixChannel(Generic[Out, In]):
         Raises TimeoutError if no message begins within `timeout_s` seconds; ChannelClosed if the other process has
         closed; BadMessage, a ChannelClosed, if the bytes are not a message of type `In`.
         """
-        largest = _LARGEST_MESSAGE if self._is_verified else _LARGEST_HELLO
-        limit_s = _MESSAGE_LIMIT_S if self._is_verified else _HELLO_LIMIT_S
         files: list[int] = []
         try:
             first = self._read_first(8, files, timeout_s)
-            ends = time.monotonic() + limit_s
+            ends = time.monotonic() + _MESSAGE_LIMIT_S
             length = int.from_bytes(first + self._read(8 - len(first), files, ends), "little")
-            if length > largest:
-                raise BadMessage(f"a message of {length} bytes, more than the limit of {largest}")
+            if length > _LARGEST_MESSAGE:
+                raise BadMessage(f"a message of {length} bytes, more than the limit of {_LARGEST_MESSAGE}")
             message: In = self._decoder.decode(self._read(length, files, ends))
         except BaseException as error:
             for fd in files:
@@ -169,6 +166,49 @@ class UnixChannel(Generic[Out, In]):
         return data
 
 
+class Guest:
+    """A process that has connected and has not said its whole hello. Nothing waits for it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._said = bytearray()
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def hello(self) -> Hello | None:
+        """Its hello, or None while not all of it has arrived. Raises ChannelClosed if it is none."""
+        try:
+            said = self._sock.recv(8 + _LARGEST_HELLO, socket.MSG_DONTWAIT)  # descriptors that it sent are closed
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise ChannelClosed(f"the other process has closed the channel: {error}") from None
+        if not said:
+            raise ChannelClosed("the other process closed the channel")
+        self._said += said
+        length = int.from_bytes(self._said[:8], "little")
+        if len(self._said) < 8:
+            return None
+        if length > _LARGEST_HELLO or len(self._said) > 8 + length:
+            raise BadMessage(f"a hello of {max(length, len(self._said) - 8)} bytes")
+        if len(self._said) < 8 + length:
+            return None
+        try:
+            return _hello_decoder.decode(self._said[8:])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise BadMessage(f"a message that fedsag cannot read: {str(error)[:200]}") from None
+
+    def welcomed(self, welcome: Welcome) -> UnixChannel[ToClient, ToServer]:
+        """The channel of a guest that may come in. Raises ChannelClosed."""
+        greeting: UnixChannel[Welcome, Hello] = UnixChannel(self._sock, Hello)
+        greeting.send(welcome)
+        return UnixChannel(self._sock, ToServer)
+
+    def close(self) -> None:
+        self._sock.close()
+
+
 class Listener:
     """The server's socket. An expected process that sends the token gets a channel."""
 
@@ -185,24 +225,31 @@ class Listener:
     def fileno(self) -> int:
         return self._sock.fileno()
 
-    def accept(self, welcome: Callable[[Hello], Welcome | None]) -> tuple[str, UnixChannel[ToClient, ToServer]] | None:
-        """Accept one client: its site and its channel; None if the token is wrong or `welcome` returns None."""
+    def meet(self) -> Guest:
+        """The next process that connected."""
         sock, _ = self._sock.accept()
         sock.set_inheritable(False)
-        greeting: UnixChannel[Welcome, Hello] = UnixChannel(sock, Hello, is_verified=False)
+        return Guest(sock)
+
+    def greet(
+        self, guest: Guest, welcome: Callable[[Hello], Welcome | None]
+    ) -> tuple[str, UnixChannel[ToClient, ToServer]] | None:
+        """The site of a guest, and its channel; None while not all of its hello has arrived.
+
+        Raises ChannelClosed, and closes the guest, if its token is wrong or `welcome` returns None.
+        """
         try:
-            hello, file = greeting.receive(timeout_s=_HELLO_LIMIT_S)
-            if file is not None:
-                os.close(file)
+            hello = guest.hello()
+            if hello is None:
+                return None
             known = hmac.compare_digest(hello.token.encode(), self._token.encode())
             answer = welcome(hello) if known else None
-            if answer is not None:
-                greeting.send(answer)
-                return hello.site, UnixChannel(sock, ToServer)
-        except (ChannelClosed, TimeoutError):
-            pass
-        sock.close()
-        return None
+            if answer is None:
+                raise ChannelClosed("a process that is not expected")
+            return hello.site, guest.welcomed(answer)
+        except BaseException:
+            guest.close()
+            raise
 
     def close(self) -> None:
         self._sock.close()

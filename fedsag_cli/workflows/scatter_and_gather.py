@@ -103,6 +103,9 @@ class ScatterAndGather:
         self._allow_non_finite, self._allow_unknown_keys = allow_non_finite, allow_unknown_keys
         self._meta = {FEDPROX_MU: fedprox_mu} if fedprox_mu else {}
 
+        excludes = getattr(aggregator, "excludes", None)
+        self._ignores = excludes if callable(excludes) else None
+
     def run(self, clients: Clients, run: Run) -> None:
         self._note_too_many(len(clients.takes(self._train)), run)
         with self._rounds.begin(clients, run) as rounds:
@@ -117,7 +120,7 @@ class ScatterAndGather:
                     grace_s=self._grace_s,
                     allow_non_finite=self._allow_non_finite,
                     allow_unknown_keys=self._allow_unknown_keys,
-                    ignores=getattr(self._aggregator, "excludes", None),
+                    ignores=self._ignores,
                 ):
                     try:
                         self._aggregator.accept(reply.site, reply.model)

@@ -130,3 +130,9 @@ def test_a_file_that_the_user_put_there_stays_as_it_is(tell, tmp_path):
     tell(STARTED, *round_of(0, loss=0.5), ENDED)
 
     assert {name: (tmp_path / name).read_text() for name in mine} == mine
+
+
+def test_what_a_script_says_is_one_line_of_the_log_on_which_no_terminal_acts(tell, tmp_path):
+    tell(STARTED, events.Notice(text="of a script:\n\x1b[2Jtwo"))
+
+    assert (tmp_path / "server" / "log_fl.txt").read_text().endswith("of a script:\\n\\x1b[2Jtwo\n")

@@ -151,6 +151,30 @@ def test_in_process_a_script_that_is_not_there_yet_is_no_error(job):
     assert client_of(folder).script == "custom/later.py"
 
 
+def test_in_process_an_absolute_path_is_the_script_itself_or_the_one_in_custom(job, tmp_path):
+    def script_of(path):
+        return client_of(job(client=client_conf(f'execution_mode = "in_process", task_script_path = "{path}"'))).script
+
+    custom = job() / "app" / "custom"
+    (tmp_path / "installed.py").touch()
+    (tmp_path / "train.py").touch()
+    (tmp_path / "link").symlink_to(custom)
+
+    assert script_of(tmp_path / "installed.py") == str(tmp_path / "installed.py")
+    assert script_of(tmp_path / "train.py") == str(tmp_path / "train.py")
+    assert script_of(custom / "deep" / "train.py") == "custom/deep/train.py"
+    assert script_of(tmp_path / "link" / "deep" / "train.py") == "custom/deep/train.py"
+    assert script_of("/where/it/was/written/train.py") == "custom/deep/train.py"
+    assert script_of("/nowhere/nobody.py") == "/nowhere/nobody.py"
+
+
+def test_the_execution_mode_is_kept(job):
+    in_process = client_conf('execution_mode = "in_process", task_script_path = "train.py"')
+
+    assert client_of(job(client=in_process)).in_process
+    assert not client_of(job(client=client_conf('execution_mode = "external_process", command = "x"'))).in_process
+
+
 def test_nvflares_class_path_of_the_executor_is_known(job):
     path = "nvflare.app_common.executors.client_api_executor.ClientAPIExecutor"
 
@@ -364,7 +388,7 @@ def test_several_apps_go_to_their_sites(job):
 @pytest.mark.parametrize(
     ("meta", "says", "hint"),
     [
-        (None, "is not a job: there is no meta.conf", "create"),
+        (None, "is not a job: there is no meta.conf", "my_job/app"),
         ("name = 5", "name must be a text, not 5", ""),
         ("min_clients = 0", "min_clients must be at least 1, not 0", ""),
         ('min_clients = "2"', "min_clients must be a whole number, not '2'", ""),

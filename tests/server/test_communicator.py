@@ -592,6 +592,18 @@ def test_a_client_is_told_which_workflow_its_task_is_of(house):
     assert numbers == [0, 1]
 
 
+def test_strangers_who_say_nothing_hold_neither_the_door_nor_the_end(house, monkeypatch):
+    monkeypatch.setattr("fedsag_cli.server.communicator._MOST_GUESTS", 3)
+    home = house({"a": adds(1.0)})
+    with contextlib.ExitStack() as stack:
+        for _ in range(5):
+            stack.enter_context(socket.socket(socket.AF_UNIX)).connect(home.address)
+
+        assert [site for site, _, _ in home.ask()] == ["a"]
+        assert len(home.communicator._guests) <= 3
+        home.communicator.close()
+
+
 def test_a_late_reply_is_dropped_by_its_tasks_number_and_the_client_is_asked_again(house):
     first_round_is_over = threading.Event()
 

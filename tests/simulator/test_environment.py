@@ -1,10 +1,11 @@
-"""What the processes of a run get of the environment of the command."""
+"""What the processes of a run get of the environment of the command, and where they work."""
 
 import pwd
 import sys
 from pathlib import Path
 
 import pytest
+from runs import job, run
 
 from fedsag_cli.simulator import environment
 
@@ -104,3 +105,43 @@ def test_without_a_home_folder_it_is_the_root_folder_as_in_containers(monkeypatc
 def test_what_the_user_sets_wins_over_the_defaults():
     assert environment.for_processes({})["PYTHONHASHSEED"] == "0"
     assert environment.for_processes({"PYTHONHASHSEED": "7"})["PYTHONHASHSEED"] == "7"
+
+
+IN_PROCESS = {"execution_mode": "in_process", "command": "", "task_script_path": "train.py"}
+LOOKS_AROUND = """
+    import os, sys
+    import fedsag_cli.client as flare
+    import mine
+
+    flare.init()
+    where = os.path.join(".", flare.get_job_id(), "app_" + flare.get_site_name())
+    assert os.getcwd() == sys.argv[1], os.getcwd()
+    assert os.path.samefile(os.path.join(where, "custom", "train.py"), __file__)
+    assert flare.system_info()["job_id"] == flare.get_config()["job_id"] == sys.argv[2]
+    while flare.is_running():
+        model = flare.receive()
+        flare.send(flare.FLModel(params=model.params, metrics={"mean": 1}))
+"""
+
+
+def test_in_process_scripts_work_in_the_sites_folder_and_are_no_ranks(tmp_path):
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "mine.py").touch()
+    executor = IN_PROCESS | {"task_script_args": "'{WORKSPACE}' {JOB_ID}"}
+    made = job(tmp_path / "my job 7", LOOKS_AROUND, executor=executor, num_rounds=1)
+
+    ran = run(made, "-n", 2, "-t", 2, env={"RANK": "1", "WORLD_SIZE": "4", "PYTHONPATH": "src"})
+
+    assert ran.code == 0, f"{ran}{ran.log('site-1')}"
+    assert "do not get RANK, WORLD_SIZE" in ran.out
+
+
+def test_a_command_finds_the_folders_and_the_python_of_the_user(tmp_path):
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "mine.py").touch()
+    script = LOOKS_AROUND.replace("assert os", "# assert os")
+    made = job(tmp_path / "job", script, command="env A=b python3 custom/train.py . simulate_job", num_rounds=1)
+
+    ran = run(made, "-n", 2, "-t", 2, env={"PYTHONPATH": "src", "PATH": "/usr/bin:/bin", "LOCAL_RANK": "3"})
+
+    assert ran.code == 0, f"{ran}{ran.log('site-1')}"

@@ -299,6 +299,61 @@ def test_in_process_is_started_the_same_way(job, plan, tmp_path):
     )
 
     assert started(planned) == (str(app_path(tmp_path) / "custom/train.py"), ["--x", "1"], [])
+    assert planned.plan.sites[0].in_process  # it works in the site's folder
+    assert not plan(job(), num_clients=1).plan.sites[0].in_process
+
+
+IN_PROCESS = 'execution_mode = "in_process", task_script_path = "%s"'
+
+
+def test_a_script_that_was_installed_beforehand_runs_where_it_is(job, plan, tmp_path):
+    write(tmp_path / "installed" / "train.py", "import numpy")
+    path = str(tmp_path / "installed" / "train.py")
+
+    assert started(plan(job(args=IN_PROCESS % path, train=None), num_clients=1)) == (path, [], [])
+    assert started(plan(job(f"python3 {path} --x", train=None), num_clients=1)) == (path, ["--x"], [])
+
+
+@pytest.mark.parametrize("args", [IN_PROCESS, 'execution_mode = "external_process", command = "python3 -u %s"'])
+def test_a_script_in_the_sites_own_custom_folder_is_the_jobs(job, plan, tmp_path, args):
+    """The first run has no such folder yet, the second one has."""
+    made = job(args=args % "{JOB_CUSTOM_DIR}/train.py")
+
+    first = started(plan(made, num_clients=1))
+    write(app_path(tmp_path) / "custom/train.py", "an older one")
+
+    assert first == started(plan(made, num_clients=1)) == (str(app_path(tmp_path) / "custom/train.py"), [], [])
+
+
+def test_an_absolute_script_that_is_nowhere_is_refused_naming_what_is(job, plan):
+    with pytest.raises(JobError, match=r"the script /nowhere/a\.py of site-1 does not exist") as caught:
+        plan(job(args=IN_PROCESS % "/nowhere/a.py"), num_clients=1)
+
+    assert "custom/train.py" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("command", "hint"),
+    [
+        ("FOLD=2 KEY=a/B_1 python3 -u custom/train.py", "write env FOLD=2 KEY=a/B_1 …"),
+        ("FOLD= ./x", "write env FOLD= …"),
+        ("source env.sh && python3 custom/train.py", "write bash -c '…'"),
+        ("mine x | tee log", "write bash -c '…'"),
+        ("mine --a=b", ""),
+    ],
+)
+def test_a_command_for_a_shell_is_told_how_to_be_written(job, plan, command, hint):
+    with pytest.raises(JobError, match="does not exist") as caught:
+        plan(job(command), num_clients=1)
+
+    assert caught.value.hint.endswith(hint)
+    assert bool(caught.value.hint) == bool(hint)
+
+
+def test_a_sign_for_a_shell_among_the_arguments_is_told(job, plan):
+    planned = plan(job("python3 custom/train.py > log.txt"), num_clients=1)
+
+    assert planned.notices[-1] == "no shell reads the command of app: '>' is an argument of its script"
 
 
 @pytest.mark.parametrize(

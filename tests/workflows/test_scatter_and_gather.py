@@ -12,6 +12,8 @@ from fedsag_cli import events
 from fedsag_cli.aggregators.fedavg import FedAvg
 from fedsag_cli.errors import JobError, NotEnoughClients
 from fedsag_cli.model import FLModel, ParamsType
+from fedsag_cli.params.arithmetic import difference
+from fedsag_cli.params.values import bits, row
 from fedsag_cli.testing import FakeClients, FakePersistor
 from fedsag_cli.workflows.model_selector import IntimeModelSelector
 from fedsag_cli.workflows.run import Best, Run
@@ -266,6 +268,35 @@ def test_keys_that_the_aggregator_leaves_out_need_not_be_in_the_model():
 
     assert clients.rejected == {}
     assert {name: value.tolist() for name, value in run.model.params.items()} == {"w": [3.0], "mask": [-INF]}
+
+
+@pytest.mark.parametrize("kind", ["FULL", "DIFF"])
+def test_masks_and_counters_that_nobody_changed_are_the_same_after_all_rounds(kind):
+    """Beside a weight that trains, in updates of 500 steps."""
+    fixed = {
+        "causal": np.triu(np.full((3, 3), -INF, np.float32), 1),
+        "lowest": np.array([np.finfo(np.float32).min, -0.0], np.float32),
+        "double": np.array([np.finfo(np.float64).min, 5e-324]),
+        "half": torch.tensor([torch.finfo(torch.bfloat16).min, 1e-40]).bfloat16(),
+        "nan": np.array([INF, float("nan")]),
+        "count": np.array([2**63 - 1, -(2**63), 2**53 + 1]),
+        "flags": np.array([True, False]),
+    }
+
+    def trains(steps):
+        def answer(model):
+            new = model.params | {"w": model.params["w"] + 1}
+            return update(steps, kind=kind, **(difference(new, model.params) if kind == "DIFF" else new))
+
+        return answer
+
+    run, clients = Run(emit=lambda event: None), FakeClients(a=trains(500), b=trains(501), c=trains(333))
+    ScatterAndGather(FedAvg(), FakePersistor(w=np.float32([0]), **fixed), num_rounds=3).run(clients, run)
+
+    assert clients.rejected == {}
+    assert run.model.params["w"].tolist() == [pytest.approx(3.0)]
+    for name, value in fixed.items():
+        assert bits(row(run.model.params[name])).tolist() == bits(row(value)).tolist(), name
 
 
 def test_keys_that_the_model_does_not_have_can_be_allowed():

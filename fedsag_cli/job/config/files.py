@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedsag_cli.errors import JobError
+from fedsag_cli.leftovers import is_leftover
 
 _DEEPEST = 100
 _MOST_LINKS = 1000
@@ -45,7 +46,7 @@ def check(path: Path, bounds: Bounds | None = None) -> None:
 
 
 def below(folder: Path, bounds: Bounds | None = None) -> Iterator[tuple[str, Path]]:
-    """Every file in `folder` and its subfolders, with its path relative to `folder`. Links are followed.
+    """Every file in `folder` and its subfolders without leftovers, by its path in `folder`. Links are followed.
 
     Raises JobError as `check` does, and for a link to a folder that contains it.
     """
@@ -53,7 +54,7 @@ def below(folder: Path, bounds: Bounds | None = None) -> Iterator[tuple[str, Pat
     pending: list[tuple[Path, str, tuple[Path, ...]]] = [(folder, "", (real(folder),))]
     while pending:
         at, inside, above = pending.pop()
-        for path in sorted(at.iterdir()):
+        for path in sorted(path for path in at.iterdir() if not is_leftover(path.name)):
             check(path, bounds)
             if not path.is_dir():
                 yield f"{inside}{path.name}", path
@@ -66,11 +67,6 @@ def below(folder: Path, bounds: Bounds | None = None) -> Iterator[tuple[str, Pat
             if len(above) > _DEEPEST or num_links > _MOST_LINKS:
                 raise JobError(f"{path}: folders and links are nested too deeply")
             pending.append((path, f"{inside}{path.name}/", (*above, target)))
-
-
-def sources(folder: Path, bounds: Bounds | None = None) -> Iterator[tuple[str, Path]]:
-    """As `below`, without Python's caches."""
-    return ((name, file) for name, file in below(folder, bounds) if "__pycache__" not in name.split("/")[:-1])
 
 
 @contextmanager

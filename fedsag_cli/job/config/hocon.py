@@ -18,6 +18,7 @@ from typing import Any
 
 from fedsag_cli.errors import JobError
 from fedsag_cli.job.config import files, substitutions, tree, yml
+from fedsag_cli.leftovers import is_leftover
 
 SUFFIXES = (".json", ".conf")  # in NVFLARE's order
 CONFIG_SUFFIXES = (*SUFFIXES, *yml.SUFFIXES)
@@ -51,7 +52,8 @@ def find(folder: Path, stem: str, *, also_below: bool = False) -> Path | None:
     """The file named `stem` in `folder` or, with `also_below`, in a subfolder: .json before .conf before .yml."""
     for name in (stem + suffix for suffix in CONFIG_SUFFIXES):
         below = sorted(folder.rglob(name)) if also_below else []
-        found = next((path for path in [folder / name, *below] if path.is_file()), None)
+        whole = [path for path in below if not any(map(is_leftover, path.relative_to(folder).parts))]
+        found = next((path for path in [folder / name, *whole] if path.is_file()), None)
         if found:
             return found
     return None

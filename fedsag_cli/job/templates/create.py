@@ -17,7 +17,7 @@ from fedsag_cli.job.config import files, hocon, placeholders
 from fedsag_cli.job.meta import ALL
 from fedsag_cli.job.templates import find
 from fedsag_cli.job.templates.draft import META, Draft, FileOverrides, make_draft
-from fedsag_cli.job.templates.replace_folder import check_target, copy, exchange, new_folder_beside
+from fedsag_cli.job.templates.replace_folder import check_target, copy, exchange, new_folder_beside, recover
 from fedsag_cli.job.templates.settings import absolute
 from fedsag_cli.workspace import SERVER
 
@@ -55,6 +55,7 @@ def create(
     folder = files.real(folder)
     if not name:
         raise JobError(f"{folder} cannot be a job", hint="-j names a folder to make")
+    recover(folder.parent)
     check_target(folder, force=force)
     if script_dir is not None:
         script_dir = absolute(script_dir)

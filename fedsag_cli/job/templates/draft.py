@@ -11,18 +11,19 @@ from typing import Any
 from fedsag_cli.catalog.signatures import Signature
 from fedsag_cli.errors import JobError, nearest
 from fedsag_cli.job import components
-from fedsag_cli.job.config import files, hocon, literals, placeholders, tree
+from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, files, hocon, literals, placeholders, tree
 from fedsag_cli.job.config.files import Bounds
 from fedsag_cli.job.config.tree import KeyPath
 from fedsag_cli.job.meta import ALL
 from fedsag_cli.job.templates.find import INFO, Template, Variable
 from fedsag_cli.job.templates.overrides import Override, apply
 from fedsag_cli.job.templates.rendering import render
+from fedsag_cli.leftovers import is_leftover
 from fedsag_cli.workspace import SERVER
 
 META = "meta.conf"
 _SCRIPT, _ARGUMENTS = "app_script", "app_config"  # the variables for the script and its arguments, as in NVFLARE
-_NOT_CONFIG = (INFO, "info.md", "README.md", "__init__.py", "__pycache__", "custom")
+_NOT_CONFIG = (INFO, "info.md", "README.md", "__init__.py", "custom")
 
 FileOverrides = Sequence[tuple[str, Sequence[str]]]
 """The files and the words of each `-f FILE key=value …`, in order."""
@@ -69,8 +70,14 @@ def make_draft(template: Template, name: str, overrides: FileOverrides = (), scr
             elsewhere=elsewhere,
         )
         if path == META or entry.overrides or (template.variables and entry.is_template):
-            draft.texts[path] = entry.text(template, name, draft)
-            draft.copies.pop(path, None)
+            try:
+                draft.texts[path] = entry.text(template, name, draft)
+            except JobError as error:
+                if entry.is_used:
+                    raise
+                draft.notes.append(f"{entry.short} was copied unchanged: {error.message}")
+            else:
+                draft.copies.pop(path, None)
     return draft
 
 
@@ -122,14 +129,14 @@ def declared_in(template: Template, names: FileNames) -> dict[str, list[Variable
 
 def _sources(folder: Path, bounds: Bounds | None) -> Iterator[tuple[str, Path]]:
     files.check(folder, bounds)
-    return files.sources(folder, bounds)
+    return files.below(folder, bounds)
 
 
 def _config_files(template: Template, folder: Path) -> Iterator[tuple[str, Path]]:
     files.check(folder, template.bounds)
     apps = {path for path in template.apps.values() if path != folder}
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path in apps:
+        if path.name.startswith(".") or is_leftover(path.name) or path in apps:
             continue
         files.check(path, template.bounds)
         if path.name in _NOT_CONFIG or path.stem == "meta":
@@ -171,6 +178,12 @@ class _File:
     def is_template(self) -> bool:
         is_config = self.path == META or self.path.split("/")[1:2] == ["config"]
         return is_config and self.source is not None and self.source.suffix == ".conf"
+
+    @property
+    def is_used(self) -> bool:
+        """Whether a command reads the file. Others may be old copies, which stop nothing."""
+        stem = PurePosixPath(self.path).stem
+        return self.path == META or stem in (SERVER_FILE, CLIENT_FILE) or bool(self.overrides or self.variables)
 
     def text(self, template: Template, name: str, draft: Draft) -> str:
         """The text of the file in the job. Notes for the user are added to the draft. Raises JobError."""

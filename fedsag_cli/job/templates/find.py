@@ -17,6 +17,7 @@ from fedsag_cli.job.templates import settings
 
 DEFAULT = "sag_pt"
 INFO = "info.conf"
+SHIPPED = "shipped with fedsag"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,26 +33,29 @@ class Variable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Template:
-    """A template folder. If `variables` is empty, its files are copied unchanged."""
+    """A template folder. If `variables` is empty, its files are copied unchanged. `source`: where it was found."""
 
     name: str
     folder: Path
+    source: str = ""
     description: str = "NA"
     controller_type: str = "NA"
     execution_api_type: str = "NA"
     variables: Sequence[Variable] = ()
 
     @classmethod
-    def read(cls, folder: Path, *, name: str = "") -> Template:
+    def read(cls, folder: Path, *, name: str = "", source: str = "") -> Template:
         """Read the template in `folder`. Raises JobError."""
         name = name or folder.name
         if not os.path.lexists(folder / INFO):
-            return cls(name=name, folder=folder)
+            return cls(name=name, folder=folder, source=source)
+        files.check(folder / INFO, _bounds(folder))
         file = f"{name}/{INFO}"
         info = Section(hocon.load(folder / INFO, name=file), file)
         return cls(
             name=name,
             folder=folder,
+            source=source,
             description=info.text("description", "NA"),
             controller_type=info.text("controller_type", "NA"),
             execution_api_type=info.text("execution_api_type", "NA"),
@@ -61,22 +65,12 @@ class Template:
     @property
     def apps(self) -> Mapping[str, Path]:
         """The folder with each app's config files, by app: the template's folder, or subfolders of it."""
-        below = [path for path in sorted(self.folder.iterdir()) if path.is_dir() and _has_config(path)]
+        below = [path for path in sorted(self.folder.iterdir()) if path.name[0] != "." and _has_config(path)]
         return {path.name: path for path in below} if below else {"app": self.folder}
 
     @property
     def bounds(self) -> Bounds:
-        """Links may have targets in the template, and in another template in the same folder, to share files."""
-        root = files.real(self.folder)
-
-        def allow(target: Path) -> bool:
-            if target.is_relative_to(root):
-                return True
-            if not target.is_relative_to(root.parent) or target == root.parent:
-                return False
-            return (root.parent / target.relative_to(root.parent).parts[0] / INFO).is_file()
-
-        return Bounds(whole="the template", allow=allow)
+        return _bounds(self.folder)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,23 +80,65 @@ class TemplatesFolder:
     folder: Path
     named_by: str
 
+    @property
+    def shown(self) -> str:
+        """The folder, for the list of templates."""
+        return "fedsag" if self.named_by == SHIPPED else str(self.folder)
 
-def templates_folder(given: Path | None = None) -> TemplatesFolder:
-    """The folder with the templates: `given`, $FEDSAG_HOME, the config file's, or fedsag's. Raises JobError."""
-    home = os.environ.get("FEDSAG_HOME")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """The templates, sorted by name, and what is wrong with those that cannot be used."""
+
+    templates: Sequence[Template]
+    problems: Sequence[str]
+
+
+def templates_folders(given: Path | None = None) -> Iterator[TemplatesFolder]:
+    """The folders with templates: only `given`; else $FEDSAG_HOME, the config file's, fedsag's. Raises JobError.
+
+    A template in an earlier folder takes precedence over one of the same name in a later one.
+    """
     if given is not None:
-        return TemplatesFolder(folder=settings.absolute(given), named_by="-d")
-    if home:
-        return TemplatesFolder(folder=settings.absolute(Path(home, "job_templates")), named_by="$FEDSAG_HOME")
+        yield TemplatesFolder(folder=settings.absolute(given), named_by="-d")
+        return
+    if home := os.environ.get("FEDSAG_HOME"):
+        yield TemplatesFolder(folder=settings.absolute(Path(home, "job_templates")), named_by="$FEDSAG_HOME")
     if stored := settings.templates_dir():
-        return TemplatesFolder(folder=settings.absolute(stored), named_by=str(settings.config_file()))
-    return TemplatesFolder(folder=_shipped(), named_by="shipped with fedsag")
+        yield TemplatesFolder(folder=settings.absolute(stored), named_by=str(settings.config_file()))
+    yield TemplatesFolder(folder=_shipped(), named_by=SHIPPED)
 
 
 @files.reading()
-def all_templates(where: TemplatesFolder) -> list[Template]:
-    """All templates in a folder, sorted by name. Raises JobError."""
-    return [Template.read(folder) for folder in _folders(where)]
+def all_templates(given: Path | None = None) -> Listed:
+    """The templates of all folders. A folder or a template that cannot be read does not hide the others.
+
+    Raises JobError if there is no folder `given`.
+    """
+    templates: dict[str, Template | None] = {}
+    problems: list[str] = []
+    for where in templates_folders(given):
+        try:
+            folders = list(_folders(where))
+        except JobError as error:
+            if given is not None:
+                raise
+            problems.append(error.message)
+            continue
+        for folder in folders:
+            if folder.name not in templates:
+                templates[folder.name] = _readable(folder, where, problems)
+    found = [template for _, template in sorted(templates.items()) if template]
+    return Listed(templates=found, problems=problems)
+
+
+def _readable(folder: Path, where: TemplatesFolder, problems: list[str]) -> Template | None:
+    try:
+        with files.reading():
+            return Template.read(folder, source=where.shown)
+    except JobError as error:
+        problems.append(f"the template {folder} cannot be used: {error.message}")
+        return None
 
 
 @files.reading()
@@ -111,14 +147,32 @@ def find_template(name: str, given: Path | None = None) -> Template:
     folder = settings.absolute(name)
     if folder.is_dir() and ((folder / INFO).is_file() or (os.sep in name and _has_job_files(folder))):
         return Template.read(folder, name=str(folder))
-    where = templates_folder(given)
-    for found in _folders(where):
-        if found.name == name:
-            return Template.read(found)
+    known: list[str] = []
+    searched: list[str] = []
+    for where in templates_folders(given):
+        folders = {found.name: found for found in _folders(where)}
+        if name in folders:
+            return Template.read(folders[name], source=where.shown)
+        known += folders
+        searched.append(f"{where.folder} ({where.named_by})")
     raise JobError(
-        f"there is no template {name!r} in {where.folder} ({where.named_by})",
-        hint=nearest(name, [found.name for found in _folders(where)]) or "fedsag job list_templates shows them",
+        f"there is no template {name!r} in {' or '.join(searched)}",
+        hint=nearest(name, known) or "fedsag job list_templates shows them",
     )
+
+
+def _bounds(folder: Path) -> Bounds:
+    """Links may have targets in the template, and in another template in the same folder, to share files."""
+    root = files.real(folder)
+
+    def allow(target: Path) -> bool:
+        if target.is_relative_to(root):
+            return True
+        if not target.is_relative_to(root.parent) or target == root.parent:
+            return False
+        return (root.parent / target.relative_to(root.parent).parts[0] / INFO).is_file()
+
+    return Bounds(whole="the template", allow=allow)
 
 
 def _shipped() -> Path:
@@ -144,7 +198,7 @@ def _has_config(folder: Path) -> bool:
 
 
 def _has_job_files(folder: Path) -> bool:
-    below = [folder, *(path for path in folder.iterdir() if path.is_dir())]
+    below = [folder, *(path for path in folder.iterdir() if path.is_dir() and os.access(path, os.R_OK | os.X_OK))]
     return hocon.find(folder, "meta") is not None or any(_has_config(path) for path in below)
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from fedsag_cli.arguments import Argument
 from fedsag_cli.errors import JobError
-from fedsag_cli.job import components, meta, reader
+from fedsag_cli.job import components, meta, nearby, reader
 from fedsag_cli.job.components import Named
-from fedsag_cli.job.config import files, hocon, literals, placeholders, tree
+from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, files, hocon, literals, placeholders, tree
 from fedsag_cli.job.config.tree import KeyPath
 from fedsag_cli.job.templates import overrides
 from fedsag_cli.job.templates.create import template_of
@@ -51,18 +51,28 @@ class Row:
 def of_job(folder: Path, templates_dir: Path | None = None) -> list[Row]:
     """All keys that can be set in a job, file by file. Raises JobError."""
     meta_file = hocon.find(folder, "meta")
-    configs = [path for path in sorted(folder.glob("*/config/**/*")) if path.suffix in hocon.CONFIG_SUFFIXES]
+    configs = [path for app in sorted(folder.glob("*/config")) for path in _configs(app)]
     if not (meta_file or configs):
-        raise JobError(f"{folder} is not a job: there is no meta.conf", hint="fedsag job create makes one")
+        raise JobError(f"{folder} is not a job: there is no meta.conf", hint=nearby.hint(folder.absolute()))
     paths = [path.relative_to(folder).as_posix() for path in [*([meta_file] if meta_file else []), *configs]]
     names = FileNames(paths, list({path.relative_to(folder).parts[0] for path in configs}))
     declared = _declared(folder, names, templates_dir)
     rows: list[Row] = []
     for path in paths:
-        conf = hocon.load(folder / path, name=names.short(path))
+        try:
+            conf = hocon.load(folder / path, name=names.short(path))
+        except JobError:
+            if Path(path).stem in ("meta", SERVER_FILE, CLIENT_FILE):
+                raise
+            continue  # a copy or a file of the user beside them: no command reads it
         custom = folder / path.partition("/")[0] / "custom"
         rows += _File(conf, names.short(path), declared.get(path, []), custom).rows()
     return rows
+
+
+def _configs(folder: Path) -> Iterator[Path]:
+    found = (path for _, path in files.below(folder))
+    return (path for path in sorted(found) if path.suffix in hocon.CONFIG_SUFFIXES)
 
 
 def _declared(folder: Path, names: FileNames, templates_dir: Path | None) -> Mapping[str, Sequence[Variable]]:

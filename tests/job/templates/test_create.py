@@ -89,25 +89,80 @@ def tree(folder):
 
 
 def test_templates_are_listed_by_name_with_what_they_say_of_themselves(shop):
-    found = find.all_templates(find.templates_folder(shop))
+    found = find.all_templates(shop)
 
-    assert [(template.name, template.description) for template in found] == [
-        ("plain", "NA"),
-        ("sag", "Averaging"),
-        ("several", "Several apps"),
+    assert [(template.name, template.description, template.source) for template in found.templates] == [
+        ("plain", "NA", str(shop)),
+        ("sag", "Averaging", str(shop)),
+        ("several", "Several apps", str(shop)),
     ]
+    assert found.problems == []
 
 
-def test_templates_are_looked_up_where_d_says_then_in_the_environment_then_in_the_config_file(shop, monkeypatch):
+@pytest.mark.parametrize(
+    "file",
+    [("info.conf", "{{{"), ("info.conf", "variables = 5"), ("info.conf", 'variables = [{ name = "a", type = "int" }]')],
+)
+def test_a_broken_template_is_named_and_hides_no_other(shop, file):
+    write(shop / "zz", {"config_fed_server.conf": "", file[0]: file[1]})
+
+    found = find.all_templates(shop)
+
+    assert [template.name for template in found.templates] == ["plain", "sag", "several"]
+    (problem,) = found.problems
+    assert problem.startswith(f"the template {shop / 'zz'} cannot be used: zz/info.conf: ")
+
+
+def test_an_info_file_is_not_read_through_a_link_that_leads_out(shop, tmp_path):
+    write(tmp_path, {"secret": "root:x:0"})
+    (shop / "sag" / "info.conf").unlink()
+    (shop / "sag" / "info.conf").symlink_to(tmp_path / "secret")
+
+    found = find.all_templates(shop)
+
+    assert [template.name for template in found.templates] == ["plain", "several"]
+    assert "outside the template" in found.problems[0]
+    assert "root" not in found.problems[0].replace(str(tmp_path), "")
+
+
+def test_templates_are_looked_up_where_d_says_or_in_the_environment_the_config_file_and_fedsags(shop, monkeypatch):
     home = shop.parent / "home" / ".fedsag"
     home.mkdir(parents=True)
 
-    assert find.templates_folder().named_by == "shipped with fedsag"
+    assert [where.named_by for where in find.templates_folders()] == ["shipped with fedsag"]
     (home / "config.conf").write_text(hocon.dumps({"job_template": {"path": "/stored"}}, name="x"))
-    assert str(find.templates_folder().folder) == "/stored"
     monkeypatch.setenv("FEDSAG_HOME", "/env")
-    assert str(find.templates_folder().folder) == "/env/job_templates"
-    assert find.templates_folder(shop).folder == shop
+    *named, shipped = find.templates_folders()
+    assert [str(where.folder) for where in named] == ["/env/job_templates", "/stored"]
+    assert shipped.named_by == "shipped with fedsag"
+    assert [where.folder for where in find.templates_folders(shop)] == [shop]
+
+
+def test_a_stored_folder_adds_to_the_shipped_templates_and_comes_before_them(shop, monkeypatch):
+    config = shop.parent / "home" / ".fedsag" / "config.conf"
+    write(config.parent, {config.name: hocon.dumps({"job_template": {"path": str(shop)}}, name="x")})
+    (shop / "sag").rename(shop / "sag_np")
+
+    sources = {template.name: template.source for template in find.all_templates().templates}
+
+    assert sources == {
+        **dict.fromkeys(SHIPPED, "fedsag"),
+        **dict.fromkeys(["plain", "sag_np", "several"], str(shop)),
+    }
+    assert find.find_template("sag_np").folder == shop / "sag_np"
+    assert find.find_template("sag_pt").folder.name == "sag_pt"
+
+
+def test_a_stored_folder_that_was_removed_hides_no_template_but_is_an_error_for_a_job(shop):
+    config = shop.parent / "home" / ".fedsag" / "config.conf"
+    write(config.parent, {config.name: hocon.dumps({"job_template": {"path": "/nowhere"}}, name="x")})
+
+    found = find.all_templates()
+
+    assert [template.name for template in found.templates] == SHIPPED
+    assert found.problems == [f"there is no templates folder /nowhere (named by {config})"]
+    with pytest.raises(JobError, match="no templates folder /nowhere"):
+        find.find_template("sag_np")  # perhaps the user's own, which has that name
 
 
 def test_a_templates_folder_that_is_not_there_is_an_error_naming_who_named_it(shop, monkeypatch):
@@ -406,6 +461,55 @@ def test_scripts_of_the_user_take_the_place_of_the_templates_and_links_are_follo
     assert os.access(custom / "train.py", os.X_OK)
 
 
+LEFTOVERS = [
+    ".ipynb_checkpoints/x-checkpoint.py", ".DS_Store", "._x", "Thumbs.db", "desktop.ini", "x.py~", "#x.py#",
+    ".x.py.swp", "__pycache__/x.pyc", ".nfs000012", ".~lock.x.conf#",
+]  # fmt: skip
+
+
+def test_leftovers_of_editors_stop_nothing_and_go_nowhere(shop, tmp_path):
+    broken = dict.fromkeys(LEFTOVERS, "not = = hocon {")
+    write(tmp_path / "scripts", {"train.py": "", "parts.py": PARTS, **broken})
+    write(shop, broken)
+    for folder in (tmp_path / "scripts", shop / "sag", shop / "sag" / "custom"):
+        write(folder, broken)
+        (folder / ".#train.py").symlink_to("somebody@somewhere.1234")  # emacs locks a file with a broken link
+
+    made = make(tmp_path / "j", "sag", templates_dir=shop, script_dir=tmp_path / "scripts")
+
+    assert tree(made.folder) == [
+        "app/config/config_fed_client.conf",
+        "app/config/config_fed_server.conf",
+        "app/custom/parts.py",
+        "app/custom/train.py",
+        "meta.conf",
+    ]
+    for folder in (made.folder, made.folder / "app", made.folder / "app" / "config", made.folder / "app" / "custom"):
+        write(folder, broken | {"train copy.py": "def broken("})
+        (folder / ".#train.py").symlink_to("somebody@somewhere.1234")
+    write(made.folder / "app" / "config", {"config_fed_server_old.conf": "{{{", "config_fed_client copy.json": "{"})
+    assert Job.load(made.folder).apps["app"].client({}).script == "custom/train.py"
+    assert {row.file for row in variables.of_job(made.folder, shop)} == {
+        "meta.conf",
+        "config_fed_server.conf",
+        "config_fed_client.conf",
+    }
+    make(tmp_path / "j", "sag", templates_dir=shop, force=True)
+    assert [template.name for template in find.all_templates(shop).templates] == ["plain", "sag", "several"]
+
+
+def test_a_broken_copy_of_a_config_file_in_a_template_is_copied_and_told(shop, tmp_path):
+    write(shop / "sag", {"config_fed_server_old.conf": "{{ nothing }} = = {", "more.conf": "rounds = {{ name }}"})
+
+    made = make(tmp_path / "j", "sag", templates_dir=shop)
+
+    config = made.folder / "app" / "config"
+    assert (config / "config_fed_server_old.conf").read_text() == "{{ nothing }} = = {"
+    assert hocon.load(config / "more.conf") == {"rounds": "j"}
+    why = "sag/config_fed_server_old.conf: 'nothing' is undefined"
+    assert made.notes == [f"config_fed_server_old.conf was copied unchanged: {why}"]
+
+
 @pytest.mark.parametrize("link", ["nowhere", "."])
 def test_a_link_that_leads_nowhere_or_round_in_a_circle_is_an_error(shop, tmp_path, link):
     (tmp_path / "scripts").mkdir()
@@ -448,13 +552,33 @@ def test_force_replaces_a_job_and_leaves_nothing_of_it(shop, tmp_path):
     (folder / "app/custom/mine.txt").write_text("")
     (folder / "empty").mkdir()
 
-    make(folder, "plain", templates_dir=shop, force=True)
+    made = make(folder, "plain", templates_dir=shop, force=True)
 
+    kept = tmp_path / "jobs" / "j.edits"
+    assert made.notes[-1] == (
+        f"the old job had files that you changed or added; they are now in {kept}: app/custom/mine.txt"
+    )
     assert tree(tmp_path / "jobs") == [
+        "j.edits/app/custom/mine.txt",
         "j/app/config/config_fed_client.conf",
         "j/app/config/config_fed_server.conf",
         "j/meta.conf",
     ]
+
+
+def test_force_keeps_what_was_edited_and_only_that(shop, tmp_path):
+    folder = make(tmp_path / "j", "sag", templates_dir=shop).folder
+    edits = {"app/config/config_fed_server.conf": SERVER, "app/custom/train.py": "mine", "meta.conf": "deploy_map {}"}
+    leftovers = {"app/custom/train.py~": "", ".DS_Store": ""}
+    for round_num, name in enumerate(["j.edits", "j.edits-2"]):
+        write(folder, {**edits, "app/custom/train.py": f"mine {round_num}", **leftovers})
+
+        make(folder, "sag", templates_dir=shop, force=True)
+
+        assert tree(tmp_path / name) == sorted(edits)
+        assert (tmp_path / name / "app/custom/train.py").read_text() == f"mine {round_num}"
+        assert (folder / "app/custom/train.py").read_text() == ""
+    assert make(folder, "sag", templates_dir=shop, force=True).notes == []
 
 
 @pytest.mark.parametrize(
@@ -702,6 +826,7 @@ def test_a_full_disk_leaves_the_job_that_was_there_and_nothing_else(shop, tmp_pa
 
 @pytest.mark.parametrize("after", ["old", "j"])
 def test_an_interrupt_while_jobs_are_exchanged_leaves_one_of_them_whole(shop, tmp_path, monkeypatch, after):
+    monkeypatch.setattr(replace_folder, "_swap", lambda *_: False)
     folder = make(tmp_path / "jobs" / "j", "plain", templates_dir=shop).folder
     was = tree(folder)
     rename = type(folder).rename
@@ -723,6 +848,7 @@ def test_an_interrupt_while_jobs_are_exchanged_leaves_one_of_them_whole(shop, tm
 
 
 def test_a_job_that_cannot_be_put_back_is_kept_and_told(shop, tmp_path, monkeypatch):
+    monkeypatch.setattr(replace_folder, "_swap", lambda *_: False)
     folder = make(tmp_path / "jobs" / "j", "plain", templates_dir=shop).folder
     rename = type(folder).rename
 
@@ -740,19 +866,67 @@ def test_a_job_that_cannot_be_put_back_is_kept_and_told(shop, tmp_path, monkeypa
     assert [path.parent.name for path in (tmp_path / "jobs").rglob("meta.conf")] == ["old"]
 
 
-def test_a_kill_while_jobs_are_exchanged_loses_neither(shop, tmp_path):
-    folder = make(tmp_path / "jobs" / "j", "plain", templates_dir=shop).folder
-    code = (
-        "import os, sys; from pathlib import Path; from fedsag_cli.job.templates.create import create\n"
-        "rename = Path.rename\n"
-        "Path.rename = lambda self, target: (rename(self, target), os.kill(os.getpid(), 9))\n"
-        "create(Path(sys.argv[1]), 'sag', templates_dir=Path(sys.argv[2]), force=True)"
-    )
+CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.utime", "os.link", "os.chmod", "ctypes.dlsym")
 
-    done = subprocess.run([sys.executable, "-c", code, str(folder), str(shop)], capture_output=True)
 
-    assert done.returncode == -signal.SIGKILL
-    assert sorted(path.parent.name for path in (tmp_path / "jobs").rglob("meta.conf")) == ["new", "old"]
+def killed_before_change(number, work):
+    """The exit code of a process that does `work`, and is killed before it changes the disk for the nth time."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    changes = iter(range(1, number))
+
+    def watch(event, args):
+        if event in CHANGES and next(changes, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+    try:
+        work()
+    except BaseException:
+        os._exit(1)
+    os._exit(0)
+
+
+@pytest.mark.parametrize("in_one_step", [True, False])
+def test_a_kill_at_any_moment_leaves_the_old_folder_or_the_new_and_the_next_command_cleans_up(
+    tmp_path, monkeypatch, in_one_step
+):
+    if not in_one_step:
+        monkeypatch.setattr(replace_folder, "_swap", lambda *_: False)
+    folder = tmp_path / "jobs" / "j"
+
+    def replace(names):
+        with replace_folder.new_folder_beside(folder) as part:
+            write(part / "new", dict.fromkeys(names, ""))
+            replace_folder.exchange(part, folder)
+
+    number, code = 0, -signal.SIGKILL
+    while code == -signal.SIGKILL:
+        number += 1
+        replace(["old"])
+
+        code = killed_before_change(number, lambda: replace(["a/new", "b"]))
+
+        assert tree(folder) in (["old"], ["a/new", "b"]) or not in_one_step
+        replace_folder.recover(folder.parent)
+        assert [path.name for path in folder.parent.iterdir()] == ["j"]
+        assert tree(folder) in (["old"], ["a/new", "b"])
+
+    assert (code, tree(folder)) == (0, ["a/new", "b"])
+    assert number > 10
+
+
+def test_the_temporary_folder_of_a_command_that_still_works_is_left_alone(shop, tmp_path):
+    with replace_folder.new_folder_beside(tmp_path / "a") as part:
+        (part / "new").mkdir()
+        (tmp_path / ".fedsag-mine").mkdir()
+        write(tmp_path, {".fedsag-mine/target": "", ".fedsag-mine/thesis.tex": ""})
+
+        make(tmp_path / "b", "plain", templates_dir=shop)
+
+        assert (part / "new").is_dir()
+        assert (tmp_path / ".fedsag-mine" / "thesis.tex").exists()
 
 
 def test_a_file_that_comes_into_the_job_meanwhile_is_not_removed(shop, tmp_path, monkeypatch):
@@ -772,6 +946,7 @@ def test_a_file_that_comes_into_the_job_meanwhile_is_not_removed(shop, tmp_path,
 
 
 def test_the_old_job_is_put_back_when_the_new_one_cannot_take_its_place(shop, tmp_path, monkeypatch):
+    monkeypatch.setattr(replace_folder, "_swap", lambda *_: False)
     folder = make(tmp_path / "j", "plain", templates_dir=shop).folder
     rename = type(folder).rename
 

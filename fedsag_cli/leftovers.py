@@ -1,0 +1,25 @@
+"""Names of files that programs leave in a folder: they are never part of a job or of a template."""
+
+from __future__ import annotations
+
+import re
+
+_LEFTOVER = re.compile(
+    r"__pycache__|\.ipynb_checkpoints"
+    r"|\.DS_Store|\._.*|Icon\r|Thumbs\.db|[Dd]esktop\.ini|\.directory|\.Trash.*"  # file managers
+    r"|.*~|#.*#|\.#.*|.*\.sw[a-p]|\.~lock\..*#"  # editors
+    r"|\.nfs[0-9a-f]+|\.fuse_hidden[0-9a-f]+"  # deleted files that a process still has open
+)
+_COPY = re.compile(
+    r"(?i)copy of .*|.* alias|.*[ -]copy( ?\(?\d+\)?)?(\.[^.]*)?|.* \(\d+\)(\.[^.]*)?|.*\.(bak|orig|old)"
+)
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file or folder of this name was left by Python, a notebook, an editor or a file manager."""
+    return _LEFTOVER.fullmatch(name) is not None
+
+
+def is_copy(name: str) -> bool:
+    """Whether a file of this name is a copy that the user made of another one, such as `train copy.py`."""
+    return _COPY.fullmatch(name) is not None
