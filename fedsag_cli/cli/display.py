@@ -47,6 +47,14 @@ def can_redraw() -> bool:
     return _is_capable(sys.stdout) and "JPY_PARENT_PID" not in os.environ
 
 
+def share_a_reader() -> bool:
+    """Whether standard output and standard error go to the same terminal, file or pipe."""
+    try:
+        return os.path.samestat(os.fstat(sys.stdout.fileno()), os.fstat(sys.stderr.fileno()))
+    except (AttributeError, OSError, ValueError):  # a stream is missing or closed, or is not a file
+        return False
+
+
 def width() -> int:
     """The number of columns for what is fitted: the terminal's, or 80."""
     return shutil.get_terminal_size((_WIDTH, 24)).columns if on_terminal() else _WIDTH

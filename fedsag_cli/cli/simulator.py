@@ -117,7 +117,10 @@ def simulator(
             report = simulate(job, workspace, options, [shown])
     except RunError as error:
         if error.report is not None:
-            error.details = [*views.failures(error.report, shown.told), *error.details]
+            error.details = [
+                *views.failures(error.report, shown.told if display.share_a_reader() else ()),
+                *error.details,
+            ]
         raise
     finally:
         ignore_signals()  # how the command ends is known, and is in the report

@@ -468,7 +468,7 @@ def failures(report: Report, told: Collection[tuple[str, Kind]] = ()) -> list[st
         when = "" if first.round_num is None else f", round {first.round_num}"
         task = f", {first.task}" if first.task else ""
         if len(sites) > 1:
-            texts.append(f"{_alike(len(sites), len(report.sites))}; the first:")
+            texts.append(f"{_alike(len(sites), len(report.sites))}: {_few(sites)}; the first:")
         texts += _failure(f"{sites[0]}{when}{task}", first.failure)
     return texts
 

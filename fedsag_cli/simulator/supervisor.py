@@ -144,17 +144,17 @@ class Simulation:
 
     def _written(self, error: Exception | None) -> tuple[Exception | None, RunFinished]:
         """Write the report. If that fails, a run that went well has failed."""
-        finished = self._outcome(error)
+        finished = foreign.masked(self._outcome(error))
         self._report.on(finished)
         try:
             try:
-                write_json(self._workspace.report, self._report.report)
+                write_json(self._workspace.report, foreign.masked(self._report.report))
             except OSError:  # the disk may have been full for a moment only
-                write_json(self._workspace.report, self._report.report)
+                write_json(self._workspace.report, foreign.masked(self._report.report))
         except OSError as failed:
             if error is None:
                 error = of_system(failed)
-                finished = self._outcome(error)
+                finished = foreign.masked(self._outcome(error))
             else:
                 self._tell(Notice(text=f"{self._workspace.report} cannot be written: {failed.strerror}"))
         try:
@@ -366,7 +366,7 @@ class Simulation:
 
     def _tell(self, event: Event) -> None:
         """Give an event to every observer. An observer that raises OSError (full disk, closed terminal) is removed."""
-        event = foreign.masked(event)  # every text that is shown or kept passes here
+        event = foreign.masked(event)
         for observer in list(self._observers):
             try:
                 observer.on(event)

@@ -266,9 +266,9 @@ def test_templates_are_listed_a_row_a_line_whatever_the_width(fedsag, spelling):
     done = fedsag("job", spelling, COLUMNS="20", FORCE_COLOR="1", TERM="xterm")
 
     header, *rows = [re.split(r"  +", line) for line in done.stdout.splitlines()]
-    assert header == ["name", "description", "controller_type", "execution_api_type"]
+    assert header == ["name", "description", "controller_type", "execution_api_type", "source"]
     assert [row[0] for row in rows] == sorted(row[0] for row in rows)
-    assert ["sag_pt", "FedAvg using PyTorch", "server", "client_api"] in rows
+    assert ["sag_pt", "FedAvg using PyTorch", "server", "client_api", "fedsag"] in rows
     assert "\x1b" not in done.stdout
 
 

@@ -297,7 +297,7 @@ def test_a_failure_that_was_told_is_not_told_again_at_the_end():
 
     assert views.failures(report_of(*told), lines.told) == []
     assert views.failures(report_of(*told))[:2] == [
-        "2 of 2 clients failed alike; the first:",
+        "2 of 2 clients failed alike: site-1, site-2; the first:",
         "site-1, round 0, train: boom",
     ]
 
