@@ -157,11 +157,6 @@ class Made:
         )
         self._ours.update(entry.name for entry in new)
 
-    def announce_again(self) -> None:
-        """The earlier run goes on: its files that nobody has changed may be written again."""
-        still = [entry for entry, found in self._found(self._entries.values()) if self._is_ours(entry, found)]
-        self._announced.update(entry.name for entry in still if not entry.source)
-
     def will_make(self, path: Path, *, source: bool = False, grows: bool = False) -> Entry:
         return Entry(name=self._name(path), source=source, grows=grows)
 

@@ -173,10 +173,6 @@ class Workspace:
         self._made.read()
         self.remove_parts()
 
-    def go_on(self) -> None:
-        """Let a resumed run write the earlier run's files again. Its server does not wait until they are claimed."""
-        self._made.announce_again()
-
     def clear(self, *, replaced: Iterable[Path] = ()) -> None:
         """Remove the files that an earlier run made, and of those in `replaced` what its scripts wrote. Raises OSError.
 

@@ -747,7 +747,6 @@ def test_a_resumed_run_may_have_written_an_earlier_file_before_it_is_claimed_aga
     with Workspace(tmp_path / "ws") as again:
         again.take()
         again.reopen()
-        again.go_on()
         model.with_name("new").write_text("second")
         model.with_name("new").replace(model)
 

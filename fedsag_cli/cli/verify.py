@@ -56,7 +56,7 @@ def _show(found: Verification) -> None:
     display.line(f"rounds     {len(proven)} of {len(found.rounds)} proven{_span([each.round_num for each in proven])}")
     for each in found.files:
         if not each.fault:
-            display.line(display.escaped(f"proven     {each.path}"))
+            display.line(f"proven     {each.path}")
     display.line(f"digest     {found.digest}" if found.is_finished else "the run is not finished")
 
 

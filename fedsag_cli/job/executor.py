@@ -62,7 +62,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     task_script_path: Annotated[
         str | None, "script in custom/, or its absolute path elsewhere, with execution_mode in_process"
     ] = None
-    task_script_args: Annotated[str, "arguments of task_script_path, as on a command line"] = ""
+    task_script_args: Annotated[str | None, "arguments of task_script_path, as on a command line"] = ""
 
 
 class Command(NamedTuple):
@@ -119,7 +119,7 @@ def read_command(args: Section, custom: Path) -> Command:
             raise args.wrong("command", f"starts {program!r}, which is outside the app", hint="put it in custom/")
         return Command(words, program, in_process=False)
     script = _find_script(args, PurePosixPath(start.task_script_path or ""), custom)
-    words = ["python3", "-u", script, *_words(args, "task_script_args", start.task_script_args)]
+    words = ["python3", "-u", script, *_words(args, "task_script_args", start.task_script_args or "")]
     return Command(words, script, in_process=True)
 
 

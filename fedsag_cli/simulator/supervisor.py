@@ -191,7 +191,6 @@ class Simulation:
         self._can_continue = False  # until the server has found the checkpoint to be what it was
         self._workspace.reopen()
         self._workspace.check_free(self._workspace.plan, self._workspace.events, self._workspace.report)
-        self._workspace.go_on()
         for event in read_events(self._workspace.events) if self._workspace.events.exists() else ():
             self._report.on(event)
         rounds = read(self._workspace.record, self._plan.identity).rounds

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from fedsag_cli.arguments import EachLeast, checked
 from fedsag_cli.facts import Facts, Nvflare
-from fedsag_cli.params.arithmetic import weighted_mean
+from fedsag_cli.params.metrics import weighted_mean
 
 _LOWER_IS_BETTER = re.compile(r"loss|err|(?<![a-z0-9])(bce|ce|cer|mae|mse|nll|perplexity|ppl|rmse|wer)(?![a-z0-9])")
 _IS_NEGATED = re.compile(r"(?<![a-z0-9])neg(?![a-z0-9])")

@@ -24,6 +24,7 @@ from fedsag_cli.errors import JobError
 from fedsag_cli.events import Metrics, ModelValidated, Notice, RoundFinished, RoundStarted, as_metrics
 from fedsag_cli.model import FLModel, ParamsType, Reply, Task
 from fedsag_cli.params import arithmetic, seeds
+from fedsag_cli.params.metrics import weighted_means
 from fedsag_cli.persistors import Persistor
 from fedsag_cli.workflows import Clients
 from fedsag_cli.workflows.early_stopping import STOP_CONDITION, StopCondition
@@ -142,7 +143,7 @@ class RoundLoop:
         steps: dict[str, float] = {}
         for reply in self._clients.broadcast(Task(name=task_name, model=model), to=targets, timeout_s=timeout_s):
             measured[reply.site], steps[reply.site] = reply.model.metrics or {}, reply.model.num_steps
-        metrics = as_metrics(arithmetic.weighted_means(measured, dict.fromkeys(measured, 1.0)))
+        metrics = as_metrics(weighted_means(measured, dict.fromkeys(measured, 1.0)))
         by_site = {site: as_metrics(own) for site, own in measured.items()}
         self._run.emit(
             ModelValidated(
@@ -317,7 +318,7 @@ class Round:
             )
         merged = _updated(self.model, update)
         self._clock.lap("aggregate")
-        metrics = as_metrics(arithmetic.weighted_means(self._measured, self._steps))
+        metrics = as_metrics(weighted_means(self._measured, self._steps))
         self._loop.replace_model(merged, self.number, metrics)
         finished = RoundFinished(
             workflow=self._run.workflow_name,

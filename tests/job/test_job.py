@@ -145,6 +145,12 @@ def test_in_process_finds_the_script_below_custom(job):
     assert client.script == "custom/deep/train.py"
 
 
+def test_a_script_without_arguments_may_have_null(job):
+    args = 'execution_mode = "in_process", task_script_path = "train.py", task_script_args = null'
+
+    assert list(client_of(job(client=client_conf(args))).command) == ["python3", "-u", "custom/deep/train.py"]
+
+
 def test_in_process_a_script_that_is_not_there_yet_is_no_error(job):
     folder = job(client=client_conf('execution_mode = "in_process", task_script_path = "later.py"'))
 

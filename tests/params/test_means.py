@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsag_cli.errors import TensorError
-from fedsag_cli.params import arithmetic
+from fedsag_cli.params import arithmetic, metrics
 from fedsag_cli.params.means import WeightedSum
 from fedsag_cli.params.values import PIECE, bits, row
 
@@ -267,7 +267,7 @@ def test_a_change_of_an_infinity_is_not_lost_in_its_difference():
 
 @given(st.lists(st.tuples(floats, st.floats(0, 1e6)), min_size=1, max_size=5))
 def test_no_mean_of_metrics_leaves_what_was_measured(pairs):
-    found = arithmetic.weighted_mean(pairs)
+    found = metrics.weighted_mean(pairs)
 
     measured = [value for value, weight in pairs if weight]
     assert found is None if not measured else min(measured) <= found <= max(measured)
@@ -275,4 +275,4 @@ def test_no_mean_of_metrics_leaves_what_was_measured(pairs):
 
 def test_a_metric_that_all_sites_measured_alike_is_that_metric():
     """0.7 * 3 + 0.7 * 4 is not 0.7 * 7."""
-    assert arithmetic.weighted_means({"a": {"m": 0.7}, "b": {"m": 0.7}}, {"a": 3.0, "b": 4.0}) == {"m": 0.7}
+    assert metrics.weighted_means({"a": {"m": 0.7}, "b": {"m": 0.7}}, {"a": 3.0, "b": 4.0}) == {"m": 0.7}

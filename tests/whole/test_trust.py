@@ -164,7 +164,7 @@ def test_a_workspace_can_be_used_again_whatever_ended_the_run(tmp_path, number):
         assert outcome.report["ok"] is False
         assert outcome.report["cause"] == "interrupted"
 
-    again = run(job(tmp_path / "again", ADDS_ONE), "-n", 2, "-t", 2)
+    again = run(job(tmp_path / "again", ADDS_ONE), "-n", 2, "-t", 2, "--force")
 
     assert again.code == 0
 

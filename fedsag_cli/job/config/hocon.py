@@ -25,6 +25,7 @@ CONFIG_SUFFIXES = (*SUFFIXES, *yml.SUFFIXES)
 
 LARGEST = 1_000_000  # bytes of a file, and of all files that it includes together
 _DEEPEST = 100
+_MOST_WORDS = 20_000  # of a file that is not JSON: pyhocon takes a few seconds for them
 
 _UNITS = (
     "ns|nanos?|nanoseconds?|us|micros?|microseconds?|ms|millis?|milliseconds?|s|seconds?|m|minutes?|h|hours?"
@@ -40,6 +41,7 @@ _TOKENS = re.compile(
     r'(?:"(?P<plain>[^"\\\n]*)"|file[ \t]*\([ \t]*"(?P<file>[^"\\\n]*)"[ \t]*\))(?(required)[ \t]*\))'
     r'|(?P<elsewhere>(?:(?:required|file|url|package|classpath)[ \t]*\(|")[^\n]*))'
 )
+_WORDS = re.compile(r'(?P<comment>#[^\n]*|//[^\n]*)|"""[\s\S]*?"""+|"(?:[^"\\\n]|\\.)*"|[^\s{}\[\],=:"]+|[{}\[\],=:"]')
 _INCLUDE = re.compile(r"(?i)(in)(clude)")
 _COMMENT_LINE = re.compile(r"(?m)^[ \t]*#.*$")
 _ODD_ESCAPE = re.compile(r'\\[^"\\nrt]')
@@ -120,6 +122,11 @@ def _by_pyhocon(text: str, name: str, folder: Path | None) -> dict[str, Any]:
 
     marks = _Marks(text)
     prepared = marks.put(text, name, folder, seen=())
+    if sum(word["comment"] is None for word in _WORDS.finditer(prepared)) > _MOST_WORDS:
+        raise JobError(
+            f"{name}: has more than {_MOST_WORDS:,} words and signs, which takes too long to read as HOCON",
+            hint="write it as JSON, which is read at once: quote keys and texts, and separate values by commas",
+        )
     try:
         parsed = ConfigParser.parse(prepared, resolve=False)
         substitutions.resolve(parsed, ConfigParser, name=name)
@@ -223,6 +230,8 @@ class _Marks:
                 return self._included(token["plain"] or token["file"] or "", where, folder, seen)
             if token["text"] == '""':
                 return f'"{self._nothing}"'
+            if token["comment"] and not text[text.rfind("\n", 0, token.start()) + 1 : token.start()].strip():
+                return ""  # pyhocon is slow with comments
             if token["text"] or token["comment"]:
                 hidden = _INCLUDE.sub(rf"\1{self._nothing}\2", token[0])
                 return hidden.replace("\t", self._tab)

@@ -7,6 +7,7 @@ from typing import Any
 
 from fedsag_cli.errors import JobError
 from fedsag_cli.job.config import hocon
+from fedsag_cli.job.templates import bounded
 
 # only parts of Jinja with limited time and size, because a template may come from another person
 _JINJA = (
@@ -27,7 +28,13 @@ def render(text: str, values: Mapping[str, Any], *, name: str) -> str:
 
     The text may use conditions, and loops with a limited number of steps. Other features of Jinja are errors.
     """
-    import jinja2  # not at the top: listing templates does not need it
+    import jinja2.sandbox  # noqa: F401  here, so that the child processes need not; listing templates does not need it
+
+    return bounded.text_of(lambda: _rendered(text, values, name), name=name)
+
+
+def _rendered(text: str, values: Mapping[str, Any], name: str) -> str:
+    import jinja2
     from jinja2.sandbox import SandboxedEnvironment
 
     steps = iter(range(_MOST_STEPS))

@@ -320,3 +320,19 @@ def test_what_is_nested_too_deeply_is_an_error(depth):
         hocon.loads("a" + "{a" * depth + "=1" + "}" * depth, name="x")
     with pytest.raises(JobError, match="x: nested too deeply"):
         hocon.loads_json('{"a":' * depth + "1" + "}" * depth, name="x")
+
+
+def test_more_words_than_pyhocon_reads_in_seconds_are_an_error_and_as_json_they_are_read():
+    many = {f"key{number}": number for number in range(30_000)}
+
+    with pytest.raises(JobError, match=r"many\.conf: has more than 20,000 words and signs") as error:
+        hocon.loads("".join(f"{key} = {value}\n" for key, value in many.items()), name="many.conf")
+
+    assert "JSON" in error.value.hint
+    assert hocon.loads(json.dumps(many), name="many.conf") == many
+
+
+def test_comments_alone_on_their_lines_cost_nothing_and_change_nothing():
+    text = "# x\n  // y\n" * 50_000 + 'a = b # end\nc = """\n# kept\n"""\n'
+
+    assert hocon.loads(text, name="x") == {"a": "b", "c": "\n# kept\n"}

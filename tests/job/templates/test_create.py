@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from fedsag_cli.errors import JobError
 from fedsag_cli.job import Job, meta
 from fedsag_cli.job.config import hocon
-from fedsag_cli.job.templates import create, find, replace_folder, variables
+from fedsag_cli.job.templates import bounded, create, find, replace_folder, variables
 from fedsag_cli.job.templates.create import create as make
+from fedsag_cli.job.templates.rendering import render
 
 INFO = """
 description = "Averaging"
@@ -758,6 +759,21 @@ def test_a_template_that_reaches_for_more_or_would_not_end_is_an_error_naming_it
         make(tmp_path / "j", "sag", templates_dir=shop)
 
     assert not (tmp_path / "j").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{% if " + "~".join(["name"] * 3000) + " == 1 %}{% endif %}",
+        "{% for i in range(9999) %}{% if range(99999)|list|sort|unique|list|length == 3 %}x{% endif %}{% endfor %}",
+    ],
+)
+def test_a_template_that_takes_too_much_time_or_memory_is_an_error_naming_its_file(monkeypatch, text):
+    monkeypatch.setattr(bounded, "MOST_SECONDS", 1)
+    monkeypatch.setattr(bounded, "MOST_BYTES", 100 << 20)
+
+    with pytest.raises(JobError, match=r"^sag/meta\.conf: it takes more than 1 s or 100 MB to make the file"):
+        render(text, {"name": "x" * 900_000}, name="sag/meta.conf")
 
 
 def test_a_template_may_choose_and_repeat(shop, tmp_path):
