@@ -92,8 +92,8 @@ def make_plan(
         for index, name in enumerate(names)
     ]
     places = {site.name: _places(site, apps[site.name], workspace) for site in sites if site.script}
-    outside = {place for of_site in places.values() for place in of_site[1:]}
-    scripts |= imports_of_scripts(outside) | imports_of_components(server, apps[SERVER].custom)
+    installed = {place for of_site in places.values() for place in of_site[1:]}
+    scripts |= imports_of_scripts(installed) | imports_of_components(server, apps[SERVER].custom)
     if modules := preload(scripts):
         sites = _fresh_where_needed(sites, places, notes)
     _check_tasks(server, apps[SERVER], sites)
