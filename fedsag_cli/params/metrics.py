@@ -1,9 +1,19 @@
-"""Weighted means of metrics. Plain numbers only: the command's own process imports this."""
+"""Metrics: their weighted means, and what their names say. No numpy: the command's own process imports this."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
+
+_LOWER_IS_BETTER = re.compile(r"loss|err|(?<![a-z0-9])(bce|ce|cer|mae|mse|nll|perplexity|ppl|rmse|wer)(?![a-z0-9])")
+_IS_NEGATED = re.compile(r"(?<![a-z0-9])neg(?![a-z0-9])")
+
+
+def looks_lower_is_better(metric: str) -> bool:
+    """Whether a metric's name is that of a loss or an error, such as val_loss, and not of a negated one: neg_loss."""
+    name = metric.lower()
+    return bool(_LOWER_IS_BETTER.search(name)) and not _IS_NEGATED.search(name)
 
 
 def weighted_means(measured: Mapping[str, Mapping[str, float]], weights: Mapping[str, float]) -> dict[str, float]:

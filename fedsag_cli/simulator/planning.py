@@ -27,13 +27,14 @@ from fedsag_cli.errors import JobError, UsageError
 from fedsag_cli.interop import shim
 from fedsag_cli.job import App, Job, ServerConfig
 from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, placeholders
+from fedsag_cli.params.metrics import looks_lower_is_better
 from fedsag_cli.plan import FORMAT, Plan, ServerPlan, SitePlan, matches
 from fedsag_cli.simulator import environment, outside
 from fedsag_cli.simulator.options import FORK, SPAWN, Options, gpu_groups, site_names, slots_of
 from fedsag_cli.simulator.preloading import imports_of_components, imports_of_scripts, preload, variables_set
-from fedsag_cli.workflows.model_selector import IntimeModelSelector, looks_lower_is_better
 from fedsag_cli.workspace import JOB_ID, SERVER, Workspace, files_in
 
+_SELECTOR = "IntimeModelSelector"
 _SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 _OF_SHELLS = {"cd", "source", ".", "export", "ulimit", "set", "if", "for", "exec", "conda"}
@@ -257,9 +258,9 @@ def _doubts(server: ServerConfig) -> Iterator[str]:
     """What the user hardly means."""
     for spec in server.components:
         metric = spec.args.get("key_metric")
-        selects = catalog.class_path(spec.path) == catalog.class_path(IntimeModelSelector.__name__)
+        selects = catalog.class_path(spec.path) == catalog.class_path(_SELECTOR)
         if selects and metric and looks_lower_is_better(str(metric)) and not spec.args.get("negate_key_metric"):
-            doubt = f"{IntimeModelSelector.__name__}: key_metric = {metric!r} looks like a loss"
+            doubt = f"{_SELECTOR}: key_metric = {metric!r} looks like a loss"
             yield f"{doubt}, but the highest value counts as the best: set negate_key_metric = true"
 
 

@@ -17,9 +17,8 @@ def test_some_thousand_schedules_break_no_promise():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(4))
-def test_a_hundred_thousand_schedules_break_no_promise(part):
-    assert search(range(part * 25_000, (part + 1) * 25_000))["schedules"] == 25_000
+def test_ten_thousand_schedules_break_no_promise():  # scripts/search does a hundred thousand
+    assert search(range(10_000))["schedules"] == 10_000
 
 
 @pytest.mark.parametrize("name", EVERY_WAY)
