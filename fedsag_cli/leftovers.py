@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 _LEFTOVER = re.compile(
     r"__pycache__|\.ipynb_checkpoints"
@@ -13,6 +14,22 @@ _LEFTOVER = re.compile(
 _COPY = re.compile(
     r"(?i)copy of .*|.* alias|.*[ -]copy( ?\(?\d+\)?)?(\.[^.]*)?|.* \(\d+\)(\.[^.]*)?|.*\.(bak|orig|old)"
 )
+
+_TOOLS = (
+    ".git", ".hg", ".svn", ".venv", "venv", "node_modules", ".tox", ".nox", ".idea", ".vscode",
+    ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis",
+)  # fmt: skip
+
+
+def is_of_a_tool(folder: Path) -> bool:
+    """Whether a folder in a project is that of a tool, or an environment, a job or a workspace: no code of the project.
+
+    A job and a workspace are those that fedsag made.
+    """
+    if folder.name in _TOOLS or folder.name.startswith(".fedsag"):
+        return True
+    marks = ("pyvenv.cfg", ".fedsag/made", "meta.conf")
+    return any((folder / mark).is_file() for mark in marks)
 
 
 def is_leftover(name: str) -> bool:

@@ -45,8 +45,12 @@ def check(path: Path, bounds: Bounds | None = None) -> None:
         raise JobError(f"{path} is not a regular file")
 
 
-def below(folder: Path, bounds: Bounds | None = None) -> Iterator[tuple[str, Path]]:
+def below(
+    folder: Path, bounds: Bounds | None = None, leave_out: Callable[[Path], bool] = lambda _: False
+) -> Iterator[tuple[str, Path]]:
     """Every file in `folder` and its subfolders without leftovers, by its path in `folder`. Links are followed.
+
+    `leave_out`: whether a subfolder is left out.
 
     Raises JobError as `check` does, and for a link to a folder that contains it.
     """
@@ -56,6 +60,8 @@ def below(folder: Path, bounds: Bounds | None = None) -> Iterator[tuple[str, Pat
         at, inside, above = pending.pop()
         for path in sorted(path for path in at.iterdir() if not is_leftover(path.name)):
             check(path, bounds)
+            if path.is_dir() and leave_out(path):
+                continue
             if not path.is_dir():
                 yield f"{inside}{path.name}", path
                 continue

@@ -87,9 +87,9 @@ def _check_script_dir(script_dir: Path, folder: Path) -> None:
     if not script_dir.is_dir():
         problem = "is not a folder" if script_dir.exists() else "does not exist"
         raise JobError(f"-sd {script_dir} {problem}", hint="-sd names the folder of your scripts")
-    if _overlap(files.real(script_dir), folder):
+    if files.real(script_dir).is_relative_to(folder):
         raise JobError(
-            f"-sd {script_dir} and -j {folder} must not contain each other",
+            f"-sd {script_dir} must not be in the job that -j names: {folder}",
             hint="create the job in another folder",
         )
 

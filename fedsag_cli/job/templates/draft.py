@@ -18,7 +18,7 @@ from fedsag_cli.job.meta import ALL
 from fedsag_cli.job.templates.find import INFO, Template, Variable
 from fedsag_cli.job.templates.overrides import Override, apply
 from fedsag_cli.job.templates.rendering import render
-from fedsag_cli.leftovers import is_leftover
+from fedsag_cli.leftovers import is_leftover, is_of_a_tool
 from fedsag_cli.workspace import SERVER
 
 META = "meta.conf"
@@ -49,7 +49,8 @@ def make_draft(template: Template, name: str, overrides: FileOverrides = (), scr
         draft.copies |= {f"{app}/config/{path}": file for path, file in _config_files(template, folder)}
         for custom in customs[app]:
             bounds = None if script_dir else template.bounds  # links in the user's own folder (-sd) may have any target
-            draft.copies |= {f"{app}/custom/{path}": file for path, file in _sources(custom, bounds)}
+            found = _sources(custom, bounds) if custom != script_dir else _project(custom, draft)
+            draft.copies |= {f"{app}/custom/{path}": file for path, file in found}
     meta = hocon.find(template.folder, "meta")
     if meta:
         draft.copies[META] = meta
@@ -130,6 +131,22 @@ def declared_in(template: Template, names: FileNames) -> dict[str, list[Variable
 def _sources(folder: Path, bounds: Bounds | None) -> Iterator[tuple[str, Path]]:
     files.check(folder, bounds)
     return files.below(folder, bounds)
+
+
+def _project(folder: Path, draft: Draft) -> Iterator[tuple[str, Path]]:
+    """The files of a project, without folders that are no code of it. A note names those."""
+    left: list[str] = []
+
+    def leave_out(path: Path) -> bool:
+        if is_of_a_tool(path):
+            left.append(path.relative_to(folder).as_posix())
+        return left[-1:] == [path.relative_to(folder).as_posix()]
+
+    files.check(folder)
+    yield from files.below(folder, leave_out=leave_out)
+    note = f"-sd {folder}: {', '.join(left)} left out: tools, environments, jobs and workspaces are no code"
+    if left and note not in draft.notes:
+        draft.notes.append(note)
 
 
 def _config_files(template: Template, folder: Path) -> Iterator[tuple[str, Path]]:

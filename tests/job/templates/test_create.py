@@ -462,6 +462,21 @@ def test_scripts_of_the_user_take_the_place_of_the_templates_and_links_are_follo
     assert os.access(custom / "train.py", os.X_OK)
 
 
+def test_the_code_of_a_project_is_taken_without_its_tools_jobs_and_workspaces(shop, tmp_path):
+    code = {"train.py": "", "parts.py": PARTS, "data/a.csv": "1"}
+    tools = {".git/HEAD": "", "sub/env/pyvenv.cfg": "", "node_modules/x.js": "", "jobs/old/meta.conf": "deploy_map {}"}
+    write(tmp_path / "project", code | tools | {"ws/.fedsag/made": "", "ws/report.json": ""})
+
+    for _ in range(2):
+        folder = tmp_path / "project" / "jobs" / "j"
+        made = make(folder, "sag", templates_dir=shop, script_dir=tmp_path / "project", force=True)
+        assert tree(made.folder / "app" / "custom") == sorted(code)
+
+    (note,) = made.notes
+    assert note.startswith(f"-sd {tmp_path / 'project'}: .git, ")
+    assert all(name in note for name in (".git", "sub/env", "node_modules", "jobs/old", "jobs/j", "ws"))
+
+
 LEFTOVERS = [
     ".ipynb_checkpoints/x-checkpoint.py", ".DS_Store", "._x", "Thumbs.db", "desktop.ini", "x.py~", "#x.py#",
     ".x.py.swp", "__pycache__/x.pyc", ".nfs000012", ".~lock.x.conf#",
@@ -524,7 +539,7 @@ def test_a_link_that_leads_nowhere_or_round_in_a_circle_is_an_error(shop, tmp_pa
 
 @pytest.mark.parametrize(
     ("folder", "scripts"),
-    [("j", "nowhere"), ("j", "file"), ("s/j", "s"), ("s", "s/inner"), ("s", "s"), ("link/j", "s")],
+    [("j", "nowhere"), ("j", "file"), ("s", "s/inner"), ("s", "s"), ("link", "s/inner")],
 )
 def test_scripts_that_are_not_there_or_lie_within_the_job_are_an_error(shop, tmp_path, folder, scripts):
     write(tmp_path, {"file": "", "s/inner/train.py": ""})
