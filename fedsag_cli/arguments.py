@@ -32,6 +32,8 @@ KIND_OF = {
 }  # fmt: skip
 """The kind of a value, by the name of its type in an annotation."""
 
+_CONTRACTS = {"Aggregator", "Filter", "IntimeModelSelector", "Persistor", "Tracker"}
+
 _TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "float": (int, float),
@@ -127,7 +129,8 @@ class Argument(msgspec.Struct, frozen=True, kw_only=True):
     """One argument of a constructor.
 
     `kind` names the values it takes, such as "int | None", in the words of KIND_OF. It is empty if the argument takes
-    other values. `default` is None if there is no default to show.
+    other values. `default` is None if there is no default to show. `is_component`: it takes a component, which a job
+    names by its id.
     """
 
     name: str
@@ -136,11 +139,14 @@ class Argument(msgspec.Struct, frozen=True, kw_only=True):
     meaning: str = ""
     default: Any = None
     required: bool = False
+    is_component: bool = False
 
     def problem(self, given: Any) -> str:
         """What is wrong with a value, such as "must be a whole number, not 'x'"; empty if it is valid."""
         if self.kind and not any(_is(given, word) for word in self.kind.split(" | ")):
             return f"must be {' or '.join(_EXPECTED[word] for word in self.kinds)}, not {given!r}"
+        if self.is_component and isinstance(given, str | int | float | list):
+            return f"must be a component, not {given!r}: name it by its id, in {self.name}_id"
         problems = (rule.problem(given) for rule in self.rules if not isinstance(rule, Needs))
         return next((f"{problem}, not {given!r}" for problem in problems if problem), "")
 
@@ -159,13 +165,22 @@ def problems(arguments: Sequence[Argument], given: Mapping[str, Any]) -> dict[st
     """What is wrong with the given values, by the name of the argument."""
     found: dict[str, str] = {}
     for argument in arguments:
-        if argument.name not in given:
+        if not {argument.name, f"{argument.name}_id"} & set(given):
             continue
-        value = given[argument.name]
-        missing = [other for other in argument.needs if value is not None and given.get(other) in (None, "")]
-        if problem := argument.problem(value) or (f"needs {missing[0]}, which is not given" if missing else ""):
+        has_value = given.get(argument.name) is not None or _is_given(f"{argument.name}_id", given)
+        missing = [
+            other
+            for other in argument.needs
+            if has_value and not (_is_given(other, given) or _is_given(f"{other}_id", given))
+        ]
+        problem = argument.problem(given[argument.name]) if argument.name in given else ""
+        if problem := problem or (f"needs {missing[0]}, which is not given" if missing else ""):
             found[argument.name] = problem
     return found
+
+
+def _is_given(name: str, given: Mapping[str, Any]) -> bool:
+    return given.get(name) not in (None, "")
 
 
 def checked(init: Init) -> Init:
@@ -233,7 +248,13 @@ def declaration(name: str, hint: Any, *, required: bool, default: Any) -> Argume
         meaning=next((each for each in about if isinstance(each, str)), ""),
         default=default,
         required=required,
+        is_component=is_component(types_named),
     )
+
+
+def is_component(names: Iterable[str]) -> bool:
+    """Whether an argument of these types takes a component."""
+    return not _CONTRACTS.isdisjoint(names)
 
 
 def kind_of(names: Iterable[str]) -> str:

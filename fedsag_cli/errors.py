@@ -16,8 +16,10 @@ FedsagError                   1   the base class; only its subclasses are raised
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable, Sequence
+import errno
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 
@@ -76,8 +78,9 @@ class NotEnoughClients(RunError):
 
 class NotEnoughMemory(RunError):
     def __init__(self, *, clients: int, needed: int, free: int, where: str) -> None:
+        need = f"{counted(clients, 'client')} {'needs' if clients == 1 else 'need'}"
         super().__init__(
-            f"{clients} clients need about {needed / 1e9:.1f} GB of {where} memory, {free / 1e9:.1f} GB are free",
+            f"{need} about {needed / 1e9:.1f} GB of {where} memory, {free / 1e9:.1f} GB are free",
             hint="use fewer clients (-n), smaller data in each, or launch_once=false so that only working clients live",
         )
 
@@ -106,6 +109,11 @@ class Interrupted(FedsagError):
         self.exit_code = 128 + signal_number
 
 
+def counted(number: int, noun: str) -> str:
+    """The number with its noun: "1 client", "2 clients"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint: the known name that is most similar to `name`; if none is similar, all known names."""
     names = sorted(set(known))
@@ -113,3 +121,41 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if near:
         return f"did you mean {near[0]!r}?"
     return f"known: {', '.join(names)}" if names else ""
+
+
+_WAYS_OUT = {
+    errno.ENOSPC: "free some space on that disk",
+    errno.EDQUOT: "free some space: your quota on that disk is used up",
+    errno.EROFS: "that disk can only be read now: choose a folder on another disk",
+    errno.EMFILE: "`ulimit -n` raises the limit of open files; or give fewer clients",
+    errno.ENFILE: "the whole system has too many open files; or give fewer clients",
+    errno.EAGAIN: "raise the limit of processes (`ulimit -u`, or the container's), or give fewer clients",
+    errno.ENOMEM: "free some memory, or give fewer clients",
+}
+
+
+@contextlib.contextmanager
+def system_errors() -> Iterator[None]:
+    """Raise what the system refuses in this block as a RunError."""
+    try:
+        yield
+    except (OSError, MemoryError, RuntimeError) as error:
+        if (refused := of_system(error)) is None:
+            raise
+        raise refused from None
+
+
+def of_system(error: BaseException, what: str = "") -> RunError | None:
+    """What the system refused to this process, as an error that the user can act on; None for any other error.
+
+    `what`: what failed, if the error does not name a file.
+    """
+    if isinstance(error, MemoryError):
+        return RunError("no memory is left", hint=_WAYS_OUT[errno.ENOMEM])
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return RunError("no thread can be started", hint=_WAYS_OUT[errno.EAGAIN])
+    if isinstance(error, OSError):
+        named = error.filename or what
+        message = f"{named}: {error.strerror}" if named and error.strerror else str(error)
+        return RunError(message, hint=_WAYS_OUT.get(error.errno or 0, ""))
+    return None

@@ -2,19 +2,24 @@
 
 The server and the engine send events to the parent process. It writes them to `events.jsonl`, shows them, and makes
 `report.json` of them. Times: `at` in seconds since 1970, durations `…_s` in seconds. Sizes in bytes.
+
+The rounds of each workflow have their own numbers: a round is named by `workflow`, which is its workflow's id in the
+job, and `round_num`.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import signal
+import sys
 import time
 from collections.abc import Mapping
 from typing import Protocol, TypeAlias, Union
 
 import msgspec
 
-from fedsag_cli.wire.messages import LogKind
+from fedsag_cli.wire.messages import STARTED_AT, LogKind
 
 Metrics: TypeAlias = dict[str, float | None]
 """Measured values by name. None stands for NaN and infinity, which JSON cannot hold."""
@@ -25,10 +30,24 @@ def as_metrics(measured: Mapping[str, float]) -> Metrics:
     return {name: value if math.isfinite(value) else None for name, value in measured.items()}
 
 
+def _since_boot() -> float:
+    """Seconds, the same in all processes of this machine. Nobody can set this clock."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic()
+
+
+STARTED = float(os.environ.get(STARTED_AT) or time.time() - _since_boot())
+"""When this machine was started, as its clock says it when a run begins: all processes of a run have this number."""
+
+
+def now() -> float:
+    """Seconds since 1970. Differences are right even if the clock is set during a run."""
+    return STARTED + _since_boot()
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="event"):
     """Something that happened, and when."""
 
-    at: float = msgspec.field(default_factory=time.time)
+    at: float = msgspec.field(default_factory=now)
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,8 +115,9 @@ class ClientReady(Event, frozen=True, kw_only=True):
 
 
 class RoundStarted(Event, frozen=True, kw_only=True):
-    """The run has `num_rounds` rounds, the first of which is `first_round`."""
+    """The workflow has `num_rounds` rounds, the first of which is `first_round`."""
 
+    workflow: str = ""
     round_num: int
     first_round: int
     num_rounds: int
@@ -106,6 +126,7 @@ class RoundStarted(Event, frozen=True, kw_only=True):
 
 class TaskSent(Event, frozen=True, kw_only=True):
     site: str
+    workflow: str = ""
     task: str
     round_num: int
     size: int
@@ -115,6 +136,7 @@ class ReplyAccepted(Event, frozen=True, kw_only=True):
     """`work_s`: from sending the task to receiving the answer."""
 
     site: str
+    workflow: str = ""
     task: str
     round_num: int
     metrics: Metrics
@@ -127,10 +149,20 @@ class ReplyFailed(Event, frozen=True, kw_only=True):
     """`hangs`: the client's process may still work on the task."""
 
     site: str
+    workflow: str = ""
     task: str
     round_num: int
     failure: Failure
     hangs: bool = False
+
+
+class NotAwaited(Event, frozen=True, kw_only=True):
+    """The round goes on without the answer of a client, as enough others have answered. The client has not failed."""
+
+    site: str
+    workflow: str = ""
+    task: str
+    round_num: int
 
 
 class ValuesLogged(Event, frozen=True, kw_only=True):
@@ -143,17 +175,35 @@ class ValuesLogged(Event, frozen=True, kw_only=True):
 
 
 class ReplyLate(Event, frozen=True, kw_only=True):
-    """An answer arrived after the server had stopped waiting for it. It is not used."""
+    """An answer arrived after the server had stopped waiting for it. It is not used.
+
+    `task` and `round_num` are those of the task that the client was sent last; without one, `task` is empty.
+    """
 
     site: str
+    workflow: str = ""
     task: str
+    round_num: int = 0
 
 
 class ClientStopped(Event, frozen=True, kw_only=True):
-    """A client that hung, or still worked when the run was over, was stopped. Its log ends with its stack."""
+    """A client that hung, or still worked when the run was over, was stopped. Its log ends with its stack.
+
+    `has_failed` is false for one that worked on a task whose answer was not waited for.
+    """
 
     site: str
     failure: Failure
+    has_failed: bool = True
+
+
+class ReplyArrived(Event, frozen=True, kw_only=True):
+    """A client has answered. The workflow takes the answers in the order of the sites: this one may still wait."""
+
+    site: str
+    workflow: str = ""
+    task: str
+    round_num: int
 
 
 class Notice(Event, frozen=True, kw_only=True):
@@ -165,6 +215,7 @@ class Notice(Event, frozen=True, kw_only=True):
 class RoundFinished(Event, frozen=True, kw_only=True):
     """`metrics`: the means of what the sites measured on the model sent in this round, weighted by their steps."""
 
+    workflow: str = ""
     round_num: int
     sites: list[str]
     metrics: Metrics
@@ -174,8 +225,10 @@ class RoundFinished(Event, frozen=True, kw_only=True):
 
 
 class ModelValidated(Event, frozen=True, kw_only=True):
-    """The last model, measured by the clients that list the task to validate."""
+    """The last model of a workflow, measured by the clients that list the task to validate."""
 
+    workflow: str = ""
+    task: str = ""
     round_num: int
     metrics: Metrics
     by_site: dict[str, Metrics]
@@ -184,6 +237,7 @@ class ModelValidated(Event, frozen=True, kw_only=True):
 class BestModel(Event, frozen=True, kw_only=True):
     """The model sent in this round has the best score so far. `is_final`: it is the last model, measured at the end."""
 
+    workflow: str = ""
     round_num: int
     metric: str
     score: float
@@ -252,8 +306,10 @@ AnyEvent = Union[  # noqa: UP007  msgspec reads it at run time
     ReplyAccepted,
     ReplyFailed,
     ReplyLate,
+    NotAwaited,
     ValuesLogged,
     ClientStopped,
+    ReplyArrived,
     Notice,
     RoundFinished,
     ModelValidated,

@@ -53,10 +53,12 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What is known about a component.
 
     `asks_for` lists the arguments that contain the name of a task; at least one client must take that task. `extra` is
-    for a tracker: the extra of fedsag that installs the package of the same name.
+    for a tracker: the extra of fedsag that installs the package of the same name. `keeps_nothing`: what it keeps from
+    round to round does not change the result, so a run can be resumed without it.
     """
 
     needs_torch: bool = False
+    keeps_nothing: bool = False
     asks_for: Sequence[str] = ()
     extra: str = ""
     nvflare: Nvflare | None = None

@@ -1,4 +1,4 @@
-"""Facts about this machine: cores, GPUs, free memory, and the memory of this process."""
+"""Facts about this machine: the home folder, cores, GPUs, free memory, and the memory of this process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,18 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+_GROUPS, _GROUPS_OF_PROCESS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+
+def home() -> Path:
+    """The user's home folder; the root folder, as in a container, if neither HOME nor the system names one."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/")
 
 
 def cores() -> int:
@@ -36,12 +47,38 @@ def _free_of_machine() -> int | None:
 
 
 def _free_of_container() -> int | None:
-    folder = Path("/sys/fs/cgroup")
+    """What the memory limits of the control groups leave; None without a limit."""
+    free = (_free_of_group(group) for group in _groups())
+    return min((amount for amount in free if amount is not None), default=None)
+
+
+def _groups() -> Iterator[Path]:
+    """The folders of the control groups, of both versions, that this process is in: each has limits of its own."""
     try:
-        limit = (folder / "memory.max").read_text().strip()
-        return None if limit == "max" else int(limit) - int((folder / "memory.current").read_text())
-    except (OSError, ValueError):
-        return None
+        lines = _GROUPS_OF_PROCESS.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        mounted = ["memory"] if "memory" in controllers.split(",") else [] if controllers else ["", "unified"]
+        for base in (_GROUPS / name for name in mounted):
+            group = base / path.lstrip("/")
+            yield from (each for each in (group, *group.parents) if each.is_relative_to(base))
+
+
+def _free_of_group(group: Path) -> int | None:
+    for limit, used, inactive in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        try:
+            bytes_allowed = int((group / limit).read_text())  # "max": no limit
+            bytes_used = int((group / used).read_text())
+            stat = dict(line.split(" ", 1) for line in (group / "memory.stat").read_text().splitlines())
+            return max(0, bytes_allowed - bytes_used + int(stat.get(inactive, 0)))  # unused cached files make room
+        except (OSError, ValueError):
+            continue
+    return None
 
 
 def _fields(file: Path) -> dict[str, int]:

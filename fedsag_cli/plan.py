@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -11,6 +12,9 @@ import msgspec
 
 from fedsag_cli.arguments import Least, OneOf
 from fedsag_cli.model import ParamsType
+
+FORMAT = 1
+"""The format of plan.json, of the record and of the checkpoints. A run is resumed by a version that has the same."""
 
 
 class FilterSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -69,7 +73,11 @@ class ComponentSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
-    """How to start one client: a Python `script` with `args`, or else a `command`. `group` is its GPU group."""
+    """How to start one client: a Python `script` with `args`, or else a `command`. `group` is its GPU group.
+
+    `in_process`: its working directory is the site's folder, as in NVFLARE, and not the app's.
+    `fresh`: in a new interpreter that has imported none of the modules in `preload`.
+    """
 
     name: str
     group: int
@@ -78,6 +86,8 @@ class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
     command: list[str]
     env: dict[str, str]  # added to the environment of the run
     config: ClientConfig
+    in_process: bool = False
+    fresh: bool = False
 
 
 class ServerPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,9 +103,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """A run before it starts.
 
     `slots`: how many clients of one group work at the same time. `threads`: torch's threads in each client. `preload`:
-    the modules that the processes will import. `files`: SHA-256 of every file except the configs, by path in the job.
+    the modules that the processes will import. `waits_for_all`: a seed was given, so who takes part in a round does not
+    depend on how fast the others are. `files`: SHA-256 of every file except the configs, by path in the job.
     """
 
+    format: int = 0  # what wrote no number is older than the first
     job: str
     seed: int
     slots: int
@@ -103,10 +115,23 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     launcher: str
     gpus: str | None = None
     strict: bool = False
+    waits_for_all: bool = False
     preload: list[str]
     server: ServerPlan
     sites: list[SitePlan]
     files: dict[str, str] = {}
+
+    @property
+    def settings(self) -> Any:
+        """The contents of the config files, without paths and without the settings for starting processes."""
+        sites = {site.name: {"args": site.args, "command": site.command, "config": site.config} for site in self.sites}
+        return msgspec.to_builtins({"job": self.job, "server": self.server, "sites": sites})
+
+    @property
+    def identity(self) -> str:
+        """The SHA-256 of all that decides the result."""
+        result = {"seed": self.seed, "threads": self.threads, "files": self.files, "settings": self.settings}
+        return hashlib.sha256(msgspec.json.encode(result, order="deterministic")).hexdigest()
 
 
 def read_plan(path: Path) -> Plan:

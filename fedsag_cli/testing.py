@@ -51,7 +51,10 @@ class FakeClients:
         timeout_s: float | None = None,
         grace_s: float | None = None,
         allow_non_finite: bool = False,
+        allow_unknown_keys: bool = False,
+        ignores: Callable[[str], bool] | None = None,
     ) -> Iterator[Reply]:
+        rules = checks.Rules(allow_non_finite=allow_non_finite, allow_unknown_keys=allow_unknown_keys, ignores=ignores)
         named = None if to is None else set(to)
         targets = [site for site in self.takes(task.name) if named is None or site in named]
         self.asked.append({"task": task.name, "min": min_responses, "timeout_s": timeout_s, "grace_s": grace_s})
@@ -65,13 +68,12 @@ class FakeClients:
             if answer is None:
                 self._one_failed()
                 continue
-            reply = Reply(site=site, model=answer)
             try:
-                checks.check(answer, task.model.params or {}, allow_non_finite=allow_non_finite)
+                model, _ = checks.check(answer, task.model.params or {}, rules)
             except TensorError as error:
-                self.reject(reply, error.message)
+                self.reject(Reply(site=site, model=answer), error.message)
             else:
-                yield reply
+                yield Reply(site=site, model=model)
 
     def reject(self, reply: Reply, cause: str) -> None:
         self.rejected[reply.site] = cause

@@ -12,11 +12,14 @@ W/<site>/simulate_job/app_<site>/                 a client's app, its working di
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
+import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -24,11 +27,17 @@ import msgspec
 
 from fedsag_cli.errors import WorkspaceError
 from fedsag_cli.leftovers import is_leftover
+from fedsag_cli.made import Made
 
 SERVER = "server"
+JOB_ID = "simulate_job"  # as in NVFLARE: scripts know it by get_job_id(), configs by {JOB_ID}
 ROUND, BEST = "round", "best"  # the two kinds of checkpoint: of the last round, and of the best model so far
-_CHECKPOINT = re.compile(rf"(?P<kind>{ROUND}|{BEST})-\d{{6,}}\.safetensors")
+RECORD = "record.jsonl"  # beside the checkpoints: it proves them, and has what happened in each round
+_CHECKPOINT = re.compile(rf"(?P<kind>{ROUND}|{BEST})(-\d+)?-\d{{6,}}\.safetensors")
 _PART = ".part"  # the end of the name of an incomplete file
+_LAST_WORK_S = 10.0  # the server of a killed run is killed with it
+_MOVE = "move it, or choose another folder with -w"
+_COPY = "copy the job to another place, or choose another folder with -w"
 
 
 class Workspace:
@@ -36,8 +45,11 @@ class Workspace:
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()  # the server gives its paths in this form
-        self._made: set[str] = set()
+        checkpoints = str(self.checkpoints.relative_to(self.root))
+        self._made = Made(self.root, self._list_of_made, {checkpoints: _CHECKPOINT.pattern})
         self._lock = -1
+        self.mark = secrets.token_hex(8)  # in the environment of all processes of this run
+        self.mark_before = ""  # that of the run before, of which processes may be left
 
     @property
     def plan(self) -> Path:
@@ -55,8 +67,12 @@ class Workspace:
     def scratch(self) -> Path:
         return self.root / ".fedsag"
 
+    def site(self, name: str) -> Path:
+        """The folder of SERVER or of a site."""
+        return self.root / name
+
     def job(self, name: str) -> Path:
-        return self.root / name / "simulate_job"
+        return self.site(name) / JOB_ID
 
     def app(self, name: str) -> Path:
         """The app of SERVER or of a site: the working directory of that process."""
@@ -64,11 +80,15 @@ class Workspace:
 
     def log(self, name: str) -> Path:
         """The file for the output of SERVER or of a site."""
-        return self.root / name / "log.txt"
+        return self.site(name) / "log.txt"
 
     @property
     def checkpoints(self) -> Path:
         return self.job(SERVER) / "checkpoints"
+
+    @property
+    def record(self) -> Path:
+        return self.checkpoints / RECORD
 
     @property
     def has_run(self) -> bool:
@@ -78,6 +98,10 @@ class Workspace:
     @property
     def _list_of_made(self) -> Path:
         return self.scratch / "made"
+
+    def needed(self) -> list[Path]:
+        """The files that fedsag needs to continue a run, beside its checkpoints."""
+        return [self.plan, self._list_of_made]
 
     def take(self) -> None:
         """Lock the workspace until `release`. Raises WorkspaceError if another run uses it, or it cannot be written."""
@@ -95,129 +119,168 @@ class Workspace:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            pid = os.pread(self._lock, 100, 0).decode().strip()
+            pid, _ = self._holder()
             self.release()
             raise WorkspaceError(
                 f"the workspace {self.root} is used by another run, process {pid}",
                 hint="wait for it, or choose another folder with -w",
             ) from None
         try:
+            _, self.mark_before = self._holder()
             os.ftruncate(self._lock, 0)
-            os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+            os.pwrite(self._lock, f"{os.getpid()}\n{os.fstat(self._lock).st_ino}\n{self.mark}\n".encode(), 0)
             os.close(self.hold_as_server())  # the server of a killed run may need a moment to end
         except OSError as error:
             self.release()
             raise WorkspaceError(f"the workspace {self.root} cannot be used: {error.strerror}") from None
 
     def hold_as_server(self) -> int:
-        """Wait for the server of an earlier run to end, and lock: the next run waits while this descriptor is open."""
+        """Wait for the server of an earlier run to end, and lock: the next run waits while this process lives.
+
+        A process that the server starts does not have the lock. Raises OSError.
+        """
         fd = os.open(self.scratch / SERVER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        return fd
+        ends = time.monotonic() + _LAST_WORK_S
+        while True:
+            try:
+                fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN) or time.monotonic() > ends:
+                    os.close(fd)
+                    raise OSError(error.errno, "the server of an earlier run still uses it") from None
+                time.sleep(0.02)
+            else:
+                return fd
+
+    def _holder(self) -> tuple[str, str]:
+        """The process that has, or had, the lock, and the mark of its run; no mark in a copy of the workspace."""
+        pid, inode, mark, *_ = [*os.pread(self._lock, 100, 0).decode(errors="replace").splitlines(), "", "", ""]
+        return pid, mark if inode == str(os.fstat(self._lock).st_ino) else ""
+
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     def release(self) -> None:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
 
-    def clear(self) -> None:
-        """Remove the files that an earlier run made. The user's files stay."""
-        if not self._list_of_made.exists():
-            return
-        self.reopen()
-        folders: set[Path] = set()
-        whole = {self.root / name for name in self._made if name.endswith("/")}
-        for path in sorted(
-            self._paths_made(), key=lambda path: path != self.plan
-        ):  # the plan first: without it, a run that is only partly removed cannot be resumed
-            if path in whole and path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            elif not path.is_dir() or path.is_symlink():
-                path.unlink(missing_ok=True)
-            folders.update(parent for parent in path.parents if self.root in parent.parents)
-        for checkpoint in checkpoints_in(self.checkpoints) if self.checkpoints.is_dir() else ():
-            checkpoint.unlink()
-        for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
-            shutil.rmtree(folder / "__pycache__", ignore_errors=True)  # Python made it from files that fedsag copied
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
-        self._list_of_made.unlink(missing_ok=True)
-        self._made = set()
-
     def reopen(self) -> None:
-        """Take over the files of an earlier run. Incomplete files are removed."""
-        if self._list_of_made.exists():
-            self._made = set(self._list_of_made.read_text().split("\0")[:-1])  # each name ends with \0
+        """Read the record of earlier runs. Incomplete files are removed. Raises OSError."""
+        self._made.read()
         self.remove_parts()
 
-    def remove_parts(self) -> None:
-        """Remove the incomplete files of processes that were killed."""
-        parts = [path for path in self.checkpoints.glob(f"*{_PART}") if _kind_of(path.name.removesuffix(_PART))]
-        for part in [*map(_part_of, self._paths_made()), *parts]:
-            part.unlink(missing_ok=True)
+    def clear(self, *, replaced: Iterable[Path] = ()) -> None:
+        """Remove the files that an earlier run made, and of those in `replaced` what its scripts wrote. Raises OSError.
 
-    def _paths_made(self) -> list[Path]:
-        """The files that fedsag made. Paths outside the workspace, as in a damaged list, are left out."""
-        paths = [self.root / name for name in sorted(self._made)]
-        return [path for path in paths if self.root in path.parents and ".." not in path.parts]
+        The user's files stay.
+        """
+        self.reopen()
+        of_scripts = [path for path in replaced if self._made.is_of_a_script(path) and not self._made.knows(path)]
+        self._made.remove(*of_scripts, first=self.plan)  # without a plan, a run that is partly removed is not resumed
+
+    def remove_parts(self) -> None:
+        """Remove the incomplete files of processes that were killed. Raises OSError."""
+        with contextlib.suppress(FileNotFoundError):
+            parts = [path for path in self.checkpoints.iterdir() if path.suffix == _PART and _kind_of(path.stem)]
+            self._made.remove_parts([*map(_part_of, self._made.paths()), *parts])
 
     def claim(self, *paths: Path, folders: Iterable[Path] = ()) -> None:
-        """Record that fedsag owns these files, and all files in `folders`. Raises WorkspaceError as `check_free`."""
-        whole = list(folders)
-        self.check_free(*paths, *whole)
-        self.remember(*paths, folders=whole)
+        """Record that fedsag will write these files, and all files in `folders`. Raises WorkspaceError, OSError."""
+        inside = [path for path in paths if self.root in path.parents]
+        whole = [folder for folder in folders if self.root in folder.parents]
+        self.check_free(*inside, *whole)
+        files = [self._made.will_make(path, grows=path.suffix == ".jsonl") for path in inside]
+        self._made.announce([*files, *(self._made.will_fill(folder, ".*") for folder in whole)])
+        self._made.make_folders(path.parent for path in [*inside, *whole])
 
-    def check_free(self, *paths: Path) -> None:
-        """Raises WorkspaceError if a path exists and fedsag did not make it."""
+    def check_free(self, *paths: Path, of_scripts: Collection[Path] = ()) -> None:
+        """Raises WorkspaceError if a path exists and fedsag did not make it, or it is behind a link.
+
+        `of_scripts`: there, a file that the script of an earlier run wrote may be in the way.
+        """
         for path in (path for path in paths if self.root in path.parents):
-            name = str(path.relative_to(self.root))
-            if self._made.isdisjoint({name, f"{name}/"}) and (path.exists() or path.is_symlink()):
+            if (link := self._made.obstacle(path)) is not None:
+                raise WorkspaceError(f"{link} is not a folder, but a link or a file", hint=_MOVE)
+            for there in () if self._made.owns(path) else (path, _part_of(path)):
+                if not os.path.lexists(there):
+                    continue
+                if path in of_scripts and self._made.is_of_a_script(there) and not self._made.knows(there):
+                    continue
+                if self._made.knows(there):
+                    raise WorkspaceError(f"{there} has changed since fedsag made it", hint=_MOVE)
+                raise WorkspaceError(f"{there} already exists, and fedsag did not make it", hint=_MOVE)
+
+    def check_job(self, job: Path, names: Iterable[str], sources: Iterable[Path]) -> None:
+        """Raises WorkspaceError if the job is where this run, or a run before it, has its files."""
+        for name in names:
+            if job.resolve().is_relative_to(self.root / name):
                 raise WorkspaceError(
-                    f"{path} already exists, and fedsag did not make it",
-                    hint="move it, or choose another folder with -w",
+                    f"the job {job} is in {self.root / name}, where the run writes its own files",
+                    hint=_COPY,
+                )
+        for source in sources:
+            real = source.resolve()
+            if self.root in real.parents and self._made.knows(real):
+                raise WorkspaceError(
+                    f"{source} of the job is a file that an earlier run made in this workspace",
+                    hint=_COPY,
                 )
 
-    def remember(self, *paths: Path, folders: Iterable[Path] = ()) -> None:
-        """Add files, and folders with all their contents, to the list of what fedsag made. Raises OSError."""
-        names = {str(path.relative_to(self.root)) for path in paths if self.root in path.parents}
-        names |= {f"{path.relative_to(self.root)}/" for path in folders if self.root in path.parents}  # "/": a folder
-        new = sorted(names - self._made)
-        self._made.update(new)
-        with self._list_of_made.open("ab", buffering=0) as file:
-            size = file.tell()
-            try:
-                _write_all(file, "".join(f"{name}\0" for name in new).encode())
-            except OSError:
-                file.truncate(size)  # an incomplete name could be the name of a user's file
-                raise
-
     def files_of(self, app: Path, name: str) -> list[Path]:
-        """The files of SERVER or of a site: its log, and the files that `deploy` copies from its app."""
-        return [self.log(name), *(self.app(name) / source.relative_to(app) for source in files_in(app))]
+        """The files of SERVER or of a site: its log, the files that `deploy` copies from its app, and checkpoints."""
+        copies = [self.app(name) / source.relative_to(app) for source in files_in(app)]
+        return [self.log(name), *copies, *(self._all_checkpoints() if name == SERVER else ())]
 
-    def forget_missing(self) -> None:
-        """After the run: remove files that were not written from the list. Raises OSError."""
-        self._made = {name for name in self._made if (self.root / name).exists()}
-        names = "".join(f"{name}\0" for name in sorted(self._made))
-        write_whole(self._list_of_made, lambda file: file.write(names.encode()))
+    def settle(self) -> None:
+        """After the run: record its files as they are now, and forget those it did not write. Raises OSError."""
+        self._made.settle()
+
+    def restore(self, app: Path, name: str) -> None:
+        """Deploy again what is gone or empty, as after a power cut. Raises WorkspaceError if a script was changed."""
+        pairs = [(source, self.app(name) / source.relative_to(app)) for source in files_in(app)]
+        lost = [target for source, target in pairs if not target.is_file() or _is_emptied(source, target)]
+        changed = any(s.suffix == ".py" and t not in lost and s.read_bytes() != t.read_bytes() for s, t in pairs)
+        if lost or changed:
+            for target in lost:
+                target.unlink(missing_ok=True)
+            self.deploy(app, name)
 
     def deploy(self, app: Path, name: str) -> None:
         """Copy an app folder into the workspace, for SERVER or a site. Raises WorkspaceError, OSError."""
         pairs = [(source, self.app(name) / source.relative_to(app)) for source in files_in(app)]
-        self.claim(*self.files_of(app, name))
-        self.app(name).mkdir(parents=True, exist_ok=True)
+        self.check_free(*self.files_of(app, name))
+        copies = [self._made.will_make(target, source=_is_source(target)) for _, target in pairs]
+        self._made.announce([self._made.will_make(self.log(name), grows=True), *copies])
+        own = [self.app(name), *([self.checkpoints] if name == SERVER else ())]
+        self._made.make_folders([*own, *(target.parent for _, target in pairs)])
+        self.log(name).touch(0o644)
         for source, target in pairs:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)  # an older copy may have other names, in places of the user's
             try:
                 shutil.copyfile(source, target)
                 target.chmod(source.stat().st_mode & 0o777)  # without set-user-id: another user owns the copy
             except OSError as error:  # shutil names the source even if the target failed
                 raise OSError(error.errno, f"{error.strerror}, copied from {source}", str(target)) from None
+        self._made.note([self.log(name), *(target for _, target in pairs)])
+
+    def _all_checkpoints(self) -> list[Path]:
+        """All checkpoints there are, or the place of the first."""
+        with contextlib.suppress(OSError):
+            return checkpoints_in(self.checkpoints)
+        return [self.checkpoints / checkpoint_name(ROUND, 0, 0)]
 
 
-def _write_all(file: IO[bytes], data: bytes) -> None:
-    while data:
-        data = data[file.write(data) :]
+def _is_emptied(source: Path, target: Path) -> bool:
+    return target.stat().st_size == 0 < source.stat().st_size
+
+
+def _is_source(path: Path) -> bool:
+    """Whether only a user would change this file of an app."""
+    return path.suffix == ".py" or path.parent.name == "config"
 
 
 def files_in(folder: Path) -> Iterator[Path]:
@@ -227,9 +290,9 @@ def files_in(folder: Path) -> Iterator[Path]:
         yield from (Path(base, name) for name in sorted(files) if not is_leftover(name))
 
 
-def checkpoint_name(kind: str, round_num: int) -> str:
-    """The name of a checkpoint's file; `kind` is ROUND or BEST."""
-    return f"{kind}-{round_num:06d}.safetensors"
+def checkpoint_name(kind: str, workflow: int, round_num: int) -> str:
+    """The name of a checkpoint's file; `kind` is ROUND or BEST. The first workflow, 0, is not named."""
+    return f"{kind}-{f'{workflow}-' if workflow else ''}{round_num:06d}.safetensors"
 
 
 def checkpoints_in(folder: Path, *kinds: str) -> list[Path]:
@@ -242,18 +305,19 @@ def _kind_of(name: str) -> str | None:
     return found["kind"] if found else None
 
 
-def write_json(path: Path, value: msgspec.Struct) -> None:
-    """Write `value` as indented JSON, completely or not at all. Raises OSError."""
+def write_json(path: Path, value: msgspec.Struct, *, sync: bool = False) -> None:
+    """Write `value` as indented JSON, completely or not at all. `sync`: as in `write_whole`. Raises OSError."""
     text = msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
-    write_whole(path, lambda file: file.write(text))
+    write_whole(path, lambda file: file.write(text), sync=sync)
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object], *, sync: bool = False, shared: bool = False) -> None:
     """Write a file whole or not at all: a reader finds all that `write` wrote, or what was there before.
 
     `sync`: this holds after a power cut too. It takes as long as the disk takes, so it is for the models a run is made
-    for, not for checkpoints and reports. `shared`: several processes may write one path at a time; one that is killed
-    leaves its half written file. Raises OSError naming `path`, and whatever `write` raises; then the file is as it was.
+    for and for its plan, not for checkpoints and reports. `shared`: several processes may write one path at a time;
+    one that is killed leaves its half written file. Raises OSError naming `path`, and whatever `write` raises; then
+    the file is as it was.
     """
     part = _part_of(path.with_name(f"{path.name}.{os.getpid()}") if shared else path)
     try:
@@ -269,6 +333,15 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object], *, sync: bool 
         if isinstance(error, OSError) and error.errno is not None:
             raise OSError(error.errno, error.strerror, str(path)) from None
         raise
+
+
+def wait_for_disk(path: Path) -> None:
+    """Return when the disk has this file or, for a folder, its list of names. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _part_of(path: Path) -> Path:

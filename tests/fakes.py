@@ -1,8 +1,12 @@
 """What many tests stand on: updates, a server for a client under test, a count of descriptors."""
 
+import contextlib
+import select
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from fedsag_cli.errors import ChannelClosed
 from fedsag_cli.model import NUM_STEPS, FLModel
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.wire.channel import Listener
@@ -22,6 +26,19 @@ def open_descriptors() -> set[str]:
     return {path.name for path in Path("/dev/fd").iterdir()}
 
 
+def let_in(listener, welcome, limit_s=LIMIT_S):
+    """Meet the next one at the door and hear its hello: its site and its channel, or None."""
+    guest = listener.meet()
+    ends = time.monotonic() + limit_s
+    with contextlib.suppress(ChannelClosed):
+        while (met := listener.greet(guest, welcome)) is None:
+            if not select.select([guest], [], [], max(0.0, ends - time.monotonic()))[0]:
+                guest.close()
+                return None
+        return met
+    return None
+
+
 class FakeServer:
     """The other end: hands out the tasks it is told to, gives the answers it got."""
 
@@ -29,7 +46,7 @@ class FakeServer:
         self._listener = Listener(str(folder / "s"), "secret")
         self._welcome = Welcome(job_id="job-7", seed=3, scratch=str(folder), config=config)
         self._pool = ThreadPoolExecutor(1)
-        self._met = self._pool.submit(self._listener.accept, lambda hello: self._welcome)
+        self._met = self._pool.submit(let_in, self._listener, lambda hello: self._welcome)
         self._tasks = 0
 
     @property

@@ -30,7 +30,7 @@ from unittest import mock
 import msgspec
 import numpy as np
 import torch
-from fakes import open_descriptors
+from fakes import let_in, open_descriptors
 
 from fedsag_cli.errors import ChannelClosed, FedsagError, TensorError
 from fedsag_cli.model import ParamsType
@@ -117,7 +117,7 @@ def attack_channel(chance: random.Random) -> str:
     """One frame, and what goes beside it, to a channel that hears it; then its sender is gone, or says nothing more."""
     hears, messages = SPOKEN[chance.choice(list(SPOKEN))]
     ours, theirs = socket.socketpair()
-    channel: UnixChannel = UnixChannel(ours, hears, is_verified=hears is not Hello)
+    channel: UnixChannel = UnixChannel(ours, hears)
     stays = chance.random() < 0.02
     said = hostile_frame(chance, chance.choice(messages))
     beside = hostile_descriptors(chance)
@@ -149,22 +149,21 @@ def attack_door(chance: random.Random) -> str:
     listener = Listener(address_in(Path(folder)), TOKEN)
     outcome = REFUSED
     try:
-        with mock.patch.object(wire_channel, "_HELLO_LIMIT_S", 0.05):
-            for _ in range(chance.randint(1, 3)):
-                hello = chance.choice([Hello(site="a", token=TOKEN), Hello(site="b", token="?"), Ready(), welcome])
-                sock = socket.socket(socket.AF_UNIX)
-                sock.connect(address_in(Path(folder)))
-                stays = chance.random() < 0.02
-                said, beside = hostile_frame(chance, hello), hostile_descriptors(chance)
-                talk = threading.Thread(target=say, args=(random.Random(chance.random()), sock, said, beside, stays))
-                talk.start()
-                met = listener.accept(lambda hello: welcome if hello.site == "a" else None)
-                if met is not None:
-                    assert met[0] == "a"
-                    outcome = VALID
-                    met[1].close()
-                talk.join()
-                sock.close()
+        for _ in range(chance.randint(1, 3)):
+            hello = chance.choice([Hello(site="a", token=TOKEN), Hello(site="b", token="?"), Ready(), welcome])
+            sock = socket.socket(socket.AF_UNIX)
+            sock.connect(address_in(Path(folder)))
+            stays = chance.random() < 0.02
+            said, beside = hostile_frame(chance, hello), hostile_descriptors(chance)
+            talk = threading.Thread(target=say, args=(random.Random(chance.random()), sock, said, beside, stays))
+            talk.start()
+            met = let_in(listener, lambda hello: welcome if hello.site == "a" else None, 0.05)
+            if met is not None:
+                assert met[0] == "a"
+                outcome = VALID
+                met[1].close()
+            talk.join()
+            sock.close()
         _is_served(listener, address_in(Path(folder)), welcome)
     finally:
         listener.close()
@@ -176,7 +175,7 @@ def _is_served(listener: Listener, address: str, welcome: Welcome) -> None:
     met: list = []
     knock = threading.Thread(target=lambda: met.append(connect(address, Hello(site="good", token=TOKEN))))
     knock.start()
-    inside = listener.accept(lambda hello: welcome)
+    inside = let_in(listener, lambda hello: welcome)
     knock.join()
     assert inside is not None
     assert inside[0] == "good"

@@ -38,10 +38,12 @@ from fedsag_cli.server.decisions import (
     QuorumLost,
     Rejected,
     Send,
+    Skip,
     Start,
     StrictFailure,
     Taken,
     TimePassed,
+    WaitOn,
     Warn,
 )
 from fedsag_cli.server.dispatcher import SAME_CAUSE_S, Dispatcher
@@ -85,6 +87,7 @@ class Setup:
     asks: tuple[Ask, ...]
     slots: int = 1
     strict: bool = False
+    waits_for_all: bool = False
     faults: int = 0
     ticks: int = 0
     free: int = 0
@@ -131,6 +134,7 @@ class Round:
     awaited: set[str]
     answers: dict[str, float] = field(default_factory=dict)  # that count: the seconds each took
     failed: set[str] = field(default_factory=set)
+    skipped: set[str] = field(default_factory=set)
     given: list[str] = field(default_factory=list)
     accepted: list[str] = field(default_factory=list)
     sent: set[str] = field(default_factory=set)
@@ -152,17 +156,22 @@ class Promises:
         }
         self.round: Round | None = None
         self.usage_told = False
+        self.waits_for_all = setup.waits_for_all or setup.strict
+        self.wait_told = False
 
     def check(self, happened, decisions, due: float | None, now: float) -> None:
         """`decisions` were taken when `happened` at `now`; if nothing else happens, TimePassed comes at `due`."""
         must_fail, must = self._expected(happened, now)
-        failed, stops, said, hands, gives = [], [], [], [], []
+        failed, skipped, stops, said, hands, gives = [], [], [], [], [], []
         for decision in decisions:
             kind = type(decision)
             if kind is Fail:
                 promise(bool(decision.failure.cause), "a failure without a cause")
                 promise(not (stops or hands or gives), "a failure is told before what follows from it")
                 failed.append(decision.site)
+            elif kind is Skip:
+                promise(not self.waits_for_all, "a client is not waited for, although all are")
+                skipped.append(decision.site)
             elif kind in _STOPS:
                 stops.append(kind)
             elif kind in _HAND_OUTS:
@@ -171,11 +180,21 @@ class Promises:
             elif kind in _TURNS:
                 gives.append(decision)
             else:
-                said.append((kind, getattr(decision, "site", "")))
+                said.append((kind, getattr(decision, "sites", "") or getattr(decision, "site", "")))
         if failed != sorted(must_fail):
             raise Broken(f"given up: {failed}, not {sorted(must_fail)}")
+        must_skip = self._beyond_grace(now) - must_fail if type(happened) is TimePassed else set()
+        if skipped != sorted(set() if self.waits_for_all else must_skip):
+            raise Broken(f"not waited for: {skipped}, not {sorted(must_skip)}")
+        if must_skip and self.waits_for_all and not self.wait_told:
+            self.wait_told = True
+            must = [*must, (WaitOn, tuple(sorted(must_skip)))]
         for site in failed:
             self._failed(site, for_time=type(happened) is TimePassed)
+        for site in skipped:
+            self.clients[site].has_slot = False
+            self.round.awaited.discard(site)
+            self.round.skipped.add(site)
         if said != must and sorted(said, key=str) != sorted(must, key=str):
             raise Broken(f"decided {said}, not {must}")
         self._check_stops(happened, decisions, stops, now)
@@ -195,8 +214,9 @@ class Promises:
             self._begin(happened, now)
             return (set(happened.targets) if happened.refused else self._gone(happened.targets)), []
         if kind is Left:
+            taken = round_.out if round_ is not None and round_.out not in round_.failed else ""
             self._leave()
-            return set(), []
+            return set(), [(Accept, taken)] if taken else []
         if kind is TimePassed:
             return (set() if round_ is None or round_.lost is not None else self._overdue(now)), []
         if kind is Taken:
@@ -280,28 +300,23 @@ class Promises:
             return None
         if self.round.lost is not None:
             return self.round.lost + SAME_CAUSE_S
-        limit_s = self._limit()
-        moments = [moment for site in self.round.awaited if (moment := self._deadline(site, limit_s)) is not None]
-        return min(moments, default=None)
+        moments = [moment for site in self.round.awaited for moment in (self._fails_at(site), self._skipped_at(site))]
+        return min((moment for moment in moments if moment is not None), default=None)
 
     def _overdue(self, now: float) -> set[str]:
-        limit_s = self._limit()
-        return {
-            site
-            for site in self.round.awaited
-            if (moment := self._deadline(site, limit_s)) is not None and moment <= now
-        }
+        """Who has failed for the time: the grace of others is no reason to fail."""
+        return {site for site in self.round.awaited if (moment := self._fails_at(site)) is not None and moment <= now}
 
-    def _limit(self) -> float | None:
-        """The time each client has: the timeout, or that of the quorum and the grace."""
-        begun, times = self.round.begun, sorted(self.round.answers.values())
-        limits = [begun.timeout_s] if begun.timeout_s is not None else []
-        quorum = max(1, begun.min_responses)
-        if begun.grace_s is not None and len(times) >= quorum:
-            limits.append(times[quorum - 1] + begun.grace_s)
-        return min(limits, default=None)
+    def _beyond_grace(self, now: float) -> set[str]:
+        if self.round is None or self.round.is_over or self.round.lost is not None:
+            return set()
+        return {site for site in self.round.awaited if (moment := self._grace_ends(site)) is not None and moment <= now}
 
-    def _deadline(self, site: str, limit_s: float | None) -> float | None:
+    def _skipped_at(self, site: str) -> float | None:
+        """When something is decided because the grace is over: with all waited for, it is only told, once."""
+        return None if self.waits_for_all and self.wait_told else self._grace_ends(site)
+
+    def _fails_at(self, site: str) -> float | None:
         client = self.clients[site]
         if client.is_gone:
             return None
@@ -309,14 +324,29 @@ class Promises:
             return client.closed + REASON_LIMIT_S
         if client.is_ending:
             return client.answered_at + ENDING_LIMIT_S
-        moments = []
+        moments = [self._at_work_for(site, self.round.begun.timeout_s)]
         if client.is_alive and not client.has_asked and client.launch_timeout:
             moments.append(client.launched + client.launch_timeout)
-        if limit_s is not None and client.has_slot and client.task:
-            moments.append(client.task_at + limit_s)
-        elif limit_s is not None and client.is_alive and not client.has_slot and (client.task or not client.has_asked):
-            moments.append(self.round.at + limit_s)
-        return min(moments, default=None)
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def _grace_ends(self, site: str) -> float | None:
+        """When the client has had the time of the slowest of the quorum, and the grace."""
+        begun, times = self.round.begun, sorted(self.round.answers.values())
+        quorum = max(1, begun.min_responses)
+        if begun.grace_s is None or len(times) < quorum:
+            return None
+        return self._at_work_for(site, times[quorum - 1] + begun.grace_s)
+
+    def _at_work_for(self, site: str, limit_s: float | None) -> float | None:
+        """When it will have worked for so long; None if it is not at work."""
+        client = self.clients[site]
+        if limit_s is None or client.is_gone or client.is_ending or client.closed is not None:
+            return None
+        if client.has_slot and client.task:
+            return client.task_at + limit_s
+        if client.is_alive and not client.has_slot and (client.task or not client.has_asked):
+            return self.round.at + limit_s
+        return None
 
     # what follows from where everybody stands
 
@@ -330,7 +360,7 @@ class Promises:
         elif type(happened) is Begun and self.usage_told:
             must += self._too_many()
         if round_ is not None and not round_.is_over and not must:
-            possible = len(round_.targets) - len(round_.failed)
+            possible = len(round_.targets) - len(round_.failed) - len(round_.skipped)
             if possible < round_.needed:
                 round_.lost = now if round_.lost is None else round_.lost
                 if not self._may_fail_too() or now >= round_.lost + SAME_CAUSE_S:
@@ -395,14 +425,15 @@ class Promises:
     def _check_turn(self, gives) -> None:
         round_, must = self.round, []
         if round_ is not None and not round_.is_over and round_.lost is None and not round_.out:
-            done = set(round_.given) | round_.failed
+            done = set(round_.given) | round_.failed | round_.skipped
             left = [site for site in round_.targets if site not in done]
             if not left:
                 must, round_.is_over = [Finish()], True
                 promise(round_.given == sorted(round_.given), "replies were given in another order")
                 promise(set(round_.accepted) == set(round_.answers), "not every answer was accepted")
-                promise(set(round_.answers) | round_.failed == set(round_.targets), "a target has no outcome")
-                promise(not set(round_.answers) & round_.failed, "a target has two outcomes")
+                outcomes = [*round_.answers, *round_.failed, *round_.skipped]
+                promise(set(outcomes) == set(round_.targets), "a target has no outcome")
+                promise(len(outcomes) == len(set(outcomes)), "a target has two outcomes")
             elif left[0] in round_.answers:
                 must, round_.out = [Give(left[0])], left[0]
                 round_.given.append(left[0])
@@ -439,7 +470,13 @@ class World:
             )
         ]
         free_memory = functools.partial(int, setup.free)
-        self.dispatcher = Dispatcher(clients, slots=setup.slots, strict=setup.strict, free_memory=free_memory)
+        self.dispatcher = Dispatcher(
+            clients,
+            slots=setup.slots,
+            strict=setup.strict,
+            waits_for_all=setup.waits_for_all,
+            free_memory=free_memory,
+        )
         self.promises = Promises(setup)
         self.processes = {site: Process() for site in setup.sites}
         self.asked = 0  # broadcasts that have begun
@@ -622,6 +659,7 @@ def setup_of(chance: random.Random) -> Setup:
         asks=tuple(ask() for _ in range(chance.choice((1, 2, 2, 3)))),
         slots=chance.choice((1, 1, 2, 3)),
         strict=pick() < 0.15,
+        waits_for_all=pick() < 0.3,
         faults=chance.choice((0, 1, 2, 3)),
         ticks=chance.choice((0, 3, 6)),
         free=chance.choice((0, 0, 0, 1, 2)),
@@ -762,7 +800,8 @@ def state_of(world: World):
     broadcast = world.dispatcher._broadcast
     inside = broadcast and (
         *(broadcast.given and broadcast.given.number, broadcast.is_over, ago(broadcast.quorum_lost), broadcast._turn),
-        *(tuple(broadcast._waits), frozenset(broadcast._failed), frozenset(broadcast._work_s.items())),
+        *(tuple(broadcast._waits), frozenset(broadcast._failed), frozenset(broadcast._skipped)),
+        frozenset(broadcast._work_s.items()),
         *(ago(broadcast.began), tuple(broadcast._working), frozenset(broadcast._late)),
         frozenset(
             (ago(moment), number) for moment, number in broadcast._moments if broadcast._is_current(moment, number)
@@ -784,6 +823,7 @@ def state_of(world: World):
     return (
         *(tuple(clients), inside, tuple(known), tuple(around)),
         *(tuple(sorted(world.dispatcher._busy.items())), world.dispatcher._usage is None, world.tells_usage),
+        world.dispatcher._has_told_wait,
         *(world.asked, world.is_on, world.holds_reply, world.is_stopped, world.faults, world.ticks),
     )
 
@@ -839,6 +879,7 @@ EVERY_WAY = {
     "two clients, the second task for one": small(2, asks=(Ask("ab", 0, 5.0), Ask("a")), faults=2),
     "two clients, started for each task": small(2, launch_once=(False, True), asks=(Ask("ab"), Ask("ab")), faults=1),
     "two clients, all must answer": small(2, strict=True, faults=2, slots=2),
+    "two clients, all are waited for": small(2, waits_for_all=True, slots=2, faults=1, ticks=2),
     "two clients, no limit of time": small(2, asks=(Ask("ab", 1),), launch_timeouts=(0.0, 0.0), faults=2),
     "two clients, little memory": small(2, asks=(Ask("ab"), Ask("ab")), faults=1, free=1),
 }

@@ -68,6 +68,16 @@ def test_arguments_by_position_are_checked_too():
         Part(0)
 
 
+def test_what_an_argument_needs_may_be_a_component_that_is_named_by_its_id():
+    """Before, only the argument itself counted, which a job cannot give."""
+    needs = [Argument(name="every", kind="int", rules=(Needs("tracker"),)), Argument(name="view", rules=(Needs("tb"),))]
+
+    assert problems(needs, {"every": 1, "tracker_id": "tracker"}) == {}
+    assert problems(needs, {"every": 1, "tracker_id": ""}) == {"every": "needs tracker, which is not given"}
+    assert problems(needs, {"view_id": "view"}) == {"view": "needs tb, which is not given"}
+    assert problems(needs, {"view_id": "view", "tb_id": "tb"}) == {}
+
+
 def test_an_argument_that_is_not_given_has_no_problem():
     assert problems([Argument(name="rounds", kind="int", rules=(Least(1),))], {"other": 0}) == {}
 

@@ -1,9 +1,11 @@
 """A workspace: one run at a time, and nothing fedsag did not make is ever removed."""
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -110,6 +112,33 @@ def test_a_refused_run_leaves_the_first_ones_lock(workspace):
             Workspace(workspace.root).take()
 
 
+def test_the_mark_of_the_run_before_is_known_but_not_in_a_copy_of_the_workspace(workspace):
+    shutil.copytree(workspace.root, workspace.root.with_name("copy"))
+    workspace.release()
+
+    later, copy = Workspace(workspace.root), Workspace(workspace.root.with_name("copy"))
+    for each in (later, copy):
+        each.take()
+        each.release()
+
+    assert later.mark_before == workspace.mark
+    assert copy.mark_before == ""
+
+
+def test_a_process_that_the_server_started_does_not_hold_the_workspace(workspace):
+    held = workspace.hold_as_server()
+    helper = subprocess.Popen(["sleep", "30"], pass_fds=[held])
+    os.close(held)  # as if the server were killed
+    try:
+        workspace.release()
+        other = Workspace(workspace.root)
+        other.take()
+        other.release()
+    finally:
+        helper.kill()
+        helper.wait()
+
+
 def test_after_its_release_a_workspace_can_be_taken_again(workspace):
     workspace.release()
     workspace.release()
@@ -179,6 +208,8 @@ def run_in(root, app, *, made=(), names=("site-1",)):
     """One run as the simulator makes it: clear, deploy, write."""
     here = Workspace(root)
     here.take()
+    here.reopen()
+    here.check_free(*(file for name in names for file in here.files_of(app, name)))
     here.clear()
     for name in names:
         here.deploy(app, name)
@@ -187,6 +218,7 @@ def run_in(root, app, *, made=(), names=("site-1",)):
         here.claim(root / path)
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text("made")
+    here.settle()
     here.release()
     return here
 
@@ -207,7 +239,7 @@ def test_the_folders_of_clients_that_are_gone_go_too(tmp_path):
     root, app = tmp_path / "w", app_of(tmp_path / "app", custom__train_py="1")
     run_in(root, app, names=("site-1", "site-2", "site-3"))
     (root / "site-3/simulate_job/app_site-3/custom/__pycache__").mkdir()
-    (root / "site-3/simulate_job/app_site-3/custom/__pycache__/x.pyc").write_text("")
+    (root / "site-3/simulate_job/app_site-3/custom/__pycache__/train.cpython-311.pyc").write_text("")
 
     run_in(root, app)
 
@@ -263,7 +295,7 @@ def test_what_was_claimed_and_never_made_is_anybodys_after_the_run(workspace):
     model, other = workspace.root / "server.npy", workspace.root / "server.npz"
     workspace.claim(model, other)
     model.write_text("ours")
-    workspace.forget_missing()
+    workspace.settle()
     other.write_text("mine")
 
     workspace.clear()
@@ -313,7 +345,7 @@ def test_what_a_run_made_is_known_to_the_next_even_where_it_was_killed(tmp_path)
     root = tmp_path / "w"
     here = Workspace(root)
     here.take()
-    here.remember(root / "odd name\n.txt", Path("/elsewhere/x"))
+    here.claim(root / "odd name\n.txt", Path("/elsewhere/x"))
     (root / "odd name\n.txt").write_text("ours")
     here.release()
 
@@ -347,6 +379,232 @@ def test_a_users_folder_where_a_file_of_ours_was_stays(tmp_path):
     run_in(root, app)
 
     assert (root / "report.json" / "mine").read_text() == "mine"
+
+
+def test_a_link_of_the_users_in_place_of_a_folder_is_refused_and_nothing_behind_it_is_touched(tmp_path):
+    root, app = tmp_path / "w", app_of(tmp_path / "app", custom__train_py="1", custom__deep__net_py="2")
+    mine = app_of(tmp_path / "mine", train_py="mine", deep__net_py="mine")
+    run_in(root, app)
+    shutil.rmtree(root / "site-1/simulate_job/app_site-1/custom")
+    (root / "site-1/simulate_job/app_site-1/custom").symlink_to(mine)
+
+    with pytest.raises(WorkspaceError, match="custom is not a folder, but a link"):
+        run_in(root, app)
+
+    assert files_in(mine) == ["deep/net.py", "train.py"]
+
+
+def test_nothing_is_written_through_a_link_of_the_users(workspace, tmp_path):
+    (tmp_path / "mine").mkdir()
+    workspace.app("site-1").mkdir(parents=True)
+    (workspace.app("site-1") / "custom").symlink_to(tmp_path / "mine")
+
+    with pytest.raises(WorkspaceError, match="custom is not a folder, but a link"):
+        workspace.deploy(app_of(tmp_path / "app", custom__train_py="1"), "site-1")
+
+    assert files_in(tmp_path / "mine") == []
+
+
+def test_a_link_in_place_of_a_file_is_the_users(tmp_path):
+    root, app = tmp_path / "w", app_of(tmp_path / "app", custom__train_py="1")
+    (tmp_path / "mine").write_text("mine")
+    run_in(root, app, made=["report.json"])
+    (root / "report.json").unlink()
+    (root / "report.json").symlink_to(tmp_path / "mine")
+
+    run_in(root, app)
+
+    assert (root / "report.json").is_symlink()
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def _edited(path):
+    path.write_text("edited, and longer")
+
+
+def _of_the_same_size(path):
+    path.write_text(path.read_text()[::-1])
+
+
+def _another(path):
+    """Another file with the same contents, size and time."""
+    other = path.with_name("other")
+    shutil.copy2(path, other)
+    path.unlink()
+    other.rename(path)
+
+
+@pytest.mark.parametrize("change", [_edited, _of_the_same_size, _another])
+def test_a_file_that_the_user_has_changed_is_theirs(tmp_path, change):
+    root, app = tmp_path / "w", app_of(tmp_path / "app", custom__train_py="ours")
+    run_in(root, app, made=["report.json"])
+    copy, report = root / "site-1/simulate_job/app_site-1/custom/train.py", root / "report.json"
+    change(report)
+    theirs = report.read_text()
+    run_in(root, app)
+    assert report.read_text() == theirs
+
+    change(copy)
+    theirs = copy.read_text()
+    with pytest.raises(WorkspaceError, match=r"train\.py has changed since fedsag made it"):
+        run_in(root, app)
+    assert copy.read_text() == theirs
+
+
+def test_a_copy_of_the_script_that_changed_during_the_run_is_the_users(tmp_path):
+    root, app = tmp_path / "w", app_of(tmp_path / "app", custom__train_py="ours", data_csv="1")
+    here = Workspace(root)
+    here.take()
+    here.deploy(app, "site-1")
+    _edited(here.app("site-1") / "custom" / "train.py")
+    _edited(here.app("site-1") / "data_csv")  # the script wrote it
+    here.settle()
+    here.release()
+
+    later = Workspace(root)
+    later.take()
+    later.clear()
+    later.release()
+
+    assert files_in(root) == ["site-1/simulate_job/app_site-1/custom/train.py"]
+
+
+def test_a_run_that_was_killed_leaves_what_came_to_be_while_it_lived_and_later_files_are_the_users(tmp_path):
+    root, app = tmp_path / "w", app_of(tmp_path / "app", custom__train_py="1")
+    killed = Workspace(root)
+    killed.take()
+    killed.deploy(app, "site-1")
+    killed.claim(killed.events, root / "model", root / "other", folders=[root / "curves"])
+    (root / "model").write_text("ours")
+    (root / "curves" / "site-1").mkdir(parents=True)
+    (root / "curves" / "site-1" / "x").write_text("ours")
+    killed.events.write_text("ours")
+    an_hour_ago = time.time() - 3600
+    for file in (killed.events, killed.log("site-1"), root / ".fedsag" / "made"):
+        os.utime(file, (an_hour_ago, an_hour_ago))
+    record = (root / ".fedsag" / "made").read_bytes()
+    killed.release()
+
+    later = Workspace(root)
+    later.take()
+    later.clear()
+    assert files_in(root) == ["curves/site-1/x", "events.jsonl", "model"], (
+        "they changed an hour after the last sign of life"
+    )
+    later.release()
+
+    (root / ".fedsag" / "made").write_bytes(record)
+    again = Workspace(root)
+    again.take()
+    again.clear()
+    again.release()
+    assert files_in(root) == []
+
+
+def test_curves_of_the_users_in_the_folder_of_a_tracker_stay(tmp_path):
+    root = tmp_path / "w"
+    curves = root / "curves"
+    for number in range(2):
+        here = Workspace(root)
+        here.take()
+        here.clear()
+        here.claim(folders=[curves])
+        (curves / "site-1").mkdir(parents=True, exist_ok=True)
+        (curves / "site-1" / f"ours-{number}").write_text("ours")
+        here.settle()
+        here.release()
+        time.sleep(0.02)  # more than the resolution of the file system's clock
+        (curves / "baseline").mkdir(exist_ok=True)
+        for mine in (curves / "baseline" / f"mine-{number}", curves / "site-1" / f"mine-{number}"):
+            mine.write_text("mine")
+
+    assert files_in(curves) == ["baseline/mine-0", "baseline/mine-1", "site-1/mine-0", "site-1/mine-1", "site-1/ours-1"]
+
+
+def test_a_folder_of_the_users_stays_with_its_mode(tmp_path):
+    root, app = tmp_path / "w", app_of(tmp_path / "app", custom__train_py="1")
+    (root / "site-1").mkdir(parents=True)
+    (root / "site-1").chmod(0o700)
+
+    for _ in range(2):
+        run_in(root, app)
+    later = Workspace(root)
+    later.take()
+    later.clear()
+    later.release()
+
+    assert (root / "site-1").stat().st_mode & 0o777 == 0o700
+    assert list((root / "site-1").iterdir()) == []
+
+
+def test_a_file_that_a_script_left_makes_room_for_the_one_of_the_job(tmp_path):
+    root, app = tmp_path / "w", app_of(tmp_path / "app", custom__train_py="1")
+    here = run_in(root, app)
+    killed = Workspace(root)
+    killed.take()
+    killed.clear()
+    killed.deploy(app, "site-1")
+    left = here.app("site-1") / "best_pt"
+    left.write_text("of the script")
+    killed.settle()
+    killed.release()
+    app_of(app, best_pt="of the job")
+
+    later = Workspace(root)
+    later.take()
+    later.reopen()
+    files = later.files_of(app, "site-1")
+    later.check_free(*files, of_scripts=set(files))
+    later.clear(replaced=files)
+    later.deploy(app, "site-1")
+    later.settle()
+    later.release()
+
+    assert left.read_text() == "of the job"
+
+
+@pytest.mark.parametrize("copy", [shutil.copy, shutil.copy2], ids=["without times", "with times"])
+def test_a_workspace_that_was_copied_is_still_ours(tmp_path, copy):
+    root, app = tmp_path / "w", app_of(tmp_path / "app", custom__train_py="1")
+    run_in(root, app, made=["report.json"])
+    shutil.copytree(root, tmp_path / "copy", copy_function=copy)
+    (tmp_path / "copy" / "mine").write_text("mine")
+
+    later = Workspace(tmp_path / "copy")
+    later.take()
+    later.clear()
+    later.release()
+
+    assert files_in(tmp_path / "copy") == ["mine"]
+
+
+def test_what_a_run_of_an_older_version_made_is_removed(tmp_path):
+    root = tmp_path / "w"
+    here = Workspace(root)
+    here.take()
+    names = ["plan.json", "events.jsonl", "site-1/log.txt", "server/curves/x/y"]
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("ours")
+    (here.scratch / "made").write_text("plan.json\0events.jsonl\0site-1/log.txt\0server/curves/\0")
+    here.clear()
+    here.release()
+
+    assert [path.name for path in root.iterdir()] == [".fedsag"]
+
+
+def test_a_job_that_lies_where_a_run_writes_is_refused(workspace, tmp_path):
+    job = workspace.root / "site-1"
+    with pytest.raises(WorkspaceError, match="where the run writes its own files"):
+        workspace.check_job(job, ["site-1"], [])
+
+    app = app_of(tmp_path / "app", custom__train_py="1")
+    workspace.deploy(app, "site-2")
+    (tmp_path / "job").symlink_to(workspace.app("site-2"))
+    with pytest.raises(WorkspaceError, match="is a file that an earlier run made"):
+        workspace.check_job(tmp_path / "job", ["site-1"], [tmp_path / "job" / "custom" / "train.py"])
+
+    workspace.check_job(workspace.root / "jobs", ["site-1"], [workspace.root / "jobs" / "train.py"])
 
 
 # files that are written whole, or not at all
@@ -402,7 +660,7 @@ def test_only_what_is_asked_for_it_is_on_the_disk_before_it_has_its_name(tmp_pat
 
 
 def test_checkpoints_are_found_by_their_kind_and_nothing_else_is_one(tmp_path):
-    names = {kind: [checkpoint_name(kind, round_num) for round_num in (0, 7, 1_234_567)] for kind in (ROUND, BEST)}
+    names = {kind: [checkpoint_name(kind, 0, round_num) for round_num in (0, 7, 1_234_567)] for kind in (ROUND, BEST)}
     others = ["round-1.safetensors", "best-of-all.safetensors", "round-000001.safetensors.part", "round-000001"]
     for name in [*names[ROUND], *names[BEST], *others]:
         (tmp_path / name).touch()
@@ -432,19 +690,6 @@ def test_a_folder_that_is_claimed_goes_with_all_that_came_into_it(workspace):
     workspace.clear()
 
     assert files_in(workspace.root) == ["server/simulate_job/mine"]
-
-
-@pytest.mark.parametrize("make", [lambda path: path.write_text("x"), lambda path: path.symlink_to("/tmp")])
-def test_what_is_no_folder_where_one_was_claimed_is_removed_alone(workspace, make):
-    curves = workspace.job(SERVER) / "curves"
-    curves.parent.mkdir(parents=True)
-    workspace.claim(folders=[curves])
-    make(curves)
-
-    workspace.clear()
-
-    assert not curves.parent.exists() or curves.name not in {path.name for path in curves.parent.iterdir()}
-    assert Path("/tmp").is_dir()
 
 
 def test_a_folder_of_somebody_elses_cannot_be_claimed(workspace):
@@ -489,3 +734,42 @@ def test_two_processes_may_write_a_shared_file_at_a_time(tmp_path):
 
     assert path.read_bytes() == b"ours"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_resumed_run_may_have_written_an_earlier_file_before_it_is_claimed_again(tmp_path):
+    model = tmp_path / "ws" / "server" / "model.npy"
+    with Workspace(tmp_path / "ws") as first:
+        first.take()
+        first.reopen()
+        first.claim(model)
+        model.write_text("first")
+        first.settle()
+    with Workspace(tmp_path / "ws") as again:
+        again.take()
+        again.reopen()
+        model.with_name("new").write_text("second")
+        model.with_name("new").replace(model)
+
+        again.claim(model)
+
+
+def test_what_a_power_cut_emptied_is_deployed_again_and_a_changed_script_is_told(tmp_path):
+    app = tmp_path / "app"
+    (app / "custom").mkdir(parents=True)
+    (app / "custom" / "train.py").write_text("pass")
+    workspace = Workspace(tmp_path / "ws")
+    with workspace:
+        workspace.take()
+        workspace.reopen()
+        workspace.deploy(app, "site-1")
+        copy = workspace.app("site-1") / "custom" / "train.py"
+        copy.write_text("")
+
+        workspace.restore(app, "site-1")
+
+        assert copy.read_text() == "pass"
+        workspace.settle()
+        copy.write_text("else")
+        workspace.reopen()
+        with pytest.raises(WorkspaceError, match=r"train.py has changed since fedsag made it"):
+            workspace.restore(app, "site-1")

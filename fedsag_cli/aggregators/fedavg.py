@@ -16,7 +16,7 @@ from fedsag_cli.arguments import EachLeast, Regex, checked
 from fedsag_cli.errors import TensorError
 from fedsag_cli.facts import Facts, Nvflare
 from fedsag_cli.model import FLModel, ParamsType
-from fedsag_cli.params.arithmetic import WeightedSum
+from fedsag_cli.params.means import WeightedSum
 
 
 class FedAvg:
@@ -58,12 +58,14 @@ class FedAvg:
     def accept(self, site: str, update: FLModel) -> None:
         """An update of weight zero is ignored. Raises TensorError if FULL and DIFF are mixed, or a shape differs."""
         n_k = self._site_weights.get(site, 1.0) * (update.num_steps if self._by_steps else 1.0)
+        if n_k == float("inf"):
+            raise TensorError(f"{site}: {update.num_steps} steps times its site's weight are too many")
         if self._params_type not in (None, update.params_type):
             raise TensorError(f"{site} sent {update.params_type}, others {self._params_type}")
         self._params_type = update.params_type
         if n_k == 0.0:
             return
-        kept = {name: w_k for name, w_k in (update.params or {}).items() if not self._excludes(name)}
+        kept = {name: w_k for name, w_k in (update.params or {}).items() if not self.excludes(name)}
         for name, w_k in kept.items():  # before any key is added: a rejected update must not change the sums
             if name in self._sums:
                 self._sums[name].check(w_k)
@@ -76,5 +78,6 @@ class FedAvg:
         self._sums, self._params_type = {}, None
         return merged
 
-    def _excludes(self, name: str) -> bool:
+    def excludes(self, name: str) -> bool:
+        """Whether params of this name are not averaged."""
         return any(pattern.search(name) for pattern in self._excluded)

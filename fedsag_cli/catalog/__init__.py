@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedsag_cli.catalog.signatures import Signature, facts_in_source, signature
+from fedsag_cli.catalog.signatures import Signature, base_of, facts_in_source, signature
 from fedsag_cli.errors import JobError, nearest
 from fedsag_cli.facts import Facts
 from fedsag_cli.filters import Chain
@@ -34,9 +34,16 @@ KNOWN = {
 NAMING_KEYS = ("path", "class_path", "name")
 
 _FOREIGN = "nvflare"  # its components have other methods, so fedsag cannot call them
+_METHODS = {  # by the last word of a base class of NVFLARE: what takes the place of a class that derives from it
+    "Controller": "a workflow has run(clients, run)",
+    "Aggregator": "an aggregator has accept(site, update) and aggregate()",
+    "Filter": "a filter has process(model)",
+    "Persistor": "a persistor has load(), save(model), save_best(model) and files",
+    "Receiver": "a tracker has open(job), write(values) and close()",
+    "Widget": "one that only listens can have disabled = true: all events are in events.jsonl",
+}
 _NO_BASE_CLASS = (
-    "your own component needs no base class: an aggregator has accept(site, update) and aggregate(), a filter "
-    "has process(model)"
+    f"your own component needs no base class: {_METHODS['Aggregator']}, {_METHODS['Filter']}, {_METHODS['Controller']}"
 )
 _HOW_WITHOUT = f"only a client's script may import nvflare: put a model into its own file; {_NO_BASE_CLASS}"
 
@@ -71,6 +78,12 @@ def signature_of(name: str, search: Sequence[Path] = ()) -> Signature | None:
     if "." not in class_path(name):
         raise JobError(f"there is no component {name!r}", hint=nearest(name, KNOWN))
     return signature(class_path(name), search)
+
+
+def check_base(name: str, search: Sequence[Path]) -> None:
+    """Raises JobError for a class of the job that derives from one of NVFLARE's, with what takes its place."""
+    if base := base_of(_FOREIGN, class_path(name), search):
+        raise JobError(f"{name} is written for NVFLARE: it is a {base.rpartition('.')[2]}", hint=_instead_of(base))
 
 
 def facts_of(name: str, search: Sequence[Path] = ()) -> Facts:
@@ -145,8 +158,16 @@ def _import(spec: ComponentSpec) -> Any:
         raise JobError(f"{_called(spec)} cannot be imported: {type(error).__name__}: {error}") from error
     for base in getattr(made, "__mro__", ()):
         if _is_foreign(base.__module__):
-            raise JobError(f"{_called(spec)} is written for NVFLARE: it is a {base.__name__}", hint=_NO_BASE_CLASS)
+            says = f"{_called(spec)} is written for NVFLARE: it is a {base.__name__}"
+            raise JobError(says, hint=_instead_of(f"{base.__module__}.{base.__name__}"))
     return made
+
+
+def _instead_of(base: str) -> str:
+    """What takes the place of a class that derives from NVFLARE's class `base`."""
+    kind = "Controller" if ".workflows." in base else base
+    methods = next((text for end, text in _METHODS.items() if kind.endswith(end)), "")
+    return f"your own component needs no base class: {methods}" if methods else _NO_BASE_CLASS
 
 
 def _is_foreign(module: str) -> bool:

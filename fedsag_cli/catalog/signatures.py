@@ -101,6 +101,25 @@ def facts_in_source(name: str, search: Sequence[Path] = ()) -> Facts:
     return Facts()
 
 
+def base_of(package: str, name: str, search: Sequence[Path]) -> str:
+    """The class of `package` from which the class `name` of a job derives, as its source shows; empty if from none."""
+    names, seen = [name], set[str]()
+    while names:
+        name = names.pop()
+        module, _, last = name.rpartition(".")
+        if seen and module.partition(".")[0] == package:
+            return name
+        if name in seen or not any(_source(folder, module.split(".")) for folder in search):
+            continue
+        seen.add(name)
+        try:
+            source = _module_of(module, search)
+        except _WRONG_SOURCE:
+            continue  # the error is reported when the class is read
+        names += _bases(source, last) if source else ()
+    return ""
+
+
 class _Unreadable(Exception):
     """An expression that is not a literal, and not the name of one."""
 
@@ -139,10 +158,10 @@ class _Reader:
                 (types if isinstance(part, _TypeName) else notes).append(part)
         except (_Unreadable, *_WRONG_SOURCE):
             types, notes = [], []
-        if isinstance(default, ast.Constant) and default.value is None:
-            types.append(_TypeName("None"))
         try:
             value = None if default is None else self.value(module, default)
+            if value is None and default is not None:
+                types.append(_TypeName("None"))  # also for `x: str = None`
         except (_Unreadable, *_WRONG_SOURCE):
             value = None
         return Argument(
@@ -152,6 +171,7 @@ class _Reader:
             meaning=next((each for each in notes if isinstance(each, str)), ""),
             default=value if _is_plain(value) else None,
             required=default is None,
+            is_component=arguments.is_component(types),
         )
 
     def _parts(self, module: _Module, node: ast.expr | None) -> Iterator[Any]:
@@ -321,6 +341,26 @@ def _imported(module: _Module, name: str) -> tuple[str, str] | None:
                 above = parts[: len(parts) - node.level + 1] if node.level else []
                 return ".".join([*above, *([node.module] if node.module else [])]), alias.name
     return None
+
+
+def _bases(module: _Module, name: str) -> Iterator[str]:
+    """The class paths of the bases of the class `name` of a module."""
+    for node in module.tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            for base in node.bases:
+                first, dot, rest = ast.unparse(base).partition(".")
+                yield f"{_path_of(module, first)}{dot}{rest}"
+
+
+def _path_of(module: _Module, name: str) -> str:
+    """The path of the module or class that a name stands for in a module."""
+    if found := _imported(module, name):
+        return ".".join(found)
+    for node in module.tree.body:
+        for alias in node.names if isinstance(node, ast.Import) else ():
+            if (alias.asname or alias.name.partition(".")[0]) == name:
+                return alias.name if alias.asname else name
+    return f"{module.name}.{name}"
 
 
 def _module_of(name: str, search: Sequence[Path]) -> _Module | None:

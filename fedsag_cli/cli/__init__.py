@@ -1,14 +1,21 @@
-"""The command line: `fedsag config`, `fedsag job …`, `fedsag simulator`. `main` prints errors and exits."""
+"""The command line: `fedsag config`, `job …`, `simulator` and `verify`. `main` prints errors and exits."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import shlex
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
+from typer.exceptions import TyperException
 
 import fedsag_cli
-from fedsag_cli.cli import config, display, job, simulator
-from fedsag_cli.errors import FedsagError
+from fedsag_cli.cli import config, display, job, simulator, verify
+from fedsag_cli.errors import FedsagError, UsageError
+from fedsag_cli.interop import commands
+
+_EXPECTED = {"int": "it must be a whole number", "float": "it must be a number", "bool": "it must be yes or no"}
 
 app = typer.Typer(
     name="fedsag",
@@ -22,6 +29,7 @@ app = typer.Typer(
 app.command("config")(config.config)
 app.add_typer(job.app, name="job")
 app.command("simulator")(simulator.simulator)
+app.command("verify")(verify.verify)
 
 
 def _show_version(wanted: bool) -> None:
@@ -42,9 +50,45 @@ def _fedsag(
 def main() -> None:
     display.escape_unencodable()
     try:
-        app(prog_name="fedsag")
+        commands.check(sys.argv[1:])
+        code = app(prog_name="fedsag", standalone_mode=False)
     except FedsagError as error:
-        display.error(error)
-        raise SystemExit(error.exit_code) from None
+        code = _failed(error)
+    except TyperException as error:
+        code = _refused(error)
     except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        code = 130
+    except Exception as error:
+        # its texts may be anybody's: it is not left to Python to print them
+        display.bug(error)
+        code = 1
+    raise SystemExit(code or 0)
+
+
+def _failed(error: FedsagError) -> int:
+    display.error(error)
+    return error.exit_code
+
+
+def _refused(error: TyperException) -> int:
+    """A command line that typer refuses, in our words: typer's may quote those of a library that checks its values."""
+    context: Any = getattr(error, "ctx", None)
+    text = error.format_message()
+    if context is not None and text == context.get_help():  # there was no command
+        display.help_text(text)
+        return UsageError.exit_code
+    parameter: Any = getattr(error, "param", None)
+    checked: Any = getattr(error.__cause__, "errors", None)
+    if parameter is not None and checked is not None:
+        wrong = checked()[0]
+        flag = min(parameter.opts, key=len)
+        text = f"{flag} {shlex.quote(str(wrong['input']))}: {_expected(wrong)}"
+    else:
+        text = f"{text[:1].lower()}{text[1:]}"
+    command = context.command_path if context is not None else "fedsag"
+    return _failed(UsageError(text.rstrip("."), hint=f"{command} -h shows what it takes"))
+
+
+def _expected(wrong: Mapping[str, Any]) -> str:
+    kind = wrong["type"].partition("_")[0]
+    return _EXPECTED.get(kind) or str(wrong.get("ctx", {}).get("error") or "this value cannot be used")

@@ -9,6 +9,7 @@ import typer
 
 from fedsag_cli.cli import display
 from fedsag_cli.cli.display import Format
+from fedsag_cli.errors import UsageError
 
 
 def config(
@@ -18,6 +19,9 @@ def config(
             "-jt", "--job_templates_dir", "--job-templates-dir", help="Store the folder with your job templates."
         ),
     ] = None,
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Forget the stored folder: the templates of fedsag are used again.")
+    ] = False,
     output: Annotated[Format, typer.Option("--format", help="Output: txt, or json for programs.")] = Format.TXT,
     debug: Annotated[bool, typer.Option("-debug", "--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
@@ -26,6 +30,10 @@ def config(
 
     if debug:
         display.show_tracebacks()
+    if reset and job_templates_dir is not None:
+        raise UsageError("--reset and -jt cannot both be given", hint="-jt alone replaces the stored folder")
+    if reset:
+        settings.forget_templates_dir()
     if job_templates_dir is not None:
         settings.set_templates_dir(job_templates_dir)
     where = next(find.templates_folders())
@@ -38,7 +46,11 @@ def config(
         display.document(found)
     else:
         display.table([{"setting": key, "value": value} for key, value in found.items()], ["setting", "value"])
+    if settings.is_hidden(settings.config_file()):
+        display.warning(f"{found['config_file']} belongs to another user and cannot be read: its settings do not apply")
     if not where.folder.is_dir():
         display.warning(f"there is no folder {where.folder}")
+    elif reset and where.named_by != "shipped with fedsag":
+        display.warning(f"{where.named_by} still names a folder")
     elif job_templates_dir is not None and where.named_by != found["config_file"]:
         display.warning(f"stored, but {where.named_by} takes precedence")

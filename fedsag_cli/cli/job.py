@@ -109,7 +109,7 @@ def show_variables(
     output: FormatOption = Format.TXT,
     debug: Debug = False,
 ) -> None:
-    """Show the variables of a job: value, type, default and meaning."""
+    """Show a job's variables: value, type, default, meaning."""
     from fedsag_cli.job.templates import variables
 
     if debug:
@@ -221,10 +221,10 @@ def _show(rows: list[Row]) -> None:
     for row, shown in zip(rows, cells, strict=True):
         shown["value"] = display.shown(row.value)
         shown["default"] = "" if row.default is None else display.shown(row.default)
-        if display.on_terminal(sys.stdout):
+        if display.on_terminal():
             shown["meaning"] = row.meaning or row.component  # one column less: the others need its width
     columns = ["file_name", "var_name", "value", "type", "default", "component", "meaning"]
-    if display.on_terminal(sys.stdout):
+    if display.on_terminal():
         columns.remove("component")
     display.table(cells, columns, by="file_name")
 

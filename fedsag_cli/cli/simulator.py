@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fedsag_cli.cli import display
 from fedsag_cli.cli.display import Format
 from fedsag_cli.errors import RunError
 
@@ -24,7 +25,8 @@ def simulator(
         str | None, typer.Option("-c", "--clients", metavar="A,B", help="Names of the clients; -n is then ignored.")
     ] = None,
     slots: Annotated[
-        int | None, typer.Option("-t", metavar="T", help="Number of clients that work at the same time (default: 1).")
+        int | None,
+        typer.Option("-t", "--threads", metavar="T", help="Number of clients that work at the same time (default: 1)."),
     ] = None,
     gpus: Annotated[
         str | None,
@@ -32,13 +34,13 @@ def simulator(
             "-gpu",
             "--gpu",
             metavar="IDS",
-            help="GPU groups, e.g. 0,1 or [0,1],[2]. One client of each group works at a time.",
+            help="GPU groups, e.g. 0,1 or [0,1],[2], by number or UUID. One client of each group works at a time.",
         ),
     ] = None,
     threads: Annotated[
         int | None,
         typer.Option(
-            "--threads", metavar="K", help="Number of torch threads in each client (default: cores / clients)."
+            "--torch-threads", metavar="K", help="Number of torch threads in each client (default: cores / clients)."
         ),
     ] = None,
     launcher: Annotated[
@@ -56,6 +58,9 @@ def simulator(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in WS. Only -t, -gpu and --launcher may differ.")
     ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Start anew though WS has an unfinished run: its rounds are removed.")
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="End the run when any client fails, even if enough clients answer.")
     ] = False,
@@ -65,6 +70,7 @@ def simulator(
     output: Annotated[
         Format, typer.Option("--format", help="Output: txt, or json with one event per line.")
     ] = Format.TXT,
+    debug: Annotated[bool, typer.Option("-debug", "--debug", help="Show the traceback of an error.")] = False,
     log_config: Annotated[  # noqa: ARG001
         str | None,
         typer.Option("-l", "--log_config", metavar="LOG", help="No effect; accepted so that old commands work."),
@@ -82,13 +88,17 @@ def simulator(
       2    an option or the workspace is wrong
       3    the job, a template or a config file is wrong
       4    the run failed
+      129  interrupted: the terminal was closed
       130  interrupted by Ctrl-C
       143  ended by SIGTERM
     """
     from fedsag_cli.cli import views
     from fedsag_cli.simulator import simulate
     from fedsag_cli.simulator.options import Options
+    from fedsag_cli.simulator.signals import ignore_signals
 
+    if debug:
+        display.show_tracebacks()
     options = Options(
         num_clients=num_clients,
         clients=[name.strip() for name in clients.split(",")] if clients is not None else (),
@@ -99,6 +109,7 @@ def simulator(
         seed=seed,
         max_clients=max_clients,
         resume=resume,
+        force=force,
         strict=strict,
     )
     try:
@@ -106,7 +117,12 @@ def simulator(
             report = simulate(job, workspace, options, [shown])
     except RunError as error:
         if error.report is not None:
-            error.details = [*views.failures(error.report), *error.details]
+            error.details = [
+                *views.failures(error.report, shown.told if display.share_a_reader() else ()),
+                *error.details,
+            ]
         raise
+    finally:
+        ignore_signals()  # how the command ends is known, and is in the report
     if output is Format.TXT:
         views.summary(report)

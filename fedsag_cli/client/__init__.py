@@ -145,7 +145,7 @@ def get_task_name(ctx: APIContext | None = None) -> str:
 
 
 def get_job_id(ctx: APIContext | None = None) -> str:
-    """The name of the run."""
+    """The name of the job's folder in this site's folder of the workspace: "simulate_job"."""
     return _session(ctx, "get_job_id").job_id
 
 

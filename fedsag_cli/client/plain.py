@@ -40,7 +40,7 @@ def builtins(values: Mapping[str, Any], *, what: str) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     for name, value in values.items():
         try:
-            plain[name] = msgspec.to_builtins(value, enc_hook=_number)
+            plain[name] = msgspec.to_builtins(value, enc_hook=_number, builtin_types=(bytes, bytearray, memoryview))
             msgspec.msgpack.encode({name: plain[name]})
         except (TypeError, ValueError, RuntimeError):  # RuntimeError as above
             raise TensorError(f"{what}: {name!r} is a {type(value).__name__}, which cannot be sent") from None

@@ -17,6 +17,7 @@ import types
 from pathlib import Path
 
 import fedsag_cli
+from fedsag_cli.client import threads
 from fedsag_cli.client.seeding import streams
 from fedsag_cli.interop import shim
 from fedsag_cli.processes.child import EndMessage, preload, send_end_message, show_stack_when_stopped
@@ -33,10 +34,7 @@ def run(path: str, *argv: str) -> int:
         os.environ[PRELOAD].split(",")
     )  # forked clients have them already; spawned clients need them for the same random numbers
     streams(int(os.environ[SEED]), os.environ[SITE])
-    if "torch" in sys.modules and "OMP_NUM_THREADS" in os.environ:
-        sys.modules["torch"].set_num_threads(
-            int(os.environ["OMP_NUM_THREADS"])
-        )  # too late for OpenMP to read the variable
+    threads.follow()
     sys.argv = [path, *argv]
     _put_first_in_path(str(Path(path).parent))
     shim.install()

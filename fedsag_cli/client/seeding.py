@@ -1,4 +1,4 @@
-"""Seeds a client's random numbers in every round from (seed, site, round): the same for every -t and launcher.
+"""Seeds a client's random numbers in each round from (seed, site, workflow, round): the same for every -t and launcher.
 
 A script that sets a seed itself keeps its own random numbers from then on. This is noticed by torch's initial seed, and
 by wrappers of the `seed` functions of `random` and numpy.
@@ -9,12 +9,14 @@ from __future__ import annotations
 import functools
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from fedsag_cli.params.seeds import derived, set_seed
+from fedsag_cli.params.seeds import derived, of_round, set_seed
 
 
 class Streams:
@@ -27,20 +29,27 @@ class Streams:
         self.script_seeded = False
         set_seed(derived(seed, site))
         self._note_torch()
+        if "torch" not in sys.modules:
+            sys.meta_path.insert(0, _AtImport("torch", self._seed_torch))
         random.seed = self._watched(random.seed)
         np.random.seed = self._watched(np.random.seed)
 
-    def at(self, round_num: int) -> None:
-        """Seed all generators for a round, unless the script has seeded one itself."""
+    def at(self, round_num: int, workflow: int = 0) -> None:
+        """Seed all generators for a round of a workflow, unless the script has seeded one itself."""
         if self._torch_seed is not None and sys.modules["torch"].initial_seed() != self._torch_seed:
             self.script_seeded = True
         if self.script_seeded:
             return
         self._is_seeding = True
         try:
-            set_seed(derived(self._seed, self._site, round_num))
+            set_seed(of_round(self._seed, self._site, round_num, workflow))
         finally:
             self._is_seeding = False
+        self._note_torch()
+
+    def _seed_torch(self) -> None:
+        """Seed torch as if it had been imported before the script started."""
+        sys.modules["torch"].manual_seed(derived(self._seed, self._site))
         self._note_torch()
 
     def _note_torch(self) -> None:
@@ -55,6 +64,32 @@ class Streams:
             return seed(*args, **kwargs)
 
         return watched
+
+
+class _AtImport:
+    """A finder that calls `then` once, when `module` has been imported."""
+
+    def __init__(self, module: str, then: Callable[[], None]) -> None:
+        self._module, self._then = module, then
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None = None,
+        target: ModuleType | None = None,  # noqa: ARG002
+    ) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(fullname, path) if fullname == self._module else None
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                execute(module)
+                if self in sys.meta_path:
+                    sys.meta_path.remove(self)
+                    self._then()
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
 
 
 _streams: dict[tuple[int, str], Streams] = {}

@@ -18,6 +18,7 @@ from fedsag_cli.errors import ChannelClosed, ClientError
 from fedsag_cli.filters import Chain
 from fedsag_cli.model import FLModel, Params, ParamsType
 from fedsag_cli.params import arithmetic
+from fedsag_cli.params.encoding import check_key
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.plan import ClientConfig, FilterSpec
 from fedsag_cli.processes.child import show_stack_when_stopped
@@ -39,6 +40,8 @@ from fedsag_cli.wire.messages import (
 )
 
 log = logging.getLogger("fedsag")
+
+_MOST_KEYS = 1000  # that are sent by name alone
 
 
 class Session:
@@ -141,6 +144,7 @@ class Session:
                 "the model to send has neither params nor metrics", hint="give FLModel(params=…) or metrics"
             )
         answer = self._result_filters.process(self._assignment.task_name, self._as_update(model))
+        more_keys = self._keys_without_difference(model)
         file = None if answer.params is None else TensorFile.write(answer.params, scratch=self._welcome.scratch)
         metrics = None if answer.metrics is None else plain.floats(answer.metrics, what="metrics")
         meta = plain.builtins(answer.meta, what="meta")
@@ -150,6 +154,7 @@ class Session:
             model=facts,
             usage=_usage() if self._assignment.tell_usage else None,
             seeded_itself=self._streams.script_seeded,
+            more_keys=more_keys,
         )
         try:
             with self._sending:
@@ -209,7 +214,7 @@ class Session:
         meta = filtered.meta | {"job_id": self.job_id, "site_name": self._site}
         self._received = replace(filtered, params=self._exchanged(filtered.params), meta=meta)
         self._step(Step.ASSIGN)
-        self._streams.at(assignment.model.current_round or 0)
+        self._streams.at(assignment.model.current_round or 0, assignment.workflow)
 
     def _exchanged(self, params: Params | None) -> Params | None:
         if params is None or self.config.exchange_format == "raw":
@@ -227,17 +232,25 @@ class Session:
             isinstance(measured := model.meta.get("initial_metrics"), Mapping) and measured
         ):  # scripts for NVFLARE may put metrics there
             answer = replace(answer, metrics=dict(measured))
-        wants_diff = self.config.transfer_type is ParamsType.DIFF and model.params_type is ParamsType.FULL
-        if not wants_diff or model.params is None or self._file is None:
+        if model.params is None or not self._makes_difference(model):
             return answer
+        assert self._file is not None
         received = self._pristine if self._pristine is not None else self._file.load()
         changed = arithmetic.difference(model.params, received)
-        if not changed:
-            raise ClientError(
-                f"none of the {len(model.params)} params to send has the name of a received one",
-                hint=f"received: {', '.join(list(received)[:5])} …",
-            )
         return replace(answer, params=changed, params_type=ParamsType.DIFF)
+
+    def _makes_difference(self, model: FLModel) -> bool:
+        wants_diff = self.config.transfer_type is ParamsType.DIFF and model.params_type is ParamsType.FULL
+        return wants_diff and self._file is not None
+
+    def _keys_without_difference(self, model: FLModel) -> list[str]:
+        """The keys that were not received, so they have no difference. The server judges them as it does with FULL."""
+        if model.params is None or self._file is None or not self._makes_difference(model):
+            return []
+        assert self._assignment is not None
+        task_name, known = self._assignment.task_name, {*self._file.entries, *(self._pristine or {})}
+        more = [check_key(name) for name in model.params if name not in known]
+        return [name for name in more if not self._result_filters.excludes(task_name, name)][:_MOST_KEYS]
 
     def _release(self) -> None:
         """Drop the task's models. Params that the script still has are not changed."""

@@ -10,7 +10,11 @@ from fedsag_cli.plan import matches
 
 
 class Filter(Protocol):
-    """Changes models before they are sent or after they are received, in the process whose config names it."""
+    """Changes models before they are sent or after they are received, in the process whose config names it.
+
+    A filter that removes params by their names can have a method `excludes(name)`, which says whether it does. With it,
+    a script may also give such keys that the model does not have, if differences are sent.
+    """
 
     def process(self, model: FLModel) -> FLModel:
         """The model to use instead of `model`, which must not be changed."""
@@ -23,11 +27,21 @@ class Chain:
         """`links`: pairs of task name patterns and the filter for those tasks."""
         self._links = list(links)
 
+    @property
+    def filters(self) -> list[Filter]:
+        """All of them."""
+        return [link for _, link in self._links]
+
     def of(self, task_name: str) -> Iterator[Filter]:
         """The filters for this task."""
         for patterns, link in self._links:
             if matches(task_name, patterns):
                 yield link
+
+    def excludes(self, task_name: str, name: str) -> bool:
+        """Whether a filter removes all params of this name, and says so by its `excludes`."""
+        asked = (getattr(link, "excludes", None) for link in self.of(task_name))
+        return any(callable(excludes) and excludes(name) for excludes in asked)
 
     def process(self, task_name: str, model: FLModel) -> FLModel:
         """The model to send. Raises TypeError where a filter makes no such thing, and whatever a filter raises."""

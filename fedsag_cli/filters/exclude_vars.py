@@ -37,8 +37,9 @@ class ExcludeVars:
     def process(self, model: FLModel) -> FLModel:
         if model.params is None:
             return model
-        kept = {name: value for name, value in model.params.items() if not self._excludes(name)}
+        kept = {name: value for name, value in model.params.items() if not self.excludes(name)}
         return replace(model, params=kept)
 
-    def _excludes(self, name: str) -> bool:
+    def excludes(self, name: str) -> bool:
+        """Whether params of this name are removed."""
         return name in self._names or bool(self._pattern and self._pattern.search(name))

@@ -11,8 +11,9 @@ from typing import Any
 import fedsag_cli
 from fedsag_cli.errors import JobError
 from fedsag_cli.interop import writing
+from fedsag_cli.interop.records import meta_of
 from fedsag_cli.job import App, Job
-from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, files, hocon, placeholders
+from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, files, placeholders
 from fedsag_cli.job.config.files import Bounds
 from fedsag_cli.job.meta import ALL
 from fedsag_cli.job.templates.replace_folder import check_target, copy, exchange, new_folder_beside
@@ -66,7 +67,7 @@ class _ExportedJob:
         self.notes = [*server.notes, *(note for client in clients for note in client.notes)]
 
     def texts(self) -> Iterator[tuple[str, str]]:
-        yield "meta.json", _json(self._meta())
+        yield "meta.json", _json(meta_of(self._job))
         for app in self._job.apps.values():
             for stem, write in ((SERVER_FILE, writing.server), (CLIENT_FILE, writing.client)):
                 config = app.written(stem, placeholders.nowhere(SERVER))
@@ -107,14 +108,6 @@ class _ExportedJob:
                 f"{app}/{package} has the name of the package that scripts import",
                 hint="rename it, or remove it if an older fedsag exported it",
             )
-
-    def _meta(self) -> dict[str, Any]:
-        job = self._job
-        file = hocon.find(job.folder, "meta")
-        given = {} if file is None else hocon.load(file, name=file.name)
-        sites = {app: list(named) for app, named in job.meta.deploy_map.items()}
-        defaults = {"resource_spec": {}, "min_clients": job.meta.min_clients, "mandatory_clients": []}
-        return defaults | given | {"name": job.meta.name, "deploy_map": sites}
 
 
 def _one_site_each(job: Job) -> Iterator[tuple[App, str]]:

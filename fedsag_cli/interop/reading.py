@@ -94,7 +94,7 @@ class _Reading:
                 [self._executor(entry, index, components) for index, entry in entries]
             )
         if "components" in values:
-            for part in components.values():
+            for part in _objects(values, "components"):
                 self._leave_out_client_part(part)
             translated["components"] = []
         return translated
@@ -136,10 +136,13 @@ class _Reading:
         self, part: Mapping[str, Any], name: str, differs: Nvflare, takes: Callable[[str], bool]
     ) -> dict[str, Any]:
         """The arguments with fedsag's names. There is a note for each that has an effect only in NVFLARE."""
-        args = dict(differs.defaults)
+        args, given = dict(differs.defaults), _args(part)
         names = {**differs.renamed, **differs.older_names}
-        for key, value in _args(part).items():
-            key = names.get(key, key)
+        for older, value in given.items():
+            key = names.get(older, older)
+            if key != older and key in given:
+                self._note(f"{name}: {older} is left out: {key} is given too")
+                continue
             if takes(key):
                 args[key] = value
             elif key in differs.expected:
@@ -150,25 +153,51 @@ class _Reading:
         return args
 
     def _workflow(self, flow: Any, parts: list[Any]) -> Any:
-        name = self._nvflare_name(flow)
+        bare = _path(flow) if _path(flow) in AVERAGING_WORKFLOWS else None  # fedsag's FedAvg is no workflow
+        name = self._nvflare_name(flow) or bare
         if name is None:
             return flow
         if name in AVERAGING_WORKFLOWS:
             workflow = self._federated_averaging(flow, name, parts)
         elif name in self._components:
             workflow = self._translated(flow, name, *self._components[name])
+            if name == "ScatterAndGather" and not _args(flow).get("persistor_id"):
+                self._begin_empty(workflow, parts)
         else:
             self._missing["workflow"].append(_path(flow))
             return flow
-        return {**workflow, "args": {**workflow["args"], **_selector(workflow["args"], parts)}}
+        return {**workflow, "args": {**workflow["args"], **self._selector(workflow["args"], parts)}}
+
+    def _selector(self, args: Mapping[str, Any], parts: list[Any]) -> dict[str, Any]:
+        """The id of the model selector: an argument of fedsag's workflow, while NVFLARE's listens to events."""
+        named = [part for part in parts if isinstance(part, Mapping) and part.get("path") == "IntimeModelSelector"]
+        ids = [part.get("id") for part in named if not part.get("disabled")]
+        if not ids or "model_selector_id" in args:
+            return {}
+        if len(ids) > 1:
+            self._note(f"the model selector is {ids[0]!r}: a workflow of fedsag has one, so {ids[1]!r} has no effect")
+        return {"model_selector_id": ids[0]}
+
+    def _begin_empty(self, workflow: Mapping[str, Any], parts: list[Any]) -> None:
+        """Without a persistor, NVFLARE's workflow begins with empty params: the first answers bring the model."""
+        persistor = _unused_id("persistor", [part.get("id") for part in parts if isinstance(part, Mapping)])
+        parts.append({"id": persistor, **_persistor_of(None, None)})
+        workflow["args"].update(persistor_id=persistor, allow_empty_global_weights=True)
+        self._note("ScatterAndGather has no persistor_id: the answers of its first round bring the model")
 
     def _federated_averaging(self, flow: Mapping[str, Any], name: str, parts: list[Any]) -> dict[str, Any]:
         """NVFLARE's workflow contains the aggregator and perhaps the model, which are components in fedsag."""
         args = dict(_args(flow))
-        averages = {key: args.pop(key) for key in ("exclude_vars", "aggregation_weights") if key in args}
+        averages: dict[str, Any] = {
+            key: args.pop(key) for key in ("exclude_vars", "aggregation_weights") if key in args
+        }
         aggregator_part, arrays, module = (args.pop(key, None) for key in ("aggregator", "model", "initial_model"))
-        num_clients = args.pop("min_clients", 3)  # the argument's name in 2.4
-        num_clients = args.pop("num_clients", num_clients)
+        before = args.pop("min_clients", None)  # the argument's name in 2.4
+        num_clients = args.pop("num_clients", 3 if before is None else before)
+        if before not in (None, num_clients):
+            self._note(f"{name}: min_clients = {before!r} has no effect: each round waits for its num_clients")
+        if arrays is not None and module is not None:
+            self._note(f"{name}: model is left out: initial_model is the model")
         if args.get("patience") and not args.get("stop_cond"):
             self._note(f"{name}: patience has no effect without stop_cond")
             del args["patience"]
@@ -185,13 +214,22 @@ class _Reading:
         elif has_model or not args.get("persistor_id"):
             parts.append({"id": persistor, **_persistor_of(arrays, module)})
             workflow["args"] |= {} if has_model else {"allow_empty_global_weights": True}
-        if isinstance(aggregator_part, Mapping):
-            aggregator = self._part(aggregator_part)
-        else:
-            aggregator = {"path": "FedAvg", "args": {key: value for key, value in averages.items() if value}}
-        parts.append({**(aggregator or {}), "id": _unused_id("aggregator", ids)})
-        workflow["args"]["aggregator_id"] = parts[-1]["id"]
+        averages = {key: value for key, value in averages.items() if value}
+        if aggregator_part and averages:
+            self._note(f"{name}: {' and '.join(averages)} have no effect: the job has an aggregator of its own")
+        workflow["args"]["aggregator_id"] = self._aggregator(aggregator_part, averages, name, parts)
         return workflow
+
+    def _aggregator(self, given: Any, averages: Mapping[str, Any], name: str, parts: list[Any]) -> str:
+        """The id of the component that averages: the one that the workflow was given, else fedsag's."""
+        ids = [part.get("id") for part in parts if isinstance(part, Mapping)]
+        if isinstance(given, str) and given:
+            if given not in ids:
+                raise JobError(f"{self._file}: {name}: aggregator is {given!r}: there is no component with that id")
+            return given
+        made = self._part(given) if isinstance(given, Mapping) else {"path": "FedAvg", "args": dict(averages)}
+        parts.append({**(made or {}), "id": _unused_id("aggregator", ids)})
+        return str(parts[-1]["id"])
 
     def _executor(self, entry: Any, index: int, components: Mapping[Any, Any]) -> Any:
         part = entry.get("executor")
@@ -216,11 +254,13 @@ class _Reading:
         launcher = components.get(args.get("launcher_id"))
         if launcher is None or self._nvflare_name(launcher) != "SubprocessLauncher":
             raise JobError(f"{self._file}: the executor must name a SubprocessLauncher, which has the command")
-        args = _args(launcher)
-        if args.get("clean_up_script"):
-            self._note("SubprocessLauncher: fedsag has no clean_up_script: it is left out")
-        kept = {key: args[key] for key in ("launch_once",) if key in args}
-        return {"command": args.get("script", ""), **kept}
+        args = dict(_args(launcher))
+        command = args.pop("script", "")
+        kept = {"launch_once": args.pop("launch_once")} if "launch_once" in args else {}
+        for key in args:
+            if args[key] and key != "shutdown_timeout":  # fedsag has its own limit for the end of a script
+                self._note(f"SubprocessLauncher: fedsag has no {key}: it is left out")
+        return {"command": command, **kept}
 
     def _numpy(self, part: Mapping[str, Any], name: str) -> dict[str, Any]:
         """The arguments of NVFLARE's NPTrainer or NPValidator as those of the program np_trainer."""
@@ -315,9 +355,3 @@ def _models_inside(parts: Iterable[Any]) -> Iterator[Any]:
             part = {**part, "args": {**_args(part), "model": named}}
         done.append(part)
     return (part for part in done if part.get("id") not in inside)
-
-
-def _selector(args: Mapping[str, Any], parts: list[Any]) -> dict[str, Any]:
-    """The id of the model selector: an argument of fedsag's workflow, while NVFLARE's listens to events."""
-    ids = [part.get("id") for part in parts if isinstance(part, Mapping) and part.get("path") == "IntimeModelSelector"]
-    return {"model_selector_id": ids[0]} if ids and "model_selector_id" not in args else {}

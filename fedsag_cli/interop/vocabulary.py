@@ -18,14 +18,22 @@ AVERAGING_WORKFLOWS = ("FedAvg", "PTFedAvg", "PTFedAvgEarlyStopping")
 FEDERATED_AVERAGING = Nvflare(  # NVFLARE's workflow that averages itself becomes ScatterAndGather with components
     path="nvflare.app_common.workflows.fedavg.FedAvg",
     renamed={"task_name": "train_task_name"},
-    ignored=("memory_gc_rounds", "enable_tensor_disk_offload", "save_filename"),
+    ignored=("memory_gc_rounds", "enable_tensor_disk_offload", "task_check_period"),
+    expected={
+        "ignore_result_error": (None, False),  # a round needs all its clients
+        "save_filename": (None, "FL_global_model.pt"),
+    },
 )
 ALL_CLIENTS = 1000  # more clients than any run has, so it means all of them
 NOT_NEEDED = {  # done by the workflow or the executor, or only for a workflow that fedsag does not have
     "FullModelShareableGenerator", "SubprocessLauncher",
-    "ValidationJsonGenerator", "PTFileModelLocator", "NPModelLocator", "NPFormatter",
+    "ValidationJsonGenerator", "PTFileModelLocator", "TFFileModelLocator", "NPModelLocator", "ListModelLocator",
+    "NPFormatter", "CWEResultPrinter",
 }  # fmt: skip
 _MESSAGES = "fedsag sends its messages itself"
+_LOGS = "the logs of all processes are in the workspace"
+_TIMES = "times and sizes are in report.json"
+_EVENTS = "all events are in events.jsonl"
 LEFT_OUT = {
     "CellPipe": _MESSAGES,
     "FilePipe": _MESSAGES,
@@ -35,9 +43,28 @@ LEFT_OUT = {
     "TBWriter": _MESSAGES,
     "MLflowWriter": _MESSAGES,
     "WandBWriter": _MESSAGES,
-    "MetricsArtifactWriter": "metrics are in report.json",
-    "JobStatsReporter": "times and sizes are in report.json",
-    "ModelSizeEstimator": "sizes are in report.json",
+    "AnalyticsSender": _MESSAGES,
+    "MetricsSender": _MESSAGES,
+    "DecomposerRegister": _MESSAGES,
+    "TensorClientStreamer": _MESSAGES,
+    "TensorServerStreamer": _MESSAGES,
+    "JobLogReceiver": _LOGS,
+    "JobLogStreamer": _LOGS,
+    "SiteLogStreamer": _LOGS,
+    "LogReceiver": _LOGS,
+    "ErrorLogSender": _LOGS,
+    "EventRecorder": _EVENTS,
+    "ServerEventRecorder": _EVENTS,
+    "ClientEventRecorder": _EVENTS,
+    "InfoCollector": _EVENTS,
+    "MetricsArtifactWriter": "fedsag writes the same files in any case",
+    "JobStatsReporter": _TIMES,
+    "ModelSizeEstimator": _TIMES,
+    "StatsDReporter": _TIMES,
+    "JobMetricsCollector": _TIMES,
+    "SysMetricsCollector": _TIMES,
+    "RemoteMetricsReceiver": _TIMES,
+    "ComponentPathAuthorizer": "a run on this machine builds whatever the job names",
 }
 
 NP_TRAINER_COMMAND = ("python3", "-m", "fedsag_cli.client.np_trainer")

@@ -68,8 +68,9 @@ def server(
     folders with the job's own components.
     """
     writing = _Writing(file, known, resolve, search)
-    flows = [writing.part(flow) for flow in _enabled(values, "workflows")]
-    parts = [writing.part(part) for part in _enabled(values, "components")]
+    empty = [part for part in _enabled(values, "components") if writing.has_no_model(part)]
+    flows = [writing.part(_without_persistor(flow, empty)) for flow in _enabled(values, "workflows")]
+    parts = [writing.part(part) for part in _enabled(values, "components") if part not in empty]
     if not any(part.get("id") == _GENERATOR["id"] for part in parts):
         parts.append(dict(_GENERATOR))
     return {"format_version": 2, **values, "workflows": flows, "components": parts, **writing.filters(values)}, (
@@ -116,6 +117,14 @@ class _Writing:
         args = _ARGS[name](self, args) if name in _ARGS else args
         kept = {key: value for key, value in part.items() if key not in (*catalog.NAMING_KEYS, "disabled")}
         return {**kept, "path": facts.nvflare.path, "args": args}
+
+    def has_no_model(self, part: Mapping[str, Any]) -> bool:
+        """Whether it is a persistor with an empty first model; in NVFLARE the workflow then has no persistor."""
+        name = catalog.short_name(str(self._resolve(catalog.path_in(part)) or ""))
+        is_empty = name == "NPModelPersistor" and self._resolve((part.get("args") or {}).get("model")) == {}
+        if is_empty:
+            self.notes.append("NPModelPersistor is left out, as its model is empty: NVFLARE then writes no model")
+        return is_empty
 
     def _args(self, args: dict[str, Any], differs: Nvflare) -> dict[str, Any]:
         """The arguments for NVFLARE's class, from the component's facts."""
@@ -207,6 +216,14 @@ _ARGS: dict[str, Callable[[_Writing, dict[str, Any]], dict[str, Any]]] = {  # ch
     "NPModelPersistor": _Writing.numpy_model,
     "PTFileModelPersistor": _Writing.torch_model,
 }
+
+
+def _without_persistor(flow: Mapping[str, Any], left_out: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The workflow without its persistor, if that is left out."""
+    args = dict(flow.get("args") or {})
+    if args.get("persistor_id") in [part.get("id") for part in left_out]:
+        del args["persistor_id"]
+    return {**flow, "args": args}
 
 
 def _enabled(values: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fedsag_cli.errors import JobError, nearest
+from fedsag_cli.job import nearby
 from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, files, hocon
 from fedsag_cli.job.config.files import Bounds
 from fedsag_cli.job.meta import ALL, Meta
@@ -57,12 +58,14 @@ class ClientApp:
     """config_fed_client, its placeholders resolved for one site: what to start, and what the Client API must know.
 
     `command` is the argument vector, the script's path as written in the job (relative to the app's folder).
-    `script` is that path if the command is `python [-u] SCRIPT ARGS`, else None. `notes` as in ServerConfig.
+    `script` is that path if the command is `python [-u] SCRIPT ARGS`, else None; it may be absolute. `in_process`: the
+    job's execution_mode; such a script works in the site's folder. `notes` as in ServerConfig.
     """
 
     command: Sequence[str]
     script: str | None
     config: ClientConfig
+    in_process: bool = False
     notes: Sequence[str] = ()
 
 
@@ -124,6 +127,11 @@ class App:
         """The config file named `stem`."""
         return self.configs.find(stem)
 
+    def expected(self, stem: str) -> str:
+        """The name that a missing config file would have beside the app's other one."""
+        there = self.file(SERVER_FILE) or self.file(CLIENT_FILE)
+        return stem + (there.suffix if there else ".conf")
+
     @files.reading()
     def server(self, variables: Mapping[str, Any]) -> ServerConfig:
         """Raises JobError naming file and key."""
@@ -145,8 +153,10 @@ class App:
         from fedsag_cli.job import reader
 
         conf, notes = self._resolved(CLIENT_FILE, variables)
-        command, script, config = reader.client(conf, self.custom)
-        return ClientApp(command=command, script=script, config=config, notes=notes)
+        start, config = reader.client(conf, self.custom)
+        return ClientApp(
+            command=start.words, script=start.script, in_process=start.in_process, config=config, notes=notes
+        )
 
     @files.reading()
     def written(self, stem: str, variables: Mapping[str, Any]) -> Written | None:
@@ -194,6 +204,8 @@ class Job:
     folder: Path
     meta: Meta
     apps: Mapping[str, App]
+    meta_file: str = "meta.conf"  # its name in errors
+    meta_values: Mapping[str, Any] = field(default_factory=dict)  # all that is in it
 
     @classmethod
     @files.reading()
@@ -204,7 +216,7 @@ class Job:
         """
         folder = Path(folder).absolute()
         if not folder.is_dir():
-            raise JobError(f"there is no job folder {folder}", hint="fedsag job create makes one")
+            raise JobError(f"there is no job folder {folder}", hint=nearby.hint(folder))
         bounds = Bounds.of(folder, "the job")
         for meta_file in (path for path in folder.glob("meta.*") if not is_leftover(path.name)):
             files.check(meta_file, bounds)
@@ -215,14 +227,18 @@ class Job:
             _check_files(app, bounds)
             return cls(folder=folder, meta=meta, apps={app.name: app})._checked(app.name, [app.name])
         if file is None:
-            raise JobError(f"{folder} is not a job: there is no meta.conf", hint="fedsag job create makes one")
-        meta = Meta.read(Section(hocon.load(file, name=file.name), file.name), name=folder.name)
+            raise JobError(f"{folder} is not a job: there is no meta.conf", hint=nearby.hint(folder))
         folders = [path.name for path in folder.iterdir() if (path / "config").is_dir()]
+        if not folders and nearby.is_template(folder):
+            raise JobError(f"{folder} is not a job", hint=nearby.hint(folder))
+        values = hocon.load(file, name=file.name)
+        meta = Meta.read(Section(values, file.name), name=folder.name)
         apps = {name: App.at(folder / name, name, translate) for name in meta.deploy_map}
         for app in apps.values():
             if app.name in folders:
                 _check_files(app, bounds)
-        return cls(folder=folder, meta=meta, apps=apps)._checked(file.name, folders)
+        job = cls(folder=folder, meta=meta, apps=apps, meta_file=file.name, meta_values=values)
+        return job._checked(file.name, folders)
 
     def named_sites(self) -> list[str]:
         """The clients that deploy_map names, in its order; empty for @ALL."""
@@ -234,7 +250,8 @@ class Job:
             if site in sites or ALL in sites:
                 return self.apps[name]
         raise JobError(
-            f"meta.conf: deploy_map has no app for site {site!r}", hint=nearest(site, [SERVER, *self.named_sites()])
+            f"{self.meta_file}: deploy_map has no app for site {site!r}",
+            hint=nearest(site, [SERVER, *self.named_sites()]),
         )
 
     def _checked(self, file: str, folders: Sequence[str]) -> Job:
@@ -247,12 +264,13 @@ class Job:
         sites = self.meta.deploy_map[app.name]
         if app.name not in folders:
             raise JobError(
-                f"{where}: there is no app {app.name!r} with a config folder", hint=nearest(app.name, folders)
+                f"{where}: there is no app {app.name!r} with a config folder",
+                hint=nearest(app.name, folders) or nearby.hint(self.folder),
             )
         if (SERVER in sites or ALL in sites) and not app.has_server:
-            raise JobError(f"{where}: {app.name}/config has no {SERVER_FILE}.conf, which the server needs")
+            raise JobError(f"{where}: {app.name}/config has no {app.expected(SERVER_FILE)}, which the server needs")
         if any(site != SERVER for site in sites) and not app.has_client:
-            raise JobError(f"{where}: {app.name}/config has no {CLIENT_FILE}.conf, which clients need")
+            raise JobError(f"{where}: {app.name}/config has no {app.expected(CLIENT_FILE)}, which clients need")
 
 
 def _check_files(app: App, bounds: Bounds) -> None:

@@ -82,6 +82,7 @@ def read(section: Section, search: Sequence[Path], ids: Collection[str] | None =
 def _check(path: str, section: Section, args: Section, search: Sequence[Path], ids: Collection[str] | None) -> None:
     try:
         known = signature(path, search)
+        catalog.check_base(path, search)
     except JobError as error:
         raise JobError(f"{section.called()}: {error.message}", hint=error.hint) from None
     if known:

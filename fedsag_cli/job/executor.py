@@ -8,7 +8,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -16,6 +16,7 @@ from fedsag_cli.arguments import OneOf, declared_fields
 from fedsag_cli.catalog.signatures import Signature
 from fedsag_cli.errors import JobError
 from fedsag_cli.facts import Nvflare
+from fedsag_cli.job.config import files
 from fedsag_cli.job.section import Section
 from fedsag_cli.plan import ClientConfig, FilterSpec
 
@@ -28,6 +29,8 @@ NVFLARE = Nvflare(
         "PTClientAPILauncherExecutor": {"execution_mode": "external_process", "params_exchange_format": "pytorch"},
         "InProcessClientAPIExecutor": {"execution_mode": "in_process", "params_exchange_format": "numpy"},
         "PTInProcessClientAPIExecutor": {"execution_mode": "in_process", "params_exchange_format": "pytorch"},
+        "ScriptExecutor": {"execution_mode": "in_process", "params_exchange_format": "numpy"},
+        "PTScriptExecutor": {"execution_mode": "in_process", "params_exchange_format": "pytorch"},
     },
     ignored=(  # for NVFLARE's pipes and heartbeats; fedsag notices the end of a process at once
         "pipe_id", "launcher_id", "task_wait_timeout", "task_wait_time", "last_result_transfer_timeout",
@@ -56,8 +59,18 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     command: Annotated[
         str | list[str] | None, "command that starts the script, with execution_mode external_process"
     ] = None
-    task_script_path: Annotated[str | None, "script in custom/, with execution_mode in_process"] = None
-    task_script_args: Annotated[str, "arguments of task_script_path, as on a command line"] = ""
+    task_script_path: Annotated[
+        str | None, "script in custom/, or its absolute path elsewhere, with execution_mode in_process"
+    ] = None
+    task_script_args: Annotated[str | None, "arguments of task_script_path, as on a command line"] = ""
+
+
+class Command(NamedTuple):
+    """The argument vector and, for a python command, its script. `in_process`: the job's execution_mode."""
+
+    words: list[str]
+    script: str | None
+    in_process: bool
 
 
 _MODE_ARGS = {"external_process": ("command",), "in_process": ("task_script_path", "task_script_args")}
@@ -88,8 +101,8 @@ def read_config(
     return msgspec.convert({"tasks": tasks, **values, **filters}, ClientConfig)
 
 
-def read_command(args: Section, custom: Path) -> tuple[list[str], str | None]:
-    """The argument vector and, for a python command, its script, from checked arguments."""
+def read_command(args: Section, custom: Path) -> Command:
+    """The client's command, from checked arguments. Raises JobError."""
     start = _start(args)
     for mode, names in _MODE_ARGS.items():
         for name in names:
@@ -104,9 +117,10 @@ def read_command(args: Section, custom: Path) -> tuple[list[str], str | None]:
         program = _script(words)
         if program and posixpath.normpath(program).split("/")[0] == "..":
             raise args.wrong("command", f"starts {program!r}, which is outside the app", hint="put it in custom/")
-        return words, program
+        return Command(words, program, in_process=False)
     script = _find_script(args, PurePosixPath(start.task_script_path or ""), custom)
-    return ["python3", "-u", script, *_words(args, "task_script_args", start.task_script_args)], script
+    words = ["python3", "-u", script, *_words(args, "task_script_args", start.task_script_args or "")]
+    return Command(words, script, in_process=True)
 
 
 def _start(args: Section) -> Start:
@@ -133,18 +147,39 @@ def _script(words: Sequence[str]) -> str | None:
 
 
 def _find_script(args: Section, script: PurePosixPath, custom: Path) -> str:
-    """The script in custom/ or a subfolder whose path ends with `script`; custom/`script` if it does not exist yet."""
-    if not script.name or script.is_absolute() or ".." in script.parts:
-        raise args.wrong("task_script_path", f"{str(script)!r} must be the path of a script in custom/")
+    """The script in custom/ or a subfolder whose path ends with `script`; custom/`script` if it does not exist yet.
+
+    An absolute path names the script itself, wherever it is, or else the script of that name in custom/.
+    """
+    if not script.name or ".." in script.parts:
+        raise args.wrong("task_script_path", f"{str(script)!r} must be the path of a script in custom/, or absolute")
+    if script.is_absolute():
+        if (own := _below(custom, script)) is not None:
+            script = own
+        elif Path(script).is_file() or not _ending_with(PurePosixPath(script.name), custom):
+            return str(script)
+        else:
+            script = PurePosixPath(script.name)
     if not (custom / script).is_file():
-        below = (path.relative_to(custom) for path in sorted(custom.rglob("*")) if path.name == script.name)
-        fits = (path for path in below if path.parts[-len(script.parts) :] == script.parts)
-        found = [path for path in fits if (custom / path).is_file()]
+        found = _ending_with(script, custom)
         if len(found) > 1:
             paths = ", ".join(path.as_posix() for path in found)
             raise args.wrong("task_script_path", f"{str(script)!r} is found more than once: {paths}")
         script = PurePosixPath(*found[0].parts) if found else script
     return str(PurePosixPath("custom") / script)
+
+
+def _below(folder: Path, path: PurePosixPath) -> PurePosixPath | None:
+    """The path relative to the folder, links resolved; None if it is not in the folder."""
+    real, inside = files.real(folder), files.real(Path(path))
+    return PurePosixPath(inside.relative_to(real)) if inside.is_relative_to(real) else None
+
+
+def _ending_with(script: PurePosixPath, custom: Path) -> list[Path]:
+    """The files in custom/ and its subfolders whose path ends with `script`, relative to custom/."""
+    below = (path.relative_to(custom) for path in sorted(custom.rglob("*")) if path.name == script.name)
+    fits = (path for path in below if path.parts[-len(script.parts) :] == script.parts)
+    return [path for path in fits if (custom / path).is_file()]
 
 
 def task_names(section: Section) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,8 +70,8 @@ def filters(conf: Section, key: str, direction: str, custom: Path) -> list[Filte
     return chain
 
 
-def client(conf: Section, custom: Path) -> tuple[Sequence[str], str | None, ClientConfig]:
-    """A client's command, the script in it, and the settings of its Client API. Raises JobError."""
+def client(conf: Section, custom: Path) -> tuple[executor.Command, ClientConfig]:
+    """A client's command, and the settings of its Client API. Raises JobError."""
     for part in conf.sections("components"):
         if not part.flag("disabled", False):
             raise JobError(f"{part.called()}: a client has no components", hint="remove it, or set disabled = true")
@@ -90,14 +90,14 @@ def client(conf: Section, custom: Path) -> tuple[Sequence[str], str | None, Clie
     if len(entries) > 1:
         raise JobError(f"{conf.called('executors')}: a client can have one {executor.NAME}, not {len(entries)}")
     args = entries[0].section("executor").section("args", {})
-    command, script = executor.read_command(args, custom)
+    command = executor.read_command(args, custom)
     config = executor.read_config(
         executor.task_names(entries[0]),
         args,
         filters(conf, "task_data_filters", "in", custom),
         filters(conf, "task_result_filters", "out", custom),
     )
-    return command, script, config
+    return command, config
 
 
 def _check_tasks(entries: Iterable[Section]) -> None:

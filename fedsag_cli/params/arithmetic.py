@@ -1,13 +1,12 @@
-"""Weighted means and differences of parameters: torch tensors, numpy arrays or plain numbers.
+"""Differences of parameters, and parameters that differences change: torch tensors, numpy arrays or plain numbers.
 
-Python's operators work for both torch and numpy, so each rule is written once. Dtypes: sums are float32 for float32
-and narrower floats, float64 for float64, integers and bools, complex for complex; a difference of integers or bools is
-int64.
+A difference of integers or bools is int64. A value that did not change has the difference zero, also infinity and NaN,
+and zero changes no bit.
 """
 
 from __future__ import annotations
 
-import cmath
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,147 +14,103 @@ import numpy as np
 
 from fedsag_cli.errors import TensorError
 from fedsag_cli.model import Params
-from fedsag_cli.params.encoding import is_torch
+from fedsag_cli.params.encoding import can_be_sent, is_torch
+from fedsag_cli.params.values import (
+    all_finite,
+    as_array,
+    bits,
+    calculable,
+    cast,
+    dtype_name,
+    in_form,
+    is_finite,
+    is_float,
+    is_nan,
+    kind,
+    numpys,
+    of_kind,
+    pieces,
+    row,
+    saturated,
+    shaped,
+    widened,
+)
 
-_TORCH_ALONE = ("torch.bfloat16", "torch.float8")  # numpy does not have these
-_PIECE = 1 << 18  # elements: 1 MB of float32 stays in the cache for the multiplication and the addition
-
-
-class WeightedSum:
-    """The running sum of one key, sum_k n_k * v_k. Memory: one copy of the value for any number of clients.
-
-    Each piece is multiplied, then added. With torch's `add_(alpha=)`, which rounds once while numpy rounds twice, a
-    quarter of the last bits would differ between torch and numpy.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._total: Any = None
-        self._first: Any = None  # an empty array with the kind and dtype of the first value
-        self.weight = 0.0
-
-    def check(self, value: Any) -> None:
-        """Raises TensorError if the shape or kind of `value` differs from those added before."""
-        if self._total is not None:
-            shape = tuple(_as_array(value).shape)
-            if shape != self._shape:
-                raise TensorError(f"params: {self._name!r} has shape {list(shape)}, others sent {list(self._shape)}")
-            if is_complex(value) != is_complex(self._first):
-                raise TensorError(f"params: {self._name!r} is complex, but real in another update")
-
-    def add_product(self, value: Any, weight: float) -> None:
-        """Add `weight * value`. Raises TensorError as `check` does."""
-        self.check(value)
-        array = _as_array(value)
-        if self._total is None:
-            self._first = _empty_like(value)
-            self._shape = tuple(array.shape)
-            self._total = _zeros(array, sum_dtype(array))
-        if is_torch(array) != is_torch(self._total):
-            array = _of_kind(array, self._total)
-        fresh = self.weight == 0.0
-        scratch = self._total[:_PIECE] * 0
-        flat = array.reshape(-1)
-        for start in range(0, len(flat), _PIECE):
-            piece, total = flat[start : start + _PIECE], self._total[start : start + _PIECE]
-            product = scratch[: len(piece)]
-            product[:] = piece
-            product *= weight
-            if fresh:
-                total[:] = product
-            else:
-                total += product
-        self.weight += weight
-
-    def mean(self) -> Any:
-        """The weighted mean, in the kind and dtype of the first value; integers rounded half to even. Call it once."""
-        total = self._total
-        total *= 1.0 / self.weight
-        return cast(total.reshape(self._shape), self._first)
-
-
-def sum_dtype(array: Any) -> Any:
-    """The dtype for sums of values like `array`."""
-    if is_torch(array):
-        import torch
-
-        if array.dtype.is_complex:
-            return array.dtype
-        return torch.float32 if array.dtype.is_floating_point and array.dtype.itemsize <= 4 else torch.float64
-    if array.dtype.kind == "c":
-        return array.dtype
-    return np.dtype(np.float32 if array.dtype.kind == "f" and array.dtype.itemsize <= 4 else np.float64)
-
-
-def is_complex(value: Any) -> bool:
-    """Whether its numbers are complex."""
-    return kind(value) == "complex"
-
-
-def kind(value: Any) -> str:
-    """The kind of its numbers: "bool", "integer", "float" or "complex"."""
-    array = _as_array(value)
-    if not is_torch(array):
-        return {"b": "bool", "f": "float", "c": "complex"}.get(array.dtype.kind, "integer")
-    if array.dtype.is_complex or array.dtype.is_floating_point:
-        return "complex" if array.dtype.is_complex else "float"
-    return "bool" if str(array.dtype) == "torch.bool" else "integer"
-
-
-def dtype_name(value: Any) -> str:
-    """The name of its dtype, such as "float32", for torch and numpy."""
-    return str(_as_array(value).dtype).removeprefix("torch.")
-
-
-def count_not_finite(value: Any, base: Any) -> int:
-    """The number of elements that are NaN or infinite but finite in `base`, which has the same shape or is None."""
-    array = _as_array(value)
-    if not _is_float(array):
-        return 0
-    row = array.reshape(-1)
-    count, total_dtype = 0, sum_dtype(array)
-    for start in range(0, len(row), _PIECE):
-        piece = _calculable(row[start : start + _PIECE])
-        with np.errstate(all="ignore"):
-            total = piece.sum(dtype=total_dtype).item()
-        if not cmath.isfinite(total):  # a finite sum shows quickly that there is neither NaN nor infinity
-            bad = ~_isfinite(piece)
-            if base is not None:
-                below = _of_kind(_as_array(base).reshape(-1)[start : start + _PIECE], array)
-                bad &= _isfinite(_calculable(below))
-            count += int(bad.sum())
-    return count
+_INT64 = np.dtype(np.int64)
+_USE_FULL = 'set params_transfer_type to "FULL"'
+_ROOM = 1 << 62  # the sum and the difference of two integers below it are int64
 
 
 def difference(new: Mapping[str, Any], received: Mapping[str, Any]) -> Params:
-    """new - received for the keys that both have, in the order of `received`. Raises TensorError if a shape differs."""
-    return {name: _minus(name, new[name], base) for name, base in received.items() if name in new}
+    """new - received for the keys that both have, in the order of `received`. Raises TensorError if a shape differs.
+
+    A value that cannot be sent stays as it is: a filter may remove it; else the error is that of FULL.
+    """
+    return {
+        name: _minus(name, new[name], base) if can_be_sent(new[name]) else new[name]
+        for name, base in received.items()
+        if name in new
+    }
 
 
 def applied(base: Mapping[str, Any], diff: Mapping[str, Any]) -> Params:
     """base + diff, in the dtypes of `base`; a key without a difference keeps its value. Raises TensorError if `diff`
     has a key that `base` does not have, or a shape differs."""
-    for name in diff:
-        if name not in base:
-            raise TensorError(f"params: the update has {name!r}, which is not in the model")
-    return {name: _plus(value, diff[name]) if name in diff else value for name, value in base.items()}
+    _check_keys(base, diff)
+    return {name: _plus(name, value, diff[name]) if name in diff else value for name, value in base.items()}
 
 
 def replaced(base: Mapping[str, Any], new: Mapping[str, Any]) -> Params:
-    """base with the values of `new`, in the kinds and dtypes of `base`. New keys are added at the end."""
-    known = {name: cast(_as_array(new[name]), value) if name in new else value for name, value in base.items()}
-    return known | {name: value for name, value in new.items() if name not in base}
+    """base with the values of `new`, in the kinds and dtypes of `base`. Raises TensorError as `applied` does.
+
+    An empty `base` gets all keys.
+    """
+    if not base:
+        return dict(new)
+    _check_keys(base, new)
+    return {name: _in_place_of(name, value, new[name]) if name in new else value for name, value in base.items()}
 
 
-def weighted_means(measured: Mapping[str, Mapping[str, float]], weights: Mapping[str, float]) -> dict[str, float]:
-    """For each metric, the weighted mean over the sites that measured it."""
-    sums: dict[str, float] = {}
-    totals: dict[str, float] = {}
-    for site, metrics in measured.items():
-        for name, value in metrics.items():
-            sums[name] = sums.get(name, 0.0) + value * weights[site]
-            totals[name] = totals.get(name, 0.0) + weights[site]
-    return {name: sums[name] / totals[name] for name in sums if totals[name]}
+def count_not_finite(value: Any, base: Any, *, is_diff: bool = False) -> int:
+    """The number of elements that are NaN or infinite, and may not be so.
+
+    They may where `base`, which has the same shape or is None, is not finite. But where it is infinite, only a
+    difference may be NaN: infinity minus infinity, in a script that makes its own differences.
+    """
+    if not is_float(as_array(value)):
+        return 0
+    flat, count = row(value), 0
+    for part in pieces(flat):
+        piece = flat[part]
+        if not all_finite(piece):
+            bad = ~is_finite(piece)
+            if base is not None:
+                below = _paired(base, value)[part]
+                bad &= is_finite(below) | (is_nan(piece) & ~is_nan(below) & (not is_diff))
+            count += int(bad.sum())
+    return count
+
+
+def count_lost(diff: Any, base: Any) -> int:
+    """The number of elements that were NaN or infinite in `base` and are not now: `diff` cannot tell their value."""
+    flat, count = row(diff), 0
+    if not is_float(flat):
+        return 0
+    for part in pieces(flat):
+        piece = flat[part]
+        if not all_finite(piece):
+            count += int((~is_finite(piece) & ~is_nan(piece) & ~is_finite(_paired(base, diff)[part])).sum())
+    return count
+
+
+def count_beyond(value: Any, base: Any) -> int:
+    """The number of elements that the dtype of `base`, which has the same kind of numbers, has no room for."""
+    if dtype_name(value) == dtype_name(base) or kind(base) == "bool":
+        return 0
+    flat = row(value)
+    if not is_float(flat):
+        return int((saturated(flat, row(base).dtype) != flat).sum())
+    return int((is_finite(flat) & ~is_finite(row(cast(value, base)))).sum())
 
 
 def as_numpy(name: str, value: Any) -> Any:
@@ -180,95 +135,121 @@ def as_torch(value: Any) -> Any:
     return value
 
 
-def cast(array: Any, like: Any) -> Any:
-    """`array` in the kind and dtype of `like`; floats become integers or bools by rounding half to even."""
-    pattern = _as_array(like)
-    array = _of_kind(array, pattern)
-    if array.dtype == pattern.dtype:
-        out = array
-    elif is_torch(array):
-        rounded = array.round() if array.dtype.is_floating_point and not _is_float(pattern) else array
-        out = rounded.to(pattern.dtype)
-    else:
-        rounded = np.rint(array) if array.dtype.kind == "f" and not _is_float(pattern) else array
-        out = rounded.astype(pattern.dtype)
-    if isinstance(like, bool | int | float):
-        return out.item()
-    if is_torch(out):
-        return out
-    return out[()] if isinstance(like, np.generic) else np.asarray(out)  # numpy turns arrays without axes into scalars
-
-
 def _minus(name: str, new: Any, received: Any) -> Any:
-    array = _as_array(new)
-    base = _of_kind(_as_array(received), array)
+    array = as_array(new)
     if is_torch(array):
-        array = array.detach().cpu()  # a script may send tensors from its GPU
-    if tuple(array.shape) != tuple(base.shape):
+        array = array.cpu()  # a script may send tensors from its GPU
+    base = of_kind(as_array(received), array)
+    if (shape := tuple(array.shape)) != tuple(base.shape):
+        raise TensorError(f"params: {name!r} was received with shape {list(base.shape)} and is sent with {list(shape)}")
+    if not is_float(array) and not is_float(base):
+        flat = _integer_difference(name, row(array), row(base))
+    elif (kind(array), kind(base)) in (("float", "float"), ("complex", "complex")):
+        flat = _float_difference(row(array), row(base))
+    else:
+        return calculable(array) - calculable(base)  # of two kinds of numbers: the server's check is told
+    return of_kind(shaped(flat, shape, is_complex=kind(array) == "complex"), array)
+
+
+def _integer_difference(name: str, new: Any, base: Any) -> Any:
+    if _has_room(new) and _has_room(base):
+        return new.astype(_INT64) - base.astype(_INT64)
+    exact = new.astype(object) - base.astype(object)
+    if (exact != (whole := saturated(exact, _INT64))).any():
+        raise TensorError(f"params: {name!r} changed by more than int64 holds", hint=_USE_FULL)
+    return whole
+
+
+def _float_difference(new: Any, base: Any) -> Any:
+    new, base = calculable(new), calculable(base)
+    with np.errstate(all="ignore"):
+        diff = new - base
+        if all_finite(diff):
+            return diff
+        if diff.dtype.itemsize < 8 and (~is_finite(diff) & is_finite(new) & is_finite(base)).any():
+            return _float_difference(widened(new), widened(base))
+    was_nan, is_alike = is_nan(base), numpys(new == base)
+    diff[of_kind(is_alike | (was_nan & is_nan(new)), diff)] = 0
+    diff[of_kind(was_nan & ~is_nan(new), diff)] = math.inf  # a change that no difference can tell
+    return diff
+
+
+def _plus(name: str, base: Any, diff: Any) -> Any:
+    array = as_array(base)
+    change = of_kind(as_array(diff), array)
+    if (shape := tuple(array.shape)) != tuple(change.shape):
         raise TensorError(
-            f"params: {name!r} was received with shape {list(base.shape)} and is sent with {list(array.shape)}"
+            f"params: {name!r} has a difference of shape {list(change.shape)} for a tensor of {list(shape)}"
         )
-    if not _is_float(array) and not _is_float(base):
-        return _wide(array) - _wide(base)
-    return _calculable(array) - _calculable(base)
+    if kind(change) == "complex" and kind(array) != "complex":
+        raise TensorError(f"params: {name!r} has a complex difference for {kind(array)} numbers")
+    if kind(array) == "complex":
+        change = change + array * 0 if kind(change) != "complex" else change
+    flat = _floats_changed(row(array), row(change)) if is_float(array) else _integers_changed(row(array), row(change))
+    return in_form(of_kind(shaped(flat, shape, is_complex=kind(array) == "complex"), array), base)
 
 
-def _plus(base: Any, diff: Any) -> Any:
-    array = _as_array(base)
-    change = _of_kind(_as_array(diff), array)
-    if tuple(array.shape) != tuple(change.shape):
-        raise TensorError(f"params: a difference of shape {list(change.shape)} for a tensor of {list(array.shape)}")
-    return cast((_calculable(array) if _is_float(array) else _wide(array)) + _calculable(change), base)
+def _integers_changed(base: Any, change: Any) -> Any:
+    change = of_kind(change, None)
+    if change.dtype.kind in "biu":
+        room = _has_room(base) and _has_room(change)
+        kind_of_sum: Any = _INT64 if room else object
+        return saturated(base.astype(kind_of_sum) + change.astype(kind_of_sum), base.dtype)
+    with np.errstate(all="ignore"):
+        return np.where(change == 0, base, saturated(base + change.astype(np.float64), base.dtype))
 
 
-def _as_array(value: Any) -> Any:
-    return value if is_torch(value) else np.asarray(value)
+def _floats_changed(base: Any, change: Any) -> Any:
+    change = of_kind(change, base)
+    with np.errstate(all="ignore"):
+        total = cast(calculable(base) + calculable(change), base[:0])
+        into, kept = bits(total), bits(base)
+        for part in pieces(base):
+            keep = numpys(change[part] == 0)  # -0.0 + 0 would be 0.0
+            if not all_finite(total[part]):
+                was_finite = is_finite(base[part])
+                keep |= is_nan(change[part]) & ~was_finite
+                lost = ~is_finite(total[part]) & was_finite & is_finite(change[part])
+                ends = bits(_ends(base))
+                np.copyto(into[part], np.where(numpys(change[part] > 0), ends[1], ends[0]), where=lost)
+            np.copyto(into[part], kept[part], where=keep)
+    return total
 
 
-def _of_kind(array: Any, pattern: Any) -> Any:
-    if is_torch(pattern) and not is_torch(array):
+def _ends(like: Any) -> Any:
+    """The least and the largest number of a dtype of floats."""
+    if is_torch(like):
         import torch
 
-        return torch.from_numpy(np.array(array))
-    if is_torch(array) and not is_torch(pattern):
-        array = array.detach().cpu()
-        return (array.float() if str(array.dtype).startswith(_TORCH_ALONE) else array).numpy()
-    return array
+        largest = torch.finfo(like.dtype).max
+        return torch.tensor([-largest, largest], dtype=torch.float64).to(like.dtype)
+    return np.array([np.finfo(like.dtype).min, np.finfo(like.dtype).max])
 
 
-def _calculable(array: Any) -> Any:
-    """Floats of 8 bits as float32, since torch cannot calculate with them; other values unchanged."""
-    return array.float() if is_torch(array) and str(array.dtype).startswith("torch.float8") else array
+def _in_place_of(name: str, base: Any, new: Any) -> Any:
+    if (shape := tuple(as_array(base).shape)) != (got := tuple(as_array(new).shape)):
+        raise TensorError(f"params: {name!r} has shape {list(got)}, the model has {list(shape)}")
+    try:
+        return cast(new, base)
+    except TensorError as error:
+        raise TensorError(f"params: {name!r}: {error.message}") from None
 
 
-def _empty_like(value: Any) -> Any:
-    """An empty array of the kind and dtype of `value`."""
-    if is_torch(value):
-        return value.new_empty(0)
-    return np.empty(0, dtype=value.dtype) if isinstance(value, np.ndarray) else value
+def _check_keys(base: Mapping[str, Any], update: Mapping[str, Any]) -> None:
+    for name in update:
+        if name not in base:
+            raise TensorError(f"params: the update has {name!r}, which is not in the model")
 
 
-def _zeros(array: Any, dtype: Any) -> Any:
-    if is_torch(array):
-        import torch
-
-        return torch.zeros(array.numel(), dtype=dtype)
-    return np.zeros(array.size, dtype=dtype)
-
-
-def _isfinite(array: Any) -> Any:
-    return array.isfinite() if is_torch(array) else np.isfinite(array)
+def _paired(base: Any, value: Any) -> Any:
+    """`base` as a row that has a number for each of the row of `value`."""
+    like, array = as_array(value), of_kind(as_array(base), as_array(value))
+    if kind(like) == "complex" and kind(array) != "complex":
+        array = array.to(like.dtype) if is_torch(array) else array.astype(like.dtype)
+    return of_kind(row(array), like)
 
 
-def _is_float(array: Any) -> bool:
-    if is_torch(array):
-        return bool(array.dtype.is_floating_point or array.dtype.is_complex)
-    return array.dtype.kind in "fc"
-
-
-def _wide(array: Any) -> Any:
-    if is_torch(array):
-        import torch
-
-        return array.to(torch.int64)
-    return array.astype(np.int64)
+def _has_room(integers: Any) -> bool:
+    if not integers.size or integers.dtype.itemsize < 8:
+        return True
+    return bool(integers.max() < _ROOM and integers.min() >= -_ROOM)

@@ -2,26 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fedsag_cli.errors import TensorError
 from fedsag_cli.model import FLModel, ParamsType
 from fedsag_cli.params import arithmetic
+from fedsag_cli.params.keys import unknown_keys
+from fedsag_cli.params.values import dtype_name, kind
 
 
-def check(update: FLModel, sent: Mapping[str, Any], *, allow_non_finite: bool = False) -> None:
-    """Raises TensorError naming the first key of `update` that does not fit the `sent` params, and the reason.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What a workflow accepts in an update.
 
-    NaN and infinity are accepted in elements that are not finite in the sent value; with `allow_non_finite`, in all. If
-    no params were sent, any key is accepted. The number of steps must be a finite number of at least 0.
+    `allow_non_finite`: NaN and infinity. `allow_unknown_keys`: keys that the model does not have; they are left out.
+    `ignores`: whether params of this name are not used anyway; if they are unknown, they are left out.
+    """
+
+    allow_non_finite: bool = False
+    allow_unknown_keys: bool = False
+    ignores: Callable[[str], bool] | None = None
+
+    def uses(self, name: str) -> bool:
+        return self.ignores is None or not self.ignores(name)
+
+
+STRICT = Rules()
+
+
+def check(
+    update: FLModel, sent: Mapping[str, Any], rules: Rules = STRICT, *, more_keys: Sequence[str] = ()
+) -> tuple[FLModel, Sequence[str]]:
+    """The part of `update` that the `sent` params have, and the keys that `allow_unknown_keys` left out.
+
+    NaN and infinity are accepted in elements that are not finite in the sent value. If no params were sent, any key is
+    accepted. `more_keys`: what a client had to leave out of a difference. Raises TensorError naming the first key that
+    does not fit, and the reason; or if the number of steps is not a finite number of at least 0.
     """
     update.num_steps  # noqa: B018  it raises
-    for name, value in (update.params or {}).items():
+    params, is_diff = update.params or {}, update.params_type is ParamsType.DIFF
+    unknown = [name for name in (*params, *more_keys) if name not in sent and rules.uses(name)] if sent else []
+    if unknown and not rules.allow_unknown_keys:
+        raise unknown_keys(unknown, sent)
+    if sent and not params.keys() <= sent.keys():
+        params = {name: value for name, value in params.items() if name in sent}
+        update = replace(update, params=params)
+    for name, value in params.items():
         if sent:
-            _check_fits(name, value, sent, is_diff=update.params_type is ParamsType.DIFF)
-        if not allow_non_finite and (count := arithmetic.count_not_finite(value, sent.get(name))):
+            _check_fits(name, value, sent[name], is_diff=is_diff, is_used=rules.uses(name))
+        below = sent.get(name)
+        if not rules.allow_non_finite and (count := arithmetic.count_not_finite(value, below, is_diff=is_diff)):
             raise TensorError(f"params: {name!r} has {count} numbers that are NaN or infinite")
+    return update, unknown
 
 
 def floats(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -35,19 +69,28 @@ def floats(metrics: Mapping[str, Any]) -> dict[str, float]:
     return numbers
 
 
-def _check_fits(name: str, value: Any, sent: Mapping[str, Any], *, is_diff: bool) -> None:
-    if name not in sent:
-        raise TensorError(f"params: {name!r} was not in the model that was sent")
-    got, want = list(getattr(value, "shape", ())), list(getattr(sent[name], "shape", ()))
+def _check_fits(name: str, value: Any, sent: Any, *, is_diff: bool, is_used: bool) -> None:
+    got, want = list(getattr(value, "shape", ())), list(getattr(sent, "shape", ()))
     if got != want:
         raise TensorError(f"params: {name!r} has shape {got}, the model that was sent has {want}")
-    _check_kind(name, value, sent[name], is_diff=is_diff)
+    _check_kind(name, value, sent, is_diff=is_diff)
+    if is_diff and is_used and (count := arithmetic.count_lost(value, sent)):
+        raise TensorError(
+            f"params: {name!r} has {count} numbers that were NaN or infinite in the model that was sent and changed: "
+            "a difference cannot tell to what",
+            hint='set params_transfer_type to "FULL"',
+        )
+    if not is_diff and is_used and (count := arithmetic.count_beyond(value, sent)):
+        raise TensorError(
+            f"params: {name!r} is {dtype_name(value)} and has {count} numbers beyond the range of {dtype_name(sent)}, "
+            "which the model that was sent has"
+        )
 
 
 def _check_kind(name: str, value: Any, sent: Any, *, is_diff: bool) -> None:
-    got, want = arithmetic.kind(value), arithmetic.kind(sent)
+    got, want = kind(value), kind(sent)
     if is_diff and want == "bool":
         want = "integer"  # a difference of bools is -1, 0 or 1
     if got != want:
-        types = f"{arithmetic.dtype_name(value)}, the model that was sent has {arithmetic.dtype_name(sent)}"
+        types = f"{dtype_name(value)}, the model that was sent has {dtype_name(sent)}"
         raise TensorError(f"params: {name!r} is {types}: {got} numbers for {want} ones")

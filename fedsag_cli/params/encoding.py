@@ -33,12 +33,27 @@ def is_torch(value: object) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
-def flattened(name: str, value: Any) -> Flat:
-    """The bytes of `value`, copied only if necessary. Raises TensorError naming a key that cannot be sent."""
+def can_be_sent(value: object) -> bool:
+    """Whether `flattened` takes it."""
+    if is_torch(value):
+        return not _fault_of_torch(value)
+    if isinstance(value, np.ndarray | np.generic):
+        return value.dtype.newbyteorder("=").name in _WORD_OF_NUMPY
+    return type(value) in _DTYPE_OF_NUMBER and not (isinstance(value, int) and not -(1 << 63) <= value < 1 << 63)
+
+
+def check_key(name: Any) -> str:
+    """`name`. Raises TensorError if it cannot be a key."""
     if not isinstance(name, str):
         raise TensorError(f"params: the key {name!r} must be a str, not a {type(name).__name__}")
     if name == METADATA or name != name.encode(errors="replace").decode():
         raise TensorError(f"params: {name!r} cannot be a key: safetensors does not allow it")
+    return name
+
+
+def flattened(name: str, value: Any) -> Flat:
+    """The bytes of `value`, copied only if necessary. Raises TensorError naming a key that cannot be sent."""
+    check_key(name)
     if is_torch(value):
         return _of_torch(name, value)
     if isinstance(value, np.ndarray | np.generic):
@@ -57,12 +72,11 @@ def flattened(name: str, value: Any) -> Flat:
 def _of_torch(name: str, value: Any) -> Flat:
     import torch
 
-    word = _WORD_OF_TORCH.get(str(value.dtype))
-    if word is None or value.layout is not torch.strided or value.device.type == "meta":
+    if fault := _fault_of_torch(value):
         raise TensorError(
-            f"params: {name!r} is a torch tensor of dtype {value.dtype}, layout {value.layout}, device {value.device}",
-            hint="send a dense tensor of a usual dtype, e.g. tensor.to_dense()",
+            f"params: {name!r} is {fault}", hint="send a dense tensor of a usual dtype, e.g. tensor.to_dense()"
         )
+    word = _WORD_OF_TORCH[str(value.dtype)]
     with torch.no_grad():
         view = (value.data_ptr(), value.shape, value.stride(), value.is_conj(), value.is_neg())
         identity = ("torch", word, *view) if value.numel() else (id(value),)
@@ -70,6 +84,19 @@ def _of_torch(name: str, value: Any) -> Flat:
         row = dense.as_strided((dense.numel(),), (1,))  # torch calls one element contiguous for any stride
         data = row.view(torch.uint8).numpy() if dense.numel() else np.empty(0, np.uint8)
     return Flat(word, tuple(value.shape), "torch", identity, data.data)
+
+
+def _fault_of_torch(value: Any) -> str:
+    """What keeps a torch tensor from being sent; empty if it can be."""
+    import torch
+
+    if torch.nn.parameter.is_lazy(value):
+        return "a torch tensor without a shape: its lazy module has not been called yet"
+    is_usual = str(value.dtype) in _WORD_OF_TORCH and value.layout is torch.strided and value.device.type != "meta"
+    if not is_usual or value.is_nested:
+        nested = ", nested" if value.is_nested else ""
+        return f"a torch tensor of dtype {value.dtype}, layout {value.layout}, device {value.device}{nested}"
+    return ""
 
 
 def _of_numpy(name: str, value: Any, kind: Kind) -> Flat:

@@ -15,6 +15,11 @@ def derived(seed: int, *parts: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
 
+def of_round(seed: int, who: str, round_num: int, workflow: int) -> int:
+    """The seed of a process in a round. Each workflow counts its own rounds: a second one has other numbers."""
+    return derived(seed, who, *(("workflow", workflow) if workflow else ()), round_num)
+
+
 def set_seed(seed: int) -> None:
     """Seed random, numpy and, if it is imported, torch with its CUDA devices."""
     random.seed(seed)

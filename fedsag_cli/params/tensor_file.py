@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fedsag_cli import machine
 from fedsag_cli.errors import TensorError
 from fedsag_cli.model import Params
@@ -167,6 +169,23 @@ def save(path: Path, params: Mapping[str, Any], about: Mapping[str, Any] | None 
     """Write `params` and `about` to a file with a name, completely or not at all. Raises OSError, TensorError."""
     flats = {name: flattened(name, value) for name, value in params.items()}
     write_whole(path, lambda file: layout.write(file.fileno(), flats, about or {}))
+
+
+def same_bits(params: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
+    """Whether these have the same names, dtypes, shapes and bytes. Raises TensorError."""
+    return list(params) == list(others) and all(
+        _are_same(flattened(name, value), flattened(name, others[name])) for name, value in params.items()
+    )
+
+
+def _are_same(one: layout.Flat, other: layout.Flat) -> bool:
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    pieces = (slice(first, first + _PIECE) for first in range(0, one.data.nbytes, _PIECE))
+    return all(
+        np.array_equal(np.frombuffer(one.data[piece], np.uint8), np.frombuffer(other.data[piece], np.uint8))
+        for piece in pieces
+    )
 
 
 def digest(params: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ import msgspec
 from fedsag_cli.processes.kill import die_with_parent
 
 STACK_SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGUSR2)  # ends a client's script, which first prints its stack
+_BLAS = "interrupted by SIGINT, which OpenBLAS sends if no thread can be started: is there a limit of processes?"
 _LARGEST_END_MESSAGE = 2000  # a pipe accepts it at once, even if nobody reads yet
 
 
@@ -28,7 +29,8 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A process to start: `target`, a `module:function` that is called with `args`, or a `command` with its arguments.
 
     `env`: the whole environment. `log`: the file for standard output and standard error. `has_link`: the function gets
-    a socket, the descriptor `link`, to exchange events with the parent process.
+    a socket, the descriptor `link`, to exchange events with the parent process. `fresh`: never forked, always in a new
+    interpreter.
     """
 
     name: str
@@ -39,6 +41,7 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     cwd: str
     log: str
     has_link: bool = False
+    fresh: bool = False
 
 
 class EndMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +71,7 @@ def run_spec(spec: ProcessSpec, *, parent: int, link: int | None, end_pipe: int 
         with contextlib.suppress(OSError):
             os.setsid()
         die_with_parent(parent)
+        _end_pipe.fd = end_pipe
         link, _end_pipe.fd = _keep_descriptors(spec.log, link, end_pipe)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
@@ -83,9 +87,10 @@ def run_spec(spec: ProcessSpec, *, parent: int, link: int | None, end_pipe: int 
         module, _, function = spec.target.partition(":")
         called = getattr(importlib.import_module(module), function)
         code = called(*spec.args, link=link) if spec.has_link else called(*spec.args)
-    except OSError as error:
-        send_end_message(EndMessage(error=f"{spec.command[0] if spec.command else spec.name}: {error}"))
-        os.write(2, f"fedsag: {spec.command[0] if spec.command else spec.name}: {error}\n".encode())
+    except (OSError, MemoryError, KeyboardInterrupt) as error:
+        cause = _BLAS if isinstance(error, KeyboardInterrupt) else str(error) or "no memory is left"
+        send_end_message(EndMessage(error=f"{spec.command[0] if spec.command else spec.name}: {cause}"))
+        os.write(2, f"fedsag: {spec.command[0] if spec.command else spec.name}: {cause}\n".encode())
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:

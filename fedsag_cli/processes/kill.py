@@ -53,13 +53,19 @@ def kill_descendants() -> None:
                 os.waitpid(pid, 0)
 
 
-def kill_marked(name: str, value: str) -> None:
-    """Send SIGKILL to every other process that was started with `name=value` in its environment."""
+def kill_marked(name: str, value: str) -> list[str]:
+    """Send SIGKILL to every other process that was started with `name=value` in its environment.
+
+    Returns which these were: their numbers and the beginnings of their commands.
+    """
     mark = f"{name}={value}".encode()
+    ended: dict[int, str] = {}
     while found := [pid for pid in _all() if pid != os.getpid() and mark in _environment(pid)]:
         for pid in found:
+            ended.setdefault(pid, _command(pid))
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+    return [f"{pid} ({command})" if command else str(pid) for pid, command in ended.items()]
 
 
 def _prctl(option: int, value: int) -> None:
@@ -84,3 +90,9 @@ def _environment(pid: int) -> list[bytes]:
     with contextlib.suppress(OSError):  # another user's process, or it has ended
         return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     return []
+
+
+def _command(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import queue
 import socket
 import subprocess
@@ -16,7 +17,7 @@ import msgspec
 
 from fedsag_cli import events
 from fedsag_cli.errors import ChannelClosed
-from fedsag_cli.events import Event, Failure, Notice, ProcessExited, ProcessStarted
+from fedsag_cli.events import Event, Failure, Notice, ProcessExited, ProcessStarted, RunFailed
 from fedsag_cli.processes.child import EndMessage, ProcessSpec, fresh_interpreter
 from fedsag_cli.processes.kill import kill_group, kill_marked
 from fedsag_cli.processes.nursery import Exited, FromNursery, Preload, Start, Started, Stop, ToNursery
@@ -44,7 +45,12 @@ class LocalEngine:
         self._has_started = False
         self._stopping = threading.Event()
         self._channel, self._nursery, self._output = _start_nursery(fork=fork, env=env)
-        _start_thread(self._read_nursery)
+        try:
+            _start_thread(self._read_nursery)
+        except BaseException:
+            self._nursery.kill()
+            self._nursery.wait()
+            raise
 
     def prepare(self, modules: Sequence[str]) -> None:
         if self._fork:
@@ -53,13 +59,13 @@ class LocalEngine:
     def start(self, spec: ProcessSpec) -> None:
         self._has_started = True
         if not spec.has_link:
-            self._send(Start(spec, fresh=not self._fork))
+            self._send(Start(spec, fresh=spec.fresh or not self._fork))
             return
         parent_end, child_end = socket.socketpair()
         with child_end:
             self._links[spec.name] = parent_end
             self._readers[spec.name] = _start_thread(self._read_link, parent_end)
-            self._send(Start(spec, fresh=not self._fork), child_end.fileno())
+            self._send(Start(spec, fresh=spec.fresh or not self._fork), child_end.fileno())
 
     def tell(self, name: str, event: Event) -> None:
         with contextlib.suppress(OSError, KeyError):
@@ -93,14 +99,22 @@ class LocalEngine:
             self._channel.send(request, file)
 
     def _read_link(self, link: socket.socket) -> None:
-        with contextlib.suppress(OSError, ValueError), link.makefile("rb") as lines:
-            for line in lines:  # until the process closes the link
-                if not line.endswith(b"\n"):
-                    return  # the process ended in the middle of a line
-                try:
-                    self._events.put(events.from_line(line))
-                except msgspec.DecodeError as error:
-                    self._events.put(Notice(text=f"a bug in fedsag: an event cannot be read: {error}: {line!r}"))
+        try:
+            with contextlib.suppress(ValueError), link.makefile("rb") as lines:
+                for line in lines:  # until the process closes the link
+                    if not line.endswith(b"\n"):
+                        return  # the process ended in the middle of a line
+                    try:
+                        self._events.put(events.from_line(line))
+                    except msgspec.DecodeError as error:
+                        self._events.put(Notice(text=f"a bug in fedsag: an event cannot be read: {error}: {line!r}"))
+        except OSError as error:
+            if error.errno != errno.ECONNRESET and not self._stopping.is_set():  # that: it has ended
+                cause = f"the connection to the server broke: {error.strerror}"
+                self._events.put(RunFailed(cause=cause, hint="", exit_code=4))
+        finally:
+            with contextlib.suppress(OSError):
+                link.shutdown(socket.SHUT_RDWR)  # if it could not be read, the process must not wait for ever
 
     def _read_nursery(self) -> None:
         while True:
@@ -146,8 +160,10 @@ def _start_nursery(
 
 
 def _text(file: IO[bytes]) -> str:
+    """The last line, which names the error."""
     file.seek(0)
-    return file.read().decode(errors="replace").strip()
+    lines = file.read().decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def _start_thread(function: Callable[..., None], *args: Any) -> threading.Thread:

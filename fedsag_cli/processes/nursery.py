@@ -13,7 +13,6 @@ import contextlib
 import gc
 import os
 import select
-import shutil
 import signal
 import socket
 import sys
@@ -21,12 +20,11 @@ import tempfile
 import time
 import weakref
 from collections.abc import Collection
-from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 import msgspec
 
-from fedsag_cli.errors import ChannelClosed
+from fedsag_cli.errors import ChannelClosed, of_system
 from fedsag_cli.processes.child import (
     STACK_SIGNAL,
     EndMessage,
@@ -37,7 +35,7 @@ from fedsag_cli.processes.child import (
     run_spec,
 )
 from fedsag_cli.processes.kill import adopt_orphans, group_lives, kill_descendants, kill_group
-from fedsag_cli.wire.channel import UnixChannel
+from fedsag_cli.wire.channel import UnixChannel, remove_address
 from fedsag_cli.wire.messages import ADDRESS
 
 _CHECK_AGAIN_S = 0.02  # for a group whose leader has ended: only Linux signals when the other processes end
@@ -100,7 +98,6 @@ class Nursery:
         for end in (self._woken, wake):
             os.set_blocking(end, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
 
     def run(self) -> None:
@@ -130,8 +127,16 @@ class Nursery:
             _skip_finalizers_at_exit()
             self._frozen = True
         nursery = os.getpid()
-        reading, writing = os.pipe()
-        pid = os.fork()
+        try:
+            reading, writing = os.pipe()
+        except OSError as error:
+            self._cannot_start(spec, error, link)
+            return
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._cannot_start(spec, error, link, reading, writing)
+            return
         if pid == 0:
             os.close(reading)
             if fresh:
@@ -142,6 +147,13 @@ class Nursery:
             os.close(link)
         self._children[pid] = _Child(spec.name, reading, spec.has_link, bool(spec.command))
         self._tell(Started(spec.name, pid))
+
+    def _cannot_start(self, spec: ProcessSpec, error: OSError, *descriptors: int | None) -> None:
+        for fd in descriptors:
+            if fd is not None:
+                os.close(fd)
+        refused = of_system(error, "it cannot be started")
+        self._tell(Exited(spec.name, 1, EndMessage(error=str(refused))))
 
     def _reap(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -216,11 +228,16 @@ def _exec_fresh(spec: ProcessSpec, nursery: int, link: int | None, end_pipe: int
 
 def main() -> NoReturn:
     """Run the nursery in a new interpreter. Arguments: FD HOW; FD is a socket to the parent, HOW is fork or spawn."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C; OpenBLAS sends it if it has no threads
     if sys.argv[2] == "fork":
         gc.disable()  # until the first fork: garbage collection takes a fifth of the time of imports
         preload(["numpy", "fedsag_cli.client", "fedsag_cli.client.script"])
-    sock = socket.socket(fileno=int(sys.argv[1]))
-    Nursery(UnixChannel(sock, ToNursery)).run()
-    if socket_folder := os.environ.get(ADDRESS):
-        shutil.rmtree(Path(socket_folder).parent, ignore_errors=True)  # in case the parent was killed
+    try:
+        sock = socket.socket(fileno=int(sys.argv[1]))
+        Nursery(UnixChannel(sock, ToNursery)).run()
+    except (OSError, MemoryError) as error:
+        os.write(2, str(of_system(error, "it failed")).encode())
+        os._exit(1)  # the engine kills its children
+    if address := os.environ.get(ADDRESS):
+        remove_address(address)  # in case the parent was killed
     os._exit(0)

@@ -14,8 +14,13 @@ from fedsag_cli.server.decisions import Begun
 class Broadcast:
     """The cost of one step does not depend on the number of clients that wait or work."""
 
-    def __init__(self, begun: Begun, targets: Sequence[Client], now: float, *, needed: int) -> None:
-        """`targets`: in the order of replies. `needed`: the run stops if fewer answers are possible."""
+    def __init__(
+        self, begun: Begun, targets: Sequence[Client], now: float, *, needed: int, waits_for_all: bool = False
+    ) -> None:
+        """`targets`: in the order of replies. `needed`: the run stops if fewer answers are possible.
+
+        `waits_for_all`: clients that need more time than the grace allows are waited for.
+        """
         self.task_id, self.round_num = begun.task_id, begun.round_num
         self.targets = targets
         self.needed, self.min_responses = needed, begun.min_responses
@@ -25,8 +30,10 @@ class Broadcast:
         self.quorum_lost: float | None = None  # since when too few answers are possible
         self.is_over = False
         self._timeout_s, self._grace_s = begun.timeout_s, begun.grace_s
+        self._waits_for_all = waits_for_all
         self._waits = {client.number: client for client in targets}
         self._failed: set[int] = set()
+        self._skipped: set[int] = set()  # not waited for
         self._turn = 0
         self._work_s: dict[int, float] = {}  # of every valid answer, by client number
         self._quickest: list[float] = []  # the same times, sorted
@@ -42,7 +49,7 @@ class Broadcast:
     @property
     def possible(self) -> int:
         """The number of answers that arrived or can still arrive."""
-        return len(self.targets) - len(self._failed)
+        return len(self.targets) - len(self._failed) - len(self._skipped)
 
     def waits_for(self, client: Client) -> bool:
         return client.number in self._waits
@@ -71,6 +78,12 @@ class Broadcast:
             self._quickest.remove(self._work_s.pop(client.number))
         self.watch(client)
 
+    def skipped(self, client: Client) -> None:
+        """The client is not waited for: enough others have answered."""
+        del self._waits[client.number]
+        self._skipped.add(client.number)
+        self.watch(client)
+
     def next_reply(self) -> Client | None:
         """The client whose reply is next in site order, each once; None while an earlier reply may still arrive."""
         while self._turn < len(self.targets):
@@ -78,7 +91,7 @@ class Broadcast:
             if client.number in self._waits:
                 return None
             self._turn += 1
-            if client.number not in self._failed:
+            if client.number not in self._failed and client.number not in self._skipped:
                 return client
         return None
 
@@ -121,12 +134,24 @@ class Broadcast:
 
     @property
     def limit_s(self) -> float | None:
-        """How long a client may work. After `min_responses` answers: the time of the slowest of them + `grace_s`."""
-        limits = [] if self._timeout_s is None else [self._timeout_s]
+        """How long a client may work until it has failed, or is not waited for."""
+        limits = [self._timeout_s, None if self._waits_for_all else self.grace_limit_s]
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    @property
+    def grace_limit_s(self) -> float | None:
+        """After `min_responses` answers: the time of the slowest of them + `grace_s`."""
         quorum = max(1, self.min_responses)
-        if self._grace_s is not None and quorum <= len(self._quickest):
-            limits.append(self._quickest[quorum - 1] + self._grace_s)
-        return min(limits, default=None)
+        if self._grace_s is None or quorum > len(self._quickest):
+            return None
+        return self._quickest[quorum - 1] + self._grace_s
+
+    def has_failed_by(self, client: Client, now: float) -> bool:
+        """Whether a client that is overdue has failed. If not, enough others have answered: it is not waited for."""
+        if client.deadline is not None and client.deadline <= now:
+            return True
+        began = client.since if client.state is State.WORKING else self.began
+        return self._timeout_s is not None and began + self._timeout_s <= now
 
     @property
     def due(self) -> float | None:
@@ -138,16 +163,30 @@ class Broadcast:
         while self._moments and not self._is_current(*self._moments[0]):
             heapq.heappop(self._moments)
         moments = [self._moments[0][0]] if self._moments else []
-        if (limit_s := self.limit_s) is not None:
-            if self._working:
-                moments.append(next(iter(self._working.values())).since + limit_s)
-            if self._late:
-                moments.append(self.began + limit_s)
+        if (moment := self._reached(self.limit_s)) is not None:
+            moments.append(moment)
         return min(moments, default=None)
+
+    @property
+    def grace_ends(self) -> float | None:
+        """When the first of the clients at work needs more time than the grace allows."""
+        return self._reached(self.grace_limit_s)
+
+    def _reached(self, limit_s: float | None) -> float | None:
+        """When the first client will have worked for `limit_s` seconds."""
+        if limit_s is None:
+            return None
+        moments = [next(iter(self._working.values())).since] if self._working else []
+        moments += [self.began] if self._late else []
+        return min(moments) + limit_s if moments else None
 
     def overdue(self, now: float) -> list[Client]:
         """The clients whose deadline has passed, in site order."""
         return [self._waits[number] for number in sorted(set(self._overdue(now)))]
+
+    def beyond_grace(self, now: float) -> list[Client]:
+        """The clients that need more time than the grace allows, in site order."""
+        return [self._waits[number] for number in sorted(self._beyond(self.grace_limit_s, now))]
 
     def _overdue(self, now: float) -> Iterator[int]:
         passed = []
@@ -158,7 +197,11 @@ class Broadcast:
                 yield number
         for entry in passed:  # they stay until the clients are given up
             heapq.heappush(self._moments, entry)
-        if (limit_s := self.limit_s) is None:
+        yield from self._beyond(self.limit_s, now)
+
+    def _beyond(self, limit_s: float | None, now: float) -> Iterator[int]:
+        """The clients that have worked for `limit_s` seconds."""
+        if limit_s is None:
             return
         for number, client in self._working.items():
             if client.since + limit_s > now:

@@ -6,16 +6,20 @@ the parent, which reports how processes ended. A workflow gets replies in site o
 
 from __future__ import annotations
 
+import contextlib
 import selectors
 import socket
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fedsag_cli import events, machine
 from fedsag_cli.errors import (
     BadMessage,
     ChannelClosed,
+    FedsagError,
     NotEnoughClients,
     NotEnoughMemory,
     RunError,
@@ -26,9 +30,11 @@ from fedsag_cli.events import (
     ClientWanted,
     Event,
     Failure,
+    NotAwaited,
     Notice,
     ProcessExited,
     ReplyAccepted,
+    ReplyArrived,
     ReplyFailed,
     ReplyLate,
     TaskSent,
@@ -36,6 +42,7 @@ from fedsag_cli.events import (
 )
 from fedsag_cli.filters import Chain
 from fedsag_cli.model import Reply, Task
+from fedsag_cli.params.checks import Rules
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.plan import ClientConfig
 from fedsag_cli.server.clients import Client, State
@@ -61,16 +68,18 @@ from fedsag_cli.server.decisions import (
     QuorumLost,
     Rejected,
     Send,
+    Skip,
     Start,
     StrictFailure,
     Taken,
     TimePassed,
+    WaitOn,
     Warn,
 )
 from fedsag_cli.server.dispatcher import Dispatcher
 from fedsag_cli.server.outgoing import FilterError, Outgoing, Received, filtered
 from fedsag_cli.server.spool import Spool
-from fedsag_cli.wire.channel import Listener, UnixChannel
+from fedsag_cli.wire.channel import Guest, Listener, UnixChannel
 from fedsag_cli.wire.messages import (
     Answer,
     Assignment,
@@ -83,6 +92,7 @@ from fedsag_cli.wire.messages import (
 )
 
 _LAST_LOGS_S = 10.0  # for so long after the last task, values that a script logs are received
+_MOST_GUESTS = 256  # that have connected and not said who they are; of more, the first has to go
 _LAST_MESSAGES_S = 1.0  # at a client's deadline, its messages that have arrived are read for at most this long
 
 
@@ -99,6 +109,7 @@ class Communicator:
         groups: Mapping[str, int],
         slots: int,
         strict: bool = False,
+        waits_for_all: bool = False,
         welcome: Callable[[str], Welcome],
         data_filters: Chain,
         result_filters: Chain,
@@ -108,9 +119,14 @@ class Communicator:
         order of replies.
 
         At most `slots` clients of a group work at the same time. With `strict`, every client must answer each task.
+        With `waits_for_all` or `strict`, no grace ends the wait for a client.
         """
+        self.workflow, self.workflow_number = "", 0  # of the current one
         clients = [Client(number, site, config, groups[site]) for number, (site, config) in enumerate(configs.items())]
-        self._dispatcher = Dispatcher(clients, slots=slots, strict=strict, free_memory=machine.free_memory)
+        self._dispatcher = Dispatcher(
+            clients, slots=slots, strict=strict, waits_for_all=waits_for_all, free_memory=machine.free_memory
+        )
+        self._why_all = "--seed" if waits_for_all else "--strict"
         self._clients = self._dispatcher.clients
         self._channels: dict[str, UnixChannel[ToClient, ToServer]] = {}
         self._emit = emit
@@ -123,11 +139,15 @@ class Communicator:
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ)
         self._selector.register(line, selectors.EVENT_READ)
+        self._guests: dict[Guest, None] = {}
         self._outgoing: Outgoing | None = None
         self._num_tasks = 0
+        self._is_closing = False
         self._arriving: tuple[Answer, TensorFile | None] | None = None
         self._unreachable: list[str] = []  # sites to which a task could not be sent
+        self._sent: dict[str, TaskSent] = {}  # the last to each site
         self._seeded_themselves: set[str] = set()
+        self._told: set[tuple[str, str]] = set()  # the sites, and what is told once for each
 
     @property
     def sites(self) -> Sequence[str]:
@@ -155,7 +175,12 @@ class Communicator:
         timeout_s: float | None = None,
         grace_s: float | None = None,
         allow_non_finite: bool = False,
+        allow_unknown_keys: bool = False,
+        ignores: Callable[[str], bool] | None = None,
     ) -> Iterator[Reply]:
+        rules = Rules(allow_non_finite=allow_non_finite, allow_unknown_keys=allow_unknown_keys, ignores=ignores)
+        if self._outgoing is not None:
+            self._leave(self._outgoing)
         self._num_tasks += 1
         outgoing, refused = self._prepared(task)
         begun = Begun(
@@ -171,31 +196,43 @@ class Communicator:
         try:
             self._tell(begun)
             while (site := self._next_turn(outgoing)) is not None:
-                yield from self._give(outgoing, site, allow_non_finite=allow_non_finite)
+                yield from self._give(outgoing, site, rules)
                 if self._outgoing is not outgoing:
                     raise RunError(f"the workflow began another task before it took the last reply to {task.name!r}")
                 self._wait(0.0)  # use a slot that became free before the workflow processes the reply
                 self._tell(Taken())
         finally:
-            outgoing.close()
-            if self._outgoing is outgoing:
-                self._outgoing = None
+            try:
+                self._leave(outgoing)
+            finally:
+                outgoing.close()
+
+    def _leave(self, outgoing: Outgoing) -> None:
+        """The workflow asks for no more replies to this task."""
+        if self._outgoing is outgoing:
+            try:
                 self._tell(Left())
+            finally:
+                self._outgoing = None
 
     def reject(self, reply: Reply, cause: str) -> None:
         self._reject(reply.site, Failure(cause=cause))
 
     def close(self) -> None:
         """Tell every client that the run is over, and receive the last values that they log."""
+        self._is_closing = True
         for channel in self._channels.values():
             channel.end()
+        awaited = {site for site in self._channels if self._clients[site].state is not State.LATE}
         ends = time.monotonic() + _LAST_LOGS_S
-        while any(self._clients[site].state is not State.LATE for site in self._channels):
+        while any(site in self._channels for site in awaited):
             if (left := ends - time.monotonic()) <= 0:
                 break
             self._listen(left)
         for site in list(self._channels):
             self._close_channel(site)
+        for guest in list(self._guests):
+            self._dismiss(guest).close()
         self._spool.close()
         self._selector.close()
         self._listener.close()
@@ -209,11 +246,25 @@ class Communicator:
             model = filtered(self._data_filters, task.name, task.model)
         except FilterError as error:
             return outgoing, error.failure
+        if model is not task.model:
+            outgoing.whole = task.model.params or {}
+            if model.params is not None:
+                model = replace(model, params=dict(model.params))
         outgoing.task = Task(name=task.name, model=model)
         if model.params is not None:
-            outgoing.file = TensorFile.write(model.params, scratch=self._scratch)
+            try:
+                outgoing.file = TensorFile.write(model.params, scratch=self._scratch)
+            except TensorError as error:
+                if model is task.model:
+                    raise
+                return outgoing, Failure(cause=f"{self._filters_called(self._data_filters, task.name)}: {error}")
             model.params.update(outgoing.file.load())  # the same values: the server keeps them in memory once
         return outgoing, None
+
+    def _filters_called(self, chain: Chain, task_name: str) -> str:
+        """The filters of a task, for a message about what they made."""
+        names = [type(link).__name__ for link in chain.of(task_name)]
+        return f"the server's filter{'s' * (len(names) > 1)} {', '.join(names)}"
 
     def _next_turn(self, outgoing: Outgoing) -> str | None:
         while outgoing.turn is None and not outgoing.is_finished:
@@ -221,24 +272,47 @@ class Communicator:
         site, outgoing.turn = outgoing.turn, None
         return site
 
-    def _give(self, outgoing: Outgoing, site: str, *, allow_non_finite: bool) -> Iterator[Reply]:
+    def _give(self, outgoing: Outgoing, site: str, rules: Rules) -> Iterator[Reply]:
         """Give one reply to the workflow. It is accepted if the workflow asks for the next one without rejecting it."""
         received = outgoing.take(site)
         try:
-            model = outgoing.model_of(received, self._result_filters, allow_non_finite=allow_non_finite)
+            model, left_out = outgoing.model_of(received, self._result_filters, rules)
         except FilterError as error:
             received.close()
             self._reject(site, error.failure)
         except ValueError as error:
             received.close()
-            self._reject(site, Failure(cause=str(error)))
+            self._reject(site, Failure(cause=self._told_once(site, error)))
+        except Exception as error:
+            # a filter of the user's may make any values, and checking them may raise anything: one reply fails
+            named = self._filters_called(self._result_filters, outgoing.task.name)
+            if named.endswith(" "):  # there is no filter: a bug of ours
+                raise
+            traceback.print_exc()
+            received.close()
+            self._reject(site, Failure(cause=f"{named}: {type(error).__name__}: {error}"))
         else:
+            self._tell_left_out(site, left_out)
             received.model = model
             try:
                 yield Reply(site=site, model=model)
             finally:  # also if the workflow stops the iteration
                 if received.file is not None:
                     received.file.close()
+
+    def _told_once(self, site: str, error: ValueError) -> str:
+        """The cause of a failure. The hint is told once for each site."""
+        if not isinstance(error, FedsagError) or (site, error.hint) not in self._told:
+            self._told.add((site, error.hint if isinstance(error, FedsagError) else ""))
+            return str(error)
+        return error.message
+
+    def _tell_left_out(self, site: str, keys: Sequence[str]) -> None:
+        """Tell of keys that the model does not have, once for each site."""
+        if keys and (site, "left out") not in self._told:
+            self._told.add((site, "left out"))
+            number = "1 key of its update is" if len(keys) == 1 else f"{len(keys)} keys of its update are"
+            self._emit(Notice(text=f"{site}: {number} not in the model, such as {keys[0]!r}: left out"))
 
     def _reject(self, site: str, failure: Failure) -> None:
         if self._outgoing is None:
@@ -270,8 +344,10 @@ class Communicator:
                     self._channels[site].end()
             case Warn(text):
                 self._emit(Notice(text=text))
+            case WaitOn(sites):
+                self._emit(Notice(text=self._told_wait(sites)))
             case Drop(site):
-                self._emit(ReplyLate(site=site, task="" if outgoing is None else outgoing.task.name))
+                self._emit(self._late_reply(site))
             case StrictFailure(text):
                 raise RunError(f"with --strict no client may fail, and {text}")
             case MemoryShort(clients, needed, free, where):
@@ -292,7 +368,18 @@ class Communicator:
             case Finish():
                 outgoing.is_finished = True
             case Fail(site, failure, hangs):
-                self._emit(ReplyFailed(site=site, task=task, round_num=round_num, failure=failure, hangs=hangs))
+                self._emit(
+                    ReplyFailed(
+                        site=site,
+                        workflow=self.workflow,
+                        task=task,
+                        round_num=round_num,
+                        failure=failure,
+                        hangs=hangs,
+                    )
+                )
+            case Skip(site):
+                self._emit(NotAwaited(site=site, workflow=self.workflow, task=task, round_num=round_num))
             case Accept(site):
                 self._accept(outgoing, site)
             case QuorumLost(needed, possible, cause, hint):
@@ -310,6 +397,7 @@ class Communicator:
             task_id=outgoing.task_id,
             task_name=outgoing.task.name,
             model=ModelFacts.of(outgoing.task.model),
+            workflow=self.workflow_number,
             tell_usage=tell_usage,
         )
         try:
@@ -317,16 +405,38 @@ class Communicator:
         except ChannelClosed:
             self._unreachable.append(site)
             return
-        task, round_num = outgoing.task.name, outgoing.round_num
-        self._emit(TaskSent(site=site, task=task, round_num=round_num, size=outgoing.size))
+        sent = self._sent[site] = TaskSent(
+            site=site,
+            workflow=self.workflow,
+            task=outgoing.task.name,
+            round_num=outgoing.round_num,
+            size=outgoing.size,
+        )
+        self._emit(sent)
+
+    def _told_wait(self, sites: Sequence[str]) -> str:
+        named = ", ".join(sites[:5]) + f" and {len(sites) - 5} more" * (len(sites) > 5)
+        why = "the same seed gives the same model" if self._why_all == "--seed" else "no client fails for its speed"
+        return (
+            f"enough clients have answered, and with {self._why_all} each round still waits for all ({named}), so that "
+            f"{why}; train_timeout limits this wait. Without {self._why_all} a round ends as in NVFLARE: "
+            "wait_time_after_min_received seconds after min_clients have answered"
+        )
+
+    def _late_reply(self, site: str) -> ReplyLate:
+        sent = self._sent.get(site)
+        if sent is None:
+            return ReplyLate(site=site, workflow=self.workflow, task="")
+        return ReplyLate(site=site, workflow=sent.workflow, task=sent.task, round_num=sent.round_num)
 
     def _accept(self, outgoing: Outgoing, site: str) -> None:
         accepted, outgoing.taken = outgoing.taken, None
-        assert accepted is not None
-        assert accepted.model is not None
+        if accepted is None or accepted.model is None:  # an error ended the broadcast while the reply was checked
+            return
         self._emit(
             ReplyAccepted(
                 site=site,
+                workflow=self.workflow,
                 task=outgoing.task.name,
                 round_num=outgoing.round_num,
                 metrics=events.as_metrics(accepted.model.metrics or {}),
@@ -358,14 +468,37 @@ class Communicator:
         for key in ready:
             if key.fileobj is self._listener:
                 self._connect()
+            elif isinstance(key.fileobj, Guest):
+                self._greet(key.fileobj)
             elif key.fileobj is self._line:
                 self._read_line()
 
     def _connect(self) -> None:
-        accepted = self._listener.accept(self._welcome_for)
-        if accepted is not None:
-            site, channel = accepted
+        """Meet a process that connected. It may need time until its hello, or be a stranger: nothing waits for it."""
+        if len(self._guests) == _MOST_GUESTS:
+            self._dismiss(next(iter(self._guests))).close()
+        guest = self._listener.meet()
+        self._guests[guest] = None
+        self._selector.register(guest, selectors.EVENT_READ)
+
+    def _dismiss(self, guest: Guest) -> Guest:
+        self._selector.unregister(guest)
+        del self._guests[guest]
+        return guest
+
+    def _greet(self, guest: Guest) -> None:
+        if guest not in self._guests:
+            return
+        self._dismiss(guest)
+        with contextlib.suppress(ChannelClosed):
+            if (met := self._listener.greet(guest, self._welcome_for)) is None:
+                self._guests[guest] = None
+                self._selector.register(guest, selectors.EVENT_READ)
+                return
+            site, channel = met
             self._channels[site] = channel
+            if self._is_closing:
+                channel.end()
             self._selector.register(channel, selectors.EVENT_READ, self._clients[site])
             self._tell(Connected(site))
 
@@ -427,6 +560,8 @@ class Communicator:
         spooled = None if file is None else self._spool.put(file, waiting_bytes=outgoing.received_bytes)
         outgoing.received[site] = Received(answer, spooled, work_s)
         outgoing.received_bytes += outgoing.received[site].size
+        task, round_num = outgoing.task.name, outgoing.round_num
+        self._emit(ReplyArrived(site=site, workflow=self.workflow, task=task, round_num=round_num))
 
     def _read_line(self) -> None:
         """Read the parent's messages about processes that ended."""

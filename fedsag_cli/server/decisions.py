@@ -27,7 +27,7 @@ class Begun(_Value, frozen=True):
 
 
 class Left(_Value, frozen=True):
-    """The workflow ended the broadcast: it took all replies, or it needs no more of them."""
+    """The workflow ended the broadcast: it took all replies, or it needs no more than it has."""
 
 
 class Connected(_Value, frozen=True):
@@ -136,6 +136,18 @@ class Fail(_Value, frozen=True):
     hangs: bool = False
 
 
+class Skip(_Value, frozen=True):
+    """The client is not waited for: enough others have answered, and the grace is over. It has not failed."""
+
+    site: str
+
+
+class WaitOn(_Value, frozen=True):
+    """Once in a run: these clients are waited for although enough others have answered and the grace is over."""
+
+    sites: tuple[str, ...]
+
+
 class Warn(_Value, frozen=True):
     """Warn the user: a process failed after its answer."""
 
@@ -143,7 +155,7 @@ class Warn(_Value, frozen=True):
 
 
 class Finish(_Value, frozen=True):
-    """Every target answered or failed, and every reply was taken."""
+    """Every target answered, failed or is not waited for, and every reply was taken."""
 
 
 class QuorumLost(_Value, frozen=True):
@@ -184,6 +196,8 @@ Decision: TypeAlias = (
     | Give
     | Accept
     | Fail
+    | Skip
+    | WaitOn
     | Warn
     | Finish
     | QuorumLost

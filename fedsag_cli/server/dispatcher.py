@@ -34,11 +34,13 @@ from fedsag_cli.server.decisions import (
     QuorumLost,
     Rejected,
     Send,
+    Skip,
     Start,
     Stop,
     StrictFailure,
     Taken,
     TimePassed,
+    WaitOn,
     Warn,
 )
 from fedsag_cli.wire.messages import Usage
@@ -49,13 +51,27 @@ SAME_CAUSE_S = 0.2  # clients that fail for the same cause fail within this time
 class Dispatcher:
     """All clients of a run, and the current broadcast."""
 
-    def __init__(self, clients: Sequence[Client], *, slots: int, strict: bool, free_memory: Callable[[], int]) -> None:
-        """`clients`: in the order of replies. `free_memory`: bytes; 0 if unknown."""
+    def __init__(
+        self,
+        clients: Sequence[Client],
+        *,
+        slots: int,
+        strict: bool,
+        waits_for_all: bool = False,
+        free_memory: Callable[[], int],
+    ) -> None:
+        """`clients`: in the order of replies. `free_memory`: bytes; 0 if unknown.
+
+        `waits_for_all`: who takes part does not depend on how fast the others are. `strict` includes it.
+        """
         self.clients = {client.site: client for client in clients}
         self._slots, self._strict, self._free_memory = slots, strict, free_memory
+        self._waits_for_all = waits_for_all or strict
+        self._has_told_wait = False
         self._broadcast: Broadcast | None = None
         self._busy: defaultdict[int, int] = defaultdict(int)  # number of slots in use, by group
         self._usage: Usage | None = None  # of the first client that reported it
+        self._good_answers = 0  # in the whole run
         self._now = 0.0
         self._decided: list[Decision] = []
 
@@ -73,7 +89,10 @@ class Dispatcher:
         broadcast = self._broadcast
         if broadcast is None or broadcast.is_over:
             return None
-        return broadcast.due if broadcast.quorum_lost is None else broadcast.quorum_lost + SAME_CAUSE_S
+        if broadcast.quorum_lost is not None:
+            return broadcast.quorum_lost + SAME_CAUSE_S
+        moments = (broadcast.due, broadcast.grace_ends if self._will_tell_wait else None)
+        return min((moment for moment in moments if moment is not None), default=None)
 
     def overdue(self, now: float) -> list[str]:
         """The sites that `handle` would give up for TimePassed."""
@@ -107,6 +126,7 @@ class Dispatcher:
             case TimePassed():
                 for client in self._overdue(self._now):
                     self._give_up(client)
+                self._tell_wait()
 
     def _continue(self, broadcast: Broadcast) -> None:
         """Decide what follows from the state of the clients."""
@@ -144,7 +164,9 @@ class Dispatcher:
         others = any(client.state not in (State.ABSENT, State.WAITING) for client in broadcast.waiting_for)
         if others and self._now < broadcast.quorum_lost + SAME_CAUSE_S:
             return
-        hint = broadcast.first_hint or "lower min_clients if fewer answers are enough"
+        hint = broadcast.first_hint
+        if self._good_answers:  # otherwise fewer clients would fail alike
+            hint = f"{hint}, or lower min_clients" if hint else "lower min_clients if fewer answers are enough"
         if self._strict and broadcast.min_responses < len(broadcast.targets):
             hint = "without --strict, a run continues if min_clients clients answer"
         self._stop(QuorumLost(broadcast.needed, broadcast.possible, broadcast.first_failure, hint))
@@ -179,7 +201,7 @@ class Dispatcher:
         sites = set(begun.targets)
         targets = [client for client in self.clients.values() if client.site in sites]
         needed = len(targets) if self._strict else begun.min_responses
-        self._broadcast = Broadcast(begun, targets, self._now, needed=needed)
+        self._broadcast = Broadcast(begun, targets, self._now, needed=needed, waits_for_all=self._waits_for_all)
         for client in targets:
             if client.state is State.GONE:
                 self._fail(client, client.failure or Failure(cause="its process ended"))
@@ -188,11 +210,14 @@ class Dispatcher:
         self._check_memory()
 
     def _leave(self) -> None:
-        """End the broadcast. Clients that still work on it lose their slots."""
+        """End the broadcast. Clients that still work on it lose their slots.
+
+        The workflow has the reply that it got last, even if it asks for no more.
+        """
+        self._taken()
         broadcast, self._broadcast = self._broadcast, None
         for client in broadcast.waiting_for if broadcast else ():
-            if client.holds_slot:
-                self._change(client, State.LATE)
+            self._free(client)
 
     def _taken(self) -> None:
         if self._broadcast is None or self._broadcast.given is None:
@@ -203,6 +228,7 @@ class Dispatcher:
 
     def _rejected(self, client: Client, failure: Failure) -> None:
         if self._broadcast is not None and self._broadcast.has_answer_of(client):
+            self._good_answers -= 1
             self._fail(client, failure)
 
     # the clients
@@ -227,6 +253,7 @@ class Dispatcher:
         if client.state is State.WORKING and self._broadcast is not None:
             work_s = self._now - client.since
             self._broadcast.answered(client, work_s)
+            self._good_answers += 1
             self._decided.append(Keep(client.site, work_s))
         else:
             self._decided.append(Drop(client.site))
@@ -282,12 +309,29 @@ class Dispatcher:
         if self._strict:
             self._stop(StrictFailure(text))
 
+    @property
+    def _will_tell_wait(self) -> bool:
+        return self._waits_for_all and not self._has_told_wait
+
+    def _tell_wait(self) -> None:
+        broadcast = self._broadcast
+        if broadcast is None or broadcast.is_over or broadcast.quorum_lost is not None or not self._will_tell_wait:
+            return
+        if slow := broadcast.beyond_grace(self._now):
+            self._has_told_wait = True
+            self._decided.append(WaitOn(tuple(client.site for client in slow)))
+
     def _give_up(self, client: Client) -> None:
         assert self._broadcast is not None
+        if not self._broadcast.has_failed_by(client, self._now):
+            self._broadcast.skipped(client)
+            self._decided.append(Skip(client.site))
+            self._free(client)
+            return
         if client.lost is not None:
             self._end(client, client.failure or Failure(cause="it closed its channel (was flare.shutdown() called?)"))
             return
-        hint = "raise train_timeout, or lower min_clients"
+        hint = "raise train_timeout"
         if client.state is State.ENDING:
             hint = ""
             cause = (
@@ -295,7 +339,7 @@ class Dispatcher:
                 " with launch_once = false it must end after each task"
             )
         elif not client.has_asked:
-            hint = "raise launch_timeout, or lower min_clients"
+            hint = "raise launch_timeout"
             waited_s = self._now - client.launched
             cause = f"it did not ask for a task within {waited_s:.0f} s: flare.receive() was not reached"
         elif client.state is State.LATE:
@@ -304,6 +348,10 @@ class Dispatcher:
         else:
             cause = f"no answer within {self._now - client.since:.1f} s of receiving the task"
         self._fail(client, Failure(cause=cause), hangs=True, hint=hint)
+        self._free(client)
+
+    def _free(self, client: Client) -> None:
+        """Give the slot of a client that is not waited for any more to another one."""
         if client.holds_slot:
             self._change(client, State.LATE)
 

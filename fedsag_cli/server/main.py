@@ -9,26 +9,28 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fedsag_cli import catalog, events
-from fedsag_cli.errors import FedsagError
-from fedsag_cli.events import Event, Observer, RunFailed, WillWrite, WorkflowFinished
+from fedsag_cli.errors import FedsagError, of_system
+from fedsag_cli.events import Event, Notice, Observer, RunFailed, WillWrite, WorkflowFinished
+from fedsag_cli.filters import Chain
 from fedsag_cli.params import tensor_file
 from fedsag_cli.params.seeds import derived, set_seed
 from fedsag_cli.persistors import WritesFiles
 from fedsag_cli.plan import Plan, read_plan
 from fedsag_cli.processes.child import preload, show_stack_when_stopped
 from fedsag_cli.server.communicator import Communicator
+from fedsag_cli.server.memory import Memory
 from fedsag_cli.server.tracking import Tracking
 from fedsag_cli.trackers import Tracker
 from fedsag_cli.wire.channel import Listener
 from fedsag_cli.wire.messages import ADDRESS, TOKEN, Welcome
 from fedsag_cli.workflows import Controller
 from fedsag_cli.workflows.run import Run
-from fedsag_cli.workspace import SERVER, Workspace
+from fedsag_cli.workspace import JOB_ID, SERVER, Workspace
 
 _AFTER_A_FAILURE_S = 1.0  # trackers get only this long to end, so that the user sees the cause soon
 
@@ -47,27 +49,29 @@ def _serve(root: str, link: int) -> int:
     parent = socket.socket(fileno=link)
     lock = threading.Lock()  # threads emit too: the one that writes models, and those of the trackers
     observers: list[Observer] = []
+    runs: list[Run] = []  # one, once it is there
 
     def emit(event: Event) -> None:
         with lock:
+            for run in runs:
+                run.on(event)
             parent.sendall(events.to_line(event))
         for observer in observers:
             observer.on(event)
 
     try:
         workspace = Workspace(Path(root))
-        _run(read_plan(workspace.plan), workspace, parent, emit, observers)
+        _run(read_plan(workspace.plan), workspace, parent, emit, observers, runs)
     except FedsagError as error:
         traceback.print_exc()
         emit(RunFailed(cause=error.message, hint=error.hint, exit_code=error.exit_code))
         return error.exit_code
-    except OSError as error:
-        traceback.print_exc()
-        emit(RunFailed(cause=f"the server: {error}", hint="", exit_code=4))
-        return 4
     except Exception as error:
         # a component's error, perhaps the user's own: the run failed, and its traceback is in the server's log
         traceback.print_exc()
+        if refused := of_system(error):
+            emit(RunFailed(cause=f"the server: {refused.message}", hint=refused.hint, exit_code=refused.exit_code))
+            return refused.exit_code
         where = traceback.extract_tb(error.__traceback__)[-1]
         cause = f"the server: {type(error).__name__}: {error} ({where.filename}:{where.lineno})"
         emit(RunFailed(cause=cause, hint=f"its traceback is in {workspace.log(SERVER)}", exit_code=4))
@@ -81,6 +85,7 @@ def _run(
     parent: socket.socket,
     emit: Callable[[Event], None],
     observers: list[Observer],
+    runs: list[Run],
 ) -> None:
     preload(plan.preload)  # a forked server has them; in a spawned one they must be imported before the seed is set
     if torch := sys.modules.get("torch"):
@@ -90,6 +95,8 @@ def _run(
     workspace.checkpoints.mkdir(parents=True, exist_ok=True)
     workspace.hold_as_server()
     configs = {site.name: site.config for site in plan.sites}
+    data_filters = catalog.chain(plan.server.task_data_filters)
+    result_filters = catalog.chain(plan.server.task_result_filters)
     communicator = Communicator(
         Listener(os.environ[ADDRESS], os.environ[TOKEN]),
         parent,
@@ -98,11 +105,12 @@ def _run(
         groups={site.name: site.group for site in plan.sites},
         slots=plan.slots,
         strict=plan.strict,
+        waits_for_all=plan.waits_for_all,
         welcome=lambda site: Welcome(
-            job_id=plan.job, seed=plan.seed, scratch=str(workspace.scratch), config=configs[site]
+            job_id=JOB_ID, seed=plan.seed, scratch=str(workspace.scratch), config=configs[site]
         ),
-        data_filters=catalog.chain(plan.server.task_data_filters),
-        result_filters=catalog.chain(plan.server.task_result_filters),
+        data_filters=data_filters,
+        result_filters=result_filters,
         scratch=workspace.scratch,
     )
     parts: dict[str, Any] = {}
@@ -117,20 +125,38 @@ def _run(
             folders=[str(folder.resolve()) for tracker in trackers for folder in tracker.folders],
         )
     )
-    run = Run.resumed(workspace.checkpoints, emit, plan.seed)
+    names = [spec.id or f"workflow-{number}" for number, spec in enumerate(plan.server.workflows, start=1)]
+    run = Run.resumed(workspace.checkpoints, emit, plan.seed, names, plan.identity, workspace.needed)
+    run.keeps = Memory(_influential(plan, parts, workflows, [data_filters, result_filters])).changed
+    runs.append(run)
     emit(run.as_event())
-    tracking = Tracking(trackers, plan.job, emit)
+    for text in run.notes:
+        emit(Notice(text=text))
+    tracking = Tracking(trackers, plan.job, emit, several_workflows=len(workflows) > 1)
     observers.append(tracking)
     try:
         for number, workflow in enumerate(workflows):
             if run.enter(number):
+                communicator.workflow, communicator.workflow_number = run.workflow_name, number
                 workflow.run(communicator, run)
-        run.finished()
+        digest = tensor_file.digest((run.model.params if run.model else None) or {})
+        run.finished(digest)
     except BaseException:
+        run.close()
         tracking.close(_AFTER_A_FAILURE_S)
         raise
-    params = (run.model.params if run.model else None) or {}
     seeded = communicator.seeded_themselves
-    emit(WorkflowFinished(digest=tensor_file.digest(params), seeded_themselves=seeded, late=communicator.late))
+    emit(WorkflowFinished(digest=digest, seeded_themselves=seeded, late=communicator.late))
     communicator.close()
     tracking.close()
+
+
+def _influential(
+    plan: Plan, parts: Mapping[str, Any], workflows: Sequence[Controller], chains: Sequence[Chain]
+) -> dict[str, object]:
+    """The components on which the model depends, by what the user calls them."""
+    found = {name: part for name, part in parts.items() if not isinstance(part, WritesFiles | Tracker)}
+    found |= {spec.id or spec.path: part for spec, part in zip(plan.server.workflows, workflows, strict=True)}
+    return found | {
+        f"filter {number}": link for number, link in enumerate((link for chain in chains for link in chain.filters), 1)
+    }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from fedsag_cli.errors import FedsagError
 from fedsag_cli.events import Failure
@@ -40,6 +42,7 @@ class Outgoing:
 
     task_id: int
     task: Task
+    whole: Mapping[str, Any] = field(default_factory=dict)  # the model's params before the filters, if they changed it
     file: TensorFile | None = None
     received: dict[str, Received] = field(default_factory=dict)
     received_bytes: int = 0
@@ -60,12 +63,19 @@ class Outgoing:
         self.received_bytes -= taken.size
         return taken
 
-    def model_of(self, received: Received, filters: Chain, *, allow_non_finite: bool) -> FLModel:
-        """The model of an answer, filtered and checked. Raises FilterError; ValueError if it does not fit the task."""
+    def model_of(self, received: Received, filters: Chain, rules: checks.Rules) -> tuple[FLModel, Sequence[str]]:
+        """The model of an answer, filtered and checked, and the keys that were left out.
+
+        Raises FilterError; ValueError if it does not fit the task.
+        """
         params = None if received.file is None else received.file.take().load()
         model = filtered(filters, self.task.name, received.answer.model.with_params(params))
-        checks.check(model, self.task.model.params or {}, allow_non_finite=allow_non_finite)
-        return model if model.metrics is None else replace(model, metrics=checks.floats(model.metrics))
+        more_keys = [name for name in received.answer.more_keys if not filters.excludes(self.task.name, name)]
+        known = {**self.whole, **(self.task.model.params or {})}
+        model, left_out = checks.check(model, known, rules, more_keys=more_keys)
+        if model.metrics is not None:
+            model = replace(model, metrics=checks.floats(model.metrics))
+        return model, left_out
 
     def close(self) -> None:
         for received in self.received.values():
@@ -77,7 +87,7 @@ class Outgoing:
 class FilterError(Exception):
     """An exception of a filter, as the cause of a failure."""
 
-    def __init__(self, name: str, error: Exception) -> None:
+    def __init__(self, name: str, error: Exception | SystemExit) -> None:
         text = error.message if isinstance(error, FedsagError) else f"{type(error).__name__}: {error}"
         super().__init__(text)
         frames = traceback.extract_tb(error.__traceback__)[2:]  # without our own
@@ -90,7 +100,7 @@ def filtered(chain: Chain, task_name: str, model: FLModel) -> FLModel:
     for link in chain.of(task_name):
         try:
             model = made_by(link, model)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # a filter may be the user's own and raise anything: one reply fails, and the log has the traceback
             traceback.print_exc()
             raise FilterError(type(link).__name__, error) from error

@@ -12,7 +12,6 @@ import msgspec
 from fedsag_cli.events import (
     CurvesKept,
     Event,
-    Metrics,
     ModelValidated,
     Notice,
     ReplyAccepted,
@@ -31,13 +30,24 @@ _QUICK_S = 1.0  # a tracker that refuses a value says so within this; one that t
 
 
 class Tracking:
-    """An observer in the server process, for all trackers of a job."""
+    """An observer in the server process, for all trackers of a job.
 
-    def __init__(self, trackers: Sequence[Tracker], job: str, emit: Callable[[Event], None]) -> None:
+    `several_workflows`: the names of what rounds measured have the workflow's too, as each counts its own rounds.
+    """
+
+    def __init__(
+        self,
+        trackers: Sequence[Tracker],
+        job: str,
+        emit: Callable[[Event], None],
+        *,
+        several_workflows: bool = False,
+    ) -> None:
+        self._several = several_workflows
         self._threads = [_TrackerThread(tracker, job, emit) for tracker in trackers]
 
     def on(self, event: Event) -> None:
-        for logged in _logged(event) if self._threads else ():
+        for logged in self._logged(event) if self._threads else ():
             for thread in self._threads:
                 thread.put(logged)
 
@@ -48,6 +58,21 @@ class Tracking:
             thread.end()
         for thread in self._threads:
             thread.wait(ends)
+
+    def _logged(self, event: Event) -> Iterator[ValuesLogged]:
+        match event:
+            case ValuesLogged():
+                yield event
+            case ReplyAccepted():
+                yield from self._of_round(event.site, event)
+            case RoundFinished() | ModelValidated():
+                yield from self._of_round(SERVER, event)
+
+    def _of_round(self, site: str, measured: ReplyAccepted | RoundFinished | ModelValidated) -> Iterator[ValuesLogged]:
+        if measured.metrics:
+            prefix = f"{_ROUND}{measured.workflow}/" if self._several else _ROUND
+            values = {f"{prefix}{name}": value for name, value in measured.metrics.items()}
+            yield ValuesLogged(at=measured.at, site=site, kind="metric", values=values, step=measured.round_num)
 
 
 class _TrackerThread(threading.Thread):
@@ -176,21 +201,3 @@ def _size(logged: ValuesLogged) -> int:
     return sum(
         _VALUE_SIZE + len(name) + (len(value) if isinstance(value, str) else 0) for name, value in logged.values.items()
     )
-
-
-def _logged(event: Event) -> Iterator[ValuesLogged]:
-    match event:
-        case ValuesLogged():
-            yield event
-        case ReplyAccepted():
-            yield from _of_round(event.site, event.metrics, event.round_num, event.at)
-        case RoundFinished():
-            yield from _of_round(SERVER, event.metrics, event.round_num, event.at)
-        case ModelValidated():
-            yield from _of_round(SERVER, event.metrics, event.round_num, event.at)
-
-
-def _of_round(site: str, metrics: Metrics, round_num: int, at: float) -> Iterator[ValuesLogged]:
-    if metrics:
-        values = {f"{_ROUND}{name}": value for name, value in metrics.items()}
-        yield ValuesLogged(at=at, site=site, kind="metric", values=values, step=round_num)

@@ -7,22 +7,26 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedsag_cli.errors import RunError
-from fedsag_cli.events import Notice, Observer
+from fedsag_cli.errors import RunError, system_errors
+from fedsag_cli.events import STARTED, Notice, Observer
 from fedsag_cli.interop import reading
+from fedsag_cli.interop.records import Records, meta_of
 from fedsag_cli.job import Job
+from fedsag_cli.plan import Plan
+from fedsag_cli.processes.kill import kill_marked
 from fedsag_cli.processes.local import LocalEngine, can_fork
-from fedsag_cli.simulator import resume
+from fedsag_cli.simulator import environment, resume
 from fedsag_cli.simulator.options import FORK, Options
 from fedsag_cli.simulator.planning import make_plan
 from fedsag_cli.simulator.report import Report
 from fedsag_cli.simulator.signals import have_standard_streams, signals_interrupt
-from fedsag_cli.simulator.supervisor import ENVIRONMENT, Simulation
+from fedsag_cli.simulator.supervisor import Simulation
 from fedsag_cli.wire.channel import private_address
-from fedsag_cli.wire.messages import ADDRESS, TOKEN
-from fedsag_cli.workspace import Workspace
+from fedsag_cli.wire.messages import ADDRESS, RUN, STARTED_AT, TOKEN
+from fedsag_cli.workspace import SERVER, Workspace
 
 
+@system_errors()
 def simulate(job: Path, workspace: Path, options: Options, observers: Sequence[Observer] = ()) -> Report:
     """Run the job in the folder `job`, write all files to the folder `workspace`, and return the report.
 
@@ -32,22 +36,40 @@ def simulate(job: Path, workspace: Path, options: Options, observers: Sequence[O
     is written to the workspace in any case.
     """
     have_standard_streams()
-    run_folder = Workspace(workspace)
-    before = resume.plan_in(run_folder) if options.resume else None
-    if before is not None:
-        options = resume.settings_of(before, options)
+    with Workspace(workspace) as run_folder:
+        before = None
+        if options.resume:
+            resume.check_has_run(run_folder)
+            run_folder.take()  # before its plan is read, which another run could replace
+            before = resume.plan_in(run_folder)
+        if before is not None:
+            options = resume.settings_of(before, options)
+        return _simulate(job, run_folder, before, options, observers)
+
+
+def _simulate(
+    job: Path, run_folder: Workspace, before: Plan | None, options: Options, observers: Sequence[Observer]
+) -> Report:
     fork = options.launcher in (None, FORK) and can_fork()
     with signals_interrupt(), private_address() as address:
-        env = ENVIRONMENT | os.environ | {ADDRESS: address, TOKEN: secrets.token_hex(16)}
+        own = {ADDRESS: address, TOKEN: secrets.token_hex(16), RUN: run_folder.mark, STARTED_AT: repr(STARTED)}
+        env = environment.for_processes(os.environ) | own
         engine = LocalEngine(fork=fork, env=env)  # the engine starts while the job is read
         try:
-            planned = make_plan(Job.load(job, reading.translate), run_folder, options, engine.prepare)
+            read = Job.load(job, reading.translate)
+            planned = make_plan(read, run_folder, options, engine.prepare)
             if options.resume and before is None:
                 planned.notices.append("the earlier run ended before its plan was written: this is a new run")
             if before is not None:
                 resume.check_same_job(before, planned.plan)
-            run_folder.take()
-            if before is not None and (report := resume.finished_report(run_folder)) is not None:
+            if not options.resume:
+                run_folder.take()
+                if not options.force:
+                    resume.check_nothing_is_lost(run_folder)
+            report = resume.finished_report(run_folder) if before is not None else None
+            gone = resume.missing_models(run_folder, report) if report else []
+            planned.notices.extend(f"this run is complete, but {path} is gone" for path in gone)
+            if report is not None and not gone:
                 if planned.plan.strict and report.failures:
                     failed = RunError(
                         f"with --strict no client may fail, but these failed: {', '.join(report.failures)}"
@@ -57,7 +79,13 @@ def simulate(job: Path, workspace: Path, options: Options, observers: Sequence[O
                 for observer in observers:
                     observer.on(Notice(text="this run is complete: there is nothing left to do"))
                 return report
-            return Simulation(job, planned, run_folder, engine, env, observers).run(resume=before is not None)
+            if before is not None:
+                custom = planned.apps[SERVER].custom
+                planned.notices.extend(resume.notes_on_state(run_folder, planned.plan, custom, force=options.force))
+            if left := kill_marked(RUN, run_folder.mark_before) if run_folder.mark_before else []:
+                planned.notices.append(f"processes of an earlier run were left, and are ended: {', '.join(left)}")
+            records = Records(run_folder, meta_of(read), planned.plan.server.components)
+            watching = [records, *observers]
+            return Simulation(job, planned, run_folder, engine, env, watching).run(resume=before is not None)
         finally:
             engine.stop(grace_s=0.0)
-            run_folder.release()

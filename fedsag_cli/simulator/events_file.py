@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from fedsag_cli import events
+from fedsag_cli import events, foreign
 from fedsag_cli.events import Event
 
 
@@ -19,7 +19,7 @@ class EventsFile:
         self._file = path.open("ab", buffering=0)
 
     def on(self, event: Event) -> None:
-        self._file.write(events.to_line(event))
+        self._file.write(events.to_line(foreign.masked(event)))
 
     def close(self) -> None:
         self._file.close()

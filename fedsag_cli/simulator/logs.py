@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+from fedsag_cli import foreign
 
 _LARGEST_TAIL = 1 << 16  # bytes
 _LONGEST_LINE = 500  # characters
@@ -13,6 +17,9 @@ _NOTE = "note: "
 _STACK = re.compile(r"(Current t|T)hread 0x")
 _FRAME = re.compile(r' *File "([^"]+)", line (\d+)')
 _TRACEBACK = "Traceback (most recent call last):"
+_CHAINED = ("During handling of the above exception", "The above exception was the direct cause")
+_RANK = re.compile(r"\[(rank\d+)\]: ?")  # torch marks the lines of each of its processes
+_LAUNCHER = re.compile(r"([\w.]+\.)?(ChildFailedError|CalledProcessError|ProcessExitedException)\b")
 
 
 def size(log: Path) -> int:
@@ -28,9 +35,10 @@ def tail(log: Path, count: int, *, since: int = 0) -> list[str]:
     try:
         with log.open("rb") as file:
             file.seek(max(since, file.seek(0, os.SEEK_END) - _LARGEST_TAIL))
-            lines = file.read().decode(errors="replace").splitlines()[-count:]
+            lines = file.read().decode(errors="replace").removesuffix("\n").split("\n")[-count:]
     except OSError:
         return []
+    lines = [foreign.log_line(line) for line in lines] if lines != [""] else []
     return [line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]} …" for line in lines]
 
 
@@ -46,17 +54,62 @@ def deepest_frame(log: Path, folder: Path, *, since: int = 0) -> str:
 
 
 def last_error(log: Path, folder: Path, *, since: int = 0) -> tuple[str, str]:
-    """The last line of the last traceback, and file:line of its deepest frame in `folder`; else empty texts."""
-    error = where = ""
-    is_inside = False
-    for line in tail(log, 1000, since=since):
+    """The last line of the last traceback, and file:line of its deepest frame in `folder`; else empty texts.
+
+    If a launcher such as torchrun printed that traceback, because a process that it had started failed, that process's
+    own traceback counts.
+    """
+    lines = tail(log, 1000, since=since)
+    errors = list(_errors(lines, folder))
+    if not errors:
+        return "", ""
+    *earlier, last = errors
+    if not _LAUNCHER.match(last.text):
+        return last.text, last.where
+    root, exit_code = _root_cause(lines)
+    of_root = [each for each in earlier if each.source == f"rank{root}"] or [
+        each for each in earlier if not each.source
+    ]
+    if of_root:
+        return of_root[-1].text, of_root[-1].where
+    return f"{last.text} rank {root}, exit code {exit_code}" if exit_code else last.text, last.where
+
+
+class _Error(NamedTuple):
+    text: str
+    where: str
+    source: str  # the process, if a launcher marks its lines: rank0
+
+
+def _errors(lines: Iterable[str], folder: Path) -> Iterator[_Error]:
+    """The last error of each chain of tracebacks, in their order. The lines of several processes may be mixed."""
+    inside: dict[str, str] = {}  # where the traceback of each process is, as far as it is known
+    held: dict[str, _Error] = {}
+    for marked in lines:
+        mark = _RANK.match(marked)
+        source, line = (mark[1], marked[mark.end() :]) if mark else ("", marked)
         if line == _TRACEBACK:
-            error, where, is_inside = "", "", True
-        elif is_inside and (frame := _FRAME.match(line)):
-            where = f"{frame[1]}:{frame[2]}" if Path(frame[1]).is_relative_to(folder) else where
-        elif is_inside and line and not line.startswith(" "):
-            error, is_inside = line, False
-    return error, where
+            if source in held:
+                yield held.pop(source)
+            inside[source] = ""
+        elif line.startswith(_CHAINED):
+            held.pop(source, None)
+        elif source in inside and (frame := _FRAME.match(line)):
+            if Path(frame[1]).is_relative_to(folder):
+                inside[source] = f"{frame[1]}:{frame[2]}"
+        elif source in inside and line and not line.startswith(" "):
+            held[source] = _Error(line, inside.pop(source), source)
+    yield from held.values()
+
+
+def _root_cause(lines: Sequence[str]) -> tuple[str, str]:
+    """The rank and the exit code of the process that failed first, in the table that torchrun prints at its end."""
+    table = lines[
+        max((index for index, line in enumerate(lines) if line.startswith("Root Cause")), default=len(lines)) :
+    ]
+    found = {name: value for name, _, value in (line.partition(":") for line in table)}
+    named = {name.strip(): value.split() for name, value in found.items()}
+    return "".join(named.get("rank", [])[:1]), "".join(named.get("exitcode", [])[:1])
 
 
 def notes(log: Path, *, since: int = 0) -> list[str]:

@@ -10,6 +10,8 @@ from fedsag_cli import machine
 from fedsag_cli.errors import UsageError
 
 FORK, SPAWN = "fork", "spawn"
+_GPU = r"(?:\d+|(?:GPU|MIG)-[\w/-]+)"  # a number, or the name that nvidia-smi -L shows
+_GROUP = rf"(?:{_GPU}|\[{_GPU}(?:,{_GPU})*\])"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +25,10 @@ class Options:
     threads: int | None = None  # torch's, in each client
     launcher: str | None = None  # FORK or SPAWN
     seed: int | None = None
+    waits_for_all: bool | None = None  # as the earlier run did; None: if a seed is given
     max_clients: int = 100
     resume: bool = False  # continue the run in the workspace
+    force: bool = False  # start anew over an unfinished run; with `resume`, continue without what components kept
     strict: bool = False  # any failure of a client ends the run
 
 
@@ -42,17 +46,18 @@ def site_names(options: Options) -> list[str]:
 def gpu_groups(gpus: str | None) -> list[str]:
     """The ids of each GPU group, for CUDA_VISIBLE_DEVICES. Raises UsageError.
 
-    "0,1" are two groups of one GPU each, "[0,1],[2]" are a group of two GPUs and a group of one.
+    "0,1" are two groups of one GPU each, "[0,1],[2]" are a group of two GPUs and a group of one. A GPU may also
+    be given by its name, such as GPU-5b1d… or MIG-….
     """
     if gpus is None:
         return []
     text = re.sub(r"\s", "", gpus)
-    if not re.fullmatch(r"(\d+|\[\d+(,\d+)*\])(,(\d+|\[\d+(,\d+)*\]))*", text):
-        raise UsageError(f"-gpu {gpus!r} is not a list of GPU groups", hint="examples: 0,1 or [0,1],[2,3]")
-    groups = [group.strip("[]") for group in re.findall(r"\[[^]]*\]|\d+", text)]
+    if not re.fullmatch(rf"{_GROUP}(,{_GROUP})*", text):
+        raise UsageError(f"-gpu {gpus!r} is not a list of GPU groups", hint="examples: 0,1 or [0,1],[2,3] or GPU-5b1d…")
+    groups = [group.strip("[]") for group in re.findall(_GROUP, text)]
     available = machine.num_gpus()
     for gpu in ",".join(groups).split(","):
-        if available is not None and int(gpu) >= available:
+        if available is not None and gpu.isdecimal() and int(gpu) >= available:
             raise UsageError(
                 f"-gpu {gpus}: there is no GPU {gpu}", hint=f"this machine has {available}, numbered from 0"
             )
@@ -61,12 +66,15 @@ def gpu_groups(gpus: str | None) -> list[str]:
 
 def slots_of(options: Options, num_clients: int, num_groups: int, notices: list[str]) -> int:
     """The number of clients of one group that work at the same time: one if there are several groups, else -t."""
-    if options.slots is not None and not 1 <= options.slots <= num_clients:
-        raise UsageError(f"-t {options.slots}: between 1 and the number of clients, which is {num_clients}")
+    if options.slots is not None and options.slots < 1:
+        raise UsageError(f"-t {options.slots}: it must be at least 1")
     if num_groups > 1:
         if options.slots not in (None, num_groups):
             notices.append(f"-t {options.slots} has no effect: with {num_groups} GPU groups, one client of each works")
         return 1
     if options.slots is None:
         notices.append("no -t given: one client works at a time")
-    return options.slots or 1
+    elif options.slots > num_clients:
+        there_are = "there is 1 client" if num_clients == 1 else f"there are {num_clients} clients"
+        notices.append(f"-t {options.slots}: {there_are}, and all work at the same time")
+    return min(options.slots or 1, num_clients)

@@ -6,29 +6,39 @@ All checks that need no process are made here.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 import resource
 import secrets
+import shlex
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from fedsag_cli import catalog, machine
 from fedsag_cli.errors import JobError, UsageError
 from fedsag_cli.interop import shim
 from fedsag_cli.job import App, Job, ServerConfig
 from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, placeholders
-from fedsag_cli.plan import Plan, ServerPlan, SitePlan, matches
+from fedsag_cli.params.metrics import looks_lower_is_better
+from fedsag_cli.plan import FORMAT, Plan, ServerPlan, SitePlan, matches
+from fedsag_cli.simulator import environment, outside
 from fedsag_cli.simulator.options import FORK, SPAWN, Options, gpu_groups, site_names, slots_of
-from fedsag_cli.simulator.preloading import imports_of_components, imports_of_scripts, preload
-from fedsag_cli.workspace import SERVER, Workspace, files_in
+from fedsag_cli.simulator.preloading import imports_of_components, imports_of_scripts, preload, variables_set
+from fedsag_cli.workspace import JOB_ID, SERVER, Workspace, files_in
 
+_SELECTOR = "IntimeModelSelector"
 _SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
+_OF_SHELLS = {"cd", "source", ".", "export", "ulimit", "set", "if", "for", "exec", "conda"}
+_SHELL_SIGNS = {"&&", "||", ";", "|", ">", ">>", "2>&1", "&", "<"}
 _OTHER_DESCRIPTORS = 40  # of a process, beside those for clients
 
 
@@ -60,7 +70,8 @@ def make_plan(
         raise UsageError(f"--seed {options.seed}: it must be a number from 0 to 2**63 - 1")
     if options.launcher not in (None, FORK, SPAWN):
         raise UsageError(f"--launcher {options.launcher!r}: it must be {FORK} or {SPAWN}")
-    notices: list[str] = []
+    notices = environment.notes(os.environ)
+    env = environment.for_processes(os.environ)
     names = _site_names(job, options, notices)
     _check_descriptors(len(names))
     groups = gpu_groups(options.gpus)
@@ -71,19 +82,27 @@ def make_plan(
     slots = slots_of(options, len(names), len(groups), notices)
     threads = options.threads if options.threads is not None else max(1, machine.cores() // len(names))
     if threads < 1:
-        raise UsageError(f"--threads {threads}: it must be at least 1")
+        raise UsageError(f"--torch-threads {threads}: it must be at least 1")
     apps = {name: job.app_for(name) for name in [SERVER, *names]}
     scripts = imports_of_scripts({app.custom for app in apps.values()})
     prepare(preload(scripts))
     server = apps[SERVER].server(_variables(SERVER, workspace))
-    notes = list(server.notes)
+    notes = [*server.notes, *_doubts(server)]
     sites = [
-        _plan_site(name, apps[name], workspace, threads, index % len(groups) if groups else 0, groups, notes)
+        _plan_site(name, apps[name], workspace, env, threads, index % len(groups) if groups else 0, groups, notes)
         for index, name in enumerate(names)
     ]
+    places = {site.name: _places(site, apps[site.name], workspace) for site in sites if site.script}
+    installed = {place for of_site in places.values() for place in of_site[1:]}
+    scripts |= imports_of_scripts(installed) | imports_of_components(server, apps[SERVER].custom)
+    if modules := preload(scripts):
+        sites = _fresh_where_needed(sites, places, notes)
     _check_tasks(server, apps[SERVER], sites)
     notices += dict.fromkeys(notes)
+    commands = (word for site in sites for word in (site.script, *site.args, *site.command))
+    code = outside.digests(commands, [workspace.root, *(app.folder for app in apps.values())])
     plan = Plan(
+        format=FORMAT,
         job=job.meta.name,
         seed=options.seed if options.seed is not None else secrets.randbits(31),
         slots=slots,
@@ -91,8 +110,9 @@ def make_plan(
         launcher=options.launcher or FORK,
         gpus=options.gpus,
         strict=options.strict,
-        files=_digests({app.name: app for app in apps.values()}.values()),
-        preload=preload(scripts | imports_of_components(server, apps[SERVER].custom)),
+        waits_for_all=options.waits_for_all if options.waits_for_all is not None else options.seed is not None,
+        files=_digests({app.name: app for app in apps.values()}.values()) | code,
+        preload=modules,
         server=ServerPlan(
             workflows=list(server.workflows),
             components=list(server.components),
@@ -119,7 +139,7 @@ def _site_names(job: Job, options: Options, notices: list[str]) -> list[str]:
             hint = "letters, digits, '.', '_' and '-', beginning with a letter or a digit, and not 'server'"
             if options.clients:
                 raise UsageError(f"-c: {name!r} cannot be a client's name", hint=hint)
-            raise JobError(f"meta.conf: deploy_map: {name!r} cannot be a client's name", hint=hint)
+            raise JobError(f"{job.meta_file}: deploy_map: {name!r} cannot be a client's name", hint=hint)
         if names.count(name) > 1:
             raise UsageError(f"-c: {name!r} is given twice")
     if len(names) > options.max_clients:
@@ -140,15 +160,20 @@ def _check_descriptors(num_clients: int) -> None:
 
 
 def _plan_site(
-    name: str, app: App, workspace: Workspace, threads: int, group: int, gpu_groups: Sequence[str], notes: list[str]
+    name: str,
+    app: App,
+    workspace: Workspace,
+    run_env: Mapping[str, str],
+    threads: int,
+    group: int,
+    gpu_groups: Sequence[str],
+    notes: list[str],
 ) -> SitePlan:
     client = app.client(_variables(name, workspace))
     notes.extend(client.notes)
     folder = workspace.app(name)
     env = {
-        "PYTHONPATH": os.pathsep.join(
-            filter(None, [shim.STARTUP, str(folder / "custom"), os.environ.get("PYTHONPATH")])
-        ),
+        "PYTHONPATH": os.pathsep.join(filter(None, [shim.STARTUP, str(folder / "custom"), run_env.get("PYTHONPATH")])),
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": str(threads),
     }
@@ -158,10 +183,15 @@ def _plan_site(
     if client.script is None:
         if command[0] in ("python", "python3"):
             command[0] = sys.executable  # the interpreter of fedsag, not the one in PATH
-        if not (app.folder / command[0]).is_file() and shutil.which(command[0]) is None:
-            raise JobError(f"{app.name}: the command of {name}, {command[0]!r}, does not exist")
+        if not (app.folder / command[0]).is_file() and shutil.which(command[0], path=run_env.get("PATH")) is None:
+            raise JobError(
+                f"{app.name}: the command of {name}, {command[0]!r}, does not exist", hint=_hint_for_shell(command)
+            )
         return SitePlan(name=name, group=group, script="", args=[], command=command, env=env, config=client.config)
-    if not (app.folder / client.script).is_file():
+    args = command[command.index(client.script) + 1 :]
+    script = folder / client.script  # an absolute path stays as it is
+    in_job = app.folder / script.relative_to(folder) if script.is_relative_to(folder) else script
+    if not in_job.is_file():
         scripts = [str(path.relative_to(app.folder)) for path in sorted(app.custom.rglob("*.py"))]
         raise JobError(
             f"{app.name}: the script {client.script} of {name} does not exist",
@@ -169,21 +199,69 @@ def _plan_site(
             if scripts
             else f"{app.custom} contains no Python files; see create's -sd",
         )
-    _check_compiles(app, client.script)
-    args = command[command.index(client.script) + 1 :]
-    script = str(folder / client.script)
-    return SitePlan(name=name, group=group, script=script, args=args, command=[], env=env, config=client.config)
+    _check_compiles(in_job)
+    if signs := [word for word in args if word in _SHELL_SIGNS]:
+        notes.append(f"no shell reads the command of {app.name}: {signs[0]!r} is an argument of its script")
+    return SitePlan(
+        name=name,
+        group=group,
+        script=str(script),
+        args=args,
+        command=[],
+        env=env,
+        config=client.config,
+        in_process=client.in_process,
+    )
 
 
-def _check_compiles(app: App, script: str) -> None:
+def _hint_for_shell(command: Sequence[str]) -> str:
+    """How to write a command that only a shell understands; empty if it is none."""
+    if assignments := list(itertools.takewhile(_ASSIGNMENT.match, command)):
+        return f"no shell reads the command: write env {shlex.join(assignments)} …"
+    if command[0] in _OF_SHELLS or not _SHELL_SIGNS.isdisjoint(command):
+        return "no shell reads the command: write bash -c '…'"
+    return ""
+
+
+def _places(site: SitePlan, app: App, workspace: Workspace) -> tuple[Path, ...]:
+    """Where the code of a script is: custom/ and, if the script is outside the job, its file."""
+    script = Path(site.script)
+    return (app.custom,) if script.is_relative_to(workspace.root) else (app.custom, script)
+
+
+def _fresh_where_needed(
+    sites: Sequence[SitePlan], places: Mapping[str, tuple[Path, ...]], notes: list[str]
+) -> list[SitePlan]:
+    """The sites; those whose script may set a variable that torch reads at its import start without torch."""
+    found = {of_site: variables_set(of_site) for of_site in places.values()}
+    for file, names in [each for of_site in found.values() for each in of_site.items()]:
+        notes.append(f"{file} sets {', '.join(names)}: each client imports torch itself, which takes seconds")
+    return [
+        msgspec.structs.replace(site, fresh=site.name in places and bool(found[places[site.name]])) for site in sites
+    ]
+
+
+def _check_compiles(script: Path) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            compile((app.folder / script).read_bytes(), script, "exec", dont_inherit=True)
+            compile(script.read_bytes(), str(script), "exec", dont_inherit=True)
     except SyntaxError as error:
-        raise JobError(f"{app.folder / script}:{error.lineno}: {type(error).__name__}: {error.msg}") from None
+        raise JobError(f"{script}:{error.lineno}: {type(error).__name__}: {error.msg}") from None
     except (ValueError, MemoryError, RecursionError) as error:
-        raise JobError(f"{app.folder / script} cannot be compiled: {error or type(error).__name__}") from None
+        raise JobError(f"{script} cannot be compiled: {error or type(error).__name__}") from None
+    except OSError as error:
+        raise JobError(f"{script} cannot be read: {error.strerror}") from None
+
+
+def _doubts(server: ServerConfig) -> Iterator[str]:
+    """What the user hardly means."""
+    for spec in server.components:
+        metric = spec.args.get("key_metric")
+        selects = catalog.class_path(spec.path) == catalog.class_path(_SELECTOR)
+        if selects and metric and looks_lower_is_better(str(metric)) and not spec.args.get("negate_key_metric"):
+            doubt = f"{_SELECTOR}: key_metric = {metric!r} looks like a loss"
+            yield f"{doubt}, but the highest value counts as the best: set negate_key_metric = true"
 
 
 def _digests(apps: Iterable[App]) -> dict[str, str]:
@@ -214,8 +292,8 @@ def _digest(path: Path) -> str:
 def _variables(name: str, workspace: Workspace) -> dict[str, Any]:
     return {
         "SITE_NAME": name,
-        "WORKSPACE": str(workspace.root / name),
-        "JOB_ID": "simulate_job",
+        "WORKSPACE": str(workspace.site(name)),
+        "JOB_ID": JOB_ID,
         "JOB_CUSTOM_DIR": str(workspace.app(name) / "custom"),
         "JOB_CONFIG_DIR": str(workspace.app(name) / "config"),
         "ROOT_URL": "",  # no process of the simulator has a network address

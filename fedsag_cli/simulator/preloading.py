@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Set
+import re
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 
 import fedsag_cli
@@ -25,6 +26,11 @@ _IMPLY_TORCH = {
 }
 
 
+_ENVIRONMENT = re.compile(rb"\b(environ|putenv)\b")
+_READ_AT_IMPORT = re.compile(r"(PYTORCH|TORCH[A-Z]*|TRITON|OMP|GOMP|KMP|MKL|MKLDNN|ONEDNN|DNNL)_[A-Z0-9_]+")
+_READ_LATER = re.compile(r"(OMP|MKL)_NUM_THREADS|TORCH_(HOME|EXTENSIONS_DIR|NCCL_.*)|TORCHDYNAMO_DISABLE")
+
+
 _LIGHTNING = {"lightning": "lightning.pytorch", "pytorch_lightning": "pytorch_lightning"}
 
 
@@ -41,10 +47,10 @@ def preload(imported: Set[str]) -> list[str]:
     return modules
 
 
-def imports_of_scripts(folders: Set[Path]) -> set[str]:
-    """The packages that modules in these folders import; and _OPTIMIZER if they use an optimizer."""
+def imports_of_scripts(places: Set[Path]) -> set[str]:
+    """The packages that these modules, and those in these folders, import; and _OPTIMIZER if they use an optimizer."""
     names: set[str] = set()
-    for file in (file for folder in folders for file in _modules(folder)):
+    for file in (file for place in places for file in _modules(place)):
         try:
             source = file.read_bytes()
             if b"optim" in source:
@@ -55,10 +61,50 @@ def imports_of_scripts(folders: Set[Path]) -> set[str]:
     return names
 
 
-def _modules(folder: Path) -> list[Path]:
-    """Without the copy of fedsag_cli that an export adds: the installed package is used here."""
-    ours = folder / fedsag_cli.__name__
-    return [file for file in sorted(folder.rglob("*.py")) if file.is_file() and ours not in file.parents]
+def variables_set(places: Iterable[Path]) -> dict[Path, list[str]]:
+    """The environment variables that these modules, and those in these folders, may set before they import torch.
+
+    By the module. Only those that torch reads when it is imported; `client.threads` follows the numbers of threads.
+    """
+    found: dict[Path, list[str]] = {}
+    for file in (file for place in places for file in _modules(place)):
+        try:
+            source = file.read_bytes()
+            if _ENVIRONMENT.search(source):
+                names = sorted({name for name in _names_set(ast.parse(source)) if _is_read_at_import(name)})
+                found |= {file: names} if names else {}
+        except (OSError, SyntaxError, ValueError, MemoryError, RecursionError):
+            continue  # Python reports the error when the file is run
+    return found
+
+
+def _is_read_at_import(name: str) -> bool:
+    return bool(_READ_AT_IMPORT.fullmatch(name)) and not _READ_LATER.fullmatch(name)
+
+
+def _names_set(tree: ast.Module) -> Iterator[str]:
+    """Every text and every keyword of a call, except the names of variables that are only read."""
+    only_read: set[ast.expr] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Attribute(attr="get" | "getenv") | ast.Name(id="getenv"), args=[name, *_]):
+                only_read.add(name)
+            case ast.Subscript(slice=name, ctx=ast.Load()) | ast.Compare(left=name):
+                only_read.add(name)
+    for node in ast.walk(tree):
+        match node:
+            case ast.Constant(value=str() as text) if node not in only_read:
+                yield text
+            case ast.keyword(arg=str() as text):
+                yield text
+
+
+def _modules(place: Path) -> list[Path]:
+    """The module, or those in the folder without the copy of fedsag_cli that an export adds: ours is used here."""
+    if place.is_file():
+        return [place]
+    ours = place / fedsag_cli.__name__
+    return [file for file in sorted(place.rglob("*.py")) if file.is_file() and ours not in file.parents]
 
 
 def imports_of_components(server: ServerConfig, custom: Path) -> set[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from fedsag_cli import events
@@ -11,8 +13,9 @@ _SETTINGS = ("job", "workspace", "sites", "slots", "threads", "seed", "launcher"
 
 
 class RoundReport(msgspec.Struct, kw_only=True):
-    """One round. `metrics` belong to the model *sent* in it. Times in seconds, sizes in bytes."""
+    """One round of a workflow. `metrics` belong to the model *sent* in it. Times in seconds, sizes in bytes."""
 
+    workflow: str = ""
     round_num: int
     asked: list[str] = []
     answered: list[str] = []
@@ -20,6 +23,7 @@ class RoundReport(msgspec.Struct, kw_only=True):
     metrics_by_site: dict[str, Metrics] = {}
     num_steps: dict[str, float] = {}
     failed: dict[str, Failure] = {}
+    not_waited_for: list[str] = []  # enough others had answered: they have not failed
     bytes_sent: int = 0
     bytes_received: int = 0
     work_s: dict[str, float] = {}
@@ -30,9 +34,21 @@ class RoundReport(msgspec.Struct, kw_only=True):
     is_whole: bool = False
 
 
+class ValidationReport(msgspec.Struct, kw_only=True):
+    """The last model of a workflow, as the clients that validate measured it."""
+
+    workflow: str = ""
+    task: str = ""
+    round_num: int
+    metrics: Metrics = {}
+    metrics_by_site: dict[str, Metrics] = {}
+    failed: dict[str, Failure] = {}
+
+
 class SiteFailure(msgspec.Struct, kw_only=True):
     """The first failure of a site, and its round; `task` is empty if the site had none."""
 
+    workflow: str = ""
     round_num: int | None
     task: str
     failure: Failure
@@ -41,6 +57,7 @@ class SiteFailure(msgspec.Struct, kw_only=True):
 class BestReport(msgspec.Struct, kw_only=True):
     """The best score, and the round whose *sent* model has it."""
 
+    workflow: str = ""
     round_num: int
     metric: str
     score: float
@@ -50,6 +67,7 @@ class BestReport(msgspec.Struct, kw_only=True):
 class Report(msgspec.Struct, kw_only=True):
     """The results of a run. `final_metrics` were measured on the final model, if the job validates it.
 
+    `rounds` and `validations` are in the order in which they happened. Each workflow counts its own rounds.
     `times` (in seconds) and `exit_codes` are those since the run was started or last resumed.
     """
 
@@ -68,6 +86,7 @@ class Report(msgspec.Struct, kw_only=True):
     launcher: str = ""
     versions: dict[str, str] = {}
     rounds: list[RoundReport] = []
+    validations: list[ValidationReport] = []
     best: BestReport | None = None
     final_metrics: Metrics = {}
     final_metrics_by_site: dict[str, Metrics] = {}
@@ -96,6 +115,21 @@ class ReportBuilder:
     def rounds_done(self) -> int:
         return sum(each.is_whole for each in self.report.rounds)
 
+    def complete(self, rounds: Sequence[Sequence[Event]]) -> list[Event]:
+        """Hear again what happened in whole rounds from the first one on that was not heard to its end; return that."""
+        known = self.report.rounds
+        whole = 0
+        for mine, told in zip(known, rounds, strict=False):
+            if not mine.is_whole or (mine.workflow, mine.round_num) != _name_of(told):
+                break
+            whole += 1
+        missing = [event for told in rounds[whole:] for event in told]
+        if missing:
+            del known[whole:]
+        for event in missing:
+            self.on(event)
+        return missing
+
     def on(self, event: Event) -> None:
         report = self.report
         match event:
@@ -114,15 +148,23 @@ class ReportBuilder:
                 self._moments.setdefault("first_client_ready", event.at)
             case events.RoundStarted():
                 report.first_round, report.num_rounds = event.first_round, event.num_rounds
-                report.rounds.append(RoundReport(round_num=event.round_num, asked=event.sites))
+                if report.rounds and not report.rounds[-1].is_whole:  # an earlier part of the run did not finish it
+                    report.rounds.pop()
+                report.rounds.append(RoundReport(workflow=event.workflow, round_num=event.round_num, asked=event.sites))
                 self._round_began = event.at
-            case events.RoundFinished() if report.rounds:
-                self._finish_round(report.rounds[-1], event)
+                self._forget_final()  # it was not the last
+            case events.RoundFinished():
+                if current := self._round_of(event):
+                    self._finish_round(current, event)
             case events.ModelValidated():
-                report.final_metrics, report.final_metrics_by_site = event.metrics, event.by_site
+                self._validated(event)
             case events.BestModel():
                 report.best = BestReport(
-                    round_num=event.round_num, metric=event.metric, score=event.score, is_final=event.is_final
+                    workflow=event.workflow,
+                    round_num=event.round_num,
+                    metric=event.metric,
+                    score=event.score,
+                    is_final=event.is_final,
                 )
             case events.ModelSaved() if event.path not in report.models:
                 report.models.append(event.path)
@@ -134,7 +176,7 @@ class ReportBuilder:
                 report.exit_codes[event.name] = event.exit_code
                 if event.exit_code and event.failure and event.name in report.sites:
                     report.failures.setdefault(event.name, self._failure(event.failure))
-            case events.ClientStopped():
+            case events.ClientStopped() if event.has_failed:
                 self._stopped(event)
             case events.WorkflowFinished():
                 report.digest = event.digest
@@ -145,36 +187,79 @@ class ReportBuilder:
                 report.cause, report.hint = event.cause, event.hint
                 self._moments["run_finished"] = event.at
                 report.times = {name + "_s": at - self._began for name, at in self._moments.items()}
-            case _ if report.rounds:
-                self._within_round(report.rounds[-1], event)
+            case events.TaskSent() | events.ReplyAccepted():
+                if current := self._round_of(event):
+                    self._within_round(current, event)
+            case events.NotAwaited():
+                if current := self._round_of(event):
+                    current.not_waited_for.append(event.site)
+            case events.ReplyFailed():
+                current = self._round_of(event)
+                (current.failed if current else report.final_failed)[event.site] = event.failure
+                self._fail(event)
 
     def _resume(self, ready: events.ServerReady) -> None:
         """Remove the rounds that were not complete when the earlier run ended: they are run again."""
         report = self.report
         if ready.last and len(report.rounds) < ready.whole_rounds:
-            report.rounds.append(RoundReport(round_num=ready.last.round_num, asked=ready.last.sites))
+            report.rounds.append(
+                RoundReport(workflow=ready.last.workflow, round_num=ready.last.round_num, asked=ready.last.sites)
+            )
             self._round_began = ready.last.at  # its other events are lost
         del report.rounds[ready.whole_rounds :]
         if ready.last and report.rounds and not report.rounds[-1].is_whole:
             self._finish_round(report.rounds[-1], ready.last)
         failed = {site for each in report.rounds for site in each.failed}
         report.failures = {site: first for site, first in report.failures.items() if site in failed}
-        report.final_failed, report.exit_codes, report.best = {}, {}, None
+        report.exit_codes, report.best = {}, None
+        self._forget_final()
+        last = ready.last.workflow if ready.last else None  # it measures its last model again
+        report.validations = [each for each in report.validations if last is not None and each.workflow != last]
         if ready.best:
             self.on(ready.best)
         if ready.whole_rounds:
             report.resumed_at.append(ready.whole_rounds)
 
-    def _failure(self, failure: Failure, task: str = "", round_num: int | None = None) -> SiteFailure:
-        if round_num is None and self.report.rounds:
-            round_num = self.report.rounds[-1].round_num
-        return SiteFailure(round_num=round_num, task=task, failure=failure)
+    def _round_of(
+        self,
+        event: events.TaskSent | events.ReplyAccepted | events.ReplyFailed | events.NotAwaited | events.RoundFinished,
+    ) -> RoundReport | None:
+        """The round of the event; None for a task outside the rounds, such as the validation of the last model."""
+        named = (event.workflow, event.round_num)
+        return next((each for each in reversed(self.report.rounds) if (each.workflow, each.round_num) == named), None)
+
+    def _forget_final(self) -> None:
+        report = self.report
+        report.final_metrics, report.final_metrics_by_site, report.final_failed = {}, {}, {}
+
+    def _validated(self, event: events.ModelValidated) -> None:
+        report = self.report
+        report.final_metrics, report.final_metrics_by_site = event.metrics, event.by_site
+        report.validations.append(
+            ValidationReport(
+                workflow=event.workflow,
+                task=event.task,
+                round_num=event.round_num,
+                metrics=event.metrics,
+                metrics_by_site=event.by_site,
+                failed=dict(report.final_failed),
+            )
+        )
+
+    def _failure(self, failure: Failure, event: events.ReplyFailed | None = None) -> SiteFailure:
+        if event is not None:
+            workflow, task, round_num = event.workflow, event.task, event.round_num
+            return SiteFailure(workflow=workflow, task=task, round_num=round_num, failure=failure)
+        if not self.report.rounds:
+            return SiteFailure(round_num=None, task="", failure=failure)
+        last = self.report.rounds[-1]
+        return SiteFailure(workflow=last.workflow, round_num=last.round_num, task="", failure=failure)
 
     def _fail(self, event: events.ReplyFailed) -> None:
         """The exit of the process may have been reported before this, without the task."""
         known = self.report.failures.get(event.site)
         if known is None or not known.task:
-            self.report.failures[event.site] = self._failure(event.failure, event.task, event.round_num)
+            self.report.failures[event.site] = self._failure(event.failure, event)
 
     def _stopped(self, event: events.ClientStopped) -> None:
         """Keep the first cause, and add the line at which the client was stopped, and its log."""
@@ -186,16 +271,15 @@ class ReportBuilder:
         current.wait_s, current.aggregate_s, current.save_s = event.wait_s, event.aggregate_s, event.save_s
         current.total_s, current.is_whole = event.at - self._round_began, True
 
-    def _within_round(self, current: RoundReport, event: Event) -> None:
-        match event:
-            case events.TaskSent() if event.round_num == current.round_num:
-                current.bytes_sent += event.size
-            case events.ReplyFailed():
-                is_of_round = event.round_num == current.round_num
-                (current.failed if is_of_round else self.report.final_failed)[event.site] = event.failure
-                self._fail(event)
-            case events.ReplyAccepted() if event.round_num == current.round_num:
-                current.metrics_by_site[event.site] = event.metrics
-                current.num_steps[event.site] = event.num_steps
-                current.work_s[event.site] = event.work_s
-                current.bytes_received += event.size
+    def _within_round(self, current: RoundReport, event: events.TaskSent | events.ReplyAccepted) -> None:
+        if isinstance(event, events.TaskSent):
+            current.bytes_sent += event.size
+            return
+        current.metrics_by_site[event.site] = event.metrics
+        current.num_steps[event.site] = event.num_steps
+        current.work_s[event.site] = event.work_s
+        current.bytes_received += event.size
+
+
+def _name_of(told: Sequence[Event]) -> tuple[str, int] | None:
+    return next(((end.workflow, end.round_num) for end in told if isinstance(end, events.RoundFinished)), None)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import platform
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from fedsag_cli import __version__, catalog
-from fedsag_cli.errors import FedsagError, Interrupted, RunError, WorkspaceError
+from fedsag_cli import __version__, catalog, foreign
+from fedsag_cli.errors import FedsagError, Interrupted, RunError, WorkspaceError, counted, of_system
 from fedsag_cli.events import (
     ClientReady,
     ClientStopped,
@@ -29,29 +30,28 @@ from fedsag_cli.events import (
     RunFailed,
     RunFinished,
     RunStarted,
+    ServerReady,
     WillWrite,
     WorkflowFinished,
+    from_line,
     how_it_ended,
 )
 from fedsag_cli.plan import Plan, SitePlan
 from fedsag_cli.processes.child import ProcessSpec
 from fedsag_cli.processes.engine import Engine
 from fedsag_cli.processes.local import NURSERY
+from fedsag_cli.record import read
 from fedsag_cli.simulator.events_file import EventsFile, read_events
 from fedsag_cli.simulator.failures import Failures
 from fedsag_cli.simulator.planning import Planned
 from fedsag_cli.simulator.report import Report, ReportBuilder
 from fedsag_cli.simulator.signals import ignore_signals
 from fedsag_cli.wire.messages import PRELOAD, SEED, SITE
-from fedsag_cli.workspace import SERVER, Workspace, write_json
+from fedsag_cli.workspace import SERVER, Workspace, files_in, write_json
 
 _SERVE = "fedsag_cli.server.main:serve"
 _SCRIPT = "fedsag_cli.client.script:run"
 _END_LIMIT_S = 30.0  # how long a script may run after its last task
-ENVIRONMENT = {
-    "OMP_WAIT_POLICY": "PASSIVE",  # with active waiting, two clients on two cores train 4 to 40 times slower
-    "PYTHONHASHSEED": "0",  # so that the order of a set of names is the same in every run
-}
 
 
 class Simulation:
@@ -78,6 +78,8 @@ class Simulation:
         self._hanging: set[str] = set()  # clients that may still work on a task the server no longer waits for
         self._finished: WorkflowFinished | None = None
         self._notes: set[str] = set()
+        self._untold: Sequence[Event] = ()  # what only the record has
+        self._can_continue = True
 
     def run(self, *, resume: bool) -> Report:
         """Run to the end, and return the report. An error that ends the run has it as `report`."""
@@ -86,71 +88,123 @@ class Simulation:
                 self._reopen_workspace()
             else:
                 self._prepare_workspace()
-            log = EventsFile(self._workspace.events)
+            log = self._log = EventsFile(self._workspace.events)
         except OSError as failed:
             raise WorkspaceError(f"{failed.filename or self._workspace.root}: {failed.strerror}") from None
         self._observers.append(log)
-        outcome = RunFinished(ok=False, exit_code=1, cause="a bug in fedsag")
-        error: FedsagError | None = None
+        error: Exception | None = None
         try:
-            self._tell(self._run_started())
-            for text in self._notices:
-                self._tell(Notice(text=text))
-            self._engine.prepare([*self._plan.preload, *_modules_of_server(self._plan)])
-            self._start(self._server())
-            self._handle_events()
-            self._check_strict()
-            outcome = RunFinished(ok=True, exit_code=0, cause="every round is done, and the final model is written")
-        except FedsagError as failure:
-            error = failure
-            ignore_signals()
-            if rounds := self._report.rounds_done:
-                failure.hint = f"{failure.hint}; " * bool(failure.hint) + self._how_to_continue(rounds)
-            outcome = RunFinished(ok=False, exit_code=failure.exit_code, cause=failure.message, hint=failure.hint)
-            causes = dict.fromkeys(
-                self._hanging & self._alive, "it did not answer until the run ended, and was stopped"
-            )
-            self._stop(5.0 if isinstance(failure, Interrupted) else 1.0, causes)
-        finally:
-            self._tell(msgspec.structs.replace(outcome, report=str(self._workspace.report), at=time.time()))
             try:
-                write_json(self._workspace.report, self._report.report)
-                self._workspace.forget_missing()
-            except OSError as failed:
-                message = f"{self._workspace.report} cannot be written: {failed.strerror}"
-                error = error or RunError(message)
-                error.hint = error.hint or message
+                self._live()
+            except Exception as failure:
+                # whatever it is: the run ends with it, and its report says so
+                error = failure
+            ignore_signals()
+        except Interrupted as interrupted:
+            error = interrupted
+        return self._end(of_system(error) or error if error else None, log)
+
+    def _live(self) -> None:
+        """From the first process to the last. Raises what ends the run."""
+        self._tell(self._run_started())
+        for event in self._untold:
+            self._log.on(event)
+        for text in self._notices:
+            self._tell(Notice(text=text))
+        self._engine.prepare([*self._plan.preload, *_modules_of_server(self._plan)])
+        self._start(self._server())
+        self._handle_events()
+        self._check_strict()
+        self._check_models()
+
+    def _end(self, error: Exception | None, log: EventsFile) -> Report:
+        """End what still runs, write the report and say how the run ended. Raises `error` with the report, if there is
+        one: nothing that fails here takes its place.
+        """
+        if isinstance(error, FedsagError) and (rounds := self._report.rounds_done) and self._can_continue:
+            error.hint = f"{error.hint}; " * bool(error.hint) + self._how_to_continue(rounds)
+        if error is not None:
+            cause = "it did not answer until the run ended, and was stopped"
+            try:
+                self._stop(
+                    5.0 if isinstance(error, Interrupted) else 1.0, dict.fromkeys(self._hanging & self._alive, cause)
+                )
+            except Exception as failed:
+                # it must not hide why the run ended
+                self._tell(Notice(text=f"a bug in fedsag, at the end of the run: {failed!r}"))
+        error, finished = self._written(error)
+        self._tell(finished)
+        with contextlib.suppress(OSError):
             log.close()
         if error is not None:
-            error.report = self._report.report
+            if isinstance(error, FedsagError):
+                error.report = self._report.report
             raise error
         return self._report.report
 
+    def _written(self, error: Exception | None) -> tuple[Exception | None, RunFinished]:
+        """Write the report. If that fails, a run that went well has failed."""
+        finished = foreign.masked(self._outcome(error))
+        self._report.on(finished)
+        try:
+            try:
+                write_json(self._workspace.report, foreign.masked(self._report.report))
+            except OSError:  # the disk may have been full for a moment only
+                write_json(self._workspace.report, foreign.masked(self._report.report))
+        except OSError as failed:
+            if error is None:
+                error = of_system(failed)
+                finished = foreign.masked(self._outcome(error))
+            else:
+                self._tell(Notice(text=f"{self._workspace.report} cannot be written: {failed.strerror}"))
+        try:
+            self._workspace.settle()
+        except OSError as failed:
+            self._tell(Notice(text=f"the list of the run's files cannot be written: {failed.strerror}"))
+        return error, finished
+
+    def _outcome(self, error: Exception | None) -> RunFinished:
+        report = str(self._workspace.report)
+        if error is None:
+            cause = "every round is done, and the final model is written"
+            return RunFinished(ok=True, exit_code=0, cause=cause, report=report)
+        if isinstance(error, FedsagError):
+            return RunFinished(ok=False, exit_code=error.exit_code, cause=error.message, hint=error.hint, report=report)
+        return RunFinished(ok=False, exit_code=1, cause="a bug in fedsag", report=report)
+
     def _prepare_workspace(self) -> None:
-        files = [self._workspace.plan, self._workspace.events, self._workspace.report]
+        files = [self._workspace.plan, self._workspace.events, self._workspace.report, self._workspace.record]
         deployed = [
             path for name, app in self._planned.apps.items() for path in self._workspace.files_of(app.folder, name)
         ]
-        self._workspace.reopen()
-        self._workspace.check_free(*files, *deployed)  # before any file of an earlier run is removed
-        self._workspace.clear()
+        self._workspace.reopen()  # all checks are made before any file of an earlier run is removed
+        sources = [path for app in self._planned.apps.values() for path in files_in(app.folder)]
+        self._workspace.check_job(self._job, self._planned.apps, sources)
+        self._workspace.check_free(*files, *deployed, of_scripts=set(deployed))
+        self._workspace.clear(replaced=deployed)
         self._workspace.claim(*files)
         for name, app in self._planned.apps.items():
             self._workspace.deploy(app.folder, name)
         write_json(self._workspace.plan, self._plan)
 
     def _reopen_workspace(self) -> None:
+        self._can_continue = False  # until the server has found the checkpoint to be what it was
         self._workspace.reopen()
+        self._workspace.check_free(self._workspace.plan, self._workspace.events, self._workspace.report)
         for event in read_events(self._workspace.events) if self._workspace.events.exists() else ():
             self._report.on(event)
+        rounds = read(self._workspace.record, self._plan.identity).rounds
+        self._untold = self._report.complete([[_as_event(raw) for raw in whole.events] for whole in rounds])
+        if self._untold:
+            self._notices.append("events.jsonl lacked what happened in whole rounds: it is added")
         report = self._report.report
         failed = {site: each.round_num for each in report.rounds if each.is_whole for site in each.failed}
         for site, round_num in failed.items() if self._plan.strict else ():
             raise WorkspaceError(f"--strict: no client may fail, but {site} failed in round {round_num} of this run")
         self._workspace.report.unlink(missing_ok=True)
         for name, app in self._planned.apps.items():
-            if not self._workspace.app(name).is_dir():
-                self._workspace.deploy(app.folder, name)
+            self._workspace.restore(app.folder, name)
+        self._workspace.claim(self._workspace.record)
         write_json(self._workspace.plan, self._plan)
         earlier = report.versions
         for name, version in self._run_started().versions.items():
@@ -166,8 +220,7 @@ class Simulation:
             try:
                 event = self._engine.next_event(None if ends is None else max(0.0, ends - time.monotonic()))
             except TimeoutError:
-                cause = f"it was still running {_END_LIMIT_S:.0f} s after the last task, and was stopped"
-                self._stop(1.0, dict.fromkeys(sorted(self._alive), cause))
+                self._stop_rest(f"it was still running {_END_LIMIT_S:.0f} s after the last task, and was stopped")
                 return
             event = self._with_log(event)
             self._tell(event)
@@ -175,31 +228,52 @@ class Simulation:
             if self._finished is not None:
                 ends = ends or time.monotonic() + _END_LIMIT_S
                 if self._alive <= set(self._finished.late):
-                    cause = "it was still working on a task that the server no longer waited for, and was stopped"
-                    self._stop(1.0, dict.fromkeys(sorted(self._alive), cause))
+                    self._stop_rest(
+                        "it was still working on a task that the server no longer waited for, and was stopped"
+                    )
                     return
+
+    def _stop_rest(self, cause: str) -> None:
+        """End what still lives after a run that is done. One whose answer was not waited for has not failed."""
+        well = set(self._finished.late) - self._hanging if self._finished else ()
+        self._stop(1.0, dict.fromkeys(sorted(self._alive), cause), well=well)
 
     def _how_to_continue(self, rounds: int) -> str:
         job, workspace = (shlex.quote(str(path)) for path in (self._job.absolute(), self._workspace.root))
-        done = "1 round" if rounds == 1 else f"{rounds} rounds"
-        return f"{done} done. Continue: fedsag simulator {job} -w {workspace} --resume"
+        done = f"{counted(rounds, 'round')} done"
+        return f"{done}. Continue with the job unchanged: fedsag simulator {job} -w {workspace} --resume"
 
     def _check_strict(self) -> None:
         """Raises RunError if a client failed after its last task, with --strict."""
         for site, first in self._report.report.failures.items() if self._plan.strict else ():
             raise RunError(f"with --strict no client may fail, but {site} failed: {first.failure.cause}")
 
-    def _stop(self, grace_s: float, causes: Mapping[str, str]) -> None:
-        """End all processes. The clients in `causes` print their stacks first, and each is reported with its cause."""
+    def _check_models(self) -> None:
+        """Raises RunError if a model is gone that an earlier part of the run wrote."""
+        for path in self._report.report.models:
+            if not Path(path).is_file():
+                raise RunError(f"{path} is gone, and no checkpoint has it", hint="start a new run with --force")
+
+    def _stop(self, grace_s: float, causes: Mapping[str, str], *, well: Collection[str] = ()) -> None:
+        """End all processes. The clients in `causes` print their stacks first, and each is reported with its cause.
+
+        Those in `well` have not failed.
+        """
         self._engine.stop(grace_s, causes)
-        self._workspace.remove_parts()
+        try:
+            self._workspace.remove_parts()
+        except OSError as failed:
+            self._tell(Notice(text=f"{failed.filename} cannot be removed: {failed.strerror}"))
         for site, cause in causes.items():
-            self._tell(ClientStopped(site=site, failure=self._failures.of_stop(site, cause)))
+            failure = Failure(cause=cause) if site in well else self._failures.of_stop(site, cause)
+            self._tell(ClientStopped(site=site, failure=failure, has_failed=site not in well))
 
     def _handle(self, event: Event) -> None:
         match event:
             case ProcessStarted():
                 self._alive.add(event.name)
+            case ServerReady():
+                self._can_continue = True
             case ClientWanted():
                 self._start(self._client(self._sites[event.site]))
             case WillWrite():
@@ -277,9 +351,10 @@ class Simulation:
             target="" if site.command else _SCRIPT,
             args=[] if site.command else [site.script, *words],
             command=words if site.command else [],
-            env=self._env | site.env | self._client_env | {SITE: site.name},
-            cwd=str(self._workspace.app(site.name)),
+            env=self._env | site.env | self._client_env | {SITE: site.name} | ({PRELOAD: ""} if site.fresh else {}),
+            cwd=str(self._workspace.site(site.name) if site.in_process else self._workspace.app(site.name)),
             log=str(self._workspace.log(site.name)),
+            fresh=site.fresh,
         )
 
     def _tell_notes(self, site: str) -> None:
@@ -291,6 +366,7 @@ class Simulation:
 
     def _tell(self, event: Event) -> None:
         """Give an event to every observer. An observer that raises OSError (full disk, closed terminal) is removed."""
+        event = foreign.masked(event)
         for observer in list(self._observers):
             try:
                 observer.on(event)
@@ -304,6 +380,10 @@ def _modules_of_server(plan: Plan) -> list[str]:
     paths = [catalog.class_path(spec.path) for spec in [*plan.server.workflows, *plan.server.components]]
     named = [_SERVE.partition(":")[0], *(path.rpartition(".")[0] for path in paths)]
     return [name for name in dict.fromkeys(named) if name.startswith("fedsag_cli.")]
+
+
+def _as_event(raw: msgspec.Raw) -> Event:
+    return from_line(bytes(raw))
 
 
 def _as_error(failed: RunFailed) -> FedsagError:

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,7 +39,7 @@ class MLflowReceiver:
     def __init__(
         self,
         tracking_uri: Annotated[
-            str | None, "address of MLflow's server or store (empty: files in the workspace, in mlruns)"
+            str | None, "address of MLflow's server or store (empty: MLFLOW_TRACKING_URI, else mlruns in the workspace)"
         ] = None,
         kw_args: Annotated[
             dict[str, Any] | None,
@@ -46,7 +47,7 @@ class MLflowReceiver:
         ] = None,
         artifact_location: Annotated[str | None, "folder of a new experiment's files"] = None,
     ) -> None:
-        self._uri = tracking_uri or ""
+        self._uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
         self._settings = kw_args or {}
         self._artifacts = artifact_location or None
         self._job = ""
@@ -64,7 +65,8 @@ class MLflowReceiver:
         if self._uri.startswith("http"):
             return re.sub("//[^/]*@", "//", self._uri)  # the address may contain a password
         store = self._uri if ":" in self._uri else str(Path(self._uri or _FOLDER).resolve())
-        return f"MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri {shlex.quote(store)}"
+        command = f"MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri {shlex.quote(store)}"
+        return command if find_spec("flask") else f"pip install mlflow && {command}"  # mlflow-skinny has no pages
 
     def open(self, job: str) -> None:
         if not self._uri or self._uri.startswith("file:") or "://" not in self._uri:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import array
 import contextlib
 import fcntl
+import hashlib
 import hmac
 import math
 import os
+import secrets
 import select
-import shutil
 import socket
 import sys
 import tempfile
@@ -35,22 +36,21 @@ _LARGEST_MESSAGE = (
 )  # bytes, for metrics and meta without tensors; as Python objects they may take eighty times as much
 _LARGEST_HELLO = 64 << 10  # bytes; small, because the sender is not verified yet
 _MESSAGE_LIMIT_S = 30.0  # from the first byte of a message to its last
-_HELLO_LIMIT_S = 5.0  # the server waits for one hello at a time
 _FOLDER, _SOCKET = "fedsag-run-", "server.sock"
 _LONGEST_PATH = 103 if sys.platform == "darwin" else 107
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # macOS has none
 
 _encoder = msgspec.msgpack.Encoder()
+_hello_decoder = msgspec.msgpack.Decoder(Hello)
 
 
 class UnixChannel(Generic[Out, In]):
     """A connected socket that sends messages of type `Out` and receives those of type `In`."""
 
-    def __init__(self, sock: socket.socket, receives: Any, *, is_verified: bool = True) -> None:
-        """`receives`: the type `In`. Until the token is verified, a message must be small and arrive quickly."""
+    def __init__(self, sock: socket.socket, receives: Any) -> None:
+        """`receives`: the type `In`."""
         self._sock = sock
         self._decoder = msgspec.msgpack.Decoder(receives)
-        self._is_verified = is_verified
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -70,6 +70,7 @@ class UnixChannel(Generic[Out, In]):
             if sent < len(frame):  # not for an empty rest: sendall would fail if the other side has closed now
                 self._sock.sendall(memoryview(frame)[sent:])
         except OSError as error:
+            self._break()
             raise ChannelClosed(f"the other process has closed the channel: {error}") from None
 
     def receive(self, timeout_s: float | None = None) -> tuple[In, int | None]:
@@ -78,15 +79,13 @@ class UnixChannel(Generic[Out, In]):
         Raises TimeoutError if no message begins within `timeout_s` seconds; ChannelClosed if the other process has
         closed; BadMessage, a ChannelClosed, if the bytes are not a message of type `In`.
         """
-        largest = _LARGEST_MESSAGE if self._is_verified else _LARGEST_HELLO
-        limit_s = _MESSAGE_LIMIT_S if self._is_verified else _HELLO_LIMIT_S
         files: list[int] = []
         try:
             first = self._read_first(8, files, timeout_s)
-            ends = time.monotonic() + limit_s
+            ends = time.monotonic() + _MESSAGE_LIMIT_S
             length = int.from_bytes(first + self._read(8 - len(first), files, ends), "little")
-            if length > largest:
-                raise BadMessage(f"a message of {length} bytes, more than the limit of {largest}")
+            if length > _LARGEST_MESSAGE:
+                raise BadMessage(f"a message of {length} bytes, more than the limit of {_LARGEST_MESSAGE}")
             message: In = self._decoder.decode(self._read(length, files, ends))
         except BaseException as error:
             for fd in files:
@@ -103,6 +102,11 @@ class UnixChannel(Generic[Out, In]):
 
     def close(self) -> None:
         self._sock.close()
+
+    def _break(self) -> None:
+        """After an error: let the other process see that the channel is closed, instead of waiting for ever."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def _read_first(self, count: int, files: list[int], timeout_s: float | None) -> bytes:
         if self._sock.fileno() < 0:
@@ -141,6 +145,7 @@ class UnixChannel(Generic[Out, In]):
         except BlockingIOError:
             raise
         except OSError as error:
+            self._break()
             raise ChannelClosed(f"the other process has closed the channel: {error}") from None
         for level, kind, content in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
@@ -161,6 +166,49 @@ class UnixChannel(Generic[Out, In]):
         return data
 
 
+class Guest:
+    """A process that has connected and has not said its whole hello. Nothing waits for it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._said = bytearray()
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def hello(self) -> Hello | None:
+        """Its hello, or None while not all of it has arrived. Raises ChannelClosed if it is none."""
+        try:
+            said = self._sock.recv(8 + _LARGEST_HELLO, socket.MSG_DONTWAIT)  # descriptors that it sent are closed
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise ChannelClosed(f"the other process has closed the channel: {error}") from None
+        if not said:
+            raise ChannelClosed("the other process closed the channel")
+        self._said += said
+        length = int.from_bytes(self._said[:8], "little")
+        if len(self._said) < 8:
+            return None
+        if length > _LARGEST_HELLO or len(self._said) > 8 + length:
+            raise BadMessage(f"a hello of {max(length, len(self._said) - 8)} bytes")
+        if len(self._said) < 8 + length:
+            return None
+        try:
+            return _hello_decoder.decode(self._said[8:])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise BadMessage(f"a message that fedsag cannot read: {str(error)[:200]}") from None
+
+    def welcomed(self, welcome: Welcome) -> UnixChannel[ToClient, ToServer]:
+        """The channel of a guest that may come in. Raises ChannelClosed."""
+        greeting: UnixChannel[Welcome, Hello] = UnixChannel(self._sock, Hello)
+        greeting.send(welcome)
+        return UnixChannel(self._sock, ToServer)
+
+    def close(self) -> None:
+        self._sock.close()
+
+
 class Listener:
     """The server's socket. An expected process that sends the token gets a channel."""
 
@@ -177,24 +225,31 @@ class Listener:
     def fileno(self) -> int:
         return self._sock.fileno()
 
-    def accept(self, welcome: Callable[[Hello], Welcome | None]) -> tuple[str, UnixChannel[ToClient, ToServer]] | None:
-        """Accept one client: its site and its channel; None if the token is wrong or `welcome` returns None."""
+    def meet(self) -> Guest:
+        """The next process that connected."""
         sock, _ = self._sock.accept()
         sock.set_inheritable(False)
-        greeting: UnixChannel[Welcome, Hello] = UnixChannel(sock, Hello, is_verified=False)
+        return Guest(sock)
+
+    def greet(
+        self, guest: Guest, welcome: Callable[[Hello], Welcome | None]
+    ) -> tuple[str, UnixChannel[ToClient, ToServer]] | None:
+        """The site of a guest, and its channel; None while not all of its hello has arrived.
+
+        Raises ChannelClosed, and closes the guest, if its token is wrong or `welcome` returns None.
+        """
         try:
-            hello, file = greeting.receive(timeout_s=_HELLO_LIMIT_S)
-            if file is not None:
-                os.close(file)
+            hello = guest.hello()
+            if hello is None:
+                return None
             known = hmac.compare_digest(hello.token.encode(), self._token.encode())
             answer = welcome(hello) if known else None
-            if answer is not None:
-                greeting.send(answer)
-                return hello.site, UnixChannel(sock, ToServer)
-        except (ChannelClosed, TimeoutError):
-            pass
-        sock.close()
-        return None
+            if answer is None:
+                raise ChannelClosed("a process that is not expected")
+            return hello.site, guest.welcomed(answer)
+        except BaseException:
+            guest.close()
+            raise
 
     def close(self) -> None:
         self._sock.close()
@@ -223,32 +278,79 @@ def private_address() -> Iterator[str]:
     """The path for the socket of a run, in a new folder that only this user can read. The folder is removed at the end.
 
     If this process is killed, the nursery removes the folder. If the nursery is killed too, the next run removes it,
-    as nobody has its lock. Raises RunError if the folder cannot be created, or its path is too long for a socket.
+    as nobody has its lock. Raises RunError if no folder for temporary files can be written and has a short path.
     """
-    try:
-        for left in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
-            _remove_if_left(left)
-        folder, lock = _locked_folder()
-    except OSError as error:
-        raise RunError(f"cannot create a folder for the socket: {error.strerror}", hint="set TMPDIR") from None
+    folder, lock = _locked_folder()
     try:
         yield address_in(folder)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_address(str(folder / _SOCKET))
         os.close(lock)
 
 
+def remove_address(address: str) -> None:
+    """Remove the socket of a run and its folder, which nothing else is in."""
+    folder = Path(address).parent
+    if _is_name_of_ours(folder.name):
+        for remove in (Path(address).unlink, folder.rmdir):
+            with contextlib.suppress(OSError):
+                remove()
+
+
 def _locked_folder() -> tuple[Path, int]:
+    error: OSError | RunError | None = None
+    for place in _places():
+        try:
+            for left in place.glob(f"{_FOLDER}*"):
+                _remove_if_left(left)
+            address_in(place / _new_name())
+            return _locked_folder_in(place)
+        except (OSError, RunError) as failed:
+            error = error or failed
+    if isinstance(error, RunError):
+        raise error
+    reason = f": {error.strerror}: {error.filename}" if error else ""
+    raise RunError(f"cannot create a folder for the socket{reason}", hint="set TMPDIR to a folder that can be written")
+
+
+def _places() -> list[Path]:
+    """Folders for temporary files: the user's, then those of the system."""
+    with contextlib.suppress(OSError):  # it writes a file to find one
+        return list(dict.fromkeys(map(Path, (tempfile.gettempdir(), "/tmp", "/var/tmp"))))
+    return []
+
+
+def _locked_folder_in(place: Path) -> tuple[Path, int]:
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=_FOLDER))
-        lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        folder = place / _new_name()
+        folder.mkdir(mode=0o700)
+        try:
+            lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            folder.rmdir()
+            raise
         fcntl.flock(lock, fcntl.LOCK_EX)
         if folder.exists():  # no other run has removed it in the meantime
             return folder, lock
         os.close(lock)
 
 
+def _new_name() -> str:
+    return _name(secrets.token_hex(4))
+
+
+def _name(random: str) -> str:
+    return f"{_FOLDER}{random}{hashlib.sha256(random.encode()).hexdigest()[:8]}"
+
+
+def _is_name_of_ours(name: str) -> bool:
+    """Whether a run made this name: nobody else's ends with the digest of its beginning."""
+    return name == _name(name.removeprefix(_FOLDER)[:8])
+
+
 def _remove_if_left(folder: Path) -> None:
+    if not _is_name_of_ours(folder.name):
+        return
     with contextlib.suppress(OSError):  # another user's, in use, or already removed
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:

@@ -16,7 +16,9 @@ from fedsag_cli.plan import ClientConfig
 # environment variables of a run's processes
 ADDRESS = "FEDSAG_ADDRESS"
 TOKEN = "FEDSAG_TOKEN"
+RUN = "FEDSAG_RUN"  # the mark of a run, by which its processes are found
 SITE = "FEDSAG_SITE"
+STARTED_AT = "FEDSAG_STARTED_AT"  # see events.STARTED
 SEED = "FEDSAG_SEED"
 PRELOAD = "FEDSAG_PRELOAD"  # names of modules, separated by commas
 
@@ -85,12 +87,14 @@ class Ready(Message, frozen=True, kw_only=True):
 class Assignment(Message, frozen=True, kw_only=True):
     """A task for one client. The tensors of its model are in the file that is sent with it.
 
-    `tell_usage`: whether the answer must have the client's memory usage, which takes some milliseconds to measure.
+    `workflow`: its number, from 0; the random numbers of a round depend on it. `tell_usage`: whether the answer must
+    have the client's memory usage, which takes some milliseconds to measure.
     """
 
     task_id: int
     task_name: str
     model: ModelFacts
+    workflow: int = 0
     tell_usage: bool = False
 
 
@@ -105,13 +109,15 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Answer(Message, frozen=True, kw_only=True):
     """A client's answer to a task. The tensors of its model are in the file that is sent with it.
 
-    `seeded_itself`: whether the script has set its own random seeds.
+    `seeded_itself`: whether the script has set its own random seeds. `more_keys`: keys that the script gave and that
+    are not in the tensors, since a difference needs a received value.
     """
 
     task_id: int
     model: ModelFacts
     usage: Usage | None = None
     seeded_itself: bool = False
+    more_keys: list[str] = []
 
 
 class LogValues(Message, frozen=True, kw_only=True):

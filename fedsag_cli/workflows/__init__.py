@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from fedsag_cli.model import Reply, Task
@@ -28,6 +28,8 @@ class Clients(Protocol):
         timeout_s: float | None = None,
         grace_s: float | None = None,
         allow_non_finite: bool = False,
+        allow_unknown_keys: bool = False,
+        ignores: Callable[[str], bool] | None = None,
     ) -> Iterator[Reply]:
         """Send the task and yield the replies in site order, each as soon as all earlier sites answered or failed.
 
@@ -38,7 +40,8 @@ class Clients(Protocol):
 
         A reply whose params have other keys, shapes or kinds of number than those that were sent counts as failed. So
         does one with NaN or infinity where the sent values have none (unless `allow_non_finite`), and one whose number
-        of steps is not a number. A failure is an event, not a reply.
+        of steps is not a number. A failure is an event, not a reply. With `allow_unknown_keys`, keys that the model
+        does not have are left out of the reply. So are those that `ignores` is true for.
 
         The values in `task.model.params` are replaced by the same values in the file that is sent, so that they are in
         memory once. A reply's params are valid until the next reply is requested. Raises NotEnoughClients as soon as

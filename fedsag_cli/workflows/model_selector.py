@@ -8,6 +8,7 @@ from typing import Annotated
 
 from fedsag_cli.arguments import EachLeast, checked
 from fedsag_cli.facts import Facts, Nvflare
+from fedsag_cli.params.metrics import weighted_mean
 
 
 class IntimeModelSelector:
@@ -35,21 +36,19 @@ class IntimeModelSelector:
         self._negate = negate_key_metric
         self._site_weights = dict(aggregation_weights or {})
         self._by_steps = weigh_by_local_iter
-        self._sum = self._weight = 0.0
+        self._measured: list[tuple[float, float]] = []  # values and their weights
 
     def accept(self, site: str, metrics: Mapping[str, float], num_steps: float) -> None:
         """Add one client's metrics. Metrics without a finite value of `key_metric` are ignored."""
         value = metrics.get(self.key_metric, math.nan)
         weight = self._site_weights.get(site, 1.0) * (num_steps if self._by_steps else 1.0)
         if math.isfinite(value) and weight > 0:
-            self._sum += value * weight
-            self._weight += weight
+            self._measured.append((value, weight))
 
     def score(self) -> float | None:
         """The mean over the metrics that were accepted since the last call; None if there were none."""
-        mean = self._sum / self._weight if self._weight else None
-        self._sum = self._weight = 0.0
-        return mean
+        measured, self._measured = self._measured, []
+        return weighted_mean(measured)
 
     def is_better(self, score: float, best: float | None) -> bool:
         """Whether `score` is strictly better than `best`, or the first score."""

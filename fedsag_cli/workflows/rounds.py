@@ -15,22 +15,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, TypeAlias
 
 from fedsag_cli.arguments import Least, Needs
 from fedsag_cli.errors import JobError
-from fedsag_cli.events import Metrics, ModelSaved, ModelValidated, Notice, RoundFinished, RoundStarted, as_metrics
+from fedsag_cli.events import Metrics, ModelValidated, Notice, RoundFinished, RoundStarted, as_metrics
 from fedsag_cli.model import FLModel, ParamsType, Reply, Task
 from fedsag_cli.params import arithmetic, seeds
+from fedsag_cli.params.metrics import weighted_means
 from fedsag_cli.persistors import Persistor
 from fedsag_cli.workflows import Clients
 from fedsag_cli.workflows.early_stopping import STOP_CONDITION, StopCondition
 from fedsag_cli.workflows.model_selector import IntimeModelSelector
 from fedsag_cli.workflows.run import Best, Run
+from fedsag_cli.workflows.writer import Writer
 
 NumRounds: TypeAlias = Annotated[int, Least(1), "number of rounds"]
 StartRound: TypeAlias = Annotated[int, Least(0), "number of the first round"]
@@ -93,7 +93,7 @@ class Rounds:
         model cannot be written.
         """
         model = run.model or self._first_model()
-        with _Writer(run) as writer:
+        with Writer(run) as writer:
             loop = RoundLoop(self, clients, run, writer, model)
             yield loop
         run.model = loop.model
@@ -108,7 +108,7 @@ class Rounds:
 class RoundLoop:
     """The rounds of a running workflow. `model` is the current global model."""
 
-    def __init__(self, rounds: Rounds, clients: Clients, run: Run, writer: _Writer, model: FLModel) -> None:
+    def __init__(self, rounds: Rounds, clients: Clients, run: Run, writer: Writer, model: FLModel) -> None:
         self.model = model
         self._rounds, self._clients, self._run, self._writer = rounds, clients, run, writer
         self._noted: set[str] = set()
@@ -143,9 +143,17 @@ class RoundLoop:
         steps: dict[str, float] = {}
         for reply in self._clients.broadcast(Task(name=task_name, model=model), to=targets, timeout_s=timeout_s):
             measured[reply.site], steps[reply.site] = reply.model.metrics or {}, reply.model.num_steps
-        metrics = as_metrics(arithmetic.weighted_means(measured, dict.fromkeys(measured, 1.0)))
+        metrics = as_metrics(weighted_means(measured, dict.fromkeys(measured, 1.0)))
         by_site = {site: as_metrics(own) for site, own in measured.items()}
-        self._run.emit(ModelValidated(round_num=model.current_round or 0, metrics=metrics, by_site=by_site))
+        self._run.emit(
+            ModelValidated(
+                workflow=self._run.workflow_name,
+                task=task_name,
+                round_num=model.current_round or 0,
+                metrics=metrics,
+                by_site=by_site,
+            )
+        )
         self.judge(model, measured, steps, is_final=True)
 
     def judge(
@@ -156,7 +164,10 @@ class RoundLoop:
         *,
         is_final: bool = False,
     ) -> None:
-        """Save the model that was sent if it is the best so far. The untrained model of round 0 does not count."""
+        """Save the model that was sent if it is the best so far. The untrained model of round 0 does not count.
+
+        A workflow after another one begins with a trained model.
+        """
         selector, run, round_num = self._rounds.selector, self._run, sent.current_round or 0
         if selector is None:
             return
@@ -168,7 +179,9 @@ class RoundLoop:
             self.note_once(
                 f"no client sent a finite {selector.key_metric!r}, the key_metric, so no best model is selected", names
             )
-        if round_num > 0 and score is not None and selector.is_better(score, run.best.score if run.best else None):
+        best = run.best.score if run.best and run.best.metric in ("", selector.key_metric) else None
+        is_trained = round_num > 0 or run.whole_rounds > 0
+        if is_trained and score is not None and selector.is_better(score, best):
             run.save_best(Best(score, round_num, selector.key_metric, is_final), sent)
             self._writer.write(self._rounds.persistor.save_best, sent)
 
@@ -183,7 +196,11 @@ class RoundLoop:
     def started(self, round_num: int, sites: Sequence[str]) -> RoundStarted:
         """The event for the start of a round with these sites."""
         return RoundStarted(
-            round_num=round_num, first_round=self._rounds.start, num_rounds=self._rounds.count, sites=list(sites)
+            workflow=self._run.workflow_name,
+            round_num=round_num,
+            first_round=self._rounds.start,
+            num_rounds=self._rounds.count,
+            sites=list(sites),
         )
 
     def note_once(self, text: str, names: Iterable[str]) -> None:
@@ -246,6 +263,8 @@ class Round:
         timeout_s: float | None = None,
         grace_s: float | None = None,
         allow_non_finite: bool = False,
+        allow_unknown_keys: bool = False,
+        ignores: Callable[[str], bool] | None = None,
     ) -> Iterator[Reply]:
         """Send the round's model and yield the updates, as `Clients.broadcast` does. A reply without params has failed.
 
@@ -263,6 +282,8 @@ class Round:
             timeout_s=timeout_s,
             grace_s=grace_s,
             allow_non_finite=allow_non_finite,
+            allow_unknown_keys=allow_unknown_keys,
+            ignores=ignores,
         ):
             self._clock.lap("wait")
             if reply.model.params is None or (sent.params and not reply.model.params):
@@ -282,8 +303,8 @@ class Round:
     def finish(self, update: FLModel) -> None:
         """End the round: apply `update`, FULL or DIFF, to the round's model, and save the result.
 
-        A key without an update keeps its value. Raises TensorError where DIFF has a key that the model has not,
-        RuntimeError where the round was finished before.
+        A key without an update keeps its value. Raises TensorError where the update has a key or a shape that the model
+        has not, RuntimeError where the round was finished before.
         """
         if self._run.next_round > self.number:
             raise RuntimeError(
@@ -297,9 +318,10 @@ class Round:
             )
         merged = _updated(self.model, update)
         self._clock.lap("aggregate")
-        metrics = as_metrics(arithmetic.weighted_means(self._measured, self._steps))
+        metrics = as_metrics(weighted_means(self._measured, self._steps))
         self._loop.replace_model(merged, self.number, metrics)
         finished = RoundFinished(
+            workflow=self._run.workflow_name,
             round_num=self.number,
             sites=list(self._measured),
             metrics=metrics,
@@ -336,32 +358,3 @@ class _Clock:
         self.laps[stage] += now - self._last
         self._last = now
         return self.laps[stage]
-
-
-class _Writer:
-    """A thread that writes models while the clients train. At most one model waits; at the end all are written."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._pool = ThreadPoolExecutor(1)
-        self._pending: list[Future[None]] = []
-
-    def __enter__(self) -> _Writer:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._pool.shutdown()
-        if kind is None:
-            self._wait_for(len(self._pending))
-
-    def write(self, save: Callable[[FLModel], Path], model: FLModel) -> None:
-        """Write a model in the thread. Raises what an earlier write raised."""
-        self._wait_for(len(self._pending) - 1)
-        self._pending.append(self._pool.submit(self._write, save, model))
-
-    def _wait_for(self, count: int) -> None:
-        for _ in range(count):
-            self._pending.pop(0).result()
-
-    def _write(self, save: Callable[[FLModel], Path], model: FLModel) -> None:
-        self._run.emit(ModelSaved(path=str(save(model))))

@@ -2,21 +2,46 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from fedsag_cli.errors import TensorError
-from fedsag_cli.events import BestModel, Event, Notice, RoundFinished, ServerReady
+from fedsag_cli.events import (
+    BestModel,
+    Event,
+    ModelValidated,
+    NotAwaited,
+    Notice,
+    ReplyAccepted,
+    ReplyFailed,
+    ReplyLate,
+    RoundFinished,
+    RoundStarted,
+    ServerReady,
+    TaskSent,
+    to_line,
+)
 from fedsag_cli.model import FLModel
 from fedsag_cli.params import seeds, tensor_file
 from fedsag_cli.params.tensor_file import TensorFile
-from fedsag_cli.workspace import BEST, ROUND, SERVER, checkpoint_name, checkpoints_in, write_whole
+from fedsag_cli.record import Whole
+from fedsag_cli.workflows.checkpoints import Checkpoints
+from fedsag_cli.workspace import BEST, ROUND, SERVER
+
+_OF_A_ROUND = (
+    RoundStarted,
+    TaskSent,
+    ReplyAccepted,
+    ReplyFailed,
+    ReplyLate,
+    NotAwaited,
+    Notice,
+    BestModel,
+    ModelValidated,
+)
 
 
 class Best(msgspec.Struct, frozen=True):
@@ -37,7 +62,7 @@ class Plateau(msgspec.Struct, frozen=True):
 
 
 class _State(msgspec.Struct, frozen=True):
-    """What a checkpoint holds beside the tensors."""
+    """Where the run stands after a round, as the record has it."""
 
     next_round: int
     workflow: int = 0
@@ -52,43 +77,72 @@ class _State(msgspec.Struct, frozen=True):
 class Run:
     """How far a run is. `model` is the global model, None before the first checkpoint.
 
-    `workflow` is the number of the current workflow, from 0. In a resumed run, `best_model` is the model with the score
-    `best`: the earlier run may have been stopped before its persistor wrote it.
+    `workflow` is the number of the current workflow, from 0; `workflows` are the names of all. In a resumed run,
+    `best_model` is the model with the score `best`: the earlier run may have been stopped before its persistor wrote
+    it. `keeps` names what components keep from round to round, which no checkpoint has.
+
+    As an observer it hears the server's events, which the record gets with their round.
     """
 
     emit: Callable[[Event], None]
     checkpoints: Path | None = None
     seed: int = 0
+    identity: str = ""  # the plan's
+    needed: Callable[[], Iterable[Path]] = tuple  # further files without which it cannot be resumed
+    keeps: Callable[[], Sequence[str]] = tuple
+    notes: list[str] = field(default_factory=list, init=False)  # for the user, on how the run continues
     next_round: int = 0
     workflow: int = 0
+    workflows: Sequence[str] = ()
     whole_rounds: int = 0
     last: RoundFinished | None = None
     model: FLModel | None = None
     best: Best | None = None
     best_model: FLModel | None = None
     plateau: Plateau | None = None
-    _checkpoint: Path | None = field(default=None, init=False)
-    _best_files: set[Path] = field(default_factory=set, init=False)
+    _files: Checkpoints | None = field(default=None, init=False)
+    _saved: Path | None = field(default=None, init=False)  # the checkpoint of `model`
+    _told_keeps: bool = field(default=False, init=False)
+    _heard: list[bytes] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        if self.checkpoints is not None:
+            self._files = Checkpoints(self.checkpoints, self.identity, self.needed)
 
     @classmethod
-    def resumed(cls, checkpoints: Path, emit: Callable[[Event], None], seed: int = 0) -> Run:
-        """A run that continues after its last complete round, or a new run if there is no checkpoint.
+    def resumed(
+        cls,
+        checkpoints: Path,
+        emit: Callable[[Event], None],
+        seed: int = 0,
+        workflows: Sequence[str] = (),
+        identity: str = "",
+        needed: Callable[[], Iterable[Path]] = tuple,
+    ) -> Run:
+        """A run that continues after its last complete round, or a new run if there is none.
 
-        Raises TensorError naming a file that is not a checkpoint.
+        Raises TensorError naming a file that is not what the run wrote, OSError.
         """
-        run = cls(emit=emit, checkpoints=checkpoints, seed=seed)
-        run._best_files = set(checkpoints_in(checkpoints, BEST))
-        found = [(_state_in(path), path) for path in checkpoints_in(checkpoints, ROUND)]
-        if found:  # two, if the run was killed after writing one and before removing the other
-            *older, (state, path) = sorted(found, key=lambda each: (each[0].workflow, each[0].next_round))
-            for _, other in older:
-                other.unlink()
+        run = cls(emit=emit, checkpoints=checkpoints, seed=seed, workflows=workflows, identity=identity, needed=needed)
+        assert run._files is not None
+        if whole := run._files.resume():
+            state = msgspec.convert(whole.state, _State)
             for name in ("next_round", "workflow", "whole_rounds", "last", "best", "plateau"):
                 setattr(run, name, getattr(state, name))
-            run.model, run._checkpoint = replace(_model_in(path), meta=state.meta), path
-            if run.best and run.best.workflow == run.workflow and run._best_file(run.best) in run._best_files:
-                run.best_model = _model_in(run._best_file(run.best))
+            run._saved = checkpoints / whole.checkpoint
+            run.model = replace(_model_in(run._saved), meta=state.meta)
+            if run.best and run.best.workflow == run.workflow and (file := run._best_file(run.best)).exists():
+                if run._files.is_proven(file):
+                    run.best_model = _model_in(file)
+                else:
+                    run.notes.append(f"{file} is not what this run wrote: the best model is not written again from it")
+        if run._files.note:
+            run.notes.append(run._files.note)
         return run
+
+    def on(self, event: Event) -> None:
+        if self._files is not None and isinstance(event, _OF_A_ROUND):
+            self._heard.append(_as_json(event))
 
     def as_event(self) -> ServerReady:
         """Where it continues, as the parent process is told."""
@@ -96,8 +150,13 @@ class Run:
             next_round=self.next_round,
             whole_rounds=self.whole_rounds,
             last=self.last,
-            best=_as_event(self.best) if self.best else None,
+            best=self._as_event(self.best) if self.best else None,
         )
+
+    @property
+    def workflow_name(self) -> str:
+        """The name of the current workflow, as its events have it."""
+        return self._name_of(self.workflow)
 
     def enter(self, workflow: int) -> bool:
         """Begin or continue a workflow. False if it was finished before."""
@@ -107,28 +166,31 @@ class Run:
         return workflow == self.workflow
 
     def begin_round(self, round_num: int) -> None:
-        """Seed the server's random numbers for this round: they depend on the seed and the round alone."""
-        seeds.set_seed(seeds.derived(self.seed, SERVER, round_num))
+        """Seed the server's random numbers for this round of the workflow."""
+        seeds.set_seed(seeds.of_round(self.seed, SERVER, round_num, self.workflow))
 
     def save_best(self, best: Best, model: FLModel) -> None:
         """Save `model`, which was sent in this round and has the best score so far."""
         best = self.best = msgspec.structs.replace(best, workflow=self.workflow)
-        if self.checkpoints is not None:
-            file = self._best_file(best)
-            self._best_files.add(file)
-            if self._checkpoint is not None and self.model is not None and model.params is self.model.params:
-                _give_another_name(self._checkpoint, file)  # it was saved at the end of the round before
-            else:
-                tensor_file.save(file, model.params or {})
-        self.emit(_as_event(best))
+        if self._files is not None:
+            self._files.save_best(self._best_file(best), model.params or {}, self._checkpoint_of(model))
+        self.emit(self._as_event(best))
+
+    def _checkpoint_of(self, model: FLModel) -> Path | None:
+        """The checkpoint that has this model: the one sent in a round was saved at the end of the round before.
+
+        None if a workflow has changed its values in place since.
+        """
+        if self._saved is None or self.model is None or model.params is not self.model.params:
+            return None
+        saved = _model_in(self._saved).params or {}
+        return self._saved if tensor_file.same_bits(model.params or {}, saved) else None
 
     def finish_round(self, finished: RoundFinished, model: FLModel) -> None:
-        """Save the state after this round in a new file, then remove the file of the round before."""
+        """Save the state after this round."""
         self.next_round, self.model, self.last = finished.round_num + 1, model, finished
         self.whole_rounds += 1
-        if self.checkpoints is not None:
-            # a new name each time: a rename over an old file waits for the disk, 2.3 ms against 0.03
-            path = self.checkpoints / checkpoint_name(ROUND, finished.round_num)
+        if self._files is not None:
             state = _State(
                 next_round=self.next_round,
                 workflow=self.workflow,
@@ -138,51 +200,63 @@ class Run:
                 plateau=self.plateau,
                 meta=model.meta,
             )
-            tensor_file.save(path, model.params or {}, msgspec.to_builtins(state))
-            if self._checkpoint is not None and self._checkpoint != path:
-                self._checkpoint.unlink(missing_ok=True)
-            self._checkpoint = path
-            self._forget_models(but=self.best)
+            file = self._files.path(ROUND, self.workflow, finished.round_num)
+            keeps = list(self.keeps())
+            if keeps and not self._told_keeps:
+                self._told_keeps = True
+                text = f"this run cannot be resumed: no checkpoint has what it keeps between rounds: {'; '.join(keeps)}"
+                self.emit(Notice(text=text))
+            heard, self._heard = self._heard, []
+            whole = Whole(
+                round_num=finished.round_num,
+                checkpoint=file.name,
+                state=msgspec.to_builtins(state),
+                keeps=keeps,
+                events=[msgspec.Raw(text) for text in (*heard, _as_json(finished))],
+            )
+            best = self._best_file(self.best) if self.best else None
+            self._files.save(model.params or {}, whole, best if best and best.exists() else None)
+            self._saved = file
         self.emit(finished)
 
-    def finished(self) -> None:
-        """All workflows are done: the persistor has written the best model."""
-        self._forget_models(but=None)
+    def written(self, models: Iterable[Path]) -> None:
+        """The persistor has written these files for the last time."""
+        if self._files is not None:
+            self._files.prove(models)
+
+    def finished(self, digest: str = "") -> None:
+        """All workflows are done, with this digest of the final params: the persistor has written the best model."""
+        if self._files is not None:
+            self._files.finish(digest)
         if not self.whole_rounds:
             self.emit(Notice(text="no workflow finished a round: there is no trained model"))
 
+    def close(self) -> None:
+        """End a run that failed: what was done stays."""
+        if self._files is not None:
+            self._files.close()
+
+    def _name_of(self, workflow: int) -> str:
+        return self.workflows[workflow] if workflow < len(self.workflows) else ""
+
+    def _as_event(self, best: Best) -> BestModel:
+        return BestModel(
+            workflow=self._name_of(best.workflow),
+            round_num=best.round_num,
+            metric=best.metric,
+            score=best.score,
+            is_final=best.is_final,
+        )
+
     def _best_file(self, best: Best) -> Path:
-        assert self.checkpoints is not None
-        return self.checkpoints / checkpoint_name(BEST, best.round_num)
-
-    def _forget_models(self, *, but: Best | None) -> None:
-        kept = {self._best_file(but)} if but else set()
-        for path in self._best_files - kept:
-            path.unlink(missing_ok=True)
-        self._best_files &= kept
+        assert self._files is not None
+        return self._files.path(BEST, best.workflow, best.round_num)
 
 
-def _as_event(best: Best) -> BestModel:
-    return BestModel(round_num=best.round_num, metric=best.metric, score=best.score, is_final=best.is_final)
-
-
-def _state_in(path: Path) -> _State:
-    with TensorFile.open(path) as file:
-        try:
-            return msgspec.convert(file.about, _State)
-        except (TensorError, msgspec.ValidationError) as error:
-            raise TensorError(f"{path} is no checkpoint: {error}", hint="start a new run without --resume") from None
+def _as_json(event: Event) -> bytes:
+    return to_line(event).rstrip()
 
 
 def _model_in(path: Path) -> FLModel:
     with TensorFile.open(path) as file:
         return FLModel(params=file.load())
-
-
-def _give_another_name(path: Path, other: Path) -> None:
-    other.unlink(missing_ok=True)  # of the same round, from before the run was resumed
-    try:
-        os.link(path, other)
-    except OSError:  # the file system has no links
-        with path.open("rb") as saved:
-            write_whole(other, lambda file: shutil.copyfileobj(saved, file))

@@ -51,6 +51,7 @@ class ScatterAndGather:
                 "patience": "",
                 "fedprox_mu": "does not send it",
                 "allow_non_finite": "does not check for NaN and infinity",
+                "allow_unknown_keys": "leaves such params out of differences and adds them to the model otherwise",
             },
             whole_numbers=("wait_time_after_min_received", "train_timeout"),
         ),
@@ -75,6 +76,9 @@ class ScatterAndGather:
         persist_every_n_rounds: PersistEvery = 1,
         allow_empty_global_weights: Annotated[bool, "whether the first model may have no params"] = False,
         allow_non_finite: Annotated[bool, "whether an update may have NaN and infinity"] = False,
+        allow_unknown_keys: Annotated[
+            bool, "whether an update may have params that the model does not have (they are left out)"
+        ] = False,
         stop_cond: StopCond = None,
         patience: Patience = None,
         fedprox_mu: Annotated[
@@ -96,8 +100,11 @@ class ScatterAndGather:
         self._min_clients, self._num_clients = min_clients, num_clients
         self._grace_s, self._timeout_s = wait_time_after_min_received, train_timeout or None
         self._train, self._validate = train_task_name, validate_task_name
-        self._allow_non_finite = allow_non_finite
+        self._allow_non_finite, self._allow_unknown_keys = allow_non_finite, allow_unknown_keys
         self._meta = {FEDPROX_MU: fedprox_mu} if fedprox_mu else {}
+
+        excludes = getattr(aggregator, "excludes", None)
+        self._ignores = excludes if callable(excludes) else None
 
     def run(self, clients: Clients, run: Run) -> None:
         self._note_too_many(len(clients.takes(self._train)), run)
@@ -112,6 +119,8 @@ class ScatterAndGather:
                     timeout_s=self._timeout_s,
                     grace_s=self._grace_s,
                     allow_non_finite=self._allow_non_finite,
+                    allow_unknown_keys=self._allow_unknown_keys,
+                    ignores=self._ignores,
                 ):
                     try:
                         self._aggregator.accept(reply.site, reply.model)
@@ -126,7 +135,7 @@ class ScatterAndGather:
         Raises JobError if no client takes the task.
         """
         if not available:
-            raise JobError(f"no client takes the task {self._train!r}", hint="see tasks in config_fed_client.conf")
+            raise JobError(f"no client takes the task {self._train!r}", hint="see tasks in config_fed_client")
         drawn = min(self._num_clients or available, available)
         if self._num_clients and self._num_clients > available:
             run.emit(Notice(text=f"num_clients is {self._num_clients}, there are {available} clients: all take part"))

@@ -64,7 +64,7 @@ class Job:
     server: Sequence[str] = ()
     client: Sequence[str] = ()
     code: Path | None = CODE
-    options: Sequence[str] = field(default=("--threads", "1", "--seed", "1"))
+    options: Sequence[str] = field(default=("--torch-threads", "1", "--seed", "1"))
 
 
 def fedsag(folder: Path, job: Job, name: str = "fedsag") -> System:

@@ -178,7 +178,12 @@ def test_a_nested_class_is_built_too_and_a_plain_dict_is_not(custom):
         ("mine_catalog.Nobody", {}, "cannot be imported.*Nobody"),
         ("nobody_here.Net", {}, "cannot be imported.*nobody_here"),
         ("FedAvgg", {}, "there is no component 'FedAvgg'"),
-        ("ScatterAndGather", {"aggregator": 1, "persistor": 2, "num_rounds": 0}, "num_rounds must be"),
+        ("ScatterAndGather", {"aggregator": {}, "persistor": {}, "num_rounds": 0}, "num_rounds must be"),
+        (
+            "ScatterAndGather",
+            {"aggregator": {}, "persistor": {}, "model_selector": "selector"},
+            "model_selector must be a component, not 'selector': name it by its id, in model_selector_id",
+        ),
     ],
 )
 def test_what_cannot_be_built_is_an_error_naming_component_and_reason(path, args, says, custom):
@@ -204,6 +209,52 @@ def test_a_part_that_is_made_for_another_system_is_refused_with_what_takes_its_p
             del sys.modules[name]
 
     assert "an aggregator has accept(site, update) and aggregate(), a filter has process(model)" in raised.value.hint
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "instead"),
+    [
+        (
+            "from nvflare.apis.impl.controller import Controller\nclass A(Controller): pass",
+            "Controller",
+            "a workflow has",
+        ),
+        ("import nvflare.app_common.workflows.fedavg as f\nclass A(f.FedAvg): pass", "FedAvg", "a workflow has run("),
+        ("from nvflare.apis.filter import Filter as F\nclass B(F): pass\nclass A(B): pass", "Filter", "a filter has"),
+        ("import nvflare\nclass A(nvflare.x.Aggregator): pass", "Aggregator", "an aggregator has accept("),
+        (
+            "from nvflare.widgets.widget import Widget\nclass A(int, Widget): pass",
+            "Widget",
+            "disabled = true",
+        ),
+        ("from nvflare.apis.x import Y\nclass A(Y): pass", "Y", "update) and aggregate(), a f"),
+    ],
+)
+def test_a_class_that_derives_from_nvflares_is_told_by_its_source_which_methods_take_its_place(
+    tmp_path, source, kind, instead
+):
+    (tmp_path / "theirs_catalog.py").write_text(source)
+
+    with pytest.raises(JobError, match=f"^theirs_catalog.A is written for NVFLARE: it is a {kind} ") as raised:
+        catalog.check_base("theirs_catalog.A", [tmp_path])
+    assert instead in raised.value.hint
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "class A: pass",
+        "class A(A): pass",
+        "from torch.nn import Module\nclass A(Module): pass",
+        "try:\n    from nvflare.apis.filter import Filter as F\nexcept ImportError:\n    F = object\nclass A(F): pass",
+        "class A(",
+    ],
+)
+def test_a_class_that_needs_nothing_of_nvflare_is_fine(tmp_path, source):
+    (tmp_path / "own_catalog.py").write_text(source)
+
+    catalog.check_base("own_catalog.A", [tmp_path])
+    catalog.check_base("nvflare.apis.filter.Filter", [tmp_path])
 
 
 def test_what_needs_torch_is_known_by_its_name_or_path():

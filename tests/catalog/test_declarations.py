@@ -187,6 +187,13 @@ def test_an_argument_whose_default_is_none_takes_none(custom, annotation):
     assert {each.name: each.kind for each in found.arguments}["rounds"] == "int | None"
 
 
+def test_an_argument_whose_default_is_a_name_of_none_takes_none(custom):
+    search = custom("NOTHING = None\n\nclass Part:\n    def __init__(self, x: str = NOTHING, y: str = 'a'): ...\n")
+
+    found = catalog.signature_of("part_for_a_test.Part", search)
+    assert [each.kind for each in found.arguments] == ["str | None", "str"]
+
+
 def test_of_overloads_the_one_that_runs_is_the_signature(custom):
     search = custom(
         "class Part:\n    @overload\n    def __init__(self, x: int): ...\n    def __init__(self, x, y=None): ...\n"

@@ -131,9 +131,65 @@ def test_debug_shows_where_an_error_was_raised(fedsag):
     assert "Traceback" in fedsag("config", "-jt", "nowhere", "-debug").stderr
 
 
-def test_a_flag_nobody_knows_is_a_usage_error(fedsag):
-    assert fedsag("config", "-zz").returncode == 2
-    assert fedsag("confg").returncode == 2
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["simulator", "-n", "two"], "-n two: it must be a whole number"),
+        (["simulator", "--seed", "1.5"], "--seed 1.5: it must be a whole number"),
+        (["simulator", "--format", "xml"], "--format xml: 'xml' is not one of 'txt', 'json'"),
+        (["simulator", "-n", "\x1b[31m"], "-n '\\x1b[31m': it must be a whole number"),
+        (["config", "-zz"], "no such option: -z"),
+        (["confg"], "no such command 'confg'. Did you mean 'config'?"),
+        (["job", "export"], "missing argument 'JOB'"),
+        (["config", "--reset", "-jt", "."], "--reset and -jt cannot both be given"),
+    ],
+)
+def test_a_wrong_command_line_is_2_in_our_own_words(fedsag, words, said):
+    """Typer's were those of pydantic."""
+    done = fedsag(*words)
+
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {said}\nhint: ")
+
+
+def test_a_command_without_its_subcommand_shows_them(fedsag):
+    done = fedsag("job")
+
+    assert done.returncode == 2
+    assert "list_templates" in done.stderr
+    assert "error" not in done.stderr
+
+
+def test_every_command_shows_the_traceback_of_an_error_with_debug(fedsag):
+    for words in (["simulator", "nowhere"], ["job", "show_variables", "-j", "nowhere"], ["job", "export", "no", "out"]):
+        done = fedsag(*words, "-debug")
+        assert (done.returncode, "Traceback" in done.stderr, "error: " in done.stderr) == (3, True, True), words
+
+
+def test_the_stored_folder_is_forgotten_with_reset_and_the_rest_is_kept(fedsag, tmp_path):
+    fedsag.config.parent.mkdir()
+    stored = f'job_template {{ path = "{tmp_path}" }}'
+    fedsag.config.write_text('poc { workspace = "/w" }\n' + stored)
+
+    done = fedsag("config", "--reset", "--format", "json")
+
+    assert json.loads(done.stdout)["named_by"] == "shipped with fedsag"
+    assert hocon.load(fedsag.config) == {"poc": {"workspace": "/w"}}
+    assert fedsag("config", "--reset").returncode == 0
+
+
+def test_it_says_so_when_the_environment_still_names_a_folder_after_reset(fedsag, tmp_path):
+    (tmp_path / "job_templates").mkdir()
+
+    done = fedsag("config", "--reset", FEDSAG_HOME=str(tmp_path))
+
+    assert "$FEDSAG_HOME still names a folder" in done.stderr
+
+
+def test_the_package_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "fedsag_cli", "--version"], capture_output=True, text=True, check=True)
+
+    assert done.stdout.startswith("fedsag 0.")
 
 
 def test_the_version_is_told_without_importing_what_is_heavy(fedsag):

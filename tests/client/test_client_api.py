@@ -27,6 +27,10 @@ def server(serving):
     return server
 
 
+def torch():
+    return pytest.importorskip("torch")
+
+
 def arrays(**values):
     return {name: np.asarray(value, dtype=np.float32) for name, value in values.items()}
 
@@ -216,17 +220,50 @@ def test_a_diff_of_the_scripts_own_is_sent_as_it_is(serving):
     assert (answer.params_type, answer.params["w"].tolist()) == (ParamsType.DIFF, [0.5])
 
 
-def test_a_diff_without_a_common_name_says_what_was_received(serving):
-    server = serving(transfer_type="DIFF")
+def test_keys_that_a_diff_has_no_place_for_are_told_to_the_server_unless_a_filter_removes_them(serving):
+    """The filter that removed `secret` before the script saw it is no fault of the script."""
+    drop = FilterSpec(tasks=["train"], path="ExcludeVars", args={"exclude_vars": ["secret"]})
+    own = FilterSpec(tasks=["train"], path="ExcludeVars", args={"exclude_vars": "^own"})
+    server = serving(transfer_type="DIFF", task_data_filters=[drop], task_result_filters=[own])
     flare.init()
-    server.give(arrays(w=[1]))
+    server.give(arrays(w=[1], secret=[9]))
     flare.receive()
 
-    with pytest.raises(ClientError, match="none of the 1 params to send") as raised:
-        flare.send(flare.FLModel(params=arrays(module_w=[1])))
-    assert "received: w" in raised.value.hint
-    flare.send(flare.FLModel(params=arrays(w=[1])))  # nothing was sent, so the task can still be answered
-    assert server.answer().params["w"].tolist() == [0]
+    flare.send(flare.FLModel(params=arrays(w=[1], secret=[2], own_head=[3], **{"module.w": [4], "v": [5]})))
+
+    assert list(server.answer().params) == ["w"]
+    assert server.last.more_keys == ["module.w", "v"]
+
+
+@pytest.mark.parametrize("transfer", ["FULL", "DIFF"])
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: None, "'w' is a NoneType"),
+        (lambda: [1.0, 2.0], "'w' is a list"),
+        (lambda: 2**70, "'w' is an integer of more than 64 bits"),
+        (lambda: np.array([1, None]), "'w' is a numpy array of dtype object"),
+        (lambda: np.array(["a", "b"]), "'w' is a numpy array of dtype <U1"),
+        (lambda: torch().ones(2).to_sparse(), "'w' is a torch tensor of dtype torch.float32, layout torch.sparse_coo"),
+        (lambda: torch().quantize_per_tensor(torch().ones(2), 0.1, 0, torch().quint8), "dtype torch.quint8"),
+        (lambda: torch().ones(2, device="meta"), "device meta"),
+        (lambda: torch().ones(2, dtype=torch().complex32), "dtype torch.complex32"),
+        (lambda: torch().nn.LazyLinear(2).weight, "'w' is a torch tensor without a shape"),
+        (lambda: torch().nested.nested_tensor([torch().ones(1)]), "nested"),
+    ],
+    ids=["None", "list", "huge", "object", "text", "sparse", "quantised", "meta", "complex32", "lazy", "nested"],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_a_value_that_cannot_be_sent_has_one_error_in_full_and_in_diff(serving, transfer, make, said):
+    server = serving(transfer_type=transfer)
+    flare.init()
+    server.give(arrays(w=[1, 2]))
+    flare.receive()
+
+    with pytest.raises(TensorError, match=said):
+        flare.send(flare.FLModel(params={"w": make()}))
+    flare.send(flare.FLModel(params=arrays(w=[1, 2])))  # nothing was sent, so the task can still be answered
+    assert server.answer().params["w"].shape == (2,)
 
 
 def test_diff_is_against_what_the_sites_filter_let_through(serving):
@@ -386,6 +423,19 @@ def test_meta_that_cannot_travel_is_named(server, value, kind):
 
     with pytest.raises(TensorError, match=f"meta: 'net' is a {kind}, which cannot be sent"):
         flare.send(flare.FLModel(params=arrays(w=[1]), meta={"net": value}))
+
+
+def test_bytes_in_meta_arrive_as_bytes_both_ways(server):
+    """Before, they became text in base64."""
+    server.give(arrays(w=[1]), meta={"tree": b"\xff\x00"})
+    got = flare.receive().meta["tree"]
+
+    flare.send(
+        flare.FLModel(params=arrays(w=[1]), meta={"tree": b"\xff\x00", "in": [bytearray(b"a"), memoryview(b"b")]})
+    )
+
+    assert got == b"\xff\x00"
+    assert server.answer().meta == {"tree": b"\xff\x00", "in": [b"a", b"b"]}
 
 
 def test_metrics_that_lie_in_the_meta_as_on_nvflares_way_count(server):

@@ -36,7 +36,7 @@ class Ran:
         return json.loads(self.log)
 
 
-def spec_of(folder, text, *args, script="train.py", files=None, env=None):
+def spec_of(folder, text, *args, script="train.py", files=None, env=None, fresh=False):
     custom = folder / "custom"
     for name, content in {script: text, **(files or {})}.items():
         (custom / name).parent.mkdir(parents=True, exist_ok=True)
@@ -49,6 +49,7 @@ def spec_of(folder, text, *args, script="train.py", files=None, env=None):
         env=dict(os.environ) | ours | (env or {}),
         cwd=str(folder),
         log=str(folder / "log.txt"),
+        fresh=fresh,
     )
 
 
@@ -172,6 +173,33 @@ def test_it_finds_what_python_would_find(both):
     )
 
     assert ours.facts == theirs.facts
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_where_it_must_a_script_gets_an_interpreter_of_its_own(launchers, tmp_path, fresh):
+    """The nursery forks the others: their parent's command line is theirs."""
+    ran = launchers["fork"](tmp_path, "print(open('/proc/self/cmdline').read())", fresh=fresh)
+
+    assert ("processes.child import main" in ran.log) == fresh
+
+
+@pytest.mark.parametrize("given", ["1", "2"])
+def test_numpys_threads_are_those_of_the_run_or_of_the_script_though_it_is_imported_before(both, given):
+    theirs, ours = both(
+        """
+        import os, sys
+        if sys.argv[1] == "2":
+            os.environ["OMP_NUM_THREADS"] = "1"
+        import ctypes, json, pathlib
+        import numpy
+        file, = (pathlib.Path(numpy.__file__).parents[1] / "numpy.libs").glob("lib*openblas*")
+        print(json.dumps(ctypes.CDLL(str(file)).scipy_openblas_get_num_threads64_()))
+        """,
+        given,
+        env={"OMP_NUM_THREADS": given},
+    )
+
+    assert theirs.facts == ours.facts == 1
 
 
 def test_standard_input_is_empty(run):

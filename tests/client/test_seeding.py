@@ -8,7 +8,7 @@ import textwrap
 
 import pytest
 
-from fedsag_cli.params.seeds import derived
+from fedsag_cli.params.seeds import derived, of_round
 
 FORKS = """
 import json, os, random, sys, traceback
@@ -87,6 +87,11 @@ def test_a_derived_seed_is_the_same_tomorrow():
     expected = int.from_bytes(hashlib.sha256(b"5/site-1/3").digest()[:8], "little") >> 1
 
     assert derived(5, "site-1", 3) == expected
+
+
+def test_the_first_workflows_seed_is_that_of_the_round_and_a_second_one_has_another():
+    assert of_round(5, "site-1", 3, 0) == derived(5, "site-1", 3)
+    assert len({of_round(5, "site-1", number, workflow) for number in range(3) for workflow in range(3)}) == 9
 
 
 @pytest.mark.parametrize("torch", [False, True], ids=["without torch", "with torch"])
@@ -177,6 +182,7 @@ def test_a_script_that_imports_torch_itself_has_not_seeded_itself(told_by):
         here.at(0)
         import torch
         told["seeded at import"] = here.script_seeded
+        told["start"] = torch.rand(1).item()
         here.at(1)
         told["1"] = torch.rand(1).item()
         told["seeded"] = here.script_seeded
@@ -185,13 +191,32 @@ def test_a_script_that_imports_torch_itself_has_not_seeded_itself(told_by):
     preloaded = told_by(
         """
         here = streams(5, "site-1")
+        told["start"] = torch.rand(1).item()
         here.at(1)
         told["1"] = torch.rand(1).item()
         """,
         torch=True,
     )
 
-    assert found == {"seeded at import": False, "1": preloaded["1"], "seeded": False}
+    assert found == {"seeded at import": False, "seeded": False} | preloaded
+
+
+def test_a_seed_for_torch_that_a_script_imports_itself_is_the_scripts_own(told_by):
+    found = told_by(
+        """
+        import importlib.util
+        here = streams(5, "site-1")
+        importlib.util.find_spec("torch")  # asks whether it is there, and imports nothing
+        import torch
+        torch.manual_seed(3)
+        here.at(0)
+        told["kept"] = torch.initial_seed() == 3
+        told["seeded"] = here.script_seeded
+        told["finders"] = [type(each).__name__ for each in sys.meta_path if "AtImport" in type(each).__name__]
+        """
+    )
+
+    assert found == {"kept": True, "seeded": True, "finders": []}
 
 
 def test_drawing_is_not_seeding(told_by):

@@ -30,6 +30,14 @@ def keys(model):
 NET = update(5, **{"fc.weight": torch.ones(1), "fc.bias": torch.ones(1), "bn.weight": torch.ones(1)})
 
 
+def test_a_chain_knows_by_name_what_it_removes_from_a_task():
+    chain = Chain([(["train"], Appends("a")), (["train"], ExcludeVars("^fc")), (["validate"], ExcludeVars(["bn"]))])
+
+    assert chain.excludes("train", "fc.weight")
+    assert not chain.excludes("train", "bn")
+    assert chain.excludes("validate", "bn")
+
+
 @pytest.mark.parametrize(
     ("excluded", "left"),
     [

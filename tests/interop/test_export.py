@@ -483,3 +483,16 @@ def test_what_was_written_runs_here_by_a_command_of_the_users_too(tmp_path):
     ran = run(tmp_path / "out", "-n", 1)
 
     assert ran.code == 0, ran
+
+
+def test_a_job_that_begins_without_a_model_has_no_persistor_with_nvflare(tmp_path):
+    persistor = {"path": "NPModelPersistor", "args": {"model": {}}}
+    made = job(tmp_path / "job", components={"persistor": persistor}, allow_empty_global_weights=True)
+
+    done = export(Job.load(made), tmp_path / "out")
+
+    server = json.loads((tmp_path / "out" / "app" / "config" / "config_fed_server.json").read_text())
+    assert "persistor" not in [part["id"] for part in server["components"]]
+    assert "persistor_id" not in server["workflows"][0]["args"]
+    assert server["workflows"][0]["args"]["allow_empty_global_weights"] is True
+    assert "NPModelPersistor is left out, as its model is empty: NVFLARE then writes no model" in done.notes

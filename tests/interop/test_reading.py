@@ -303,6 +303,50 @@ def test_a_bare_name_that_is_neither_theirs_nor_ours_counts_as_theirs():
     assert server_of({"id": "a", "name": "FedAvg"})[0]["components"] == [{"id": "a", "name": "FedAvg"}]
 
 
+def test_fedavg_in_the_list_of_workflows_is_their_workflow_as_until_2_6():
+    by_path, _ = server_of(workflows=[part("nvflare.app_common.workflows.fedavg.FedAvg", num_clients=2)])
+
+    by_name, notes = server_of(workflows=[{"id": "x", "name": "FedAvg", "args": {"num_clients": 2}}])
+
+    assert by_name == by_path
+    assert by_name["workflows"][0]["path"] == "ScatterAndGather"
+    assert notes == []
+
+
+@pytest.mark.parametrize("given", [{}, {"persistor_id": ""}])
+def test_scatter_and_gather_without_a_persistor_begins_with_what_the_clients_send(given):
+    flow = part("nvflare.app_common.workflows.scatter_and_gather.ScatterAndGather", **given)
+
+    values, notes = server_of({"id": "persistor", "path": "my.Thing"}, part(AGGREGATOR), workflows=[flow])
+
+    added, (workflow,) = values["components"][-1], values["workflows"]
+    assert added == {"id": "persistor_2", "path": "NPModelPersistor", "args": {"model": {}}}
+    assert workflow["args"] | {"persistor_id": "persistor_2", "allow_empty_global_weights": True} == workflow["args"]
+    assert notes == ["ScatterAndGather has no persistor_id: the answers of its first round bring the model"]
+
+
+def test_what_only_listens_is_left_out_with_a_line_at_the_server_and_at_a_client():
+    listeners = [
+        part("nvflare.app_common.logging.job_log_receiver.JobLogReceiver"),
+        part("nvflare.app_common.widgets.decomposer_reg.DecomposerRegister", decomposers=[]),
+        part("nvflare.fuel_opt.statsd.statsd_reporter.StatsDReporter", site="server"),
+        part("nvflare.app_common.widgets.event_recorder.ServerEventRecorder"),
+        part("nvflare.metrics.job_metrics_collector.JobMetricsCollector", tags={}),
+    ]
+
+    values, notes = server_of(*listeners)
+    _, of_client = translate({"components": listeners}, "config_fed_client", "client")
+
+    assert values["components"] == []
+    assert notes == of_client == [
+        "JobLogReceiver is left out: the logs of all processes are in the workspace",
+        "DecomposerRegister is left out: fedsag sends its messages itself",
+        "StatsDReporter is left out: times and sizes are in report.json",
+        "ServerEventRecorder is left out: all events are in events.jsonl",
+        "JobMetricsCollector is left out: times and sizes are in report.json",
+    ]  # fmt: skip
+
+
 def test_their_trackers_are_ours_and_events_are_no_news():
     tracking = "nvflare.app_opt.tracking"
 
@@ -353,11 +397,12 @@ def test_what_their_averaging_workflow_has_inside_are_components_of_ours():
         "nvflare.app_common.workflows.fedavg.FedAvg",
         num_clients=2, num_rounds=3, task_name="fit", exclude_vars="bn", aggregation_weights={"site-1": 2.0},
         stop_cond=None, save_filename="x.pt", memory_gc_rounds=1, persistor_id="", model={"w": [1.0]},
+        ignore_result_error=None, task_check_period=0.5,
     )  # fmt: skip
 
     values, notes = server_of(part("my.Widget"), workflows=[averaging])
 
-    assert notes == []
+    assert notes == ["FedAvg: save_filename = 'x.pt' has no effect in fedsag"]
     assert values["components"] == [
         part("my.Widget"),
         {"id": "persistor", "path": "NPModelPersistor", "args": {"model": {"w": [1.0]}}},
@@ -390,6 +435,49 @@ def test_their_averaging_workflow_draws_its_clients_and_stops_early_as_with_them
     assert notes == []
     assert not {"stop_cond", "patience"} & set(never["workflows"][0]["args"])
     assert said == ["FedAvg: patience has no effect without stop_cond"]
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ({"num_clients": 4, "min_clients": 3}, "min_clients = 3 has no effect: each round waits for its num_clients"),
+        ({"num_clients": 4, "min_clients": 4}, ""),
+        ({"model": [1.0], "initial_model": {"path": "n.Net"}}, "model is left out: initial_model is the model"),
+        (
+            {"aggregator": {"path": "my.Mean"}, "exclude_vars": "bn"},
+            "exclude_vars have no effect: the job has an aggregator of its own",
+        ),
+        ({"save_filename": "best.pt"}, "save_filename = 'best.pt' has no effect in fedsag"),
+        ({"task_name": "fit", "train_task_name": "train"}, "task_name is left out: train_task_name is given too"),
+    ],
+)
+def test_no_argument_of_their_averaging_workflow_vanishes_without_a_word(args, said):
+    _, notes = server_of(workflows=[part("nvflare.app_common.workflows.fedavg.FedAvg", **args)])
+
+    assert notes == ([f"FedAvg: {said}"] if said else [])
+
+
+def test_an_aggregator_that_their_averaging_workflow_names_by_its_id_averages():
+    """Before, it was replaced by fedsag's."""
+    name = "nvflare.app_common.workflows.fedavg.FedAvg"
+    mine = {"id": "mine", "path": "my.Mean"}
+
+    values, _ = server_of(mine, workflows=[part(name, aggregator="mine")])
+
+    assert values["workflows"][0]["args"]["aggregator_id"] == "mine"
+    assert [each["id"] for each in values["components"]] == ["mine", "persistor"]
+    with pytest.raises(JobError, match="aggregator is 'yours': there is no component with that id"):
+        server_of(mine, workflows=[part(name, aggregator="yours")])
+
+
+def test_a_second_model_selector_that_has_no_effect_is_told():
+    path = "nvflare.app_common.widgets.intime_model_selector.IntimeModelSelector"
+    two = [{**part(path), "id": name} for name in ("one", "two")]
+
+    values, notes = server_of(*two, workflows=[part("nvflare.app_common.workflows.fedavg.FedAvg")])
+
+    assert values["workflows"][0]["args"]["model_selector_id"] == "one"
+    assert notes == ["the model selector is 'one': a workflow of fedsag has one, so 'two' has no effect"]
 
 
 def test_a_module_inside_their_averaging_workflow_is_what_training_starts_from():
@@ -706,9 +794,12 @@ def test_the_names_of_a_recipes_exported_job_run_as_they_are(tmp_path):
 
 
 def test_without_min_clients_all_have_to_answer_as_with_theirs():
-    values, _ = server_of(workflows=[part("nvflare.app_common.workflows.scatter_and_gather.ScatterAndGather")])
+    workflow = part("nvflare.app_common.workflows.scatter_and_gather.ScatterAndGather", persistor_id="p")
 
-    assert values["workflows"][0]["args"] == {"min_clients": 1000, "aggregator_id": "aggregator"}
+    values, _ = server_of(workflows=[workflow])
+
+    expected = {"min_clients": 1000, "aggregator_id": "aggregator", "persistor_id": "p"}
+    assert values["workflows"][0]["args"] == expected
 
 
 def test_an_executor_without_its_launcher_is_an_error(tmp_path):

@@ -145,10 +145,40 @@ def test_in_process_finds_the_script_below_custom(job):
     assert client.script == "custom/deep/train.py"
 
 
+def test_a_script_without_arguments_may_have_null(job):
+    args = 'execution_mode = "in_process", task_script_path = "train.py", task_script_args = null'
+
+    assert list(client_of(job(client=client_conf(args))).command) == ["python3", "-u", "custom/deep/train.py"]
+
+
 def test_in_process_a_script_that_is_not_there_yet_is_no_error(job):
     folder = job(client=client_conf('execution_mode = "in_process", task_script_path = "later.py"'))
 
     assert client_of(folder).script == "custom/later.py"
+
+
+def test_in_process_an_absolute_path_is_the_script_itself_or_the_one_in_custom(job, tmp_path):
+    def script_of(path):
+        return client_of(job(client=client_conf(f'execution_mode = "in_process", task_script_path = "{path}"'))).script
+
+    custom = job() / "app" / "custom"
+    (tmp_path / "installed.py").touch()
+    (tmp_path / "train.py").touch()
+    (tmp_path / "link").symlink_to(custom)
+
+    assert script_of(tmp_path / "installed.py") == str(tmp_path / "installed.py")
+    assert script_of(tmp_path / "train.py") == str(tmp_path / "train.py")
+    assert script_of(custom / "deep" / "train.py") == "custom/deep/train.py"
+    assert script_of(tmp_path / "link" / "deep" / "train.py") == "custom/deep/train.py"
+    assert script_of("/where/it/was/written/train.py") == "custom/deep/train.py"
+    assert script_of("/nowhere/nobody.py") == "/nowhere/nobody.py"
+
+
+def test_the_execution_mode_is_kept(job):
+    in_process = client_conf('execution_mode = "in_process", task_script_path = "train.py"')
+
+    assert client_of(job(client=in_process)).in_process
+    assert not client_of(job(client=client_conf('execution_mode = "external_process", command = "x"'))).in_process
 
 
 def test_nvflares_class_path_of_the_executor_is_known(job):
@@ -273,7 +303,7 @@ def test_a_job_refuses_the_numbers_that_the_workflow_refuses_and_no_others(job, 
         ("patience = 0", "patience must be a number from 1 on, not 0"),
         ("patience = 3", "patience needs stop_cond, which is not given"),
         ("fedprox_mu = -1", "fedprox_mu must be a number from 0 on, not -1"),
-        ('stop_cond = "nonsense"', "stop_cond must be a metric, one of >= <= > <, and a number, such as"),
+        ('stop_cond = "nonsense"', "stop_cond must be a metric, one of >= <= > < =, and a number, such as"),
         ("num_rounds = 0", "num_rounds must be a number from 1 on, not 0"),
         ("num_rounds = [1]", "num_rounds must be a whole number, not [1]"),
     ],
@@ -364,7 +394,7 @@ def test_several_apps_go_to_their_sites(job):
 @pytest.mark.parametrize(
     ("meta", "says", "hint"),
     [
-        (None, "is not a job: there is no meta.conf", "create"),
+        (None, "is not a job: there is no meta.conf", "my_job/app"),
         ("name = 5", "name must be a text, not 5", ""),
         ("min_clients = 0", "min_clients must be at least 1, not 0", ""),
         ('min_clients = "2"', "min_clients must be a whole number, not '2'", ""),
@@ -562,3 +592,16 @@ def test_a_workflow_that_is_disabled_is_none(tmp_path):
     server = Job.load(folder).app_for("server").server({})
 
     assert [flow.id for flow in server.workflows] == ["scatter_and_gather"]
+
+
+def test_errors_name_the_meta_file_and_the_config_file_as_they_are_there(tmp_path):
+    config = tmp_path / "job" / "app" / "config"
+    config.mkdir(parents=True)
+    (config / "config_fed_server.json").write_text("{}")
+    (tmp_path / "job" / "meta.json").write_text('{"name": "j", "deploy_map": {"app": ["@ALL"]}}')
+
+    with pytest.raises(JobError, match=r"^meta.json: deploy_map.app: app/config has no config_fed_client.json, which"):
+        Job.load(tmp_path / "job")
+    (tmp_path / "job" / "meta.json").write_text('{"name": "j", "deploy_map": {"app": ["server"]}}')
+    with pytest.raises(JobError, match=r"^meta.json: deploy_map has no app for site 'site-1'"):
+        Job.load(tmp_path / "job").app_for("site-1")

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from fedsag_cli.errors import TensorError
-from fedsag_cli.params import arithmetic
-from fedsag_cli.params.arithmetic import WeightedSum
+from fedsag_cli.params import arithmetic, metrics, values
+from fedsag_cli.params.means import WeightedSum
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-PIECE = arithmetic._PIECE
+PIECE = values.PIECE
 
 
 def mean(*pairs):
@@ -302,13 +302,13 @@ def test_replacing_keeps_kinds_dtypes_and_what_was_not_sent():
 def test_metrics_are_averaged_over_the_sites_that_measured_them():
     measured = {"a": {"accuracy": 0.5, "loss": 2.0}, "b": {"accuracy": 0.9}, "c": {}}
 
-    found = arithmetic.weighted_means(measured, {"a": 1.0, "b": 3.0, "c": 100.0})
+    found = metrics.weighted_means(measured, {"a": 1.0, "b": 3.0, "c": 100.0})
 
     assert found == pytest.approx({"accuracy": 0.8, "loss": 2.0})
 
 
 def test_a_metric_of_sites_without_weight_has_no_mean():
-    assert arithmetic.weighted_means({"a": {"loss": 1.0}}, {"a": 0.0}) == {}
+    assert metrics.weighted_means({"a": {"loss": 1.0}}, {"a": 0.0}) == {}
 
 
 def test_bfloat16_as_numpy_is_refused_naming_the_key_and_the_way_out():

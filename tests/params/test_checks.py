@@ -67,8 +67,28 @@ def test_what_does_not_fit_is_refused_naming_the_key(update, said):
         checks.check(update, SENT)
 
 
+@pytest.mark.parametrize(
+    ("update", "said"),
+    [
+        (full(half=np.float32([70000])), "'half' is float32 and has 1 numbers beyond the range of float16"),
+        (full(byte=np.array([256, -1])), "'byte' is int64 and has 2 numbers beyond the range of uint8"),
+        (diff(mask=np.float32([0, INF])), "'mask' has 1 numbers that were NaN or infinite in the model .* and changed"),
+        (full(mask=np.float32([0, NAN])), "'mask' has 1 numbers that are NaN or infinite"),
+    ],
+)
+def test_what_the_models_dtype_has_no_room_for_is_refused_naming_the_key(update, said):
+    sent = {"half": np.float16([1]), "byte": np.uint8([1, 2]), "mask": np.float32([0, -INF])}
+
+    with pytest.raises(TensorError, match=said):
+        checks.check(update, sent)
+
+
+def test_a_difference_that_is_nan_where_an_infinity_did_not_change_is_taken():
+    checks.check(diff(mask=np.float32([1, NAN])), {"mask": np.float32([0, -INF])})
+
+
 def test_what_is_not_finite_can_be_allowed():
-    checks.check(full(w=torch.tensor([1.0, NAN])), SENT, allow_non_finite=True)
+    checks.check(full(w=torch.tensor([1.0, NAN])), SENT, checks.Rules(allow_non_finite=True))
 
 
 def test_a_mask_of_infinities_that_was_sent_may_come_back():

@@ -8,7 +8,7 @@ import fuzzing
 import msgspec
 import numpy as np
 import pytest
-from fakes import open_descriptors
+from fakes import let_in, open_descriptors
 from fuzzing import CONFIG, FACTS, TOKEN, attack, hostile_descriptors, hostile_file, hostile_frame, say
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -62,7 +62,7 @@ def door(tmp_path_factory):
 
 def serve(listener):
     """Let the next one in and hear it out: its site, what it said, and why it was not heard any longer."""
-    met = listener.accept(lambda hello: WELCOME)
+    met = let_in(listener, lambda hello: WELCOME)
     if met is None:
         return "", []
     site, channel = met

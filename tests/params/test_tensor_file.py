@@ -773,3 +773,26 @@ def test_writing_leaves_no_descriptor_behind():
         TensorFile.write({"t": torch.zeros(1), "w": "x"})
 
     assert open_descriptors() == before
+
+
+def test_the_same_bits_are_the_same_names_dtypes_shapes_and_bytes():
+    one = {
+        "w": np.array([1.0, np.nan], np.float32),
+        "n": 3,
+        "large": np.zeros((1 << 20) + 5, np.uint8),
+        "none": np.zeros(0),
+    }
+    copy = {name: np.array(value) if isinstance(value, np.ndarray) else value for name, value in one.items()}
+    last = {**copy, "large": copy["large"].copy()}
+    last["large"][-1] = 1
+
+    assert tensor_file.same_bits(one, copy)
+    for other in (
+        last,
+        {**copy, "n": 4},
+        {**copy, "w": copy["w"].reshape(2, 1)},
+        {**copy, "w": copy["w"].view(np.int32)},
+        dict(reversed(copy.items())),
+        {name: value for name, value in copy.items() if name != "n"},
+    ):
+        assert not tensor_file.same_bits(one, other)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import subprocess
 import textwrap
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from runs import eventually
 
 from fedsag_cli.events import Notice, ProcessExited, ProcessStarted
 from fedsag_cli.processes.child import ProcessSpec
+from fedsag_cli.processes.kill import kill_marked
 from fedsag_cli.processes.local import LocalEngine
 
 LIMIT_S = 60
@@ -208,3 +210,11 @@ def group_of(leader):
             if int(words[2]) == leader and words[0] != "Z":
                 found.append(int(folder.name))
     return found
+
+
+def test_processes_with_a_mark_are_ended_and_named():
+    child = subprocess.Popen(["sleep", "60"], env={"FEDSAG_RUN": "a-mark"})
+
+    assert kill_marked("FEDSAG_RUN", "another") == []
+    assert kill_marked("FEDSAG_RUN", "a-mark") == [f"{child.pid} (sleep)"]
+    assert child.wait() == -9

@@ -6,8 +6,10 @@ import os
 import re
 import socket
 import struct
+import sys
 import threading
 import time
+import types
 from dataclasses import replace
 
 import numpy as np
@@ -24,9 +26,11 @@ from fedsag_cli.events import (
     ClientReady,
     ClientWanted,
     Failure,
+    NotAwaited,
     Notice,
     ProcessExited,
     ReplyAccepted,
+    ReplyArrived,
     ReplyFailed,
     ReplyLate,
     TaskSent,
@@ -69,10 +73,14 @@ class Client:
                     with TensorFile(fd) as file:
                         yield assignment, file.load()
 
-    def answer(self, assignment, usage=None, seeded_itself=False, **facts):
+    def answer(self, assignment, usage=None, seeded_itself=False, more_keys=(), **facts):
         params = facts.pop("params", None)
         message = Answer(
-            task_id=assignment.task_id, model=ModelFacts(**facts), usage=usage, seeded_itself=seeded_itself
+            task_id=assignment.task_id,
+            model=ModelFacts(**facts),
+            usage=usage,
+            seeded_itself=seeded_itself,
+            more_keys=list(more_keys),
         )
         if params is None:
             self.channel.send(message)
@@ -84,7 +92,7 @@ class Client:
 class House:
     """A communicator with everything around it. A client that is wanted is started, as the parent would."""
 
-    def __init__(self, folder, scripts, *, slots=9, configs=None, groups=None, data=None, results=None):
+    def __init__(self, folder, scripts, *, slots=9, configs=None, groups=None, data=None, results=None, **how):
         self.address = address_in(folder)
         self.told = []
         self.parent, line = socket.socketpair()
@@ -103,6 +111,7 @@ class House:
             data_filters=data or Chain(),
             result_filters=results or Chain(),
             scratch=folder,
+            **how,
         )
 
     def _emit(self, event):
@@ -340,14 +349,35 @@ def test_a_reply_is_given_as_soon_as_those_before_it_are_there(house):
     assert seen == ["a", "b", "c"]
 
 
+def test_an_answer_is_told_when_it_arrives_though_the_workflow_waits_for_an_earlier_site(house):
+    """Before, a client that had answered was shown as working until its turn."""
+    b_is_told = threading.Event()
+    home = house({"a": adds(1.0, after=b_is_told), "b": adds(1.0)})
+    listed = home.communicator._emit
+
+    def emit(event):
+        listed(event)
+        if isinstance(event, ReplyArrived) and event.site == "b":
+            b_is_told.set()
+
+    home.communicator._emit = emit
+    home.ask(round_num=3)
+
+    assert b_is_told.is_set()
+    told = [(type(event), event.site) for event in home.of(ReplyArrived, ReplyAccepted)]
+    assert told == [(ReplyArrived, "b"), (ReplyArrived, "a"), (ReplyAccepted, "a"), (ReplyAccepted, "b")]
+    assert {event.round_num for event in home.of(ReplyArrived)} == {3}
+
+
 def test_what_is_told_of_a_round_has_its_sizes_steps_and_metrics(house):
     home = house({"a": adds(1.0, meta={"NUM_STEPS_CURRENT_ROUND": 12})})
+    home.communicator.workflow = "warm_up"
     home.ask(round_num=4)
 
     sent, accepted = home.of(TaskSent)[0], home.of(ReplyAccepted)[0]
-    assert [type(event) for event in home.told] == [ClientWanted, ClientReady, TaskSent, ReplyAccepted]
-    assert (sent.site, sent.task, sent.round_num) == ("a", "train", 4)
-    assert (accepted.site, accepted.task, accepted.round_num) == ("a", "train", 4)
+    assert [type(event) for event in home.told] == [ClientWanted, ClientReady, TaskSent, ReplyArrived, ReplyAccepted]
+    assert (sent.site, sent.workflow, sent.task, sent.round_num) == ("a", "warm_up", "train", 4)
+    assert (accepted.site, accepted.workflow, accepted.task, accepted.round_num) == ("a", "warm_up", "train", 4)
     assert (accepted.num_steps, accepted.metrics) == (12, {"acc": 1.0})
     assert sent.size > 0
     assert accepted.size > 0
@@ -383,6 +413,63 @@ def test_each_side_filters_what_it_is_told_to(house):
     assert seen == [["w"]]
     assert answered == [["w"]]
     assert list(model.params) == ["w", "private"]
+
+
+def of_two_kinds(change):
+    """Scripts of FULL and DIFF whose models have a key in common with that of the server, and `foreign`."""
+
+    def full(client):
+        for assignment, params in client.tasks():
+            client.answer(assignment, params={"w": params["w"] + change, "foreign": torch.ones(1)})
+
+    def diff(client):
+        for assignment, _ in client.tasks():
+            client.answer(assignment, params={"w": torch.tensor([change])}, params_type="DIFF", more_keys=["foreign"])
+
+    return {"full": full, "diff": diff}
+
+
+def test_a_key_that_the_model_does_not_have_fails_full_and_diff_alike_and_is_explained_once(house):
+    home = house(of_two_kinds(1.0))
+
+    assert home.ask() == home.ask(round_num=1) == []
+
+    causes = [event.failure.cause for event in home.of(ReplyFailed)]
+    said = "params: 'foreign' was not in the model that was sent"
+    assert causes[0] == causes[1] != said
+    assert causes[0].startswith(f"{said} (")
+    assert causes[2:] == [said, said]
+
+
+def test_keys_that_the_model_does_not_have_are_left_out_if_allowed_and_told_once_for_each_site(house):
+    home = house(of_two_kinds(1.0))
+
+    rounds = [
+        [list(reply.model.params) for reply in home.communicator.broadcast(a_task(), allow_unknown_keys=True)]
+        for _ in range(2)
+    ]
+
+    assert rounds == [[["w"], ["w"]]] * 2
+    said = "1 key of its update is not in the model, such as 'foreign': left out"
+    assert [event.text for event in home.of(Notice)] == [f"full: {said}", f"diff: {said}"]
+
+
+def test_keys_that_a_filter_removes_or_the_workflow_ignores_are_no_fault(house):
+    ignoring = house(of_two_kinds(1.0))
+    filtering = house(of_two_kinds(1.0), results=Chain([(["train"], ExcludeVars("foreign"))]))
+
+    assert [site for site, *_ in ignoring.ask(ignores=lambda name: name == "foreign")] == ["full", "diff"]
+    assert [site for site, *_ in filtering.ask()] == ["full", "diff"]
+    assert not ignoring.of(Notice, ReplyFailed)
+    assert not filtering.of(Notice, ReplyFailed)
+
+
+def test_a_key_of_the_model_that_a_filter_kept_from_the_clients_is_no_fault(house):
+    home = house(of_two_kinds(1.0), data=Chain([(["train"], ExcludeVars("foreign"))]))
+
+    found = home.ask(params={"w": torch.tensor([10.0]), "foreign": torch.ones(1)})
+
+    assert [site for site, *_ in found] == ["full", "diff"]
 
 
 def test_who_seeded_its_own_streams_is_remembered(house):
@@ -462,6 +549,61 @@ def test_a_client_past_its_time_is_given_up_and_one_that_waited_for_its_slot_is_
     assert "s of receiving the task" in home.of(ReplyFailed)[0].failure.cause
 
 
+def test_one_that_is_not_waited_for_is_told_so_and_does_not_fail(house):
+    home = house({"a": silent, "b": adds(2.0)})
+
+    assert [site for site, _, _ in home.ask(min_responses=1, grace_s=0.0)] == ["b"]
+    assert [(event.site, event.task) for event in home.of(NotAwaited)] == [("a", "train")]
+    assert home.of(ReplyFailed) == []
+
+
+@pytest.mark.parametrize("flag", ["--seed", "--strict"])
+def test_with_a_seed_or_strict_the_slow_one_takes_part_and_the_way_out_is_named(house, flag):
+    told = threading.Event()
+
+    def slow(client):
+        for assignment, params in client.tasks():
+            assert told.wait(20)
+            client.answer(assignment, params=params)
+
+    home = house({"a": slow, "b": adds(2.0)}, waits_for_all=flag == "--seed", strict=flag == "--strict")
+    emit = home.communicator._emit
+    home.communicator._emit = lambda event: (emit(event), isinstance(event, Notice) and told.set())
+
+    assert [site for site, _, _ in home.ask(min_responses=1, grace_s=0.0)] == ["a", "b"]
+    (notice,) = home.of(Notice)
+    assert f"with {flag} each round still waits for all (a)" in notice.text
+    assert f"Without {flag} a round ends as in NVFLARE" in notice.text
+
+
+def test_a_client_is_told_which_workflow_its_task_is_of(house):
+    numbers = []
+
+    def notes(client):
+        for assignment, params in client.tasks():
+            numbers.append(assignment.workflow)
+            client.answer(assignment, params=params)
+
+    home = house({"a": notes})
+    home.ask()
+    home.communicator.workflow_number = 1
+    home.ask()
+
+    assert numbers == [0, 1]
+
+
+def test_strangers_who_say_nothing_hold_neither_the_door_nor_the_end(house, monkeypatch):
+    monkeypatch.setattr("fedsag_cli.server.communicator._MOST_GUESTS", 3)
+    home = house({"a": adds(1.0)})
+    with contextlib.ExitStack() as stack:
+        for _ in range(5):
+            stack.enter_context(socket.socket(socket.AF_UNIX)).connect(home.address)
+
+        assert [site for site, _, _ in home.ask()] == ["a"]
+        assert len(home.communicator._guests) <= 3
+        home.communicator.close()
+
+
 def test_a_late_reply_is_dropped_by_its_tasks_number_and_the_client_is_asked_again(house):
     first_round_is_over = threading.Event()
 
@@ -477,7 +619,7 @@ def test_a_late_reply_is_dropped_by_its_tasks_number_and_the_client_is_asked_aga
     first_round_is_over.set()
     second = home.ask(params={"w": torch.tensor([100.0])}, round_num=1)
 
-    assert [event.site for event in home.of(ReplyLate)] == ["a"]
+    assert [(event.site, event.task, event.round_num) for event in home.of(ReplyLate)] == [("a", "train", 0)]
     assert [(site, w) for site, w, _ in second] == [("a", [102.0]), ("b", [102.0])]
     assert [(event.site, event.round_num) for event in home.of(ReplyAccepted)] == [("b", 0), ("a", 1), ("b", 1)]
 
@@ -561,17 +703,92 @@ def test_a_result_filter_that_returns_no_model_fails_that_reply_alone(house):
         ("params", [1.0], "Spoils.process() returned params that are a list, not a dict"),
         ("metrics", {"acc": "high"}, "metrics: 'acc' is a str, not a number"),
         ("metrics", {"acc": np.zeros(2)}, "metrics: 'acc' is a ndarray, not a number"),
+        ("metrics", [1.0], "the server's filter Spoils: AttributeError"),
+        ("meta", None, "the server's filter Spoils: AttributeError"),
     ],
 )
 def test_a_result_filter_that_spoils_a_model_fails_that_reply_alone(house, field, value, said):
     class Spoils:
         def process(self, model):
-            return replace(model, **{field: value}) if model.metrics == {"acc": 1.0} else model
+            made = replace(model)
+            if model.metrics == {"acc": 1.0}:
+                setattr(made, field, value)
+            return made
 
     home = house({"a": adds(1.0), "b": adds(2.0)}, results=Chain([(["train"], Spoils())]))
 
     assert [site for site, _, _ in home.ask(min_responses=1)] == ["b"]
     assert said in home.of(ReplyFailed)[0].failure.cause
+
+
+def test_a_result_filter_that_ends_python_fails_that_reply_alone(house):
+    class Exits:
+        def process(self, model):
+            return sys.exit("enough") if model.metrics == {"acc": 1.0} else model
+
+    home = house({"a": adds(1.0), "b": adds(2.0)}, results=Chain([(["train"], Exits())]))
+
+    assert [site for site, _, _ in home.ask(min_responses=1)] == ["b"]
+    assert home.of(ReplyFailed)[0].failure.cause == "the server's filter Exits: SystemExit: enough"
+
+
+@pytest.mark.parametrize("value", ["many", object(), None, {"deep": 1}])
+def test_a_data_filter_that_makes_params_that_cannot_be_sent_is_named(house, value):
+    class Spoils:
+        def process(self, model):
+            return replace(model, params={"w": value})
+
+    home = house({"a": adds(1.0)}, data=Chain([(["train"], Spoils())]))
+
+    with pytest.raises(NotEnoughClients, match=r"the server's filter Spoils: params: 'w' "):
+        home.ask(min_responses=1)
+    assert home.of(ClientWanted) == []
+
+
+def test_a_data_filter_may_make_params_that_cannot_be_assigned_to(house):
+    class Freezes:
+        def process(self, model):
+            return replace(model, params=types.MappingProxyType(model.params))
+
+    home = house({"a": adds(1.0)}, data=Chain([(["train"], Freezes())]))
+
+    assert home.ask() == [("a", [11.0], {"acc": 1.0})]
+
+
+def test_a_workflow_that_asks_for_no_more_replies_has_the_one_it_got(house):
+    home = house({"a": adds(1.0), "b": adds(2.0)})
+    task = Task(name="train", model=FLModel(params={"w": torch.tensor([10.0])}))
+
+    for _ in home.communicator.broadcast(task):
+        break
+    first = home.communicator.broadcast(task)
+    next(first)
+    next(home.communicator.broadcast(task))
+    with pytest.raises(RunError, match="began another task before it took the last reply"):
+        next(first)
+
+    assert [event.site for event in home.of(ReplyAccepted)] == ["a", "a", "a"]
+
+
+def test_a_client_that_connects_after_the_end_is_told_so_at_once(house, monkeypatch):
+    """Before, it waited for the server, and the server for it, until the time for last values was over."""
+    monkeypatch.setattr("fedsag_cli.server.communicator._LAST_LOGS_S", 300.0)
+    connected = threading.Event()
+
+    def first(client):
+        adds(1.0)(client)
+        assert connected.wait(20)
+
+    def late(client):
+        connected.set()
+        assert list(client.tasks()) == []
+
+    home = house({"a": first, "b": late}, slots=1)
+
+    for _ in home.communicator.broadcast(Task(name="train", model=FLModel(params={"w": torch.tensor([10.0])}))):
+        assert [event.site for event in home.of(ClientWanted)] == ["a", "b"]
+        break
+    home.communicator.close()
 
 
 def test_a_result_filter_may_make_metrics_with_numpy(house):
@@ -942,7 +1159,7 @@ def test_only_clients_that_are_to_work_have_to_fit_and_those_of_a_later_round_to
     assert len(home.ask(to="ab")) == 2
     free[0] = 1_000_000_000
     assert len(home.ask(to="ab", round_num=1)) == 2, "they are there"
-    with pytest.raises(NotEnoughMemory, match=r"1 clients need about 3\.0 GB"):
+    with pytest.raises(NotEnoughMemory, match=r"1 client needs about 3\.0 GB"):
         home.ask(to="bc", round_num=2)
 
 

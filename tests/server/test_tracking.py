@@ -81,10 +81,10 @@ class Kept:
             raise self.fails[name]
 
 
-def recorded(*events, tracker=None):
+def recorded(*events, tracker=None, **how):
     """What a tracker keeps of these events, and what was said meanwhile."""
     tracker, said = tracker or Kept(), []
-    tracking = Tracking([tracker], "my job", said.append)
+    tracking = Tracking([tracker], "my job", said.append, **how)
     for event in events:
         tracking.on(event)
     tracking.close()
@@ -124,6 +124,19 @@ def test_a_tracker_gets_each_rounds_metrics_under_names_of_their_own():
         ("server", {"round/accuracy": 60.0}, 3),
         ("server", {"round/accuracy": 70.0}, 4),
     ]
+
+
+def test_the_rounds_of_several_workflows_get_names_of_their_own():
+    warm_up, main = (
+        RoundFinished(
+            workflow=name, round_num=0, sites=["a"], metrics={"accuracy": 60.0}, wait_s=0, aggregate_s=0, save_s=0
+        )
+        for name in ("warm_up", "main")
+    )
+
+    tracker, _ = recorded(warm_up, main, several_workflows=True)
+
+    assert [[*each.values] for each in tracker.values] == [["round/warm_up/accuracy"], ["round/main/accuracy"]]
 
 
 def test_events_without_metrics_are_nothing_to_keep():
@@ -306,10 +319,18 @@ def test_what_shows_the_curves_is_told_once_and_not_before_there_are_any():
     ],
 )
 def test_a_view_can_be_typed_as_it_stands(tmp_path, monkeypatch, tracker, view):
+    monkeypatch.setattr("fedsag_cli.trackers.mlflow.find_spec", lambda _: True)
     (tmp_path / "a b" / "app").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "a b" / "app")
 
     assert tracker.view == view.format(here=tmp_path)
+
+
+def test_where_mlflow_has_no_pages_its_view_installs_them_first(monkeypatch):
+    """mlflow-skinny stores values, but its `mlflow ui` fails."""
+    monkeypatch.setattr("fedsag_cli.trackers.mlflow.find_spec", lambda _: None)
+
+    assert MLflowReceiver("/m").view.startswith("pip install mlflow && MLFLOW_ALLOW_FILE_STORE=true mlflow ui ")
 
 
 def test_a_job_without_trackers_has_no_thread_for_them():
@@ -656,3 +677,12 @@ def test_importing_the_writers_imports_no_tracker():
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert ran.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("given", [None, ""])
+def test_without_an_address_mlflows_own_variable_counts(monkeypatch, given):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@mlflow:5000")
+
+    tracker = MLflowReceiver(given)
+
+    assert (tracker.view, tracker.folders) == ("http://mlflow:5000", ())

@@ -62,6 +62,43 @@ def test_the_last_error_is_that_of_the_last_traceback_with_the_users_line(log):
     assert logs.last_error(log("no error\n"), "/app") == ("", "")
 
 
+TORCHRUN = """\
+Traceback (most recent call last):
+  File "/usr/bin/torchrun", line 8, in <module>
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:\x20
+============
+Root Cause (first observed failure):
+[0]:
+  rank      : 1 (local_rank: 1)
+  exitcode  : -9 (pid: 7)
+"""
+
+
+def of_rank(number, text):
+    return "".join(f"[rank{number}]: {line}\n" for line in text.splitlines())
+
+
+def test_where_torchrun_failed_the_error_is_that_of_the_rank_that_failed_first(log):
+    first, second = of_rank(1, TRACEBACK).splitlines(True), of_rank(0, TRACEBACK.replace("no number", "gone"))
+    mixed = "".join(a + b for a, b in zip(first, second.splitlines(True), strict=True))
+
+    for text in (mixed, of_rank(1, TRACEBACK) + second, TRACEBACK):
+        assert logs.last_error(log(text + TORCHRUN), "/app") == ("ValueError: no number", "/app/custom/train.py:4")
+
+
+def test_where_a_process_of_torchrun_was_killed_its_rank_and_exit_code_are_the_error(log):
+    error = "torch.distributed.elastic.multiprocessing.errors.ChildFailedError:  rank 1, exit code -9"
+    assert logs.last_error(log(TORCHRUN), "/app") == (error, "")
+
+
+def test_where_a_command_of_a_script_failed_the_error_is_that_commands_and_not_one_that_was_handled(log):
+    called = TRACEBACK.replace("ValueError: no number", "subprocess.CalledProcessError: Command 'x' returned 1.")
+    chained = "\nDuring handling of the above exception, another exception occurred:\n\n"
+
+    assert logs.last_error(log(TRACEBACK.replace("4", "9") + called), "/app")[0] == "ValueError: no number"
+    assert logs.last_error(log(TRACEBACK + chained + called), "/app")[0].startswith("subprocess.CalledProcessError")
+
+
 def test_long_lines_are_cut_and_bytes_that_are_no_text_are_shown(log):
     first, second = logs.tail(log(b"x" * 10_000 + b"\n\xff\n"), 5)
 

@@ -1,5 +1,6 @@
 """From a job and the words of the command line to a plan: names, slots, GPU groups, threads, commands, preloads."""
 
+import dataclasses
 import os
 import sys
 
@@ -10,7 +11,7 @@ from fedsag_cli.errors import JobError, UsageError
 from fedsag_cli.interop import shim
 from fedsag_cli.job import Job
 from fedsag_cli.job.config import hocon, placeholders
-from fedsag_cli.simulator import planning
+from fedsag_cli.simulator import planning, resume
 from fedsag_cli.simulator.options import Options
 from fedsag_cli.simulator.planning import make_plan
 from fedsag_cli.workspace import Workspace
@@ -152,10 +153,18 @@ def test_t_is_how_many_work_at_a_time_and_one_where_it_is_not_given_which_is_sai
     assert planned.notices == ["no -t given: one client works at a time"]
 
 
-@pytest.mark.parametrize("slots", [0, -1, 3])
-def test_t_is_between_one_and_the_number_of_clients(job, plan, slots):
-    with pytest.raises(UsageError, match=f"-t {slots}"):
+@pytest.mark.parametrize("slots", [0, -1])
+def test_less_than_one_at_a_time_is_refused(job, plan, slots):
+    with pytest.raises(UsageError, match=f"-t {slots}: it must be at least 1"):
         plan(job(), num_clients=2, slots=slots)
+
+
+@pytest.mark.parametrize(("clients", "said"), [(1, "there is 1 client"), (2, "there are 2 clients")])
+def test_more_at_a_time_than_there_are_clients_are_all_of_them_and_that_is_said(job, plan, clients, said):
+    planned = plan(job(), num_clients=clients, slots=3)
+
+    assert planned.plan.slots == clients
+    assert planned.notices == [f"-t 3: {said}, and all work at the same time"]
 
 
 @pytest.mark.parametrize(("clients", "threads"), [(1, 8), (2, 4), (3, 2), (5, 1), (8, 1), (20, 1)])
@@ -173,8 +182,20 @@ def test_threads_can_be_given_and_reach_the_clients_environment(job, plan):
 
 
 def test_less_than_one_thread_is_refused(job, plan):
-    with pytest.raises(UsageError, match="--threads 0"):
+    with pytest.raises(UsageError, match="--torch-threads 0"):
         plan(job(), num_clients=2, threads=0)
+
+
+def test_with_a_seed_that_is_given_each_round_waits_for_all(job, plan):
+    assert plan(job(), num_clients=1, seed=0).plan.waits_for_all
+    assert not plan(job(), num_clients=1).plan.waits_for_all
+
+
+def test_a_resumed_run_waits_for_as_many_as_the_run_did(job, plan):
+    for seed in (None, 4):
+        before = plan(job(), num_clients=1, seed=seed).plan
+        again = plan(job(), **dataclasses.asdict(resume.settings_of(before, Options(resume=True)))).plan
+        assert (again.waits_for_all, again.seed) == (seed is not None, before.seed)
 
 
 def test_a_seed_is_kept_and_one_is_drawn_where_none_is_given(job, plan):
@@ -199,6 +220,8 @@ def groups(planned):
         ("[0,1]", 2, [(0, "0,1"), (0, "0,1")]),
         ("[0], 3", 2, [(0, "0"), (1, "3")]),
         ("0,0", 2, [(0, "0"), (1, "0")]),
+        ("GPU-5b1d-ab, MIG-GPU-5b1d/1/0", 2, [(0, "GPU-5b1d-ab"), (1, "MIG-GPU-5b1d/1/0")]),
+        ("[GPU-5b1d,0],MIG-7c", 2, [(0, "GPU-5b1d,0"), (1, "MIG-7c")]),
     ],
 )
 def test_clients_go_round_the_gpu_groups(job, plan, gpus, clients, found):
@@ -222,7 +245,9 @@ def test_with_one_group_t_counts(job, plan):
     assert plan(job(), num_clients=4, gpus="0", slots=3).plan.slots == 3
 
 
-@pytest.mark.parametrize("gpus", ["", "a", "0,", ",0", "[0", "0]", "[]", "[0,],1", "0;1", "-1", "[[0]]", "0 1,x"])
+@pytest.mark.parametrize(
+    "gpus", ["", "a", "0,", ",0", "[0", "0]", "[]", "[0,],1", "0;1", "-1", "[[0]]", "0 1,x", "GPU-", "CPU-1"]
+)
 def test_nonsense_for_gpus_is_refused(job, plan, gpus):
     with pytest.raises(UsageError, match="-gpu"):
         plan(job(), num_clients=9, gpus=gpus)
@@ -237,6 +262,7 @@ def test_a_gpu_that_is_not_there_is_refused_where_that_is_known(job, plan, monke
     monkeypatch.setattr(machine, "num_gpus", lambda: 2)
 
     assert groups(plan(job(), num_clients=2, gpus="0,1")) == [(0, "0"), (1, "1")]
+    assert groups(plan(job(), num_clients=2, gpus="GPU-9")) == [(0, "GPU-9"), (0, "GPU-9")]
     with pytest.raises(UsageError, match="there is no GPU 2"):
         plan(job(), num_clients=2, gpus="[0,2],1")
 
@@ -273,6 +299,61 @@ def test_in_process_is_started_the_same_way(job, plan, tmp_path):
     )
 
     assert started(planned) == (str(app_path(tmp_path) / "custom/train.py"), ["--x", "1"], [])
+    assert planned.plan.sites[0].in_process  # it works in the site's folder
+    assert not plan(job(), num_clients=1).plan.sites[0].in_process
+
+
+IN_PROCESS = 'execution_mode = "in_process", task_script_path = "%s"'
+
+
+def test_a_script_that_was_installed_beforehand_runs_where_it_is(job, plan, tmp_path):
+    write(tmp_path / "installed" / "train.py", "import numpy")
+    path = str(tmp_path / "installed" / "train.py")
+
+    assert started(plan(job(args=IN_PROCESS % path, train=None), num_clients=1)) == (path, [], [])
+    assert started(plan(job(f"python3 {path} --x", train=None), num_clients=1)) == (path, ["--x"], [])
+
+
+@pytest.mark.parametrize("args", [IN_PROCESS, 'execution_mode = "external_process", command = "python3 -u %s"'])
+def test_a_script_in_the_sites_own_custom_folder_is_the_jobs(job, plan, tmp_path, args):
+    """The first run has no such folder yet, the second one has."""
+    made = job(args=args % "{JOB_CUSTOM_DIR}/train.py")
+
+    first = started(plan(made, num_clients=1))
+    write(app_path(tmp_path) / "custom/train.py", "an older one")
+
+    assert first == started(plan(made, num_clients=1)) == (str(app_path(tmp_path) / "custom/train.py"), [], [])
+
+
+def test_an_absolute_script_that_is_nowhere_is_refused_naming_what_is(job, plan):
+    with pytest.raises(JobError, match=r"the script /nowhere/a\.py of site-1 does not exist") as caught:
+        plan(job(args=IN_PROCESS % "/nowhere/a.py"), num_clients=1)
+
+    assert "custom/train.py" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("command", "hint"),
+    [
+        ("FOLD=2 KEY=a/B_1 python3 -u custom/train.py", "write env FOLD=2 KEY=a/B_1 …"),
+        ("FOLD= ./x", "write env FOLD= …"),
+        ("source env.sh && python3 custom/train.py", "write bash -c '…'"),
+        ("mine x | tee log", "write bash -c '…'"),
+        ("mine --a=b", ""),
+    ],
+)
+def test_a_command_for_a_shell_is_told_how_to_be_written(job, plan, command, hint):
+    with pytest.raises(JobError, match="does not exist") as caught:
+        plan(job(command), num_clients=1)
+
+    assert caught.value.hint.endswith(hint)
+    assert bool(caught.value.hint) == bool(hint)
+
+
+def test_a_sign_for_a_shell_among_the_arguments_is_told(job, plan):
+    planned = plan(job("python3 custom/train.py > log.txt"), num_clients=1)
+
+    assert planned.notices[-1] == "no shell reads the command of app: '>' is an argument of its script"
 
 
 @pytest.mark.parametrize(
@@ -324,6 +405,21 @@ def test_a_client_finds_its_own_modules_before_those_of_the_user(job, plan, tmp_
     )
 
 
+def test_a_relative_pythonpath_is_where_the_user_stands(job, plan, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "src:")
+    monkeypatch.chdir(tmp_path)
+
+    planned = plan(job("bash custom/run.sh"), num_clients=1)
+
+    assert planned.plan.sites[0].env["PYTHONPATH"].split(":")[-2:] == [str(tmp_path / "src"), str(tmp_path)]
+
+
+def test_the_ranks_of_whoever_started_the_command_are_told(job, plan, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "3")
+
+    assert any("LOCAL_RANK" in notice for notice in plan(job(), num_clients=1).notices)
+
+
 def test_a_task_nobody_takes_is_an_error_naming_it_and_what_there_is(job, plan):
     with pytest.raises(JobError, match="no client takes the task 'train'") as caught:
         plan(job(tasks='"learn", "validate"'), num_clients=1)
@@ -373,6 +469,55 @@ def test_torch_is_preloaded_where_the_server_needs_it(job, plan):
     assert plan(job(persistor="PTFileModelPersistor"), num_clients=1).plan.preload == ["torch"]
 
 
+# what a script sets before it imports torch
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ('os.environ["PYTORCH_JIT"] = "0"', "PYTORCH_JIT"),
+        ('os.environ.setdefault("TORCH_LOGS", "+dynamo")', "TORCH_LOGS"),
+        ('os.environ.update(TORCH_COMPILE_DISABLE="1", X="2")', "TORCH_COMPILE_DISABLE"),
+        ('os.environ |= {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}', "PYTORCH_CUDA_ALLOC_CONF"),
+        (
+            'from os import environ\nfor each in ["KMP_AFFINITY", "MKL_DYNAMIC"]: environ[each] = x',
+            "KMP_AFFINITY, MKL_DYNAMIC",
+        ),
+        ('os.putenv("OMP_PROC_BIND", "true")', "OMP_PROC_BIND"),
+        ('def main():\n    os.environ["TORCHINDUCTOR_FREEZING"] = "1"', "TORCHINDUCTOR_FREEZING"),
+        ('os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"', None),  # followed at any time
+        ('os.environ["CUDA_VISIBLE_DEVICES"] = ""', None),  # read later
+        ('os.environ["TORCH_HOME"] = "/cache"', None),
+        ('os.environ["WANDB_MODE"] = "offline"', None),
+        ('if os.environ.get("TORCH_LOGS") or "PYTORCH_JIT" in os.environ: print(os.environ["TORCH_TRACE"])', None),
+        ('print(os.getenv("TORCH_LOGS"), os.environ)', None),
+        ('x = "PYTORCH_JIT"', None),
+    ],
+)
+def test_a_script_that_sets_what_torch_reads_at_its_import_imports_it_itself(job, plan, tmp_path, text, names):
+    planned = plan(job(train=f"import os\n{text}\nimport torch"), num_clients=2)
+
+    told = [notice for notice in planned.notices if "imports torch itself" in notice]
+    assert [site.fresh for site in planned.plan.sites] == [names is not None] * 2
+    file = tmp_path / "job/app/custom/train.py"
+    assert told == ([f"{file} sets {names}: each client imports torch itself, which takes seconds"] if names else [])
+
+
+def test_where_torch_is_not_imported_beforehand_a_script_may_set_anything(job, plan):
+    planned = plan(job(train='import os\nos.environ["PYTORCH_JIT"] = "0"'), num_clients=1)
+
+    assert [site.fresh for site in planned.plan.sites] == [False]
+
+
+def test_a_script_outside_the_job_is_looked_at_too(job, plan, tmp_path):
+    write(tmp_path / "installed/train.py", 'import os\nos.environ["PYTORCH_JIT"] = "0"\nimport torch')
+
+    planned = plan(job(args=IN_PROCESS % (tmp_path / "installed/train.py"), train=None), num_clients=1)
+
+    assert planned.plan.preload == ["torch"]
+    assert planned.plan.sites[0].fresh
+
+
 # the machine
 
 
@@ -400,18 +545,6 @@ def test_free_memory_and_ones_own_are_numbers_of_bytes():
     assert machine.private_memory() > 1 << 20
 
 
-def test_a_containers_limit_counts(tmp_path, monkeypatch):
-    (tmp_path / "memory.max").write_text("5000\n")
-    (tmp_path / "memory.current").write_text("2000\n")
-    real = machine.Path
-    monkeypatch.setattr(machine, "Path", lambda path: tmp_path if path == "/sys/fs/cgroup" else real(path))
-
-    assert machine.free_memory() == 3000
-
-    (tmp_path / "memory.max").write_text("max\n")
-    assert machine.free_memory() > 1 << 20
-
-
 def test_a_launch_timeout_that_is_not_given_is_nvflares_300_seconds(job, plan):
     assert plan(job(), num_clients=1).plan.sites[0].config.launch_timeout == 300.0
 
@@ -437,3 +570,26 @@ def test_what_the_scripts_import_is_told_before_the_configs_are_read(job, tmp_pa
         make_plan(made, Workspace(tmp_path / "w"), Options(num_clients=2), told.append)
 
     assert told == [["torch"]]
+
+
+@pytest.mark.parametrize(
+    ("args", "is_told"),
+    [
+        ('key_metric = "val_loss"', True),
+        ('key_metric = "test/RMSE"', True),
+        ('key_metric = "val_loss", negate_key_metric = true', False),
+        ('key_metric = "neg_loss"', False),
+        ('key_metric = "dice"', False),
+        ('key_metric = "accuracy"', False),
+    ],
+)
+def test_a_loss_that_would_be_best_at_its_highest_is_told(job, plan, tmp_path, args, is_told):
+    job()
+    file = tmp_path / "job" / "app" / "config" / "config_fed_server.conf"
+    selector = f'{{ id = "s", path = "IntimeModelSelector", args {{ {args} }} }}'
+    file.write_text(file.read_text().replace("components = [", f"components = [{selector}, "))
+
+    notices = plan(Job.load(tmp_path / "job"), num_clients=1, slots=1).notices
+
+    assert [text for text in notices if "looks like a loss" in text and "negate_key_metric = true" in text] == notices
+    assert len(notices) == is_told

@@ -1,5 +1,6 @@
 """The report: a run's events, folded."""
 
+import msgspec
 import pytest
 
 from fedsag_cli import events
@@ -189,6 +190,80 @@ def test_a_run_that_went_well_has_its_digest_exit_codes_and_times_by_stage():
     assert report.times == pytest.approx(
         {"server_ready_s": 1.5, "first_client_ready_s": 3.0, "workflow_finished_s": 20.0, "run_finished_s": 21.0}
     )
+
+
+def test_one_that_was_not_waited_for_is_counted_apart_from_those_that_failed():
+    report = folded(
+        STARTED,
+        began(0, at=110.0),
+        accepted("a"),
+        events.NotAwaited(site="b", task="train", round_num=0),
+        ended(0, at=111.0, sites=["a"]),
+        events.ClientStopped(site="b", failure=Failure(cause="still at work"), has_failed=False),
+    )
+
+    assert (report.rounds[0].not_waited_for, report.rounds[0].failed, report.failures) == (["b"], {}, {})
+
+
+def in_workflow(name, *history):
+    return [msgspec.structs.replace(event, workflow=name) for event in history]
+
+
+def test_a_second_workflow_whose_rounds_have_the_same_numbers_leaves_the_first_ones_alone():
+    report = folded(
+        STARTED,
+        *in_workflow(
+            "warm_up",
+            began(0, at=110.0, num_rounds=1),
+            sent("a", size=1),
+            accepted("a", accuracy=0.1),
+            ended(0, at=111.0, sites=["a"], accuracy=0.1),
+            accepted("a", 1, accuracy=0.2, task="validate"),
+            events.ReplyFailed(site="b", task="validate", round_num=1, failure=LOST),
+            events.ModelValidated(task="validate", round_num=1, metrics={"accuracy": 0.2}, by_site={}),
+        ),
+        *in_workflow(
+            "main",
+            began(0, at=112.0, num_rounds=2),
+            sent("a", size=2),
+            accepted("a", accuracy=0.3),
+            ended(0, at=113.0, sites=["a"], accuracy=0.3),
+            began(1, at=113.0),
+            accepted("a", 1, accuracy=0.4),
+            ended(1, at=114.0, sites=["a"], accuracy=0.4),
+            events.BestModel(round_num=1, metric="accuracy", score=0.4),
+        ),
+    )
+
+    assert [(each.workflow, each.round_num, each.metrics, each.bytes_sent) for each in report.rounds] == [
+        ("warm_up", 0, {"accuracy": 0.1}, 1),
+        ("main", 0, {"accuracy": 0.3}, 2),
+        ("main", 1, {"accuracy": 0.4}, 0),
+    ]
+    assert [each.metrics_by_site["a"]["accuracy"] for each in report.rounds] == [0.1, 0.3, 0.4]
+    assert [each.failed for each in report.rounds] == [{}, {}, {}]
+    (first,) = report.validations
+    assert (first.workflow, first.task, first.round_num, first.metrics) == ("warm_up", "validate", 1, {"accuracy": 0.2})
+    assert first.failed == {"b": LOST}
+    assert (report.final_metrics, report.final_failed) == ({}, {}), "it was not the final model"
+    assert (report.best.workflow, report.best.round_num) == ("main", 1)
+    assert report.failures["b"].workflow == "warm_up"
+
+
+def test_a_resumed_run_keeps_the_validation_of_a_workflow_that_was_done():
+    done = [
+        *in_workflow("warm_up", began(0, at=110.0), ended(0, at=111.0)),
+        *in_workflow("warm_up", events.ModelValidated(round_num=1, metrics={"accuracy": 0.2}, by_site={})),
+    ]
+    last = in_workflow("main", ended(0, at=113.0))[0]
+    again = events.ServerReady(next_round=1, whole_rounds=2, last=last)
+
+    report = folded(STARTED, *done, *in_workflow("main", began(0, at=112.0)), last, again)
+    stopped_in_it = folded(STARTED, *done, events.ServerReady(next_round=1, whole_rounds=1, last=done[1]))
+
+    assert [each.workflow for each in report.validations] == ["warm_up"]
+    assert [(each.workflow, each.is_whole) for each in report.rounds] == [("warm_up", True), ("main", True)]
+    assert stopped_in_it.validations == [], "it is measured again"
 
 
 def test_two_reports_share_nothing():

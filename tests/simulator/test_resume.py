@@ -4,7 +4,6 @@ FEDSAG_CHAOS=10 draws ten sets of moments to kill at, instead of two.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import random
@@ -110,7 +109,7 @@ def test_whoever_is_killed_whenever_the_run_goes_on_to_the_same_bits(tmp_path, u
         )  # fmt: skip
         assert mine["is_whole"]
     checkpoints = outcome.workspace / "server" / "simulate_job" / "checkpoints"
-    assert [path.name for path in checkpoints.iterdir()] == [f"round-{ROUNDS - 1:06d}.safetensors"]
+    assert [path.name for path in checkpoints.glob("*.safetensors")] == [f"round-{ROUNDS - 1:06d}.safetensors"]
     assert not list(outcome.workspace.rglob("*.part"))
     assert len(outcome.told("RunStarted")) <= killed + 2
 
@@ -159,7 +158,7 @@ def failed(tmp_path):
     made = job(tmp_path / "job", fails, num_rounds=3)
     outcome = run(made, "-n", 2, "-t", 2, "--seed", 4)
     assert outcome.code == 4
-    assert "1 round done. Continue: fedsag simulator " in outcome.err
+    assert "1 round done. Continue with the job unchanged: fedsag simulator " in outcome.err
     return made
 
 
@@ -178,7 +177,7 @@ def test_the_command_that_a_failed_run_hints_at_continues_it(tmp_path):
     folder = tmp_path / "a folder"
     fails = ADDS_ONE.replace("        mean =", "        assert model.current_round < 2, 'worn out'\n        mean =")
     outcome = run(job(folder / "my job", fails, num_rounds=3), "-n", 2, workspace=folder / "my runs")
-    command = re.search(r"2 rounds done\. Continue: (.*)", outcome.err)[1]
+    command = re.search(r"2 rounds done\. Continue with the job unchanged: (.*)", outcome.err)[1]
 
     words = shlex.split(command)
     again = fedsag(*words[1:], cwd=Path("/"))
@@ -199,7 +198,7 @@ def test_how_many_work_at_a_time_may_change(failed):
         (["--seed", 5], "--seed: the run to resume has 4, not 5"),
         (["-n", 3], "-n: the run to resume has site-1, site-2, not site-1, site-2, site-3"),
         (["-c", "a,b"], "-c: the run to resume has site-1, site-2, not a, b"),
-        (["--threads", 7], "--threads: the run to resume has"),
+        (["--torch-threads", 7], "--torch-threads: the run to resume has"),
     ],
 )
 def test_another_seed_or_other_clients_are_refused(failed, tmp_path, words, said):
@@ -319,7 +318,9 @@ def test_a_broken_checkpoint_is_named(failed, tmp_path):
     outcome = run(failed, "--resume")
 
     assert outcome.code == 4
-    assert f"{checkpoint} is no checkpoint" in outcome.err
+    assert f"{checkpoint} is no checkpoint of this run" in outcome.err
+    assert "Continue" not in outcome.err
+    assert not outcome.report["ok"]
 
 
 def test_a_run_goes_on_in_a_workspace_that_was_moved(tmp_path):
@@ -352,7 +353,7 @@ def test_what_the_first_part_of_a_run_told_is_kept(failed, tmp_path):
     assert (tmp_path / "ws" / "events.jsonl").read_bytes()[:size] == first
 
 
-@pytest.mark.parametrize("words", [["--seed", 0], ["--threads", 0]])
+@pytest.mark.parametrize("words", [["--seed", 0], ["--torch-threads", 0]])
 def test_nought_is_another_value_too(failed, words):
     assert run(failed, "--resume", *words).code == 2
 
@@ -361,7 +362,7 @@ def test_no_slot_is_refused_as_in_a_new_run(failed):
     outcome = run(failed, "--resume", "-t", 0)
 
     assert outcome.code == 2
-    assert "-t 0: between 1 and" in outcome.err
+    assert "-t 0: it must be at least 1" in outcome.err
 
 
 ONE_FAILS = ADDS_ONE.replace(
@@ -398,18 +399,16 @@ def test_a_finished_run_in_which_a_client_failed_is_no_strict_one(tmp_path):
     assert run(made, "--resume", "--strict").code == 4
 
 
-def test_what_an_earlier_process_printed_is_not_shown_for_a_later_one(failed, tmp_path):
-    script = failed / "app" / "custom" / "train.py"
-    plan = tmp_path / "ws" / "plan.json"
-    old = json.loads(plan.read_text())
-    text = script.read_text().replace("assert model.current_round < 1, 'worn out'", "os.kill(os.getpid(), 9)")
-    copies = [tmp_path / "ws" / site / "simulate_job" / f"app_{site}" / "custom" for site in ("site-1", "site-2")]
-    for path in (script, *(copy / "train.py" for copy in copies)):
-        path.write_text("import os\n" + text)
-    old["files"]["app/custom/train.py"] = hashlib.sha256(script.read_bytes()).hexdigest()
-    plan.write_text(json.dumps(old))
+def test_what_an_earlier_process_printed_is_not_shown_for_a_later_one(tmp_path):
+    fails = ADDS_ONE.replace(
+        "        mean =",
+        "        import os\n        if 'KILLED' in os.environ: os.kill(os.getpid(), 9)\n"
+        "        assert model.current_round < 1, 'worn out'\n        mean =",
+    )
+    made = job(tmp_path / "job", fails, num_rounds=3)
+    assert "worn out" in run(made, "-n", 2, "-t", 2).err
 
-    outcome = run(failed, "--resume")
+    outcome = run(made, "--resume", env={"KILLED": "1"})
 
     assert "signal 9" in outcome.err
     assert "worn out" not in outcome.err + outcome.out
@@ -447,3 +446,97 @@ def test_notices_are_not_doubled_and_a_moved_runs_models_are_where_it_is(tmp_pat
 
     assert len(report["notices"]) == len(set(report["notices"]))
     assert all(path.startswith(f"{tmp_path}/moved/") for path in report["models"])
+
+
+def test_a_new_run_does_not_remove_the_rounds_of_an_unfinished_one_unless_it_is_told_to(failed, tmp_path):
+    before = (tmp_path / "ws" / "report.json").read_bytes()
+
+    refused = run(failed, "-n", 2, "-t", 2)
+
+    assert refused.code == 2
+    assert f"{tmp_path}/ws has a whole round of a run that is not finished" in refused.err
+    assert "--resume continues it, --force removes it and starts anew" in refused.err
+    assert (tmp_path / "ws" / "report.json").read_bytes() == before
+    assert [each["round_num"] for each in run(failed, "-n", 2, "-t", 2, "--force").told("RoundStarted")] == [0, 1]
+
+
+def test_a_run_of_another_version_is_told(failed, tmp_path):
+    plan = tmp_path / "ws" / "plan.json"
+    plan.write_text(plan.read_text().replace('"format": 1,', ""))
+
+    outcome = run(failed, "--resume")
+
+    assert outcome.code == 2
+    assert "was begun by an older version of fedsag, whose files this one cannot continue" in outcome.err
+
+
+def test_what_only_the_record_knows_is_told_again(tmp_path):
+    """The command was killed while it had not read what its server told."""
+    fails = ADDS_ONE.replace("        mean =", "        assert model.current_round < 3, 'worn out'\n        mean =")
+    made = job(tmp_path / "job", fails, num_rounds=4)
+    whole = run(made, "-n", 2, "-t", 2).report["rounds"][:3]
+    file = tmp_path / "ws" / "events.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    cut = next(number for number, line in enumerate(lines) if '"ReplyAccepted"' in line and '"round_num":1' in line)
+    file.write_text("".join(lines[:cut]))
+
+    outcome = run(made, "--resume")
+
+    assert "resumed: 3 rounds done" in outcome.out
+    assert "events.jsonl lacked what happened in whole rounds: it is added" in outcome.out
+    assert outcome.report["rounds"][:3] == whole
+    assert [each["round_num"] for each in outcome.told("RoundFinished")] == [0, 1, 2]
+
+
+def test_a_complete_run_whose_model_is_gone_writes_it_again_from_its_checkpoint(tmp_path):
+    made = job(tmp_path / "job", num_rounds=2)
+    first = run(made, "-n", 2, "-t", 2)
+    before = models(tmp_path / "ws")
+    (tmp_path / "ws" / "server" / "simulate_job" / "models" / "server.npy").unlink()
+
+    outcome = run(made, "--resume")
+
+    assert "server.npy is gone" in outcome.out
+    assert outcome.code == 0, outcome
+    assert models(tmp_path / "ws") == before
+    assert outcome.report["digest"] == first.report["digest"]
+    proven = fedsag("verify", tmp_path / "ws", cwd=tmp_path)
+    assert (proven.code, proven.out.splitlines()[0]) == (0, "rounds     2 of 2 proven: 0 to 1")
+
+
+MOMENTUM = """
+    from fedsag_cli.messages import FLModel, ParamsType
+
+    class Momentum:
+        def __init__(self):
+            self.v, self.got = 0, []
+
+        def accept(self, site, update):
+            self.got.append(update.params["numpy_key"].copy())
+
+        def aggregate(self):
+            self.v, self.got = 0.5 * self.v + sum(self.got), []
+            return FLModel(params_type=ParamsType.DIFF, params={"numpy_key": self.v})
+"""
+
+
+def test_a_component_that_kept_something_is_not_resumed_without_a_word(tmp_path):
+    fails = ADDS_ONE.replace("        mean =", "        assert model.current_round < 2, 'worn out'\n        mean =")
+    made = job(tmp_path / "job", fails, num_rounds=3, files={"mom.py": textwrap.dedent(MOMENTUM)})
+    path = made / "app" / "config" / "config_fed_server.json"
+    config = json.loads(path.read_text())
+    config["components"] = [
+        {"id": "aggregator", "path": "mom.Momentum", "args": {}} if each["id"] == "aggregator" else each
+        for each in config["components"]
+    ]
+    path.write_text(json.dumps(config))
+    told = run(made, "-n", 2, "-t", 2)
+    assert "note: this run cannot be resumed: no checkpoint has what it keeps between rounds" in told.out
+
+    refused = run(made, "--resume")
+
+    assert refused.code == 2
+    assert "aggregator (mom.Momentum): v" in refused.err
+    forced = run(made, "--resume", "--force")
+    assert "worn out" in forced.err
+    assert "note: no checkpoint has what the job's code kept between rounds: aggregator (mom.Momentum): v" in forced.out

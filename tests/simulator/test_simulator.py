@@ -80,22 +80,42 @@ def test_a_run_leaves_a_model_a_report_and_logs(tmp_path, launcher):
 def test_the_model_of_the_best_round_is_the_one_that_was_sent_in_it(tmp_path):
     ran = run(job(tmp_path / "job", num_rounds=3), "-n", 2, "-t", 2)
 
-    assert ran.report["best"] == {"round_num": 2, "metric": "mean", "score": 7.0, "is_final": False}
+    assert ran.report["best"] == {
+        "workflow": "scatter_and_gather",
+        "round_num": 2,
+        "metric": "mean",
+        "score": 7.0,
+        "is_final": False,
+    }
     best = tmp_path / "ws" / "server" / "simulate_job" / "models" / "best_server.npy"
     assert np.load(best).tolist() == [[3, 4, 5], [6, 7, 8], [9, 10, 11]]
 
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits_whatever_the_launcher_and_the_slots(tmp_path):
-    made = job(tmp_path / "job", DRAWS, min_clients=3)
+    """Whoever is slower than min_clients others takes part too: with a seed, the clock decides nothing."""
+    made = job(tmp_path / "job", DRAWS, min_clients=1, wait_time_after_min_received=0)
 
     ways = [("fork", 3, 9), ("spawn", 3, 9), ("fork", 1, 9), ("spawn", 2, 9), ("fork", 3, 9), ("fork", 3, 10)]
     ran = [
-        run(made, "-n", 3, "-t", slots, "--launcher", launcher, "--seed", seed, workspace=tmp_path / f"ws{index}")
+        run(
+            made,
+            "-n",
+            3,
+            "-t",
+            slots,
+            "--launcher",
+            launcher,
+            "--seed",
+            seed,
+            *(["--strict"] if index < 2 else []),
+            workspace=tmp_path / f"ws{index}",
+        )
         for index, (launcher, slots, seed) in enumerate(ways)
     ]
 
     assert [each.code for each in ran] == [0] * 6
+    assert all(each["answered"] == ["site-1", "site-2", "site-3"] for one in ran for each in one.report["rounds"])
     *same, other = [each.report["digest"] for each in ran]
     assert len(set(same)) == 1
     assert other not in same
@@ -203,6 +223,41 @@ def test_some_clients_a_round_and_an_early_end_are_the_same_for_every_slot_count
     assert all(ran[0].report["exit_codes"].get(site, 0) == 0 for site in idle)
 
 
+DRAWS_ONLY = """
+    import numpy as np
+    import fedsag_cli.client as flare
+
+    flare.init()
+    while flare.is_running():
+        model = flare.receive()
+        drawn = float(np.random.rand())
+        flare.send(flare.FLModel(params={k: v + 1 for k, v in model.params.items()}, metrics={"drawn": drawn}))
+"""
+
+
+def test_two_workflows_are_told_apart_and_draw_numbers_of_their_own(tmp_path):
+    arguments = {"min_clients": 1, "num_rounds": 1, "aggregator_id": "aggregator", "persistor_id": "persistor"}
+    args = arguments | {"model_selector_id": "model_selector"}
+    flows = [{"id": name, "path": "ScatterAndGather", "args": args} for name in ("warm_up", "main")]
+    selector = {"model_selector": {"path": "IntimeModelSelector", "args": {"key_metric": "drawn"}}}
+    made = job(tmp_path / "job", DRAWS_ONLY, server={"workflows": flows}, components=selector)
+
+    ran = run(made, "-n", 1, "--seed", 5)
+    alone = job(tmp_path / "alone", DRAWS_ONLY, num_rounds=1, min_clients=1)
+    first = run(alone, "-n", 1, "--seed", 5, workspace=tmp_path / "ws1")
+
+    rounds = ran.report["rounds"]
+    assert [(each["workflow"], each["round_num"], each["is_whole"]) for each in rounds] == [
+        ("warm_up", 0, True), ("main", 0, True),
+    ]  # fmt: skip
+    drawn = [each["site-1"] for each in ran.metrics("drawn")]
+    assert first.metrics("drawn") == [{"site-1": drawn[0]}], "the first workflow draws what it always drew"
+    assert drawn[0] != drawn[1]
+    assert ran.report["best"] == {
+        "workflow": "main", "round_num": 0, "metric": "drawn", "score": drawn[1], "is_final": False,
+    }  # fmt: skip
+
+
 def test_a_drawn_seed_is_told_and_repeats(tmp_path):
     made = job(tmp_path / "job", DRAWS)
     first = run(made, "-n", 2, "-t", 2)
@@ -225,11 +280,11 @@ def test_clients_can_be_named(tmp_path):
     [
         ["-n", "0"],
         ["-n", "x"],
-        ["-t", "3"],
+        ["-t", "0"],
         ["-c", "a,a"],
         ["-c", "server"],
         ["-c", "../x"],
-        ["--threads", "0"],
+        ["--torch-threads", "0"],
         ["--launcher", "telepathy"],
         ["--nonsense"],
     ],
@@ -392,12 +447,12 @@ def test_the_torch_threads_are_divided_among_the_clients_and_can_be_set(tmp_path
     script = text(ADDS_ONE).replace('"mean": mean', '"mean": int(__import__("os").environ["OMP_NUM_THREADS"])')
     made = job(tmp_path / "job", script, num_rounds=1)
     shared = run(made, "-n", 2, "-t", 1)
-    given = run(made, "-n", 2, "-t", 1, "--threads", 3, workspace=tmp_path / "given")
+    given = run(made, "-n", 2, "--threads", 2, "--torch-threads", 3, workspace=tmp_path / "given")
 
     cores = len(os.sched_getaffinity(0))
     assert shared.metrics("mean") == [dict.fromkeys(["site-1", "site-2"], max(1, cores // 2))]
     assert given.metrics("mean") == [dict.fromkeys(["site-1", "site-2"], 3)]
-    assert given.report["threads"] == 3
+    assert (given.report["threads"], given.report["slots"]) == (3, 2)
 
 
 def test_a_second_run_in_the_same_workspace_is_refused_and_names_the_first(tmp_path):
@@ -644,7 +699,13 @@ def test_a_job_may_ask_for_the_last_model_to_be_measured(tmp_path):
 
     assert ran.code == 0, ran
     assert ran.report["final_metrics"] == {"mean": 7.0}
-    assert ran.report["best"] == {"round_num": 2, "metric": "mean", "score": 7.0, "is_final": True}
+    assert ran.report["best"] == {
+        "workflow": "scatter_and_gather",
+        "round_num": 2,
+        "metric": "mean",
+        "score": 7.0,
+        "is_final": True,
+    }
 
 
 def text(script):

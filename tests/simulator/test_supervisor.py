@@ -1,14 +1,21 @@
 """The supervisor: a run of which every event is written down beforehand, and what the supervisor makes of it."""
 
+import errno
+import os
+import signal
+
 import msgspec
 import pytest
 from runs import ADDS_ONE, job
 
-from fedsag_cli import simulator
+from fedsag_cli import simulator, workspace
 from fedsag_cli.errors import Interrupted, RunError, WorkspaceError
 from fedsag_cli.events import (
+    ClientStopped,
     ClientWanted,
     Failure,
+    NotAwaited,
+    Notice,
     ProcessExited,
     ProcessStarted,
     RunFailed,
@@ -18,6 +25,7 @@ from fedsag_cli.events import (
     WorkflowFinished,
 )
 from fedsag_cli.simulator import simulate
+from fedsag_cli.simulator.events_file import read_events
 from fedsag_cli.simulator.options import Options
 from fedsag_cli.simulator.report import Report
 
@@ -93,6 +101,19 @@ def up(name):
 
 def ended(name, code=0, **failure):
     return ProcessExited(name=name, exit_code=code, failure=Failure(**failure) if failure else None)
+
+
+def test_a_client_whose_answer_was_not_waited_for_is_stopped_at_the_end_and_has_not_failed(lived):
+    at_work = {"site": "site-2", "task": "train", "round_num": 0}
+    engine = lived(
+        up("server"), ServerReady(), up("site-1"), up("site-2"), NotAwaited(**at_work),
+        WorkflowFinished(digest="abc", seeded_themselves=[], late=["site-2"]), ended("site-1"), ended("server"),
+        strict=True,
+    )  # fmt: skip
+
+    (stopped,) = [event for event in engine.watcher.seen if isinstance(event, ClientStopped)]
+    assert (stopped.site, stopped.has_failed, stopped.failure.log_tail) == ("site-2", False, [])
+    assert engine.came.failures == {}
 
 
 DONE = WorkflowFinished(digest="abc", seeded_themselves=[])
@@ -183,6 +204,109 @@ def test_a_file_of_the_users_where_the_server_would_write_is_refused_and_stays(l
         lived(up("server"), WillWrite(paths=[str(model)]), ClientWanted(site="site-1"))
 
     assert model.read_text() == "mine"
+
+
+class Full:
+    """The disk is full for the files with this name, from the given time on."""
+
+    def __init__(self, monkeypatch, name, *, times=99):
+        self._name, self._left = name, times
+        real = workspace.write_whole
+
+        def write_whole(path, write, **how):
+            if path.name == name and self._left:
+                self._left -= 1
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+            real(path, write, **how)
+
+        monkeypatch.setattr(workspace, "write_whole", write_whole)
+
+
+def simulated(tmp_path, monkeypatch, *history, engine=FakeEngine):
+    engine = engine(*history)
+    monkeypatch.setattr(simulator, "LocalEngine", lambda **_: engine)
+    engine.watcher = Watcher()
+    try:
+        engine.came = simulate(
+            job(tmp_path / "job"), tmp_path / "ws", Options(num_clients=2, slots=2, seed=5), [engine.watcher]
+        )
+    except RunError as error:
+        engine.came = error
+    assert engine.stopped
+    return engine
+
+
+WELL = (up("server"), DONE, ended("server"))
+
+
+def test_a_good_run_whose_report_cannot_be_written_failed_and_every_word_says_so(tmp_path, monkeypatch):
+    Full(monkeypatch, "report.json")
+
+    engine = simulated(tmp_path, monkeypatch, *WELL)
+
+    assert engine.came.exit_code == 4
+    assert engine.came.message == f"{tmp_path}/ws/report.json: No space left on device"
+    assert engine.came.hint == "free some space on that disk"
+    last = engine.watcher.seen[-1]
+    assert (last.ok, last.exit_code, last.cause) == (False, 4, engine.came.message)
+    assert read_events(tmp_path / "ws" / "events.jsonl")[-1] == last
+
+
+def test_a_disk_that_is_full_for_a_moment_changes_nothing(tmp_path, monkeypatch):
+    Full(monkeypatch, "report.json", times=1)
+
+    assert simulated(tmp_path, monkeypatch, *WELL).came.ok
+
+
+def test_what_cannot_be_tidied_up_is_a_note(tmp_path, monkeypatch):
+    def fail(self):
+        raise OSError(errno.EIO, "Input/output error", str(self.root))
+
+    class Breaks(FakeEngine):
+        def stop(self, grace_s=5.0, show_stack=()):
+            monkeypatch.setattr(workspace.Workspace, "settle", fail)
+            monkeypatch.setattr(workspace.Workspace, "remove_parts", fail)
+            super().stop(grace_s, show_stack)
+
+    engine = simulated(tmp_path, monkeypatch, up("server"), ended("server", 1), engine=Breaks)
+
+    assert engine.came.message == "the server: its process ended with exit code 1"
+    assert engine.watcher.seen[-1].cause == engine.came.message
+    notes = [event.text for event in engine.watcher.seen if isinstance(event, Notice)]
+    assert len([note for note in notes if "Input/output error" in note]) == 2
+
+
+def test_a_full_disk_in_the_middle_ends_the_run_with_a_line(tmp_path, monkeypatch):
+    engine = simulated(tmp_path, monkeypatch, up("server"), OSError(errno.ENOSPC, "No space left on device", "made"))
+
+    assert engine.came.exit_code == 4
+    assert (engine.came.message, engine.came.hint) == ("made: No space left on device", "free some space on that disk")
+
+
+def test_a_bug_keeps_its_traceback_and_the_report_has_the_same_exit_code(tmp_path, monkeypatch):
+    with pytest.raises(ZeroDivisionError):
+        simulated(tmp_path, monkeypatch, up("server"), ZeroDivisionError())
+
+    written = msgspec.json.decode((tmp_path / "ws" / "report.json").read_bytes(), type=Report)
+    assert (written.ok, written.exit_code, written.cause) == (False, 1, "a bug in fedsag")
+
+
+def test_ctrl_c_after_the_last_round_does_not_change_how_the_run_ended(tmp_path, monkeypatch):
+    def interrupted(path, value, write=workspace.write_json):
+        os.kill(os.getpid(), signal.SIGINT)
+        write(path, value)
+
+    class Breaks(FakeEngine):
+        def next_event(self, timeout_s=None):
+            monkeypatch.setattr("fedsag_cli.simulator.supervisor.write_json", interrupted)
+            return super().next_event(timeout_s)
+
+    before = signal.getsignal(signal.SIGINT)
+
+    engine = simulated(tmp_path, monkeypatch, *WELL, engine=Breaks)
+
+    assert engine.came.ok
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_workspace_that_is_used_is_refused_before_anything_starts(tmp_path, monkeypatch):

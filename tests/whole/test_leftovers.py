@@ -72,18 +72,28 @@ def test_the_socket_folders_that_killed_runs_have_left_are_removed_and_no_other(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with private_address() as address:
         left = Path(address).parent
-        shutil.copytree(left, tmp_path / "fedsag-run-left")
-        (tmp_path / "fedsag-run-left" / "server.sock").touch()
-        mine = tmp_path / "fedsag-run-mine"
-        mine.mkdir()
-        (mine / "notes.txt").write_text("mine")
-        with private_address() as other:
-            assert Path(other).parent != left
-            assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-                [left.name, Path(other).parent.name, "fedsag-run-mine"]
-            )
-    assert (mine / "notes.txt").read_text() == "mine"
-    assert [path.name for path in tmp_path.iterdir()] == ["fedsag-run-mine"]
+        Path(address).touch()
+        shutil.copytree(left, tmp_path / "copy")
+    assert list(tmp_path.glob("fedsag*")) == []
+    (tmp_path / "copy").rename(left)  # as if it had been killed
+    mine = [tmp_path / f"fedsag-run-{name}" for name in ("mine", "0123456789abcdef")]
+    for folder in mine:
+        folder.mkdir()
+    (mine[0] / "server.sock").write_text("mine")
+    with private_address() as address, private_address() as other:
+        assert Path(other).parent != Path(address).parent
+        assert sorted(tmp_path.iterdir()) == sorted([Path(address).parent, Path(other).parent, *mine])
+    assert sorted(tmp_path.iterdir()) == sorted(mine)
+    assert (mine[0] / "server.sock").read_text() == "mine"
+
+
+@pytest.mark.parametrize("place", ["x" * 200, "nowhere"], ids=["too long", "not there"])
+def test_where_a_socket_cannot_be_in_tmpdir_it_is_in_the_folder_of_the_system(tmp_path, monkeypatch, place):
+    (tmp_path / ("x" * 200)).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / place))
+
+    with private_address() as address:
+        assert Path(address).parent.parent == Path("/tmp")
 
 
 def test_a_run_whose_processes_were_all_killed_at_once_is_tidied_up_by_the_next(tmp_path):

@@ -1,7 +1,9 @@
 """What a run says is true, whatever is measured, whoever is late, whatever lies in the way."""
 
+import contextlib
 import os
 import signal
+import subprocess
 import textwrap
 
 import pytest
@@ -119,6 +121,58 @@ def test_a_terminal_that_speaks_escapes_in_an_error_is_not_obeyed(tmp_path):
     assert r"red \x1b[31m\nsecond line" in outcome.out
 
 
+def test_a_failure_is_printed_once_for_each_reader(tmp_path):
+    made = job(tmp_path / "job", looping("raise ValueError('no data')"), min_clients=1)
+
+    together = run(made, "-n", 3, "-t", 3, stderr=subprocess.STDOUT).out
+    apart = run(made, "-n", 3, "-t", 3)
+
+    assert together.count("    | ValueError: no data") == 1
+    assert together.count("3 of 3 clients failed alike") == 1
+    assert [text.count("    | ValueError: no data") for text in (apart.out, apart.err)] == [1, 1]
+
+
+def test_what_a_script_calls_its_metrics_is_text_on_a_terminal_too(tmp_path):
+    """Before, a closing tag ended a good run with a traceback."""
+    name = r"'[/red]\x1b]0;owned\x07'"
+    script = looping("", answer=f"flare.send(FLModel(params=params, metrics={{{name}: 1.0, 'seconds': 7.0}}))")
+    ours, theirs = os.openpty()
+
+    with Running(job(tmp_path / "job", script), "-n", 2, "-t", 2, stdout=theirs, env={"TERM": "xterm"}) as running:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # EIO: the other end is closed
+            while piece := os.read(ours, 1 << 16):
+                shown += piece
+        outcome = running.outcome()
+    os.close(ours)
+
+    assert outcome.code == 0, outcome
+    assert rb"[/red]\x1b]0;owned\x07" in shown
+    assert b"\x1b]0" not in shown
+    assert b"seconds (metric)" in shown
+
+
+def test_a_secret_stands_in_nothing_that_fedsag_writes_or_shows(tmp_path):
+    body = """
+        import sys
+        secret = sys.argv[1]
+        print("note: connecting with", repr(secret))
+        raise ValueError({"password": secret}, secret[:5] + chr(10) + secret[5:])
+    """
+    made = job(tmp_path / "job", looping(body), args="${secret:PW} --port {$MY_TOKEN}")
+    env = {"PW": "hunter2'zzz", "MY_TOKEN": "qwerty12345"}
+
+    outcome = run(made, "-n", 2, "-t", 2, env=env)
+
+    assert outcome.code == 4
+    written = [(outcome.workspace / name).read_text() for name in ("report.json", "events.jsonl")]
+    for text in (*written, outcome.out, outcome.err):
+        assert "hunte" not in text
+        assert "zzz" not in text
+    assert "{'password': \"${secret:PW}\"}" in outcome.err
+
+
 def test_what_a_script_notes_before_its_first_task_is_told_once(tmp_path):
     script = looping("").replace("flare.init()", "print('note: no pictures here')\nflare.init()")
 
@@ -164,7 +218,7 @@ def test_a_workspace_can_be_used_again_whatever_ended_the_run(tmp_path, number):
         assert outcome.report["ok"] is False
         assert outcome.report["cause"] == "interrupted"
 
-    again = run(job(tmp_path / "again", ADDS_ONE), "-n", 2, "-t", 2)
+    again = run(job(tmp_path / "again", ADDS_ONE), "-n", 2, "-t", 2, "--force")
 
     assert again.code == 0
 

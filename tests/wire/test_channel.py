@@ -10,7 +10,7 @@ import time
 
 import msgspec
 import pytest
-from fakes import open_descriptors
+from fakes import let_in, open_descriptors
 
 from fedsag_cli.errors import ChannelClosed, RunError
 from fedsag_cli.model import ParamsType
@@ -35,7 +35,7 @@ def socketpair(folder):
 def through_the_door(folder):
     listener = Listener(address_in(folder), "secret")
     met = []
-    thread = threading.Thread(target=lambda: met.append(listener.accept(lambda hello: WELCOME)))
+    thread = threading.Thread(target=lambda: met.append(let_in(listener, lambda hello: WELCOME)))
     thread.start()
     _, client = connect(address_in(folder), Hello(site="a", token="secret"))
     thread.join()
@@ -384,7 +384,7 @@ def knock(door, hello, welcome=lambda hello: WELCOME):
     """What the server got, and what the client got."""
     listener, address = door
     got = []
-    thread = threading.Thread(target=lambda: got.append(listener.accept(welcome)))
+    thread = threading.Thread(target=lambda: got.append(let_in(listener, welcome)))
     thread.start()
     try:
         told = connect(address, hello)
@@ -430,7 +430,7 @@ def test_a_babbler_at_the_door_gets_no_channel_and_the_next_one_does(door, words
         babbler.sendall(words)
         babbler.shutdown(socket.SHUT_WR)
 
-        assert listener.accept(lambda hello: WELCOME) is None
+        assert let_in(listener, lambda hello: WELCOME) is None
 
     server, (_, channel) = knock(door, Hello(site="a", token="secret"))
     assert server[0] == "a"
@@ -446,18 +446,28 @@ def test_a_hello_is_short(door):
     with socket.socket(socket.AF_UNIX) as stranger:
         stranger.connect(address)
         stranger.sendall(frame(msgspec.msgpack.encode(Hello(site="a" * (64 << 10), token="secret"))))
-        assert listener.accept(lambda hello: WELCOME) is None
+        assert let_in(listener, lambda hello: WELCOME) is None
 
 
-def test_nobody_holds_the_door_by_a_hello_that_comes_byte_by_byte(door, dribbling, monkeypatch):
-    monkeypatch.setattr("fedsag_cli.wire.channel._HELLO_LIMIT_S", 0.2)
+def test_who_says_a_hello_piece_by_piece_is_welcome_and_nobody_waits_for_it(door):
+    """Before, the server waited for each hello, and a client that paused before it was turned away."""
     listener, address = door
-    with socket.socket(socket.AF_UNIX) as stranger:
-        stranger.connect(address)
-        thread = dribbling(stranger, frame(bytes(10_000)), 0.01)
+    said = frame(msgspec.msgpack.encode(Hello(site="slow", token="secret")))
+    with socket.socket(socket.AF_UNIX) as slow, socket.socket(socket.AF_UNIX) as silent:
+        slow.connect(address)
+        silent.connect(address)
+        guests = [listener.meet(), listener.meet()]
+        for piece in (b"", said[:3], said[3:20]):
+            slow.sendall(piece)
+            assert [listener.greet(guest, lambda hello: WELCOME) for guest in guests] == [None, None]
+        server, (_, client) = knock(door, Hello(site="quick", token="secret"))
 
-        assert listener.accept(lambda hello: WELCOME) is None
-        assert thread.is_alive(), "it has much more to send"
+        slow.sendall(said[20:])
+        site, channel = listener.greet(guests[0], lambda hello: WELCOME)
+
+        assert (server[0], site) == ("quick", "slow")
+        for each in (server[1], client, channel, guests[1]):
+            each.close()
 
 
 def test_where_nobody_listens_is_an_error_naming_the_address(short_path):

@@ -66,3 +66,15 @@ def test_each_score_starts_anew():
 )
 def test_better_is_strictly_more_or_negated_strictly_less(negate, new, best, better):
     assert IntimeModelSelector("acc", negate_key_metric=negate).is_better(new, best) is better
+
+
+def test_a_metric_that_all_clients_measured_alike_is_no_better_with_other_weights():
+    """0.7 * 3 + 0.7 * 4 is a little less than 0.7 * 7, and 0.7 * 1 + 0.7 * 1 is not."""
+    selector = IntimeModelSelector("accuracy", weigh_by_local_iter=True)
+    scores = []
+    for steps in ((3, 4), (1, 1)):
+        for site, number in zip("ab", steps, strict=True):
+            selector.accept(site, {"accuracy": 0.7}, number)
+        scores.append(selector.score())
+
+    assert scores == [0.7, 0.7]

@@ -9,6 +9,7 @@ from fakes import update
 from fedsag_cli import events
 from fedsag_cli.errors import JobError, NotEnoughClients, TensorError
 from fedsag_cli.model import FLModel
+from fedsag_cli.params import seeds
 from fedsag_cli.testing import FakeClients, FakePersistor
 from fedsag_cli.workflows.model_selector import IntimeModelSelector
 from fedsag_cli.workflows.rounds import Rounds
@@ -86,12 +87,32 @@ def test_an_update_that_is_a_difference_is_added_and_a_key_without_one_keeps_its
     assert {name: value.tolist() for name, value in run.model.params.items()} == {"w": [5.0], "b": [5.0]}
 
 
-def test_an_update_of_a_key_that_the_model_has_not_is_an_error():
-    with pytest.raises(TensorError, match="'other'"):
-        live(
-            FakeClients(a=adds(1)),
-            lambda current: current.finish(update(kind="DIFF", other=np.zeros(1))),
-        )
+@pytest.mark.parametrize("kind", ["FULL", "DIFF"])
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"other": np.zeros(1)}, "'other', which is not in the model"),
+        ({"w": np.zeros(2)}, r"'w' has .*\[2\].*\[1\]"),
+        ({"w": np.zeros(())}, r"'w' has .*\[\].*\[1\]"),
+        ({"w": np.array([1j])}, "'w'.* complex"),
+    ],
+    ids=["another key", "another shape", "no axes", "complex"],
+)
+def test_a_round_cannot_be_finished_with_what_the_model_has_no_place_for(kind, params, said):
+    with pytest.raises(TensorError, match=said):
+        live(FakeClients(a=adds(1)), lambda current: current.finish(update(kind=kind, **params)))
+
+
+def test_a_model_without_params_gets_those_of_the_first_update():
+    _, run = live(
+        FakeClients(a=lambda model: update(1, w=np.ones(1))),
+        takes_the_last,
+        persistor=FakePersistor(),
+        allow_empty_model=True,
+        num_rounds=2,
+    )
+
+    assert run.model.params["w"].tolist() == [1.0]
 
 
 def test_what_a_workflow_rejects_is_not_measured():
@@ -132,6 +153,46 @@ def test_the_best_model_is_the_one_that_was_sent_and_that_of_round_0_does_not_co
 
     assert (run.best.round_num, run.best.score) == (2, 0.7)
     assert [model.params["w"].tolist() for model in persistor.best] == [[1.0], [2.0]]
+
+
+def test_a_second_workflow_begins_with_a_trained_model_which_counts():
+    persistor = model_of(0.0)
+    scores = iter([0.9, 0.5, 0.8, 0.6])
+    clients = FakeClients(a=lambda model: update(1, {"accuracy": next(scores)}, w=model.params["w"] + 1))
+    how = {"persistor": persistor, "model_selector": IntimeModelSelector("accuracy"), "num_rounds": 2}
+
+    _, run = live(clients, takes_the_last, **how)
+    assert run.enter(1)
+    live(clients, takes_the_last, run=run, **how)
+
+    assert (run.best.workflow, run.best.round_num, run.best.score) == (1, 0, 0.8)
+    assert [model.params["w"].tolist() for model in persistor.best] == [[1.0], [2.0]]
+
+
+def test_a_score_of_another_metric_is_no_measure_for_a_second_workflow():
+    clients = FakeClients(a=adds(1, accuracy=90.0, loss=0.5))
+    _, run = live(clients, takes_the_last, model_selector=IntimeModelSelector("accuracy"), num_rounds=2)
+    assert run.enter(1)
+
+    live(clients, takes_the_last, run=run, model_selector=IntimeModelSelector("loss"), num_rounds=1)
+
+    assert (run.best.metric, run.best.score) == ("loss", 0.5)
+
+
+def test_a_second_workflow_draws_other_numbers_on_the_server_and_the_first_those_it_always_drew():
+    drawn = []
+
+    def draws(current):
+        drawn.append(np.random.rand())
+        current.finish(update())
+
+    _, run = live(FakeClients(), draws, run=Run(emit=print, seed=5), num_rounds=2)
+    assert run.enter(1)
+    live(FakeClients(), draws, run=run, num_rounds=2)
+
+    np.random.seed(seeds.derived(5, "server", 0) % 2**32)
+    assert drawn[0] == np.random.rand()
+    assert len(set(drawn)) == 4
 
 
 def test_a_workflow_that_finishes_a_round_twice_is_told_so():

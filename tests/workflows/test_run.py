@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fedsag_cli import events
+from fedsag_cli import events, record
 from fedsag_cli.errors import TensorError
 from fedsag_cli.model import FLModel
 from fedsag_cli.workflows.run import Best, Plateau, Run
@@ -18,7 +18,12 @@ def model(value):
 
 
 def names(folder):
-    return sorted(path.name for path in folder.iterdir())
+    """The checkpoints in a folder."""
+    return sorted(path.name for path in folder.glob("*.safetensors"))
+
+
+def again(folder, **how):
+    return Run.resumed(folder, emit=lambda event: None, **how)
 
 
 def test_a_run_without_a_checkpoint_is_a_new_one(tmp_path):
@@ -38,34 +43,190 @@ def test_a_resumed_run_has_the_next_round_the_model_and_the_best_score(tmp_path)
     assert [(name, value.tolist()) for name, value in found.model.params.items()] == [("z", [1.5]), ("a", 3)]
 
 
-def test_there_is_one_checkpoint_at_a_time_under_a_new_name_each_round(tmp_path):
+def test_the_last_checkpoint_is_there_and_one_that_a_power_cut_leaves(tmp_path):
     here = Run(emit=lambda event: None, checkpoints=tmp_path)
-    seen = []
-    for round_num in range(3):
+    for round_num in range(7):
         here.finish_round(finished(round_num), model(float(round_num)))
-        seen.append(names(tmp_path))
+        there = names(tmp_path)
+        assert f"round-{round_num:06d}.safetensors" in there
+        assert len(there) <= 3  # the third is being written to the disk
 
-    assert seen == [[f"round-{round_num:06d}.safetensors"] for round_num in range(3)]
+    here.close()
+
+    assert names(tmp_path) == ["round-000006.safetensors"]
+
+
+def test_a_checkpoint_goes_only_when_the_disk_has_the_next_one(tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr("fedsag_cli.workflows.checkpoints.wait_for_disk", lambda path: done.append(("sync", path.name)))
+    monkeypatch.setattr("fedsag_cli.workflows.checkpoints._SYNC_EVERY_S", 0.0)
+    unlink = type(tmp_path).unlink
+    monkeypatch.setattr(
+        type(tmp_path), "unlink", lambda path, **how: (done.append(("gone", path.name)), unlink(path, **how))
+    )
+    here = Run(emit=lambda event: None, checkpoints=tmp_path)
+    for round_num in range(2):
+        here.finish_round(finished(round_num), model(float(round_num)))
+    here.close()
+
+    wanted = [("sync", "round-000001.safetensors"), ("sync", tmp_path.name), ("gone", "round-000000.safetensors")]
+    assert [step for step in done if step in wanted][-3:] == wanted
+    assert done.index(("gone", "round-000000.safetensors")) == len(done) - 1
 
 
 def test_a_resumed_run_removes_the_checkpoint_it_came_from(tmp_path):
     Run(emit=lambda event: None, checkpoints=tmp_path).finish_round(finished(0), model(0.0))
 
-    Run.resumed(tmp_path, emit=lambda event: None).finish_round(finished(1), model(1.0))
+    here = again(tmp_path)
+    here.finish_round(finished(1), model(1.0))
+    here.close()
 
     assert names(tmp_path) == ["round-000001.safetensors"]
 
 
 def test_of_two_checkpoints_the_later_round_counts_not_the_later_name(tmp_path):
-    """The run was killed between writing one and removing the other."""
+    first = Run(emit=lambda event: None, checkpoints=tmp_path)
     for round_num, place in ((999_999, 1.0), (1_000_000, 2.0)):
-        Run(emit=lambda event: None, checkpoints=tmp_path).finish_round(finished(round_num), model(place))
+        first.finish_round(finished(round_num), model(place))
 
-    found = Run.resumed(tmp_path, emit=print)
+    found = again(tmp_path)
 
     assert found.next_round == 1_000_001
-    assert names(tmp_path) == ["round-1000000.safetensors"]
     assert found.model.params["z"].item() == 2.0
+
+
+def flip(path, at):
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0x10
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("at", [0, 9, 100, -5], ids=["length", "header", "order", "tensor"])
+def test_one_bit_of_the_only_checkpoint_is_found(tmp_path, at):
+    first = Run(emit=lambda event: None, checkpoints=tmp_path)
+    first.finish_round(finished(0), model(1.0))
+    flip(tmp_path / "round-000000.safetensors", at)
+
+    with pytest.raises(TensorError, match=r"round-000000.safetensors is no checkpoint of this run"):
+        again(tmp_path)
+
+
+def test_an_earlier_checkpoint_that_is_still_there_takes_the_place_of_a_damaged_one(tmp_path):
+    first = Run(emit=lambda event: None, checkpoints=tmp_path)
+    for round_num in range(3):
+        first.finish_round(finished(round_num), model(float(round_num)))
+    assert names(tmp_path) == ["round-000000.safetensors", "round-000002.safetensors"]
+    flip(tmp_path / "round-000002.safetensors", -5)
+
+    found = again(tmp_path)
+
+    assert (found.next_round, found.whole_rounds, found.model.params["z"].item()) == (1, 1, 0.0)
+    assert "2 of the rounds that were done are run again" in found.notes[0]
+    assert "round-000002.safetensors is no checkpoint of this run" in found.notes[0]
+    found.finish_round(finished(1), model(7.0))
+    assert again(tmp_path).model.params["z"].item() == 7.0
+
+
+@pytest.mark.parametrize("at", [3, 70, -3], ids=["digest", "round", "proof"])
+def test_one_bit_of_the_record_is_found(tmp_path, at):
+    Run(emit=lambda event: None, checkpoints=tmp_path).finish_round(finished(0), model(1.0))
+    flip(tmp_path / "record.jsonl", at)
+
+    with pytest.raises(TensorError, match=r"record.jsonl is damaged in line [12]"):
+        again(tmp_path)
+
+
+def test_a_line_of_the_record_that_was_not_written_to_its_end_costs_only_its_round(tmp_path):
+    first = Run(emit=lambda event: None, checkpoints=tmp_path)
+    first.finish_round(finished(0), model(0.0))
+    size = (tmp_path / "record.jsonl").stat().st_size
+    first.finish_round(finished(1), model(1.0))
+    with (tmp_path / "record.jsonl").open("r+b") as file:
+        file.truncate(size + 40)
+
+    found = again(tmp_path)
+
+    assert found.next_round == 1
+    assert "record.jsonl is damaged in line 3" in found.notes[0]
+
+
+def test_checkpoints_of_another_plan_are_not_continued(tmp_path):
+    Run(emit=lambda event: None, checkpoints=tmp_path, identity="a plan").finish_round(finished(0), model(1.0))
+
+    assert again(tmp_path, identity="a plan").next_round == 1
+    with pytest.raises(TensorError, match="damaged in line 1"):
+        again(tmp_path, identity="another plan")
+
+
+def test_a_record_that_is_gone_is_no_new_run(tmp_path):
+    Run(emit=lambda event: None, checkpoints=tmp_path).finish_round(finished(0), model(1.0))
+    (tmp_path / "record.jsonl").unlink()
+
+    with pytest.raises(TensorError, match=r"record.jsonl is gone: nothing proves round-000000"):
+        again(tmp_path)
+
+
+def test_a_checkpoint_that_is_gone_is_named(tmp_path):
+    Run(emit=lambda event: None, checkpoints=tmp_path).finish_round(finished(0), model(1.0))
+    (tmp_path / "round-000000.safetensors").unlink()
+
+    with pytest.raises(TensorError, match=r"the checkpoint .*round-000000.safetensors is gone"):
+        again(tmp_path)
+
+
+def test_a_large_model_is_proven_while_the_next_round_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr("fedsag_cli.workflows.checkpoints._SMALL", 0)
+    first = Run(emit=lambda event: None, checkpoints=tmp_path)
+    first.save_best(Best(0.5, 0), model(0.5))
+    for round_num in range(3):
+        first.finish_round(finished(round_num), model(float(round_num)))
+    first.close()
+
+    found = again(tmp_path)
+
+    assert (found.next_round, found.model.params["z"].item()) == (3, 2.0)
+    assert found.best_model.params["z"].item() == 0.5
+
+
+def test_a_round_whose_checkpoint_was_not_proven_yet_is_run_again(tmp_path, monkeypatch):
+    first = Run(emit=lambda event: None, checkpoints=tmp_path)
+    first.finish_round(finished(0), model(0.0))
+    monkeypatch.setattr("fedsag_cli.workflows.checkpoints._SMALL", 0)
+    monkeypatch.setattr("fedsag_cli.workflows.checkpoints.Checkpoints._settle", lambda *_: None)  # killed before it
+    first.finish_round(finished(1), model(1.0))
+
+    found = again(tmp_path)
+
+    assert (found.next_round, found.model.params["z"].item()) == (1, 0.0)
+    assert found.notes == [
+        "1 of the rounds that were done are run again: their checkpoints were not proven when the run ended"
+    ]
+
+
+def test_what_the_server_told_of_a_round_is_in_the_record_with_it(tmp_path):
+    here = Run(emit=lambda event: None, checkpoints=tmp_path)
+    here.on(events.RoundStarted(round_num=0, first_round=0, num_rounds=2, sites=["a"]))
+    here.on(events.ClientReady(site="a"))
+    here.finish_round(finished(0), model(0.0))
+    here.on(events.RoundStarted(round_num=1, first_round=0, num_rounds=2, sites=["a"]))
+
+    (whole,) = record.read(tmp_path / "record.jsonl", "").rounds
+
+    told = [events.from_line(bytes(raw)) for raw in whole.events]
+    assert [type(event) for event in told] == [events.RoundStarted, events.RoundFinished]
+
+
+def test_a_run_that_keeps_what_no_checkpoint_has_says_so_once_and_records_it(tmp_path):
+    told = []
+    here = Run(emit=told.append, checkpoints=tmp_path, keeps=lambda: ["aggregator (mom.Momentum): v"])
+    for round_num in range(2):
+        here.finish_round(finished(round_num), model(0.0))
+
+    (notice,) = [event.text for event in told if isinstance(event, events.Notice)]
+    assert notice.startswith("this run cannot be resumed")
+    assert [whole.keeps for whole in record.read(tmp_path / "record.jsonl", "").rounds] == [
+        ["aggregator (mom.Momentum): v"]
+    ] * 2
 
 
 def test_a_checkpoint_that_could_not_be_written_leaves_the_one_before(tmp_path, monkeypatch):
@@ -81,7 +242,7 @@ def test_a_checkpoint_that_could_not_be_written_leaves_the_one_before(tmp_path, 
         here.finish_round(finished(1), model(2.0))
 
     assert names(tmp_path) == ["round-000000.safetensors"]
-    assert Run.resumed(tmp_path, emit=print).model.params["z"].item() == 1.0
+    assert again(tmp_path).model.params["z"].item() == 1.0
     assert told == [told[0]]
 
 
@@ -127,7 +288,7 @@ def test_the_best_model_is_kept_until_it_has_a_file_of_its_own(tmp_path):
     assert found.model.params["z"].item() == 2.0
     found.save_best(Best(0.75, 3), model(2.0))
     found.finish_round(finished(3), model(3.0))
-    assert names(tmp_path) == ["best-000003.safetensors", "round-000003.safetensors"]
+    assert {"best-000003.safetensors", "round-000003.safetensors"} <= set(names(tmp_path))
     found.finished()
     assert names(tmp_path) == ["round-000003.safetensors"]
 
@@ -148,6 +309,18 @@ def test_a_best_score_of_a_round_that_was_not_whole_is_forgotten(tmp_path):
     found = Run.resumed(tmp_path, emit=print)
 
     assert (found.best, found.best_model) == (None, None)
+
+
+def test_a_best_model_that_was_changed_in_place_since_its_checkpoint_is_kept_as_it_is_given(tmp_path):
+    """Before, the checkpoint was kept, which had other values."""
+    first = Run(emit=lambda event: None, checkpoints=tmp_path)
+    given = model(0.0)
+    first.finish_round(finished(0), given)
+    given.params["z"][0] = 9.0
+    first.save_best(Best(0.5, 1), given)
+    first.finish_round(finished(1), model(1.0))
+
+    assert Run.resumed(tmp_path, emit=print).best_model.params["z"].item() == 9.0
 
 
 def test_without_links_the_best_model_is_copied(tmp_path, monkeypatch):
@@ -180,10 +353,8 @@ def test_a_run_of_two_workflows_goes_on_in_the_one_it_was_in(tmp_path):
     assert first.enter(0)
     for round_num in range(5):
         first.finish_round(finished(round_num), model(float(round_num)))
-    (tmp_path / "kept").hardlink_to(tmp_path / "round-000004.safetensors")
     assert first.enter(1)
     first.finish_round(finished(0), model(7.0))
-    (tmp_path / "kept").rename(tmp_path / "round-000004.safetensors")  # killed before it could be removed
 
     found = Run.resumed(tmp_path, emit=print)
 

@@ -12,6 +12,8 @@ from fedsag_cli import events
 from fedsag_cli.aggregators.fedavg import FedAvg
 from fedsag_cli.errors import JobError, NotEnoughClients
 from fedsag_cli.model import FLModel, ParamsType
+from fedsag_cli.params.arithmetic import difference
+from fedsag_cli.params.values import bits, row
 from fedsag_cli.testing import FakeClients, FakePersistor
 from fedsag_cli.workflows.model_selector import IntimeModelSelector
 from fedsag_cli.workflows.run import Best, Run
@@ -44,6 +46,9 @@ def fails(model):
 
 def measures(**metrics):
     return lambda model: FLModel(metrics={name: told(w_of(model)) for name, told in metrics.items()})
+
+
+INF = float("inf")
 
 
 class Story:
@@ -250,6 +255,59 @@ def test_a_site_whose_answer_does_not_fit_is_rejected_with_the_cause_and_the_oth
     finished = story.of(events.RoundFinished)[0]
     assert finished.sites == ["a", "c"]
     assert finished.metrics == pytest.approx({"accuracy": 0.8})
+
+
+def test_keys_that_the_aggregator_leaves_out_need_not_be_in_the_model():
+    """So it is in NVFLARE. A change of infinity in such a key cannot be told by a difference, and need not be."""
+    masked = FakePersistor(w=torch.tensor([1.0]), mask=torch.tensor([-INF]))
+    answer = update(1, kind="DIFF", w=torch.tensor([2.0]), head=torch.ones(1), mask=torch.tensor([INF]))
+    clients = FakeClients(a=lambda model: answer)
+
+    run = Run(emit=lambda event: None)
+    ScatterAndGather(FedAvg(exclude_vars="head|mask"), masked, num_rounds=1).run(clients, run)
+
+    assert clients.rejected == {}
+    assert {name: value.tolist() for name, value in run.model.params.items()} == {"w": [3.0], "mask": [-INF]}
+
+
+@pytest.mark.parametrize("kind", ["FULL", "DIFF"])
+def test_masks_and_counters_that_nobody_changed_are_the_same_after_all_rounds(kind):
+    """Beside a weight that trains, in updates of 500 steps."""
+    fixed = {
+        "causal": np.triu(np.full((3, 3), -INF, np.float32), 1),
+        "lowest": np.array([np.finfo(np.float32).min, -0.0], np.float32),
+        "double": np.array([np.finfo(np.float64).min, 5e-324]),
+        "half": torch.tensor([torch.finfo(torch.bfloat16).min, 1e-40]).bfloat16(),
+        "nan": np.array([INF, float("nan")]),
+        "count": np.array([2**63 - 1, -(2**63), 2**53 + 1]),
+        "flags": np.array([True, False]),
+    }
+
+    def trains(steps):
+        def answer(model):
+            new = model.params | {"w": model.params["w"] + 1}
+            return update(steps, kind=kind, **(difference(new, model.params) if kind == "DIFF" else new))
+
+        return answer
+
+    run, clients = Run(emit=lambda event: None), FakeClients(a=trains(500), b=trains(501), c=trains(333))
+    ScatterAndGather(FedAvg(), FakePersistor(w=np.float32([0]), **fixed), num_rounds=3).run(clients, run)
+
+    assert clients.rejected == {}
+    assert run.model.params["w"].tolist() == [pytest.approx(3.0)]
+    for name, value in fixed.items():
+        assert bits(row(run.model.params[name])).tolist() == bits(row(value)).tolist(), name
+
+
+def test_keys_that_the_model_does_not_have_can_be_allowed():
+    run = Run(emit=lambda event: None)
+    clients = FakeClients(a=sends(w=torch.tensor([9.0]), foreign=torch.tensor([1.0])))
+
+    ScatterAndGather(FedAvg(), FakePersistor(w=torch.tensor([0.0])), num_rounds=2, allow_unknown_keys=True).run(
+        clients, run
+    )
+
+    assert {name: value.tolist() for name, value in run.model.params.items()} == {"w": [9.0]}
 
 
 def test_a_rejected_answer_counts_as_none_for_the_quorum():
@@ -478,7 +536,15 @@ def test_a_condition_that_is_met_ends_the_rounds_and_the_last_aggregate_is_kept_
 
 @pytest.mark.parametrize(
     ("condition", "last"),
-    [("accuracy > 3", 3), ("accuracy>=3", 2), ("accuracy < 2", 0), ("accuracy <= 0.5", None), ("val acc <= 1", None)],
+    [
+        ("accuracy > 3", 3),
+        ("accuracy>=3", 2),
+        ("accuracy < 2", 0),
+        ("accuracy <= 0.5", None),
+        ("val acc <= 1", None),
+        ("accuracy = 4", 3),
+        ("accuracy=2.5", None),
+    ],
 )
 def test_a_condition_is_a_metric_a_comparison_and_a_number(condition, last):
     story, said = stopping([1.0, 2.0, 3.0, 4.0, 5.0], stop_cond=condition)
@@ -498,6 +564,12 @@ def test_where_less_is_asked_for_less_is_better():
     _, said = stopping([3.0, 2.0, 2.5, 1.0, 1.5], stop_cond="accuracy < 0.5", patience=1)
 
     assert said == ["stopped after round 2: accuracy was no better than 2 for 1 round"]
+
+
+def test_where_one_value_is_asked_for_nearer_is_better():
+    _, said = stopping([3.0, 2.0, 0.5, 0.5, 1.5, 1.0], stop_cond="accuracy = 1", patience=2)
+
+    assert said == ["stopped after round 4: accuracy was no better than 0.5 for 2 rounds"]
 
 
 def test_a_better_value_begins_the_patience_anew_and_a_missing_one_uses_it_up():
@@ -531,7 +603,7 @@ def test_a_run_that_goes_on_after_its_last_round_stops_there_and_its_patience_go
 
 @pytest.mark.parametrize("wrong", ["accuracy", "accuracy >= high", ">= 3", "accuracy == 3", "accuracy => 3"])
 def test_what_is_no_condition_is_an_error_with_one_that_is(wrong):
-    expected = "stop_cond must be a metric, one of >= <= > <, and a number, such as 'accuracy >= 80'"
+    expected = "stop_cond must be a metric, one of >= <= > < =, and a number, such as 'accuracy >= 80'"
     with pytest.raises(JobError, match=expected):
         ScatterAndGather(FedAvg(), FakePersistor(), stop_cond=wrong)
 

@@ -24,11 +24,14 @@ _INT = re.compile(r"[+-]?[0-9]{1,1000}")  # Python does not read longer numbers
 _FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
+_EMPTY = '""'  # what a shell makes of `\"\"`, as NVFLARE's documents write an empty text
+
+
 def parse(text: str, kind: str | None, *, where: str) -> Any:
     """Read `text` as a value of `kind`; None: of the kind that the text looks like. Raises JobError naming `where`."""
     match kind:
         case "text":
-            return text
+            return "" if text == _EMPTY else text
         case "int" if _INT.fullmatch(text.strip()):
             return int(text)
         case "float" if _FLOAT.fullmatch(text.strip()) and math.isfinite(float(text)):
@@ -77,4 +80,4 @@ def _guessed(text: str, where: str) -> Any:
         return float(word)
     if (word[:1], word[-1:]) in (("[", "]"), ("{", "}")):
         return hocon.value(word, name=where)
-    return text
+    return "" if word == _EMPTY else text

@@ -22,8 +22,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fedsag_cli import foreign
 from fedsag_cli.errors import JobError, nearest
 from fedsag_cli.job.config import tree as trees
+from fedsag_cli.job.config.substitutions import weight
 from fedsag_cli.job.config.tree import KeyPath
 
 SYSTEM = (
@@ -79,7 +81,8 @@ class Secrets:
 
     def _one(self, found: re.Match[str]) -> str:
         if found[0] not in self._known:
-            self._known[found[0]] = self._look_up(found[0], found[1].removeprefix("secret:"))
+            secret = self._known[found[0]] = self._look_up(found[0], found[1].removeprefix("secret:"))
+            foreign.hide(secret, found[0])
         return self._known[found[0]]
 
     def _look_up(self, written: str, name: str) -> str:
@@ -211,7 +214,7 @@ class _Resolver:
         }
         inside = _Resolver(self._tree, {**self._system, **local}, self._file, self._budget)
         made = inside._value(item, (*above, name), (name,))
-        self._budget.spend(name, _weight(made))
+        self._budget.spend(name, weight(made))
         return made
 
     def _value_of(self, name: str, above: tuple[str, ...]) -> Any:
@@ -221,18 +224,14 @@ class _Resolver:
         if name in self._tree:
             value = self._variable(name, above)
         elif name.startswith("$") and name[1:] in os.environ:
+            foreign.hide_variable(name[1:], os.environ[name[1:]])
             return os.environ[name[1:]]
         else:
             raise _Unknown(name)
         if name not in self._weights:
-            self._weights[name] = _weight(value)
+            self._weights[name] = weight(value)
         self._budget.spend(name, self._weights[name])
         return value
-
-
-def _weight(value: Any) -> int:
-    parts = (part for _, part in trees.walk({"": value}))
-    return sum(len(part) if isinstance(part, str) else 1 for part in parts)
 
 
 def _typed(text: str) -> Any:

@@ -28,7 +28,7 @@ def resolve(config: Any, parser: Any, *, name: str) -> None:
         @classmethod
         def _do_substitute(cls, substitution: Any, resolved_value: Any, *args: Any, **kwargs: Any) -> Any:
             nonlocal budget
-            budget -= _weight(resolved_value)
+            budget -= weight(resolved_value)
             if budget < 0:
                 raise JobError(f"{name}: ${{{substitution.variable}}} makes the file too large")
             return super()._do_substitute(substitution, resolved_value, *args, **kwargs)
@@ -89,9 +89,9 @@ def _count(node: Any) -> int:
     return int(_has(node, "variable")) + sum(map(_count, _inside(node)))
 
 
-def _weight(node: Any) -> int:
+def weight(node: Any) -> int:
     """The number of characters and values in a node."""
-    return 1 + (len(node) if isinstance(node, str) else sum(map(_weight, _inside(node))))
+    return 1 + (len(node) if isinstance(node, str) else sum(map(weight, _inside(node))))
 
 
 def _has(node: Any, name: str) -> bool:

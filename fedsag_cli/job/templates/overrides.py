@@ -64,7 +64,8 @@ def apply(
             removed.add(at)
         else:
             at, kind = finder.find(override.key, removes=False)
-            values[at] = literals.parse(override.text, kind, where=where)
+            is_null = override.text.strip() == "null" and finder.takes_null(at)
+            values[at] = None if is_null else literals.parse(override.text, kind, where=where)
             removed.discard(at)
     for at, value in values.items():
         try:
@@ -111,6 +112,11 @@ class _Finder:
         else:
             self._check_path(at, removes=removes)
         return at, None if removes else self._kind(at)
+
+    def takes_null(self, at: KeyPath) -> bool:
+        """Whether the key is an argument that may be null."""
+        argument = self._argument(at)
+        return argument is not None and "None" in argument.kind.split(" | ")
 
     def _bare(self, key: str, *, removes: bool) -> KeyPath:
         paths = [at for at, _ in tree.walk(self._conf) if at[-1] == key]

@@ -10,7 +10,7 @@ from typing import Any
 
 from fedsag_cli.arguments import Argument
 from fedsag_cli.errors import JobError
-from fedsag_cli.job import components, meta, reader
+from fedsag_cli.job import components, meta, nearby, reader
 from fedsag_cli.job.components import Named
 from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, files, hocon, literals, placeholders, tree
 from fedsag_cli.job.config.tree import KeyPath
@@ -53,7 +53,7 @@ def of_job(folder: Path, templates_dir: Path | None = None) -> list[Row]:
     meta_file = hocon.find(folder, "meta")
     configs = [path for app in sorted(folder.glob("*/config")) for path in _configs(app)]
     if not (meta_file or configs):
-        raise JobError(f"{folder} is not a job: there is no meta.conf", hint="fedsag job create makes one")
+        raise JobError(f"{folder} is not a job: there is no meta.conf", hint=nearby.hint(folder.absolute()))
     paths = [path.relative_to(folder).as_posix() for path in [*([meta_file] if meta_file else []), *configs]]
     names = FileNames(paths, list({path.relative_to(folder).parts[0] for path in configs}))
     declared = _declared(folder, names, templates_dir)

@@ -167,6 +167,9 @@ def test_a_value_takes_the_type_of_what_stands(changed, word, key, value):
         ("names=[]", "names", []),
         ("weights={site-1 = 2.0}", "weights", {"site-1": 2.0}),
         ("workflows[0].args.num_rounds=9", "num_rounds", 9),
+        ("title=null", "title", None),
+        ("title=nothing", "title", "nothing"),
+        ('title=""', "title", ""),
     ],
 )
 def test_lists_and_objects_are_hocon_and_an_annotation_comes_before_what_stands(changed, word, key, value):
@@ -246,7 +249,11 @@ def test_any_text_arrives_as_it_is_written(text):
 
     apply(conf, [Override.read(f"a={text}", "x.conf")], file="x.conf")
 
-    assert conf == {"a": text}
+    assert conf == {"a": "" if text == '""' else text}
+
+
+def test_an_argument_that_takes_no_null_takes_the_word(changed):
+    assert args(changed("components[0].args.label=null"), 0)["label"] == "null"
 
 
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]))

@@ -1,0 +1,126 @@
+"""What reaches a terminal or a pipe: one line for each text, escaped, masked and fitted."""
+
+import io
+from types import SimpleNamespace
+
+import pytest
+
+from fedsag_cli import foreign
+from fedsag_cli.cli import display
+from fedsag_cli.errors import JobError
+
+EVIL = "[/red]\x1b]0;owned\x07\x1b[31m\u202e\nrc=0"
+HARMLESS = r"[/red]\x1b]0;owned\x07\x1b[31m\u202e\nrc=0"
+
+
+class Terminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self):
+        return True
+
+
+@pytest.fixture(params=["a terminal", "a pipe"])
+def printed(request, monkeypatch):
+    """What the test has printed so far."""
+    stream = Terminal() if request.param == "a terminal" else io.StringIO()
+    monkeypatch.setattr(display, "sys", SimpleNamespace(stdout=stream, stderr=stream))  # pytest has its own
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("JPY_PARENT_PID", raising=False)
+    return stream.getvalue
+
+
+@pytest.mark.parametrize(
+    "show",
+    [
+        display.line,
+        display.note,
+        display.warning,
+        display.help_text,
+        lambda text: display.error(JobError(text)),
+        lambda text: display.error(JobError("wrong", hint=text)),
+        lambda text: display.bug(ValueError(text)),
+        lambda text: display.table([{"a": text}], ["a"]),
+        lambda text: display.table([{text: "x"}], [text]),
+        lambda text: display.table([{"a": "x", "b": text}], ["a", "b"], by="b"),
+    ],
+)
+def test_no_text_reaches_a_terminal_as_it_is(printed, show):
+    show(EVIL)
+
+    assert not {"\x1b", "\x07", "\u202e"} & set(printed())
+    assert "\nrc=0" not in printed() or show is display.help_text
+    assert "owned" in printed()
+
+
+def test_known_secrets_are_masked_in_whatever_is_printed(printed, monkeypatch):
+    monkeypatch.setattr(foreign, "_secrets", foreign._Secrets())
+    foreign.hide("hunter2zzz", "${secret:PW}")
+
+    display.line("line hunter2zzz")
+    display.error(JobError("error hunter2zzz"))
+    display.document({"key": "document hunter2zzz"})
+
+    assert "hunter2zzz" not in printed()
+    assert printed().count("${secret:PW}") == 3
+
+
+def test_a_line_of_json_stays_json_and_nothing_in_it_acts(printed):
+    display.json_line('{"text":"\u009b31m \u202e \U0001f600 \U000e0001"}')
+
+    assert printed() == '{"text":"\\u009b31m \\u202e \U0001f600 \\udb40\\udc01"}\n'
+
+
+def test_the_screen_draws_texts_not_markup(printed):
+    with display.Screen(lambda: [[(EVIL, "bold"), ("x", "")]]) as screen:
+        screen.line(EVIL)
+
+    assert HARMLESS in printed()
+    assert "\x1b]0" not in printed()
+
+
+@pytest.mark.parametrize(
+    ("term", "notebook", "can"),
+    [("xterm", False, True), ("xterm", True, False), ("dumb", False, False), ("", False, False), (None, False, False)],
+)
+def test_only_a_terminal_whose_cursor_moves_is_drawn_on(monkeypatch, term, notebook, can):
+    monkeypatch.setattr(display, "sys", SimpleNamespace(stdout=Terminal()))
+    for name, value in (("TERM", term), ("JPY_PARENT_PID", "1" if notebook else None)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+
+    assert display.can_redraw() is can
+
+
+@pytest.mark.parametrize("width", [1, 20, 40, 80])
+def test_a_table_fits_the_terminal(monkeypatch, width):
+    monkeypatch.setattr(display, "sys", SimpleNamespace(stdout=(stream := Terminal())))
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    display.table([{"name": "sag_pt", "meaning": "words in a sentence " * 9 + "日本語" * 30}], ["name", "meaning"])
+
+    widest = max(display.len_of(line) for line in stream.getvalue().splitlines())
+    assert widest <= max(width, 5)  # two columns of one, a wide character, and the space between
+
+
+def test_a_reader_that_has_gone_ends_nothing(monkeypatch, tmp_path):
+    class Closed(Terminal):
+        def __init__(self):
+            super().__init__()
+            self.file = (tmp_path / "out").open("w")
+
+        def flush(self):
+            raise OSError(5, "Input/output error")
+
+        def fileno(self):
+            return self.file.fileno()
+
+    monkeypatch.setattr(display, "sys", SimpleNamespace(stdout=Closed()))
+
+    with display.Screen(lambda: [[("x", "")]]) as screen:
+        screen.line("y")
+    display.line("z")

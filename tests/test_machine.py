@@ -1,0 +1,60 @@
+"""Facts about the machine: free memory within all limits of control groups."""
+
+import pytest
+
+from fedsag_cli import machine
+
+
+@pytest.fixture
+def groups(tmp_path, monkeypatch):
+    """Write the files of control groups: their names, and what is in them."""
+
+    def write(of_process, **files):
+        (tmp_path / "cgroup").write_text(of_process)
+        for name, text in files.items():
+            path = tmp_path / "groups" / name.replace("__", "/").replace("_dot_", ".")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+    monkeypatch.setattr(machine, "_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(machine, "_GROUPS_OF_PROCESS", tmp_path / "cgroup")
+    monkeypatch.setattr(machine, "_free_of_machine", lambda: 1000)
+    return write
+
+
+def test_without_groups_it_is_that_of_the_machine(groups):
+    assert machine.free_memory() == 1000
+
+
+def test_the_limit_of_a_group_counts_without_cached_files(groups):
+    stat = "anon 5\ninactive_file 30\n"
+    groups("0::/a\n", a__memory_dot_max="500", a__memory_dot_current="200", a__memory_dot_stat=stat)
+
+    assert machine.free_memory() == 330
+
+
+def test_the_limit_of_a_group_above_counts_too(groups):
+    groups(
+        "0::/a/b\n",
+        a__memory_dot_max="100", a__memory_dot_current="40", a__memory_dot_stat="",
+        a__b__memory_dot_max="max", a__b__memory_dot_current="10", a__b__memory_dot_stat="",
+    )  # fmt: skip
+
+    assert machine.free_memory() == 60
+
+
+def test_groups_of_version_1_have_limits_too_and_the_root_of_a_container_is_found(groups):
+    groups(
+        "4:memory:/docker/abc\n0::/\n",
+        memory__memory_dot_limit_in_bytes="300",
+        memory__memory_dot_usage_in_bytes="200",
+        memory__memory_dot_stat="total_inactive_file 50\n",
+    )
+
+    assert machine.free_memory() == 150
+
+
+def test_more_used_than_allowed_is_no_memory(groups):
+    groups("0::/\n", memory_dot_max="100", memory_dot_current="140", memory_dot_stat="")
+
+    assert machine.free_memory() == 0
