@@ -249,6 +249,23 @@ def test_create_tells_programs_what_it_made(fedsag, tmp_path):
     assert any("custom/later.py" in note for note in told["notes"])
 
 
+def test_a_job_that_the_simulator_would_refuse_is_told_with_the_words_that_mend_it(fedsag, tmp_path):
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "train.py").write_text("")
+    (tmp_path / "code" / "net.py").write_text("class Net:\n    def __init__(self, hidden, classes): ...\n")
+    words = ["job", "create", "-force", "-sd", "code"]
+
+    first = fedsag(*words)
+    args = ["components[0].args.model.args.hidden=8", "components[0].args.model.args.classes=2"]
+    second = fedsag(*words, "-f", "app/config_fed_server.conf", *args)
+
+    said = " ".join(f'"{word.partition("=")[0]}=…"' for word in args)
+    assert f"give create -f app/config_fed_server.conf {said}" in first.stderr
+    assert "next: change what the note says, then fedsag simulator current_job" in first.stdout
+    assert "reject" not in second.stderr
+    assert "next: fedsag simulator current_job" in second.stdout
+
+
 def test_a_file_that_was_copied_as_it_is_and_cannot_be_read_is_a_note(fedsag, tmp_path):
     for name, text in {"meta.conf": "", "config_fed_client.conf": "a = 1", "more.json": "{"}.items():
         (tmp_path / "t").mkdir(exist_ok=True)

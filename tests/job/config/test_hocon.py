@@ -316,7 +316,7 @@ def test_a_file_larger_than_any_config_is_not_read(tmp_path):
 
 @pytest.mark.parametrize("depth", [150, 950, 100_000])
 def test_what_is_nested_too_deeply_is_an_error(depth):
-    with pytest.raises(JobError, match="x: nested too deeply"):
+    with pytest.raises(JobError, match=r"x: (nested too deeply|has more than 20,000 words)"):
         hocon.loads("a" + "{a" * depth + "=1" + "}" * depth, name="x")
     with pytest.raises(JobError, match="x: nested too deeply"):
         hocon.loads_json('{"a":' * depth + "1" + "}" * depth, name="x")

@@ -208,7 +208,7 @@ def test_a_job_is_made_where_nothing_was(shop, tmp_path):
     drawn = SERVER.replace("{{ num_rounds }}", "5").replace("{{ lr }}", "0.5").replace("{{ weights }}", "{}")
     assert (made.folder / "app/config/config_fed_server.conf").read_text() == drawn
     assert Job.load(made.folder).meta.name == "job1"
-    assert (made.notes, made.warnings) == ([], [])
+    assert (made.notes, made.warnings, made.refusals) == ([], [], [])
 
 
 def test_a_made_job_keeps_its_comments_and_has_what_was_asked_for(shop, tmp_path):
@@ -1079,7 +1079,7 @@ def test_a_shipped_template_makes_a_job_that_reads(tmp_path, monkeypatch, name):
 
     made = make(tmp_path / "j", name)
 
-    assert (made.notes, made.warnings) == ([], [])
+    assert (made.notes, made.warnings, made.refusals) == ([], [], [])
     job = Job.load(made.folder)
     assert job.app_for("server").server({"SITE_NAME": "server"}).workflows
     assert job.app_for("site-1").client({"SITE_NAME": "site-1"}).script == "custom/train.py"
