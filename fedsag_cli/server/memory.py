@@ -24,7 +24,7 @@ _SAMPLES = 1024
 
 
 class Memory:
-    """Compares what components have in their attributes, and their modules in globals, with what they began with."""
+    """Compares what components, their classes and their modules have with what they began with."""
 
     def __init__(self, components: Mapping[str, object]) -> None:
         """`components`: by what the user calls them. Those of fedsag, and those that say so, keep nothing."""
@@ -64,10 +64,13 @@ def _places(components: Mapping[str, object]) -> Iterator[tuple[str, object]]:
         yield f"{name} ({module}.{type(part).__qualname__})", part
         if module in sys.modules:
             yield f"the module {module}", sys.modules[module]
+        for kind in type(part).__mro__:
+            if not f"{kind.__module__}.".startswith(_OURS) and kind is not object:
+                yield f"the class {kind.__module__}.{kind.__qualname__}", kind
 
 
 def _attributes(holder: object) -> dict[str, Any]:
-    if isinstance(holder, ModuleType):
+    if isinstance(holder, ModuleType | type):
         return {name: value for name, value in vars(holder).items() if not name.startswith("__") and _is_data(value)}
     slots = [name for kind in type(holder).__mro__ for name in getattr(kind, "__slots__", ())]
     return {name: getattr(holder, name) for name in slots if hasattr(holder, name)} | getattr(holder, "__dict__", {})

@@ -99,6 +99,19 @@ def test_a_global_of_its_module_counts(monkeypatch):
     assert keeps(own(lambda self: module.history.append(1))) == ["the module mom: history"]
 
 
+def test_what_all_objects_of_a_class_have_counts():
+    class Base(Own):
+        seen = []  # noqa: RUF012  the fault
+
+    class Momentum(Base):
+        pass
+
+    (text,) = keeps(Momentum(lambda self: self.seen.append(1)))
+
+    assert text.startswith(f"the class {__name__}.")
+    assert text.endswith(".Base: seen")
+
+
 def test_what_is_back_to_what_it_was_has_changed_in_between_all_the_same():
     part = Own(v=0)
     memory = Memory({"aggregator": part})
