@@ -103,10 +103,15 @@ class Records:
         if not ready.whole_rounds or not path.exists() or path not in self._mine:
             return
         self._best = ready.best
-        whole = path.read_bytes().splitlines(keepends=True)[: ready.whole_rounds]
+        whole = []
+        for line in path.read_bytes().splitlines(keepends=True)[: ready.whole_rounds]:
+            try:
+                record = json.loads(line.decode())
+                self._last = record if record["aggregated_metrics"] else self._last
+            except (ValueError, TypeError, KeyError):  # a power cut leaves zeros, or half a line
+                break
+            whole.append(line)
         write_whole(path, lambda out: out.writelines(whole))
-        for record in map(json.loads, whole):
-            self._last = record if record["aggregated_metrics"] else self._last
         if ready.last and len(whole) < ready.whole_rounds:
             self._add(ready.last)
 

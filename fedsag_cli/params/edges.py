@@ -46,7 +46,7 @@ class FloatEdge:
         self._weight = weight
         self._sum: Any = None
         if weight:
-            self._begin(numpys(total) / weight, is_first=False)
+            self._begin(wide(total) / weight, is_first=False)
 
     def add(self, piece: Any, weight: float) -> None:
         is_alike = bits(piece) == bits(self._first) if piece.dtype == self._first.dtype else np.array(False)

@@ -81,7 +81,6 @@ class WeightedSum:
         Where clients sent several dtypes, it has the widest of them.
         """
         with np.errstate(all="ignore"):
-            self._total *= 1.0 / self._weight
             flat = self._integers() if self._kind == "integer" else self._floats()
         array = shaped(flat, self._shape, is_complex=self._kind == "complex")
         return in_form(of_kind(array, self._like), self._like)
@@ -135,6 +134,7 @@ class WeightedSum:
         return math.ldexp(weight, self._exponent)
 
     def _floats(self) -> Any:
+        self._total *= 1.0 / self._weight
         for part, edge in self._edges.items():
             edge.settle(self._total[part : part + PIECE], self._weight)
         flat = self._total.to(self._dtype) if is_torch(self._total) else self._total.astype(self._dtype, copy=False)
@@ -143,6 +143,7 @@ class WeightedSum:
         return flat
 
     def _integers(self) -> Any:
+        self._total /= self._weight  # rounded once: a half stays one
         flat = saturated(self._total, self._dtype)
         for part, edge in self._edges.items():
             flat[part : part + PIECE] = saturated(edge.mean(), self._dtype)

@@ -105,6 +105,17 @@ def test_the_round_that_only_the_checkpoint_knows_gets_its_line(tell, tmp_path):
     assert [each["round"] for each in rounds(tmp_path)] == [0, 1]
 
 
+@pytest.mark.parametrize("left", [b"\0" * 64 + b"\n", b'{"round": 1, "aggre\n', b"7\n"])
+def test_a_run_goes_on_after_a_power_cut_that_spoiled_a_line(left, tell, tmp_path):
+    tell(STARTED, *round_of(0, loss=0.5))
+    with (tmp_path / "server" / "simulate_job" / "metrics" / "round_metrics.jsonl").open("ab") as file:
+        file.write(left)
+
+    tell(STARTED, events.ServerReady(next_round=2, whole_rounds=2), *round_of(2, loss=0.4), ENDED)
+
+    assert [each["round"] for each in rounds(tmp_path)] == [0, 2]
+
+
 def test_every_site_has_the_jobs_meta_and_its_log_by_nvflares_name(tell, tmp_path):
     tell(STARTED, *round_of(0, loss=0.5, answers=[("a", 0.5, 1.0)]))
     (tmp_path / "a" / "log.txt").write_text("of a script\n")

@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fedsag_cli.errors import TensorError
@@ -173,6 +173,7 @@ floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
 @given(st.lists(st.tuples(floats, st.floats(1e-300, 1e300)), min_size=1, max_size=6))
+@example([(0.0, 1.0), (1.8446744073709552e19, 7.482888383134223e50)])
 def test_no_mean_of_floats_leaves_what_was_averaged(pairs):
     found = mean(*[(np.float32([value]), weight) for value, weight in pairs])[0]
 
@@ -183,6 +184,7 @@ def test_no_mean_of_floats_leaves_what_was_averaged(pairs):
 
 
 @given(st.lists(st.tuples(st.integers(-(2**63), 2**63 - 1), st.integers(1, 10**6)), min_size=1, max_size=6))
+@example([(0, 3883), (5, 3883)])
 def test_every_mean_of_integers_is_the_exact_one(pairs):
     exact = Fraction(sum(value * weight for value, weight in pairs), sum(weight for _, weight in pairs))
     found = mean(*[(np.array([value, 7]), float(weight)) for value, weight in pairs])
