@@ -1,6 +1,7 @@
 """A workspace: one run at a time, and nothing fedsag did not make is ever removed."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -571,6 +572,37 @@ def test_a_workspace_that_was_copied_is_still_ours(tmp_path, copy):
     shutil.copytree(root, tmp_path / "copy", copy_function=copy)
     (tmp_path / "copy" / "mine").write_text("mine")
 
+    later = Workspace(tmp_path / "copy")
+    later.take()
+    later.clear()
+    later.release()
+
+    assert files_in(tmp_path / "copy") == ["mine"]
+
+
+@pytest.mark.parametrize("copy", [shutil.copy, shutil.copy2], ids=["without times", "with times"])
+def test_what_a_killed_run_made_is_still_ours_in_a_copy_that_is_made_later(tmp_path, copy):
+    """Before, the files of a copy with times seemed to have come to be after the run."""
+    root, app = tmp_path / "w", app_of(tmp_path / "app", custom__train_py="1")
+    killed = Workspace(root)
+    killed.take()
+    killed.deploy(app, SERVER)
+    killed.claim(killed.plan, killed.events)
+    checkpoint = killed.checkpoints / checkpoint_name(ROUND, 0, 0)
+    for file in (killed.plan, killed.events, checkpoint):
+        file.write_text("ours")
+    killed.release()
+    an_hour_ns = 3600 * 10**9
+    for file in (killed.plan, killed.events, checkpoint, killed.log(SERVER), root / ".fedsag" / "made"):
+        os.utime(file, ns=(file.stat().st_mtime_ns - an_hour_ns,) * 2)
+    record = root / ".fedsag" / "made"
+    began = re.search(r'"began_ns":(\d+)', record.read_text())[1]
+    times = record.stat()
+    record.write_text(record.read_text().replace(began, str(int(began) - an_hour_ns)))
+    os.utime(record, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    shutil.copytree(root, tmp_path / "copy", copy_function=copy)
+    (tmp_path / "copy" / "mine").write_text("mine")
     later = Workspace(tmp_path / "copy")
     later.take()
     later.clear()
