@@ -113,6 +113,9 @@ class Workspace:
             str(self.root).encode()
         except UnicodeEncodeError:
             raise WorkspaceError("the path of the workspace is not UTF-8: plan.json cannot contain it") from None
+        for path in (self.scratch, self.scratch / "lock", self.scratch / SERVER, self._list_of_made):
+            if path.is_symlink():  # what it leads to is not ours to write
+                raise WorkspaceError(f"{path} is a link", hint=_MOVE)
         try:
             self.scratch.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.scratch / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -192,6 +195,11 @@ class Workspace:
         with contextlib.suppress(FileNotFoundError):
             parts = [path for path in self.checkpoints.iterdir() if path.suffix == _PART and _kind_of(path.stem)]
             self._made.remove_parts([*map(_part_of, self._made.paths()), *parts])
+
+    def place(self, path: Path) -> str:
+        """The absolute path of what a component will write. A link of the user's in the workspace is not followed."""
+        named = os.path.abspath(path)  # noqa: PTH100  resolve() follows links
+        return named if self.root in Path(named).parents else str(path.resolve())
 
     def claim(self, *paths: Path, folders: Iterable[Path] = ()) -> None:
         """Record that fedsag will write these files, and all files in `folders`. Raises WorkspaceError, OSError."""

@@ -407,6 +407,40 @@ def test_nothing_is_written_through_a_link_of_the_users(workspace, tmp_path):
     assert files_in(tmp_path / "mine") == []
 
 
+@pytest.mark.parametrize("name", ["", "lock", "server", "made"])
+def test_a_link_of_the_users_in_place_of_what_locks_and_lists_is_refused_and_nothing_behind_it_is_written(
+    tmp_path, name
+):
+    with Workspace(tmp_path / "w") as workspace:
+        workspace.take()
+    (tmp_path / "w/.fedsag" / name).rename(tmp_path / "mine") if name != "made" else (tmp_path / "mine").touch()
+    (tmp_path / "w/.fedsag" / name).symlink_to(tmp_path / "mine")
+    before = (tmp_path / "mine").stat().st_mtime_ns
+
+    with pytest.raises(WorkspaceError, match="is a link"), Workspace(tmp_path / "w") as workspace:
+        workspace.take()
+
+    assert (tmp_path / "mine").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("linked", ["models", "models/server.npy"])
+def test_a_link_of_the_users_where_a_component_will_write_is_refused(workspace, tmp_path, monkeypatch, linked):
+    workspace.app(SERVER).mkdir(parents=True)
+    link = workspace.job(SERVER) / linked
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(tmp_path / "mine")
+    monkeypatch.chdir(workspace.app(SERVER))
+
+    with pytest.raises(WorkspaceError, match=f"{linked} (already exists|is not a folder, but a link)"):
+        workspace.claim(Path(workspace.place(Path("../models/server.npy"))))
+
+
+def test_a_path_that_leads_into_the_workspace_through_a_link_outside_is_in_it(workspace, tmp_path):
+    (tmp_path / "link").symlink_to(workspace.root)
+
+    assert workspace.place(tmp_path / "link/model.pt") == str(workspace.root / "model.pt")
+
+
 def test_a_link_in_place_of_a_file_is_the_users(tmp_path):
     root, app = tmp_path / "w", app_of(tmp_path / "app", custom__train_py="1")
     (tmp_path / "mine").write_text("mine")
