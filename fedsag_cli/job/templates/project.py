@@ -45,7 +45,7 @@ class Project:
         if len(names) > _MOST_NAMES:
             names[_MOST_NAMES:] = [f"{len(names) - _MOST_NAMES:,} more"]
         reasons = [
-            *(["tools, environments, jobs and workspaces are no code"] if self._of_tools else []),
+            *(["files of tools, environments, jobs and workspaces are not code"] if self._of_tools else []),
             *(["a line !NAME in .fedsagignore keeps what .gitignore leaves out"] if self._ignored else []),
         ]
         yield f"-sd {self._folder}: {', '.join(names)} left out ({_how_much(left)}): {'; '.join(reasons)}"

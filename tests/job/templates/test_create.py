@@ -512,8 +512,8 @@ def test_what_a_project_leaves_out_is_told_with_its_size_and_a_few_names(tmp_pat
     assert taken == [".gitignore", "train.py"]
     (note,) = project.notes()
     assert note == (
-        f"-sd {tmp_path}: .venv, a.pth, 2 more left out (4 files, 1.2 MB): tools, environments, jobs and workspaces "
-        "are no code; a line !NAME in .fedsagignore keeps what .gitignore leaves out"
+        f"-sd {tmp_path}: .venv, a.pth, 2 more left out (4 files, 1.2 MB): files of tools, environments, jobs and "
+        "workspaces are not code; a line !NAME in .fedsagignore keeps what .gitignore leaves out"
     )
     monkeypatch.setattr("fedsag_cli.job.templates.project._MOST_FILES", 3)
     assert "(at least 3 files, 1.2 MB)" in next(project.notes())
