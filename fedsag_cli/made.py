@@ -12,6 +12,7 @@ import errno
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from itertools import groupby
@@ -113,6 +114,18 @@ class Made:
     def paths(self) -> list[Path]:
         """The files that runs made or announced."""
         return [self._root / entry.name for entry in self._entries.values() if not entry.is_folder]
+
+    def changed_in_several_places(self) -> list[list[Path]]:
+        """The files with several names in the record that have changed since, each by its names. Raises OSError."""
+        files = [entry for entry in self._entries.values() if entry.inode and not (entry.is_folder or entry.grows)]
+        num_names = Counter((entry.device, entry.inode) for entry in files)
+        several = [entry for entry in files if num_names[entry.device, entry.inode] > 1]
+        changed: dict[tuple[int, int], list[Path]] = {}
+        for entry, found in self._found(several):
+            is_same = (entry.inode, entry.device) == (found.st_ino, self._device(found))
+            if is_same and (entry.size, entry.changed_ns) != (found.st_size, found.st_mtime_ns):
+                changed.setdefault((entry.device, entry.inode), []).append(self._root / entry.name)
+        return [paths for paths in changed.values() if len(paths) > 1]
 
     # writing down
 

@@ -18,6 +18,7 @@ from fedsag_cli.workspace import (
     ROUND,
     SERVER,
     Workspace,
+    _clone,
     checkpoint_name,
     checkpoints_in,
     write_json,
@@ -404,6 +405,40 @@ def test_nothing_is_written_through_a_link_of_the_users(workspace, tmp_path):
         workspace.deploy(app_of(tmp_path / "app", custom__train_py="1"), "site-1")
 
     assert files_in(tmp_path / "mine") == []
+
+
+@pytest.mark.parametrize("name", ["", "lock", "server", "made"])
+def test_a_link_of_the_users_in_place_of_what_locks_and_lists_is_refused_and_nothing_behind_it_is_written(
+    tmp_path, name
+):
+    with Workspace(tmp_path / "w") as workspace:
+        workspace.take()
+    (tmp_path / "w/.fedsag" / name).rename(tmp_path / "mine") if name != "made" else (tmp_path / "mine").touch()
+    (tmp_path / "w/.fedsag" / name).symlink_to(tmp_path / "mine")
+    before = (tmp_path / "mine").stat().st_mtime_ns
+
+    with pytest.raises(WorkspaceError, match="is a link"), Workspace(tmp_path / "w") as workspace:
+        workspace.take()
+
+    assert (tmp_path / "mine").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("linked", ["models", "models/server.npy"])
+def test_a_link_of_the_users_where_a_component_will_write_is_refused(workspace, tmp_path, monkeypatch, linked):
+    workspace.app(SERVER).mkdir(parents=True)
+    link = workspace.job(SERVER) / linked
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(tmp_path / "mine")
+    monkeypatch.chdir(workspace.app(SERVER))
+
+    with pytest.raises(WorkspaceError, match=f"{linked} (already exists|is not a folder, but a link)"):
+        workspace.claim(Path(workspace.place(Path("../models/server.npy"))))
+
+
+def test_a_path_that_leads_into_the_workspace_through_a_link_outside_is_in_it(workspace, tmp_path):
+    (tmp_path / "link").symlink_to(workspace.root)
+
+    assert workspace.place(tmp_path / "link/model.pt") == str(workspace.root / "model.pt")
 
 
 def test_a_link_in_place_of_a_file_is_the_users(tmp_path):
@@ -805,3 +840,147 @@ def test_what_a_power_cut_emptied_is_deployed_again_and_a_changed_script_is_told
         workspace.reopen()
         with pytest.raises(WorkspaceError, match=r"train.py has changed since fedsag made it"):
             workspace.restore(app, "site-1")
+
+
+@pytest.fixture
+def large(tmp_path, monkeypatch):
+    """An app with a large file, on a file system that makes no copies of one without its room."""
+    monkeypatch.setattr("fedsag_cli.workspace._LARGE", 4)
+    monkeypatch.setattr("fedsag_cli.workspace._clone", lambda source, target: False)
+    return app_of(tmp_path / "app", custom__net_pth="weights", custom__train_py="import sys", custom__few="1")
+
+
+def copies_of(root, name, *sites):
+    return [root / site / "simulate_job" / f"app_{site}" / "custom" / name for site in sites]
+
+
+def test_the_places_of_a_run_share_one_read_only_copy_of_a_large_file_and_never_the_users_own(tmp_path, large):
+    users = large / "custom" / "net_pth"
+    users.chmod(0o664)
+    sites = [SERVER, "site-1", "site-2"]
+
+    run_in(tmp_path / "w", large, names=sites)
+
+    copies = copies_of(tmp_path / "w", "net_pth", *sites)
+    assert len({path.stat().st_ino for path in copies}) == 1
+    assert copies[0].stat().st_nlink == 3
+    assert copies[0].stat().st_mode & 0o777 == 0o444
+    assert copies[0].read_text() == "weights"
+    assert (users.stat().st_mode & 0o777, users.stat().st_nlink) == (0o664, 1)
+    for name in ("train.py", "few"):
+        alone = copies_of(tmp_path / "w", name, *sites)
+        assert [path.stat().st_nlink for path in alone] == [1, 1, 1]
+        assert all(path.stat().st_mode & 0o200 for path in alone)
+
+
+def test_where_a_file_can_have_one_name_only_each_place_has_its_own_copy(tmp_path, large, monkeypatch):
+    monkeypatch.setattr("fedsag_cli.workspace._link", lambda first, target: False)
+
+    run_in(tmp_path / "w", large, names=["site-1", "site-2"])
+
+    copies = copies_of(tmp_path / "w", "net_pth", "site-1", "site-2")
+    assert [path.read_text() for path in copies] == ["weights", "weights"]
+    assert [path.stat().st_nlink for path in copies] == [1, 1]
+    assert all(path.stat().st_mode & 0o200 for path in copies)
+
+
+def test_a_copy_that_takes_no_room_is_a_file_of_its_own_where_the_file_system_makes_one(tmp_path):
+    source, target = tmp_path / "net.pth", tmp_path / "copy.pth"
+    source.write_text("weights")
+
+    made = _clone(source, target)
+
+    assert target.exists() is made
+    if made:
+        target.write_text("others")
+    assert source.read_text() == "weights"
+
+
+def test_the_next_run_replaces_a_file_that_places_share_and_all_names_of_it_go(tmp_path, large):
+    root, sites = tmp_path / "w", ["site-1", "site-2"]
+    run_in(root, large, names=sites)
+    app_of(large, custom__net_pth="better weights")
+
+    run_in(root, large, names=sites)
+
+    copies = copies_of(root, "net_pth", *sites)
+    assert [path.read_text() for path in copies] == ["better weights", "better weights"]
+    assert copies[0].samefile(copies[1])
+    later = Workspace(root)
+    later.take()
+    later.clear()
+    later.release()
+    assert files_in(root) == []
+
+
+def test_a_killed_run_leaves_shared_files_that_the_next_one_may_remove(tmp_path, large):
+    killed = Workspace(tmp_path / "w")
+    killed.take()
+    killed.reopen()
+    for site in ("site-1", "site-2"):
+        killed.deploy(large, site)
+    killed.release()
+
+    later = Workspace(tmp_path / "w")
+    later.take()
+    later.clear()
+    later.release()
+
+    assert files_in(tmp_path / "w") == []
+
+
+def test_a_shared_file_that_the_user_changed_afterwards_stays_in_every_place(tmp_path, large):
+    root, sites = tmp_path / "w", ["site-1", "site-2"]
+    run_in(root, large, names=sites)
+    one, other = copies_of(root, "net_pth", *sites)
+    one.chmod(0o644)
+    one.write_text("of the user")
+
+    with pytest.raises(WorkspaceError, match=r"net_pth has changed since fedsag made it"):
+        run_in(root, large, names=sites)
+
+    assert [one.read_text(), other.read_text()] == ["of the user", "of the user"]
+
+
+def test_a_resumed_run_puts_a_lost_shared_file_back_and_leaves_the_other_places(tmp_path, large):
+    root, sites = tmp_path / "w", ["site-1", "site-2", "site-3"]
+    run_in(root, large, names=sites)
+    copies = copies_of(root, "net_pth", *sites)
+    copies[0].unlink()
+    copies[2].unlink()
+
+    resumed = Workspace(root)
+    resumed.take()
+    resumed.reopen()
+    for site in sites:
+        resumed.restore(large, site)
+
+    assert [path.read_text() for path in copies] == ["weights", "weights", "weights"]
+    assert copies[0].samefile(copies[2])
+    assert not copies[0].samefile(copies[1])
+    resumed.settle()
+    resumed.clear()
+    resumed.release()
+    assert files_in(root) == []
+
+
+def test_a_shared_file_that_a_script_changed_is_told_and_one_that_it_replaced_is_not(tmp_path, large):
+    app_of(large, custom__data_csv="a,b,c", custom__kept_csv="a,b,c")
+    here = Workspace(tmp_path / "w")
+    here.take()
+    here.reopen()
+    for site in ("site-1", "site-2"):
+        here.deploy(large, site)
+    assert here.changes_for_all() == []
+    changed, replaced = (here.app("site-1") / "custom" / name for name in ("net_pth", "data_csv"))
+    changed.chmod(0o644)  # root needs no write permission
+    changed.write_text("trained on")
+    replaced.unlink()
+    replaced.write_text("a,b,c,d")
+
+    told = here.changes_for_all()
+
+    here.settle()
+    here.release()
+    assert [text.partition(" was changed")[0] for text in told] == [str(changed)]
+    assert "2 places share this file" in told[0]

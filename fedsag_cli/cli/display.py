@@ -194,10 +194,11 @@ class Screen:
         has_colours = _has_colours(sys.stdout)
         for count, rows in groupby(self._rows(), key=len):
             grids.append(grid := Table.grid(padding=(0, 2)))
-            for _ in range(count):
-                grid.add_column(no_wrap=True, overflow="ellipsis")
+            for number in range(count):  # where the room is short, the last column is cut, not the names before it
+                grid.add_column(no_wrap=number < count - 1)
             for row in rows:
-                grid.add_row(*(Text(_safe(text), style=style if has_colours else "") for text, style in row))
+                styled = ((_safe(text), style if has_colours else "") for text, style in row)
+                grid.add_row(*(Text(text, style, no_wrap=True, overflow="ellipsis") for text, style in styled))
         return Group(*grids)
 
 

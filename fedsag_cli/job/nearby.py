@@ -58,9 +58,14 @@ def _folders_in(folder: Path) -> list[Path]:
         return sorted(
             path
             for path in folder.iterdir()
-            if path.is_dir() and not path.is_symlink() and not path.name.startswith(".")
+            if path.is_dir() and not path.is_symlink() and not path.name.startswith(".") and not _is_workspace(path)
         )
     return []
+
+
+def _is_workspace(folder: Path) -> bool:
+    """Whether a run has its files there: what looks like a job in it is what the run made of one."""
+    return (folder / ".fedsag").is_dir()
 
 
 def _is_job(folder: Path) -> bool:

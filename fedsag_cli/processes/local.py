@@ -18,7 +18,7 @@ import msgspec
 from fedsag_cli import events
 from fedsag_cli.errors import ChannelClosed
 from fedsag_cli.events import Event, Failure, Notice, ProcessExited, ProcessStarted, RunFailed
-from fedsag_cli.processes.child import EndMessage, ProcessSpec, fresh_interpreter
+from fedsag_cli.processes.child import EndMessage, ProcessSpec, as_sent, fresh_interpreter
 from fedsag_cli.processes.kill import kill_group, kill_marked
 from fedsag_cli.processes.nursery import Exited, FromNursery, Preload, Start, Started, Stop, ToNursery
 from fedsag_cli.wire.channel import UnixChannel
@@ -58,6 +58,7 @@ class LocalEngine:
 
     def start(self, spec: ProcessSpec) -> None:
         self._has_started = True
+        spec = msgspec.structs.replace(spec, env=as_sent(spec.env))
         if not spec.has_link:
             self._send(Start(spec, fresh=spec.fresh or not self._fork))
             return

@@ -121,8 +121,8 @@ def _run(
     trackers = [part for part in parts.values() if isinstance(part, Tracker)]
     emit(
         WillWrite(
-            paths=[str(path.resolve()) for part in writers for path in part.files],
-            folders=[str(folder.resolve()) for tracker in trackers for folder in tracker.folders],
+            paths=[workspace.place(path) for part in writers for path in part.files],
+            folders=[workspace.place(folder) for tracker in trackers for folder in tracker.folders],
         )
     )
     names = [spec.id or f"workflow-{number}" for number, spec in enumerate(plan.server.workflows, start=1)]

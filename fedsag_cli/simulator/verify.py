@@ -83,7 +83,7 @@ def _faults(workspace: Workspace, found: Found, report: Report | None) -> Iterat
     if found.damaged:
         yield f"{name}: line {found.damaged} is not what the run wrote; nothing from there on is proven"
     if not found.rounds:
-        yield f"{name} has no whole round"
+        yield f"{name} has no whole round: the run stopped before its first was done, and there is nothing to prove"
     if report is not None and report.ok != bool(found.digest):
         yield f"report.json says that the run {'went well' if report.ok else 'failed'}, {name} says otherwise"
     if report is not None and report.ok and report.digest != found.digest:

@@ -4,6 +4,7 @@ import io
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 from fedsag_cli import foreign
 from fedsag_cli.cli import display
@@ -79,6 +80,15 @@ def test_the_screen_draws_texts_not_markup(printed):
 
     assert HARMLESS in printed()
     assert "\x1b]0" not in printed()
+
+
+def test_where_the_room_is_short_the_last_column_of_the_screen_is_cut_and_no_name():
+    screen = display.Screen(lambda: [[("site-1", ""), ("answered", ""), ("accuracy 0.5, " * 9, "")]])
+    drawn = io.StringIO()
+
+    Console(file=drawn, width=40).print(screen._drawn())
+
+    assert drawn.getvalue() == "site-1  answered  accuracy 0.5, accurac…\n"
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,14 @@ def test_where_there_is_none_one_can_be_made(place, given):
     assert nearby.hint(place / given) == "fedsag job create makes one"
 
 
+def test_what_a_run_made_of_a_job_is_not_one(place):
+    (place / "workspace/.fedsag").mkdir(parents=True)
+    (place / "workspace/server/simulate_job").mkdir(parents=True)
+    (place / "workspace/server/simulate_job/meta.json").touch()
+
+    assert "simulate_job" not in nearby.hint(place)
+
+
 def test_of_many_jobs_some_are_named(tmp_path):
     for number in range(9):
         (tmp_path / f"j{number}").mkdir()

@@ -120,11 +120,12 @@ def test_telling_one_that_is_gone_is_fine(errands):
 
 
 def test_a_command_gets_the_environment_the_folder_and_the_log(errands, tmp_path):
-    env = {"PATH": os.environ["PATH"], "SITE": "a b"}
-    errands.start_spec("errand", command=["sh", "-c", 'echo "$SITE" $HOME; pwd; ls -l /proc/self/fd | wc -l'], env=env)
+    env = {"PATH": os.environ["PATH"], "SITE": "a b", "OLD": os.fsdecode(b"\xff"), "NEW": "é"}
+    shown = 'test "$OLD" = "$(printf "\\377")" && echo "$SITE" $NEW $HOME; pwd; ls -l /proc/self/fd | wc -l'
+    errands.start_spec("errand", command=["sh", "-c", shown], env=env)
 
     assert errands.until(ProcessExited).exit_code == 0
-    assert errands.log() == f"a b\n{tmp_path}\n5\n"  # a line of its own, three streams, and ls's
+    assert errands.log() == f"a b é\n{tmp_path}\n5\n"  # a line of its own, three streams, and ls's
 
 
 def test_a_command_that_does_not_exist_says_so(errands):

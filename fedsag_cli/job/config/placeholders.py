@@ -91,13 +91,22 @@ class Secrets:
                 raise JobError(
                     f"{written}: there is no environment variable {name}", hint="set it where you run fedsag simulator"
                 )
-            return self._environment[name]
+            return _of_variable(name, self._environment[name])
         path = name.removeprefix("file:")
         try:
             return Path(path).read_text(encoding="utf-8").removesuffix("\n")
         except (OSError, UnicodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not text"
             raise JobError(f"{written}: {path}: {why}") from None
+
+
+def _of_variable(name: str, value: str) -> str:
+    """The value of an environment variable. Raises JobError if a job cannot contain it."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise JobError(f"the value of the environment variable {name} is not UTF-8") from None
+    return value
 
 
 def names(value: Any) -> Iterator[str]:
@@ -225,7 +234,7 @@ class _Resolver:
             value = self._variable(name, above)
         elif name.startswith("$") and name[1:] in os.environ:
             foreign.hide_variable(name[1:], os.environ[name[1:]])
-            return os.environ[name[1:]]
+            return _of_variable(name[1:], os.environ[name[1:]])
         else:
             raise _Unknown(name)
         if name not in self._weights:

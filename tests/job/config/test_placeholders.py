@@ -20,6 +20,15 @@ def test_a_text_that_is_only_a_name_becomes_the_value_with_its_type():
     assert tree["args"] == {"a": 5, "b": [[1], {"x": 5}]}
 
 
+def test_a_variable_of_the_environment_that_is_not_utf_8_is_an_error_naming_it(monkeypatch):
+    monkeypatch.setenv("OLD", "a\udcff")
+
+    with pytest.raises(JobError, match="environment variable OLD is not UTF-8"):
+        resolved({"a": "{$OLD}"})
+    with pytest.raises(JobError, match="environment variable OLD is not UTF-8"):
+        placeholders.Secrets({"OLD": "a\udcff"}).revealed("${secret:OLD}")
+
+
 def test_inside_a_text_the_value_is_written_out_as_python_does():
     tree = resolved({"n": 5, "on": True, "x": 0.5, "none": None, "command": "run --n {n} --on {on} --x {x} {none}"})
 
