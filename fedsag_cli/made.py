@@ -12,6 +12,7 @@ import errno
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from itertools import groupby
@@ -114,6 +115,18 @@ class Made:
         """The files that runs made or announced."""
         return [self._root / entry.name for entry in self._entries.values() if not entry.is_folder]
 
+    def changed_in_several_places(self) -> list[list[Path]]:
+        """The files with several names in the record that have changed since, each by its names. Raises OSError."""
+        files = [entry for entry in self._entries.values() if entry.inode and not (entry.is_folder or entry.grows)]
+        num_names = Counter((entry.device, entry.inode) for entry in files)
+        several = [entry for entry in files if num_names[entry.device, entry.inode] > 1]
+        changed: dict[tuple[int, int], list[Path]] = {}
+        for entry, found in self._found(several):
+            is_same = (entry.inode, entry.device) == (found.st_ino, self._device(found))
+            if is_same and (entry.size, entry.changed_ns) != (found.st_size, found.st_mtime_ns):
+                changed.setdefault((entry.device, entry.inode), []).append(self._root / entry.name)
+        return [paths for paths in changed.values() if len(paths) > 1]
+
     # writing down
 
     def read(self) -> None:
@@ -132,7 +145,7 @@ class Made:
                     self._spans.append(line)
                 case Record():
                     self._is_copy = line.inode != record.st_ino
-        self._entries = {entry.name: entry for entry in self._filled} | self._entries
+        self._know_what_is_filled()
         was_killed = bool(self._spans) and not self._spans[-1].ended_ns
         if was_killed:
             logs = self._found(entry for entry in self._entries.values() if entry.grows)
@@ -180,7 +193,7 @@ class Made:
     def settle(self) -> None:
         """At the end of a run: record its files as they are now, and forget those it did not make. Raises OSError."""
         if self._now is not None:
-            self._entries = {entry.name: entry for entry in self._filled} | self._entries
+            self._know_what_is_filled()
             self._look(self._now)
         self._entries = {entry.name: entry for entry, _ in self._found(self._entries.values()) if entry.inode}
         self._write()
@@ -241,6 +254,10 @@ class Made:
 
     # looking
 
+    def _know_what_is_filled(self) -> None:
+        known = {entry.name: self._entries.get(entry.name, entry) for entry in self._filled}
+        self._entries |= {e.name: msgspec.structs.replace(known[e.name], within=e.within) for e in self._filled}
+
     def _look(self, span: Span) -> None:
         """Record what a run made, as it is now."""
         for folder in [entry for entry in self._entries.values() if entry.within]:
@@ -248,7 +265,7 @@ class Made:
                 self._entries.setdefault(entry.name, entry)
         for entry, found in list(self._found(self._entries.values())):
             is_known = entry.inode and (entry.source or entry.is_folder)
-            if not is_known and span.has(found) and stat.S_ISDIR(found.st_mode) == entry.is_folder:
+            if not is_known and self._came_to_be_in(span, found) and stat.S_ISDIR(found.st_mode) == entry.is_folder:
                 self._entries[entry.name] = self._as_found(entry, found)
 
     def _new_in(self, folder: Entry, span: Span) -> Iterator[Entry]:
@@ -257,7 +274,7 @@ class Made:
             for base, folders, files, fd in os.fwalk(".", dir_fd=opened):
                 names = [name for name in [*folders, *files] if re.fullmatch(folder.within, name)]
                 for name, found in _stats(names, fd):
-                    if not stat.S_ISDIR(found.st_mode) and span.has(found):
+                    if not stat.S_ISDIR(found.st_mode) and self._came_to_be_in(span, found):
                         yield self._as_found(Entry(name=str(folder.path / base / name)), found)
                         yield from self._folders_of(folder, folder.path / base)
 
@@ -276,6 +293,11 @@ class Made:
         is_unchanged = (entry.size, entry.changed_ns) == (found.st_size, found.st_mtime_ns)
         is_same = (entry.inode, entry.device) == (found.st_ino, self._device(found))
         return is_same and (entry.is_folder or entry.grows or is_unchanged)
+
+    def _came_to_be_in(self, span: Span, found: os.stat_result) -> bool:
+        if self._is_copy:  # each file came to be when it was copied; but `cp -a`, and `mv` to another disk, keep this
+            return span.began_ns <= found.st_mtime_ns <= span.ended_ns
+        return span.has(found)
 
     def _came_to_be_in_a_run(self, found: os.stat_result) -> bool:
         return any(span.has(found) for span in (*self._spans, *([self._now] if self._now else [])))

@@ -18,6 +18,7 @@ import os
 import re
 import secrets
 import shutil
+import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
@@ -35,6 +36,8 @@ ROUND, BEST = "round", "best"  # the two kinds of checkpoint: of the last round,
 RECORD = "record.jsonl"  # beside the checkpoints: it proves them, and has what happened in each round
 _CHECKPOINT = re.compile(rf"(?P<kind>{ROUND}|{BEST})(-\d+)?-\d{{6,}}\.safetensors")
 _PART = ".part"  # the end of the name of an incomplete file
+_LARGE = 1 << 20  # bytes; the places of a run share one copy of a file that has as many
+_FICLONE = 0x40049409  # of Linux: a file of its own, on the same blocks of the disk until one of the two is written
 _LAST_WORK_S = 10.0  # the server of a killed run is killed with it
 _MOVE = "move it, or choose another folder with -w"
 _COPY = "copy the job to another place, or choose another folder with -w"
@@ -47,6 +50,7 @@ class Workspace:
         self.root = root.resolve()  # the server gives its paths in this form
         checkpoints = str(self.checkpoints.relative_to(self.root))
         self._made = Made(self.root, self._list_of_made, {checkpoints: _CHECKPOINT.pattern})
+        self._first: dict[Path, Path] = {}  # by large file of an app: its first copy of this run
         self._lock = -1
         self.mark = secrets.token_hex(8)  # in the environment of all processes of this run
         self.mark_before = ""  # that of the run before, of which processes may be left
@@ -173,6 +177,7 @@ class Workspace:
 
     def reopen(self) -> None:
         """Read the record of earlier runs. Incomplete files are removed. Raises OSError."""
+        self._first = {}
         self._made.read()
         self.remove_parts()
 
@@ -247,6 +252,14 @@ class Workspace:
         """After the run: record its files as they are now, and forget those it did not write. Raises OSError."""
         self._made.settle()
 
+    def changes_for_all(self) -> list[str]:
+        """After the run: what its scripts did to files that places share. Raises OSError."""
+        return [
+            f"{paths[0]} was changed in the run, and {len(paths)} places share this file: all of them had the change. "
+            "A script should replace a large file, or write a new one"
+            for paths in self._made.changed_in_several_places()
+        ]
+
     def restore(self, app: Path, name: str) -> None:
         """Deploy again what is gone or empty, as after a power cut. Raises WorkspaceError if a script was changed."""
         pairs = [(source, self.app(name) / source.relative_to(app)) for source in files_in(app)]
@@ -269,11 +282,27 @@ class Workspace:
         for source, target in pairs:
             target.unlink(missing_ok=True)  # an older copy may have other names, in places of the user's
             try:
-                shutil.copyfile(source, target)
-                target.chmod(source.stat().st_mode & 0o777)  # without set-user-id: another user owns the copy
+                self._copy(source, target)
             except OSError as error:  # shutil names the source even if the target failed
                 raise OSError(error.errno, f"{error.strerror}, copied from {source}", str(target)) from None
         self._made.note([self.log(name), *(target for _, target in pairs)])
+
+    def _copy(self, source: Path, target: Path) -> None:
+        """Copy a file of an app. A large one that is no source may be a link to its first copy, then read-only.
+
+        The user's own file is never linked. Raises OSError.
+        """
+        found = source.stat()
+        mode = found.st_mode & 0o777  # without set-user-id: another user owns the copy
+        is_large = found.st_size >= _LARGE and not _is_source(target)
+        first = self._first.setdefault(source.resolve(), target) if is_large else target
+        if is_large and _clone(source, target):
+            target.chmod(mode)
+        elif first != target and _link(first, target):
+            target.chmod(mode & ~0o222)
+        else:
+            shutil.copyfile(source, target)
+            target.chmod(mode)
 
     def _all_checkpoints(self) -> list[Path]:
         """All checkpoints there are, or the place of the first."""
@@ -284,6 +313,26 @@ class Workspace:
 
 def _is_emptied(source: Path, target: Path) -> bool:
     return target.stat().st_size == 0 < source.stat().st_size
+
+
+def _clone(source: Path, target: Path) -> bool:
+    """Whether the file system could make a copy that takes no room until it is written. If not, there is no file."""
+    if sys.platform != "linux":
+        return False
+    with source.open("rb") as original, target.open("xb") as copy, contextlib.suppress(OSError):
+        fcntl.ioctl(copy.fileno(), _FICLONE, original.fileno())
+        return True
+    target.unlink()
+    return False
+
+
+def _link(first: Path, target: Path) -> bool:
+    """Whether the file system could give a file a second name."""
+    try:
+        target.hardlink_to(first)
+    except OSError:
+        return False
+    return True
 
 
 def _is_source(path: Path) -> bool:

@@ -1,6 +1,7 @@
 """A workspace: one run at a time, and nothing fedsag did not make is ever removed."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from fedsag_cli.workspace import (
     ROUND,
     SERVER,
     Workspace,
+    _clone,
     checkpoint_name,
     checkpoints_in,
     write_json,
@@ -612,6 +614,37 @@ def test_a_workspace_that_was_copied_is_still_ours(tmp_path, copy):
     assert files_in(tmp_path / "copy") == ["mine"]
 
 
+@pytest.mark.parametrize("copy", [shutil.copy, shutil.copy2], ids=["without times", "with times"])
+def test_what_a_killed_run_made_is_still_ours_in_a_copy_that_is_made_later(tmp_path, copy):
+    """Before, the files of a copy with times seemed to have come to be after the run."""
+    root, app = tmp_path / "w", app_of(tmp_path / "app", custom__train_py="1")
+    killed = Workspace(root)
+    killed.take()
+    killed.deploy(app, SERVER)
+    killed.claim(killed.plan, killed.events)
+    checkpoint = killed.checkpoints / checkpoint_name(ROUND, 0, 0)
+    for file in (killed.plan, killed.events, checkpoint):
+        file.write_text("ours")
+    killed.release()
+    an_hour_ns = 3600 * 10**9
+    for file in (killed.plan, killed.events, checkpoint, killed.log(SERVER), root / ".fedsag" / "made"):
+        os.utime(file, ns=(file.stat().st_mtime_ns - an_hour_ns,) * 2)
+    record = root / ".fedsag" / "made"
+    began = re.search(r'"began_ns":(\d+)', record.read_text())[1]
+    times = record.stat()
+    record.write_text(record.read_text().replace(began, str(int(began) - an_hour_ns)))
+    os.utime(record, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    shutil.copytree(root, tmp_path / "copy", copy_function=copy)
+    (tmp_path / "copy" / "mine").write_text("mine")
+    later = Workspace(tmp_path / "copy")
+    later.take()
+    later.clear()
+    later.release()
+
+    assert files_in(tmp_path / "copy") == ["mine"]
+
+
 def test_what_a_run_of_an_older_version_made_is_removed(tmp_path):
     root = tmp_path / "w"
     here = Workspace(root)
@@ -807,3 +840,147 @@ def test_what_a_power_cut_emptied_is_deployed_again_and_a_changed_script_is_told
         workspace.reopen()
         with pytest.raises(WorkspaceError, match=r"train.py has changed since fedsag made it"):
             workspace.restore(app, "site-1")
+
+
+@pytest.fixture
+def large(tmp_path, monkeypatch):
+    """An app with a large file, on a file system that makes no copies of one without its room."""
+    monkeypatch.setattr("fedsag_cli.workspace._LARGE", 4)
+    monkeypatch.setattr("fedsag_cli.workspace._clone", lambda source, target: False)
+    return app_of(tmp_path / "app", custom__net_pth="weights", custom__train_py="import sys", custom__few="1")
+
+
+def copies_of(root, name, *sites):
+    return [root / site / "simulate_job" / f"app_{site}" / "custom" / name for site in sites]
+
+
+def test_the_places_of_a_run_share_one_read_only_copy_of_a_large_file_and_never_the_users_own(tmp_path, large):
+    users = large / "custom" / "net_pth"
+    users.chmod(0o664)
+    sites = [SERVER, "site-1", "site-2"]
+
+    run_in(tmp_path / "w", large, names=sites)
+
+    copies = copies_of(tmp_path / "w", "net_pth", *sites)
+    assert len({path.stat().st_ino for path in copies}) == 1
+    assert copies[0].stat().st_nlink == 3
+    assert copies[0].stat().st_mode & 0o777 == 0o444
+    assert copies[0].read_text() == "weights"
+    assert (users.stat().st_mode & 0o777, users.stat().st_nlink) == (0o664, 1)
+    for name in ("train.py", "few"):
+        alone = copies_of(tmp_path / "w", name, *sites)
+        assert [path.stat().st_nlink for path in alone] == [1, 1, 1]
+        assert all(path.stat().st_mode & 0o200 for path in alone)
+
+
+def test_where_a_file_can_have_one_name_only_each_place_has_its_own_copy(tmp_path, large, monkeypatch):
+    monkeypatch.setattr("fedsag_cli.workspace._link", lambda first, target: False)
+
+    run_in(tmp_path / "w", large, names=["site-1", "site-2"])
+
+    copies = copies_of(tmp_path / "w", "net_pth", "site-1", "site-2")
+    assert [path.read_text() for path in copies] == ["weights", "weights"]
+    assert [path.stat().st_nlink for path in copies] == [1, 1]
+    assert all(path.stat().st_mode & 0o200 for path in copies)
+
+
+def test_a_copy_that_takes_no_room_is_a_file_of_its_own_where_the_file_system_makes_one(tmp_path):
+    source, target = tmp_path / "net.pth", tmp_path / "copy.pth"
+    source.write_text("weights")
+
+    made = _clone(source, target)
+
+    assert target.exists() is made
+    if made:
+        target.write_text("others")
+    assert source.read_text() == "weights"
+
+
+def test_the_next_run_replaces_a_file_that_places_share_and_all_names_of_it_go(tmp_path, large):
+    root, sites = tmp_path / "w", ["site-1", "site-2"]
+    run_in(root, large, names=sites)
+    app_of(large, custom__net_pth="better weights")
+
+    run_in(root, large, names=sites)
+
+    copies = copies_of(root, "net_pth", *sites)
+    assert [path.read_text() for path in copies] == ["better weights", "better weights"]
+    assert copies[0].samefile(copies[1])
+    later = Workspace(root)
+    later.take()
+    later.clear()
+    later.release()
+    assert files_in(root) == []
+
+
+def test_a_killed_run_leaves_shared_files_that_the_next_one_may_remove(tmp_path, large):
+    killed = Workspace(tmp_path / "w")
+    killed.take()
+    killed.reopen()
+    for site in ("site-1", "site-2"):
+        killed.deploy(large, site)
+    killed.release()
+
+    later = Workspace(tmp_path / "w")
+    later.take()
+    later.clear()
+    later.release()
+
+    assert files_in(tmp_path / "w") == []
+
+
+def test_a_shared_file_that_the_user_changed_afterwards_stays_in_every_place(tmp_path, large):
+    root, sites = tmp_path / "w", ["site-1", "site-2"]
+    run_in(root, large, names=sites)
+    one, other = copies_of(root, "net_pth", *sites)
+    one.chmod(0o644)
+    one.write_text("of the user")
+
+    with pytest.raises(WorkspaceError, match=r"net_pth has changed since fedsag made it"):
+        run_in(root, large, names=sites)
+
+    assert [one.read_text(), other.read_text()] == ["of the user", "of the user"]
+
+
+def test_a_resumed_run_puts_a_lost_shared_file_back_and_leaves_the_other_places(tmp_path, large):
+    root, sites = tmp_path / "w", ["site-1", "site-2", "site-3"]
+    run_in(root, large, names=sites)
+    copies = copies_of(root, "net_pth", *sites)
+    copies[0].unlink()
+    copies[2].unlink()
+
+    resumed = Workspace(root)
+    resumed.take()
+    resumed.reopen()
+    for site in sites:
+        resumed.restore(large, site)
+
+    assert [path.read_text() for path in copies] == ["weights", "weights", "weights"]
+    assert copies[0].samefile(copies[2])
+    assert not copies[0].samefile(copies[1])
+    resumed.settle()
+    resumed.clear()
+    resumed.release()
+    assert files_in(root) == []
+
+
+def test_a_shared_file_that_a_script_changed_is_told_and_one_that_it_replaced_is_not(tmp_path, large):
+    app_of(large, custom__data_csv="a,b,c", custom__kept_csv="a,b,c")
+    here = Workspace(tmp_path / "w")
+    here.take()
+    here.reopen()
+    for site in ("site-1", "site-2"):
+        here.deploy(large, site)
+    assert here.changes_for_all() == []
+    changed, replaced = (here.app("site-1") / "custom" / name for name in ("net_pth", "data_csv"))
+    changed.chmod(0o644)  # root needs no write permission
+    changed.write_text("trained on")
+    replaced.unlink()
+    replaced.write_text("a,b,c,d")
+
+    told = here.changes_for_all()
+
+    here.settle()
+    here.release()
+    assert [text.partition(" was changed")[0] for text in told] == [str(changed)]
+    assert "2 places share this file" in told[0]

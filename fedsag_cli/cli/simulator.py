@@ -66,7 +66,11 @@ def simulator(
         bool, typer.Option("--resume", help="Continue the run in WS. Only -t, -gpu and --launcher may differ.")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Start anew though WS has an unfinished run: its rounds are removed.")
+        bool,
+        typer.Option(
+            "--force",
+            help="Start anew, and remove an unfinished run; with --resume: continue all the same.",
+        ),
     ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="End the run when any client fails, even if enough clients answer.")

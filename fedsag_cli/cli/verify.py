@@ -24,7 +24,7 @@ def verify(
     output: Annotated[Format, typer.Option("--format", help="Output: txt, or json for programs.")] = Format.TXT,
     debug: Annotated[bool, typer.Option("-debug", "--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Recompute every digest of a run, and say which rounds and files are proven. Nothing is changed.
+    """Prove what a run wrote: recompute every digest. Nothing is changed.
 
     \b
     Exit codes:

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 from fedsag_cli import events, foreign
 from fedsag_cli.cli import display
 from fedsag_cli.cli.display import Cell, Format
-from fedsag_cli.errors import counted
+from fedsag_cli.errors import RunError, counted
 from fedsag_cli.events import Event, Failure, Metrics
 from fedsag_cli.simulator.report import Report
 
@@ -293,7 +293,8 @@ class Lines:
                 which = "final model" if event.is_final else f"round {event.round_num}: the model that was sent"
                 return [f"{which} is the best so far: {event.metric} {_number(event.score)}"]
             case events.RunFinished():
-                said = [] if event.ok else [f"the run failed; its report: {event.report}"]
+                how = "failed" if event.exit_code == RunError.exit_code else "ended early"
+                said = [] if event.ok else [f"the run {how}; its report: {event.report}"]
                 return [*self._failed_alike(), *said]
         return []
 

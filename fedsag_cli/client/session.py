@@ -143,6 +143,11 @@ class Session:
             raise ClientError(
                 "the model to send has neither params nor metrics", hint="give FLModel(params=…) or metrics"
             )
+        if model.params is not None and not isinstance(model.params, Mapping):
+            raise ClientError(
+                f"params must be a dict from names to arrays, not {type(model.params).__name__}",
+                hint="give FLModel(params=model.state_dict())" if hasattr(model.params, "state_dict") else "",
+            )
         answer = self._result_filters.process(self._assignment.task_name, self._as_update(model))
         more_keys = self._keys_without_difference(model)
         file = None if answer.params is None else TensorFile.write(answer.params, scratch=self._welcome.scratch)

@@ -166,9 +166,13 @@ class Dispatcher:
             return
         hint = broadcast.first_hint
         if self._good_answers:  # otherwise fewer clients would fail alike
-            hint = f"{hint}, or lower min_clients" if hint else "lower min_clients if fewer answers are enough"
+            hint = (
+                f"{hint}; or, in a new run, lower min_clients"
+                if hint
+                else "in a new run, lower min_clients if fewer answers are enough"
+            )
         if self._strict and broadcast.min_responses < len(broadcast.targets):
-            hint = "without --strict, a run continues if min_clients clients answer"
+            hint = "a new run without --strict continues if min_clients clients answer"
         self._stop(QuorumLost(broadcast.needed, broadcast.possible, broadcast.first_failure, hint))
 
     def _stop(self, why: Stop) -> None:

@@ -117,7 +117,7 @@ def settings_of(plan: Plan, options: Options) -> Options:
             now, then = (", ".join(each) if isinstance(each, list) else each for each in (value, was))
             raise UsageError(
                 f"{flag}: the run to resume has {then}, not {now}",
-                hint=f"leave {flag} out, or start a new run without --resume",
+                hint=f"leave {flag} out; or start anew with --force, which removes the rounds that are done",
             )
     several_groups = len({site.group for site in plan.sites}) > 1
     slots = None if several_groups and options.gpus is None else plan.slots
@@ -143,7 +143,7 @@ def check_same_job(before: Plan, now: Plan) -> None:
         more = f" and {len(changes) - 5} more" if len(changes) > 5 else ""
         raise WorkspaceError(
             f"the job has changed since this run began: {'; '.join(changes[:5])}{more}",
-            hint="undo the change, or start a new run without --resume",
+            hint="undo the change; or start anew with --force, which removes the rounds that are done",
         )
 
 

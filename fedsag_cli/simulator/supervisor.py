@@ -133,6 +133,9 @@ class Simulation:
             except Exception as failed:
                 # it must not hide why the run ended
                 self._tell(Notice(text=f"a bug in fedsag, at the end of the run: {failed!r}"))
+        with contextlib.suppress(OSError):  # what cannot be looked at now is told where the files are recorded
+            for text in self._workspace.changes_for_all():
+                self._tell(Notice(text=text))
         error, finished = self._written(error)
         self._tell(finished)
         with contextlib.suppress(OSError):

@@ -83,7 +83,7 @@ def _faults(workspace: Workspace, found: Found, report: Report | None) -> Iterat
     if found.damaged:
         yield f"{name}: line {found.damaged} is not what the run wrote; nothing from there on is proven"
     if not found.rounds:
-        yield f"{name} has no whole round"
+        yield f"{name} has no whole round: the run stopped before its first was done, and there is nothing to prove"
     if report is not None and report.ok != bool(found.digest):
         yield f"report.json says that the run {'went well' if report.ok else 'failed'}, {name} says otherwise"
     if report is not None and report.ok and report.digest != found.digest:
@@ -106,11 +106,14 @@ def _facts(each: RoundReport) -> object:
 
 
 def _files(workspace: Workspace, found: Found) -> Iterator[FileProof]:
-    """The checkpoints that are there, that of the last whole round, and the models that were written at the end."""
+    """The checkpoints that are there, that of the last whole round, and the models that were written at the end.
+
+    Before the end, a later workflow may be writing the models of an earlier one anew.
+    """
     folder = workspace.checkpoints
     there = {path.name for path in checkpoints_in(folder)} if folder.is_dir() else set()
     last = {whole.checkpoint for whole in found.rounds[-1:]}
-    models = {line.file for line in found.lines if isinstance(line, Proof) and os.sep in line.file}
+    models = {line.file for line in found.lines if isinstance(line, Proof) and os.sep in line.file and found.digest}
     for name in sorted(there | last) + sorted(models):
         path, proof = folder / name, found.proof(name)
         shown = os.path.relpath(path, workspace.root)

@@ -261,6 +261,12 @@ def test_the_table_fits_80_columns_and_says_what_is_not_in_it(sites, metrics):
     assert ("each client" in table.left_out) is (sites > 1 and (metrics > 1 or sites > 4)), shown
 
 
+def test_a_run_that_was_interrupted_has_not_failed():
+    over = events.RunFinished(ok=False, exit_code=130, cause="interrupted", report="/w/report.json")
+
+    assert lines_of(over) == ["the run ended early; its report: /w/report.json"]
+
+
 def test_clients_that_fail_alike_are_told_once_with_one_log():
     sites = [f"site-{number}" for number in range(1, 17)]
     failures = [failed(site, f"ValueError: no data in /data/{site}") for site in sites]

@@ -456,6 +456,23 @@ def test_send_takes_the_words_it_had_before(server):
     assert server.answer().params["w"].tolist() == [2]
 
 
+@pytest.mark.parametrize("transfer", ["FULL", "DIFF"])
+def test_a_network_where_its_params_belong_is_told_the_way_out(serving, transfer):
+    server = serving(transfer_type=transfer)
+    flare.init()
+    server.give(arrays(w=[1]))
+    flare.receive()
+
+    class Net:
+        def state_dict(self):
+            return {}
+
+    with pytest.raises(ClientError, match="params must be a dict from names to arrays, not Net") as raised:
+        flare.send(flare.FLModel(params=Net()))
+
+    assert "state_dict()" in raised.value.hint
+
+
 def test_send_takes_an_flmodel(server):
     with pytest.raises(TypeError, match="takes an FLModel, not a dict"):
         flare.send({"w": 1})

@@ -43,7 +43,7 @@ NOT_ANSWERED = "its script ended without answering its task: flare.send() was no
 KEY_ERROR = Failure(cause="KeyError: 'fc'", where="/job/train.py:7")
 
 
-LOWER = "lower min_clients if fewer answers are enough"
+LOWER = "in a new run, lower min_clients if fewer answers are enough"
 
 
 def dispatcher(sites="ab", *, slots=9, strict=False, waits_for_all=False, free=0, groups=None, each=(), limits=None):
@@ -521,7 +521,9 @@ def test_with_strict_a_process_that_fails_after_its_answer_stops_the_run():
 
 def test_a_quorum_out_of_reach_stops_the_run_at_once_with_the_first_cause_and_the_way_out():
     told = Failure(cause=KEY_ERROR.cause, where=KEY_ERROR.where, exit_code=1)
-    lost = QuorumLost(2, 1, "a: KeyError: 'fc' (/job/train.py:7)", "lower min_clients if fewer answers are enough")
+    lost = QuorumLost(
+        2, 1, "a: KeyError: 'fc' (/job/train.py:7)", "in a new run, lower min_clients if fewer answers are enough"
+    )
     play(
         up(dispatcher("ab", slots=1), "a", "b"),
         (0, Begun(1, ("a", "b"), min_responses=2), Send("a", True)),
@@ -543,7 +545,7 @@ def test_fewer_clients_are_no_way_out_where_nobody_has_answered():
 
 def test_those_who_fail_shortly_after_are_named_too_and_nobody_is_handed_the_task_meanwhile():
     told = Failure(cause="its process ended with exit code 1", exit_code=1)
-    lost = QuorumLost(3, 1, f"b: {told.cause}", "lower min_clients if fewer answers are enough")
+    lost = QuorumLost(3, 1, f"b: {told.cause}", "in a new run, lower min_clients if fewer answers are enough")
     server = up(dispatcher("abc", slots=2), "a", "b", "c")
     play(
         server,
@@ -596,7 +598,7 @@ def test_an_earlier_rounds_failure_is_not_the_cause_of_this_ones():
     [_, lost] = server.handle(Exited("b", 1), 9)
 
     assert lost.cause == "a: it does not fit"
-    assert lost.hint == "lower min_clients if fewer answers are enough"
+    assert lost.hint == "in a new run, lower min_clients if fewer answers are enough"
 
 
 def test_where_time_ran_out_more_time_is_the_way_out():
@@ -605,7 +607,7 @@ def test_where_time_ran_out_more_time_is_the_way_out():
 
     [_, lost] = server.handle(TimePassed(), 5)
 
-    assert lost.hint == "raise train_timeout, or lower min_clients"
+    assert lost.hint == "raise train_timeout; or, in a new run, lower min_clients"
 
 
 def test_where_a_script_was_too_slow_to_start_more_time_to_start_is_the_way_out():
@@ -625,7 +627,7 @@ def test_with_strict_the_first_failure_ends_the_run():
     [_, lost] = server.handle(Exited("a", 1), 1)
 
     assert (lost.needed, lost.possible) == (2, 1)
-    assert lost.hint == "without --strict, a run continues if min_clients clients answer"
+    assert lost.hint == "a new run without --strict continues if min_clients clients answer"
 
 
 # memory

@@ -247,7 +247,7 @@ def test_a_job_that_changed_is_refused_naming_what_changed(failed, tmp_path, cha
 
     assert outcome.code == 2
     assert said in outcome.err
-    assert "start a new run without --resume" in outcome.err
+    assert "start anew with --force" in outcome.err
 
 
 def test_a_comment_in_a_config_changes_nothing(tmp_path):

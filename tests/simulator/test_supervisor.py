@@ -276,6 +276,28 @@ def test_what_cannot_be_tidied_up_is_a_note(tmp_path, monkeypatch):
     assert len([note for note in notes if "Input/output error" in note]) == 2
 
 
+def test_a_file_that_sites_share_and_a_script_changed_is_a_note_of_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(workspace, "_LARGE", 0)
+    monkeypatch.setattr(workspace, "_clone", lambda source, target: False)
+    large = tmp_path / "job" / "app" / "custom" / "net.pth"
+    large.parent.mkdir(parents=True)
+    large.write_text("weights")
+
+    class Changes(FakeEngine):
+        def stop(self, grace_s=5.0, show_stack=()):
+            copy = tmp_path / "ws" / "site-1" / "simulate_job" / "app_site-1" / "custom" / "net.pth"
+            copy.chmod(0o644)
+            copy.write_text("other weights")
+            super().stop(grace_s, show_stack)
+
+    engine = simulated(tmp_path, monkeypatch, up("server"), ended("server", 1), engine=Changes)
+
+    (told,) = [event.text for event in engine.watcher.seen if isinstance(event, Notice) and "net.pth" in event.text]
+    assert "was changed in the run, and 3 places share this file" in told
+    assert engine.came.report.notices == [told]
+    assert large.read_text() == "weights"
+
+
 def test_a_full_disk_in_the_middle_ends_the_run_with_a_line(tmp_path, monkeypatch):
     engine = simulated(tmp_path, monkeypatch, up("server"), OSError(errno.ENOSPC, "No space left on device", "made"))
 

@@ -140,3 +140,14 @@ def test_without_a_report_the_record_counts(lived):
 def test_where_no_run_is_nothing_is_proven(tmp_path):
     with pytest.raises(WorkspaceError, match="there is no run in"):
         verify(tmp_path)
+
+
+def test_a_later_workflow_that_was_killed_may_have_written_the_models_anew(lived):
+    *lines, _ = lived.record.read_text().splitlines(keepends=True)
+    lived.record.write_text("".join(lines))  # without the end
+    lived.report.unlink()
+    (lived.job("server") / "models" / "server.npy").write_bytes(b"that of the later workflow")
+
+    found = verify(lived.root)
+
+    assert (found.is_finished, found.all_faults) == (False, [])

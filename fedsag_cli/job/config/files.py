@@ -50,7 +50,7 @@ def below(
 ) -> Iterator[tuple[str, Path]]:
     """Every file in `folder` and its subfolders without leftovers, by its path in `folder`. Links are followed.
 
-    `leave_out`: whether a subfolder is left out.
+    `leave_out`: whether a file or a subfolder is left out, whatever it is.
 
     Raises JobError as `check` does, and for a link to a folder that contains it.
     """
@@ -59,9 +59,9 @@ def below(
     while pending:
         at, inside, above = pending.pop()
         for path in sorted(path for path in at.iterdir() if not is_leftover(path.name)):
-            check(path, bounds)
-            if path.is_dir() and leave_out(path):
+            if leave_out(path):
                 continue
+            check(path, bounds)
             if not path.is_dir():
                 yield f"{inside}{path.name}", path
                 continue

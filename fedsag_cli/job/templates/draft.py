@@ -17,8 +17,9 @@ from fedsag_cli.job.config.tree import KeyPath
 from fedsag_cli.job.meta import ALL
 from fedsag_cli.job.templates.find import INFO, Template, Variable
 from fedsag_cli.job.templates.overrides import Override, apply
+from fedsag_cli.job.templates.project import Project
 from fedsag_cli.job.templates.rendering import render
-from fedsag_cli.leftovers import is_leftover, is_of_a_tool
+from fedsag_cli.leftovers import is_leftover
 from fedsag_cli.workspace import SERVER
 
 META = "meta.conf"
@@ -44,12 +45,14 @@ def make_draft(template: Template, name: str, overrides: FileOverrides = (), scr
     """The draft of a job named `name`. Raises JobError naming file, key, and the nearest known name."""
     draft = Draft(apps=list(template.apps))
     customs: dict[str, list[Path]] = {}
+    project = Project(script_dir) if script_dir else None
+    code = project.files() if project else []
+    draft.notes += project.notes() if project else []
     for app, folder in template.apps.items():
         customs[app] = [script_dir] if script_dir else _custom_folders(template, folder)
         draft.copies |= {f"{app}/config/{path}": file for path, file in _config_files(template, folder)}
         for custom in customs[app]:
-            bounds = None if script_dir else template.bounds  # links in the user's own folder (-sd) may have any target
-            found = _sources(custom, bounds) if custom != script_dir else _project(custom, draft)
+            found = code if project else _sources(custom, template.bounds)
             draft.copies |= {f"{app}/custom/{path}": file for path, file in found}
     meta = hocon.find(template.folder, "meta")
     if meta:
@@ -131,22 +134,6 @@ def declared_in(template: Template, names: FileNames) -> dict[str, list[Variable
 def _sources(folder: Path, bounds: Bounds | None) -> Iterator[tuple[str, Path]]:
     files.check(folder, bounds)
     return files.below(folder, bounds)
-
-
-def _project(folder: Path, draft: Draft) -> Iterator[tuple[str, Path]]:
-    """The files of a project, without folders that are no code of it. A note names those."""
-    left: list[str] = []
-
-    def leave_out(path: Path) -> bool:
-        if is_of_a_tool(path):
-            left.append(path.relative_to(folder).as_posix())
-        return left[-1:] == [path.relative_to(folder).as_posix()]
-
-    files.check(folder)
-    yield from files.below(folder, leave_out=leave_out)
-    note = f"-sd {folder}: {', '.join(left)} left out: tools, environments, jobs and workspaces are no code"
-    if left and note not in draft.notes:
-        draft.notes.append(note)
 
 
 def _config_files(template: Template, folder: Path) -> Iterator[tuple[str, Path]]:

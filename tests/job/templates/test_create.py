@@ -17,6 +17,7 @@ from fedsag_cli.job import Job, meta
 from fedsag_cli.job.config import hocon
 from fedsag_cli.job.templates import bounded, create, find, replace_folder, variables
 from fedsag_cli.job.templates.create import create as make
+from fedsag_cli.job.templates.project import Project
 from fedsag_cli.job.templates.rendering import render
 
 INFO = """
@@ -475,6 +476,47 @@ def test_the_code_of_a_project_is_taken_without_its_tools_jobs_and_workspaces(sh
     (note,) = made.notes
     assert note.startswith(f"-sd {tmp_path / 'project'}: .git, ")
     assert all(name in note for name in (".git", "sub/env", "node_modules", "jobs/old", "jobs/j", "ws"))
+
+
+def test_the_code_of_a_project_is_taken_without_what_its_ignore_files_name(shop, tmp_path):
+    project = tmp_path / "project"
+    taken = {"train.py": "", "parts.py": PARTS, "keep.pth": "", "sub/net.py": "", "sub/all.log": "", "small/a.csv": "1"}
+    ignored = {"net.pth": "12345", "data/a.csv": "1", "data/deep/b.csv": "2", "sub/data/c.csv": "3", "sub/own.txt": "4"}
+    rules = {
+        ".gitignore": "# rules\n*.pth\n!keep.pth\ndata/\n*.log\nsmall\n\\\n[z-a]\n",
+        ".fedsagignore": "!small/\n",
+        "sub/.gitignore": "!*.log\n/own.txt\n",
+    }
+    write(project, taken | ignored | rules | {"data/.gitignore": "!*"})
+    (project / "gone.pth").symlink_to("nowhere")
+
+    made = make(tmp_path / "j", "several", templates_dir=shop, script_dir=project)
+
+    assert tree(made.folder / "app_1" / "custom") == sorted({**taken, **rules})
+    (note,) = [note for note in made.notes if "left out" in note]
+    assert note == (
+        f"-sd {project}: data, gone.pth, net.pth, sub/data, sub/own.txt left out (7 files, 0.0 MB): "
+        "a line !NAME in .fedsagignore keeps what .gitignore leaves out"
+    )
+
+
+def test_what_a_project_leaves_out_is_told_with_its_size_and_a_few_names(tmp_path, monkeypatch):
+    monkeypatch.setattr("fedsag_cli.job.templates.project._MOST_NAMES", 2)
+    write(tmp_path, {".venv/pyvenv.cfg": "", ".gitignore": "*.pth", "train.py": "", "b.pth": "", "c.pth": ""})
+    with (tmp_path / "a.pth").open("wb") as file:
+        file.truncate(1_250_000)
+    project = Project(tmp_path)
+
+    taken = [name for name, _ in project.files()]
+
+    assert taken == [".gitignore", "train.py"]
+    (note,) = project.notes()
+    assert note == (
+        f"-sd {tmp_path}: .venv, a.pth, 2 more left out (4 files, 1.2 MB): files of tools, environments, jobs and "
+        "workspaces are not code; a line !NAME in .fedsagignore keeps what .gitignore leaves out"
+    )
+    monkeypatch.setattr("fedsag_cli.job.templates.project._MOST_FILES", 3)
+    assert "(at least 3 files, 1.2 MB)" in next(project.notes())
 
 
 LEFTOVERS = [
