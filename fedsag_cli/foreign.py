@@ -74,6 +74,9 @@ class _Secrets:
         self._shown = dict(sorted(self._shown.items(), key=lambda item: -len(item[0])))
         self._pattern = re.compile("|".join(f"({_as_written(each)})" for each in self._shown))
 
+    def shown(self) -> dict[str, str]:
+        return dict(self._shown)
+
     def masked(self, lines: str) -> str:
         if self._pattern is None:
             return lines
@@ -108,6 +111,11 @@ def hide_variable(name: str, value: str) -> None:
     """Hide the value of an environment variable, unless both its name and its value look harmless."""
     if _SECRET_NAME.fullmatch(name) or (len(value) >= _SHORTEST_LINE and not _PLAIN_VALUE.fullmatch(value)):
         hide(value, f"{{${name}}}")
+
+
+def hidden() -> dict[str, str]:
+    """What is hidden, and what is shown in its place, for another process of this run."""
+    return _secrets.shown()
 
 
 def masked(value: T) -> T:

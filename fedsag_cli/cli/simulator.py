@@ -9,13 +9,20 @@ import typer
 
 from fedsag_cli.cli import display
 from fedsag_cli.cli.display import Format
-from fedsag_cli.errors import RunError
+from fedsag_cli.errors import RunError, UsageError
+
+
+def _named(folder: str | Path) -> Path:
+    if not str(folder):  # to Path, it is the current folder
+        raise UsageError("-w needs the name of a folder", hint="is a variable of the shell not set?")
+    return Path(folder)
 
 
 def simulator(
     job: Annotated[Path, typer.Argument(metavar="JOB", help="The job's folder.")] = Path("current_job"),
     workspace: Annotated[
-        Path, typer.Option("-w", "--workspace", metavar="WS", help="The folder for all files of the run.")
+        Path,
+        typer.Option("-w", "--workspace", metavar="WS", parser=_named, help="The folder for all files of the run."),
     ] = Path("simulator_workspace"),
     num_clients: Annotated[
         int | None,

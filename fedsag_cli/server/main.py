@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import resource
 import socket
@@ -13,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedsag_cli import catalog, events
+from fedsag_cli import catalog, events, foreign
 from fedsag_cli.errors import FedsagError, of_system
 from fedsag_cli.events import Event, Notice, Observer, RunFailed, WillWrite, WorkflowFinished
 from fedsag_cli.filters import Chain
@@ -27,7 +28,7 @@ from fedsag_cli.server.memory import Memory
 from fedsag_cli.server.tracking import Tracking
 from fedsag_cli.trackers import Tracker
 from fedsag_cli.wire.channel import Listener
-from fedsag_cli.wire.messages import ADDRESS, TOKEN, Welcome
+from fedsag_cli.wire.messages import ADDRESS, HIDDEN, TOKEN, Welcome
 from fedsag_cli.workflows import Controller
 from fedsag_cli.workflows.run import Run
 from fedsag_cli.workspace import JOB_ID, SERVER, Workspace
@@ -44,6 +45,8 @@ def serve(root: str, *, link: int) -> int:
 
 def _serve(root: str, link: int) -> int:
     show_stack_when_stopped()
+    for secret, shown in json.loads(os.environ.pop(HIDDEN, "{}")).items():
+        foreign.hide(secret, shown)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a channel and perhaps a model for each client
     parent = socket.socket(fileno=link)
@@ -63,12 +66,12 @@ def _serve(root: str, link: int) -> int:
         workspace = Workspace(Path(root))
         _run(read_plan(workspace.plan), workspace, parent, emit, observers, runs)
     except FedsagError as error:
-        traceback.print_exc()
+        _print_traceback()
         emit(RunFailed(cause=error.message, hint=error.hint, exit_code=error.exit_code))
         return error.exit_code
     except Exception as error:
         # a component's error, perhaps the user's own: the run failed, and its traceback is in the server's log
-        traceback.print_exc()
+        _print_traceback()
         if refused := of_system(error):
             emit(RunFailed(cause=f"the server: {refused.message}", hint=refused.hint, exit_code=refused.exit_code))
             return refused.exit_code
@@ -77,6 +80,10 @@ def _serve(root: str, link: int) -> int:
         emit(RunFailed(cause=cause, hint=f"its traceback is in {workspace.log(SERVER)}", exit_code=4))
         return 4
     return 0
+
+
+def _print_traceback() -> None:
+    sys.stderr.write(foreign.masked(traceback.format_exc()))
 
 
 def _run(

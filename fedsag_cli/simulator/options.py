@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedsag_cli import machine
-from fedsag_cli.errors import UsageError
+from fedsag_cli.errors import UsageError, counted
 
 FORK, SPAWN = "fork", "spawn"
 _GPU = r"(?:\d+|(?:GPU|MIG)-[\w/-]+)"  # a number, or the name that nvidia-smi -L shows
@@ -39,7 +39,9 @@ def site_names(options: Options) -> list[str]:
     if options.num_clients < 1:
         raise UsageError(f"-n {options.num_clients}: a run needs at least one client")
     if options.num_clients > options.max_clients:
-        raise UsageError(f"-n {options.num_clients}: at most {options.max_clients} clients", hint="-m raises the limit")
+        raise UsageError(
+            f"-n {options.num_clients}: at most {counted(options.max_clients, 'client')}", hint="-m raises the limit"
+        )
     return [f"site-{number}" for number in range(1, options.num_clients + 1)]
 
 

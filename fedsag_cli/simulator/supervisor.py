@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import json
 import platform
 import shlex
 import sys
@@ -46,7 +47,7 @@ from fedsag_cli.simulator.failures import Failures
 from fedsag_cli.simulator.planning import Planned
 from fedsag_cli.simulator.report import Report, ReportBuilder
 from fedsag_cli.simulator.signals import ignore_signals
-from fedsag_cli.wire.messages import PRELOAD, SEED, SITE
+from fedsag_cli.wire.messages import HIDDEN, PRELOAD, SEED, SITE
 from fedsag_cli.workspace import SERVER, Workspace, files_in, write_json
 
 _SERVE = "fedsag_cli.server.main:serve"
@@ -341,7 +342,7 @@ class Simulation:
             name=SERVER,
             target=_SERVE,
             args=[str(self._workspace.root)],
-            env=self._env | {"OMP_NUM_THREADS": "1"},
+            env=self._env | {"OMP_NUM_THREADS": "1", HIDDEN: json.dumps(foreign.hidden())},
             cwd=str(self._workspace.app(SERVER)),
             log=str(self._workspace.log(SERVER)),
             has_link=True,

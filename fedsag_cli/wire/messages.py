@@ -21,6 +21,7 @@ SITE = "FEDSAG_SITE"
 STARTED_AT = "FEDSAG_STARTED_AT"  # see events.STARTED
 SEED = "FEDSAG_SEED"
 PRELOAD = "FEDSAG_PRELOAD"  # names of modules, separated by commas
+HIDDEN = "FEDSAG_HIDDEN"  # for the server: the secrets of the run, which it writes nowhere
 
 
 LogKind: TypeAlias = Literal["metric", "param", "tag", "text"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from fedsag_cli import foreign
 from fedsag_cli.events import (
     BestModel,
     Event,
@@ -195,7 +196,7 @@ class Run:
                 next_round=self.next_round,
                 workflow=self.workflow,
                 whole_rounds=self.whole_rounds,
-                last=finished,
+                last=foreign.masked(finished),
                 best=self.best,
                 plateau=self.plateau,
                 meta=model.meta,
@@ -254,7 +255,7 @@ class Run:
 
 
 def _as_json(event: Event) -> bytes:
-    return to_line(event).rstrip()
+    return to_line(foreign.masked(event)).rstrip()
 
 
 def _model_in(path: Path) -> FLModel:

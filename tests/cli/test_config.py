@@ -135,6 +135,7 @@ def test_debug_shows_where_an_error_was_raised(fedsag):
     ("words", "said"),
     [
         (["simulator", "-n", "two"], "-n two: it must be a whole number"),
+        (["simulator", "-w", ""], "-w needs the name of a folder"),
         (["simulator", "--seed", "1.5"], "--seed 1.5: it must be a whole number"),
         (["simulator", "--format", "xml"], "--format xml: 'xml' is not one of 'txt', 'json'"),
         (["simulator", "-n", "\x1b[31m"], "-n '\\x1b[31m': it must be a whole number"),

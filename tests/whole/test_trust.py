@@ -157,7 +157,10 @@ def test_a_secret_stands_in_nothing_that_fedsag_writes_or_shows(tmp_path):
     body = """
         import sys
         secret = sys.argv[1]
-        print("note: connecting with", repr(secret))
+        if model.current_round == 0:
+            print("note: connecting with", repr(secret))
+            flare.send(FLModel(params=params, metrics={secret: 1.0}))
+            continue
         raise ValueError({"password": secret}, secret[:5] + chr(10) + secret[5:])
     """
     made = job(tmp_path / "job", looping(body), args="${secret:PW} --port {$MY_TOKEN}")
@@ -166,10 +169,12 @@ def test_a_secret_stands_in_nothing_that_fedsag_writes_or_shows(tmp_path):
     outcome = run(made, "-n", 2, "-t", 2, env=env)
 
     assert outcome.code == 4
-    written = [(outcome.workspace / name).read_text() for name in ("report.json", "events.jsonl")]
+    names = ("report.json", "events.jsonl", "server/log.txt", "server/simulate_job/checkpoints/record.jsonl")
+    written = [(outcome.workspace / name).read_text() for name in names]
     for text in (*written, outcome.out, outcome.err):
         assert "hunte" not in text
         assert "zzz" not in text
+    assert "${secret:PW}" in written[-1]
     assert "{'password': \"${secret:PW}\"}" in outcome.err
 
 
