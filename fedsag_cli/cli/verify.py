@@ -52,6 +52,9 @@ def verify(
 
 
 def _show(found: Verification) -> None:
+    if not found.rounds:
+        display.line("the run has no complete round yet: there is nothing to prove")
+        return
     proven = [each for each in found.rounds if not each.fault]
     display.line(f"rounds     {len(proven)} of {len(found.rounds)} proven{_span([each.round_num for each in proven])}")
     for each in found.files:

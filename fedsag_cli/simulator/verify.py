@@ -69,21 +69,19 @@ def verify(root: Path) -> Verification:
 
 
 def _report(workspace: Workspace) -> Report | None:
-    """None if there is none, as after a kill. Raises OSError."""
+    """None if there is none, as after a kill, or it cannot be read. Raises OSError."""
     try:
         return msgspec.json.decode(workspace.report.read_bytes(), type=Report)
-    except FileNotFoundError:
+    except (FileNotFoundError, msgspec.DecodeError):
         return None
-    except msgspec.DecodeError:
-        return Report()
 
 
 def _faults(workspace: Workspace, found: Found, report: Report | None) -> Iterator[str]:
     name = workspace.record.relative_to(workspace.root)
     if found.damaged:
         yield f"{name}: line {found.damaged} is not what the run wrote; nothing from there on is proven"
-    if not found.rounds:
-        yield f"{name} has no whole round: the run stopped before its first was done, and there is nothing to prove"
+    if report is None and workspace.report.exists():
+        yield "report.json is not what the run wrote: it cannot be read"
     if report is not None and report.ok != bool(found.digest):
         yield f"report.json says that the run {'went well' if report.ok else 'failed'}, {name} says otherwise"
     if report is not None and report.ok and report.digest != found.digest:

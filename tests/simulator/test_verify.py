@@ -118,6 +118,22 @@ def test_a_report_that_says_something_else_is_found(lived, change, said):
     assert said in fault
 
 
+def test_a_report_that_cannot_be_read_is_one_fault(lived):
+    lived.report.write_text("{")
+
+    assert verify(lived.root).all_faults == ["report.json is not what the run wrote: it cannot be read"]
+
+
+def test_a_run_that_stopped_before_its_first_round_was_done_has_nothing_to_prove_and_no_fault(tmp_path):
+    workspace = Workspace(tmp_path)
+    workspace.scratch.mkdir()
+    write_json(workspace.plan, PLAN)
+
+    found = verify(workspace.root)
+
+    assert (found.rounds, found.all_faults, found.is_finished) == ([], [], False)
+
+
 def test_another_plan_proves_nothing(lived):
     lived.plan.write_text(lived.plan.read_text().replace('"seed": 5', '"seed": 6'))
 
