@@ -63,6 +63,8 @@ class Checkpoints:
             file = self._folder / whole.checkpoint
             if proof is not None and not (fault := _fault(file, proof)):
                 self._num_lines = found.lines.index(proof, index) + 1
+                while isinstance(next(iter(found.lines[self._num_lines :]), None), Proof):
+                    self._num_lines += 1  # of the models: the best one is not written again after a kill at the end
                 self._latest = self._durable = frozenset({file, *checkpoints_in(self._folder, BEST)})
                 self._superseded -= self._latest
                 if again or wrong:

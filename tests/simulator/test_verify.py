@@ -167,3 +167,13 @@ def test_a_later_workflow_that_was_killed_may_have_written_the_models_anew(lived
     found = verify(lived.root)
 
     assert (found.is_finished, found.all_faults) == (False, [])
+
+
+def test_a_run_that_was_killed_at_its_very_end_and_resumed_still_proves_its_models(lived):
+    run = Run.resumed(lived.checkpoints, lambda event: None, identity=PLAN.identity)
+    run.finished("the digest")
+
+    found = verify(lived.root)
+
+    assert found.all_faults == []
+    assert "server/simulate_job/models/server.npy" in [each.path for each in found.files]
