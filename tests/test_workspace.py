@@ -519,6 +519,7 @@ def test_a_run_that_was_killed_leaves_what_came_to_be_while_it_lived_and_later_f
     for file in (killed.events, killed.log("site-1"), root / ".fedsag" / "made"):
         os.utime(file, (an_hour_ago, an_hour_ago))
     record = (root / ".fedsag" / "made").read_bytes()
+    os.link(root / ".fedsag" / "made", tmp_path / "made")  # by another inode, it would be that of a copied folder
     killed.release()
 
     later = Workspace(root)
@@ -529,7 +530,8 @@ def test_a_run_that_was_killed_leaves_what_came_to_be_while_it_lived_and_later_f
     )
     later.release()
 
-    (root / ".fedsag" / "made").write_bytes(record)
+    (tmp_path / "made").write_bytes(record)
+    (tmp_path / "made").replace(root / ".fedsag" / "made")
     again = Workspace(root)
     again.take()
     again.clear()
