@@ -6,8 +6,8 @@ import random
 import pytest
 from hypothesis import settings
 
-# No deadline: two tests run at a time, beside whatever else the machine does. The same examples each time: what a random
-# one finds is an example of its own, and does not stop whoever comes by. HYPOTHESIS_RANDOM=1 looks for more.
+# No deadline: two tests run at a time, beside whatever else the machine does. The same examples each time, so that none
+# fails for who changed something else. HYPOTHESIS_RANDOM=1 looks for more.
 settings.register_profile("here", deadline=None, derandomize="HYPOTHESIS_RANDOM" not in os.environ)
 settings.load_profile("here")
 
