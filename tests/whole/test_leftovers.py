@@ -68,22 +68,29 @@ env={{}}, start_new_session=True, stdin=subprocess.PIPE, stdout=open("{tmp_path}
     assert not Path(f"/proc/{pid}").exists()
 
 
-def test_the_socket_folders_that_killed_runs_have_left_are_removed_and_no_other(tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+@pytest.fixture
+def short_folder():
+    """A folder in whose path a socket's name fits, whatever pytest's own folder is called."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def test_the_socket_folders_that_killed_runs_have_left_are_removed_and_no_other(short_folder, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(short_folder))
     with private_address() as address:
         left = Path(address).parent
         Path(address).touch()
-        shutil.copytree(left, tmp_path / "copy")
-    assert list(tmp_path.glob("fedsag*")) == []
-    (tmp_path / "copy").rename(left)  # as if it had been killed
-    mine = [tmp_path / f"fedsag-run-{name}" for name in ("mine", "0123456789abcdef")]
+        shutil.copytree(left, short_folder / "copy")
+    assert list(short_folder.glob("fedsag*")) == []
+    (short_folder / "copy").rename(left)  # as if it had been killed
+    mine = [short_folder / f"fedsag-run-{name}" for name in ("mine", "0123456789abcdef")]
     for folder in mine:
         folder.mkdir()
     (mine[0] / "server.sock").write_text("mine")
     with private_address() as address, private_address() as other:
         assert Path(other).parent != Path(address).parent
-        assert sorted(tmp_path.iterdir()) == sorted([Path(address).parent, Path(other).parent, *mine])
-    assert sorted(tmp_path.iterdir()) == sorted(mine)
+        assert sorted(short_folder.iterdir()) == sorted([Path(address).parent, Path(other).parent, *mine])
+    assert sorted(short_folder.iterdir()) == sorted(mine)
     assert (mine[0] / "server.sock").read_text() == "mine"
 
 
