@@ -158,7 +158,9 @@ class Made:
         if was_killed or self._is_copy:
             self._is_copy = False
             self._write()
-        self._ours = {entry.name for entry, now in self._found(self._entries.values()) if self._is_ours(entry, now)}
+        found = list(self._found(self._entries.values()))
+        gone = self._entries.keys() - {entry.name for entry, _ in found}  # what comes there now, this run writes
+        self._ours = gone | {entry.name for entry, now in found if self._is_ours(entry, now)}
 
     def announce(self, entries: Iterable[Entry]) -> None:
         """Record what this run will make. Raises OSError."""

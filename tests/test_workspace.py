@@ -805,7 +805,8 @@ def test_two_processes_may_write_a_shared_file_at_a_time(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_resumed_run_may_have_written_an_earlier_file_before_it_is_claimed_again(tmp_path):
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_a_resumed_run_may_have_written_an_earlier_file_before_it_is_claimed_again(tmp_path, is_gone):
     model = tmp_path / "ws" / "server" / "model.npy"
     with Workspace(tmp_path / "ws") as first:
         first.take()
@@ -813,6 +814,8 @@ def test_a_resumed_run_may_have_written_an_earlier_file_before_it_is_claimed_aga
         first.claim(model)
         model.write_text("first")
         first.settle()
+    if is_gone:
+        model.unlink()
     with Workspace(tmp_path / "ws") as again:
         again.take()
         again.reopen()
