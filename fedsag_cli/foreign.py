@@ -72,14 +72,16 @@ class _Secrets:
     def add(self, text: str, shown: str) -> None:
         self._shown.setdefault(text, shown)
         self._shown = dict(sorted(self._shown.items(), key=lambda item: -len(item[0])))
-        self._pattern = re.compile("|".join(f"({_as_written(each)})" for each in self._shown))
+        self._pattern = None
 
     def shown(self) -> dict[str, str]:
         return dict(self._shown)
 
     def masked(self, lines: str) -> str:
-        if self._pattern is None:
+        if not self._shown:
             return lines
+        if self._pattern is None:  # a key may be a secret of many lines: compiled once for all of them
+            self._pattern = re.compile("|".join(f"({_as_written(each)})" for each in self._shown))
         shown = list(self._shown.values())
         text = self._pattern.sub(lambda found: shown[(found.lastindex or 1) - 1], lines)
         return "\n".join(self._without_part(line) for line in text.split("\n"))

@@ -184,7 +184,7 @@ class Made:
 
     def make_folders(self, folders: Iterable[Path]) -> None:
         """Make folders and those above them, and record which of them are new. Raises OSError."""
-        wanted = {each for folder in folders for each in (folder, *folder.parents) if self._root in each.parents}
+        wanted = {each for folder in set(folders) for each in (folder, *folder.parents) if self._root in each.parents}
         new = []
         for folder in sorted(wanted):
             with contextlib.suppress(FileExistsError):

@@ -215,9 +215,11 @@ class Workspace:
 
         `of_scripts`: there, a file that the script of an earlier run wrote may be in the way.
         """
-        for path in (path for path in paths if self.root in path.parents):
+        inside = [path for path in paths if self.root in path.parents]
+        for path in {path.parent: path for path in inside}.values():
             if (link := self._made.obstacle(path)) is not None:
                 raise WorkspaceError(f"{link} is not a folder, but a link or a file", hint=_MOVE)
+        for path in inside:
             for there in () if self._made.owns(path) else (path, _part_of(path)):
                 if not os.path.lexists(there):
                     continue

@@ -182,7 +182,8 @@ class Simulation:
             path for name, app in self._planned.apps.items() for path in self._workspace.files_of(app.folder, name)
         ]
         self._workspace.reopen()  # all checks are made before any file of an earlier run is removed
-        sources = [path for app in self._planned.apps.values() for path in files_in(app.folder)]
+        apps = dict.fromkeys(app.folder for app in self._planned.apps.values())
+        sources = [path for app in apps for path in files_in(app)]
         self._workspace.check_job(self._job, self._planned.apps, sources)
         self._workspace.check_free(*files, *deployed, of_scripts=set(deployed))
         self._workspace.clear(replaced=deployed)
