@@ -114,6 +114,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+def there_are(number: int, noun: str) -> str:
+    """The number with its noun and verb: "there is 1 client", "there are 2 clients"."""
+    return f"there {'is' if number == 1 else 'are'} {counted(number, noun)}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint: the known name that is most similar to `name`; if none is similar, all known names."""
     names = sorted(set(known))

@@ -364,17 +364,17 @@ def _kind_of(name: str) -> str | None:
     return found["kind"] if found else None
 
 
-def write_json(path: Path, value: msgspec.Struct, *, sync: bool = False) -> None:
-    """Write `value` as indented JSON, completely or not at all. `sync`: as in `write_whole`. Raises OSError."""
+def write_json(path: Path, value: msgspec.Struct) -> None:
+    """Write `value` as indented JSON, completely or not at all. Raises OSError."""
     text = msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
-    write_whole(path, lambda file: file.write(text), sync=sync)
+    write_whole(path, lambda file: file.write(text))
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object], *, sync: bool = False, shared: bool = False) -> None:
     """Write a file whole or not at all: a reader finds all that `write` wrote, or what was there before.
 
     `sync`: this holds after a power cut too. It takes as long as the disk takes, so it is for the models a run is made
-    for and for its plan, not for checkpoints and reports. `shared`: several processes may write one path at a time;
+    for, not for reports. `shared`: several processes may write one path at a time;
     one that is killed leaves its half written file. Raises OSError naming `path`, and whatever `write` raises; then
     the file is as it was.
     """

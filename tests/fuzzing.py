@@ -397,7 +397,7 @@ def _look_into(chance: random.Random, fd: int, late: Callable[[], object] = lamb
     with file:
         late()
         try:
-            entries, _ = file.entries, file.about
+            entries = file.entries
             loaded = file.load()
             with file.twin() as twin:
                 assert _digest(twin.load()) == _digest(loaded)

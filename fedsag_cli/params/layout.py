@@ -48,14 +48,11 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Extra(msgspec.Struct, frozen=True):
-    """What safetensors has no field for. `kinds` has the values that are not torch tensors; "scalar" is a numpy scalar.
-
-    `about` has the values that a caller stores with the tensors."""
+    """What safetensors has no field for. `kinds` has the values that are not torch tensors; "scalar" is a numpy scalar."""
 
     order: list[str]
     ties: dict[str, str] = {}
     kinds: dict[str, Kind] = {}
-    about: dict[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +66,7 @@ class Flat:
     data: memoryview
 
 
-def write(fd: int, flats: Mapping[str, Flat], about: Mapping[str, Any]) -> None:
+def write(fd: int, flats: Mapping[str, Flat]) -> None:
     """Write header and data at the current position of `fd`. Raises OSError, TensorError."""
     first: dict[tuple[Any, ...], str] = {}
     ties = {name: first[flat.identity] for name, flat in flats.items() if first.setdefault(flat.identity, name) != name}
@@ -79,7 +76,6 @@ def write(fd: int, flats: Mapping[str, Flat], about: Mapping[str, Any]) -> None:
         order=list(flats),
         ties=ties,
         kinds={name: flat.kind for name, flat in flats.items() if flat.kind != "torch"},
-        about=dict(about),
     )
     header: dict[str, Any] = {METADATA: {"fedsag": msgspec.json.encode(extra).decode()}}
     offset = 0

@@ -63,13 +63,13 @@ class TensorFile:
         fd = _new_file(size, scratch)
         try:
             try:
-                layout.write(fd, flats, {})
+                layout.write(fd, flats)
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.ENOMEM) or scratch is None:
                     raise
                 os.close(fd)
                 fd = _new_file_on_disk(scratch)
-                layout.write(fd, flats, {})
+                layout.write(fd, flats)
             _seal(fd)
         except BaseException:
             os.close(fd)
@@ -89,11 +89,6 @@ class TensorFile:
         """Every key in order, tied ones too, with dtype and shape. Raises TensorError if the file is damaged."""
         entries, extra, _ = self._read_header()
         return {name: entries[extra.ties.get(name, name)] for name in extra.order}
-
-    @property
-    def about(self) -> Mapping[str, Any]:
-        """The values that were written with the tensors. Raises TensorError if the file is damaged."""
-        return self._read_header()[1].about
 
     def load(self) -> Params:
         """The params, mapped copy-on-write: changing them does not change the file.
@@ -165,10 +160,10 @@ class TensorFile:
         return memory
 
 
-def save(path: Path, params: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> None:
-    """Write `params` and `about` to a file with a name, completely or not at all. Raises OSError, TensorError."""
+def save(path: Path, params: Mapping[str, Any]) -> None:
+    """Write `params` to a file with a name, completely or not at all. Raises OSError, TensorError."""
     flats = {name: flattened(name, value) for name, value in params.items()}
-    write_whole(path, lambda file: layout.write(file.fileno(), flats, about or {}))
+    write_whole(path, lambda file: layout.write(file.fileno(), flats))
 
 
 def same_bits(params: Mapping[str, Any], others: Mapping[str, Any]) -> bool:

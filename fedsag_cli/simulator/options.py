@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedsag_cli import machine
-from fedsag_cli.errors import UsageError, counted
+from fedsag_cli.errors import UsageError, counted, there_are
 
 FORK, SPAWN = "fork", "spawn"
 _GPU = r"(?:\d+|(?:GPU|MIG)-[\w/-]+)"  # a number, or the name that nvidia-smi -L shows
@@ -77,6 +77,5 @@ def slots_of(options: Options, num_clients: int, num_groups: int, notices: list[
     if options.slots is None:
         notices.append("no -t given: one client works at a time")
     elif options.slots > num_clients:
-        there_are = "there is 1 client" if num_clients == 1 else f"there are {num_clients} clients"
-        notices.append(f"-t {options.slots}: {there_are}, and all work at the same time")
+        notices.append(f"-t {options.slots}: {there_are(num_clients, 'client')}, and all work at the same time")
     return min(options.slots or 1, num_clients)

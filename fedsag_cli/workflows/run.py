@@ -68,7 +68,6 @@ class _State(msgspec.Struct, frozen=True):
     next_round: int
     workflow: int = 0
     whole_rounds: int = 0
-    last: RoundFinished | None = None
     best: Best | None = None
     plateau: Plateau | None = None
     meta: dict[str, Any] = {}  # the model's
@@ -128,8 +127,9 @@ class Run:
         assert run._files is not None
         if whole := run._files.resume():
             state = msgspec.convert(whole.state, _State)
-            for name in ("next_round", "workflow", "whole_rounds", "last", "best", "plateau"):
+            for name in ("next_round", "workflow", "whole_rounds", "best", "plateau"):
                 setattr(run, name, getattr(state, name))
+            run.last = msgspec.json.decode(whole.events[-1], type=RoundFinished)  # the end of its round
             run._saved = checkpoints / whole.checkpoint
             run.model = replace(_model_in(run._saved), meta=state.meta)
             if run.best and run.best.workflow == run.workflow and (file := run._best_file(run.best)).exists():
@@ -196,7 +196,6 @@ class Run:
                 next_round=self.next_round,
                 workflow=self.workflow,
                 whole_rounds=self.whole_rounds,
-                last=foreign.masked(finished),
                 best=self.best,
                 plateau=self.plateau,
                 meta=model.meta,

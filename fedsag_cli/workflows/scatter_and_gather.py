@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fedsag_cli.aggregators import Aggregator
 from fedsag_cli.arguments import Least, checked
-from fedsag_cli.errors import JobError, TensorError, counted
+from fedsag_cli.errors import JobError, TensorError, counted, there_are
 from fedsag_cli.events import Notice
 from fedsag_cli.facts import Facts, Nvflare
 from fedsag_cli.model import FEDPROX_MU
@@ -138,11 +138,9 @@ class ScatterAndGather:
             raise JobError(f"no client takes the task {self._train!r}", hint="see tasks in config_fed_client")
         drawn = min(self._num_clients or available, available)
         if self._num_clients and self._num_clients > available:
-            run.emit(Notice(text=f"num_clients is {self._num_clients}, {_there_are(available)}: all take part"))
+            run.emit(
+                Notice(text=f"num_clients is {self._num_clients}, {there_are(available, 'client')}: all take part")
+            )
         elif self._min_clients > drawn:
-            have = _there_are(available) if drawn == available else f"a round has {counted(drawn, 'client')}"
+            have = there_are(available, "client") if drawn == available else f"a round has {counted(drawn, 'client')}"
             run.emit(Notice(text=f"min_clients is {self._min_clients}, {have}: it counts as {drawn}"))
-
-
-def _there_are(clients: int) -> str:
-    return "there is 1 client" if clients == 1 else f"there are {clients} clients"
