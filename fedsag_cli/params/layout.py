@@ -48,7 +48,9 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Extra(msgspec.Struct, frozen=True):
-    """What safetensors has no field for. `kinds` has the values that are not torch tensors; "scalar" is a numpy scalar."""
+    """What safetensors has no field for. `kinds` has the values that are not torch tensors.
+
+    "scalar" is a numpy scalar."""
 
     order: list[str]
     ties: dict[str, str] = {}
