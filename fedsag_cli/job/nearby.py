@@ -8,11 +8,10 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, hocon
+from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, TEMPLATE_FILE, hocon
 
 _DEEPEST, _MOST_FOLDERS = 3, 500  # a user may name a home folder by mistake
 _SHOWN = 5
-_INFO = "info.conf"
 _MAKE_ONE = "fedsag job create makes one"
 
 
@@ -34,7 +33,7 @@ def hint(folder: Path) -> str:
 
 
 def is_template(folder: Path) -> bool:
-    return (folder / _INFO).is_file()
+    return (folder / TEMPLATE_FILE).is_file()
 
 
 def _jobs_below(folder: Path) -> Iterator[Path]:

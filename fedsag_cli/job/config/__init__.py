@@ -2,3 +2,4 @@
 
 SERVER_FILE = "config_fed_server"
 CLIENT_FILE = "config_fed_client"
+TEMPLATE_FILE = "info.conf"  # of a template, not of a job

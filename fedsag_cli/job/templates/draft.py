@@ -11,11 +11,11 @@ from typing import Any
 from fedsag_cli.catalog.signatures import Signature
 from fedsag_cli.errors import JobError, nearest
 from fedsag_cli.job import components
-from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, files, hocon, literals, placeholders, tree
+from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, TEMPLATE_FILE, files, hocon, literals, placeholders, tree
 from fedsag_cli.job.config.files import Bounds
 from fedsag_cli.job.config.tree import KeyPath
 from fedsag_cli.job.meta import ALL
-from fedsag_cli.job.templates.find import INFO, Template, Variable
+from fedsag_cli.job.templates.find import Template, Variable
 from fedsag_cli.job.templates.overrides import Override, apply
 from fedsag_cli.job.templates.project import Project
 from fedsag_cli.job.templates.rendering import render
@@ -24,7 +24,7 @@ from fedsag_cli.workspace import SERVER
 
 META = "meta.conf"
 _SCRIPT, _ARGUMENTS = "app_script", "app_config"  # the variables for the script and its arguments, as in NVFLARE
-_NOT_CONFIG = (INFO, "info.md", "README.md", "__init__.py", "custom")
+_NOT_CONFIG = (TEMPLATE_FILE, "info.md", "README.md", "__init__.py", "custom")
 
 FileOverrides = Sequence[tuple[str, Sequence[str]]]
 """The files and the words of each `-f FILE key=value …`, in order."""
@@ -125,7 +125,7 @@ def declared_in(template: Template, names: FileNames) -> dict[str, list[Variable
         try:
             path = names.find(variable.file)
         except JobError as error:
-            where = f"{template.name}/{INFO}: variable {variable.name!r}"
+            where = f"{template.name}/{TEMPLATE_FILE}: variable {variable.name!r}"
             raise JobError(f"{where}: {error.message.removeprefix('-f ')}", hint=error.hint) from None
         declared.setdefault(path, []).append(variable)
     return declared

@@ -10,13 +10,12 @@ from typing import Any
 
 import fedsag_cli
 from fedsag_cli.errors import JobError, nearest
-from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, files, hocon, literals
+from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, TEMPLATE_FILE, files, hocon, literals
 from fedsag_cli.job.config.files import Bounds
 from fedsag_cli.job.section import Section
 from fedsag_cli.job.templates import settings
 
 DEFAULT = "sag_pt"
-INFO = "info.conf"
 SHIPPED = "shipped with fedsag"
 
 
@@ -47,11 +46,11 @@ class Template:
     def read(cls, folder: Path, *, name: str = "", source: str = "") -> Template:
         """Read the template in `folder`. Raises JobError."""
         name = name or folder.name
-        if not os.path.lexists(folder / INFO):
+        if not os.path.lexists(folder / TEMPLATE_FILE):
             return cls(name=name, folder=folder, source=source)
-        files.check(folder / INFO, _bounds(folder))
-        file = f"{name}/{INFO}"
-        info = Section(hocon.load(folder / INFO, name=file), file)
+        files.check(folder / TEMPLATE_FILE, _bounds(folder))
+        file = f"{name}/{TEMPLATE_FILE}"
+        info = Section(hocon.load(folder / TEMPLATE_FILE, name=file), file)
         return cls(
             name=name,
             folder=folder,
@@ -145,7 +144,7 @@ def _readable(folder: Path, where: TemplatesFolder, problems: list[str]) -> Temp
 def find_template(name: str, given: Path | None = None) -> Template:
     """The template named `name`, or the one in the folder `name`. Raises JobError with the nearest known name."""
     folder = settings.absolute(name)
-    if folder.is_dir() and ((folder / INFO).is_file() or (os.sep in name and _has_job_files(folder))):
+    if folder.is_dir() and ((folder / TEMPLATE_FILE).is_file() or (os.sep in name and _has_job_files(folder))):
         return Template.read(folder, name=str(folder))
     known: list[str] = []
     searched: list[str] = []
@@ -170,7 +169,7 @@ def _bounds(folder: Path) -> Bounds:
             return True
         if not target.is_relative_to(root.parent) or target == root.parent:
             return False
-        return (root.parent / target.relative_to(root.parent).parts[0] / INFO).is_file()
+        return (root.parent / target.relative_to(root.parent).parts[0] / TEMPLATE_FILE).is_file()
 
     return Bounds(whole="the template", allow=allow)
 

@@ -15,8 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fedsag_cli.errors import JobError
-from fedsag_cli.job.config import hocon
-from fedsag_cli.job.templates import find
+from fedsag_cli.job.config import TEMPLATE_FILE, hocon
 from fedsag_cli.leftovers import is_copy, is_leftover
 
 _PREFIX = ".fedsag-"
@@ -25,7 +24,7 @@ _NEW, _OLD, _TARGET = "new", "old", "target"  # in a temporary folder: two jobs,
 
 def is_job(folder: Path) -> bool:
     """Whether `folder` is a job: it has a deploy_map, or an app with config files."""
-    if (folder / find.INFO).exists():
+    if (folder / TEMPLATE_FILE).exists():
         return False  # a template
     metas = [path for path in folder.glob("meta.*") if path.suffix in hocon.CONFIG_SUFFIXES and path.is_file()]
     if any("deploy_map" in hocon.text_of(path, name=str(path), errors="replace") for path in metas):
