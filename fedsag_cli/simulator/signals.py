@@ -13,6 +13,8 @@ from fedsag_cli.errors import Interrupted
 
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+_received: list[int] = []  # the signal that has interrupted the run, if one has
+
 
 def have_standard_streams() -> None:
     """Open standard streams that are closed: otherwise other files get their numbers, and a child overwrites them."""
@@ -28,6 +30,14 @@ def ignore_signals() -> None:
             signal.signal(number, signal.SIG_IGN)
 
 
+def as_interruption(error: Exception) -> Exception:
+    """The error; but Interrupted if a signal came, whatever has become of it on its way.
+
+    A signal may come within code that cannot stand an exception there, such as that of a lock, and raises another one.
+    """
+    return Interrupted(_received[0]) if _received and not isinstance(error, Interrupted) else error
+
+
 @contextmanager
 def signals_interrupt() -> Iterator[None]:
     """SIGINT, SIGTERM and SIGHUP raise Interrupted. Only in the main thread, where Python handles signals."""
@@ -37,12 +47,19 @@ def signals_interrupt() -> Iterator[None]:
 
     def interrupt(number: int, _: FrameType | None) -> None:
         ignore_signals()  # the run is interrupted only once
+        _received.append(number)
         raise Interrupted(number)
 
     handled = [number for number in _ENDINGS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup ignores some
     before = {number: signal.signal(number, interrupt) for number in handled}
     try:
         yield
+    except Exception as error:
+        ended = as_interruption(error)
+        if ended is error:
+            raise
+        raise ended from error
     finally:
+        _received.clear()
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -46,7 +46,7 @@ from fedsag_cli.simulator.events_file import EventsFile, read_events
 from fedsag_cli.simulator.failures import Failures
 from fedsag_cli.simulator.planning import Planned
 from fedsag_cli.simulator.report import Report, ReportBuilder
-from fedsag_cli.simulator.signals import ignore_signals
+from fedsag_cli.simulator.signals import as_interruption, ignore_signals
 from fedsag_cli.wire.messages import HIDDEN, PRELOAD, SEED, SITE
 from fedsag_cli.workspace import SERVER, Workspace, files_in, write_json
 
@@ -99,7 +99,7 @@ class Simulation:
                 self._live()
             except Exception as failure:
                 # whatever it is: the run ends with it, and its report says so
-                error = failure
+                error = as_interruption(failure)
             ignore_signals()
         except Interrupted as interrupted:
             error = interrupted

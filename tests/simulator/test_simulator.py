@@ -529,7 +529,7 @@ def test_an_early_interrupt_ends_everything_too(tmp_path, when):
         os.kill(running.process.pid, signal.SIGINT)
         ran = running.outcome()
 
-    assert (ran.code, ran.left_alive, ran.left_in_tmp) == (130, [], [])
+    assert (ran.code, ran.left_alive, ran.left_in_tmp) == (130, [], []), ran.err
 
 
 @pytest.mark.parametrize("how", ["fork", "spawn", "command"])

@@ -313,6 +313,27 @@ def test_a_bug_keeps_its_traceback_and_the_report_has_the_same_exit_code(tmp_pat
     assert (written.ok, written.exit_code, written.cause) == (False, 1, "a bug in fedsag")
 
 
+@pytest.mark.parametrize("when", ["before the plan", "in the run"])
+def test_ctrl_c_is_told_also_where_another_error_takes_the_place_of_its_exception(tmp_path, monkeypatch, when):
+    def interrupted(*_):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except Interrupted:
+            raise RuntimeError("cannot release un-acquired lock") from None
+
+    class Breaks(FakeEngine):
+        start = interrupted
+        prepare = interrupted if when == "before the plan" else FakeEngine.prepare
+
+    with pytest.raises(Interrupted) as raised:
+        simulated(tmp_path, monkeypatch, *WELL, engine=Breaks)
+
+    assert raised.value.exit_code == 130
+    if when == "in the run":
+        written = msgspec.json.decode((tmp_path / "ws" / "report.json").read_bytes(), type=Report)
+        assert (written.exit_code, written.cause) == (130, "interrupted")
+
+
 def test_ctrl_c_after_the_last_round_does_not_change_how_the_run_ended(tmp_path, monkeypatch):
     def interrupted(path, value, write=workspace.write_json):
         os.kill(os.getpid(), signal.SIGINT)
