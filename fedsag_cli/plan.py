@@ -13,7 +13,7 @@ import msgspec
 from fedsag_cli.arguments import Least, OneOf
 from fedsag_cli.model import ParamsType
 
-FORMAT = 1
+FORMAT = 2
 """The format of plan.json, of the record and of the checkpoints. A run is resumed by a version that has the same."""
 
 

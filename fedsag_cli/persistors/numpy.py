@@ -10,9 +10,10 @@ from typing import IO, Annotated, Any
 import numpy as np
 
 from fedsag_cli.arguments import checked
-from fedsag_cli.errors import JobError
+from fedsag_cli.errors import JobError, TensorError
 from fedsag_cli.facts import Facts, Nvflare
 from fedsag_cli.model import FLModel
+from fedsag_cli.params.encoding import is_payload
 from fedsag_cli.persistors import find_checkpoint, write_model
 
 _NUMPY_KEY = "numpy_key"
@@ -76,11 +77,20 @@ class NPModelPersistor:
             raise JobError(f"NPModelPersistor: source_ckpt_file_full_name: {path}: {error}") from None
 
     def _write(self, files: tuple[Path, Path], model: FLModel) -> Path:
-        params = {name: np.asarray(value) for name, value in (model.params or {}).items()}
+        params = {name: _as_array(name, value) for name, value in (model.params or {}).items()}
         one, several = files
         if set(params) == {_NUMPY_KEY}:
             return write_model(one, lambda file: np.save(file, params[_NUMPY_KEY], allow_pickle=False))
         return write_model(several, lambda file: _write_npz(file, params))
+
+
+def _as_array(name: str, value: Any) -> Any:
+    if is_payload(value):  # as an array it would lose zeros at its end
+        raise TensorError(
+            f"NPModelPersistor: params: {name!r} is a {type(value).__name__}, and numpy's files have arrays only",
+            hint="use a persistor that writes such models",
+        )
+    return np.asarray(value)
 
 
 def _write_npz(file: IO[bytes], params: Mapping[str, Any]) -> None:

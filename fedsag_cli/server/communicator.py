@@ -84,7 +84,6 @@ from fedsag_cli.wire.messages import (
     Answer,
     Assignment,
     Hello,
-    ModelFacts,
     Ready,
     ToClient,
     ToServer,
@@ -250,15 +249,12 @@ class Communicator:
             outgoing.whole = task.model.params or {}
             if model.params is not None:
                 model = replace(model, params=dict(model.params))
-        outgoing.task = Task(name=task.name, model=model)
-        if model.params is not None:
-            try:
-                outgoing.file = TensorFile.write(model.params, scratch=self._scratch)
-            except TensorError as error:
-                if model is task.model:
-                    raise
-                return outgoing, Failure(cause=f"{self._filters_called(self._data_filters, task.name)}: {error}")
-            model.params.update(outgoing.file.load())  # the same values: the server keeps them in memory once
+        try:
+            outgoing.pack(model, self._scratch)
+        except TensorError as error:
+            if model is task.model:
+                raise
+            return outgoing, Failure(cause=f"{self._filters_called(self._data_filters, task.name)}: {error}")
         return outgoing, None
 
     def _filters_called(self, chain: Chain, task_name: str) -> str:
@@ -396,7 +392,7 @@ class Communicator:
         assignment = Assignment(
             task_id=outgoing.task_id,
             task_name=outgoing.task.name,
-            model=ModelFacts.of(outgoing.task.model),
+            model=outgoing.facts,
             workflow=self.workflow_number,
             tell_usage=tell_usage,
         )

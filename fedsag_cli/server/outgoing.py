@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from fedsag_cli.errors import FedsagError
@@ -12,9 +13,10 @@ from fedsag_cli.events import Failure
 from fedsag_cli.filters import Chain, made_by
 from fedsag_cli.model import FLModel, Task
 from fedsag_cli.params import checks
+from fedsag_cli.params.packing import packed, unpacked
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.server.spool import SpooledFile
-from fedsag_cli.wire.messages import Answer
+from fedsag_cli.wire.messages import Answer, ModelFacts
 
 
 @dataclass
@@ -43,7 +45,8 @@ class Outgoing:
     task_id: int
     task: Task
     whole: Mapping[str, Any] = field(default_factory=dict)  # the model's params before the filters, if they changed it
-    file: TensorFile | None = None
+    facts: ModelFacts = field(default_factory=ModelFacts)  # of the model that is sent
+    file: TensorFile | None = None  # with its tensors
     received: dict[str, Received] = field(default_factory=dict)
     received_bytes: int = 0
     turn: str | None = None  # the site whose reply the workflow gets next
@@ -58,6 +61,16 @@ class Outgoing:
     def round_num(self) -> int:
         return self.task.model.current_round or 0
 
+    def pack(self, model: FLModel, scratch: Path) -> None:
+        """Send `model`. The values in its params become the same ones in the file: they are in memory once.
+
+        Raises TensorError, OSError.
+        """
+        self.task = Task(name=self.task.name, model=model)
+        self.facts, self.file = packed(model, scratch=scratch)
+        if model.params is not None and self.file is not None:
+            model.params.update(self.file.load())
+
     def take(self, site: str) -> Received:
         taken = self.taken = self.received.pop(site)
         self.received_bytes -= taken.size
@@ -68,8 +81,8 @@ class Outgoing:
 
         Raises FilterError; ValueError if it does not fit the task.
         """
-        params = None if received.file is None else received.file.take().load()
-        model = filtered(filters, self.task.name, received.answer.model.with_params(params))
+        file = None if received.file is None else received.file.take()
+        model = filtered(filters, self.task.name, unpacked(received.answer.model, file))
         more_keys = [name for name in received.answer.more_keys if not filters.excludes(self.task.name, name)]
         known = {**self.whole, **(self.task.model.params or {})}
         model, left_out = checks.check(model, known, rules, more_keys=more_keys)
