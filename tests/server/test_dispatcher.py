@@ -657,6 +657,117 @@ def test_with_strict_the_first_failure_ends_the_run():
     assert lost.hint == "a new run without --strict continues if min_clients clients answer"
 
 
+# several tasks at a time
+
+
+def test_a_client_does_one_task_at_a_time_in_the_order_in_which_it_was_asked():
+    play(
+        up(dispatcher("a"), "a"),
+        (0, Begun(1, ("a",)), Send(1, "a", True)),
+        (0, Begun(2, ("a",))),
+        (1, Answered("a", 1), Keep(1, "a", 1), Send(2, "a", True), Give(1, "a")),
+        (4, Answered("a", 2), Keep(2, "a", 3), Give(2, "a")),
+        (5, Wanted(2), Accept(2, "a"), Finish(2)),
+        (5, Wanted(1), Accept(1, "a"), Finish(1)),
+    )
+
+
+def test_the_free_slots_go_first_to_the_task_that_was_begun_first():
+    play(
+        up(dispatcher("abc", slots=1), "a", "b", "c"),
+        (0, Begun(1, ("b", "c")), Send(1, "b", True)),
+        (0, Begun(2, ("a",))),
+        (1, Answered("b", 1), Keep(1, "b", 1), Send(1, "c", True), Give(1, "b")),
+        (2, Answered("c", 1), Keep(1, "c", 1), Send(2, "a", True)),
+    )
+
+
+def test_the_time_of_a_client_that_does_an_earlier_task_does_not_count():
+    server = up(dispatcher("a"), "a")
+    play(
+        server,
+        (0, Begun(1, ("a",)), Send(1, "a", True)),
+        (0, Begun(2, ("a",), timeout_s=5.0)),
+        (100, Answered("a", 1), Keep(1, "a", 100), Send(2, "a", True), Give(1, "a")),
+    )
+    assert server.due == 105
+
+
+def test_one_that_is_given_up_in_a_task_has_its_full_time_for_the_next_from_then_on():
+    first = failed(1, "a", "no answer within 5.0 s of receiving the task", hangs=True)
+    second = failed(2, "a", "no answer within 7.0 s: it still works on an earlier task", hangs=True)
+    play(
+        up(dispatcher("a"), "a"),
+        (0, Begun(1, ("a",), timeout_s=5.0), Send(1, "a", True)),
+        (1, Begun(2, ("a",), timeout_s=7.0)),
+        (5, TimePassed(), first, Finish(1)),
+        (12, TimePassed(), second, Finish(2)),
+    )
+
+
+def test_a_process_that_ends_fails_in_every_task_for_which_it_is_waited():
+    told = Failure(cause=KEY_ERROR.cause, where=KEY_ERROR.where, exit_code=1)
+    play(
+        up(dispatcher("a"), "a"),
+        (0, Begun(1, ("a",), round_num=3), Send(1, "a", True)),
+        (0, Begun(2, ("a",), round_num=3)),
+        (
+            *(1, Exited("a", 1, KEY_ERROR), Fail(1, "a", told)),
+            *(failed(2, "a", f"out of the run since round 3: {KEY_ERROR.cause}"), Finish(1), Finish(2)),
+        ),
+    )
+
+
+def test_a_task_that_is_left_makes_way_for_the_next_one_of_its_clients():
+    play(
+        up(dispatcher("ab", slots=1), "a", "b"),
+        (0, Begun(1, ("a", "b")), Send(1, "a", True)),
+        (0, Begun(2, ("b",))),
+        (1, Left(1), Send(2, "b", True)),
+        (2, Answered("a", 1), Drop("a")),
+    )
+
+
+def test_when_a_task_has_lost_its_quorum_the_others_go_on_once_it_is_left():
+    why = Failure(cause="its process ended with exit code 1", exit_code=1)
+    hint = "in a new run, lower min_clients if fewer answers are enough"
+    play(
+        up(dispatcher("ab", slots=1), "a", "b"),
+        (0, Begun(1, ("a", "b")), Send(1, "a", True)),
+        (0, Begun(2, ("a",), min_responses=1)),
+        (
+            1,
+            Exited("a", 1),
+            Fail(1, "a", why),
+            failed(2, "a", f"out of the run since round 0: {why.cause}"),
+            lost(hint),
+        ),
+        (1, Left(2), Send(1, "b", True)),
+    )
+
+
+def lost(hint):
+    cause = "a: out of the run since round 0: its process ended with exit code 1"
+    return QuorumLost(2, 1, 0, cause, hint)
+
+
+def test_whoever_asks_for_more_replies_to_a_task_that_lost_its_quorum_is_told_again():
+    server = dispatcher("a")
+    happen(server, 0, Begun(1, ("a",), min_responses=1))
+    [_, stop] = server.handle(Exited("a", 1), 1)
+
+    assert server.handle(Wanted(1), 2) == [stop]
+
+
+def test_all_clients_that_open_tasks_will_start_have_to_fit_into_memory():
+    server = dispatcher("abcd", slots=1, free=5)
+    happen(server, 0, Begun(1, ("a",)), Connected("a"), Asked("a"), Answered("a", 1, Usage(private=3)))
+
+    assert server.handle(Begun(2, ("b",)), 1) == [Start("b")]
+    assert server.handle(Begun(3, ("c",)), 1) == []
+    assert server.handle(Begun(4, ("d",)), 1) == [MemoryShort(2, 6, 5, "main")]
+
+
 # memory
 
 
@@ -683,11 +794,8 @@ def test_gpu_memory_is_that_of_the_group():
 # cost
 
 
-def calls_of_a_step(waiting, working):
-    """How many calls of functions one answer and one look at the next deadline take."""
-    sites = [f"s{number:05}" for number in range(waiting + working)]
-    server = up(dispatcher(sites, slots=working), *sites)
-    server.handle(Begun(1, tuple(sites), min_responses=1, timeout_s=100.0, grace_s=50.0), 0)
+def calls(what):
+    """How many functions are called."""
     counted = 0
 
     def count(frame, event, _):
@@ -696,12 +804,31 @@ def calls_of_a_step(waiting, working):
 
     sys.setprofile(count)
     try:
-        server.handle(Answered(sites[1], 1), 1)
-        server.due  # noqa: B018
-        server.handle(TimePassed(), 2)
+        what()
     finally:
         sys.setprofile(None)
     return counted
+
+
+def calls_of_a_step(waiting, working):
+    """How many calls of functions one answer and one look at the next deadline take."""
+    sites = [f"s{number:05}" for number in range(waiting + working)]
+    server = up(dispatcher(sites, slots=working), *sites)
+    server.handle(Begun(1, tuple(sites), min_responses=1, timeout_s=100.0, grace_s=50.0), 0)
+    return calls(lambda: (server.handle(Answered(sites[1], 1), 1), server.due, server.handle(TimePassed(), 2)))
+
+
+def calls_of_a_step_of(tasks):
+    """The same where each of many clients has a task of its own, and another one after it."""
+    sites = [f"s{number:05}" for number in range(tasks)]
+    server = up(dispatcher(sites, slots=tasks), *sites)
+    for number, site in enumerate(sites * 2, start=1):
+        server.handle(Begun(number, (site,), timeout_s=100.0, grace_s=50.0), 0)
+    return calls(lambda: (server.handle(Answered(sites[1], 2), 1), server.due, server.handle(TimePassed(), 2)))
+
+
+def test_what_a_step_costs_hardly_grows_with_the_open_tasks():
+    assert calls_of_a_step_of(tasks=1000) <= calls_of_a_step_of(tasks=10) + 10
 
 
 def test_what_a_step_costs_does_not_grow_with_those_who_wait_or_work():
