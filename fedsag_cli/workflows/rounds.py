@@ -13,20 +13,33 @@ def run(self, clients: Clients, run: Run) -> None:
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Annotated, TypeAlias
+from types import TracebackType
+from typing import Annotated, Any, TypeAlias
 
 from fedsag_cli.arguments import Least, Needs
 from fedsag_cli.errors import JobError
-from fedsag_cli.events import Metrics, ModelValidated, Notice, RoundFinished, RoundStarted, as_metrics
-from fedsag_cli.model import FLModel, ParamsType, Reply, Task
+from fedsag_cli.events import (
+    Metrics,
+    ModelValidated,
+    Notice,
+    PrivacySpent,
+    RoundFinished,
+    RoundStarted,
+    as_metrics,
+    as_plain,
+)
+from fedsag_cli.model import Cohort, FLModel, ParamsType, Reply, Task
 from fedsag_cli.params import arithmetic, seeds
 from fedsag_cli.params.metrics import weighted_means
 from fedsag_cli.persistors import Persistor
-from fedsag_cli.workflows import Clients
+from fedsag_cli.samplers import Sampler
+from fedsag_cli.updaters import Updater
+from fedsag_cli.workflows import Clients, Replies
 from fedsag_cli.workflows.early_stopping import STOP_CONDITION, StopCondition
 from fedsag_cli.workflows.model_selector import IntimeModelSelector
 from fedsag_cli.workflows.run import Best, Run
@@ -57,8 +70,9 @@ class Rounds:
     """The rounds of a workflow, as its arguments set them.
 
     The first model is the persistor's. `model_selector` scores each model by the clients' metrics; the best model is
-    saved. `allow_empty_model`: the first model may have no params; then the first updates add them. The declarations in
-    this module describe the other arguments.
+    saved. `updater` makes the next model from the merged update: without one, the update is the next model, or is added
+    to the model (DIFF). `allow_empty_model`: the first model may have no params; then the first updates add them. The
+    declarations in this module describe the other arguments.
     """
 
     def __init__(
@@ -66,6 +80,7 @@ class Rounds:
         persistor: Persistor,
         model_selector: IntimeModelSelector | None = None,
         *,
+        updater: Updater | None = None,
         num_rounds: int = 5,
         start_round: int = 0,
         persist_every_n_rounds: int = 1,
@@ -75,6 +90,7 @@ class Rounds:
     ) -> None:
         self.persistor = persistor
         self.selector = model_selector
+        self.updater: Updater = updater or _Replaces()
         self.start, self.count = start_round, num_rounds
         self.persist_every = persist_every_n_rounds
         self.stopping = StopCondition(stop_cond, patience) if stop_cond else None
@@ -185,6 +201,10 @@ class RoundLoop:
             run.save_best(Best(score, round_num, selector.key_metric, is_final), sent)
             self._writer.write(self._rounds.persistor.save_best, sent)
 
+    def updated(self, model: FLModel, update: FLModel) -> FLModel:
+        """The next global model. Raises TensorError."""
+        return replace(self._rounds.updater.update(model, update), params_type=ParamsType.FULL, metrics=None)
+
     def replace_model(self, model: FLModel, round_num: int, metrics: Metrics) -> None:
         """End a round with `model` as the global model. It is written if this round is due for it."""
         self.model = model
@@ -238,22 +258,36 @@ class Round:
         self.number = model.current_round or 0
         self._loop, self._clients, self._run = loop, clients, run
         self._is_announced = False
+        self._num_clients = 0  # those that take part in the draw
+        self._asked: Sequence[str] = ()
         self._measured: dict[str, Mapping[str, float]] = {}
         self._steps: dict[str, float] = {}
+        self._came_by: dict[str, Replies] = {}  # the task to which each site replied last
         self._clock = _Clock()
 
-    def draw(self, sites: Sequence[str], count: int | None) -> Sequence[str]:
-        """Draw `count` of the sites at random (all if None, or if there are fewer). They stay in order.
+    def cohort(self, sites: Sequence[str]) -> Cohort:
+        """These sites of all that take part in the round, for an aggregator."""
+        rng = self._run.rng("aggregator")
+        return Cohort(sites=sites, num_clients=self._num_clients or len(sites), round_num=self.number, rng=rng)
 
-        The result depends only on the names, the run's seed, the workflow and the round.
+    def draw(self, sites: Sequence[str], count: int | None, sampler: Sampler | None = None) -> Sequence[str]:
+        """Draw `count` of the sites (None: all), at random or by a sampler. They stay in order.
+
+        The result depends only on the names, the run's seed, the workflow and the round, and on the earlier rounds if a
+        sampler looks at them.
         """
+        self._num_clients = len(sites)
+        if sampler is not None:
+            count = min(count or len(sites), len(sites))
+            drawn = set(sampler.draw(sites, count, self._run.history, self._run.rng("sampler")))
+            return [site for site in sites if site in drawn]
         if count is None or count >= len(sites):
             return sites
         lots = {site: seeds.derived(self._run.seed, "drawn", self._run.workflow, self.number, site) for site in sites}
         drawn = set(sorted(sites, key=lots.__getitem__)[:count])
         return [site for site in sites if site in drawn]
 
-    def broadcast(
+    def ask(
         self,
         task_name: str,
         *,
@@ -265,18 +299,18 @@ class Round:
         allow_non_finite: bool = False,
         allow_unknown_keys: bool = False,
         ignores: Callable[[str], bool] | None = None,
-    ) -> Iterator[Reply]:
-        """Send the round's model and yield the updates, as `Clients.broadcast` does. A reply without params has failed.
+        check: Callable[[FLModel, Mapping[str, Any]], FLModel] | None = None,
+    ) -> Replies:
+        """Send the round's model, as `Clients.ask` does. A reply without params has failed.
 
         `model`: a model to send instead. The metrics and steps of each reply count for the round. Raises
         NotEnoughClients.
         """
         targets = self._clients.takes(task_name) if to is None else to
         self._announce(targets)
-        sent = model or self.model
         self._clock.lap("aggregate")
-        for reply in self._clients.broadcast(
-            Task(name=task_name, model=sent),
+        replies = self._clients.ask(
+            Task(name=task_name, model=model or self.model),
             to=targets,
             min_responses=min_responses,
             timeout_s=timeout_s,
@@ -284,21 +318,33 @@ class Round:
             allow_non_finite=allow_non_finite,
             allow_unknown_keys=allow_unknown_keys,
             ignores=ignores,
-        ):
-            self._clock.lap("wait")
-            if reply.model.params is None or (sent.params and not reply.model.params):
-                self.reject(reply, f"its answer to the task {task_name!r} has no params")
-                continue
-            self._measured[reply.site], self._steps[reply.site] = reply.model.metrics or {}, reply.model.num_steps
-            yield reply
-            self._clock.lap("aggregate")
+            check=check,
+        )
         self._clock.lap("wait")
+        return _RoundReplies(self, replies, needs_params=bool((model or self.model).params), task_name=task_name)
+
+    def broadcast(self, task_name: str, **how: Any) -> Iterator[Reply]:
+        """The updates: the replies of `ask`, which has the same arguments. The task ends with the iteration."""
+        with self.ask(task_name, **how) as replies:
+            yield from replies
 
     def reject(self, reply: Reply, cause: str) -> None:
         """Count a reply as failed, with this cause. Raises NotEnoughClients if too few clients are left."""
+        self._came_by[reply.site].reject(reply, cause)
+
+    def took(self, reply: Reply, replies: Replies) -> None:
+        """Count the metrics and steps of a reply."""
+        self._measured[reply.site], self._steps[reply.site] = reply.model.metrics or {}, reply.model.num_steps
+        self._came_by[reply.site] = replies
+
+    def dropped(self, reply: Reply) -> None:
+        """Do not count them."""
         self._measured.pop(reply.site, None)
         self._steps.pop(reply.site, None)
-        self._clients.reject(reply, cause)
+
+    def lap(self, stage: str) -> None:
+        """The time since the last lap was for this: "wait" or "aggregate"."""
+        self._clock.lap(stage)
 
     def finish(self, update: FLModel) -> None:
         """End the round: apply `update`, FULL or DIFF, to the round's model, and save the result.
@@ -316,7 +362,7 @@ class Round:
             self._run.emit(
                 Notice(text=f"round {self.number}: no update has a weight above zero: the model does not change")
             )
-        merged = _updated(self.model, update)
+        merged = self._loop.updated(self.model, update)
         self._clock.lap("aggregate")
         metrics = as_metrics(weighted_means(self._measured, self._steps))
         self._loop.replace_model(merged, self.number, metrics)
@@ -325,24 +371,80 @@ class Round:
             round_num=self.number,
             sites=list(self._measured),
             metrics=metrics,
+            aggregate=as_plain({**(update.metrics or {}), **update.meta}),
             wait_s=self._clock.laps["wait"],
             aggregate_s=self._clock.laps["aggregate"],
             save_s=self._clock.lap("save"),
         )
+        self._spend()
         self._run.finish_round(finished, merged)
+
+    def _spend(self) -> None:
+        """Tell the accountants of this round, and the user what the run has spent."""
+        num_sampled, num_clients = len(self._asked), max(self._num_clients, len(self._asked))
+        for accountant in self._run.accountants if num_sampled else ():
+            spent = accountant.spend(num_sampled, num_clients)
+            self._run.emit(
+                PrivacySpent(
+                    workflow=self._run.workflow_name,
+                    round_num=self.number,
+                    epsilon=spent.epsilon if math.isfinite(spent.epsilon) else None,
+                    delta=spent.delta,
+                    mechanism=spent.mechanism,
+                )
+            )
 
     def _announce(self, sites: Sequence[str]) -> None:
         """Emit the event for the start of the round, once."""
+        self._asked = self._asked or sites
         if not self._is_announced:
             self._is_announced = True
             self._run.emit(self._loop.started(self.number, sites))
 
 
-def _updated(model: FLModel, update: FLModel) -> FLModel:
-    base, change = model.params or {}, update.params or {}
-    is_diff = update.params_type is ParamsType.DIFF
-    params = arithmetic.applied(base, change) if is_diff else arithmetic.replaced(base, change)
-    return replace(model, params=params, params_type=ParamsType.FULL, metrics=None)
+class _RoundReplies:
+    """The replies to a task of a round, which measures them."""
+
+    def __init__(self, current: Round, replies: Replies, *, needs_params: bool, task_name: str) -> None:
+        self._current, self._replies = current, replies
+        self._needs_params, self._task_name = needs_params, task_name
+
+    def __enter__(self) -> Replies:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._replies.__exit__(kind, error, trace)
+
+    def __iter__(self) -> Iterator[Reply]:
+        return self
+
+    def __next__(self) -> Reply:
+        self._current.lap("aggregate")
+        try:
+            reply = next(self._replies)
+            while reply.model.params is None or (self._needs_params and not reply.model.params):
+                self.reject(reply, f"its answer to the task {self._task_name!r} has no params")
+                reply = next(self._replies)
+        finally:
+            self._current.lap("wait")
+        self._current.took(reply, self)
+        return reply
+
+    def reject(self, reply: Reply, cause: str) -> None:
+        self._current.dropped(reply)
+        self._replies.reject(reply, cause)
+
+
+class _Replaces:
+    """The updater of federated averaging: the merged update is the next model, or what is added to the model."""
+
+    def update(self, model: FLModel, aggregate: FLModel) -> FLModel:
+        base, change = model.params or {}, aggregate.params or {}
+        is_diff = aggregate.params_type is ParamsType.DIFF
+        params = arithmetic.applied(base, change) if is_diff else arithmetic.replaced(base, change)
+        return replace(model, params=params)
 
 
 class _Clock:
