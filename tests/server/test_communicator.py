@@ -45,7 +45,7 @@ from fedsag_cli.plan import ClientConfig
 from fedsag_cli.server.communicator import Communicator
 from fedsag_cli.testing import FakeClients
 from fedsag_cli.wire.channel import Listener, address_in, connect
-from fedsag_cli.wire.messages import Answer, Hello, LogValues, ModelFacts, Ready, Usage, Welcome
+from fedsag_cli.wire.messages import Answer, Hello, LogValues, ModelFacts, Ready, Usage, Welcome, parted
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -68,11 +68,12 @@ class Client:
         with contextlib.suppress(ChannelClosed):
             self.channel.send(Ready())
             while True:
-                assignment, fd = self.channel.receive(30)
-                if fd is None:
+                assignment, fds = self.channel.receive(30)
+                file, self.state = parted([TensorFile(fd) for fd in fds], has_state=assignment.has_state)
+                if file is None:
                     yield assignment, None
                 else:
-                    with TensorFile(fd) as file:
+                    with file:
                         yield assignment, file.load()
 
     def answer(self, assignment, usage=None, seeded_itself=False, more_keys=(), **facts):
@@ -728,7 +729,7 @@ def test_a_result_filter_that_spoils_a_model_fails_that_reply_alone(house, field
 def test_tensors_in_a_models_meta_travel_both_ways(house):
     def given_back(client):
         client.channel.send(Ready())
-        assignment, fd = client.channel.receive(30)
+        assignment, (fd,) = client.channel.receive(30)
         with TensorFile(fd) as file:
             meta = unpacked(assignment.model, file).meta
         facts, file = packed(FLModel(metrics={"acc": 1.0}, meta={"diff": {"w": meta["c"]["w"] * 2}, "n": meta["n"]}))
