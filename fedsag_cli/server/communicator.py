@@ -174,11 +174,13 @@ class Communicator:
         targets = tuple(site for site in self._clients if site in named)
         rules = Rules(allow_non_finite=allow_non_finite, allow_unknown_keys=allow_unknown_keys, ignores=ignores)
         self._num_tasks += 1
+        to_whom = targets[0] if len(targets) == 1 else SERVER
         outgoing = Outgoing(
             self._num_tasks,
             task,
             workflow=self.workflow_number,
-            nth={site: self._count(site, task.model.current_round or 0) for site in (SERVER, *targets)},
+            to_whom=to_whom,
+            nth={site: self._count(site, task.model.current_round or 0) for site in {to_whom, *targets}},
             rules=rules,
             check=check,
         )
@@ -233,9 +235,9 @@ class Communicator:
 
     def _prepare(self, outgoing: Outgoing) -> Failure | None:
         """Filter the task and write its file. If a filter fails: why it cannot be sent."""
-        task, nth = outgoing.task, outgoing.nth[SERVER]
+        task = outgoing.task
         try:
-            model = self._task_filters.filtered(task.model, task, workflow=outgoing.workflow, nth=nth)
+            model = outgoing.filtered(self._task_filters, task.model, outgoing.to_whom)
         except FilterError as error:
             return error.failure
         if model is not task.model:
@@ -400,6 +402,7 @@ class Communicator:
             task_name=outgoing.task.name,
             model=ModelFacts.of(outgoing.task.model),
             workflow=outgoing.workflow,
+            nth=outgoing.nth[site],
             tell_usage=tell_usage,
         )
         try:

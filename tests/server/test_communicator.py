@@ -1087,6 +1087,75 @@ def test_a_workflows_own_check_takes_the_place_of_the_usual_ones(house):
     assert home.of(ReplyFailed)[0].failure.cause == "too far in the alphabet"
 
 
+def test_a_client_that_is_asked_again_in_a_round_of_a_workflow_is_told_how_often_it_was(house):
+    tasks = []
+
+    def notes(client):
+        for assignment, params in client.tasks():
+            tasks.append((client.site, assignment.model.current_round, assignment.nth))
+            client.answer(assignment, params=params)
+
+    home = house({"a": notes, "b": notes}, slots=1)
+    for round_num in (0, 1):
+        home.ask(round_num=round_num)
+        home.ask(round_num=round_num, to=["b"])
+        home.ask(round_num=round_num)
+    home.communicator.enter("second", 1)
+    home.ask(round_num=1)
+
+    assert [(number, nth) for site, number, nth in tasks if site == "a"] == [(0, 0), (0, 1), (1, 0), (1, 1), (1, 0)]
+    assert [nth for site, _, nth in tasks if site == "b"] == [0, 1, 2, 0, 1, 2, 0]
+
+
+# where the server's filters work
+
+
+class Notes:
+    """A filter that notes where it works, and counts in its state."""
+
+    def __init__(self):
+        self.seen = []
+
+    def process(self, model, exchange):
+        exchange.state["times"] = exchange.state.get("times", 0) + 1
+        sent = None if exchange.sent is None else exchange.sent.params["w"].tolist()
+        self.seen.append((exchange.site, exchange.round_num, exchange.state["times"], sent, exchange.rng.random()))
+        return model
+
+
+def test_a_filter_of_the_server_knows_its_site_and_round_what_was_sent_and_what_it_kept(house):
+    data, results = Notes(), Notes()
+    home = house(
+        {"a": adds(1.0), "b": adds(2.0)}, data=Chain([(["train"], data)]), results=Chain([(["train"], results)])
+    )
+    for round_num in (0, 1):
+        home.ask(round_num=round_num)
+    home.ask(round_num=1, to=["b"])
+
+    assert [seen[:3] for seen in data.seen] == [("server", 0, 1), ("server", 1, 2), ("b", 1, 1)]
+    answers = [("a", 0, 1), ("b", 0, 1), ("a", 1, 2), ("b", 1, 2), ("b", 1, 3)]
+    assert [seen[:3] for seen in results.seen] == answers
+    assert {tuple(seen[3]) for seen in results.seen} == {(10.0,)}
+    assert len({seen[4] for seen in data.seen + results.seen}) == 8, "no two have the same random numbers"
+
+
+def test_what_the_filters_of_the_server_keep_is_restored_with_the_same_random_numbers(house):
+    def one_more_round(state=None):
+        notes = Notes()
+        home = house({"a": adds(1.0)}, results=Chain([(["train"], notes)]))
+        if state is not None:
+            home.communicator.restore_filter_state(state)
+        else:
+            home.ask(round_num=0)
+        home.ask(round_num=1)
+        return notes.seen[-1], home.communicator.filter_state()
+
+    whole, _ = one_more_round()
+    state = {"task": {}, "answer": {"0": {"a": {"times": 1}}}}
+
+    assert one_more_round(state) == (whole, {"task": {}, "answer": {"0": {"a": {"times": 2}}}})
+
+
 # updates that a workflow keeps
 
 
