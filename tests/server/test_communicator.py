@@ -172,8 +172,8 @@ def house(tmp_path_factory):
     assert open_descriptors() <= before
 
 
-def a_task(name="train"):
-    return Task(name=name, model=FLModel(params={"w": torch.tensor([10.0])}, current_round=0))
+def a_task(name="train", round_num=0):
+    return Task(name=name, model=FLModel(params={"w": torch.tensor([10.0])}, current_round=round_num))
 
 
 def adds(change, after=None, then=None, **how):
@@ -1073,12 +1073,13 @@ def test_each_task_has_its_own_quorum_and_one_that_fails_ends_no_other(house):
 
 
 def test_when_two_tasks_lose_their_quorum_the_first_is_told_and_whoever_goes_on_hears_of_the_other(house):
-    home = house({"a": dies(1)}, configs={"a": ClientConfig(tasks=("*",))})
-    first = home.communicator.ask(a_task("first"), min_responses=1)
-    with home.communicator.ask(a_task("second"), min_responses=1) as second:
-        with pytest.raises(NotEnoughClients, match="first"), first:
+    home = house({"a": dies(1)})
+    first, second = (home.communicator.ask(a_task(round_num=number), min_responses=1) for number in (1, 2))
+
+    with second:
+        with pytest.raises(NotEnoughClients, match="Round 1"), first:
             next(first)
-        with pytest.raises(NotEnoughClients, match="second"):
+        with pytest.raises(NotEnoughClients, match="Round 2"):
             next(second)
 
 
