@@ -21,6 +21,7 @@ from fedsag_cli.plan import ComponentSpec, FilterSpec
 
 KNOWN = {
     "ScatterAndGather": "fedsag_cli.workflows.scatter_and_gather.ScatterAndGather",
+    "FedBuff": "fedsag_cli.workflows.fedbuff.FedBuff",
     "FedAvg": "fedsag_cli.aggregators.fedavg.FedAvg",
     "PTFileModelPersistor": "fedsag_cli.persistors.torch.PTFileModelPersistor",
     "NPModelPersistor": "fedsag_cli.persistors.numpy.NPModelPersistor",
