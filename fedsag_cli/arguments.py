@@ -32,7 +32,9 @@ KIND_OF = {
 }  # fmt: skip
 """The kind of a value, by the name of its type in an annotation."""
 
-_CONTRACTS = {"Aggregator", "Filter", "IntimeModelSelector", "Persistor", "Tracker"}
+_CONTRACTS = {
+    "Accountant", "Aggregator", "Filter", "IntimeModelSelector", "Persistor", "Sampler", "Tracker", "Updater",
+}  # fmt: skip
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),

@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from typing import Protocol, TypeAlias, Union
+from typing import Any, Protocol, TypeAlias, Union
 
 import msgspec
 
@@ -28,6 +28,22 @@ Metrics: TypeAlias = dict[str, float | None]
 def as_metrics(measured: Mapping[str, float]) -> Metrics:
     """What was measured, as events hold it."""
     return {name: value if math.isfinite(value) else None for name, value in measured.items()}
+
+
+def as_plain(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts that JSON can hold; tensors, arrays and bytes are left out."""
+    plain: dict[str, Any] = {}
+    for name, value in facts.items():
+        try:
+            plain[name] = msgspec.json.decode(msgspec.json.encode(value, enc_hook=_number))
+        except (TypeError, ValueError, RuntimeError):
+            continue
+    return plain
+
+
+def _number(value: Any) -> float:
+    """A numpy or torch scalar as a number. Raises TypeError."""
+    return float(value)
 
 
 def _since_boot() -> float:
@@ -213,12 +229,16 @@ class Notice(Event, frozen=True, kw_only=True):
 
 
 class RoundFinished(Event, frozen=True, kw_only=True):
-    """`metrics`: the means of what the sites measured on the model sent in this round, weighted by their steps."""
+    """`metrics`: the means of what the sites measured on the model sent in this round, weighted by their steps.
+
+    `aggregate`: what the aggregator says of the merged update, its metrics and meta.
+    """
 
     workflow: str = ""
     round_num: int
     sites: list[str]
     metrics: Metrics
+    aggregate: dict[str, Any] = {}
     wait_s: float
     aggregate_s: float
     save_s: float
@@ -232,6 +252,25 @@ class ModelValidated(Event, frozen=True, kw_only=True):
     round_num: int
     metrics: Metrics
     by_site: dict[str, Metrics]
+
+
+class PrivacySpent(Event, frozen=True, kw_only=True):
+    """After this round, the run so far is (epsilon, delta)-differentially private. `mechanism`: for whom, by what."""
+
+    workflow: str = ""
+    round_num: int
+    epsilon: float | None  # None: infinite
+    delta: float
+    mechanism: str
+
+
+class ResultTable(Event, frozen=True, kw_only=True):
+    """A table that a workflow found. A workflow has one of each title: a later one replaces it."""
+
+    workflow: str = ""
+    title: str
+    columns: list[str]
+    rows: list[list[str | float | None]]
 
 
 class BestModel(Event, frozen=True, kw_only=True):
@@ -313,6 +352,8 @@ AnyEvent = Union[  # noqa: UP007  msgspec reads it at run time
     Notice,
     RoundFinished,
     ModelValidated,
+    PrivacySpent,
+    ResultTable,
     BestModel,
     ModelSaved,
     CurvesKept,

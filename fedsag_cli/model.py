@@ -1,6 +1,6 @@
-"""The public types for authors of workflows, aggregators, persistors and filters: models, tasks and replies.
+"""The public types for authors of components: models, tasks and replies, and where and when a component works.
 
-    from fedsag_cli.model import NUM_STEPS, FLModel, Params, ParamsType, Reply, Task
+    from fedsag_cli.model import NUM_STEPS, Cohort, Exchange, FLModel, Params, ParamsType, Reply, Stateful, Task
 
 A training script has FLModel and ParamsType in `fedsag_cli.client` too.
 """
@@ -8,12 +8,15 @@ A training script has FLModel and ParamsType in `fedsag_cli.client` too.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from fedsag_cli.errors import TensorError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Params: TypeAlias = dict[str, Any]
 """A model's parameters by name, in the order of its layers.
@@ -21,6 +24,12 @@ Params: TypeAlias = dict[str, Any]
 Each value is a torch tensor, a numpy array or numpy number, or a Python bool, int or float: any shape, any dtype of
 numbers or booleans (floats of 64 to 8 bits, complex, integers of 64 to 8 bits). Values that share memory, such as tied
 weights, still share it after they are sent. Names are strings.
+"""
+
+Tree: TypeAlias = Any
+"""What components and sites keep: dicts with names as keys, lists, tensors, arrays, numbers, bools, texts, bytes, None.
+
+Nested to any depth; tensors and arrays as in Params.
 """
 
 NUM_STEPS = "NUM_STEPS_CURRENT_ROUND"
@@ -128,8 +137,56 @@ class Reply:
 
     `site`: the client's name, such as "site-1".
     `model`: its update, or only its metrics; params may be DIFF. The result filters of client and server have been
-    applied.
+    applied. Its params are valid until the next reply is requested.
     """
 
     site: str
     model: FLModel
+    keeper: Callable[[], FLModel] | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    def keep(self) -> FLModel:
+        """The model, with params that are valid until the end of the round. Large ones do not stay in memory."""
+        return self.model if self.keeper is None else self.keeper()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cohort:
+    """The clients that are asked in one round.
+
+    `sites`: their names, in the order of the replies. `num_clients`: number of clients that take the task, asked or
+    not. `rng`: random numbers for one component in this round.
+    """
+
+    sites: Sequence[str]
+    num_clients: int
+    round_num: int
+    rng: np.random.Generator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """Where a filter works: on a model that goes to a client with a task, or back with its answer.
+
+    `site`: the client's name; "server" in the server, for a task that goes to all. `sent`: for an answer, the model
+    that came with the task; None for a task. `rng`: random numbers for this filter, site, workflow, round and task; no
+    other filter or site has the same. `state`: what this filter keeps for this site from task to task, a Tree. It is
+    saved with the round.
+    """
+
+    site: str
+    task: str
+    round_num: int
+    sent: FLModel | None
+    rng: np.random.Generator
+    state: MutableMapping[str, Tree]
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A component or workflow that keeps something from round to round: it is saved with each round's checkpoint."""
+
+    def state(self) -> Tree:
+        """What it keeps after the round that ends now."""
+
+    def restore(self, state: Tree) -> None:
+        """Keep this: what `state` returned before the run was resumed. It is called before the first round."""

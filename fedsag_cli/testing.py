@@ -14,9 +14,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from fedsag_cli.errors import NotEnoughClients, TensorError
-from fedsag_cli.model import FLModel, Reply, Task
+from fedsag_cli.model import Exchange, FLModel, Reply, Task
 from fedsag_cli.params import checks
+from fedsag_cli.persistors import ModelName
 
 Script: TypeAlias = Callable[[FLModel], FLModel | None]
 """A client's update for the model that it receives; None if the client fails."""
@@ -85,6 +88,14 @@ class FakeClients:
             raise NotEnoughClients(self._task, needed=self._needed, possible=self._possible)
 
 
+def exchange(
+    site: str = "site-1", *, task: str = "train", round_num: int = 0, sent: FLModel | None = None, seed: int = 0
+) -> Exchange:
+    """Where a filter works, with an empty state and its random numbers from `seed`."""
+    rng = np.random.default_rng(seed)
+    return Exchange(site=site, task=task, round_num=round_num, sent=sent, rng=rng, state={})
+
+
 class FakePersistor:
     """Gives `params` as the first model. `saved` and `best` have the models that it was called to write."""
 
@@ -105,3 +116,6 @@ class FakePersistor:
     def save_best(self, model: FLModel) -> Path:
         self.best.append(model)
         return Path("/fake/best.pt")
+
+    def get(self, name: ModelName) -> FLModel | None:
+        return next(reversed(self.best if name == "best" else self.saved), None)

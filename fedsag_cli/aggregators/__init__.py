@@ -2,20 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import inspect
+from typing import Any, Protocol
 
-from fedsag_cli.model import FLModel
+from fedsag_cli.model import FLModel, Reply
 
 
 class Aggregator(Protocol):
     """Merges the updates of one round: it gets them one by one, in site order, and returns the merged update.
 
-    An aggregator that leaves out params by their names can have a method `excludes(name)`, which says whether it does.
-    With it, updates may have such keys that the model does not have.
+    An aggregator can have these methods too:
+
+    `begin(sent, cohort)`: called before the first update of a round, with the FLModel that is sent and the Cohort.
+    `check(update, sent)`: the update to accept, an FLModel, for one that a client sent; `sent` are the params that were
+    sent. It takes the place of the usual checks of keys, shapes and numbers. Raises TensorError.
+    `excludes(name)`: whether params of this name are left out. Then updates may have such keys that the model does not
+    have.
+    `state()` and `restore(state)`: see `model.Stateful`.
+
+    One that needs only the model may have `accept(site, update)`.
     """
 
-    def accept(self, site: str, update: FLModel) -> None:
+    def accept(self, reply: Reply) -> None:
         """Add one client's update. Raises TensorError if it does not fit the earlier ones."""
 
     def aggregate(self) -> FLModel:
-        """The merged update of all that were accepted since the last call; its params are empty if there were none."""
+        """The merged update of all that were accepted since the last call; its params are empty if there were none.
+
+        Its metrics and meta say how it was made. They are told with the round.
+        """
+
+
+def give(aggregator: Any, reply: Reply) -> None:
+    """Let an aggregator accept a reply. Raises TensorError."""
+    if _takes_site(aggregator):
+        aggregator.accept(reply.site, reply.model)
+    else:
+        aggregator.accept(reply)
+
+
+def _takes_site(aggregator: Any) -> bool:
+    try:
+        inspect.signature(aggregator.accept).bind(None, None)
+    except TypeError:
+        return False
+    return True

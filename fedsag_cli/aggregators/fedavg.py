@@ -15,7 +15,7 @@ from typing import Annotated
 from fedsag_cli.arguments import EachLeast, Regex, checked
 from fedsag_cli.errors import TensorError
 from fedsag_cli.facts import Facts, Nvflare
-from fedsag_cli.model import FLModel, ParamsType
+from fedsag_cli.model import FLModel, ParamsType, Reply
 from fedsag_cli.params.means import WeightedSum
 
 
@@ -55,8 +55,9 @@ class FedAvg:
         self._sums: dict[str, WeightedSum] = {}
         self._params_type: ParamsType | None = None
 
-    def accept(self, site: str, update: FLModel) -> None:
+    def accept(self, reply: Reply) -> None:
         """An update of weight zero is ignored. Raises TensorError if FULL and DIFF are mixed, or a shape differs."""
+        site, update = reply.site, reply.model
         n_k = self._site_weights.get(site, 1.0) * (update.num_steps if self._by_steps else 1.0)
         if n_k == float("inf"):
             raise TensorError(f"{site}: {update.num_steps} steps times its site's weight are too many")

@@ -332,6 +332,9 @@ def summary(report: Report) -> None:
         display.line("")
     if table.left_out:
         display.line(f"not in the table: {table.left_out}; report.json has all")
+    for each in report.tables:
+        display.line(f"{each.title}:")
+        display.table([dict(zip(each.columns, map(_cell, row), strict=True)) for row in each.rows], each.columns)
     if report.rounds:
         display.line("metrics of a round are measured on the model that was sent, before training")
     if report.best:
@@ -349,6 +352,10 @@ def summary(report: Report) -> None:
     display.line(f"events     {report.workspace}/events.jsonl")
     display.line(f"logs       {report.workspace}/<site>/log.txt")
     display.line(f"seconds    {report.times.get('run_finished_s', 0.0):.1f}")
+
+
+def _cell(value: str | float | None) -> str:
+    return value if isinstance(value, str) else "" if value is None else _number(value)
 
 
 def table_of(report: Report, width: int = 80) -> tuple[list[dict[str, str]], list[str]]:

@@ -9,16 +9,20 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
+
+import numpy as np
 
 from fedsag_cli import machine
 from fedsag_cli.client import plain
 from fedsag_cli.client.seeding import streams
 from fedsag_cli.client.state import State, Step
 from fedsag_cli.errors import ChannelClosed, ClientError
-from fedsag_cli.filters import Chain
-from fedsag_cli.model import FLModel, Params, ParamsType
+from fedsag_cli.filters import Chain, Exchanges
+from fedsag_cli.model import Exchange, FLModel, Params, ParamsType
 from fedsag_cli.params import arithmetic
 from fedsag_cli.params.encoding import check_key
+from fedsag_cli.params.seeds import derived
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.plan import ClientConfig, FilterSpec
 from fedsag_cli.processes.child import show_stack_when_stopped
@@ -60,6 +64,7 @@ class Session:
         self._state = State.LEFT
         self._answers = 0
         self._sending = threading.Lock()  # a script may log from another thread
+        self._filter_state: dict[str, dict[str, Any]] = {}
         self._has_warned = False  # that logged values are not stored any more
         if rank == "0":
             self._connect()
@@ -148,7 +153,9 @@ class Session:
                 f"params must be a dict from names to arrays, not {type(model.params).__name__}",
                 hint="give FLModel(params=model.state_dict())" if hasattr(model.params, "state_dict") else "",
             )
-        answer = self._result_filters.process(self._assignment.task_name, self._as_update(model))
+        answer = self._result_filters.process(
+            self._assignment.task_name, self._as_update(model), self._exchanges("answer", self._received)
+        )
         more_keys = self._keys_without_difference(model)
         file = None if answer.params is None else TensorFile.write(answer.params, scratch=self._welcome.scratch)
         metrics = None if answer.metrics is None else plain.floats(answer.metrics, what="metrics")
@@ -214,12 +221,31 @@ class Session:
         self._assignment = assignment
         self._file = None if fd is None else TensorFile(fd, trusted=True)
         model = assignment.model.with_params(None if self._file is None else self._file.load())
-        filtered = self._data_filters.process(assignment.task_name, model)
+        filtered = self._data_filters.process(assignment.task_name, model, self._exchanges("task", None))
         self._pristine = None if filtered is model else _copied(filtered.params)
         meta = filtered.meta | {"job_id": self.job_id, "site_name": self._site}
         self._received = replace(filtered, params=self._exchanged(filtered.params), meta=meta)
         self._step(Step.ASSIGN)
         self._streams.at(assignment.model.current_round or 0, assignment.workflow)
+
+    def _exchanges(self, direction: str, sent: FLModel | None) -> Exchanges:
+        """Where this client's filters work on a task or on its answer."""
+        assert self._assignment is not None
+        task, workflow = self._assignment.task_name, self._assignment.workflow
+        round_num = self._assignment.model.current_round or 0
+
+        def exchange(number: int) -> Exchange:
+            parts = ("filter", "client", direction, number, self._site, workflow, round_num)
+            return Exchange(
+                site=self._site,
+                task=task,
+                round_num=round_num,
+                sent=sent,
+                rng=np.random.default_rng(derived(self._welcome.seed, *parts)),
+                state=self._filter_state.setdefault(f"{direction} {number}", {}),
+            )
+
+        return exchange
 
     def _exchanged(self, params: Params | None) -> Params | None:
         if params is None or self.config.exchange_format == "raw":

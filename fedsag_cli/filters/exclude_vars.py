@@ -9,7 +9,7 @@ from typing import Annotated
 
 from fedsag_cli.arguments import Regex, checked
 from fedsag_cli.facts import Facts, Nvflare
-from fedsag_cli.model import FLModel
+from fedsag_cli.model import Exchange, FLModel
 
 
 class ExcludeVars:
@@ -34,7 +34,7 @@ class ExcludeVars:
         self._names = set() if isinstance(exclude_vars, str) else set(exclude_vars)
         self._pattern = re.compile(exclude_vars) if isinstance(exclude_vars, str) and exclude_vars else None
 
-    def process(self, model: FLModel) -> FLModel:
+    def process(self, model: FLModel, exchange: Exchange) -> FLModel:  # noqa: ARG002
         if model.params is None:
             return model
         kept = {name: value for name, value in model.params.items() if not self.excludes(name)}

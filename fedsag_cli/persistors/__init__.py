@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Protocol, runtime_checkable
+from typing import IO, Literal, Protocol, TypeAlias, runtime_checkable
 
 from fedsag_cli import workspace
 from fedsag_cli.model import FLModel
+
+ModelName: TypeAlias = Literal["best", "final"]
+"""A trained model: the best of a run, or the one after its last round."""
 
 
 @runtime_checkable
@@ -30,6 +33,9 @@ class Persistor(WritesFiles, Protocol):
 
     def save_best(self, model: FLModel) -> Path:
         """Write the best model so far, which is the one *sent* in the best round; return its path. Raises OSError."""
+
+    def get(self, name: ModelName) -> FLModel | None:
+        """The best or the final model, as it was written last; None if it was not written. Raises JobError."""
 
 
 def find_checkpoint(name: str) -> Path | None:

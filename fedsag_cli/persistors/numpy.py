@@ -13,7 +13,7 @@ from fedsag_cli.arguments import checked
 from fedsag_cli.errors import JobError
 from fedsag_cli.facts import Facts, Nvflare
 from fedsag_cli.model import FLModel
-from fedsag_cli.persistors import find_checkpoint, write_model
+from fedsag_cli.persistors import ModelName, find_checkpoint, write_model
 
 _NUMPY_KEY = "numpy_key"
 _FIRST_NUMPY_MODEL = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
@@ -54,7 +54,8 @@ class NPModelPersistor:
 
     def load(self) -> FLModel:
         if self._source:
-            return FLModel(params=self._from_file(find_checkpoint(self._source) or Path(self._source)))
+            path = find_checkpoint(self._source) or Path(self._source)
+            return FLModel(params=_arrays_in(path, "source_ckpt_file_full_name: "))
         first = _FIRST_NUMPY_MODEL if self._model is None else self._model
         arrays = first if isinstance(first, Mapping) else {_NUMPY_KEY: first}
         try:
@@ -68,12 +69,9 @@ class NPModelPersistor:
     def save_best(self, model: FLModel) -> Path:
         return self._write(self._best_files, model)
 
-    def _from_file(self, path: Path) -> dict[str, Any]:
-        try:
-            loaded = np.load(path, allow_pickle=False)
-            return {_NUMPY_KEY: loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise JobError(f"NPModelPersistor: source_ckpt_file_full_name: {path}: {error}") from None
+    def get(self, name: ModelName) -> FLModel | None:
+        written = [path for path in (self._best_files if name == "best" else self._files) if path.exists()]
+        return FLModel(params=_arrays_in(written[0])) if written else None
 
     def _write(self, files: tuple[Path, Path], model: FLModel) -> Path:
         params = {name: np.asarray(value) for name, value in (model.params or {}).items()}
@@ -81,6 +79,15 @@ class NPModelPersistor:
         if set(params) == {_NUMPY_KEY}:
             return write_model(one, lambda file: np.save(file, params[_NUMPY_KEY], allow_pickle=False))
         return write_model(several, lambda file: _write_npz(file, params))
+
+
+def _arrays_in(path: Path, argument: str = "") -> dict[str, Any]:
+    """The arrays in a file. Raises JobError; `argument` names the file there."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        return {_NUMPY_KEY: loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise JobError(f"NPModelPersistor: {argument}{path}: {error}") from None
 
 
 def _write_npz(file: IO[bytes], params: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from fedsag_cli.arguments import Regex, checked
 from fedsag_cli.errors import JobError
 from fedsag_cli.facts import Facts, Nvflare
 from fedsag_cli.model import FLModel
-from fedsag_cli.persistors import find_checkpoint, write_model
+from fedsag_cli.persistors import ModelName, find_checkpoint, write_model
 
 
 class PTFileModelPersistor:
@@ -71,6 +71,10 @@ class PTFileModelPersistor:
     def save_best(self, model: FLModel) -> Path:
         return self._write(self._best_file, model)
 
+    def get(self, name: ModelName) -> FLModel | None:
+        path = self._best_file if name == "best" else self._file
+        return FLModel(params=_state_in(path)) if path.exists() else None
+
     def _from_module(self) -> dict[str, Any]:
         if not hasattr(self._model, "state_dict"):
             raise JobError(
@@ -80,22 +84,10 @@ class PTFileModelPersistor:
         return dict(self._model.state_dict())
 
     def _from_checkpoint(self, name: str) -> dict[str, Any]:
-        import torch
-
         path = find_checkpoint(name)
         if path is None:
             raise JobError(f"PTFileModelPersistor: source_ckpt_file_full_name: there is no file {name!r}")
-        try:
-            saved = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            # torch raises many kinds of error for a file that is not a checkpoint
-            raise JobError(
-                f"PTFileModelPersistor: {path} is not a checkpoint that contains only tensors: {error}"
-            ) from None
-        state = saved.get("model", saved) if isinstance(saved, dict) else saved
-        if not isinstance(state, Mapping):
-            raise JobError(f"PTFileModelPersistor: {path} must contain a state dict, not a {type(state).__name__}")
-        return dict(state)
+        return _state_in(path)
 
     def _write(self, path: Path, model: FLModel) -> Path:
         import torch
@@ -104,6 +96,23 @@ class PTFileModelPersistor:
         if self._model_name:
             saved["train_conf"] = {"train": {"model": self._model_name}}
         return write_model(path, lambda file: torch.save(saved, file))
+
+
+def _state_in(path: Path) -> dict[str, Any]:
+    """The state dict in a file. Raises JobError."""
+    import torch
+
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # torch raises many kinds of error for a file that is not a checkpoint
+        raise JobError(
+            f"PTFileModelPersistor: {path} is not a checkpoint that contains only tensors: {error}"
+        ) from None
+    state = saved.get("model", saved) if isinstance(saved, dict) else saved
+    if not isinstance(state, Mapping):
+        raise JobError(f"PTFileModelPersistor: {path} must contain a state dict, not a {type(state).__name__}")
+    return dict(state)
 
 
 def _without(params: dict[str, Any], pattern: re.Pattern[str] | None) -> dict[str, Any]:

@@ -14,6 +14,9 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from fedsag_cli import events, machine
 from fedsag_cli.errors import (
@@ -40,9 +43,10 @@ from fedsag_cli.events import (
     TaskSent,
     ValuesLogged,
 )
-from fedsag_cli.filters import Chain
-from fedsag_cli.model import Reply, Task
+from fedsag_cli.filters import Chain, Exchanges
+from fedsag_cli.model import Exchange, Reply, Task
 from fedsag_cli.params.checks import Rules
+from fedsag_cli.params.seeds import derived
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.plan import ClientConfig
 from fedsag_cli.server.clients import Client, State
@@ -108,6 +112,7 @@ class Communicator:
         configs: Mapping[str, ClientConfig],
         groups: Mapping[str, int],
         slots: int,
+        seed: int = 0,
         strict: bool = False,
         waits_for_all: bool = False,
         welcome: Callable[[str], Welcome],
@@ -130,6 +135,7 @@ class Communicator:
         self._clients = self._dispatcher.clients
         self._channels: dict[str, UnixChannel[ToClient, ToServer]] = {}
         self._emit = emit
+        self._seed = seed
         self._welcome = welcome
         self._data_filters, self._result_filters = data_filters, result_filters
         self._scratch = scratch
@@ -147,6 +153,7 @@ class Communicator:
         self._unreachable: list[str] = []  # sites to which a task could not be sent
         self._sent: dict[str, TaskSent] = {}  # the last to each site
         self._seeded_themselves: set[str] = set()
+        self._filter_state: dict[tuple[str, int, str], dict[str, Any]] = {}
         self._told: set[tuple[str, str]] = set()  # the sites, and what is told once for each
 
     @property
@@ -243,7 +250,7 @@ class Communicator:
         """The task as it is sent; and, if a filter fails, why it cannot be sent."""
         outgoing = Outgoing(self._num_tasks, task)
         try:
-            model = filtered(self._data_filters, task.name, task.model)
+            model = filtered(self._data_filters, task.name, task.model, self._exchanges(task, "server", "task"))
         except FilterError as error:
             return outgoing, error.failure
         if model is not task.model:
@@ -261,9 +268,26 @@ class Communicator:
             model.params.update(outgoing.file.load())  # the same values: the server keeps them in memory once
         return outgoing, None
 
+    def _exchanges(self, task: Task, site: str, direction: str) -> Exchanges:
+        """Where the server's filters work on a task, or on the answer of a site."""
+        round_num = task.model.current_round or 0
+
+        def exchange(number: int) -> Exchange:
+            parts = ("filter", "server", direction, number, site, self.workflow_number, round_num)
+            return Exchange(
+                site=site,
+                task=task.name,
+                round_num=round_num,
+                sent=None if direction == "task" else task.model,
+                rng=np.random.default_rng(derived(self._seed, *parts)),
+                state=self._filter_state.setdefault((direction, number, site), {}),
+            )
+
+        return exchange
+
     def _filters_called(self, chain: Chain, task_name: str) -> str:
         """The filters of a task, for a message about what they made."""
-        names = [type(link).__name__ for link in chain.of(task_name)]
+        names = [type(link).__name__ for _, link in chain.of(task_name)]
         return f"the server's filter{'s' * (len(names) > 1)} {', '.join(names)}"
 
     def _next_turn(self, outgoing: Outgoing) -> str | None:
@@ -276,7 +300,9 @@ class Communicator:
         """Give one reply to the workflow. It is accepted if the workflow asks for the next one without rejecting it."""
         received = outgoing.take(site)
         try:
-            model, left_out = outgoing.model_of(received, self._result_filters, rules)
+            model, left_out = outgoing.model_of(
+                received, self._result_filters, self._exchanges(outgoing.task, site, "answer"), rules
+            )
         except FilterError as error:
             received.close()
             self._reject(site, error.failure)

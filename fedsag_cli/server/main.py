@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsag_cli import catalog, events, foreign
+from fedsag_cli.accountants import Accountant
 from fedsag_cli.errors import FedsagError, of_system
 from fedsag_cli.events import Event, Notice, Observer, RunFailed, WillWrite, WorkflowFinished
 from fedsag_cli.filters import Chain
@@ -111,6 +112,7 @@ def _run(
         configs=configs,
         groups={site.name: site.group for site in plan.sites},
         slots=plan.slots,
+        seed=plan.seed,
         strict=plan.strict,
         waits_for_all=plan.waits_for_all,
         welcome=lambda site: Welcome(
@@ -134,6 +136,7 @@ def _run(
     )
     names = [spec.id or f"workflow-{number}" for number, spec in enumerate(plan.server.workflows, start=1)]
     run = Run.resumed(workspace.checkpoints, emit, plan.seed, names, plan.identity, workspace.needed)
+    run.accountants = [part for part in parts.values() if isinstance(part, Accountant)]
     run.keeps = Memory(_influential(plan, parts, workflows, [data_filters, result_filters])).changed
     runs.append(run)
     emit(run.as_event())

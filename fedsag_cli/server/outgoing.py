@@ -9,7 +9,7 @@ from typing import Any
 
 from fedsag_cli.errors import FedsagError
 from fedsag_cli.events import Failure
-from fedsag_cli.filters import Chain, made_by
+from fedsag_cli.filters import Chain, Exchanges, made_by
 from fedsag_cli.model import FLModel, Task
 from fedsag_cli.params import checks
 from fedsag_cli.params.tensor_file import TensorFile
@@ -63,13 +63,15 @@ class Outgoing:
         self.received_bytes -= taken.size
         return taken
 
-    def model_of(self, received: Received, filters: Chain, rules: checks.Rules) -> tuple[FLModel, Sequence[str]]:
+    def model_of(
+        self, received: Received, filters: Chain, exchanges: Exchanges, rules: checks.Rules
+    ) -> tuple[FLModel, Sequence[str]]:
         """The model of an answer, filtered and checked, and the keys that were left out.
 
         Raises FilterError; ValueError if it does not fit the task.
         """
         params = None if received.file is None else received.file.take().load()
-        model = filtered(filters, self.task.name, received.answer.model.with_params(params))
+        model = filtered(filters, self.task.name, received.answer.model.with_params(params), exchanges)
         more_keys = [name for name in received.answer.more_keys if not filters.excludes(self.task.name, name)]
         known = {**self.whole, **(self.task.model.params or {})}
         model, left_out = checks.check(model, known, rules, more_keys=more_keys)
@@ -95,11 +97,11 @@ class FilterError(Exception):
         self.failure = Failure(cause=f"the server's filter {name}: {text}", where=where)
 
 
-def filtered(chain: Chain, task_name: str, model: FLModel) -> FLModel:
+def filtered(chain: Chain, task_name: str, model: FLModel, exchanges: Exchanges) -> FLModel:
     """`model` after the filters of `chain`. Raises FilterError."""
-    for link in chain.of(task_name):
+    for number, link in chain.of(task_name):
         try:
-            model = made_by(link, model)
+            model = made_by(link, model, exchanges(number))
         except (Exception, SystemExit) as error:
             # a filter may be the user's own and raise anything: one reply fails, and the log has the traceback
             traceback.print_exc()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -10,6 +11,14 @@ from fedsag_cli import events
 from fedsag_cli.events import Event, Failure, Metrics
 
 _SETTINGS = ("job", "workspace", "sites", "slots", "threads", "seed", "launcher", "versions")
+
+
+class PrivacyReport(msgspec.Struct, kw_only=True):
+    """After this round, the run so far is (epsilon, delta)-differentially private. `epsilon`: None is infinite."""
+
+    epsilon: float | None
+    delta: float
+    mechanism: str
 
 
 class RoundReport(msgspec.Struct, kw_only=True):
@@ -22,6 +31,8 @@ class RoundReport(msgspec.Struct, kw_only=True):
     metrics: Metrics = {}
     metrics_by_site: dict[str, Metrics] = {}
     num_steps: dict[str, float] = {}
+    aggregate: dict[str, Any] = {}  # what the aggregator says of the merged update
+    privacy: PrivacyReport | None = None
     failed: dict[str, Failure] = {}
     not_waited_for: list[str] = []  # enough others had answered: they have not failed
     bytes_sent: int = 0
@@ -32,6 +43,15 @@ class RoundReport(msgspec.Struct, kw_only=True):
     save_s: float = 0.0
     total_s: float = 0.0
     is_whole: bool = False
+
+
+class TableReport(msgspec.Struct, kw_only=True):
+    """A table that a workflow found, such as each site's metrics of each model."""
+
+    workflow: str = ""
+    title: str
+    columns: list[str]
+    rows: list[list[str | float | None]]
 
 
 class ValidationReport(msgspec.Struct, kw_only=True):
@@ -87,6 +107,7 @@ class Report(msgspec.Struct, kw_only=True):
     versions: dict[str, str] = {}
     rounds: list[RoundReport] = []
     validations: list[ValidationReport] = []
+    tables: list[TableReport] = []
     best: BestReport | None = None
     final_metrics: Metrics = {}
     final_metrics_by_site: dict[str, Metrics] = {}
@@ -158,6 +179,11 @@ class ReportBuilder:
                     self._finish_round(current, event)
             case events.ModelValidated():
                 self._validated(event)
+            case events.PrivacySpent():
+                if current := self._round_of(event):
+                    current.privacy = PrivacyReport(epsilon=event.epsilon, delta=event.delta, mechanism=event.mechanism)
+            case events.ResultTable():
+                self._add_table(event)
             case events.BestModel():
                 report.best = BestReport(
                     workflow=event.workflow,
@@ -198,6 +224,11 @@ class ReportBuilder:
                 (current.failed if current else report.final_failed)[event.site] = event.failure
                 self._fail(event)
 
+    def _add_table(self, event: events.ResultTable) -> None:
+        made = TableReport(workflow=event.workflow, title=event.title, columns=event.columns, rows=event.rows)
+        named = (event.workflow, event.title)
+        self.report.tables = [each for each in self.report.tables if (each.workflow, each.title) != named] + [made]
+
     def _resume(self, ready: events.ServerReady) -> None:
         """Remove the rounds that were not complete when the earlier run ended: they are run again."""
         report = self.report
@@ -222,7 +253,12 @@ class ReportBuilder:
 
     def _round_of(
         self,
-        event: events.TaskSent | events.ReplyAccepted | events.ReplyFailed | events.NotAwaited | events.RoundFinished,
+        event: events.TaskSent
+        | events.ReplyAccepted
+        | events.ReplyFailed
+        | events.NotAwaited
+        | events.PrivacySpent
+        | events.RoundFinished,
     ) -> RoundReport | None:
         """The round of the event; None for a task outside the rounds, such as the validation of the last model."""
         named = (event.workflow, event.round_num)
@@ -267,7 +303,7 @@ class ReportBuilder:
         known.failure = msgspec.structs.replace(event.failure, cause=known.failure.cause)
 
     def _finish_round(self, current: RoundReport, event: events.RoundFinished) -> None:
-        current.answered, current.metrics = event.sites, event.metrics
+        current.answered, current.metrics, current.aggregate = event.sites, event.metrics, event.aggregate
         current.wait_s, current.aggregate_s, current.save_s = event.wait_s, event.aggregate_s, event.save_s
         current.total_s, current.is_whole = event.at - self._round_began, True
 

@@ -77,6 +77,11 @@ class Checkpoints:
             raise TensorError(wrong, hint="put back what was there, or start a new run with --force")
         return None
 
+    @property
+    def whole_rounds(self) -> list[Whole]:
+        """Those that the run had when it was resumed."""
+        return Found(self._kept.lines[: self._num_lines]).rounds
+
     def is_proven(self, file: Path) -> bool:
         """Whether a file of the run that is continued is what it was."""
         proof = Found(self._kept.lines[: self._num_lines]).proof(file.name)

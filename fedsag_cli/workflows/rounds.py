@@ -13,6 +13,7 @@ def run(self, clients: Clients, run: Run) -> None:
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,11 +22,22 @@ from typing import Annotated, TypeAlias
 
 from fedsag_cli.arguments import Least, Needs
 from fedsag_cli.errors import JobError
-from fedsag_cli.events import Metrics, ModelValidated, Notice, RoundFinished, RoundStarted, as_metrics
-from fedsag_cli.model import FLModel, ParamsType, Reply, Task
+from fedsag_cli.events import (
+    Metrics,
+    ModelValidated,
+    Notice,
+    PrivacySpent,
+    RoundFinished,
+    RoundStarted,
+    as_metrics,
+    as_plain,
+)
+from fedsag_cli.model import Cohort, FLModel, ParamsType, Reply, Task
 from fedsag_cli.params import arithmetic, seeds
 from fedsag_cli.params.metrics import weighted_means
 from fedsag_cli.persistors import Persistor
+from fedsag_cli.samplers import Sampler
+from fedsag_cli.updaters import Updater
 from fedsag_cli.workflows import Clients
 from fedsag_cli.workflows.early_stopping import STOP_CONDITION, StopCondition
 from fedsag_cli.workflows.model_selector import IntimeModelSelector
@@ -57,8 +69,9 @@ class Rounds:
     """The rounds of a workflow, as its arguments set them.
 
     The first model is the persistor's. `model_selector` scores each model by the clients' metrics; the best model is
-    saved. `allow_empty_model`: the first model may have no params; then the first updates add them. The declarations in
-    this module describe the other arguments.
+    saved. `updater` makes the next model from the merged update: without one, the update is the next model, or is added
+    to the model (DIFF). `allow_empty_model`: the first model may have no params; then the first updates add them. The
+    declarations in this module describe the other arguments.
     """
 
     def __init__(
@@ -66,6 +79,7 @@ class Rounds:
         persistor: Persistor,
         model_selector: IntimeModelSelector | None = None,
         *,
+        updater: Updater | None = None,
         num_rounds: int = 5,
         start_round: int = 0,
         persist_every_n_rounds: int = 1,
@@ -75,6 +89,7 @@ class Rounds:
     ) -> None:
         self.persistor = persistor
         self.selector = model_selector
+        self.updater: Updater = updater or _Replaces()
         self.start, self.count = start_round, num_rounds
         self.persist_every = persist_every_n_rounds
         self.stopping = StopCondition(stop_cond, patience) if stop_cond else None
@@ -185,6 +200,10 @@ class RoundLoop:
             run.save_best(Best(score, round_num, selector.key_metric, is_final), sent)
             self._writer.write(self._rounds.persistor.save_best, sent)
 
+    def updated(self, model: FLModel, update: FLModel) -> FLModel:
+        """The next global model. Raises TensorError."""
+        return replace(self._rounds.updater.update(model, update), params_type=ParamsType.FULL, metrics=None)
+
     def replace_model(self, model: FLModel, round_num: int, metrics: Metrics) -> None:
         """End a round with `model` as the global model. It is written if this round is due for it."""
         self.model = model
@@ -238,15 +257,28 @@ class Round:
         self.number = model.current_round or 0
         self._loop, self._clients, self._run = loop, clients, run
         self._is_announced = False
+        self._num_clients = 0  # those that take part in the draw
+        self._asked: Sequence[str] = ()
         self._measured: dict[str, Mapping[str, float]] = {}
         self._steps: dict[str, float] = {}
         self._clock = _Clock()
 
-    def draw(self, sites: Sequence[str], count: int | None) -> Sequence[str]:
-        """Draw `count` of the sites at random (all if None, or if there are fewer). They stay in order.
+    def cohort(self, sites: Sequence[str]) -> Cohort:
+        """These sites of all that take part in the round, for an aggregator."""
+        rng = self._run.rng("aggregator")
+        return Cohort(sites=sites, num_clients=self._num_clients or len(sites), round_num=self.number, rng=rng)
 
-        The result depends only on the names, the run's seed, the workflow and the round.
+    def draw(self, sites: Sequence[str], count: int | None, sampler: Sampler | None = None) -> Sequence[str]:
+        """Draw `count` of the sites (None: all), at random or by a sampler. They stay in order.
+
+        The result depends only on the names, the run's seed, the workflow and the round, and on the earlier rounds if a
+        sampler looks at them.
         """
+        self._num_clients = len(sites)
+        if sampler is not None:
+            count = min(count or len(sites), len(sites))
+            drawn = set(sampler.draw(sites, count, self._run.history, self._run.rng("sampler")))
+            return [site for site in sites if site in drawn]
         if count is None or count >= len(sites):
             return sites
         lots = {site: seeds.derived(self._run.seed, "drawn", self._run.workflow, self.number, site) for site in sites}
@@ -316,7 +348,7 @@ class Round:
             self._run.emit(
                 Notice(text=f"round {self.number}: no update has a weight above zero: the model does not change")
             )
-        merged = _updated(self.model, update)
+        merged = self._loop.updated(self.model, update)
         self._clock.lap("aggregate")
         metrics = as_metrics(weighted_means(self._measured, self._steps))
         self._loop.replace_model(merged, self.number, metrics)
@@ -325,24 +357,45 @@ class Round:
             round_num=self.number,
             sites=list(self._measured),
             metrics=metrics,
+            aggregate=as_plain({**(update.metrics or {}), **update.meta}),
             wait_s=self._clock.laps["wait"],
             aggregate_s=self._clock.laps["aggregate"],
             save_s=self._clock.lap("save"),
         )
+        self._spend()
         self._run.finish_round(finished, merged)
+
+    def _spend(self) -> None:
+        """Tell the accountants of this round, and the user what the run has spent."""
+        num_sampled, num_clients = len(self._asked), max(self._num_clients, len(self._asked))
+        for accountant in self._run.accountants if num_sampled else ():
+            spent = accountant.spend(num_sampled, num_clients)
+            self._run.emit(
+                PrivacySpent(
+                    workflow=self._run.workflow_name,
+                    round_num=self.number,
+                    epsilon=spent.epsilon if math.isfinite(spent.epsilon) else None,
+                    delta=spent.delta,
+                    mechanism=spent.mechanism,
+                )
+            )
 
     def _announce(self, sites: Sequence[str]) -> None:
         """Emit the event for the start of the round, once."""
+        self._asked = self._asked or sites
         if not self._is_announced:
             self._is_announced = True
             self._run.emit(self._loop.started(self.number, sites))
 
 
-def _updated(model: FLModel, update: FLModel) -> FLModel:
-    base, change = model.params or {}, update.params or {}
-    is_diff = update.params_type is ParamsType.DIFF
-    params = arithmetic.applied(base, change) if is_diff else arithmetic.replaced(base, change)
-    return replace(model, params=params, params_type=ParamsType.FULL, metrics=None)
+class _Replaces:
+    """The updater of federated averaging: the merged update is the next model, or what is added to the model."""
+
+    def update(self, model: FLModel, aggregate: FLModel) -> FLModel:
+        base, change = model.params or {}, aggregate.params or {}
+        is_diff = aggregate.params_type is ParamsType.DIFF
+        params = arithmetic.applied(base, change) if is_diff else arithmetic.replaced(base, change)
+        return replace(model, params=params)
 
 
 class _Clock:

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from fedsag_cli import foreign
+from fedsag_cli.accountants import Accountant
 from fedsag_cli.events import (
     BestModel,
     Event,
     ModelValidated,
     NotAwaited,
     Notice,
+    PrivacySpent,
     ReplyAccepted,
     ReplyFailed,
     ReplyLate,
@@ -40,6 +43,7 @@ _OF_A_ROUND = (
     ReplyLate,
     NotAwaited,
     Notice,
+    PrivacySpent,
     BestModel,
     ModelValidated,
 )
@@ -77,9 +81,10 @@ class _State(msgspec.Struct, frozen=True):
 class Run:
     """How far a run is. `model` is the global model, None before the first checkpoint.
 
-    `workflow` is the number of the current workflow, from 0; `workflows` are the names of all. In a resumed run,
-    `best_model` is the model with the score `best`: the earlier run may have been stopped before its persistor wrote
-    it. `keeps` names what components keep from round to round, which no checkpoint has.
+    `workflow` is the number of the current workflow, from 0; `workflows` are the names of all. `history` are the
+    finished rounds of the current workflow. In a resumed run, `best_model` is the model with the score `best`: the
+    earlier run may have been stopped before its persistor wrote it. `keeps` names what components keep from round to
+    round, which no checkpoint has. The `accountants` are told each round.
 
     As an observer it hears the server's events, which the record gets with their round.
     """
@@ -95,7 +100,8 @@ class Run:
     workflow: int = 0
     workflows: Sequence[str] = ()
     whole_rounds: int = 0
-    last: RoundFinished | None = None
+    history: list[RoundFinished] = field(default_factory=list)
+    accountants: Sequence[Accountant] = ()
     model: FLModel | None = None
     best: Best | None = None
     best_model: FLModel | None = None
@@ -129,7 +135,8 @@ class Run:
             state = msgspec.convert(whole.state, _State)
             for name in ("next_round", "workflow", "whole_rounds", "best", "plateau"):
                 setattr(run, name, getattr(state, name))
-            run.last = msgspec.json.decode(whole.events[-1], type=RoundFinished)  # the end of its round
+            ends = [msgspec.json.decode(each.events[-1], type=RoundFinished) for each in run._files.whole_rounds]
+            run.history = [end for end in ends if end.workflow == ends[-1].workflow]
             run._saved = checkpoints / whole.checkpoint
             run.model = replace(_model_in(run._saved), meta=state.meta)
             if run.best and run.best.workflow == run.workflow and (file := run._best_file(run.best)).exists():
@@ -155,6 +162,11 @@ class Run:
         )
 
     @property
+    def last(self) -> RoundFinished | None:
+        """The last finished round of the current workflow."""
+        return self.history[-1] if self.history else None
+
+    @property
     def workflow_name(self) -> str:
         """The name of the current workflow, as its events have it."""
         return self._name_of(self.workflow)
@@ -163,8 +175,12 @@ class Run:
         """Begin or continue a workflow. False if it was finished before."""
         if workflow > self.workflow:
             self.workflow, self.next_round = workflow, 0
-            self.last = self.best_model = self.plateau = None
+            self.history, self.best_model, self.plateau = [], None, None
         return workflow == self.workflow
+
+    def rng(self, *names: object) -> np.random.Generator:
+        """Random numbers for a part of the server in the current round, or before the first one of the workflow."""
+        return np.random.default_rng(seeds.derived(self.seed, *names, self.workflow, self.next_round))
 
     def begin_round(self, round_num: int) -> None:
         """Seed the server's random numbers for this round of the workflow."""
@@ -189,7 +205,8 @@ class Run:
 
     def finish_round(self, finished: RoundFinished, model: FLModel) -> None:
         """Save the state after this round."""
-        self.next_round, self.model, self.last = finished.round_num + 1, model, finished
+        self.next_round, self.model = finished.round_num + 1, model
+        self.history.append(finished)
         self.whole_rounds += 1
         if self._files is not None:
             state = _State(

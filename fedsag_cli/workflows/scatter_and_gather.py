@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated
 
-from fedsag_cli.aggregators import Aggregator
+from fedsag_cli.aggregators import Aggregator, give
 from fedsag_cli.arguments import Least, checked
 from fedsag_cli.errors import JobError, TensorError, counted, there_are
 from fedsag_cli.events import Notice
 from fedsag_cli.facts import Facts, Nvflare
 from fedsag_cli.model import FEDPROX_MU
 from fedsag_cli.persistors import Persistor
+from fedsag_cli.samplers import Sampler
+from fedsag_cli.updaters import Updater
 from fedsag_cli.workflows import Clients
 from fedsag_cli.workflows.model_selector import IntimeModelSelector
 from fedsag_cli.workflows.rounds import NumRounds, Patience, PersistEvery, Rounds, StartRound, StopCond
@@ -44,6 +46,7 @@ class ScatterAndGather:
             expected={"ignore_result_error": (None,)},
             added={"shareable_generator_id": "shareable_generator"},
             left_out={
+                "sampler_id": "draws its clients at random",
                 "model_selector_id": "",  # NVFLARE's selector listens to events
                 "validate_task_name": "",
                 "num_clients": "asks all clients",
@@ -63,6 +66,10 @@ class ScatterAndGather:
         aggregator: Annotated[Aggregator, "merges the clients' updates into one"],
         persistor: Annotated[Persistor, "loads the first global model and writes the trained one"],
         model_selector: Annotated[IntimeModelSelector | None, "selects the best model"] = None,
+        updater: Annotated[
+            Updater | None, "makes the next model from the merged update (null: the update is it)"
+        ] = None,
+        sampler: Annotated[Sampler | None, "draws num_clients clients in each round (null: at random)"] = None,
         min_clients: Annotated[int, Least(1), "number of answers that a round needs"] = 1,
         num_clients: Annotated[int | None, Least(1), "number of clients drawn in each round (null: all)"] = None,
         num_rounds: NumRounds = 5,
@@ -90,6 +97,7 @@ class ScatterAndGather:
         self._rounds = Rounds(
             persistor,
             model_selector,
+            updater=updater,
             num_rounds=num_rounds,
             start_round=start_round,
             persist_every_n_rounds=persist_every_n_rounds,
@@ -97,6 +105,7 @@ class ScatterAndGather:
             patience=patience,
             allow_empty_model=allow_empty_global_weights,
         )
+        self._sampler = sampler
         self._min_clients, self._num_clients = min_clients, num_clients
         self._grace_s, self._timeout_s = wait_time_after_min_received, train_timeout or None
         self._train, self._validate = train_task_name, validate_task_name
@@ -110,11 +119,14 @@ class ScatterAndGather:
         self._note_too_many(len(clients.takes(self._train)), run)
         with self._rounds.begin(clients, run) as rounds:
             for current in rounds:
-                cohort = current.draw(clients.takes(self._train), self._num_clients)
+                cohort = current.draw(clients.takes(self._train), self._num_clients, self._sampler)
+                model = replace(current.model, meta=current.model.meta | self._meta)
+                if callable(begin := getattr(self._aggregator, "begin", None)):
+                    begin(model, current.cohort(cohort))
                 for reply in current.broadcast(
                     self._train,
                     to=cohort,
-                    model=replace(current.model, meta=current.model.meta | self._meta),
+                    model=model,
                     min_responses=min(self._min_clients, len(cohort)),
                     timeout_s=self._timeout_s,
                     grace_s=self._grace_s,
@@ -123,7 +135,7 @@ class ScatterAndGather:
                     ignores=self._ignores,
                 ):
                     try:
-                        self._aggregator.accept(reply.site, reply.model)
+                        give(self._aggregator, reply)
                     except TensorError as error:
                         current.reject(reply, error.message)
                 current.finish(self._aggregator.aggregate())

@@ -7,14 +7,14 @@ from fakes import update
 
 from fedsag_cli.aggregators.fedavg import FedAvg
 from fedsag_cli.errors import JobError, TensorError
-from fedsag_cli.model import ParamsType
+from fedsag_cli.model import ParamsType, Reply
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def averaged(aggregator, **updates):
     for site, sent in updates.items():
-        aggregator.accept(site, sent)
+        aggregator.accept(Reply(site=site, model=sent))
     return {name: value.tolist() for name, value in aggregator.aggregate().params.items()}
 
 
@@ -62,7 +62,7 @@ def test_each_key_is_averaged_over_the_sites_that_sent_it():
 @pytest.mark.parametrize("kind", list(ParamsType))
 def test_the_result_is_of_the_updates_kind(kind):
     aggregator = FedAvg()
-    aggregator.accept("a", update(w=torch.tensor([1.0]), kind=kind))
+    aggregator.accept(Reply(site="a", model=update(w=torch.tensor([1.0]), kind=kind)))
 
     assert aggregator.aggregate().params_type is kind
 
@@ -71,10 +71,10 @@ def test_the_result_is_of_the_updates_kind(kind):
 def test_full_and_diff_cannot_be_mixed_and_the_first_stands(first):
     second = "DIFF" if first == "FULL" else "FULL"
     aggregator = FedAvg()
-    aggregator.accept("a", update(w=torch.tensor([1.0]), kind=first))
+    aggregator.accept(Reply(site="a", model=update(w=torch.tensor([1.0]), kind=first)))
 
     with pytest.raises(TensorError, match="b sent"):
-        aggregator.accept("b", update(w=torch.tensor([9.0]), kind=second))
+        aggregator.accept(Reply(site="b", model=update(w=torch.tensor([9.0]), kind=second)))
 
     assert aggregator.aggregate().params["w"].tolist() == [1.0]
 
@@ -82,10 +82,10 @@ def test_full_and_diff_cannot_be_mixed_and_the_first_stands(first):
 def test_an_update_of_another_shape_is_refused_whole():
     """Its first key fits, and must not count either."""
     aggregator = FedAvg()
-    aggregator.accept("a", update(1, v=torch.tensor([1.0]), w=torch.tensor([1.0])))
+    aggregator.accept(Reply(site="a", model=update(1, v=torch.tensor([1.0]), w=torch.tensor([1.0]))))
 
     with pytest.raises(TensorError, match="'w'"):
-        aggregator.accept("b", update(3, v=torch.tensor([9.0]), w=torch.tensor([9.0, 9.0])))
+        aggregator.accept(Reply(site="b", model=update(3, v=torch.tensor([9.0]), w=torch.tensor([9.0, 9.0]))))
 
     assert {name: value.tolist() for name, value in aggregator.aggregate().params.items()} == {"v": [1.0], "w": [1.0]}
 
@@ -138,10 +138,10 @@ def test_a_broken_expression_is_an_error_in_the_job():
 @pytest.mark.parametrize("steps", [-1, float("nan"), float("inf"), "many", [1], {}])
 def test_steps_that_are_no_number_from_zero_on_are_refused_and_nothing_is_counted(steps):
     aggregator = FedAvg()
-    aggregator.accept("a", update(2, w=torch.tensor([3.0])))
+    aggregator.accept(Reply(site="a", model=update(2, w=torch.tensor([3.0]))))
 
     with pytest.raises(TensorError, match="NUM_STEPS_CURRENT_ROUND"):
-        aggregator.accept("b", update(steps, w=torch.tensor([100.0])))
+        aggregator.accept(Reply(site="b", model=update(steps, w=torch.tensor([100.0]))))
 
     assert aggregator.aggregate().params["w"].tolist() == [3.0]
 
@@ -177,7 +177,9 @@ def test_three_sites_of_unequal_steps_have_the_bits_of_numpys_plain_sum():
     aggregator = FedAvg()
 
     for site, params in sent.items():
-        aggregator.accept(site, update(steps[site], **{name: torch.from_numpy(v) for name, v in params.items()}))
+        aggregator.accept(
+            Reply(site=site, model=update(steps[site], **{name: torch.from_numpy(v) for name, v in params.items()}))
+        )
     found = aggregator.aggregate().params
 
     assert {name: value.numpy().tobytes() for name, value in found.items()} == {
@@ -195,8 +197,8 @@ def test_the_order_of_the_sites_is_part_of_the_bits():
 
 def test_a_buffer_of_integers_keeps_its_dtype():
     aggregator = FedAvg()
-    aggregator.accept("a", update(1, num_batches_tracked=torch.tensor(1)))
-    aggregator.accept("b", update(1, num_batches_tracked=torch.tensor(2)))
+    aggregator.accept(Reply(site="a", model=update(1, num_batches_tracked=torch.tensor(1))))
+    aggregator.accept(Reply(site="b", model=update(1, num_batches_tracked=torch.tensor(2))))
 
     found = aggregator.aggregate().params["num_batches_tracked"]
 

@@ -11,6 +11,7 @@ from fedsag_cli.filters import Chain
 from fedsag_cli.filters.exclude_vars import ExcludeVars
 from fedsag_cli.model import FLModel
 from fedsag_cli.plan import FilterSpec
+from fedsag_cli.testing import exchange
 
 
 class Appends:
@@ -21,6 +22,10 @@ class Appends:
 
     def process(self, model):
         return FLModel(params=model.params, meta={"text": model.meta["text"] + self._letter})
+
+
+def exchange_of(number):
+    return exchange(seed=number)
 
 
 def keys(model):
@@ -50,11 +55,11 @@ def test_a_chain_knows_by_name_what_it_removes_from_a_task():
     ],
 )
 def test_a_list_names_whole_keys_and_an_expression_is_looked_for_in_them(excluded, left):
-    assert keys(ExcludeVars(excluded).process(NET)) == left
+    assert keys(ExcludeVars(excluded).process(NET, exchange())) == left
 
 
 def test_a_filter_leaves_the_model_it_is_given_alone():
-    filtered = ExcludeVars("weight").process(NET)
+    filtered = ExcludeVars("weight").process(NET, exchange())
 
     assert keys(NET) == ["fc.weight", "fc.bias", "bn.weight"]
     assert filtered.meta == NET.meta
@@ -63,20 +68,20 @@ def test_a_filter_leaves_the_model_it_is_given_alone():
 def test_a_model_without_params_passes():
     metrics = FLModel(metrics={"accuracy": 0.5})
 
-    assert ExcludeVars("weight").process(metrics) is metrics
+    assert ExcludeVars("weight").process(metrics, exchange()) is metrics
 
 
 def test_a_chain_goes_in_the_order_it_was_written():
     chain = Chain([(["train"], Appends("a")), (["train"], Appends("b")), (["train"], Appends("c"))])
 
-    assert chain.process("train", FLModel(meta={"text": ""})).meta["text"] == "abc"
+    assert chain.process("train", FLModel(meta={"text": ""}), exchange_of).meta["text"] == "abc"
 
 
 def test_a_chain_uses_the_filters_of_the_task_alone_and_patterns_count():
     chain = Chain([(["train"], Appends("a")), (["*"], Appends("b")), (["val*", "submit_model"], Appends("c"))])
 
     texts = {
-        task: chain.process(task, FLModel(meta={"text": ""})).meta["text"]
+        task: chain.process(task, FLModel(meta={"text": ""}), exchange_of).meta["text"]
         for task in ("train", "validate", "submit_model", "Train")
     }
 
@@ -93,15 +98,15 @@ def test_a_filter_that_makes_no_model_is_an_error_that_names_it(made, said):
             return made
 
     with pytest.raises(TypeError, match=re.escape(said)):
-        Chain([(["train"], Makes())]).process("train", NET)
+        Chain([(["train"], Makes())]).process("train", NET, exchange_of)
 
 
 def test_an_empty_chain_gives_the_very_model():
-    assert Chain().process("train", NET) is NET
+    assert Chain().process("train", NET, exchange_of) is NET
 
 
 def test_a_chain_is_built_from_what_the_config_says():
     chain = catalog.chain([FilterSpec(tasks=["train"], path="ExcludeVars", args={"exclude_vars": ["fc.bias"]})])
 
-    assert keys(chain.process("train", NET)) == ["fc.weight", "bn.weight"]
-    assert keys(chain.process("validate", NET)) == ["fc.weight", "fc.bias", "bn.weight"]
+    assert keys(chain.process("train", NET, exchange_of)) == ["fc.weight", "bn.weight"]
+    assert keys(chain.process("validate", NET, exchange_of)) == ["fc.weight", "fc.bias", "bn.weight"]

@@ -37,7 +37,7 @@ from fedsag_cli.events import (
 )
 from fedsag_cli.filters import Chain
 from fedsag_cli.filters.exclude_vars import ExcludeVars
-from fedsag_cli.model import NUM_STEPS, FLModel, Task
+from fedsag_cli.model import NUM_STEPS, FLModel, Reply, Task
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.plan import ClientConfig
 from fedsag_cli.server.communicator import Communicator
@@ -318,10 +318,10 @@ def test_the_mean_has_the_same_bits_in_whatever_order_the_updates_come(house, or
     summed, expected = FedAvg(), FedAvg()
     model = FLModel(params={"w": torch.tensor([0.1])}, current_round=0)
     for reply in home.communicator.broadcast(Task(name="train", model=model)):
-        summed.accept(reply.site, reply.model)
+        summed.accept(reply)
     for site in "abcde":
         update = FLModel(params={"w": torch.tensor([0.1]) + change[site]}, meta={NUM_STEPS: ord(site)})
-        expected.accept(site, update)
+        expected.accept(Reply(site=site, model=update))
 
     assert torch.equal(summed.aggregate().params["w"], expected.aggregate().params["w"])
 

@@ -588,7 +588,7 @@ def test_a_condition_on_what_nobody_measures_is_told_once():
 def test_a_run_that_goes_on_after_its_last_round_stops_there_and_its_patience_goes_on_too():
     first, _ = stopping([0.3, 0.2], stop_cond="accuracy > 1", patience=2)
     numbers = iter([0.1, 0.9])
-    run = Run(emit=print, next_round=2, last=first.run.last, plateau=first.run.plateau, model=first.run.model)
+    run = Run(emit=print, next_round=2, history=[first.run.last], plateau=first.run.plateau, model=first.run.model)
     clients = FakeClients(a=lambda model: adds(1.0, accuracy=next(numbers))(model))
     story = Story(clients, run=run, num_rounds=9, stop_cond="accuracy > 1", patience=2)
     again = Story(FakeClients(a=fails), run=story.run, num_rounds=9, stop_cond="accuracy > 1", patience=2)
