@@ -25,7 +25,7 @@ from fedsag_cli.workspace import SERVER
 if TYPE_CHECKING:
     from fedsag_cli.plan import ClientConfig, ComponentSpec, FilterSpec
 
-__all__ = ["App", "ClientApp", "ConfigFile", "Job", "Meta", "ServerConfig", "Translate", "as_written"]
+__all__ = ["App", "ClientApp", "ConfigFile", "Executor", "Job", "Meta", "ServerConfig", "Translate", "as_written"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,18 +72,28 @@ class ServerConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClientApp:
-    """config_fed_client, its placeholders resolved for one site: what to start, and what the Client API must know.
+class Executor:
+    """One executor of config_fed_client: what to start, and what the Client API must know.
 
     `command` is the argument vector, the script's path as written in the job (relative to the app's folder).
     `script` is that path if the command is `python [-u] SCRIPT ARGS`, else None; it may be absolute. `in_process`: the
-    job's execution_mode; such a script works in the site's folder. `notes` as in ServerConfig.
+    job's execution_mode; such a script works in the site's folder.
     """
 
     command: Sequence[str]
     script: str | None
     config: ClientConfig
     in_process: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientApp:
+    """config_fed_client, its placeholders resolved for one site. Each executor has a process and tasks of its own.
+
+    `notes` as in ServerConfig.
+    """
+
+    executors: Sequence[Executor]
     notes: Sequence[str] = ()
 
 
@@ -175,10 +185,11 @@ class App:
         from fedsag_cli.job import reader
 
         conf, notes = self._resolved(CLIENT_FILE, variables)
-        start, config = reader.client(conf, self.custom)
-        return ClientApp(
-            command=start.words, script=start.script, in_process=start.in_process, config=config, notes=notes
-        )
+        executors = [
+            Executor(command=start.words, script=start.script, in_process=start.in_process, config=config)
+            for start, config in reader.client(conf, self.custom)
+        ]
+        return ClientApp(executors=executors, notes=notes)
 
     @files.reading()
     def written(self, stem: str, variables: Mapping[str, Any]) -> Written | None:

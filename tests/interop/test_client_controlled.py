@@ -197,4 +197,4 @@ def test_a_job_of_several_apps_is_read_whole_and_variables_of_the_clients_file_c
     config = job.app_for("server").server({"SITE_NAME": "server"})
     assert [(flow.path, flow.args["num_rounds"]) for flow in config.workflows] == [("Ring", 4)]
     assert [(part.id, part.args) for part in config.components] == [("keeper", {"model": [[5.0]]})]
-    assert job.app_for("site-1").client({"SITE_NAME": "site-1"}).script == "custom/train.py"
+    assert job.app_for("site-1").client({"SITE_NAME": "site-1"}).executors[0].script == "custom/train.py"
