@@ -76,6 +76,8 @@ class ComponentSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
     """How to start the process of one executor of a site: a Python `script` with `args`, or else a `command`.
 
+    The script is a path, or a module of fedsag.
+
     `name` is the process's: the site's for its first executor, and `site:2`, … for further ones, which do other tasks.
     `group` is the site's GPU group.
     `in_process`: its working directory is the site's folder, as in NVFLARE, and not the app's.

@@ -88,6 +88,9 @@ COORDINATION = (
 """Arguments of these by which NVFLARE's clients agree among themselves: the server does that in fedsag."""
 
 NP_TRAINER_COMMAND = ("python3", "-m", "fedsag_cli.client.np_trainer")
+LEARNER_COMMAND = ("python3", "-m", "fedsag_cli.client.learner")
+LEARNER_EXECUTORS = ("LearnerExecutor", "ModelLearnerExecutor")
+"""Executors of NVFLARE that the program learner has; it also runs those that users derive from its Executor."""
 NUMPY_EXECUTORS = {  # an argument becomes a flag of np_trainer, or an argument of the executor
     "NPTrainer": {
         "delta": "--delta",
@@ -99,7 +102,7 @@ NUMPY_EXECUTORS = {  # an argument becomes a flag of np_trainer, or an argument 
 }
 _NUMPY_IGNORED = ("epsilon",)
 
-NAMES = {*CLIENT_CONTROLLED, *NUMPY_EXECUTORS, *NOT_NEEDED, *LEFT_OUT}
+NAMES = {*CLIENT_CONTROLLED, *NUMPY_EXECUTORS, *LEARNER_EXECUTORS, *NOT_NEEDED, *LEFT_OUT}
 """NVFLARE's classes, beside the executors and those that a component of fedsag stands for."""
 
 

@@ -32,12 +32,13 @@ __all__ = ["App", "ClientApp", "ConfigFile", "Executor", "Job", "Meta", "ServerC
 class ConfigFile:
     """The values of a config file; its stem, which is SERVER_FILE or CLIENT_FILE; its name in errors.
 
-    `notes`: for the user, about the translation.
+    `search`: the folders with the app's modules. `notes`: for the user, about the translation.
     """
 
     stem: str
     name: str
     values: Mapping[str, Any]
+    search: Sequence[Path] = ()
     notes: Sequence[str] = ()
 
 
@@ -119,7 +120,7 @@ class _ConfigFiles:
         name = f"{self._name}/config/{path.name}"
         if stem not in self._read:
             self._read[stem] = hocon.load(path, name=name)
-        return ConfigFile(stem=stem, name=name, values=self._read[stem])
+        return ConfigFile(stem=stem, name=name, values=self._read[stem], search=[self._folder / "custom"])
 
     def resolved(self, stem: str, variables: Mapping[str, Any]) -> ConfigFile:
         """The file with its placeholders replaced. Raises JobError."""

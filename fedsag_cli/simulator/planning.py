@@ -39,6 +39,7 @@ _SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 _OF_SHELLS = {"cd", "source", ".", "export", "ulimit", "set", "if", "for", "exec", "conda"}
 _SHELL_SIGNS = {"&&", "||", ";", "|", ">", ">>", "2>&1", "&", "<"}
+_PROGRAMS = "fedsag_cli.client."  # of fedsag, started as scripts are
 _OTHER_DESCRIPTORS = 40  # of a process, beside those for clients
 
 
@@ -46,7 +47,7 @@ _OTHER_DESCRIPTORS = 40  # of a process, beside those for clients
 class Planned:
     """A plan, the app of each process, and notes for the user.
 
-    `words` are the commands, or the arguments of the scripts, by process, with secrets. The plan does not contain secrets.
+    `words` are the commands, or the arguments of the scripts, by process, with secrets. The plan has no secrets.
     """
 
     plan: Plan
@@ -203,6 +204,8 @@ def _start(
 ) -> tuple[str, list[str], list[str]]:
     """The script and its arguments, or the command. Raises JobError if it does not exist."""
     command = list(executor.command)
+    if command[1:2] == ["-m"] and command[2].startswith(_PROGRAMS):
+        return command[2], command[3:], []
     if executor.script is None:
         if command[0] in ("python", "python3"):
             command[0] = sys.executable  # the interpreter of fedsag, not the one in PATH
@@ -241,7 +244,8 @@ def _hint_for_shell(command: Sequence[str]) -> str:
 def _places(site: SitePlan, app: App, workspace: Workspace) -> tuple[Path, ...]:
     """Where the code of a script is: custom/ and, if the script is outside the job, its file."""
     script = Path(site.script)
-    return (app.custom,) if script.is_relative_to(workspace.root) else (app.custom, script)
+    is_outside = script.is_absolute() and not script.is_relative_to(workspace.root)
+    return (app.custom, script) if is_outside else (app.custom,)
 
 
 def _fresh_where_needed(

@@ -28,7 +28,7 @@ def translate(file: ConfigFile, clients: Iterable[ConfigFile]) -> ConfigFile:
     `clients`: of the server's file, the files of the job's client apps. They have the arguments of workflows that
     NVFLARE runs on its clients, and fedsag on the server.
     """
-    parts = Parts(file.name)
+    parts = Parts(file.name, file.search)
     values = {**file.values}
     if file.stem == SERVER_FILE:
         values |= _server(client_controlled.on_the_server(file.values, clients, parts), parts)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fedsag_cli.errors import JobError
-from fedsag_cli.interop.reading.parts import Parts, args_of, ids_in, objects
+from fedsag_cli.interop.reading.parts import Parts, args_of, named_by, objects
 from fedsag_cli.interop.vocabulary import CLIENT_CONTROLLED, COORDINATION
 from fedsag_cli.job import ConfigFile
 
@@ -27,19 +27,12 @@ class ClientHalf:
         executors = [entry.get("executor") for entry in objects(values, "executors")]
         self.controllers = [part for part in executors if is_controller(part, parts)]
         components = objects(values, "components")
-        needed = set(self._needed(components)) if self.controllers else set()
-        self.components = [part for part in components if part.get("id") in needed]
-
-    def _needed(self, components: list[Any]) -> Iterator[Any]:
-        by_id = {part.get("id"): part for part in components}
-        yield from (name for name, part in by_id.items() if self._parts.nvflare_name(part) == _SELECTOR)
-        seen: set[str] = set()
-        names = [name for part in self.controllers for name in ids_in(args_of(part))]
-        while names:
-            if (name := names.pop()) in by_id and name not in seen:
-                seen.add(name)
-                names += ids_in(args_of(by_id[name]))
-        yield from seen
+        needed = named_by([args_of(part) for part in self.controllers], components)
+        self.components = [
+            part
+            for part in components
+            if self.controllers and (part in needed or parts.nvflare_name(part) == _SELECTOR)
+        ]
 
     def other_half(self, flow: Any, name: str) -> Mapping[str, Any] | None:
         """The arguments of the controller that belongs to a workflow of the server."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,8 +12,15 @@ from fedsag_cli.errors import JobError
 from fedsag_cli.facts import Nvflare
 from fedsag_cli.interop import vocabulary
 from fedsag_cli.interop.reading import client_controlled
-from fedsag_cli.interop.reading.parts import Parts, args_of, objects, path_of
-from fedsag_cli.interop.vocabulary import LEFT_OUT, NOT_NEEDED, NP_TRAINER_COMMAND, NUMPY_EXECUTORS
+from fedsag_cli.interop.reading.parts import Parts, args_of, named_by, objects, path_of
+from fedsag_cli.interop.vocabulary import (
+    LEARNER_COMMAND,
+    LEARNER_EXECUTORS,
+    LEFT_OUT,
+    NOT_NEEDED,
+    NP_TRAINER_COMMAND,
+    NUMPY_EXECUTORS,
+)
 from fedsag_cli.job import executor
 
 
@@ -25,20 +33,19 @@ class Executors:
     def client(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The executors, and no components: a client of fedsag has none."""
         components = {part.get("id"): part for part in objects(values, "components")}
+        elsewhere = list(client_controlled.ClientHalf(values, self._parts).components)  # used by the server or a script
         translated: dict[str, Any] = {}
         if "executors" in values:
-            entries = [
-                (index, entry)
-                for index, entry in enumerate(objects(values, "executors"))
-                if not client_controlled.is_controller(entry.get("executor"), self._parts)
-            ]
-            translated["executors"] = _joined_np_trainer(
-                [self._executor(entry, index, components) for index, entry in entries]
-            )
+            entries = []
+            for index, entry in enumerate(objects(values, "executors")):
+                if not client_controlled.is_controller(entry.get("executor"), self._parts):
+                    entries.append(self._executor(entry, index, components))
+                if self._runs_learner(entry.get("executor")):
+                    elsewhere += self._needed(entry.get("executor"), components)
+            translated["executors"] = _joined_np_trainer(entries)
         if "components" in values:
-            on_the_server = client_controlled.ClientHalf(values, self._parts).components
             for part in objects(values, "components"):
-                if part not in on_the_server:
+                if part not in elsewhere:
                     self._leave_out(part)
             translated["components"] = []
         return translated
@@ -63,6 +70,8 @@ class Executors:
             return entry
         if name in NUMPY_EXECUTORS:
             args = self._numpy(part, name)
+        elif self._runs_learner(part):
+            args = self._learner(part, components)
         elif name in self._known:
             args = self._parts.args(part, name, self._known[name], executor.signature().takes)
             if name.endswith("LauncherExecutor"):
@@ -73,6 +82,31 @@ class Executors:
                 hint="a client of fedsag runs a script with the Client API: use ClientAPIExecutor",
             )
         return {**entry, "executor": {"path": executor.NAME, "args": args}}
+
+    def _runs_learner(self, part: Any) -> bool:
+        """Whether the program learner runs this executor."""
+        name = self._parts.nvflare_name(part)
+        return name in LEARNER_EXECUTORS or (not name and bool(self._parts.nvflare_base(part)))
+
+    def _learner(self, part: Mapping[str, Any], components: Mapping[Any, Any]) -> dict[str, Any]:
+        """The arguments of the program learner, with the components that the executor finds by their ids."""
+        config = {
+            "executor": {"path": path_of(part), "args": args_of(part)},
+            "components": [
+                {"id": each.get("id"), "path": path_of(each), "args": args_of(each)}
+                for each in self._needed(part, components)
+            ],
+        }
+        return {
+            "execution_mode": "external_process",
+            "params_exchange_format": "numpy",
+            "command": [*LEARNER_COMMAND, json.dumps(config)],
+        }
+
+    def _needed(self, part: Mapping[str, Any], components: Mapping[Any, Any]) -> list[Mapping[str, Any]]:
+        """The components that an executor finds by their ids."""
+        named = named_by(args_of(part), components.values())
+        return [each for each in named if self._parts.nvflare_name(each) not in {*LEFT_OUT, *NOT_NEEDED}]
 
     def _launched(self, args: Mapping[str, Any], components: Mapping[Any, Any]) -> dict[str, Any]:
         """The command, which 2.4 to 2.8 have in a separate component."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from fedsag_cli import catalog
@@ -18,8 +19,9 @@ _NVFLARE = "nvflare."
 class Parts:
     """The translation of the parts of one file. `notes` has a line for each part that was left out."""
 
-    def __init__(self, file: str) -> None:
-        self.file = file
+    def __init__(self, file: str, search: Sequence[Path] = ()) -> None:
+        """`search`: the folders with the job's own modules."""
+        self.file, self.search = file, search
         self.notes: list[str] = []
         self.ids: Collection[Any] = ()
         """The ids of all components of the file."""
@@ -121,6 +123,10 @@ class Parts:
             return path
         return path if path in self.known or path in vocabulary.NAMES else None
 
+    def nvflare_base(self, part: Any) -> str:
+        """The class of NVFLARE from which a class of the job's own derives, as its source shows; empty if from none."""
+        return catalog.base_of_nvflare(catalog.path_in(part) or "", self.search)
+
     def note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
@@ -146,17 +152,28 @@ def unused_id(name: str, taken: Collection[Any]) -> str:
     return next(each for each in (name, *numbered) if each not in taken)
 
 
-def ids_in(value: Any) -> Iterator[str]:
-    """Every text in a value: it may be the id of a component."""
+def named_by(args: Any, components: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The components that these arguments name by their ids, and those that these name, in the order of the file."""
+    by_id = {part.get("id"): part for part in components}
+    seen: set[str] = set()
+    names = list(_texts_in(args))
+    while names:
+        if (name := names.pop()) in by_id and name not in seen:
+            seen.add(name)
+            names += _texts_in(args_of(by_id[name]))
+    return [part for name, part in by_id.items() if name in seen]
+
+
+def _texts_in(value: Any) -> Iterator[str]:
     match value:
         case str():
             yield value
         case Mapping():
             for inner in value.values():
-                yield from ids_in(inner)
+                yield from _texts_in(inner)
         case list():
             for inner in value:
-                yield from ids_in(inner)
+                yield from _texts_in(inner)
 
 
 def _other_keys(part: Mapping[str, Any]) -> dict[str, Any]:
