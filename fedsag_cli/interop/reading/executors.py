@@ -90,9 +90,10 @@ class Executors:
         return name in LEARNER_EXECUTORS or (not name and bool(self._parts.nvflare_base(part)))
 
     def _learner(self, part: Mapping[str, Any], components: Sequence[Any]) -> dict[str, Any]:
-        """The arguments of the program learner, with the job's own components, which the executor finds by their ids."""
+        """The arguments of the program learner, with the job's own components, which the executor may look for."""
+        path = LEARNER_EXECUTORS.get(self._parts.nvflare_name(part) or "", path_of(part))
         config = {
-            "executor": {"path": path_of(part), "args": args_of(part)},
+            "executor": {"path": path, "args": args_of(part)},
             "components": [
                 {"id": each.get("id"), "path": path_of(each), "args": args_of(each)}
                 for each in components
