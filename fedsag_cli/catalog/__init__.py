@@ -21,6 +21,10 @@ from fedsag_cli.plan import ComponentSpec, FilterSpec
 
 KNOWN = {
     "ScatterAndGather": "fedsag_cli.workflows.scatter_and_gather.ScatterAndGather",
+    "Cyclic": "fedsag_cli.workflows.cyclic.Cyclic",
+    "CrossSiteModelEval": "fedsag_cli.workflows.cross_site_model_eval.CrossSiteModelEval",
+    "InitializeGlobalWeights": "fedsag_cli.workflows.initialize_global_weights.InitializeGlobalWeights",
+    "Swarm": "fedsag_cli.workflows.swarm.Swarm",
     "FedAvg": "fedsag_cli.aggregators.fedavg.FedAvg",
     "PTFileModelPersistor": "fedsag_cli.persistors.torch.PTFileModelPersistor",
     "NPModelPersistor": "fedsag_cli.persistors.numpy.NPModelPersistor",
@@ -97,7 +101,7 @@ def tasks_asked_for(workflow: ComponentSpec, search: Sequence[Path] = ()) -> lis
     known = signature_of(workflow.path, search) if asking else None
     defaults = {argument.name: argument.default for argument in known.arguments} if known else {}
     tasks = [(defaults | dict(workflow.args)).get(name) for name in asking]
-    return [task for task in tasks if isinstance(task, str)]
+    return [task for task in tasks if task and isinstance(task, str)]
 
 
 def build(spec: ComponentSpec, parts: Mapping[str, Any]) -> Any:

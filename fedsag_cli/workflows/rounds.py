@@ -285,6 +285,13 @@ class Round:
         drawn = set(sorted(sites, key=lots.__getitem__)[:count])
         return [site for site in sites if site in drawn]
 
+    def announce(self, sites: Sequence[str]) -> None:
+        """Tell that the round begins, and who takes part. Without it, the first `broadcast` tells whom it asks."""
+        self._asked = self._asked or sites
+        if not self._is_announced:
+            self._is_announced = True
+            self._run.emit(self._loop.started(self.number, sites))
+
     def broadcast(
         self,
         task_name: str,
@@ -304,7 +311,7 @@ class Round:
         NotEnoughClients.
         """
         targets = self._clients.takes(task_name) if to is None else to
-        self._announce(targets)
+        self.announce(targets)
         sent = model or self.model
         self._clock.lap("aggregate")
         for reply in self._clients.broadcast(
@@ -332,6 +339,13 @@ class Round:
         self._steps.pop(reply.site, None)
         self._clients.reject(reply, cause)
 
+    def updated(self, model: FLModel, update: FLModel) -> FLModel:
+        """`model` with an update, FULL or DIFF, as `finish` makes it of the round's model. The round goes on.
+
+        Raises TensorError as `finish` does.
+        """
+        return self._loop.updated(model, update)
+
     def finish(self, update: FLModel) -> None:
         """End the round: apply `update`, FULL or DIFF, to the round's model, and save the result.
 
@@ -342,7 +356,7 @@ class Round:
             raise RuntimeError(
                 f"round {self.number} was finished before: a workflow calls finish() once in every round"
             )
-        self._announce([])
+        self.announce([])
         self._loop.judge(self.model, self._measured, self._steps)
         if self._measured and not update.params:
             self._run.emit(
@@ -379,13 +393,6 @@ class Round:
                     mechanism=spent.mechanism,
                 )
             )
-
-    def _announce(self, sites: Sequence[str]) -> None:
-        """Emit the event for the start of the round, once."""
-        self._asked = self._asked or sites
-        if not self._is_announced:
-            self._is_announced = True
-            self._run.emit(self._loop.started(self.number, sites))
 
 
 class _Replaces:
