@@ -162,16 +162,15 @@ def merged(
 ) -> FLModel:
     """The update of a round: the sites do the task, and the aggregator merges their answers.
 
-    `model`: a model to send instead of the round's. `how`: further arguments of `Round.broadcast`.
+    `model`: a model to send instead of the round's. `how`: further arguments of `Round.ask`.
     """
-    excludes = getattr(aggregator, "excludes", None)
-    if callable(begin := getattr(aggregator, "begin", None)):
+    begin, excludes, check = (getattr(aggregator, name, None) for name in ("begin", "excludes", "check"))
+    if begin is not None:
         begin(model or current.model, current.cohort(sites))
-    for reply in current.broadcast(
-        task_name, to=sites, model=model, ignores=excludes if callable(excludes) else None, **how
-    ):
-        try:
-            give(aggregator, reply)
-        except TensorError as error:
-            current.reject(reply, error.message)
+    with current.ask(task_name, to=sites, model=model, ignores=excludes, check=check, **how) as replies:
+        for reply in replies:
+            try:
+                give(aggregator, reply)
+            except TensorError as error:
+                replies.reject(reply, error.message)
     return aggregator.aggregate()

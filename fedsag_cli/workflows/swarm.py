@@ -90,7 +90,7 @@ class Swarm:
         candidates = _named(self._aggregators, clients.sites, "aggr_clients")
         with self._rounds.begin(clients, run) as rounds:
             for current in rounds:
-                drawn = candidates[run.rng(AGGREGATOR).integers(len(candidates))]
+                drawn = candidates[int(run.rng(AGGREGATOR).integers(len(candidates)))]
                 update = merged(
                     current,
                     self._aggregator,
