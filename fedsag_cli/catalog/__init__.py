@@ -101,7 +101,7 @@ def tasks_asked_for(workflow: ComponentSpec, search: Sequence[Path] = ()) -> lis
     known = signature_of(workflow.path, search) if asking else None
     defaults = {argument.name: argument.default for argument in known.arguments} if known else {}
     tasks = [(defaults | dict(workflow.args)).get(name) for name in asking]
-    return [task for task in tasks if task and isinstance(task, str)]
+    return [task for task in tasks if isinstance(task, str)]
 
 
 def build(spec: ComponentSpec, parts: Mapping[str, Any]) -> Any:

@@ -40,7 +40,7 @@ class CrossSiteModelEval:
         nvflare=Nvflare(
             path="nvflare.app_common.workflows.cross_site_model_eval.CrossSiteModelEval",
             also={
-                "GlobalModelEval": {"submit_model_task_name": ""},
+                "GlobalModelEval": {"submit_model_task_name": None},
                 "CrossSiteEval": {"persistor_id": "persistor"},
                 "CrossSiteEvalServerController": {"persistor_id": "persistor", "validation_timeout": 30},
             },
@@ -66,7 +66,7 @@ class CrossSiteModelEval:
         self,
         persistor: Annotated[Persistor | None, "has the server's models (null: only those of the clients)"] = None,
         submit_model_task_name: Annotated[
-            str, "name of the task to send a model (empty: only the server's models are measured)"
+            str | None, "name of the task to send a model (null: only the server's models are measured)"
         ] = "submit_model",
         submit_model_names: Annotated[
             Sequence[str], "the models that each client sends, such as best_model and final_model"

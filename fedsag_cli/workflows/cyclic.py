@@ -16,7 +16,8 @@ from fedsag_cli.workflows import Clients
 from fedsag_cli.workflows.rounds import NumRounds, Patience, PersistEvery, Rounds, StartRound, StopCond
 from fedsag_cli.workflows.run import Run
 
-FIXED, NEVER_TWICE = "FIXED", "RANDOM_WITHOUT_SAME_IN_A_ROW"
+FIXED = "FIXED"
+NEVER_TWICE = "RANDOM_WITHOUT_SAME_IN_A_ROW"
 ORDERS = ["FIXED", "RANDOM", "RANDOM_WITHOUT_SAME_IN_A_ROW", "fixed", "random"]
 
 

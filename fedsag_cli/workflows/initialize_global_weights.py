@@ -12,7 +12,8 @@ from fedsag_cli.model import FLModel, ParamsType, Task
 from fedsag_cli.workflows import Clients
 from fedsag_cli.workflows.run import Run
 
-FIRST, CLIENT = "first", "client"
+FIRST = "first"
+CLIENT = "client"
 
 
 class InitializeGlobalWeights:
