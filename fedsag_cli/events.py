@@ -130,6 +130,14 @@ class ClientReady(Event, frozen=True, kw_only=True):
     site: str
 
 
+class WorkflowStarted(Event, frozen=True, kw_only=True):
+    """A workflow begins, or continues in a resumed run. It is the `number`-th of the job, from 1 on."""
+
+    workflow: str = ""
+    number: int
+    num_workflows: int
+
+
 class RoundStarted(Event, frozen=True, kw_only=True):
     """The workflow has `num_rounds` rounds, the first of which is `first_round`."""
 
@@ -340,6 +348,7 @@ AnyEvent = Union[  # noqa: UP007  msgspec reads it at run time
     ServerReady,
     ClientWanted,
     ClientReady,
+    WorkflowStarted,
     RoundStarted,
     TaskSent,
     ReplyAccepted,

@@ -1,5 +1,7 @@
 """Cyclic weight transfer: who trains what, in which order, and what a failure does. Sums are computed by hand."""
 
+import itertools
+
 import numpy as np
 import pytest
 from fakes import update
@@ -15,7 +17,9 @@ ABC = ("a", "b", "c")
 
 def doubles_and_adds(number):
     """Not commutative: the result shows the order."""
-    return lambda model: update(1, {"accuracy": float(model.params["w"][0])}, w=model.params["w"] * 2 + np.float32(number))
+    return lambda model: update(
+        1, {"accuracy": float(model.params["w"][0])}, w=model.params["w"] * 2 + np.float32(number)
+    )
 
 
 def live(clients, *, start=1.0, run=None, **settings):
@@ -96,7 +100,7 @@ def test_nobody_trains_twice_in_a_row_where_that_is_asked_for():
         return "".join(orders(clients))
 
     def repeats(visits):
-        return sum(one == other for one, other in zip(visits, visits[1:], strict=False))
+        return sum(one == other for one, other in itertools.pairwise(visits))
 
     assert repeats(of("RANDOM", 1)) > 0
     assert [repeats(of("RANDOM_WITHOUT_SAME_IN_A_ROW", seed)) for seed in range(5)] == [0] * 5
