@@ -6,7 +6,7 @@ import bisect
 from collections.abc import Sequence, Set
 
 from fedsag_cli.server.clients import Client
-from fedsag_cli.server.decisions import Begun
+from fedsag_cli.server.decisions import Begun, Stop
 from fedsag_cli.server.moments import Moments
 
 
@@ -25,7 +25,8 @@ class Broadcast:
         self.given: Client | None = None  # the client whose reply the workflow is processing
         self.first_failure = self.first_hint = ""  # the cause, and what the user can do
         self.quorum_lost: float | None = None  # since when too few answers are possible
-        self.is_over = False  # it ended, or the run has to stop
+        self.is_over = False
+        self.stopped_by: Stop | None = None
         self._timeout_s, self._grace_s = begun.timeout_s, begun.grace_s
         self._waits_for_all = waits_for_all
         self._waits = {client.number: client for client in targets}

@@ -519,7 +519,11 @@ class Replies:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._communicator.end(self._outgoing)
+        try:
+            self._communicator.end(self._outgoing)
+        except FedsagError:
+            if error is None:  # otherwise the first error is the cause; whoever goes on hears of this one again
+                raise
 
     def __iter__(self) -> Iterator[Reply]:
         return self

@@ -153,15 +153,17 @@ class Dispatcher:
                 self._pass_time()
 
     def _pass_time(self) -> None:
+        if self._stopping is not None:
+            return
+        due = self._due_by(self._now)
+        slow = [(broadcast, client) for broadcast in due for client in broadcast.beyond_grace(self._now)]
         for broadcast, client in self._overdue(self._now):
             self._give_up(broadcast, client)
-        if self._stopping is not None or not self._will_tell_wait:
-            return
-        slow = {client.number for broadcast in self._due_by(self._now) for client in broadcast.beyond_grace(self._now)}
-        if slow:
+        numbers = sorted({client.number for broadcast, client in slow if client.next_task == broadcast.task_id})
+        if numbers and self._will_tell_wait:
             self._has_told_wait = True
             self._touched |= dict.fromkeys(self._open)  # no grace is a deadline any more
-            self._decided.append(WaitOn(tuple(self._by_number[number].site for number in sorted(slow))))
+            self._decided.append(WaitOn(tuple(self._by_number[number].site for number in numbers)))
 
     def _give(self, broadcast: Broadcast) -> None:
         """Give the workflow the reply that it waits for, if it is there."""
@@ -227,7 +229,10 @@ class Dispatcher:
         """Stop the run. Nobody is waited for any more in these broadcasts."""
         for broadcast in broadcasts:
             self._end_waiting(broadcast)
-            broadcast.is_wanted, broadcast.is_over = False, True
+            broadcast.is_wanted, broadcast.is_over, broadcast.stopped_by = False, True, why
+        self._decide_stop(why)
+
+    def _decide_stop(self, why: Stop) -> None:
         self._decided.append(why)
         self._has_stopped = True
 
@@ -302,7 +307,9 @@ class Dispatcher:
     def _want(self, broadcast: Broadcast) -> None:
         self._accept(broadcast)
         self._touch(broadcast)
-        if broadcast.is_over:
+        if broadcast.stopped_by is not None:
+            self._decide_stop(broadcast.stopped_by)
+        elif broadcast.is_over:
             self._finish(broadcast)
         else:
             broadcast.is_wanted = True
