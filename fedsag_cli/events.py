@@ -157,12 +157,13 @@ class TaskSent(Event, frozen=True, kw_only=True):
 
 
 class ReplyAccepted(Event, frozen=True, kw_only=True):
-    """`work_s`: from sending the task to receiving the answer."""
+    """`work_s`: from sending the task to receiving the answer. `model_owner`: whose model was measured, if it was told."""
 
     site: str
     workflow: str = ""
     task: str
     round_num: int
+    model_owner: str = ""
     metrics: Metrics
     num_steps: float
     size: int
@@ -170,12 +171,13 @@ class ReplyAccepted(Event, frozen=True, kw_only=True):
 
 
 class ReplyFailed(Event, frozen=True, kw_only=True):
-    """`hangs`: the client's process may still work on the task."""
+    """`hangs`: the client's process may still work on the task. `model_owner`: as in ReplyAccepted."""
 
     site: str
     workflow: str = ""
     task: str
     round_num: int
+    model_owner: str = ""
     failure: Failure
     hangs: bool = False
 

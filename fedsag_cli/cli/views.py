@@ -267,7 +267,8 @@ class Lines:
                 self._round, self._asked = event.round_num, len(event.sites)
                 return [*before, f"round {event.round_num} started with {counted(self._asked, 'client')}"]
             case events.ReplyAccepted():
-                head = f"{self._when(event.round_num)}{event.site} answered {event.task} in {event.work_s:.1f} s"
+                task = _task(event)
+                head = f"{self._when(event.round_num)}{event.site} answered {task} in {event.work_s:.1f} s"
                 return [_with_metrics(head, event.metrics)]
             case events.ReplyFailed():
                 return self._failed(event)
@@ -310,7 +311,7 @@ class Lines:
         self.told.add((event.site, kind))
         alike = self._alike.setdefault(kind, [])
         alike.append(event.site)
-        head = f"{self._when(event.round_num)}{event.site} failed in {event.task}"
+        head = f"{self._when(event.round_num)}{event.site} failed in {_task(event)}"
         if kind not in self._causes:
             self._causes[kind] = _of_any_site(event.site, event.failure.cause)
             return _failure(head, event.failure)
@@ -549,6 +550,10 @@ def _few(names: Sequence[str]) -> str:
     if len(names) <= _MOST_NAMES:
         return ", ".join(names)
     return f"{', '.join(names[: _MOST_NAMES - 1])}, … {names[-1]}"
+
+
+def _task(event: events.ReplyAccepted | events.ReplyFailed) -> str:
+    return f"{event.task} (model {event.model_owner})" if event.model_owner else event.task
 
 
 def _answer(event: events.NotAwaited | events.ReplyLate) -> tuple[str, str, str, int]:

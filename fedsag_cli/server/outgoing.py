@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from fedsag_cli.model import FLModel, Params, Task
+from fedsag_cli.model import MODEL_OWNER, FLModel, Params, Task
 from fedsag_cli.params import checks
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.server import spool
@@ -67,6 +67,11 @@ class Outgoing:
     @property
     def round_num(self) -> int:
         return self.task.model.current_round or 0
+
+    @property
+    def model_owner(self) -> str:
+        """Whose model is measured, in cross-site evaluation."""
+        return str(self.task.model.meta.get(MODEL_OWNER, ""))
 
     def take(self, site: str) -> Received:
         """The answer of this site."""

@@ -12,13 +12,13 @@ from fedsag_cli.arguments import Least, checked
 from fedsag_cli.errors import JobError, RunError, nearest
 from fedsag_cli.events import Metrics, ResultTable, as_metrics
 from fedsag_cli.facts import Facts, Nvflare
-from fedsag_cli.model import FLModel, Task
+from fedsag_cli.model import MODEL_OWNER, FLModel, Task
 from fedsag_cli.persistors import Persistor, name_of, write_model
 from fedsag_cli.workflows import Clients, Replies
 from fedsag_cli.workflows.run import Run
 
 BEST_MODEL = "best_model"
-_SUBMIT_MODEL_NAME, _VALIDATE_TYPE, _MODEL_OWNER = "submit_model_name", "validate_type", "model_owner"
+_SUBMIT_MODEL_NAME, _VALIDATE_TYPE = "submit_model_name", "validate_type"
 _MODELS_AT_ONCE = 4  # that are out to be measured: a site that is done with one goes on with the next
 
 
@@ -101,7 +101,7 @@ class CrossSiteModelEval:
         with ExitStack() as asked:
             waiting: list[tuple[str, Replies]] = []
             for owner, model in self._models(clients):
-                meta = {_VALIDATE_TYPE: "model_validate", _MODEL_OWNER: owner}
+                meta = {_VALIDATE_TYPE: "model_validate", MODEL_OWNER: owner}
                 task = Task(name=self._validate, model=FLModel(params=dict(model.params or {}), meta=meta))
                 replies = asked.enter_context(clients.ask(task, to=measuring, timeout_s=self._validate_s))
                 waiting.append((owner, replies))
