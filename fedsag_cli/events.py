@@ -157,7 +157,10 @@ class TaskSent(Event, frozen=True, kw_only=True):
 
 
 class ReplyAccepted(Event, frozen=True, kw_only=True):
-    """`work_s`: from sending the task to receiving the answer. `model_owner`: whose model was measured, if it was told."""
+    """`work_s`: from sending the task to receiving the answer.
+
+    `model_owner`: whose model was measured, where a workflow lets clients measure several.
+    """
 
     site: str
     workflow: str = ""
