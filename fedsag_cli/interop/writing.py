@@ -135,7 +135,7 @@ class _Writing:
             if isinstance(number := self._resolve(args.get(key)), float):
                 args[key] = math.ceil(number)
         names = {name: nvflare_name for nvflare_name, name in differs.renamed.items()}
-        return {**{names.get(key, key): value for key, value in args.items()}, **differs.added}
+        return {**differs.added, **{names.get(key, key): value for key, value in args.items()}}
 
     def filters(self, values: Mapping[str, Any]) -> dict[str, Any]:
         chains = {

@@ -34,11 +34,12 @@ from fedsag_cli.events import (
     as_plain,
 )
 from fedsag_cli.model import Cohort, FLModel, ParamsType, Reply, Task
-from fedsag_cli.params import arithmetic, seeds
+from fedsag_cli.params import seeds
 from fedsag_cli.params.metrics import weighted_means
 from fedsag_cli.persistors import Persistor
 from fedsag_cli.samplers import Sampler
 from fedsag_cli.updaters import Updater
+from fedsag_cli.updaters.averaging import Averaging
 from fedsag_cli.workflows import Clients, Replies
 from fedsag_cli.workflows.early_stopping import STOP_CONDITION, StopCondition
 from fedsag_cli.workflows.model_selector import IntimeModelSelector
@@ -90,7 +91,7 @@ class Rounds:
     ) -> None:
         self.persistor = persistor
         self.selector = model_selector
-        self.updater: Updater = updater or _Replaces()
+        self.updater: Updater = updater or Averaging()
         self.start, self.count = start_round, num_rounds
         self.persist_every = persist_every_n_rounds
         self.stopping = StopCondition(stop_cond, patience) if stop_cond else None
@@ -385,6 +386,7 @@ class Round:
             round_num=self.number,
             sites=list(self._measured),
             metrics=metrics,
+            by_site={site: as_metrics(measured) for site, measured in self._measured.items()},
             aggregate=as_plain({**(update.metrics or {}), **update.meta}),
             wait_s=self._clock.laps["wait"],
             aggregate_s=self._clock.laps["aggregate"],
@@ -442,16 +444,6 @@ class _RoundReplies:
     def reject(self, reply: Reply, cause: str) -> None:
         self._current.discount(reply)
         self._replies.reject(reply, cause)
-
-
-class _Replaces:
-    """The updater of federated averaging: the merged update is the next model, or what is added to the model."""
-
-    def update(self, model: FLModel, aggregate: FLModel) -> FLModel:
-        base, change = model.params or {}, aggregate.params or {}
-        is_diff = aggregate.params_type is ParamsType.DIFF
-        params = arithmetic.applied(base, change) if is_diff else arithmetic.replaced(base, change)
-        return replace(model, params=params)
 
 
 class _Clock:

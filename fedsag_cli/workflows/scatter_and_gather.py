@@ -37,8 +37,8 @@ class ScatterAndGather:
                 "min_clients": 1000,
                 "aggregator_id": "aggregator",
             },  # 1000: more than any run has, so all clients
+            renamed={"shareable_generator_id": "updater_id"},
             ignored=(
-                "shareable_generator_id",
                 "task_check_period",
                 "snapshot_every_n_rounds",
                 "memory_gc_rounds",
