@@ -73,7 +73,7 @@ class Outgoing:
         params = None if received.file is None else received.file.take().load()
         model = filtered(filters, self.task.name, received.answer.model.with_params(params), exchanges)
         more_keys = [name for name in received.answer.more_keys if not filters.excludes(self.task.name, name)]
-        known = {**self.whole, **(self.task.model.params or {})}
+        known = {**(self.task.model.params or {}), **self.whole}  # a filter may have changed its dtype and shape
         model, left_out = checks.check(model, known, rules, more_keys=more_keys)
         if model.metrics is not None:
             model = replace(model, metrics=checks.floats(model.metrics))
