@@ -19,6 +19,7 @@ from typing import Annotated, Any, TypeAlias
 from fedsag_cli.accountants import Spent
 from fedsag_cli.arguments import Above, checked
 from fedsag_cli.errors import JobError
+from fedsag_cli.facts import Facts
 from fedsag_cli.model import Tree
 from fedsag_cli.plan import Plan, SitePlan, matches
 
@@ -68,6 +69,8 @@ class GaussianAccountant:
     It reads the noise from the filters' settings. It counts every round for every client, also if it was not asked: who
     was asked is no secret to the server. Metrics and numbers of steps are not counted: they are sent as they are.
     """
+
+    facts = Facts()
 
     @checked
     def __init__(self, delta: Delta) -> None:

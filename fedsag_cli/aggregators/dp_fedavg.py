@@ -18,6 +18,7 @@ from fedsag_cli.accountants import Spent
 from fedsag_cli.accountants.gaussian import Delta, epsilon_of, library
 from fedsag_cli.arguments import Above, Least, checked
 from fedsag_cli.errors import JobError, TensorError
+from fedsag_cli.facts import Facts
 from fedsag_cli.model import Cohort, FLModel, Params, ParamsType, Reply, Tree
 from fedsag_cli.params import updates
 
@@ -34,6 +35,8 @@ class DPFedAvg:
     does with `num_clients`; for other draws nothing is gained. It is not for metrics, numbers of steps and which
     clients failed, which the report shows; and it needs a secret seed, from which the noise is drawn.
     """
+
+    facts = Facts()
 
     @checked
     def __init__(

@@ -75,12 +75,9 @@ def signature(name: str, search: Sequence[Path] = ()) -> Signature | None:
         raise JobError(f"{name!r}: there is no module {module!r}")
     made = {node.name: node for node in source.tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
     match made.get(last):
-        case ast.ClassDef(body=body) as node:
-            inits = [each for each in body if isinstance(each, ast.FunctionDef) and each.name == "__init__"]
-            if inits:
-                return _Reader(search).signature(source, inits[-1].args, skip=1)  # after overloads
-            is_plain = not (node.bases or node.keywords or node.decorator_list)
-            return Signature(arguments=()) if is_plain else None
+        case ast.ClassDef(body=body):
+            inits = [node for node in body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
+            return _Reader(search).signature(source, inits[-1].args, skip=1) if inits else None  # after overloads
         case ast.FunctionDef(args=args):
             return _Reader(search).signature(source, args, skip=0)
     bound = _names_bound(source.tree)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fedsag_cli.arguments import Above, Least, checked
+from fedsag_cli.facts import Facts
 from fedsag_cli.model import Exchange, FLModel
 from fedsag_cli.params import updates
 
@@ -23,6 +24,8 @@ class GaussianPrivacy:
     that was received. The noise is drawn in float64 and the sum rounded to the dtype of the param. An update with NaN
     or infinity becomes NaN as a whole, which the server rejects. Metrics and the number of steps are sent as they are.
     """
+
+    facts = Facts()
 
     @checked
     def __init__(

@@ -80,6 +80,9 @@ class ModelDequantizer:
 
     facts = Facts(nvflare=Nvflare(path="nvflare.app_opt.pt.quantization.dequantizer.ModelDequantizer"))
 
+    def __init__(self) -> None:
+        """It has no arguments: the model says how it was quantized."""
+
     def process(self, model: FLModel, exchange: Exchange) -> FLModel:  # noqa: ARG002
         if model.params is None:
             return model

@@ -16,6 +16,7 @@ import numpy as np
 
 from fedsag_cli.arguments import Above, Most, checked
 from fedsag_cli.errors import TensorError
+from fedsag_cli.facts import Facts
 from fedsag_cli.model import Exchange, FLModel, ParamsType
 from fedsag_cli.params import forms, updates
 from fedsag_cli.params.forms import Row
@@ -33,6 +34,8 @@ class TopKSparsifier:
     (DIFF). A number takes 8 bytes if it is float32: its index and itself. Integers, bools and complex numbers are sent
     as they are. What was not sent is kept for the site, and is saved with the round.
     """
+
+    facts = Facts()
 
     @checked
     def __init__(
@@ -62,6 +65,11 @@ class TopKDensifier:
 
     An update that is not sparse stays as it is.
     """
+
+    facts = Facts()
+
+    def __init__(self) -> None:
+        """It has no arguments: the update says which numbers it has."""
 
     def process(self, model: FLModel, exchange: Exchange) -> FLModel:  # noqa: ARG002
         if model.params is None or SPARSE not in model.meta:
