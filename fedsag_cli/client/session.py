@@ -271,7 +271,7 @@ class Session:
 
     def _sent(self) -> FLModel | None:
         """The model that was received, with the params as they came: the script may have changed its own."""
-        if self._received is None or self._file is None:
+        if self._received is None or self._received.params is None or self._file is None:
             return self._received
         return replace(self._received, params=self._pristine if self._pristine is not None else self._file.load())
 
