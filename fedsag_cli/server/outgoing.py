@@ -111,7 +111,7 @@ class Outgoing:
         received.params = model.params
         model = self.filtered(filtering, model, site, sent=self.task.model)
         left_out: Sequence[str] = ()
-        known = {**self.whole, **(self.task.model.params or {})}
+        known = {**(self.task.model.params or {}), **self.whole}  # a filter may have changed its dtype and shape
         if self.check is not None:
             model = self.check(model, known)
             model.num_steps  # noqa: B018  it raises

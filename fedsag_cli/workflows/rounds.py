@@ -260,6 +260,7 @@ class Round:
         self._loop, self._clients, self._run = loop, clients, run
         self._is_announced = False
         self._num_clients = 0  # those that take part in the draw
+        self._by_lot = True  # whether it is at random
         self._asked: Sequence[str] = ()
         self._measured: dict[str, Mapping[str, float]] = {}
         self._steps: dict[str, float] = {}
@@ -279,6 +280,7 @@ class Round:
         """
         self._num_clients = len(sites)
         if sampler is not None:
+            self._by_lot = False
             count = min(count or len(sites), len(sites))
             drawn = set(sampler.draw(sites, count, self._run.history, self._run.rng("sampler")))
             return [site for site in sites if site in drawn]
@@ -397,7 +399,8 @@ class Round:
 
     def _spend(self) -> None:
         """Tell the accountants of this round, and the user what the run has spent."""
-        num_sampled, num_clients = len(self._asked), max(self._num_clients, len(self._asked))
+        num_sampled = len(self._asked)
+        num_clients = max(self._num_clients, num_sampled) if self._by_lot else num_sampled
         for accountant in self._run.accountants if num_sampled else ():
             spent = accountant.spend(num_sampled, num_clients)
             self._run.emit(
