@@ -22,6 +22,8 @@ from fedsag_cli.plan import ComponentSpec, FilterSpec
 KNOWN = {
     "ScatterAndGather": "fedsag_cli.workflows.scatter_and_gather.ScatterAndGather",
     "FedAvg": "fedsag_cli.aggregators.fedavg.FedAvg",
+    "FedNova": "fedsag_cli.aggregators.fednova.FedNova",
+    "Scaffold": "fedsag_cli.aggregators.scaffold.Scaffold",
     "PTFileModelPersistor": "fedsag_cli.persistors.torch.PTFileModelPersistor",
     "NPModelPersistor": "fedsag_cli.persistors.numpy.NPModelPersistor",
     "IntimeModelSelector": "fedsag_cli.workflows.model_selector.IntimeModelSelector",

@@ -122,7 +122,7 @@ class ScatterAndGather:
                 cohort = current.draw(clients.takes(self._train), self._num_clients, self._sampler)
                 model = replace(current.model, meta=current.model.meta | self._meta)
                 if callable(begin := getattr(self._aggregator, "begin", None)):
-                    begin(model, current.cohort(cohort))
+                    model = begin(model, current.cohort(cohort)) or model
                 for reply in current.broadcast(
                     self._train,
                     to=cohort,

@@ -208,6 +208,27 @@ def test_a_coefficient_that_is_none_is_an_error_and_zero_is_no_term(lightning, s
         trainer.fit(module, batches(1.0, 2.0))
 
 
+def test_where_the_server_sends_scaffolds_control_variate_each_step_is_corrected(pl, server):
+    """c = 3, c_i = 0: 4 - 0.5 * (1 + 3) - 0.5 * (2 + 3) = -0.5, and c_i+ = 0 - 3 + (4 + 0.5) / (2 * 0.5) = 1.5.
+
+    Then c = 1: 4 - 0.5 * (1 + 1 - 1.5) - 0.5 * (2 + 1 - 1.5) = 3, and c_i+ is the mean of the gradients again.
+    """
+    trainer, module = make_trainer(pl), line(pl, momentum=0.0)
+    flare.patch(trainer)
+
+    server.give(weights(4.0), meta={"scaffold_c_global": {"w": torch.tensor([3.0]), "seen": torch.tensor(0)}})
+    trainer.fit(module, batches(1.0, 2.0))
+    first = server.answer()
+    server.give(weights(4.0), round_num=1, meta={"scaffold_c_global": {"w": torch.tensor([1.0])}})
+    trainer.fit(module, batches(1.0, 2.0))
+    second = server.answer()
+
+    assert first.params["w"].tolist() == [-0.5]
+    assert first.meta["scaffold_c_diff"]["w"].tolist() == [1.5]
+    assert second.params["w"].tolist() == [3.0]
+    assert second.meta["scaffold_c_diff"]["w"].tolist() == [0.0]
+
+
 def test_fit_without_validate_sends_params_and_no_metrics(pl, server):
     trainer = make_trainer(pl)
     flare.patch(trainer)
