@@ -14,10 +14,11 @@ from fedsag_cli.errors import ClientError
 from fedsag_cli.model import FEDPROX_MU, NUM_STEPS, SCAFFOLD_CTRL_GLOBAL, FLModel, Params
 
 if TYPE_CHECKING:
-    from fedsag_cli.client.scaffold import Scaffold
     from torch import Tensor
     from torch.nn import Module, Parameter
     from torch.optim import Optimizer
+
+    from fedsag_cli.client.scaffold import Scaffold
 
 log = logging.getLogger("fedsag")
 
