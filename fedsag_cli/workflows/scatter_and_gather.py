@@ -32,6 +32,7 @@ class ScatterAndGather:
         asks_for=("train_task_name",),
         nvflare=Nvflare(
             path="nvflare.app_common.workflows.scatter_and_gather.ScatterAndGather",
+            also={"ScatterAndGatherScaffold": {}},  # with the aggregator Scaffold
             defaults={
                 "min_clients": 1000,
                 "aggregator_id": "aggregator",
