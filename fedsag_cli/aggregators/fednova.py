@@ -16,6 +16,7 @@ from typing import Annotated, Any
 from fedsag_cli.aggregators.fedavg import FedAvg
 from fedsag_cli.arguments import EachLeast, Regex, checked
 from fedsag_cli.errors import TensorError
+from fedsag_cli.facts import Facts
 from fedsag_cli.model import FEDNOVA_STEPS, NUM_STEPS, Cohort, FLModel, Params, ParamsType, Reply
 from fedsag_cli.params import arithmetic
 from fedsag_cli.params.values import as_array, is_float
@@ -30,6 +31,8 @@ class FedNova:
     `meta["NUM_STEPS_CURRENT_ROUND"]` the site's number of examples. Params that no gradient changes, integers and the
     statistics of batch norm layers, are averaged as FedAvg does.
     """
+
+    facts = Facts()
 
     @checked
     def __init__(

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 from fedsag_cli.aggregators.fedavg import FedAvg
 from fedsag_cli.arguments import EachLeast, Regex, checked
 from fedsag_cli.errors import TensorError
+from fedsag_cli.facts import Facts
 from fedsag_cli.model import (
     SCAFFOLD_CTRL_DIFF,
     SCAFFOLD_CTRL_GLOBAL,
@@ -35,6 +36,8 @@ class Scaffold:
 
     The sites' part is `fedsag_cli.client.scaffold`. An update without `meta["scaffold_c_diff"]` counts as failed.
     """
+
+    facts = Facts()
 
     @checked
     def __init__(

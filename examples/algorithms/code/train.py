@@ -1,6 +1,7 @@
 """A client for every algorithm of this example: what the server sends says which one it is."""
 
 import argparse
+from functools import partial
 
 import data
 import torch
@@ -72,8 +73,7 @@ def main():
             scaffold = Scaffold(net, optimizer, input_model)
         if mu := input_model.meta.get(FEDPROX_MU):
             global_net.load_state_dict(input_model.params)
-            proximal = PTFedProxLoss(mu)
-            penalty = lambda: proximal(net, global_net)  # noqa: E731
+            penalty = partial(PTFedProxLoss(mu), net, global_net)
         train(net, optimizer, trainloader, args.local_epochs, penalty)
         if scaffold:
             meta |= scaffold.finish()

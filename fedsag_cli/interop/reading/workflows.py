@@ -11,6 +11,7 @@ from fedsag_cli.interop.reading.parts import Parts, args_of, path_of, unused_id
 from fedsag_cli.interop.vocabulary import ALL_CLIENTS, AVERAGING_WORKFLOWS, FEDERATED_AVERAGING, UPDATER
 
 _SELECTOR = "IntimeModelSelector"
+_MODELS = "_model_weights_"  # NVFLARE's name of models beside SCAFFOLD's controls
 
 
 class Workflows:
@@ -60,11 +61,15 @@ class Workflows:
         self._parts.note("ScatterAndGather has no persistor_id: the answers of its first round bring the model")
 
     def _with_controls(self, workflow: Mapping[str, Any]) -> None:
-        """NVFLARE's workflow asks its aggregator for a second mean, that of SCAFFOLD's controls."""
+        """NVFLARE's workflow asks its aggregator for two means, with sites' weights for each: models and controls."""
         named = workflow["args"]["aggregator_id"]
         for place, part in enumerate(self._components):
             if part.get("id") == named and path_of(part) == "FedAvg":
-                self._components[place] = {**part, "path": "Scaffold"}
+                args = dict(args_of(part))
+                weights = args.get("aggregation_weights")
+                if isinstance(weights, Mapping) and _MODELS in weights:
+                    args["aggregation_weights"] = weights[_MODELS]
+                self._components[place] = {**part, "path": "Scaffold", "args": args}
 
     def _federated_averaging(self, flow: Mapping[str, Any], name: str) -> dict[str, Any]:
         """NVFLARE's workflow contains the aggregator and perhaps the model, which are components in fedsag."""
