@@ -78,7 +78,7 @@ from fedsag_cli.server.filtering import FilterError, Filtering
 from fedsag_cli.server.outgoing import Check, Outgoing, Received
 from fedsag_cli.server.spool import Spool
 from fedsag_cli.wire.channel import Listener
-from fedsag_cli.wire.messages import Answer, Assignment, LogValues, ModelFacts, Welcome
+from fedsag_cli.wire.messages import Answer, Assignment, LogValues, Welcome
 from fedsag_cli.workspace import SERVER
 
 _LAST_LOGS_S = 10.0  # for so long after the last task, values that a script logs are received
@@ -242,15 +242,12 @@ class Communicator:
             outgoing.whole = task.model.params or {}
             if model.params is not None:
                 model = replace(model, params=dict(model.params))
-        outgoing.task = Task(name=task.name, model=model)
-        if model.params is not None:
-            try:
-                outgoing.file = TensorFile.write(model.params, scratch=self._scratch)
-            except TensorError as error:
-                if model is task.model:
-                    raise
-                return Failure(cause=f"{self._task_filters.called(task.name)}: {error}")
-            model.params.update(outgoing.file.load())  # the same values: the server keeps them in memory once
+        try:
+            outgoing.pack(model, self._scratch)
+        except TensorError as error:
+            if model is task.model:
+                raise
+            return Failure(cause=f"{self._task_filters.called(task.name)}: {error}")
         return None
 
     def next_reply(self, outgoing: Outgoing) -> Reply | None:
@@ -398,7 +395,7 @@ class Communicator:
         assignment = Assignment(
             task_id=outgoing.task_id,
             task_name=outgoing.task.name,
-            model=ModelFacts.of(outgoing.task.model),
+            model=outgoing.facts,
             workflow=outgoing.workflow,
             tell_usage=tell_usage,
         )

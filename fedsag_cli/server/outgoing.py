@@ -9,11 +9,12 @@ from typing import Any, TypeAlias
 
 from fedsag_cli.model import FLModel, Params, Task
 from fedsag_cli.params import checks
+from fedsag_cli.params.packing import packed, unpacked
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.server import spool
 from fedsag_cli.server.filtering import Filtering
 from fedsag_cli.server.spool import SpooledFile
-from fedsag_cli.wire.messages import Answer
+from fedsag_cli.wire.messages import Answer, ModelFacts
 
 Check: TypeAlias = Callable[[FLModel, Mapping[str, Any]], FLModel]
 """A workflow's own check of an update, in place of the usual ones: the update to use. Raises TensorError."""
@@ -53,7 +54,8 @@ class Outgoing:
     rules: checks.Rules = checks.STRICT
     check: Check | None = None
     whole: Mapping[str, Any] = field(default_factory=dict)  # the model's params before the filters, if they changed it
-    file: TensorFile | None = None
+    facts: ModelFacts = field(default_factory=ModelFacts)  # of the model that is sent
+    file: TensorFile | None = None  # with its tensors
     received: dict[str, Received] = field(default_factory=dict)
     kept_bytes: int = 0
     turn: str | None = None  # the site whose reply the workflow gets next
@@ -67,6 +69,16 @@ class Outgoing:
     @property
     def round_num(self) -> int:
         return self.task.model.current_round or 0
+
+    def pack(self, model: FLModel, scratch: Path) -> None:
+        """Send `model`. The values in its params become the same ones in the file: they are in memory once.
+
+        Raises TensorError, OSError.
+        """
+        self.task = Task(name=self.task.name, model=model)
+        self.facts, self.file = packed(model, scratch=scratch)
+        if model.params is not None and self.file is not None:
+            model.params.update(self.file.load())
 
     def take(self, site: str) -> Received:
         """The answer of this site."""
@@ -84,9 +96,10 @@ class Outgoing:
 
         Raises FilterError; ValueError if it does not fit the task.
         """
-        received.params = None if received.file is None else received.file.take().load()
+        model = unpacked(received.answer.model, None if received.file is None else received.file.take())
+        received.params = model.params
         model = filtering.filtered(
-            received.answer.model.with_params(received.params),
+            model,
             self.task,
             workflow=self.workflow,
             nth=self.nth[site],

@@ -34,7 +34,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An FLModel without its tensors."""
+    """An FLModel without its tensors. With a `params_type` it has params, perhaps of no key."""
 
     params_type: ParamsType | None = None
     metrics: dict[str, float] | None = None
@@ -46,7 +46,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     @classmethod
     def of(cls, model: FLModel) -> ModelFacts:
         return cls(
-            params_type=model.params_type,
+            params_type=None if model.params is None else model.params_type or ParamsType.FULL,
             metrics=model.metrics,
             start_round=model.start_round,
             current_round=model.current_round,

@@ -39,6 +39,7 @@ from fedsag_cli.events import (
 from fedsag_cli.filters import Chain
 from fedsag_cli.filters.exclude_vars import ExcludeVars
 from fedsag_cli.model import NUM_STEPS, FLModel, Reply, Task
+from fedsag_cli.params.packing import packed, unpacked
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.plan import ClientConfig
 from fedsag_cli.server.communicator import Communicator
@@ -724,6 +725,38 @@ def test_a_result_filter_that_spoils_a_model_fails_that_reply_alone(house, field
     assert said in home.of(ReplyFailed)[0].failure.cause
 
 
+def test_tensors_in_a_models_meta_travel_both_ways(house):
+    def given_back(client):
+        client.channel.send(Ready())
+        assignment, fd = client.channel.receive(30)
+        with TensorFile(fd) as file:
+            meta = unpacked(assignment.model, file).meta
+        facts, file = packed(FLModel(metrics={"acc": 1.0}, meta={"diff": {"w": meta["c"]["w"] * 2}, "n": meta["n"]}))
+        with file:
+            client.channel.send(Answer(task_id=assignment.task_id, model=facts), file.fileno())
+
+    home = house({"a": given_back})
+    model = FLModel(params={"w": torch.ones(2)}, meta={"c": {"w": torch.tensor([1.5])}, "n": 7})
+
+    (reply,) = home.communicator.broadcast(Task(name="train", model=model))
+
+    assert reply.model.params is None
+    assert reply.model.meta["diff"]["w"].tolist() == [3.0]
+    assert (reply.model.meta["n"], list(reply.model.meta)) == (7, ["diff", "n"])
+
+
+def test_an_answer_whose_tree_is_none_of_ours_fails_alone(house):
+    def bad(client):
+        for assignment, _ in client.tasks():
+            with TensorFile.write({}, trees={"meta": [1]}) as file:
+                client.channel.send(Answer(task_id=assignment.task_id, model=ModelFacts()), file.fileno())
+
+    home = house({"a": bad, "b": adds(1.0)})
+
+    assert [site for site, _, _ in home.ask(min_responses=1)] == ["b"]
+    assert home.of(ReplyFailed)[0].failure.cause == "not a tensor file: its meta is no dict"
+
+
 def test_a_result_filter_that_ends_python_fails_that_reply_alone(house):
     class Exits:
         def process(self, model):
@@ -735,7 +768,7 @@ def test_a_result_filter_that_ends_python_fails_that_reply_alone(house):
     assert home.of(ReplyFailed)[0].failure.cause == "the server's filter Exits: SystemExit: enough"
 
 
-@pytest.mark.parametrize("value", ["many", object(), None, {"deep": 1}])
+@pytest.mark.parametrize("value", ["\ud800", object(), None, {"deep": 1}])
 def test_a_data_filter_that_makes_params_that_cannot_be_sent_is_named(house, value):
     class Spoils:
         def process(self, model):
