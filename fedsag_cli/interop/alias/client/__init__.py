@@ -27,6 +27,9 @@ from nvflare.client import (  # noqa: F401
 )
 from nvflare.client.api_context import APIContext  # noqa: F401
 
+state: dict[str, Any] = {}
+"""What a site keeps between tasks: with NVFLARE, as long as its process lives."""
+
 _received: list[Any] = []  # NVFLARE's model of the current task, and the script's copy
 
 
