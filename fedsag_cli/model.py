@@ -178,7 +178,7 @@ class Cohort:
 class Exchange:
     """Where a filter works: on a model that goes to a client with a task, or back with its answer.
 
-    `site`: the client's name; "server" in the server, for a task that goes to all. `sent`: for an answer, the model
+    `site`: the client's name; "server" in the server, for a task that goes to several. `sent`: for an answer, the model
     that came with the task; None for a task. `rng`: random numbers for this filter, site, workflow, round and task; no
     other filter or site has the same. `state`: what this filter keeps for this site from task to task, a Tree. It is
     saved with the round.

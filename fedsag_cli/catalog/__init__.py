@@ -21,6 +21,7 @@ from fedsag_cli.plan import ComponentSpec, FilterSpec
 
 KNOWN = {
     "ScatterAndGather": "fedsag_cli.workflows.scatter_and_gather.ScatterAndGather",
+    "FedBuff": "fedsag_cli.workflows.fedbuff.FedBuff",
     "FedAvg": "fedsag_cli.aggregators.fedavg.FedAvg",
     "FedNova": "fedsag_cli.aggregators.fednova.FedNova",
     "Scaffold": "fedsag_cli.aggregators.scaffold.Scaffold",

@@ -44,12 +44,14 @@ class Received:
 class Outgoing:
     """A task that was sent, and its answers that wait for their turn.
 
-    `nth`: by site, and for the server, how often it was asked before in this round.
+    `to_whom`: the site if one alone is asked, else "server". `nth`: how often this one, and each site, was asked before
+    in this round.
     """
 
     task_id: int
     task: Task
     workflow: int
+    to_whom: str
     nth: Mapping[str, int]
     rules: checks.Rules = checks.STRICT
     check: Check | None = None
@@ -91,6 +93,10 @@ class Outgoing:
             self.taken.close()
             self.taken = None
 
+    def filtered(self, filtering: Filtering, model: FLModel, site: str, *, sent: FLModel | None = None) -> FLModel:
+        """`model` after the server's filters. Raises FilterError."""
+        return filtering.filtered(model, self.task, site, sent=sent, workflow=self.workflow, nth=self.nth[site])
+
     def model_of(self, site: str, received: Received, filtering: Filtering) -> tuple[FLModel, Sequence[str]]:
         """The model of an answer, filtered and checked, and the keys that were left out.
 
@@ -98,14 +104,7 @@ class Outgoing:
         """
         model = unpacked(received.answer.model, None if received.file is None else received.file.take())
         received.params = model.params
-        model = filtering.filtered(
-            model,
-            self.task,
-            workflow=self.workflow,
-            nth=self.nth[site],
-            site=site,
-            sent=self.task.model,
-        )
+        model = self.filtered(filtering, model, site, sent=self.task.model)
         left_out: Sequence[str] = ()
         known = {**self.whole, **(self.task.model.params or {})}
         if self.check is not None:

@@ -89,14 +89,16 @@ class Ready(Message, frozen=True, kw_only=True):
 class Assignment(Message, frozen=True, kw_only=True):
     """A task for one client. The tensors of its model are in the file that is sent with it.
 
-    `workflow`: its number, from 0; the random numbers of a round depend on it. `tell_usage`: whether the answer must
-    have the client's memory usage, which takes some milliseconds to measure.
+    `workflow`: its number, from 0; `nth`: how often this client was asked before in this round. The random numbers of a
+    task depend on them. `tell_usage`: whether the answer must have the client's memory usage, which takes some
+    milliseconds to measure.
     """
 
     task_id: int
     task_name: str
     model: ModelFacts
     workflow: int = 0
+    nth: int = 0
     tell_usage: bool = False
 
 
