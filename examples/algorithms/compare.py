@@ -23,7 +23,7 @@ ALIKE, UNLIKE = "iid", "dirichlet:0.1"
 ALGORITHMS = {  # the template, and what is set in its config_fed_server.conf
     "FedAvg": ("sag_pt", []),
     "FedProx": ("sag_pt", ["fedprox_mu=0.1"]),
-    "SCAFFOLD": ("sag_pt_scaffold", ["weigh_by_local_iter=false"]),
+    "SCAFFOLD": ("sag_pt_scaffold", []),
 }
 
 
