@@ -13,18 +13,57 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, pstdev
 
 HERE = Path(__file__).resolve().parent
 DATASET_PATH = "/tmp/fedsag/data/cifar10"
 ALIKE, UNLIKE = "iid", "dirichlet:0.1"
+ATTACK = (  # one site sends five times its change, with the other sign
+    'task_result_filters=[{ tasks = ["train"], filters = [{ path = SignFlipAttack, '
+    "args { sites = [site-1], scale = 5 } }] }]"
+)
 
-ALGORITHMS = {  # the template, and what is set in its config_fed_server.conf
-    "FedAvg": ("sag_pt", []),
-    "FedProx": ("sag_pt", ["fedprox_mu=0.1"]),
-    "SCAFFOLD": ("sag_pt_scaffold", []),
-}
+
+@dataclass(frozen=True)
+class Job:
+    """A template, what is set in its config files, and how the pictures are divided among the sites."""
+
+    algorithm: str
+    template: str = "sag_pt"
+    server: Sequence[str] = ()
+    client: Sequence[str] = ()
+    split: str = ALIKE
+    attack: str = ""
+
+    @property
+    def name(self):
+        return "-".join(filter(None, (self.algorithm, self.split.replace(":", "-"), self.attack))).lower()
+
+
+def aggregator(path, args=""):
+    """Another aggregator in the template's place, with arguments of its own."""
+    return [f"components[1].path={path}", f"components[1].args={{ {args} }}"]
+
+
+ALGORITHMS = [
+    Job("FedAvg"),
+    Job("FedProx", server=["fedprox_mu=0.1"]),
+    Job("SCAFFOLD", "sag_pt_scaffold"),
+]
+ROBUST = [
+    Job("FedAvg"),
+    Job("Median", server=aggregator("CoordinateMedian")),
+    Job("TrimmedMean", server=aggregator("TrimmedMean")),
+    Job("Krum", server=aggregator("Krum", "num_byzantine = 1")),
+    Job("MultiKrum", server=aggregator("Krum", "num_byzantine = 1, num_chosen = 3")),
+]
+JOBS = [
+    *(replace(job, split=split) for split in (ALIKE, UNLIKE) for job in ALGORITHMS),
+    *(replace(job, client=[ATTACK], attack="sign flip") for job in ROBUST),
+]
 
 
 def parse_args():
@@ -42,31 +81,31 @@ def parse_args():
 
 def main():
     args = parse_args()
+    known = {job.algorithm.lower(): job.algorithm for job in JOBS}
     only = {name.strip().lower() for name in (args.only or "").split(",") if name.strip()}
-    if unknown := only - {name.lower() for name in ALGORITHMS}:
-        sys.exit(f"error: --only: unknown {', '.join(sorted(unknown))}; known: {', '.join(ALGORITHMS)}")
-    chosen = [name for name in ALGORITHMS if not only or name.lower() in only]
-    table = [("algorithm", "split", "final", "best", "seconds", "digest")]
-    for split in (ALIKE, UNLIKE):
-        for name in chosen:
-            runs = [run(name, split, seed, args) for seed in range(1, args.seeds + 1)]
-            finals, bests, seconds, digests = zip(*runs, strict=True)
-            table.append((name, split, shown(finals), shown(bests), f"{mean(seconds):.0f}", digests[0][:12]))
-            print(*table[-1], file=sys.stderr)
+    if unknown := only - known.keys():
+        sys.exit(f"error: --only: unknown {', '.join(sorted(unknown))}; known: {', '.join(known.values())}")
+    table = [("algorithm", "split", "attack", "final", "best", "seconds", "digest")]
+    for job in [job for job in JOBS if not only or job.algorithm.lower() in only]:
+        runs = [run(job, seed, args) for seed in range(1, args.seeds + 1)]
+        finals, bests, seconds, digests = zip(*runs, strict=True)
+        measured = shown(finals), shown(bests), f"{mean(seconds):.0f}", digests[0][:12]
+        table.append((job.algorithm, job.split, job.attack or "none", *measured))
+        print("done:", *table[-1], file=sys.stderr)
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def run(name, split, seed, args):
-    """The last model's accuracy, the best model's, the seconds, and the digest of the last model."""
-    template, changes = ALGORITHMS[name]
-    folder = args.workspace / f"{name.lower()}-{split.replace(':', '-')}-{seed}"
-    script = f"--dataset_path {args.dataset_path} --num_sites {args.clients} --split {split} --split_seed {seed}"
+def run(job, seed, args):
+    """The accuracy of the last model and of the best one, the seconds, and the digest of the last model."""
+    folder = args.workspace / f"{job.name.replace(' ', '-')}-{seed}"
+    script = f"--dataset_path {args.dataset_path} --num_sites {args.clients} --split {job.split} --split_seed {seed}"
+    server = [f"num_rounds={args.rounds}", f"min_clients={args.clients}", *job.server]
+    client = ['tasks=["train","validate"]', f"app_config={script} {args.script_args}", *job.client]
     fedsag(
-        *("job", "create", "-w", template, "-j", folder / "job", "-sd", HERE / "code", "-force"),
-        *("-f", "config_fed_server.conf", f"num_rounds={args.rounds}", f"min_clients={args.clients}", *changes),
-        *("-f", "config_fed_client.conf", 'tasks=["train","validate"]', f"app_config={script} {args.script_args}"),
+        *("job", "create", "-w", job.template, "-j", folder / "job", "-sd", HERE / "code", "-force"),
+        *("-f", "config_fed_server.conf", *server, "-f", "config_fed_client.conf", *client),
     )
     shutil.rmtree(folder / "ws", ignore_errors=True)
     began = time.monotonic()

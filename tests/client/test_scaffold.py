@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from runs import Running, run, torch_job
 
 from fedsag_cli.client import pt_scaffold
 from fedsag_cli.client.pt_scaffold import PTScaffoldHelper
@@ -187,3 +188,53 @@ def test_nvflares_helper_says_what_was_not_called(monkeypatch):
         helper.terms_update(made, 0.1, *controls, net())
     with pytest.raises(ValueError, match=r"no terms_update\(\) in this round"):
         helper.get_delta_controls()
+
+
+SCRIPT = """
+    import torch
+    import fedsag_cli.client as flare
+    from fedsag_cli.client.scaffold import Scaffold
+    from net import Net
+
+    flare.init()
+    net, drift = Net(), int(flare.get_site_name()[-1])
+    while flare.is_running():
+        model = flare.receive()
+        net.load_state_dict(model.params)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        scaffold = Scaffold(net, optimizer, model)
+        for _ in range(5):
+            optimizer.zero_grad()
+            (net(torch.randn(8, 4)) - drift).square().mean().backward()
+            optimizer.step()
+        meta = {"NUM_STEPS_CURRENT_ROUND": 5 * drift, **scaffold.finish()}
+        flare.send(flare.FLModel(params=net.state_dict(), metrics={"mean": float(net.bias.mean())}, meta=meta))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launch_once", [True, False])
+def test_a_killed_run_goes_on_with_the_control_variates_of_server_and_sites(tmp_path, launch_once):
+    scaffold = {"aggregator": {"path": "Scaffold"}}
+    rounds = 30 if launch_once else 6
+    made = torch_job(
+        tmp_path / "job",
+        SCRIPT,
+        components=scaffold,
+        executor={"launch_once": launch_once},
+        num_rounds=rounds,
+        num_clients=2,
+    )
+    whole = run(made, "-n", 3, "-t", 3, "--seed", 3, workspace=tmp_path / "whole")
+    once = run(made, "-n", 3, "-t", 1, "--seed", 3, workspace=tmp_path / "once")
+
+    with Running(made, "-n", 3, "-t", 2, "--seed", 3) as running:
+        running.wait_until_told("RoundFinished", 2)
+        running.process.kill()
+        assert running.outcome().left_alive == []
+    resumed = run(made, "--resume")
+
+    assert resumed.code == 0, f"{resumed}\n{resumed.log('site-1')}"
+    assert resumed.report["resumed_at"][0] >= 2
+    assert resumed.report["digest"] == whole.report["digest"] == once.report["digest"]
+    assert whole.report["failures"] == {}

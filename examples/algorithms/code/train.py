@@ -24,7 +24,7 @@ def parse_args():
     parser.add_argument("--split_seed", type=int, default=0)
     parser.add_argument("--num_sites", type=int, required=True)
     parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--local_epochs", type=int, default=2)
+    parser.add_argument("--local_epochs", type=int, default=4)
     parser.add_argument("--lr", type=float, default=0.05)
     return parser.parse_args()
 
