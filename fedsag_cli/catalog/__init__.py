@@ -22,6 +22,10 @@ from fedsag_cli.plan import ComponentSpec, FilterSpec
 KNOWN = {
     "ScatterAndGather": "fedsag_cli.workflows.scatter_and_gather.ScatterAndGather",
     "FedBuff": "fedsag_cli.workflows.fedbuff.FedBuff",
+    "Cyclic": "fedsag_cli.workflows.cyclic.Cyclic",
+    "CrossSiteModelEval": "fedsag_cli.workflows.cross_site_model_eval.CrossSiteModelEval",
+    "InitializeGlobalWeights": "fedsag_cli.workflows.initialize_global_weights.InitializeGlobalWeights",
+    "Swarm": "fedsag_cli.workflows.swarm.Swarm",
     "FedAvg": "fedsag_cli.aggregators.fedavg.FedAvg",
     "FedNova": "fedsag_cli.aggregators.fednova.FedNova",
     "Scaffold": "fedsag_cli.aggregators.scaffold.Scaffold",

@@ -287,6 +287,13 @@ class Round:
         drawn = set(sorted(sites, key=lots.__getitem__)[:count])
         return [site for site in sites if site in drawn]
 
+    def announce(self, sites: Sequence[str]) -> None:
+        """Tell that the round begins, and who takes part. Without it, the first `broadcast` tells whom it asks."""
+        self._asked = self._asked or sites
+        if not self._is_announced:
+            self._is_announced = True
+            self._run.emit(self._loop.started(self.number, sites))
+
     def ask(
         self,
         task_name: str,
@@ -346,6 +353,13 @@ class Round:
         """The time since the last lap was for this: "wait" or "aggregate"."""
         self._clock.lap(stage)
 
+    def updated(self, model: FLModel, update: FLModel) -> FLModel:
+        """`model` with an update, FULL or DIFF, as `finish` makes it of the round's model. The round goes on.
+
+        Raises TensorError as `finish` does.
+        """
+        return self._loop.updated(model, update)
+
     def finish(self, update: FLModel) -> None:
         """End the round: apply `update`, FULL or DIFF, to the round's model, and save the result.
 
@@ -393,13 +407,6 @@ class Round:
                     mechanism=spent.mechanism,
                 )
             )
-
-    def announce(self, sites: Sequence[str]) -> None:
-        """Tell that the round starts, with these sites. `ask` does so; only the first time counts."""
-        self._asked = self._asked or sites
-        if not self._is_announced:
-            self._is_announced = True
-            self._run.emit(self._loop.started(self.number, sites))
 
 
 class _RoundReplies:
