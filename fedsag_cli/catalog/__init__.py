@@ -36,6 +36,8 @@ KNOWN = {
     "FedAdam": "fedsag_cli.updaters.adaptive.FedAdam",
     "FedOpt": "fedsag_cli.updaters.fedopt.FedOpt",
     "DPFedAvg": "fedsag_cli.aggregators.dp_fedavg.DPFedAvg",
+    "FedNova": "fedsag_cli.aggregators.fednova.FedNova",
+    "Scaffold": "fedsag_cli.aggregators.scaffold.Scaffold",
     "PTFileModelPersistor": "fedsag_cli.persistors.torch.PTFileModelPersistor",
     "NPModelPersistor": "fedsag_cli.persistors.numpy.NPModelPersistor",
     "IntimeModelSelector": "fedsag_cli.workflows.model_selector.IntimeModelSelector",
