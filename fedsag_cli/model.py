@@ -38,6 +38,17 @@ NUM_STEPS = "NUM_STEPS_CURRENT_ROUND"
 FEDPROX_MU = "fedprox_mu"
 """The key in `FLModel.meta` under which the server sends FedProx's coefficient."""
 
+STATISTICS = "statistics"
+"""The key in `FLModel.meta` for statistics of data: in a task those asked for, each with its settings; in an answer the
+values, by statistic, data set and feature.
+"""
+
+GLOBAL_STATISTICS = "global_statistics"
+"""The key in `FLModel.meta` for statistics over all sites, by statistic, data set and feature."""
+
+INITIAL_PARAMS = "initial_params"
+"""The key in `FLModel.meta` for the settings of a model without params. `receive()` returns them as its params."""
+
 
 class ParamsType(str, Enum):
     """What `params` are: FULL, the parameters themselves, or DIFF, trained minus received parameters."""
