@@ -120,10 +120,17 @@ class AddNoiseToMinMax:
 
 def _remove(values: Values, statistics: Sequence[str], is_wrong: Callable[[int, Any], bool]) -> None:
     """Remove the values of which `is_wrong(number of readable values of the feature, value)`."""
-    counts, failures = values.get("count", {}), values.get("failure_count", {})
-    for statistic in statistics:
-        for dataset, features in values.get(statistic, {}).items():
-            for feature in list(features):
-                failed = failures.get(dataset, {}).get(feature, 0)
-                if is_wrong(counts.get(dataset, {}).get(feature, 0) - failed, features[feature]):
-                    del features[feature]
+
+    def readable(dataset: str, feature: str) -> int:
+        counted, failed = (values.get(name, {}).get(dataset, {}).get(feature, 0) for name in ("count", "failure_count"))
+        return int(counted - failed)
+
+    wrong = [
+        (features, feature)
+        for statistic in statistics
+        for dataset, features in values.get(statistic, {}).items()
+        for feature, value in features.items()
+        if is_wrong(readable(dataset, feature), value)
+    ]
+    for features, feature in wrong:
+        del features[feature]

@@ -17,7 +17,7 @@ from typing import Annotated, Any, TypeAlias
 
 from fedsag_cli.arguments import Least, checked
 from fedsag_cli.errors import JobError, nearest
-from fedsag_cli.events import ModelSaved, ResultTable
+from fedsag_cli.events import Notice, ResultTable
 from fedsag_cli.facts import Facts, Nvflare
 from fedsag_cli.model import GLOBAL_STATISTICS, STATISTICS, FLModel, Task
 from fedsag_cli.params import quantiles
@@ -183,7 +183,7 @@ class StatisticsController:
                     of_site = written.setdefault(feature, {}).setdefault(statistic, {}).setdefault(site, {})
                     of_site[dataset] = self._rounded(value)
         path = self._writer.save(written)
-        run.emit(ModelSaved(path=str(path)))
+        run.emit(Notice(text=f"the statistics are in {path}"))
         run.written([path])
         run.emit(self._table(run.workflow_name, {name: by_site[_ALL_SITES] for name, by_site in results.items()}))
 

@@ -79,14 +79,12 @@ def dtype_to_data_type(dtype: Any) -> DataType:
     )
 
 
-def get_std_histogram_buckets(nums: Any, num_bins: int = 10, br: BinRange | None = None) -> list[Bin]:
+def get_std_histogram_buckets(
+    nums: Any, num_bins: int = 10, br: BinRange | tuple[float, float] | None = None
+) -> list[Bin]:
     """The bins of a one-dimensional array: of the same width, over the range `br` (default: from its least to its
     greatest value). Infinite values are not counted.
     """
     numbers = np.asarray(nums, dtype=np.float64)
-    counts, edges = np.histogram(
-        numbers[np.isfinite(numbers)], bins=num_bins, range=br and (br.min_value, br.max_value)
-    )
-    return [
-        Bin(float(low), float(high), int(count)) for low, high, count in zip(edges, edges[1:], counts, strict=False)
-    ]
+    counts, edges = np.histogram(numbers[np.isfinite(numbers)], bins=num_bins, range=br)
+    return [Bin(*each) for each in zip(edges[:-1].tolist(), edges[1:].tolist(), counts.tolist(), strict=True)]
