@@ -21,9 +21,12 @@ from fedsag_cli.plan import ComponentSpec, FilterSpec
 
 KNOWN = {
     "ScatterAndGather": "fedsag_cli.workflows.scatter_and_gather.ScatterAndGather",
+    "KMeansAggregator": "fedsag_cli.aggregators.kmeans.KMeansAggregator",
+    "SVMAggregator": "fedsag_cli.aggregators.svm.SVMAggregator",
     "FedAvg": "fedsag_cli.aggregators.fedavg.FedAvg",
     "PTFileModelPersistor": "fedsag_cli.persistors.torch.PTFileModelPersistor",
     "NPModelPersistor": "fedsag_cli.persistors.numpy.NPModelPersistor",
+    "ModelParamPersistor": "fedsag_cli.persistors.model_params.ModelParamPersistor",
     "IntimeModelSelector": "fedsag_cli.workflows.model_selector.IntimeModelSelector",
     "StatisticsController": "fedsag_cli.workflows.statistics.StatisticsController",
     "JsonStatsFileWriter": "fedsag_cli.workflows.statistics_file.JsonStatsFileWriter",

@@ -19,7 +19,7 @@ from fedsag_cli.client.seeding import streams
 from fedsag_cli.client.state import State, Step
 from fedsag_cli.errors import ChannelClosed, ClientError
 from fedsag_cli.filters import Chain, Exchanges
-from fedsag_cli.model import Exchange, FLModel, Params, ParamsType
+from fedsag_cli.model import INITIAL_PARAMS, Exchange, FLModel, Params, ParamsType
 from fedsag_cli.params import arithmetic
 from fedsag_cli.params.encoding import check_key
 from fedsag_cli.params.seeds import derived
@@ -224,7 +224,8 @@ class Session:
         filtered = self._data_filters.process(assignment.task_name, model, self._exchanges("task", None))
         self._pristine = None if filtered is model else _copied(filtered.params)
         meta = filtered.meta | {"job_id": self.job_id, "site_name": self._site}
-        self._received = replace(filtered, params=self._exchanged(filtered.params), meta=meta)
+        params = self._exchanged(filtered.params) or dict(meta.get(INITIAL_PARAMS) or {}) or filtered.params
+        self._received = replace(filtered, params=params, meta=meta)
         self._step(Step.ASSIGN)
         self._streams.at(assignment.model.current_round or 0, assignment.workflow)
 

@@ -51,7 +51,8 @@ def test_the_ends_are_told_of_features_whose_histogram_has_no_range():
 
 
 def test_quantiles_come_with_their_summary():
-    assert of_x("quantile", {"*": [0.5]}) == {"quantile": {"0.5": 2.5}, "centroids": [[1.5, 2.0], [6.0, 1.0]]}
+    """Half of the 3 values are at 1.5, a third of the way between the groups' middles 1 and 2.5."""
+    assert of_x("quantile", {"*": [0.5]}) == {"quantile": {"0.5": 3.0}, "centroids": [[1.5, 2.0], [6.0, 1.0]]}
 
 
 def test_features_that_are_no_numbers_are_left_out():
