@@ -9,7 +9,7 @@ import fedsag_cli.client as flare
 
 try:
     import numpy as np
-    from sklearn.cluster import kmeans_plusplus
+    from sklearn.cluster import KMeans
     from sklearn.datasets import load_iris
     from sklearn.metrics import homogeneity_score, pairwise_distances_argmin
 except ModuleNotFoundError as error:
@@ -28,8 +28,8 @@ def main():
     while flare.is_running():
         received = flare.receive()
         if "center" not in received.params:
-            center, _ = kmeans_plusplus(x, n_clusters=received.params["n_clusters"])
-            flare.send(flare.FLModel(params={"center": center}))
+            own = KMeans(received.params["n_clusters"], n_init=10).fit(x)
+            flare.send(flare.FLModel(params={"center": own.cluster_centers_}))
             continue
         center = received.params["center"]
         metrics = {"homogeneity": homogeneity_score(y_test, pairwise_distances_argmin(x_test, center))}
