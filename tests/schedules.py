@@ -41,9 +41,9 @@ from fedsag_cli.server.decisions import (
     Skip,
     Start,
     StrictFailure,
-    Taken,
     TimePassed,
     WaitOn,
+    Wanted,
     Warn,
 )
 from fedsag_cli.server.dispatcher import SAME_CAUSE_S, Dispatcher
@@ -68,7 +68,7 @@ def promise(kept: bool, text: str) -> None:
 
 @dataclass(frozen=True)
 class Ask:
-    """One broadcast of the workflow."""
+    """One task for which the workflow asks."""
 
     targets: str
     min_responses: int = 0
@@ -79,13 +79,19 @@ class Ask:
 
 @dataclass(frozen=True)
 class Setup:
-    """A run: its clients, one by one, and what the workflow asks of them. `free`: memory, in clients (0: unknown)."""
+    """A run: its clients, one by one, and what the workflow asks of them.
+
+    `at_once`: how many tasks may be open at the same time. `goes_on`: when a task has lost its quorum, the workflow
+    leaves it and goes on with the others. `free`: memory, in clients (0: unknown).
+    """
 
     launch_once: tuple[bool, ...]
     groups: tuple[int, ...]
     launch_timeouts: tuple[float, ...]
     asks: tuple[Ask, ...]
     slots: int = 1
+    at_once: int = 1
+    goes_on: bool = False
     strict: bool = False
     waits_for_all: bool = False
     faults: int = 0
@@ -115,6 +121,13 @@ class Known:
     task_at: float = 0.0
     answered_at: float = 0.0
     closed: float | None = None
+    late_at: float = 0.0  # when it lost its slot
+    next_task: int = 0
+    next_at: float = 0.0  # when that became its next task
+
+    def give_up(self, now: float) -> None:
+        if self.has_slot:
+            self.has_slot, self.late_at = False, now
 
     @property
     def is_free(self) -> bool:
@@ -125,10 +138,9 @@ class Known:
 
 @dataclass
 class Round:
-    """What the promises know of one broadcast."""
+    """What the promises know of one task."""
 
     begun: Begun
-    at: float
     targets: list[str]
     needed: int
     awaited: set[str]
@@ -140,7 +152,12 @@ class Round:
     sent: set[str] = field(default_factory=set)
     out: str = ""
     lost: float | None = None
+    is_wanted: bool = False
     is_over: bool = False
+
+    @property
+    def possible(self) -> int:
+        return len(self.targets) - len(self.failed) - len(self.skipped)
 
 
 class Promises:
@@ -154,7 +171,8 @@ class Promises:
                 setup.sites, setup.groups, setup.launch_once, setup.launch_timeouts, strict=True
             )
         }
-        self.round: Round | None = None
+        self.rounds: dict[int, Round] = {}  # the open tasks, in the order in which they were begun
+        self.stopping: int | None = None  # the task that has lost its quorum first
         self.usage_told = False
         self.waits_for_all = setup.waits_for_all or setup.strict
         self.wait_told = False
@@ -165,41 +183,43 @@ class Promises:
         failed, skipped, stops, said, hands, gives = [], [], [], [], [], []
         for decision in decisions:
             kind = type(decision)
+            promise(not stops, "something is decided after a stop")
             if kind is Fail:
                 promise(bool(decision.failure.cause), "a failure without a cause")
-                promise(not (stops or hands or gives), "a failure is told before what follows from it")
-                failed.append(decision.site)
+                promise(not (hands or gives), "a failure is told before what follows from it")
+                failed.append((decision.task_id, decision.site))
             elif kind is Skip:
                 promise(not self.waits_for_all, "a client is not waited for, although all are")
-                skipped.append(decision.site)
+                skipped.append((decision.task_id, decision.site))
             elif kind in _STOPS:
                 stops.append(kind)
             elif kind in _HAND_OUTS:
-                promise(not stops, "a task is handed out after the run was stopped")
                 hands.append(decision)
             elif kind in _TURNS:
                 gives.append(decision)
             else:
                 said.append((kind, getattr(decision, "sites", "") or getattr(decision, "site", "")))
-        if failed != sorted(must_fail):
+        if sorted(failed) != sorted(must_fail):
             raise Broken(f"given up: {failed}, not {sorted(must_fail)}")
         must_skip = self._beyond_grace(now) - must_fail if type(happened) is TimePassed else set()
         if skipped != sorted(set() if self.waits_for_all else must_skip):
             raise Broken(f"not waited for: {skipped}, not {sorted(must_skip)}")
         if must_skip and self.waits_for_all and not self.wait_told:
             self.wait_told = True
-            must = [*must, (WaitOn, tuple(sorted(must_skip)))]
-        for site in failed:
-            self._failed(site, for_time=type(happened) is TimePassed)
-        for site in skipped:
-            self.clients[site].has_slot = False
-            self.round.awaited.discard(site)
-            self.round.skipped.add(site)
+            must = [*must, (WaitOn, tuple(sorted({site for _, site in must_skip})))]
+        for task, site in failed:
+            self._failed(task, site, now, for_time=type(happened) is TimePassed)
+        for task, site in skipped:
+            self.clients[site].give_up(now)
+            self.rounds[task].awaited.discard(site)
+            self.rounds[task].skipped.add(site)
         if said != must and sorted(said, key=str) != sorted(must, key=str):
             raise Broken(f"decided {said}, not {must}")
         self._check_stops(happened, decisions, stops, now)
-        self._check_hand_outs(hands, now)
-        self._check_turn(gives)
+        self._note_next(now)
+        is_idle = bool(stops) or self.stopping is not None
+        self._check_hand_outs(hands, now, must_not=is_idle)
+        self._check_turns(gives, must_not=is_idle)
         must_be_due = self.due()
         if not _same(due, must_be_due):
             raise Broken(f"the next deadline is {due}, not {must_be_due}")
@@ -208,28 +228,32 @@ class Promises:
 
     def _expected(self, happened, now):
         """Who had to fail, and the decisions that are of one client alone."""
-        round_, kind = self.round, type(happened)
+        kind = type(happened)
         if kind is Begun:
-            self._leave()
-            self._begin(happened, now)
-            return (set(happened.targets) if happened.refused else self._gone(happened.targets)), []
-        if kind is Left:
-            taken = round_.out if round_ is not None and round_.out not in round_.failed else ""
-            self._leave()
-            return set(), [(Accept, taken)] if taken else []
-        if kind is TimePassed:
-            return (set() if round_ is None or round_.lost is not None else self._overdue(now)), []
-        if kind is Taken:
+            gone = {site for site in happened.targets if self.clients[site].is_gone}
+            self._begin(happened)
+            failed = happened.targets if happened.refused else gone
+            return {(happened.task_id, site) for site in failed}, []
+        if kind is Wanted or kind is Left:
+            round_ = self.rounds[happened.task_id]
             site, round_.out = round_.out, ""
-            if site in round_.failed:
-                return set(), []
-            round_.accepted.append(site)
-            return set(), [(Accept, site)]
+            taken = bool(site) and site not in round_.failed
+            if taken:
+                round_.accepted.append(site)
+            if kind is Left:
+                self._end_waiting(happened.task_id, now)
+                del self.rounds[happened.task_id]
+                self._note_next(now)
+            else:
+                round_.is_wanted = True
+            return set(), [(Accept, site)] if taken else []
+        if kind is TimePassed:
+            return self._overdue(now), []
         if kind is Rejected:
-            counted = round_ is not None and happened.site in round_.answers
-            return {happened.site} if counted else set(), []
+            round_ = self.rounds[happened.task_id]
+            return {(happened.task_id, happened.site)} if happened.site in round_.answers else set(), []
         client = self.clients[happened.site]
-        awaited = round_ is not None and happened.site in round_.awaited
+        waiting = {(task, happened.site) for task, round_ in self.rounds.items() if happened.site in round_.awaited}
         if kind is Connected:
             if client.has_asked:
                 client.has_asked, client.launched, client.task = False, now, 0
@@ -241,7 +265,7 @@ class Promises:
             client.has_asked, client.has_slot = True, False
             return set(), [(Admit, happened.site)]
         if kind is Answered:
-            return set(), self._answered(happened, client, now, awaited=awaited)
+            return set(), self._answered(happened, client, now)
         if kind is Disconnected:
             client.is_connected = False
             if not client.is_ending and not client.is_gone and client.closed is None:
@@ -254,63 +278,77 @@ class Promises:
             client.is_ending = False
             return set(), [(Warn, "")] if happened.exit_code else []
         client.is_gone = True
-        return {happened.site} if awaited else set(), []
+        return waiting, []
 
-    def _begin(self, begun: Begun, now: float) -> None:
+    def _begin(self, begun: Begun) -> None:
         targets = [site for site in self.setup.sites if site in begun.targets]
         needed = len(targets) if self.setup.strict else begun.min_responses
-        self.round = Round(begun, now, targets, needed, set(targets))
+        self.rounds[begun.task_id] = Round(begun, targets, needed, set(targets))
 
-    def _leave(self) -> None:
-        if self.round is not None:
-            for site in self.round.awaited:
-                self.clients[site].has_slot = False
-        self.round = None
+    def _end_waiting(self, task: int, now: float) -> None:
+        for site in self.rounds[task].awaited:
+            if self._next_task(site) == task:
+                self.clients[site].give_up(now)
+        self.rounds[task].awaited = set()
+        self.stopping = None if self.stopping == task else self.stopping
 
-    def _gone(self, targets: Iterable[str]) -> set[str]:
-        return {site for site in targets if self.clients[site].is_gone}
+    def _next_task(self, site: str) -> int:
+        """The first open task, in the order of the asks, for which it is waited; 0 if there is none."""
+        return next((task for task, round_ in self.rounds.items() if site in round_.awaited), 0)
 
-    def _answered(self, answered: Answered, client: Known, now: float, *, awaited: bool):
+    def _note_next(self, now: float) -> None:
+        for site, client in self.clients.items():
+            if client.next_task != (task := self._next_task(site)):
+                client.next_task, client.next_at = task, now
+
+    def _answered(self, answered: Answered, client: Known, now: float):
         if not client.task or client.task != answered.task_id:
             return [(Drop, answered.site)]
-        counts = awaited and client.has_slot
+        counts = client.has_slot
         client.task, client.has_slot = 0, False
         if counts:
-            self.round.awaited.discard(answered.site)
-            self.round.answers[answered.site] = now - client.task_at
+            round_ = self.rounds[answered.task_id]
+            round_.awaited.remove(answered.site)
+            round_.answers[answered.site] = now - client.task_at
         said = [(Keep if counts else Drop, answered.site)]
         if not client.launch_once:
             client.is_ending, client.answered_at = True, now
             said.append((EndChannel, answered.site))
         return said
 
-    def _failed(self, site: str, *, for_time: bool) -> None:
-        client = self.clients[site]
-        if site in self.round.awaited:
-            client.has_slot = False
-            client.is_gone = client.is_gone or (for_time and client.closed is not None)
-        self.round.awaited.discard(site)
-        self.round.answers.pop(site, None)
-        self.round.failed.add(site)
+    def _failed(self, task: int, site: str, now: float, *, for_time: bool) -> None:
+        client, round_ = self.clients[site], self.rounds[task]
+        if for_time and site in round_.awaited:
+            client.give_up(now)
+            client.is_gone = client.is_gone or client.closed is not None
+        round_.awaited.discard(site)
+        round_.answers.pop(site, None)
+        round_.failed.add(site)
 
     # when somebody is given up
 
     def due(self) -> float | None:
-        if self.round is None or self.round.is_over:
-            return None
-        if self.round.lost is not None:
-            return self.round.lost + SAME_CAUSE_S
-        moments = [moment for site in self.round.awaited for moment in (self._fails_at(site), self._skipped_at(site))]
+        if self.stopping is not None:
+            return self.rounds[self.stopping].lost + SAME_CAUSE_S
+        moments = [moment for task, site in self._next() for moment in (self._fails_at(site), self._skipped_at(site))]
         return min((moment for moment in moments if moment is not None), default=None)
 
-    def _overdue(self, now: float) -> set[str]:
-        """Who has failed for the time: the grace of others is no reason to fail."""
-        return {site for site in self.round.awaited if (moment := self._fails_at(site)) is not None and moment <= now}
+    def _next(self) -> list[tuple[int, str]]:
+        """The sites with the tasks that they do or have to do next: there, the time counts."""
+        return [(client.next_task, site) for site, client in self.clients.items() if client.next_task]
 
-    def _beyond_grace(self, now: float) -> set[str]:
-        if self.round is None or self.round.is_over or self.round.lost is not None:
+    def _overdue(self, now: float) -> set[tuple[int, str]]:
+        """Who has failed for the time: the grace of others is no reason to fail."""
+        if self.stopping is not None:
             return set()
-        return {site for site in self.round.awaited if (moment := self._grace_ends(site)) is not None and moment <= now}
+        late = [(task, site) for task, site in self._next() if (at := self._fails_at(site)) is not None and at <= now]
+        closed = {site for _, site in late if self.clients[site].closed is not None}  # it is out of the run
+        return {*late, *((task, site) for task, round_ in self.rounds.items() for site in closed & round_.awaited)}
+
+    def _beyond_grace(self, now: float) -> set[tuple[int, str]]:
+        if self.stopping is not None:
+            return set()
+        return {(task, site) for task, site in self._next() if (at := self._grace_ends(site)) is not None and at <= now}
 
     def _skipped_at(self, site: str) -> float | None:
         """When something is decided because the grace is over: with all waited for, it is only told, once."""
@@ -324,14 +362,15 @@ class Promises:
             return client.closed + REASON_LIMIT_S
         if client.is_ending:
             return client.answered_at + ENDING_LIMIT_S
-        moments = [self._at_work_for(site, self.round.begun.timeout_s)]
+        moments = [self._at_work_for(site, self.rounds[client.next_task].begun.timeout_s)]
         if client.is_alive and not client.has_asked and client.launch_timeout:
             moments.append(client.launched + client.launch_timeout)
         return min((moment for moment in moments if moment is not None), default=None)
 
     def _grace_ends(self, site: str) -> float | None:
         """When the client has had the time of the slowest of the quorum, and the grace."""
-        begun, times = self.round.begun, sorted(self.round.answers.values())
+        round_ = self.rounds[self.clients[site].next_task]
+        begun, times = round_.begun, sorted(round_.answers.values())
         quorum = max(1, begun.min_responses)
         if begun.grace_s is None or len(times) < quorum:
             return None
@@ -345,13 +384,13 @@ class Promises:
         if client.has_slot and client.task:
             return client.task_at + limit_s
         if client.is_alive and not client.has_slot and (client.task or not client.has_asked):
-            return self.round.at + limit_s
+            return max(client.late_at, client.next_at) + limit_s
         return None
 
     # what follows from where everybody stands
 
     def _check_stops(self, happened, decisions, stops, now: float) -> None:
-        round_, must = self.round, []
+        must = []
         if self.setup.strict and any(type(decision) is Warn for decision in decisions):
             must.append(StrictFailure)
         if type(happened) is Answered and happened.usage is not None and not self.usage_told:
@@ -359,42 +398,48 @@ class Promises:
             must += self._too_many()
         elif type(happened) is Begun and self.usage_told:
             must += self._too_many()
-        if round_ is not None and not round_.is_over and not must:
-            possible = len(round_.targets) - len(round_.failed) - len(round_.skipped)
-            if possible < round_.needed:
-                round_.lost = now if round_.lost is None else round_.lost
-                if not self._may_fail_too() or now >= round_.lost + SAME_CAUSE_S:
-                    must.append(QuorumLost)
+        ended = list(self.rounds) if must else []
+        for task, round_ in self.rounds.items() if not must else ():
+            if round_.is_over or round_.possible >= round_.needed:
+                continue
+            round_.lost = now if round_.lost is None else round_.lost
+            self.stopping = task if self.stopping is None else self.stopping
+            if task == self.stopping and (not self._may_fail_too(round_) or now >= round_.lost + SAME_CAUSE_S):
+                must, ended = [QuorumLost], [task]
+                break
         if stops != must:
             raise Broken(f"stopped by {stops}, not {must}")
         for decision in decisions:
             if type(decision) is QuorumLost:
-                promise((decision.needed, decision.possible) == (round_.needed, possible), "other numbers")
+                (task,) = ended
+                round_ = self.rounds[task]
+                promise(decision.task_id == task, "another task has lost its quorum")
+                promise((decision.needed, decision.possible) == (round_.needed, round_.possible), "other numbers")
                 promise(bool(decision.cause) or not round_.targets or not round_.failed, "a stop without its cause")
-        if must and round_ is not None:
-            round_.is_over = True
+        for task in ended:
+            self._end_waiting(task, now)
+            self.rounds[task].is_over, self.rounds[task].is_wanted = True, False
 
     def _too_many(self):
-        absent = [self.clients[site] for site in (self.round.targets if self.round else [])]
-        count = sum(not client.is_alive and not client.is_gone and client.launch_once for client in absent)
-        return [MemoryShort] if self.setup.free and count > self.setup.free else []
+        awaited = set().union(*(round_.awaited for round_ in self.rounds.values()))
+        absent = [client for client in map(self.clients.get, awaited) if not client.is_alive and client.launch_once]
+        return [MemoryShort] if self.setup.free and len(absent) > self.setup.free else []
 
-    def _may_fail_too(self) -> bool:
-        return any(not self.clients[site].is_free and not self._only_waits(site) for site in self.round.awaited)
+    def _may_fail_too(self, round_: Round) -> bool:
+        return any(not self.clients[site].is_free and not self._only_waits(site) for site in round_.awaited)
 
     def _only_waits(self, site: str) -> bool:
         """It said all it had to say; its closed channel alone tells that it is at work no more."""
         client = self.clients[site]
         return client.is_alive and client.has_asked and not client.task and not client.is_ending
 
-    def _check_hand_outs(self, hands, now: float) -> None:
-        round_ = self.round
+    def _check_hand_outs(self, hands, now: float, *, must_not: bool) -> None:
+        promise(not (hands and must_not), "a task is handed out though the run has to stop")
         for decision in hands:
-            promise(round_ is not None and not round_.is_over and round_.lost is None, "a task after the end")
             site, client = decision.site, self.clients[decision.site]
-            promise(site in round_.awaited, f"{site} is not waited for")
+            promise(client.next_task != 0, f"{site} is not waited for")
             promise(client.is_free, f"{site} is not free")
-            if ahead := [other for other in self._free(client.group) if other < site]:
+            if ahead := [other for other in self._free(client.group) if other < (client.next_task, site)]:
                 raise Broken(f"{ahead} come before {site}")
             promise(self._busy(client.group) < self.setup.slots, f"no slot is free for {site}")
             client.has_slot = True
@@ -403,39 +448,45 @@ class Promises:
                 client.is_alive, client.launched = True, now
                 client.has_asked = False
             else:
+                round_ = self.rounds[decision.task_id]
+                promise(decision.task_id == client.next_task, f"{site} has to do another task first")
                 promise(client.is_alive, f"{site} has no process")
                 promise(site not in round_.sent, f"{site} is sent the task twice")
                 round_.sent.add(site)
-                client.task, client.task_at = round_.begun.task_id, now
-        if round_ is not None and not round_.is_over and round_.lost is None:
-            for group in set(self.setup.groups):
-                if (idle := self._free(group)) and self._busy(group) < self.setup.slots:
-                    raise Broken(f"a slot of group {group} is free, and {idle} could use it")
+                client.task, client.task_at = decision.task_id, now
+        for group in set(self.setup.groups) if not must_not else ():
+            if (idle := self._free(group)) and self._busy(group) < self.setup.slots:
+                raise Broken(f"a slot of group {group} is free, and {idle} could use it")
 
-    def _free(self, group: int) -> list[str]:
+    def _free(self, group: int) -> list[tuple[int, str]]:
+        """The clients of the group that could do their next task now."""
         return [
-            site
-            for site in self.setup.sites
-            if site in self.round.awaited and self.clients[site].group == group and self.clients[site].is_free
+            (task, site)
+            for task, site in self._next()
+            if self.clients[site].group == group and self.clients[site].is_free
         ]
 
     def _busy(self, group: int) -> int:
         return sum(client.has_slot for client in self.clients.values() if client.group == group)
 
-    def _check_turn(self, gives) -> None:
-        round_, must = self.round, []
-        if round_ is not None and not round_.is_over and round_.lost is None and not round_.out:
+    def _check_turns(self, gives, *, must_not: bool) -> None:
+        must = []
+        for task, round_ in self.rounds.items() if not must_not else ():
+            if not round_.is_wanted:
+                continue
             done = set(round_.given) | round_.failed | round_.skipped
             left = [site for site in round_.targets if site not in done]
             if not left:
-                must, round_.is_over = [Finish()], True
+                must.append(Finish(task))
+                round_.is_wanted, round_.is_over = False, True
                 promise(round_.given == sorted(round_.given), "replies were given in another order")
                 promise(set(round_.accepted) == set(round_.answers), "not every answer was accepted")
                 outcomes = [*round_.answers, *round_.failed, *round_.skipped]
                 promise(set(outcomes) == set(round_.targets), "a target has no outcome")
                 promise(len(outcomes) == len(set(outcomes)), "a target has two outcomes")
             elif left[0] in round_.answers:
-                must, round_.out = [Give(left[0])], left[0]
+                must.append(Give(task, left[0]))
+                round_.is_wanted, round_.out = False, left[0]
                 round_.given.append(left[0])
         if gives != must:
             raise Broken(f"the turn is {gives}, not {must}")
@@ -479,30 +530,34 @@ class World:
         )
         self.promises = Promises(setup)
         self.processes = {site: Process() for site in setup.sites}
-        self.asked = 0  # broadcasts that have begun
-        self.is_on = self.holds_reply = self.is_stopped = False
+        self.asked = 0  # tasks that have begun
+        self.open: list[int] = []
+        self.waits_for = 0  # the task whose next reply the workflow waits for
+        self.holds: dict[int, str] = {}  # the reply to each task that the workflow handles
+        self.is_stopped = False
         self.tells_usage = ""
         self.faults, self.ticks = setup.faults, setup.ticks
 
     @property
     def is_over(self) -> bool:
-        return self.is_stopped or (not self.is_on and self.asked == len(self.setup.asks))
+        return self.is_stopped or (not self.open and self.asked == len(self.setup.asks))
 
     def choices(self) -> tuple[list[str], list[str]]:
         """What can happen now, and what can go wrong: words for `do`."""
         fine, wrong = [], []
-        if not self.is_on:
-            fine.append("begin")
-        elif self.holds_reply:
-            fine.append("take")
-            wrong += ["reject", "leave"]
+        if not self.waits_for:
+            if self.asked < len(self.setup.asks) and len(self.open) < self.setup.at_once:
+                fine.append("begin")
+            fine += [f"want {task}" for task in self.open]
+            wrong += [f"reject {task}" for task in self.holds]
+            wrong += [f"leave {task}" for task in self.open if task in self.holds or self.setup.at_once > 1]
         for site, process in self.processes.items():
             if process.is_alive and not process.hangs:
                 self._choices_of(site, process, fine, wrong)
         due = self.dispatcher.due
         if due is not None:
             fine.append("due")
-        if self.ticks and self.is_on and (self.holds_reply or due is None or self.now + 1 < due):
+        if self.ticks and self.open and (not self.waits_for or due is None or self.now + 1 < due):
             fine.append("tick")
         return fine, wrong if self.faults else []
 
@@ -533,20 +588,23 @@ class World:
     def do(self, word: str) -> list:
         """Let it happen. The (what happened, what was decided) of it. Raises Broken."""
         what, *of = word.split()
-        process = self.processes[of[0]] if of else None
+        process = self.processes.get(of[0]) if of else None
         match what:
             case "begin":
                 ask = self.setup.asks[self.asked]
                 self.asked += 1
-                self.is_on = True
+                task = self.asked
+                self.open.append(task)
                 refused = Failure(cause="the filter failed") if ask.refused else None
                 targets = tuple(ask.targets)
-                return self._tell(
-                    Begun(self.asked, targets, ask.min_responses, ask.timeout_s, ask.grace_s, self.asked, refused)
+                story = self._tell(
+                    Begun(task, targets, ask.min_responses, ask.timeout_s, ask.grace_s, self.asked, refused)
                 )
-            case "take":
-                self.holds_reply = False
-                return self._tell(Taken())
+                if self.setup.at_once == 1 and task in self.open:
+                    story += self._want(task)
+                return story
+            case "want":
+                return self._want(int(of[0]))
             case "due":
                 self.now = max(self.now, self.dispatcher.due)
                 return self._tell(TimePassed())
@@ -574,9 +632,10 @@ class World:
         self.faults -= 1
         match what:
             case "reject":
-                return self._tell(Rejected(self.promises.round.out, BAD_REPLY))
+                task = int(of[0])
+                return self._tell(Rejected(task, self.holds[task], BAD_REPLY))
             case "leave":
-                return self._leave()
+                return self._leave(int(of[0]))
             case "hang":
                 process.hangs = True
                 return []
@@ -590,9 +649,16 @@ class World:
                 return self._tell(Answered(of[0], WRONG_TASK))
         raise ValueError(word)
 
-    def _leave(self):
-        self.is_on = self.holds_reply = False
-        return self._tell(Left())
+    def _want(self, task: int) -> list:
+        self.waits_for = task
+        self.holds.pop(task, None)
+        return self._tell(Wanted(task))
+
+    def _leave(self, task: int) -> list:
+        self.open.remove(task)
+        self.holds.pop(task, None)
+        self.waits_for = 0
+        return self._tell(Left(task))
 
     def _tell(self, happened) -> list:
         decisions = self.dispatcher.handle(happened, self.now)
@@ -607,25 +673,25 @@ class World:
             if kind is Start:
                 self.processes[decision.site] = Process(is_alive=True)
             elif kind is Send:
-                self.processes[decision.site].tasks.append(self.asked)
+                self.processes[decision.site].tasks.append(decision.task_id)
                 if decision.tell_usage and not self.tells_usage:
                     self.tells_usage = decision.site
             elif kind is EndChannel:
                 self.processes[decision.site].is_told_to_end = True
             elif kind is Give:
-                self.holds_reply = True
-            elif kind is Finish:
-                story += self._leave()
-            elif kind in (QuorumLost, MemoryShort, StrictFailure):
+                self.holds[decision.task_id], self.waits_for = decision.site, 0
+            elif kind is Finish or (kind is QuorumLost and self.setup.goes_on):
+                story += self._leave(decision.task_id)
+            elif kind in _STOPS:
                 self.is_stopped = True
-                if self.is_on:
-                    story += self._leave()
+                while self.open:
+                    story += self._leave(self.open[-1])
         return story
 
     def check_end(self) -> None:
         """Nothing can happen any more. Raises Broken."""
         if not self.is_over:
-            waits = self.promises.round.awaited
+            waits = set().union(*(round_.awaited for round_ in self.promises.rounds.values()))
             hang = [site for site in waits if self.processes[site].hangs]
             promise(bool(hang), f"{sorted(waits)} are waited for, and nothing can come")
         else:
@@ -652,12 +718,15 @@ def setup_of(chance: random.Random) -> Setup:
             pick() < 0.01,
         )
 
+    at_once = chance.choice((1, 1, 2, 3))
     return Setup(
         launch_once=tuple(pick() < 0.7 for _ in sites),
         groups=tuple(int(pick() < 0.3) for _ in sites),
         launch_timeouts=tuple(chance.choice((4.0, 4.0, 0.0)) for _ in sites),
-        asks=tuple(ask() for _ in range(chance.choice((1, 2, 2, 3)))),
+        asks=tuple(ask() for _ in range(chance.choice((1, 2, 2, 3)) * at_once)),
         slots=chance.choice((1, 1, 2, 3)),
+        at_once=at_once,
+        goes_on=pick() < 0.5,
         strict=pick() < 0.15,
         waits_for_all=pick() < 0.3,
         faults=chance.choice((0, 1, 2, 3)),
@@ -791,28 +860,28 @@ def state_of(world: World):
     clients = [
         (
             *(client.state.name, client.is_connected, client.has_asked, client.has_answered, client.task_id),
-            *(client.failure is None, client.gone_since is None, ago(client.lost)),
-            ago(client.since, client.state in (State.WORKING, State.ENDING)),
+            *(client.failure is None, client.gone_since is None, ago(client.lost), tuple(client.queue)),
+            ago(client.since, client.state in (State.WORKING, State.ENDING, State.LATE)),
+            ago(client.turn_began, client.state is State.LATE and client.queue),
             ago(client.launched, not client.has_asked and client.state is not State.ABSENT),
         )
         for client in world.dispatcher.clients.values()
     ]
-    broadcast = world.dispatcher._broadcast
-    inside = broadcast and (
-        *(broadcast.given and broadcast.given.number, broadcast.is_over, ago(broadcast.quorum_lost), broadcast._turn),
-        *(tuple(broadcast._waits), frozenset(broadcast._failed), frozenset(broadcast._skipped)),
-        frozenset(broadcast._work_s.items()),
-        *(ago(broadcast.began), tuple(broadcast._working), frozenset(broadcast._late)),
-        frozenset(
-            (ago(moment), number) for moment, number in broadcast._moments if broadcast._is_current(moment, number)
-        ),
-        tuple((group, frozenset(queue)) for group, queue in sorted(broadcast._queues.items())),
-    )
+    inside = [
+        (
+            *(task, each.given and each.given.number, each.is_over, each.is_wanted, ago(each.quorum_lost), each._turn),
+            *(tuple(each._waits), frozenset(each._failed), frozenset(each._skipped), frozenset(each._work_s.items())),
+            *(frozenset((ago(at), number) for number, at in each._deadlines._of.items()),),
+            *(frozenset((ago(at), number) for number, at in each._clocks._of.items()),),
+        )
+        for task, each in world.dispatcher._open.items()
+    ]
     known = [
         (
             *(each.is_alive, each.is_connected, each.has_asked, each.has_slot, each.is_ending, each.is_gone, each.task),
             ago(each.launched, each.is_alive and not each.has_asked),
             *(ago(each.task_at, each.task), ago(each.answered_at, each.is_ending), ago(each.closed)),
+            *(ago(each.late_at, each.next_task), ago(each.next_at, each.next_task)),
         )
         for each in world.promises.clients.values()
     ]
@@ -821,10 +890,12 @@ def state_of(world: World):
         for each in world.processes.values()
     ]
     return (
-        *(tuple(clients), inside, tuple(known), tuple(around)),
+        *(tuple(clients), tuple(inside), tuple(known), tuple(around)),
+        *(tuple(sorted(world.dispatcher._touched)), world.promises.stopping),
         *(tuple(sorted(world.dispatcher._busy.items())), world.dispatcher._usage is None, world.tells_usage),
         world.dispatcher._has_told_wait,
-        *(world.asked, world.is_on, world.holds_reply, world.is_stopped, world.faults, world.ticks),
+        *(world.asked, tuple(world.open), world.waits_for, tuple(world.holds.items())),
+        *(world.is_stopped, world.faults, world.ticks),
     )
 
 
@@ -881,11 +952,15 @@ EVERY_WAY = {
     "two clients, all must answer": small(2, strict=True, faults=2, slots=2),
     "two clients, all are waited for": small(2, waits_for_all=True, slots=2, faults=1, ticks=2),
     "two clients, no limit of time": small(2, asks=(Ask("ab", 1),), launch_timeouts=(0.0, 0.0), faults=2),
+    "one client, two tasks at once": small(1, asks=(Ask("a", 0, 5.0), Ask("a", 1, 3.0, 2.0)), at_once=2, faults=1),
+    "one client, started for each of two tasks": small(1, launch_once=(False,), asks=(Ask("a"),) * 2, at_once=2),
+    "two clients, a task in a task": small(2, asks=(Ask("ab", 0, 5.0), Ask("b", 1, 3.0)), at_once=2, goes_on=True),
     "two clients, little memory": small(2, asks=(Ask("ab"), Ask("ab")), faults=1, free=1),
 }
 EVERY_WAY_OF_THREE = {
     "three clients, two slots": small(3, slots=2, faults=1),
     "three clients, one slot": small(3, faults=1),
+    "three clients, two tasks at once": small(3, asks=(Ask("abc"), Ask("ab", 1)), slots=2, at_once=2, goes_on=True),
     "three clients in two groups": small(3, groups=(0, 1, 0), faults=1),
     "three clients, two must answer": small(3, asks=(Ask("abc", 2, None, 2.0),), slots=3, faults=1),
 }

@@ -424,7 +424,7 @@ def test_the_table_of_the_workflow_has_every_argument_and_its_default():
     there = dict(inspect.signature(ScatterAndGather).parameters)
     components = {name for name in there if f"{name}_id" in documented}
 
-    assert components == {"aggregator", "persistor", "model_selector"}
+    assert components == {"aggregator", "persistor", "model_selector", "updater", "sampler"}
     assert set(documented) == {f"{name}_id" if name in components else name for name in there}
     for name, said in documented.items():
         default = there[name.removesuffix("_id")].default

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from fedsag_cli import events
@@ -18,7 +18,7 @@ class State(Enum):
     STARTING = "has a process and a slot, and has not asked for a task yet"
     WAITING = "waits for a task"
     WORKING = "has a task and a slot"
-    LATE = "has no slot: it was given up, or its broadcast was left, before it asked for a task or answered"
+    LATE = "has no slot: it was given up, or its task was left, before it asked for a task or answered"
     ENDING = "has answered; its process ends, and a new one starts for the next task"
     GONE = "ended, and takes no further part in the run"
 
@@ -35,6 +35,8 @@ class Client:
     since: float = 0.0  # when the state began
     launched: float = 0.0  # when its process was started
     task_id: int = 0  # of the last task it was sent
+    queue: dict[int, None] = field(default_factory=dict)  # the tasks for which it is waited, in the order of the asks
+    turn_began: float = 0.0  # when the first task of the queue became the first
     is_connected: bool = False
     has_asked: bool = False  # for a task, since it connected
     has_answered: bool = False  # this process of it, at least once
@@ -56,8 +58,22 @@ class Client:
         return self.state in (State.STARTING, State.LATE) and not self.is_connected and self.failure is None
 
     @property
+    def next_task(self) -> int | None:
+        """The task it works on, or has to do next. Only one that is given up works on another."""
+        return next(iter(self.queue), None)
+
+    @property
+    def clock(self) -> float | None:
+        """Since when the time for its next task counts. One that waits for a slot, starts or ends is not late."""
+        if self.lost is not None:
+            return None
+        if self.state is State.LATE:
+            return max(self.since, self.turn_began)
+        return self.since if self.state is State.WORKING else None
+
+    @property
     def deadline(self) -> float | None:
-        """When it is given up, whatever the broadcast's own limits are."""
+        """When it is given up, whatever the limits of its next task are."""
         if self.lost is not None:
             return self.lost + REASON_LIMIT_S
         if self.state is State.STARTING or (self.state is State.LATE and not self.has_asked):

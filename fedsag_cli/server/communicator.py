@@ -1,26 +1,22 @@
-"""The server's end of all channels: receives messages of clients and of the parent, and performs the decisions.
+"""Asks clients to do tasks and gives workflows their replies: performs what the dispatcher decides.
 
-It has one thread, which waits for everything at once: the listener, the channel of every client, and the connection to
-the parent, which reports how processes ended. A workflow gets replies in site order; observers get events.
+A workflow gets the replies to each task in site order; observers get events. There is one thread: while a workflow
+waits for a reply to one task, messages about all tasks are received.
 """
 
 from __future__ import annotations
 
-import contextlib
-import selectors
 import socket
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any
-
-import numpy as np
 
 from fedsag_cli import events, machine
 from fedsag_cli.errors import (
-    BadMessage,
     ChannelClosed,
     FedsagError,
     NotEnoughClients,
@@ -35,7 +31,6 @@ from fedsag_cli.events import (
     Failure,
     NotAwaited,
     Notice,
-    ProcessExited,
     ReplyAccepted,
     ReplyArrived,
     ReplyFailed,
@@ -43,12 +38,12 @@ from fedsag_cli.events import (
     TaskSent,
     ValuesLogged,
 )
-from fedsag_cli.filters import Chain, Exchanges
-from fedsag_cli.model import Exchange, Reply, Task
+from fedsag_cli.filters import Chain
+from fedsag_cli.model import Reply, Task, Tree
 from fedsag_cli.params.checks import Rules
-from fedsag_cli.params.seeds import derived
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.plan import ClientConfig
+from fedsag_cli.server.channels import Channels, Heard, News
 from fedsag_cli.server.clients import Client, State
 from fedsag_cli.server.decisions import (
     Accept,
@@ -56,12 +51,10 @@ from fedsag_cli.server.decisions import (
     Answered,
     Asked,
     Begun,
-    Connected,
     Decision,
     Disconnected,
     Drop,
     EndChannel,
-    Exited,
     Fail,
     Finish,
     Give,
@@ -75,29 +68,20 @@ from fedsag_cli.server.decisions import (
     Skip,
     Start,
     StrictFailure,
-    Taken,
     TimePassed,
     WaitOn,
+    Wanted,
     Warn,
 )
 from fedsag_cli.server.dispatcher import Dispatcher
-from fedsag_cli.server.outgoing import FilterError, Outgoing, Received, filtered
+from fedsag_cli.server.filtering import FilterError, Filtering
+from fedsag_cli.server.outgoing import Check, Outgoing, Received
 from fedsag_cli.server.spool import Spool
-from fedsag_cli.wire.channel import Guest, Listener, UnixChannel
-from fedsag_cli.wire.messages import (
-    Answer,
-    Assignment,
-    Hello,
-    ModelFacts,
-    Ready,
-    ToClient,
-    ToServer,
-    Welcome,
-)
+from fedsag_cli.wire.channel import Listener
+from fedsag_cli.wire.messages import Answer, Assignment, LogValues, ModelFacts, Welcome
+from fedsag_cli.workspace import SERVER
 
 _LAST_LOGS_S = 10.0  # for so long after the last task, values that a script logs are received
-_MOST_GUESTS = 256  # that have connected and not said who they are; of more, the first has to go
-_LAST_MESSAGES_S = 1.0  # at a client's deadline, its messages that have arrived are read for at most this long
 
 
 class Communicator:
@@ -133,27 +117,20 @@ class Communicator:
         )
         self._why_all = "--seed" if waits_for_all else "--strict"
         self._clients = self._dispatcher.clients
-        self._channels: dict[str, UnixChannel[ToClient, ToServer]] = {}
+        self._channels = Channels(listener, line, self._welcome_for)
         self._emit = emit
-        self._seed = seed
         self._welcome = welcome
-        self._data_filters, self._result_filters = data_filters, result_filters
+        self._task_filters = Filtering("task", data_filters, seed)
+        self._answer_filters = Filtering("answer", result_filters, seed)
         self._scratch = scratch
         self._spool = Spool(scratch)
-        self._listener, self._line = listener, line
-        self._unread = b""  # the start of an incomplete line from the parent
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(listener, selectors.EVENT_READ)
-        self._selector.register(line, selectors.EVENT_READ)
-        self._guests: dict[Guest, None] = {}
-        self._outgoing: Outgoing | None = None
+        self._open: dict[int, Outgoing] = {}  # the tasks that the workflow has not ended, by number
         self._num_tasks = 0
-        self._is_closing = False
+        self._times_asked: dict[str, tuple[int, int]] = {}  # by site, and for the server: a round, and how often in it
         self._arriving: tuple[Answer, TensorFile | None] | None = None
         self._unreachable: list[str] = []  # sites to which a task could not be sent
         self._sent: dict[str, TaskSent] = {}  # the last to each site
         self._seeded_themselves: set[str] = set()
-        self._filter_state: dict[tuple[str, int, str], dict[str, Any]] = {}
         self._told: set[tuple[str, str]] = set()  # the sites, and what is told once for each
 
     @property
@@ -173,7 +150,14 @@ class Communicator:
     def takes(self, task_name: str, *, by_name: bool = False) -> Sequence[str]:
         return [client.site for client in self._clients.values() if client.takes(task_name, by_name=by_name)]
 
-    def broadcast(
+    def enter(self, workflow: str, number: int) -> None:
+        """A workflow begins. The tasks that the one before it did not end are ended."""
+        for outgoing in list(self._open.values()):
+            self.end(outgoing)
+        self.workflow, self.workflow_number = workflow, number
+        self._times_asked.clear()
+
+    def ask(
         self,
         task: Task,
         *,
@@ -184,75 +168,76 @@ class Communicator:
         allow_non_finite: bool = False,
         allow_unknown_keys: bool = False,
         ignores: Callable[[str], bool] | None = None,
-    ) -> Iterator[Reply]:
+        check: Check | None = None,
+    ) -> Replies:
+        named = set(self.takes(task.name) if to is None else to)
+        targets = tuple(site for site in self._clients if site in named)
         rules = Rules(allow_non_finite=allow_non_finite, allow_unknown_keys=allow_unknown_keys, ignores=ignores)
-        if self._outgoing is not None:
-            self._leave(self._outgoing)
         self._num_tasks += 1
-        outgoing, refused = self._prepared(task)
+        outgoing = Outgoing(
+            self._num_tasks,
+            task,
+            workflow=self.workflow_number,
+            nth={site: self._count(site, task.model.current_round or 0) for site in (SERVER, *targets)},
+            rules=rules,
+            check=check,
+        )
+        refused = self._prepare(outgoing)
+        self._open[outgoing.task_id] = outgoing
         begun = Begun(
             task_id=outgoing.task_id,
-            targets=tuple(self.takes(task.name) if to is None else to),
+            targets=targets,
             min_responses=min_responses,
             timeout_s=timeout_s,
             grace_s=grace_s,
             round_num=outgoing.round_num,
             refused=refused,
         )
-        self._outgoing = outgoing
         try:
             self._tell(begun)
-            while (site := self._next_turn(outgoing)) is not None:
-                yield from self._give(outgoing, site, rules)
-                if self._outgoing is not outgoing:
-                    raise RunError(f"the workflow began another task before it took the last reply to {task.name!r}")
-                self._wait(0.0)  # use a slot that became free before the workflow processes the reply
-                self._tell(Taken())
-        finally:
-            try:
-                self._leave(outgoing)
-            finally:
-                outgoing.close()
+        except BaseException:
+            self.end(outgoing)
+            raise
+        return Replies(self, outgoing)
 
-    def _leave(self, outgoing: Outgoing) -> None:
-        """The workflow asks for no more replies to this task."""
-        if self._outgoing is outgoing:
-            try:
-                self._tell(Left())
-            finally:
-                self._outgoing = None
+    def broadcast(self, task: Task, **how: Any) -> Iterator[Reply]:
+        with self.ask(task, **how) as replies:
+            yield from replies
 
-    def reject(self, reply: Reply, cause: str) -> None:
-        self._reject(reply.site, Failure(cause=cause))
+    def filter_state(self) -> Tree:
+        """What the server's filters keep from round to round."""
+        return {"task": self._task_filters.state(), "answer": self._answer_filters.state()}
+
+    def restore_filter_state(self, state: Tree) -> None:
+        self._task_filters.restore(state["task"])
+        self._answer_filters.restore(state["answer"])
 
     def close(self) -> None:
         """Tell every client that the run is over, and receive the last values that they log."""
-        self._is_closing = True
-        for channel in self._channels.values():
-            channel.end()
-        awaited = {site for site in self._channels if self._clients[site].state is not State.LATE}
+        self._channels.end_all()
+        awaited = {site for site in self._channels.sites if self._clients[site].state is not State.LATE}
         ends = time.monotonic() + _LAST_LOGS_S
-        while any(site in self._channels for site in awaited):
-            if (left := ends - time.monotonic()) <= 0:
-                break
+        while (left := ends - time.monotonic()) > 0 and awaited.intersection(self._channels.sites):
             self._listen(left)
-        for site in list(self._channels):
-            self._close_channel(site)
-        for guest in list(self._guests):
-            self._dismiss(guest).close()
+        self._channels.close_all()
         self._spool.close()
-        self._selector.close()
-        self._listener.close()
 
     # a task and its replies
 
-    def _prepared(self, task: Task) -> tuple[Outgoing, Failure | None]:
-        """The task as it is sent; and, if a filter fails, why it cannot be sent."""
-        outgoing = Outgoing(self._num_tasks, task)
+    def _count(self, site: str, round_num: int) -> int:
+        """How often the site was asked before in this round."""
+        last, times = self._times_asked.get(site, (round_num, 0))
+        nth = times if last == round_num else 0
+        self._times_asked[site] = (round_num, nth + 1)
+        return nth
+
+    def _prepare(self, outgoing: Outgoing) -> Failure | None:
+        """Filter the task and write its file. If a filter fails: why it cannot be sent."""
+        task, nth = outgoing.task, outgoing.nth[SERVER]
         try:
-            model = filtered(self._data_filters, task.name, task.model, self._exchanges(task, "server", "task"))
+            model = self._task_filters.filtered(task.model, task, workflow=outgoing.workflow, nth=nth)
         except FilterError as error:
-            return outgoing, error.failure
+            return error.failure
         if model is not task.model:
             outgoing.whole = task.model.params or {}
             if model.params is not None:
@@ -264,67 +249,50 @@ class Communicator:
             except TensorError as error:
                 if model is task.model:
                     raise
-                return outgoing, Failure(cause=f"{self._filters_called(self._data_filters, task.name)}: {error}")
+                return Failure(cause=f"{self._task_filters.called(task.name)}: {error}")
             model.params.update(outgoing.file.load())  # the same values: the server keeps them in memory once
-        return outgoing, None
+        return None
 
-    def _exchanges(self, task: Task, site: str, direction: str) -> Exchanges:
-        """Where the server's filters work on a task, or on the answer of a site."""
-        round_num = task.model.current_round or 0
-
-        def exchange(number: int) -> Exchange:
-            parts = ("filter", "server", direction, number, site, self.workflow_number, round_num)
-            return Exchange(
-                site=site,
-                task=task.name,
-                round_num=round_num,
-                sent=None if direction == "task" else task.model,
-                rng=np.random.default_rng(derived(self._seed, *parts)),
-                state=self._filter_state.setdefault((direction, number, site), {}),
-            )
-
-        return exchange
-
-    def _filters_called(self, chain: Chain, task_name: str) -> str:
-        """The filters of a task, for a message about what they made."""
-        names = [type(link).__name__ for _, link in chain.of(task_name)]
-        return f"the server's filter{'s' * (len(names) > 1)} {', '.join(names)}"
+    def next_reply(self, outgoing: Outgoing) -> Reply | None:
+        """The next reply to a task, None if there are no more. The last one is accepted if it was not rejected."""
+        while (site := self._next_turn(outgoing)) is not None:
+            if (reply := self._reply_of(outgoing, site)) is not None:
+                return reply
+        return None
 
     def _next_turn(self, outgoing: Outgoing) -> str | None:
+        if outgoing.task_id not in self._open:
+            return None
+        self._wait(0.0)  # use a slot that became free before the workflow processes the reply
+        self._tell(Wanted(outgoing.task_id))
+        outgoing.drop()
         while outgoing.turn is None and not outgoing.is_finished:
             self._wait(None)
         site, outgoing.turn = outgoing.turn, None
         return site
 
-    def _give(self, outgoing: Outgoing, site: str, rules: Rules) -> Iterator[Reply]:
-        """Give one reply to the workflow. It is accepted if the workflow asks for the next one without rejecting it."""
+    def _reply_of(self, outgoing: Outgoing, site: str) -> Reply | None:
+        """The reply of a site as the workflow gets it, None if it is not valid."""
         received = outgoing.take(site)
         try:
-            model, left_out = outgoing.model_of(
-                received, self._result_filters, self._exchanges(outgoing.task, site, "answer"), rules
-            )
+            model, left_out = outgoing.model_of(site, received, self._answer_filters)
         except FilterError as error:
-            received.close()
-            self._reject(site, error.failure)
+            failure = error.failure
         except ValueError as error:
-            received.close()
-            self._reject(site, Failure(cause=self._told_once(site, error)))
+            failure = Failure(cause=self._told_once(site, error))
         except Exception as error:
             # a filter of the user's may make any values, and checking them may raise anything: one reply fails
-            named = self._filters_called(self._result_filters, outgoing.task.name)
-            if named.endswith(" "):  # there is no filter: a bug of ours
+            if not (named := self._answer_filters.called(outgoing.task.name)):  # a bug of ours
                 raise
             traceback.print_exc()
-            received.close()
-            self._reject(site, Failure(cause=f"{named}: {type(error).__name__}: {error}"))
+            failure = Failure(cause=f"{named}: {type(error).__name__}: {error}")
         else:
             self._tell_left_out(site, left_out)
             received.model = model
-            try:
-                yield Reply(site=site, model=model)
-            finally:  # also if the workflow stops the iteration
-                if received.file is not None:
-                    received.file.close()
+            return Reply(site=site, model=model, keeper=lambda: outgoing.keep(received, model, self._scratch))
+        outgoing.drop()
+        self.reject(outgoing, site, failure)
+        return None
 
     def _told_once(self, site: str, error: ValueError) -> str:
         """The cause of a failure. The hint is told once for each site."""
@@ -340,12 +308,23 @@ class Communicator:
             number = "1 key of its update is" if len(keys) == 1 else f"{len(keys)} keys of its update are"
             self._emit(Notice(text=f"{site}: {number} not in the model, such as {keys[0]!r}: left out"))
 
-    def _reject(self, site: str, failure: Failure) -> None:
-        if self._outgoing is None:
-            raise RunError(f"{site}: {failure.cause}")
-        self._tell(Rejected(site, failure))
+    def reject(self, outgoing: Outgoing, site: str, failure: Failure) -> None:
+        """Count a reply as failed. Raises NotEnoughClients."""
+        if outgoing.task_id not in self._open:
+            raise RunError(f"{site} was rejected after its task had ended: {failure.cause}")
+        self._tell(Rejected(outgoing.task_id, site, failure))
         while self._dispatcher.is_stopping:
             self._wait(None)
+
+    def end(self, outgoing: Outgoing) -> None:
+        """The workflow asks for no more replies to this task."""
+        if outgoing.task_id not in self._open:
+            return
+        try:
+            self._tell(Left(outgoing.task_id))
+        finally:
+            del self._open[outgoing.task_id]
+            outgoing.close()
 
     # events and decisions
 
@@ -355,19 +334,17 @@ class Communicator:
             self._perform(decision)
         while self._unreachable:
             site = self._unreachable.pop()
-            self._close_channel(site)
+            self._channels.close(site)
             self._tell(Disconnected(site))
 
     def _perform(self, decision: Decision) -> None:
-        outgoing = self._outgoing
         match decision:
             case Start(site):
                 self._emit(ClientWanted(site=site))
             case Admit(site):
                 self._emit(ClientReady(site=site))
             case EndChannel(site):
-                if site in self._channels:
-                    self._channels[site].end()
+                self._channels.end(site)
             case Warn(text):
                 self._emit(Notice(text=text))
             case WaitOn(sites):
@@ -379,21 +356,20 @@ class Communicator:
             case MemoryShort(clients, needed, free, where):
                 raise NotEnoughMemory(clients=clients, needed=needed, free=free, where=where)
             case _:
-                assert outgoing is not None
-                self._perform_for(outgoing, decision)
+                self._perform_for(self._open[decision.task_id], decision)
 
     def _perform_for(self, outgoing: Outgoing, decision: Decision) -> None:
         task, round_num = outgoing.task.name, outgoing.round_num
         match decision:
-            case Send(site, tell_usage):
+            case Send(_, site, tell_usage):
                 self._send(outgoing, site, tell_usage=tell_usage)
-            case Keep(site, work_s):
+            case Keep(_, site, work_s):
                 self._keep(outgoing, site, work_s)
-            case Give(site):
+            case Give(_, site):
                 outgoing.turn = site
             case Finish():
                 outgoing.is_finished = True
-            case Fail(site, failure, hangs):
+            case Fail(_, site, failure, hangs):
                 self._emit(
                     ReplyFailed(
                         site=site,
@@ -404,11 +380,11 @@ class Communicator:
                         hangs=hangs,
                     )
                 )
-            case Skip(site):
+            case Skip(_, site):
                 self._emit(NotAwaited(site=site, workflow=self.workflow, task=task, round_num=round_num))
-            case Accept(site):
+            case Accept(_, site):
                 self._accept(outgoing, site)
-            case QuorumLost(needed, possible, cause, hint):
+            case QuorumLost(_, needed, possible, cause, hint):
                 raise NotEnoughClients(
                     task,
                     round_num=outgoing.task.model.current_round,
@@ -423,11 +399,11 @@ class Communicator:
             task_id=outgoing.task_id,
             task_name=outgoing.task.name,
             model=ModelFacts.of(outgoing.task.model),
-            workflow=self.workflow_number,
+            workflow=outgoing.workflow,
             tell_usage=tell_usage,
         )
         try:
-            self._channels[site].send(assignment, None if outgoing.file is None else outgoing.file.fileno())
+            self._channels.send(site, assignment, outgoing.file)
         except ChannelClosed:
             self._unreachable.append(site)
             return
@@ -456,8 +432,8 @@ class Communicator:
         return ReplyLate(site=site, workflow=sent.workflow, task=sent.task, round_num=sent.round_num)
 
     def _accept(self, outgoing: Outgoing, site: str) -> None:
-        accepted, outgoing.taken = outgoing.taken, None
-        if accepted is None or accepted.model is None:  # an error ended the broadcast while the reply was checked
+        accepted = outgoing.taken
+        if accepted is None or accepted.model is None:  # an error ended the task while the reply was checked
             return
         self._emit(
             ReplyAccepted(
@@ -483,89 +459,31 @@ class Communicator:
         self._listen(limit_s)
         if due is not None and due <= (now := time.monotonic()):
             for site in self._dispatcher.overdue(now):
-                self._receive_all(site)  # its answer may have arrived, after the values that it logged
+                for news in self._channels.receive_all(site):  # its answer may be there, after values that it logged
+                    self._hear(news)
             self._tell(TimePassed())
 
     def _listen(self, timeout_s: float | None) -> None:
-        ready = [key for key, _ in self._selector.select(timeout_s)]
-        for key in ready:  # the clients' own messages first, then the parent's about them
-            if isinstance(key.data, Client):
-                self._receive(key.data.site)
-        for key in ready:
-            if key.fileobj is self._listener:
-                self._connect()
-            elif isinstance(key.fileobj, Guest):
-                self._greet(key.fileobj)
-            elif key.fileobj is self._line:
-                self._read_line()
+        for news in self._channels.listen(timeout_s):
+            self._hear(news)
 
-    def _connect(self) -> None:
-        """Meet a process that connected. It may need time until its hello, or be a stranger: nothing waits for it."""
-        if len(self._guests) == _MOST_GUESTS:
-            self._dismiss(next(iter(self._guests))).close()
-        guest = self._listener.meet()
-        self._guests[guest] = None
-        self._selector.register(guest, selectors.EVENT_READ)
+    def _hear(self, news: News) -> None:
+        match news:
+            case Heard(site, Answer() as answer, file):
+                self._receive_answer(site, answer, file)
+            case Heard(site, message, file):
+                if file is not None:  # only an answer has one
+                    file.close()
+                if isinstance(message, LogValues):
+                    self._emit(ValuesLogged(site=site, kind=message.kind, values=message.values, step=message.step))
+                else:
+                    self._tell(Asked(site))
+            case _ if news.site in self._clients:
+                self._tell(news)
 
-    def _dismiss(self, guest: Guest) -> Guest:
-        self._selector.unregister(guest)
-        del self._guests[guest]
-        return guest
-
-    def _greet(self, guest: Guest) -> None:
-        if guest not in self._guests:
-            return
-        self._dismiss(guest)
-        with contextlib.suppress(ChannelClosed):
-            if (met := self._listener.greet(guest, self._welcome_for)) is None:
-                self._guests[guest] = None
-                self._selector.register(guest, selectors.EVENT_READ)
-                return
-            site, channel = met
-            self._channels[site] = channel
-            if self._is_closing:
-                channel.end()
-            self._selector.register(channel, selectors.EVENT_READ, self._clients[site])
-            self._tell(Connected(site))
-
-    def _welcome_for(self, hello: Hello) -> Welcome | None:
-        client = self._clients.get(hello.site)
-        return self._welcome(hello.site) if client is not None and client.may_connect else None
-
-    def _receive_all(self, site: str) -> None:
-        """Receive all messages that a client has sent so far."""
-        ends = time.monotonic() + _LAST_MESSAGES_S
-        while self._receive(site, timeout_s=0.0) and time.monotonic() < ends:
-            pass
-
-    def _receive(self, site: str, timeout_s: float | None = None) -> bool:
-        """Receive one message of a client. False if there is none."""
-        if site not in self._channels:
-            return False
-        try:
-            message, fd = self._channels[site].receive(timeout_s)
-        except TimeoutError:
-            return False
-        except ChannelClosed as error:
-            self._close_channel(site)
-            self._tell(Disconnected(site, f"it sent {error.message}" if isinstance(error, BadMessage) else ""))
-            return False
-        try:
-            file = None if fd is None else TensorFile(fd)
-        except TensorError as error:
-            self._close_channel(site)
-            self._tell(Disconnected(site, error.message))
-            return False
-        if isinstance(message, Answer):
-            self._receive_answer(site, message, file)
-            return True
-        if file is not None:  # only an answer has one
-            file.close()
-        if isinstance(message, Ready):
-            self._tell(Asked(site))
-        else:
-            self._emit(ValuesLogged(site=site, kind=message.kind, values=message.values, step=message.step))
-        return True
+    def _welcome_for(self, site: str) -> Welcome | None:
+        client = self._clients.get(site)
+        return self._welcome(site) if client is not None and client.may_connect else None
 
     def _receive_answer(self, site: str, answer: Answer, file: TensorFile | None) -> None:
         if answer.seeded_itself:
@@ -583,26 +501,39 @@ class Communicator:
     def _keep(self, outgoing: Outgoing, site: str, work_s: float) -> None:
         assert self._arriving is not None
         (answer, file), self._arriving = self._arriving, None
-        spooled = None if file is None else self._spool.put(file, waiting_bytes=outgoing.received_bytes)
+        spooled = None if file is None else self._spool.put(file)
         outgoing.received[site] = Received(answer, spooled, work_s)
-        outgoing.received_bytes += outgoing.received[site].size
         task, round_num = outgoing.task.name, outgoing.round_num
         self._emit(ReplyArrived(site=site, workflow=self.workflow, task=task, round_num=round_num))
 
-    def _read_line(self) -> None:
-        """Read the parent's messages about processes that ended."""
-        chunk = self._line.recv(1 << 16)
-        if not chunk:
-            raise RunError("the command that started this run has ended")
-        *lines, self._unread = (self._unread + chunk).split(b"\n")
-        for line in lines:
-            event = events.from_line(line)
-            if isinstance(event, ProcessExited) and event.name in self._clients:
-                self._receive_all(event.name)  # its last messages, if it sent any
-                self._close_channel(event.name)
-                self._tell(Exited(event.name, event.exit_code, event.failure))
 
-    def _close_channel(self, site: str) -> None:
-        if (channel := self._channels.pop(site, None)) is not None:
-            self._selector.unregister(channel)
-            channel.close()
+class Replies:
+    """The replies to one task, as a workflow gets them. See `workflows.Replies`."""
+
+    def __init__(self, communicator: Communicator, outgoing: Outgoing) -> None:
+        self._communicator, self._outgoing = communicator, outgoing
+
+    def __enter__(self) -> Replies:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._communicator.end(self._outgoing)
+        except FedsagError:
+            if error is None:  # otherwise the first error is the cause; whoever goes on hears of this one again
+                raise
+
+    def __iter__(self) -> Iterator[Reply]:
+        return self
+
+    def __next__(self) -> Reply:
+        reply = self._communicator.next_reply(self._outgoing)
+        if reply is None:
+            self._communicator.end(self._outgoing)
+            raise StopIteration
+        return reply
+
+    def reject(self, reply: Reply, cause: str) -> None:
+        self._communicator.reject(self._outgoing, reply.site, Failure(cause=cause))

@@ -15,7 +15,7 @@ class _Value(msgspec.Struct, frozen=True):
 
 
 class Begun(_Value, frozen=True):
-    """A workflow began a broadcast to `targets`. `refused`: why the task cannot be sent; then every target fails."""
+    """A workflow asks `targets` to do a task. `refused`: why the task cannot be sent; then every target fails."""
 
     task_id: int
     targets: tuple[str, ...]
@@ -26,8 +26,16 @@ class Begun(_Value, frozen=True):
     refused: Failure | None = None
 
 
+class Wanted(_Value, frozen=True):
+    """The workflow asks for the next reply to a task: it has processed the one before."""
+
+    task_id: int
+
+
 class Left(_Value, frozen=True):
-    """The workflow ended the broadcast: it took all replies, or it needs no more than it has."""
+    """The workflow ended a task: it took all replies, or it needs no more than it has."""
+
+    task_id: int
 
 
 class Connected(_Value, frozen=True):
@@ -63,13 +71,10 @@ class Exited(_Value, frozen=True):
     failure: Failure | None = None
 
 
-class Taken(_Value, frozen=True):
-    """The workflow has processed the last reply, and asks for the next one."""
-
-
 class Rejected(_Value, frozen=True):
     """The workflow rejected a reply that it got."""
 
+    task_id: int
     site: str
     failure: Failure
 
@@ -93,6 +98,7 @@ class Admit(_Value, frozen=True):
 class Send(_Value, frozen=True):
     """Send the task. The client takes a slot. `tell_usage`: also ask how much memory it uses."""
 
+    task_id: int
     site: str
     tell_usage: bool = False
 
@@ -106,6 +112,7 @@ class EndChannel(_Value, frozen=True):
 class Keep(_Value, frozen=True):
     """The answer is valid: keep it until its turn. `work_s`: seconds since the task was sent."""
 
+    task_id: int
     site: str
     work_s: float
 
@@ -117,20 +124,23 @@ class Drop(_Value, frozen=True):
 
 
 class Give(_Value, frozen=True):
-    """Give the reply to the workflow: it is next in site order."""
+    """Give the reply to the workflow, which asked for it: it is next in site order."""
 
+    task_id: int
     site: str
 
 
 class Accept(_Value, frozen=True):
     """The workflow took the reply and did not reject it."""
 
+    task_id: int
     site: str
 
 
 class Fail(_Value, frozen=True):
     """The client does not answer this task. `hangs`: its process may still work on it."""
 
+    task_id: int
     site: str
     failure: Failure
     hangs: bool = False
@@ -139,6 +149,7 @@ class Fail(_Value, frozen=True):
 class Skip(_Value, frozen=True):
     """The client is not waited for: enough others have answered, and the grace is over. It has not failed."""
 
+    task_id: int
     site: str
 
 
@@ -155,12 +166,15 @@ class Warn(_Value, frozen=True):
 
 
 class Finish(_Value, frozen=True):
-    """Every target answered, failed or is not waited for, and every reply was taken."""
+    """There are no more replies to a task: every target's was given, or it failed or is not waited for."""
+
+    task_id: int
 
 
 class QuorumLost(_Value, frozen=True):
-    """Stop the run: only `possible` answers can still arrive, and `needed` are required."""
+    """Stop the run: only `possible` answers to a task can still arrive, and `needed` are required."""
 
+    task_id: int
     needed: int
     possible: int
     cause: str
@@ -183,7 +197,7 @@ class StrictFailure(_Value, frozen=True):
 
 
 Happening: TypeAlias = (
-    Begun | Left | Connected | Asked | Answered | Disconnected | Exited | Taken | Rejected | TimePassed
+    Begun | Wanted | Rejected | Left | Connected | Asked | Answered | Disconnected | Exited | TimePassed
 )
 Stop: TypeAlias = QuorumLost | MemoryShort | StrictFailure
 Decision: TypeAlias = (

@@ -6,6 +6,7 @@ performs the decisions.
 
 from __future__ import annotations
 
+import heapq
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
@@ -38,18 +39,23 @@ from fedsag_cli.server.decisions import (
     Start,
     Stop,
     StrictFailure,
-    Taken,
     TimePassed,
     WaitOn,
+    Wanted,
     Warn,
 )
+from fedsag_cli.server.moments import Moments
 from fedsag_cli.wire.messages import Usage
 
 SAME_CAUSE_S = 0.2  # clients that fail for the same cause fail within this time: the report names all of them
 
 
 class Dispatcher:
-    """All clients of a run, and the current broadcast."""
+    """All clients of a run, and the tasks that they are asked to do.
+
+    Several tasks may be open at once. Each client does one at a time, in the order in which they were asked. What a
+    step costs does not depend on how many clients wait, and hardly on how many tasks are open.
+    """
 
     def __init__(
         self,
@@ -68,47 +74,71 @@ class Dispatcher:
         self._slots, self._strict, self._free_memory = slots, strict, free_memory
         self._waits_for_all = waits_for_all or strict
         self._has_told_wait = False
-        self._broadcast: Broadcast | None = None
+        self._open: dict[int, Broadcast] = {}  # by task, in the order in which they were begun
+        self._touched: dict[int, None] = {}  # the tasks for which something may have to be decided
+        self._due = Moments()  # the deadlines of the open tasks
+        self._stopping: Broadcast | None = None  # the first that lost its quorum, while others fail for the same cause
+        self._queues: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)  # by group: see _hand_out
+        self._by_number = {client.number: client for client in clients}
         self._busy: defaultdict[int, int] = defaultdict(int)  # number of slots in use, by group
+        self._unstarted: defaultdict[int, set[int]] = defaultdict(set)  # clients that will start, by group
         self._usage: Usage | None = None  # of the first client that reported it
         self._good_answers = 0  # in the whole run
         self._now = 0.0
         self._decided: list[Decision] = []
+        self._has_stopped = False  # by what happened now
 
     def handle(self, happening: Happening, now: float) -> list[Decision]:
         """The decisions that follow from `happening`, in order. `now` is in seconds and never decreases."""
-        self._now, self._decided = now, []
+        self._now, self._decided, self._has_stopped = now, [], False
         self._update(happening)
-        if self._broadcast is not None and not self._broadcast.is_over:
-            self._continue(self._broadcast)
+        if self._stopping is not None:
+            self._touch(self._stopping)
+        touched = self._still_open()
+        for broadcast in touched:
+            if not self._has_stopped and broadcast.possible < broadcast.needed:
+                self._lose_quorum(broadcast)
+        if self._stopping is None and not self._has_stopped:  # what follows a stop is decided the next time
+            self._hand_out()
+            for broadcast in touched:
+                self._give(broadcast)
+        for broadcast in self._still_open():
+            self._due.put(broadcast.task_id, self._due_of(broadcast))
+        if not self._has_stopped:
+            self._touched.clear()
         return self._decided
 
     @property
     def due(self) -> float | None:
         """When to call `handle` with TimePassed if nothing happens before; None: never."""
-        broadcast = self._broadcast
-        if broadcast is None or broadcast.is_over:
-            return None
-        if broadcast.quorum_lost is not None:
-            return broadcast.quorum_lost + SAME_CAUSE_S
-        moments = (broadcast.due, broadcast.grace_ends if self._will_tell_wait else None)
-        return min((moment for moment in moments if moment is not None), default=None)
+        if self._stopping is not None:
+            assert self._stopping.quorum_lost is not None
+            return self._stopping.quorum_lost + SAME_CAUSE_S
+        return self._due.first
 
     def overdue(self, now: float) -> list[str]:
         """The sites that `handle` would give up for TimePassed."""
-        return [client.site for client in self._overdue(now)]
+        return [client.site for _, client in self._overdue(now)]
 
     @property
     def is_stopping(self) -> bool:
         """Too few answers are possible. The run stops soon, after other clients that fail for the same cause."""
-        return self._broadcast is not None and self._broadcast.quorum_lost is not None
+        return self._stopping is not None
+
+    def _still_open(self) -> list[Broadcast]:
+        """The tasks that were touched, in the order in which they were begun."""
+        return [self._open[task_id] for task_id in sorted(self._touched) if task_id in self._open]
 
     def _update(self, happening: Happening) -> None:
         match happening:
             case Begun():
                 self._begin(happening)
-            case Left():
-                self._leave()
+            case Wanted(task_id):
+                self._want(self._open[task_id])
+            case Rejected(task_id, site, failure):
+                self._reject(self._open.get(task_id), self.clients[site], failure)
+            case Left(task_id):
+                self._leave(self._open[task_id])
             case Connected(site):
                 self._connected(self.clients[site])
             case Asked(site):
@@ -119,48 +149,67 @@ class Dispatcher:
                 self._disconnected(self.clients[site], cause)
             case Exited(site):
                 self._exited(self.clients[site], happening)
-            case Taken():
-                self._taken()
-            case Rejected(site, failure):
-                self._rejected(self.clients[site], failure)
             case TimePassed():
-                for client in self._overdue(self._now):
-                    self._give_up(client)
-                self._tell_wait()
+                self._pass_time()
 
-    def _continue(self, broadcast: Broadcast) -> None:
-        """Decide what follows from the state of the clients."""
-        if broadcast.possible < broadcast.needed:
-            self._lose_quorum(broadcast)
+    def _pass_time(self) -> None:
+        if self._stopping is not None:
             return
-        self._hand_out(broadcast)
-        if broadcast.given is not None:
+        due = self._due_by(self._now)
+        slow = [(broadcast, client) for broadcast in due for client in broadcast.beyond_grace(self._now)]
+        for broadcast, client in self._overdue(self._now):
+            self._give_up(broadcast, client)
+        numbers = sorted({client.number for broadcast, client in slow if client.next_task == broadcast.task_id})
+        if numbers and self._will_tell_wait:
+            self._has_told_wait = True
+            self._touched |= dict.fromkeys(self._open)  # no grace is a deadline any more
+            self._decided.append(WaitOn(tuple(self._by_number[number].site for number in numbers)))
+
+    def _give(self, broadcast: Broadcast) -> None:
+        """Give the workflow the reply that it waits for, if it is there."""
+        if not broadcast.is_wanted:
             return
         broadcast.given = broadcast.next_reply()
         if broadcast.given is not None:
-            self._decided.append(Give(broadcast.given.site))
+            broadcast.is_wanted = False
+            self._decided.append(Give(broadcast.task_id, broadcast.given.site))
         elif broadcast.all_given:
-            broadcast.is_over = True
-            self._decided.append(Finish())
+            self._finish(broadcast)
 
-    def _hand_out(self, broadcast: Broadcast) -> None:
-        """Give the free slots to the next clients in site order."""
-        for group in broadcast.groups():
-            while self._busy[group] < self._slots and (client := broadcast.next_in(group)) is not None:
+    def _finish(self, broadcast: Broadcast) -> None:
+        broadcast.is_wanted, broadcast.is_over = False, True
+        self._decided.append(Finish(broadcast.task_id))
+
+    def _hand_out(self) -> None:
+        """Give the free slots to clients: first to those of the task that was begun first, in site order.
+
+        A queue has (task, client) for every client that became free for its next task. It may have changed since.
+        """
+        for group, queue in self._queues.items():
+            while queue and self._busy[group] < self._slots:
+                task_id, number = heapq.heappop(queue)
+                client = self._by_number[number]
+                if client.next_task != task_id or not client.is_free:
+                    continue
                 if client.state is State.ABSENT:
                     client.launched = self._now
                     client.has_asked = client.has_answered = False
                     self._change(client, State.STARTING)
                     self._decided.append(Start(client.site))
                 else:
-                    client.task_id = broadcast.task_id
+                    client.task_id = task_id
                     self._change(client, State.WORKING)
                     tell_usage = self._usage is None and client.config.launch_once
-                    self._decided.append(Send(client.site, tell_usage))
+                    self._decided.append(Send(task_id, client.site, tell_usage))
 
     def _lose_quorum(self, broadcast: Broadcast) -> None:
+        if broadcast.is_over:
+            return
         if broadcast.quorum_lost is None:
             broadcast.quorum_lost = self._now
+        self._stopping = self._stopping or broadcast
+        if broadcast is not self._stopping:
+            return
         others = any(client.state not in (State.ABSENT, State.WAITING) for client in broadcast.waiting_for)
         if others and self._now < broadcast.quorum_lost + SAME_CAUSE_S:
             return
@@ -173,13 +222,19 @@ class Dispatcher:
             )
         if self._strict and broadcast.min_responses < len(broadcast.targets):
             hint = "a new run without --strict continues if min_clients clients answer"
-        self._stop(QuorumLost(broadcast.needed, broadcast.possible, broadcast.first_failure, hint))
+        lost = QuorumLost(broadcast.task_id, broadcast.needed, broadcast.possible, broadcast.first_failure, hint)
+        self._stop(lost, [broadcast])
 
-    def _stop(self, why: Stop) -> None:
-        """Stop the run. There are no decisions for this broadcast after that."""
-        if self._broadcast is not None:
-            self._broadcast.is_over = True
+    def _stop(self, why: Stop, broadcasts: Sequence[Broadcast]) -> None:
+        """Stop the run. Nobody is waited for any more in these broadcasts."""
+        for broadcast in broadcasts:
+            self._end_waiting(broadcast)
+            broadcast.is_wanted, broadcast.is_over, broadcast.stopped_by = False, True, why
+        self._decide_stop(why)
+
+    def _decide_stop(self, why: Stop) -> None:
         self._decided.append(why)
+        self._has_stopped = True
 
     def _change(self, client: Client, state: State) -> None:
         """Set the state of a client, and count its slot."""
@@ -189,51 +244,104 @@ class Dispatcher:
         self._watch(client)
 
     def _watch(self, client: Client) -> None:
-        if self._broadcast is not None:
-            self._broadcast.watch(client)
+        """Call it when the state of a client, its channel or its next task changed."""
+        will_start = client.state is State.ABSENT and client.config.launch_once and bool(client.queue)
+        (self._unstarted[client.group].add if will_start else self._unstarted[client.group].discard)(client.number)
+        if client.next_task is None:
+            return
+        broadcast = self._open[client.next_task]
+        broadcast.watch(client)
+        self._touch(broadcast)
+        if client.is_free:
+            heapq.heappush(self._queues[client.group], (broadcast.task_id, client.number))
 
-    def _overdue(self, now: float) -> list[Client]:
-        broadcast = self._broadcast
-        if broadcast is None or broadcast.is_over or broadcast.quorum_lost is not None:
+    def _touch(self, broadcast: Broadcast) -> None:
+        self._touched[broadcast.task_id] = None
+
+    def _dequeue(self, client: Client, broadcast: Broadcast) -> None:
+        """The client is not waited for any more in this broadcast."""
+        self._touch(broadcast)
+        if broadcast.task_id not in client.queue:
+            return
+        was_next = client.next_task == broadcast.task_id
+        del client.queue[broadcast.task_id]
+        if was_next:
+            client.turn_began = self._now
+            self._watch(client)
+
+    def _due_of(self, broadcast: Broadcast) -> float | None:
+        if broadcast.is_over:
+            return None
+        moments = (broadcast.due, broadcast.grace_ends if self._will_tell_wait else None)
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def _due_by(self, now: float) -> list[Broadcast]:
+        return [self._open[task_id] for task_id in sorted(self._due.until(now))]
+
+    def _overdue(self, now: float) -> list[tuple[Broadcast, Client]]:
+        if self._stopping is not None:
             return []
-        return broadcast.overdue(now)
+        return [(broadcast, client) for broadcast in self._due_by(now) for client in broadcast.overdue(now)]
 
     # the workflow
 
     def _begin(self, begun: Begun) -> None:
-        self._leave()
         sites = set(begun.targets)
         targets = [client for client in self.clients.values() if client.site in sites]
         needed = len(targets) if self._strict else begun.min_responses
-        self._broadcast = Broadcast(begun, targets, self._now, needed=needed, waits_for_all=self._waits_for_all)
+        broadcast = Broadcast(begun, targets, needed=needed, waits_for_all=self._waits_for_all)
+        self._open[begun.task_id] = broadcast
+        self._touch(broadcast)
         for client in targets:
             if client.state is State.GONE:
-                self._fail(client, client.failure or Failure(cause="its process ended"))
+                self._fail(broadcast, client, client.failure or Failure(cause="its process ended"))
             elif begun.refused is not None:
-                self._fail(client, begun.refused)
+                self._fail(broadcast, client, begun.refused)
+            else:
+                client.queue[begun.task_id] = None
+                if len(client.queue) == 1:
+                    client.turn_began = self._now
+                    self._watch(client)
         self._check_memory()
 
-    def _leave(self) -> None:
-        """End the broadcast. Clients that still work on it lose their slots.
+    def _want(self, broadcast: Broadcast) -> None:
+        self._accept(broadcast)
+        self._touch(broadcast)
+        if broadcast.stopped_by is not None:
+            self._decide_stop(broadcast.stopped_by)
+        elif broadcast.is_over:
+            self._finish(broadcast)
+        else:
+            broadcast.is_wanted = True
+
+    def _leave(self, broadcast: Broadcast) -> None:
+        """End a broadcast. Clients that still work on it lose their slots.
 
         The workflow has the reply that it got last, even if it asks for no more.
         """
-        self._taken()
-        broadcast, self._broadcast = self._broadcast, None
-        for client in broadcast.waiting_for if broadcast else ():
-            self._free(client)
+        self._accept(broadcast)
+        self._end_waiting(broadcast)
+        self._due.put(broadcast.task_id, None)
+        del self._open[broadcast.task_id]
 
-    def _taken(self) -> None:
-        if self._broadcast is None or self._broadcast.given is None:
-            return
-        client, self._broadcast.given = self._broadcast.given, None
-        if not self._broadcast.has_failed(client):
-            self._decided.append(Accept(client.site))
+    def _end_waiting(self, broadcast: Broadcast) -> None:
+        if broadcast is self._stopping:
+            self._stopping = None
+            self._touched |= dict.fromkeys(self._open)
+        for client in broadcast.waiting_for:
+            if client.next_task == broadcast.task_id:
+                self._free(client)
+            self._dequeue(client, broadcast)
 
-    def _rejected(self, client: Client, failure: Failure) -> None:
-        if self._broadcast is not None and self._broadcast.has_answer_of(client):
+    def _accept(self, broadcast: Broadcast) -> None:
+        client, broadcast.given = broadcast.given, None
+        if client is not None and not broadcast.has_failed(client):
+            self._decided.append(Accept(broadcast.task_id, client.site))
+
+    def _reject(self, broadcast: Broadcast | None, client: Client, failure: Failure) -> None:
+        if broadcast is not None and broadcast.has_answer_of(client):
             self._good_answers -= 1
-            self._fail(client, failure)
+            self._fail(broadcast, client, failure)
 
     # the clients
 
@@ -254,11 +362,12 @@ class Dispatcher:
             self._decided.append(Drop(client.site))
             return
         client.has_answered = True
-        if client.state is State.WORKING and self._broadcast is not None:
-            work_s = self._now - client.since
-            self._broadcast.answered(client, work_s)
+        if client.state is State.WORKING:
+            broadcast, work_s = self._open[task_id], self._now - client.since
+            broadcast.answered(client, work_s)
             self._good_answers += 1
-            self._decided.append(Keep(client.site, work_s))
+            self._decided.append(Keep(task_id, client.site, work_s))
+            self._dequeue(client, broadcast)
         else:
             self._decided.append(Drop(client.site))
         if client.config.launch_once:
@@ -305,32 +414,24 @@ class Dispatcher:
         """The client takes no further part in the run."""
         client.failure = failure
         self._change(client, State.GONE)
-        if self._broadcast is not None and self._broadcast.waits_for(client):
-            self._fail(client, failure)
+        for task_id in list(client.queue):
+            self._fail(self._open[task_id], client, failure)
 
     def _failed_after_answer(self, text: str) -> None:
         self._decided.append(Warn(text))
         if self._strict:
-            self._stop(StrictFailure(text))
+            self._stop(StrictFailure(text), list(self._open.values()))
 
     @property
     def _will_tell_wait(self) -> bool:
         return self._waits_for_all and not self._has_told_wait
 
-    def _tell_wait(self) -> None:
-        broadcast = self._broadcast
-        if broadcast is None or broadcast.is_over or broadcast.quorum_lost is not None or not self._will_tell_wait:
-            return
-        if slow := broadcast.beyond_grace(self._now):
-            self._has_told_wait = True
-            self._decided.append(WaitOn(tuple(client.site for client in slow)))
-
-    def _give_up(self, client: Client) -> None:
-        assert self._broadcast is not None
-        if not self._broadcast.has_failed_by(client, self._now):
-            self._broadcast.skipped(client)
-            self._decided.append(Skip(client.site))
+    def _give_up(self, broadcast: Broadcast, client: Client) -> None:
+        if not broadcast.has_failed_by(client, self._now):
             self._free(client)
+            broadcast.skipped(client)
+            self._decided.append(Skip(broadcast.task_id, client.site))
+            self._dequeue(client, broadcast)
             return
         if client.lost is not None:
             self._end(client, client.failure or Failure(cause="it closed its channel (was flare.shutdown() called?)"))
@@ -347,21 +448,21 @@ class Dispatcher:
             waited_s = self._now - client.launched
             cause = f"it did not ask for a task within {waited_s:.0f} s: flare.receive() was not reached"
         elif client.state is State.LATE:
-            waited_s = self._now - self._broadcast.began
+            waited_s = self._now - max(client.since, client.turn_began)
             cause = f"no answer within {waited_s:.1f} s: it still works on an earlier task"
         else:
             cause = f"no answer within {self._now - client.since:.1f} s of receiving the task"
-        self._fail(client, Failure(cause=cause), hangs=True, hint=hint)
         self._free(client)
+        self._fail(broadcast, client, Failure(cause=cause), hangs=True, hint=hint)
 
     def _free(self, client: Client) -> None:
         """Give the slot of a client that is not waited for any more to another one."""
         if client.holds_slot:
             self._change(client, State.LATE)
 
-    def _fail(self, client: Client, failure: Failure, *, hangs: bool = False, hint: str = "") -> None:
-        broadcast = self._broadcast
-        assert broadcast is not None
+    def _fail(
+        self, broadcast: Broadcast, client: Client, failure: Failure, *, hangs: bool = False, hint: str = ""
+    ) -> None:
         if client.gone_since is not None:
             failure = Failure(cause=f"out of the run since round {client.gone_since}: {failure.cause}")
         elif client.state is State.GONE:
@@ -370,7 +471,8 @@ class Dispatcher:
             where = f" ({failure.where})" if failure.where else ""
             broadcast.first_failure, broadcast.first_hint = f"{client.site}: {failure.cause}{where}", hint
         broadcast.failed(client)
-        self._decided.append(Fail(client.site, failure, hangs))
+        self._decided.append(Fail(broadcast.task_id, client.site, failure, hangs))
+        self._dequeue(client, broadcast)
 
     # memory
 
@@ -379,21 +481,21 @@ class Dispatcher:
         if self._usage is not None:
             return
         self._usage = usage
-        self._check_memory()
-        if self._broadcast is None or self._broadcast.is_over:
+        if self._check_memory():
             return
-        others = sum(other.group == client.group for other in self._not_started())
+        others = len(self._unstarted[client.group])
         if usage.gpu_free and usage.gpu * others > usage.gpu_free:
-            self._stop(MemoryShort(others, usage.gpu * others, usage.gpu_free, "GPU"))
+            self._run_short(others, usage.gpu * others, usage.gpu_free, "GPU")
 
-    def _check_memory(self) -> None:
-        """Check whether the clients that will start for this task fit into the free memory."""
-        if self._usage is None or not (count := len(self._not_started())):
-            return
+    def _check_memory(self) -> bool:
+        """Whether the clients that will start do not fit into the free memory: then the run stops."""
+        if self._usage is None or not (count := sum(map(len, self._unstarted.values()))):
+            return False
         needed, free = self._usage.private * count, self._free_memory()
-        if free and needed > free:
-            self._stop(MemoryShort(count, needed, free, "main"))
+        is_short = bool(free) and needed > free
+        if is_short:
+            self._run_short(count, needed, free, "main")
+        return is_short
 
-    def _not_started(self) -> list[Client]:
-        targets = self._broadcast.targets if self._broadcast else []
-        return [client for client in targets if client.state is State.ABSENT and client.config.launch_once]
+    def _run_short(self, clients: int, needed: int, free: int, where: str) -> None:
+        self._stop(MemoryShort(clients, needed, free, where), list(self._open.values()))

@@ -147,7 +147,7 @@ def _run(
     try:
         for number, workflow in enumerate(workflows):
             if run.enter(number):
-                communicator.workflow, communicator.workflow_number = run.workflow_name, number
+                communicator.enter(run.workflow_name, number)
                 workflow.run(communicator, run)
         digest = tensor_file.digest((run.model.params if run.model else None) or {})
         run.finished(digest)

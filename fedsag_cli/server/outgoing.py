@@ -1,29 +1,32 @@
-"""A task that was sent, and the answers to it: their files, the server's filters, and their checks."""
+"""A task that was sent, and the answers to it: their files, and their checks."""
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
-from fedsag_cli.errors import FedsagError
-from fedsag_cli.events import Failure
-from fedsag_cli.filters import Chain, Exchanges, made_by
-from fedsag_cli.model import FLModel, Task
+from fedsag_cli.model import FLModel, Params, Task
 from fedsag_cli.params import checks
 from fedsag_cli.params.tensor_file import TensorFile
+from fedsag_cli.server import spool
+from fedsag_cli.server.filtering import Filtering
 from fedsag_cli.server.spool import SpooledFile
 from fedsag_cli.wire.messages import Answer
+
+Check: TypeAlias = Callable[[FLModel, Mapping[str, Any]], FLModel]
+"""A workflow's own check of an update, in place of the usual ones: the update to use. Raises TensorError."""
 
 
 @dataclass
 class Received:
-    """A valid answer. `model`: its model, while the workflow processes it."""
+    """A valid answer. `model`: its model, while the workflow processes it; `params`: those that were sent."""
 
     answer: Answer
     file: SpooledFile | None
     work_s: float
+    params: Params | None = None
     model: FLModel | None = None
 
     @property
@@ -31,21 +34,28 @@ class Received:
         return 0 if self.file is None else self.file.size
 
     def close(self) -> None:
-        self.model = None
+        self.params = self.model = None
         if self.file is not None:
             self.file.close()
 
 
 @dataclass
 class Outgoing:
-    """A task that was sent, and its answers that wait for their turn."""
+    """A task that was sent, and its answers that wait for their turn.
+
+    `nth`: by site, and for the server, how often it was asked before in this round.
+    """
 
     task_id: int
     task: Task
+    workflow: int
+    nth: Mapping[str, int]
+    rules: checks.Rules = checks.STRICT
+    check: Check | None = None
     whole: Mapping[str, Any] = field(default_factory=dict)  # the model's params before the filters, if they changed it
     file: TensorFile | None = None
     received: dict[str, Received] = field(default_factory=dict)
-    received_bytes: int = 0
+    kept_bytes: int = 0
     turn: str | None = None  # the site whose reply the workflow gets next
     taken: Received | None = None
     is_finished: bool = False
@@ -59,51 +69,59 @@ class Outgoing:
         return self.task.model.current_round or 0
 
     def take(self, site: str) -> Received:
-        taken = self.taken = self.received.pop(site)
-        self.received_bytes -= taken.size
-        return taken
+        """The answer of this site."""
+        self.taken = self.received.pop(site)
+        return self.taken
 
-    def model_of(
-        self, received: Received, filters: Chain, exchanges: Exchanges, rules: checks.Rules
-    ) -> tuple[FLModel, Sequence[str]]:
+    def drop(self) -> None:
+        """The workflow has processed the answer that it took last."""
+        if self.taken is not None:
+            self.taken.close()
+            self.taken = None
+
+    def model_of(self, site: str, received: Received, filtering: Filtering) -> tuple[FLModel, Sequence[str]]:
         """The model of an answer, filtered and checked, and the keys that were left out.
 
         Raises FilterError; ValueError if it does not fit the task.
         """
-        params = None if received.file is None else received.file.take().load()
-        model = filtered(filters, self.task.name, received.answer.model.with_params(params), exchanges)
-        more_keys = [name for name in received.answer.more_keys if not filters.excludes(self.task.name, name)]
+        received.params = None if received.file is None else received.file.take().load()
+        model = filtering.filtered(
+            received.answer.model.with_params(received.params),
+            self.task,
+            workflow=self.workflow,
+            nth=self.nth[site],
+            site=site,
+            sent=self.task.model,
+        )
+        left_out: Sequence[str] = ()
         known = {**self.whole, **(self.task.model.params or {})}
-        model, left_out = checks.check(model, known, rules, more_keys=more_keys)
+        if self.check is not None:
+            model = self.check(model, known)
+            model.num_steps  # noqa: B018  it raises
+        else:
+            more_keys = [key for key in received.answer.more_keys if not filtering.excludes(self.task.name, key)]
+            model, left_out = checks.check(model, known, self.rules, more_keys=more_keys)
         if model.metrics is not None:
             model = replace(model, metrics=checks.floats(model.metrics))
         return model, left_out
 
+    def keep(self, received: Received, model: FLModel, scratch: Path) -> FLModel:
+        """The model of an answer that the workflow keeps. If many bytes are kept, it is on disk."""
+        if not model.params:
+            return model
+        is_on_disk = received.file is not None and received.file.is_on_disk
+        as_sent = received.params or {}
+        if is_on_disk and all(value is as_sent.get(name) for name, value in model.params.items()):
+            return model
+        size = sum(getattr(value, "nbytes", 0) for value in model.params.values())
+        if self.kept_bytes + size < spool.LARGE:
+            self.kept_bytes += size
+            return model
+        return replace(model, params=spool.on_disk(model.params, scratch))
+
     def close(self) -> None:
+        self.drop()
         for received in self.received.values():
             received.close()
         if self.file is not None:
             self.file.close()
-
-
-class FilterError(Exception):
-    """An exception of a filter, as the cause of a failure."""
-
-    def __init__(self, name: str, error: Exception | SystemExit) -> None:
-        text = error.message if isinstance(error, FedsagError) else f"{type(error).__name__}: {error}"
-        super().__init__(text)
-        frames = traceback.extract_tb(error.__traceback__)[2:]  # without our own
-        where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-        self.failure = Failure(cause=f"the server's filter {name}: {text}", where=where)
-
-
-def filtered(chain: Chain, task_name: str, model: FLModel, exchanges: Exchanges) -> FLModel:
-    """`model` after the filters of `chain`. Raises FilterError."""
-    for number, link in chain.of(task_name):
-        try:
-            model = made_by(link, model, exchanges(number))
-        except (Exception, SystemExit) as error:
-            # a filter may be the user's own and raise anything: one reply fails, and the log has the traceback
-            traceback.print_exc()
-            raise FilterError(type(link).__name__, error) from error
-    return model

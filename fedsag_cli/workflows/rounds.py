@@ -18,7 +18,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Annotated, TypeAlias
+from types import TracebackType
+from typing import Annotated, Any, TypeAlias
 
 from fedsag_cli.arguments import Least, Needs
 from fedsag_cli.errors import JobError
@@ -38,7 +39,7 @@ from fedsag_cli.params.metrics import weighted_means
 from fedsag_cli.persistors import Persistor
 from fedsag_cli.samplers import Sampler
 from fedsag_cli.updaters import Updater
-from fedsag_cli.workflows import Clients
+from fedsag_cli.workflows import Clients, Replies
 from fedsag_cli.workflows.early_stopping import STOP_CONDITION, StopCondition
 from fedsag_cli.workflows.model_selector import IntimeModelSelector
 from fedsag_cli.workflows.run import Best, Run
@@ -261,6 +262,7 @@ class Round:
         self._asked: Sequence[str] = ()
         self._measured: dict[str, Mapping[str, float]] = {}
         self._steps: dict[str, float] = {}
+        self._came_by: dict[str, Replies] = {}  # the task to which each site replied last
         self._clock = _Clock()
 
     def cohort(self, sites: Sequence[str]) -> Cohort:
@@ -285,7 +287,7 @@ class Round:
         drawn = set(sorted(sites, key=lots.__getitem__)[:count])
         return [site for site in sites if site in drawn]
 
-    def broadcast(
+    def ask(
         self,
         task_name: str,
         *,
@@ -297,18 +299,18 @@ class Round:
         allow_non_finite: bool = False,
         allow_unknown_keys: bool = False,
         ignores: Callable[[str], bool] | None = None,
-    ) -> Iterator[Reply]:
-        """Send the round's model and yield the updates, as `Clients.broadcast` does. A reply without params has failed.
+        check: Callable[[FLModel, Mapping[str, Any]], FLModel] | None = None,
+    ) -> Replies:
+        """Send the round's model, as `Clients.ask` does. A reply without params has failed.
 
         `model`: a model to send instead. The metrics and steps of each reply count for the round. Raises
         NotEnoughClients.
         """
         targets = self._clients.takes(task_name) if to is None else to
         self._announce(targets)
-        sent = model or self.model
         self._clock.lap("aggregate")
-        for reply in self._clients.broadcast(
-            Task(name=task_name, model=sent),
+        replies = self._clients.ask(
+            Task(name=task_name, model=model or self.model),
             to=targets,
             min_responses=min_responses,
             timeout_s=timeout_s,
@@ -316,21 +318,33 @@ class Round:
             allow_non_finite=allow_non_finite,
             allow_unknown_keys=allow_unknown_keys,
             ignores=ignores,
-        ):
-            self._clock.lap("wait")
-            if reply.model.params is None or (sent.params and not reply.model.params):
-                self.reject(reply, f"its answer to the task {task_name!r} has no params")
-                continue
-            self._measured[reply.site], self._steps[reply.site] = reply.model.metrics or {}, reply.model.num_steps
-            yield reply
-            self._clock.lap("aggregate")
+            check=check,
+        )
         self._clock.lap("wait")
+        return _RoundReplies(self, replies, needs_params=bool((model or self.model).params), task_name=task_name)
+
+    def broadcast(self, task_name: str, **how: Any) -> Iterator[Reply]:
+        """The updates: the replies of `ask`, which has the same arguments. The task ends with the iteration."""
+        with self.ask(task_name, **how) as replies:
+            yield from replies
 
     def reject(self, reply: Reply, cause: str) -> None:
         """Count a reply as failed, with this cause. Raises NotEnoughClients if too few clients are left."""
+        self._came_by[reply.site].reject(reply, cause)
+
+    def took(self, reply: Reply, replies: Replies) -> None:
+        """Count the metrics and steps of a reply."""
+        self._measured[reply.site], self._steps[reply.site] = reply.model.metrics or {}, reply.model.num_steps
+        self._came_by[reply.site] = replies
+
+    def dropped(self, reply: Reply) -> None:
+        """Do not count them."""
         self._measured.pop(reply.site, None)
         self._steps.pop(reply.site, None)
-        self._clients.reject(reply, cause)
+
+    def lap(self, stage: str) -> None:
+        """The time since the last lap was for this: "wait" or "aggregate"."""
+        self._clock.lap(stage)
 
     def finish(self, update: FLModel) -> None:
         """End the round: apply `update`, FULL or DIFF, to the round's model, and save the result.
@@ -386,6 +400,41 @@ class Round:
         if not self._is_announced:
             self._is_announced = True
             self._run.emit(self._loop.started(self.number, sites))
+
+
+class _RoundReplies:
+    """The replies to a task of a round, which measures them."""
+
+    def __init__(self, current: Round, replies: Replies, *, needs_params: bool, task_name: str) -> None:
+        self._current, self._replies = current, replies
+        self._needs_params, self._task_name = needs_params, task_name
+
+    def __enter__(self) -> Replies:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._replies.__exit__(kind, error, trace)
+
+    def __iter__(self) -> Iterator[Reply]:
+        return self
+
+    def __next__(self) -> Reply:
+        self._current.lap("aggregate")
+        try:
+            reply = next(self._replies)
+            while reply.model.params is None or (self._needs_params and not reply.model.params):
+                self.reject(reply, f"its answer to the task {self._task_name!r} has no params")
+                reply = next(self._replies)
+        finally:
+            self._current.lap("wait")
+        self._current.took(reply, self)
+        return reply
+
+    def reject(self, reply: Reply, cause: str) -> None:
+        self._current.dropped(reply)
+        self._replies.reject(reply, cause)
 
 
 class _Replaces:

@@ -112,8 +112,9 @@ class ScatterAndGather:
         self._allow_non_finite, self._allow_unknown_keys = allow_non_finite, allow_unknown_keys
         self._meta = {FEDPROX_MU: fedprox_mu} if fedprox_mu else {}
 
-        excludes = getattr(aggregator, "excludes", None)
+        excludes, check = getattr(aggregator, "excludes", None), getattr(aggregator, "check", None)
         self._ignores = excludes if callable(excludes) else None
+        self._check = check if callable(check) else None
 
     def run(self, clients: Clients, run: Run) -> None:
         self._note_too_many(len(clients.takes(self._train)), run)
@@ -123,7 +124,7 @@ class ScatterAndGather:
                 model = replace(current.model, meta=current.model.meta | self._meta)
                 if callable(begin := getattr(self._aggregator, "begin", None)):
                     begin(model, current.cohort(cohort))
-                for reply in current.broadcast(
+                with current.ask(
                     self._train,
                     to=cohort,
                     model=model,
@@ -133,11 +134,13 @@ class ScatterAndGather:
                     allow_non_finite=self._allow_non_finite,
                     allow_unknown_keys=self._allow_unknown_keys,
                     ignores=self._ignores,
-                ):
-                    try:
-                        give(self._aggregator, reply)
-                    except TensorError as error:
-                        current.reject(reply, error.message)
+                    check=self._check,
+                ) as replies:
+                    for reply in replies:
+                        try:
+                            give(self._aggregator, reply)
+                        except TensorError as error:
+                            replies.reject(reply, error.message)
                 current.finish(self._aggregator.aggregate())
             rounds.validate(self._validate, timeout_s=self._timeout_s)
 

@@ -11,6 +11,7 @@ import threading
 import time
 import types
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 
 from fedsag_cli import events
 from fedsag_cli.aggregators.fedavg import FedAvg
-from fedsag_cli.errors import ChannelClosed, NotEnoughClients, NotEnoughMemory, RunError
+from fedsag_cli.errors import ChannelClosed, NotEnoughClients, NotEnoughMemory, RunError, TensorError
 from fedsag_cli.events import (
     ClientReady,
     ClientWanted,
@@ -94,6 +95,7 @@ class House:
 
     def __init__(self, folder, scripts, *, slots=9, configs=None, groups=None, data=None, results=None, **how):
         self.address = address_in(folder)
+        self.folder = folder
         self.told = []
         self.parent, line = socket.socketpair()
         self._line = line
@@ -281,10 +283,11 @@ def test_a_rejected_reply_is_a_failure(clients):
 
     def reject_first(min_responses):
         given = []
-        for reply in some.broadcast(task, min_responses=min_responses):
-            given.append(reply.site)
-            if reply.site == "a":
-                some.reject(reply, "it does not fit")
+        with some.ask(task, min_responses=min_responses) as replies:
+            for reply in replies:
+                given.append(reply.site)
+                if reply.site == "a":
+                    replies.reject(reply, "it does not fit")
         return given
 
     assert reject_first(1) == ["a", "b"]
@@ -371,7 +374,7 @@ def test_an_answer_is_told_when_it_arrives_though_the_workflow_waits_for_an_earl
 
 def test_what_is_told_of_a_round_has_its_sizes_steps_and_metrics(house):
     home = house({"a": adds(1.0, meta={"NUM_STEPS_CURRENT_ROUND": 12})})
-    home.communicator.workflow = "warm_up"
+    home.communicator.enter("warm_up", 0)
     home.ask(round_num=4)
 
     sent, accepted = home.of(TaskSent)[0], home.of(ReplyAccepted)[0]
@@ -586,21 +589,21 @@ def test_a_client_is_told_which_workflow_its_task_is_of(house):
 
     home = house({"a": notes})
     home.ask()
-    home.communicator.workflow_number = 1
+    home.communicator.enter("second", 1)
     home.ask()
 
     assert numbers == [0, 1]
 
 
 def test_strangers_who_say_nothing_hold_neither_the_door_nor_the_end(house, monkeypatch):
-    monkeypatch.setattr("fedsag_cli.server.communicator._MOST_GUESTS", 3)
+    monkeypatch.setattr("fedsag_cli.server.channels._MOST_GUESTS", 3)
     home = house({"a": adds(1.0)})
     with contextlib.ExitStack() as stack:
         for _ in range(5):
             stack.enter_context(socket.socket(socket.AF_UNIX)).connect(home.address)
 
         assert [site for site, _, _ in home.ask()] == ["a"]
-        assert len(home.communicator._guests) <= 3
+        assert len(home.communicator._channels._guests) <= 3
         home.communicator.close()
 
 
@@ -761,11 +764,10 @@ def test_a_workflow_that_asks_for_no_more_replies_has_the_one_it_got(house):
 
     for _ in home.communicator.broadcast(task):
         break
-    first = home.communicator.broadcast(task)
-    next(first)
-    next(home.communicator.broadcast(task))
-    with pytest.raises(RunError, match="began another task before it took the last reply"):
-        next(first)
+    with home.communicator.ask(task) as replies:
+        next(replies)
+    next(home.communicator.ask(task))
+    home.communicator.enter("another", 1)
 
     assert [event.site for event in home.of(ReplyAccepted)] == ["a", "a", "a"]
 
@@ -965,14 +967,153 @@ def test_closing_tells_every_client(house):
     assert sorted(ended) == ["a", "b"]
 
 
-def test_a_workflow_that_begins_another_task_cannot_go_on_with_the_one_before(house):
-    home = house({"a": adds(1.0), "b": adds(2.0)})
-    first = home.communicator.broadcast(a_task())
-    assert next(first).site == "a"
+# several tasks at a time
 
-    assert len(home.ask()) == 2
-    with pytest.raises(RunError, match="began another task"):
-        next(first)
+
+def test_a_workflow_may_ask_for_more_while_it_handles_the_replies_to_a_task(house):
+    """Before, this waited without end: cross-site evaluation asks all sites to evaluate the model of each."""
+    home = house({"a": adds(1.0), "b": adds(2.0), "c": adds(3.0)})
+
+    found = {}
+    with home.communicator.ask(a_task()) as replies:
+        for reply in replies:
+            found[reply.site] = [w for _, [w], _ in home.ask(params=reply.model.params)]
+
+    assert found == {"a": [12.0, 13.0, 14.0], "b": [13.0, 14.0, 15.0], "c": [14.0, 15.0, 16.0]}
+
+
+def test_a_nested_task_waits_for_a_client_that_still_does_the_outer_one(house):
+    """b answers the outer task only when the workflow waits for its answer to the inner one."""
+    go = threading.Event()
+    tasks = []
+
+    def slow(client):
+        for assignment, params in client.tasks():
+            tasks.append(assignment.task_id)
+            assert go.wait(20)
+            client.answer(assignment, params={"w": params["w"] + 2})
+
+    home = house({"a": adds(1.0), "b": slow})
+    with home.communicator.ask(a_task()) as replies:
+        assert next(replies).site == "a"
+        inner = home.communicator.ask(a_task(), to=["b"])
+        threading.Timer(0.05, go.set).start()
+        assert [reply.site for reply in inner] == ["b"]
+        assert [reply.site for reply in replies] == ["b"]
+
+    assert tasks == [1, 2]
+
+
+def test_the_replies_to_two_tasks_may_be_taken_in_any_order(house):
+    home = house({"a": adds(1.0), "b": adds(2.0)})
+
+    first, second = home.communicator.ask(a_task(), to=["a"]), home.communicator.ask(a_task(), to=["b"])
+
+    assert [reply.site for reply in second] == ["b"]
+    assert [reply.site for reply in first] == ["a"]
+    assert [event.site for event in home.of(ReplyAccepted)] == ["b", "a"]
+
+
+def test_two_tasks_to_the_same_client_are_done_in_the_order_in_which_it_was_asked(house):
+    tasks = []
+
+    def notes(client):
+        for assignment, params in client.tasks():
+            tasks.append(assignment.task_name)
+            client.answer(assignment, params=params)
+
+    home = house({"a": notes}, configs={"a": ClientConfig(tasks=("*",))})
+    first, second = home.communicator.ask(a_task("one")), home.communicator.ask(a_task("two"))
+
+    assert [reply.site for reply in second] == ["a"]
+    assert [reply.site for reply in first] == ["a"]
+    assert tasks == ["one", "two"]
+
+
+def test_each_task_has_its_own_quorum_and_one_that_fails_ends_no_other(house):
+    home = house({"a": adds(1.0), "b": dies(1)})
+
+    with home.communicator.ask(a_task(), to=["a"], min_responses=1) as replies:
+        with pytest.raises(NotEnoughClients):
+            home.ask(to=["b"], min_responses=1)
+        assert [reply.site for reply in replies] == ["a"]
+
+
+def test_the_slots_are_shared_by_all_tasks(house):
+    crowd = Crowd()
+    home = house({site: crowd.member(0) for site in "abcd"}, slots=2)
+
+    asks = [home.communicator.ask(a_task(), to=[site]) for site in "abcd"]
+
+    assert [[reply.site for reply in replies] for replies in reversed(asks)] == [["d"], ["c"], ["b"], ["a"]]
+    assert crowd.most == {0: 2}
+
+
+def test_a_reply_cannot_be_rejected_after_its_task_has_ended(house):
+    home = house({"a": adds(1.0)})
+    with home.communicator.ask(a_task()) as replies:
+        reply = next(replies)
+
+    with pytest.raises(RunError, match="a was rejected after its task had ended: it does not fit"):
+        replies.reject(reply, "it does not fit")
+
+
+def test_a_task_is_over_when_its_block_is_left_and_when_the_next_workflow_begins(house):
+    home = house({"a": adds(1.0)})
+    with home.communicator.ask(a_task()) as left:
+        pass
+    forgotten = home.communicator.ask(a_task())
+    home.communicator.enter("second", 1)
+
+    assert list(left) == list(forgotten) == []
+    assert [site for site, _, _ in home.ask()] == ["a"]
+    assert [event.workflow for event in home.of(TaskSent, ReplyAccepted)] == ["second", "second"]
+
+
+def test_a_workflows_own_check_takes_the_place_of_the_usual_ones(house):
+    def script(client):
+        for assignment, params in client.tasks():
+            client.answer(assignment, params={"another": params["w"] * 0 + ord(client.site)})
+
+    def check(update, sent):
+        if update.params["another"] > ord("a"):
+            raise TensorError("too far in the alphabet")
+        return replace(update, params={**sent, **update.params})
+
+    home = house({"a": script, "b": script})
+    found = [(reply.site, list(reply.model.params)) for reply in home.communicator.broadcast(a_task(), check=check)]
+
+    assert found == [("a", ["w", "another"])]
+    assert home.of(ReplyFailed)[0].failure.cause == "too far in the alphabet"
+
+
+# updates that a workflow keeps
+
+
+def test_many_large_updates_that_are_kept_lie_on_disk_and_are_whole(house, monkeypatch):
+    monkeypatch.setattr("fedsag_cli.server.spool.LARGE", 20)  # the first, of 16 bytes, stays in memory
+
+    def script(client):
+        for assignment, _ in client.tasks():
+            client.answer(assignment, params={"w": torch.full((4,), float(ord(client.site)))})
+
+    home = house(dict.fromkeys("abc", script))
+    kept = {}
+    with home.communicator.ask(Task(name="train", model=FLModel(params={"w": torch.zeros(4)}))) as replies:
+        for reply in replies:
+            kept[reply.site] = reply.keep().params["w"]
+
+    assert {site: w.tolist() for site, w in kept.items()} == {site: [float(ord(site))] * 4 for site in "abc"}
+    assert [is_on_disk(kept[site], home.folder) for site in "abc"] == [False, True, True]
+
+
+def is_on_disk(tensor, folder):
+    """Whether the memory of the tensor is a file in this folder."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        first, last = (int(end, 16) for end in line.split()[0].split("-"))
+        if first <= tensor.data_ptr() < last:
+            return str(folder) in line
+    raise AssertionError("no such memory")
 
 
 def test_three_hundred_rounds_leave_no_descriptor_open(house):
@@ -1192,7 +1333,7 @@ def test_the_server_holds_the_model_it_sent_once(house):
 
 
 def test_where_memory_is_short_early_answers_wait_on_disk_and_come_whole(house, monkeypatch):
-    monkeypatch.setattr("fedsag_cli.server.spool._LARGE", 1)
+    monkeypatch.setattr("fedsag_cli.server.spool.LARGE", 1)
     monkeypatch.setattr("fedsag_cli.server.spool.machine.free_memory", lambda: 1)
     last = threading.Event()
     home = house({"a": adds(1.0, after=last), "b": adds(2.0), "c": adds(3.0, then=last)})

@@ -30,9 +30,9 @@ from fedsag_cli.server.decisions import (
     Skip,
     Start,
     StrictFailure,
-    Taken,
     TimePassed,
     WaitOn,
+    Wanted,
     Warn,
 )
 from fedsag_cli.server.dispatcher import Dispatcher
@@ -66,9 +66,18 @@ def dispatcher(sites="ab", *, slots=9, strict=False, waits_for_all=False, free=0
 
 
 def play(server, *history):
-    """Each line is (time, what happened, decisions)."""
+    """Each line is (time, what happened, decisions). The workflow waits for replies as soon as it has begun a task."""
     for line, (now, happened, *decisions) in enumerate(history):
-        assert server.handle(happened, now) == decisions, f"line {line}: {happened}"
+        assert happen(server, now, happened) == decisions, f"line {line}: {happened}"
+
+
+def happen(server, now, *happenings):
+    """What is decided, the last time."""
+    for happened in happenings:
+        decided = server.handle(happened, now)
+        if isinstance(happened, Begun):
+            decided += server.handle(Wanted(happened.task_id), now)
+    return decided
 
 
 def up(server, *sites, now=0.0):
@@ -79,14 +88,14 @@ def up(server, *sites, now=0.0):
         server.handle(Asked(site), now)
         server.handle(Answered(site, 90), now)
     for _ in sites:
-        server.handle(Taken(), now)
-    server.handle(Left(), now)
+        server.handle(Wanted(90), now)
+    server.handle(Left(90), now)
     assert all(server.clients[site].state is State.WAITING for site in sites)
     return server
 
 
-def failed(site, cause, *, hangs=False):
-    return Fail(site, Failure(cause=cause), hangs)
+def failed(task_id, site, cause, *, hangs=False):
+    return Fail(task_id, site, Failure(cause=cause), hangs)
 
 
 # the way of a task
@@ -97,43 +106,48 @@ def test_a_client_is_started_asks_answers_and_is_given_in_its_turn():
         dispatcher("a"),
         (0, Begun(1, ("a",)), Start("a")),
         (1, Connected("a")),
-        (1, Asked("a"), Admit("a"), Send("a", True)),
-        (3, Answered("a", 1), Keep("a", 2), Give("a")),
-        (4, Taken(), Accept("a"), Finish()),
-        (4, Left()),
+        (1, Asked("a"), Admit("a"), Send(1, "a", True)),
+        (3, Answered("a", 1), Keep(1, "a", 2), Give(1, "a")),
+        (4, Wanted(1), Accept(1, "a"), Finish(1)),
+        (4, Left(1)),
     )
 
 
 def test_a_reply_waits_for_those_before_it():
     play(
         up(dispatcher("abc"), "a", "b", "c"),
-        (0, Begun(1, ("c", "b", "a")), Send("a", True), Send("b", True), Send("c", True)),
-        (1, Answered("b", 1), Keep("b", 1)),
-        (2, Answered("c", 1), Keep("c", 2)),
-        (3, Answered("a", 1), Keep("a", 3), Give("a")),
-        (4, Taken(), Accept("a"), Give("b")),
-        (4, Taken(), Accept("b"), Give("c")),
-        (4, Taken(), Accept("c"), Finish()),
+        (0, Begun(1, ("c", "b", "a")), Send(1, "a", True), Send(1, "b", True), Send(1, "c", True)),
+        (1, Answered("b", 1), Keep(1, "b", 1)),
+        (2, Answered("c", 1), Keep(1, "c", 2)),
+        (3, Answered("a", 1), Keep(1, "a", 3), Give(1, "a")),
+        (4, Wanted(1), Accept(1, "a"), Give(1, "b")),
+        (4, Wanted(1), Accept(1, "b"), Give(1, "c")),
+        (4, Wanted(1), Accept(1, "c"), Finish(1)),
     )
 
 
 def test_a_failure_lets_the_next_reply_pass():
     play(
         up(dispatcher(), "a", "b"),
-        (0, Begun(1, ("a", "b")), Send("a", True), Send("b", True)),
-        (1, Answered("b", 1), Keep("b", 1)),
-        (2, Exited("a", 3), Fail("a", Failure(cause="its process ended with exit code 3", exit_code=3)), Give("b")),
+        (0, Begun(1, ("a", "b")), Send(1, "a", True), Send(1, "b", True)),
+        (1, Answered("b", 1), Keep(1, "b", 1)),
+        (
+            2,
+            Exited("a", 3),
+            Fail(1, "a", Failure(cause="its process ended with exit code 3", exit_code=3)),
+            Give(1, "b"),
+        ),
     )
 
 
 def test_a_rejected_reply_is_a_failure_and_is_not_accepted():
     play(
         up(dispatcher("a"), "a"),
-        (0, Begun(1, ("a",)), Send("a", True)),
-        (1, Answered("a", 1), Keep("a", 1), Give("a")),
-        (2, Rejected("a", Failure(cause="it does not fit")), failed("a", "it does not fit")),
-        (2, Rejected("a", Failure(cause="once more"))),
-        (3, Taken(), Finish()),
+        (0, Begun(1, ("a",)), Send(1, "a", True)),
+        (1, Answered("a", 1), Keep(1, "a", 1), Give(1, "a")),
+        (2, Rejected(1, "a", Failure(cause="it does not fit")), failed(1, "a", "it does not fit")),
+        (2, Rejected(1, "a", Failure(cause="once more"))),
+        (3, Wanted(1), Finish(1)),
     )
 
 
@@ -141,7 +155,7 @@ def test_a_task_that_cannot_be_sent_fails_for_everybody():
     refused = Failure(cause="the filter failed")
     play(
         dispatcher(),
-        (0, Begun(1, ("a", "b"), refused=refused), Fail("a", refused), Fail("b", refused), Finish()),
+        (0, Begun(1, ("a", "b"), refused=refused), Fail(1, "a", refused), Fail(1, "b", refused), Finish(1)),
     )
 
 
@@ -154,9 +168,9 @@ def test_a_free_slot_goes_to_the_next_in_site_order_before_the_reply_is_given():
         dispatcher("abc", slots=1),
         (0, Begun(1, ("a", "b", "c")), Start("a")),
         (1, Connected("a")),
-        (1, Asked("a"), Admit("a"), Send("a", True)),
-        (2, Answered("a", 1), Keep("a", 1), Start("b"), Give("a")),
-        (3, Exited("b", 0), Fail("b", Failure(cause=NOT_ASKED, exit_code=0)), Start("c")),
+        (1, Asked("a"), Admit("a"), Send(1, "a", True)),
+        (2, Answered("a", 1), Keep(1, "a", 1), Start("b"), Give(1, "a")),
+        (3, Exited("b", 0), Fail(1, "b", Failure(cause=NOT_ASKED, exit_code=0)), Start("c")),
     )
 
 
@@ -165,8 +179,8 @@ def test_the_slots_are_a_groups_own():
         dispatcher("abcd", slots=1, groups={"b": 1, "d": 1}),
         (0, Begun(1, ("a", "b", "c", "d")), Start("a"), Start("b")),
         (1, Connected("b")),
-        (1, Asked("b"), Admit("b"), Send("b", True)),
-        (2, Answered("b", 1), Keep("b", 1), Start("d")),
+        (1, Asked("b"), Admit("b"), Send(1, "b", True)),
+        (2, Answered("b", 1), Keep(1, "b", 1), Start("d")),
     )
 
 
@@ -174,9 +188,9 @@ def test_one_that_says_it_is_ready_while_it_works_keeps_its_slot_and_its_task():
     """Before, its slot was free, and it was sent the same task again."""
     play(
         up(dispatcher(slots=1), "a"),
-        (0, Begun(1, ("a", "b")), Send("a", True)),
+        (0, Begun(1, ("a", "b")), Send(1, "a", True)),
         (1, Asked("a")),
-        (2, Answered("a", 1), Keep("a", 2), Start("b"), Give("a")),
+        (2, Answered("a", 1), Keep(1, "a", 2), Start("b"), Give(1, "a")),
     )
 
 
@@ -184,9 +198,9 @@ def test_an_answer_to_another_task_is_dropped_and_the_client_still_works():
     """Before, its slot was free, and it was sent the same task again."""
     play(
         up(dispatcher(slots=1), "a"),
-        (0, Begun(1, ("a", "b")), Send("a", True)),
+        (0, Begun(1, ("a", "b")), Send(1, "a", True)),
         (1, Answered("a", 99), Drop("a")),
-        (2, Answered("a", 1), Keep("a", 2), Start("b"), Give("a")),
+        (2, Answered("a", 1), Keep(1, "a", 2), Start("b"), Give(1, "a")),
         (3, Answered("a", 1), Drop("a")),
     )
 
@@ -197,10 +211,10 @@ def test_when_the_workflow_leaves_it_has_the_reply_that_it_got_unless_it_rejecte
     for rejects in (False, True):
         play(
             up(dispatcher(), "a", "b"),
-            (0, Begun(1, ("a", "b")), Send("a", True), Send("b", True)),
-            (1, Answered("a", 1), Keep("a", 1), Give("a")),
-            *([(2, Rejected("a", unfit), Fail("a", unfit))] if rejects else []),
-            (2, Left(), *([] if rejects else [Accept("a")])),
+            (0, Begun(1, ("a", "b")), Send(1, "a", True), Send(1, "b", True)),
+            (1, Answered("a", 1), Keep(1, "a", 1), Give(1, "a")),
+            *([(2, Rejected(1, "a", unfit), Fail(1, "a", unfit))] if rejects else []),
+            (2, Left(1), *([] if rejects else [Accept(1, "a")])),
         )
 
 
@@ -208,10 +222,10 @@ def test_when_the_workflow_leaves_a_task_those_at_work_on_it_hold_no_slot():
     """Before, b held the only slot, and a waited for it without end."""
     play(
         up(dispatcher(slots=1), "a"),
-        (0, Begun(1, ("a", "b")), Send("a", True)),
-        (1, Answered("a", 1), Keep("a", 1), Start("b"), Give("a")),
-        (2, Left(), Accept("a")),
-        (2, Begun(2, ("a",)), Send("a", True)),
+        (0, Begun(1, ("a", "b")), Send(1, "a", True)),
+        (1, Answered("a", 1), Keep(1, "a", 1), Start("b"), Give(1, "a")),
+        (2, Left(1), Accept(1, "a")),
+        (2, Begun(2, ("a",)), Send(2, "a", True)),
     )
 
 
@@ -220,16 +234,16 @@ def test_one_that_works_on_a_task_that_was_left_has_its_full_time_for_the_next_o
     server = up(dispatcher(), "a", "b")
     play(
         server,
-        (0, Begun(1, ("a", "b")), Send("a", True), Send("b", True)),
-        (1, Answered("a", 1), Keep("a", 1), Give("a")),
-        (50, Left(), Accept("a")),
+        (0, Begun(1, ("a", "b")), Send(1, "a", True), Send(1, "b", True)),
+        (1, Answered("a", 1), Keep(1, "a", 1), Give(1, "a")),
+        (50, Left(1), Accept(1, "a")),
         (100, Begun(2, ("b",), timeout_s=60.0)),
     )
     assert server.due == 160
     play(
         server,
-        (110, Answered("b", 1), Drop("b"), Send("b", True)),
-        (120, Answered("b", 2), Keep("b", 10), Give("b")),
+        (110, Answered("b", 1), Drop("b"), Send(2, "b", True)),
+        (120, Answered("b", 2), Keep(2, "b", 10), Give(2, "b")),
     )
 
 
@@ -238,12 +252,17 @@ def test_one_that_works_on_a_task_that_was_left_has_its_full_time_for_the_next_o
 
 def test_the_time_of_a_client_begins_when_it_is_sent_the_task():
     server = up(dispatcher(slots=1), "a", "b")
-    play(server, (0, Begun(1, ("a", "b"), timeout_s=5.0), Send("a", True)))
+    play(server, (0, Begun(1, ("a", "b"), timeout_s=5.0), Send(1, "a", True)))
     assert server.due == 5
     play(
         server,
         (4.9, TimePassed()),
-        (5, TimePassed(), failed("a", "no answer within 5.0 s of receiving the task", hangs=True), Send("b", True)),
+        (
+            5,
+            TimePassed(),
+            failed(1, "a", "no answer within 5.0 s of receiving the task", hangs=True),
+            Send(1, "b", True),
+        ),
     )
     assert server.due == 10
 
@@ -252,12 +271,12 @@ def test_the_grace_counts_for_each_from_when_it_was_sent_the_task():
     server = up(dispatcher("abc", slots=2), "a", "b", "c")
     play(
         server,
-        (0, Begun(1, ("a", "b", "c"), min_responses=1, grace_s=2.0), Send("a", True), Send("b", True)),
-        (3, Answered("a", 1), Keep("a", 3), Send("c", True), Give("a")),
-        (3, Taken(), Accept("a")),
+        (0, Begun(1, ("a", "b", "c"), min_responses=1, grace_s=2.0), Send(1, "a", True), Send(1, "b", True)),
+        (3, Answered("a", 1), Keep(1, "a", 3), Send(1, "c", True), Give(1, "a")),
+        (3, Wanted(1), Accept(1, "a")),
     )
     assert server.due == 5  # b: 3 s as the quorum took, and 2 s
-    play(server, (5, TimePassed(), Skip("b")))
+    play(server, (5, TimePassed(), Skip(1, "b")))
     assert server.due == 8
 
 
@@ -265,16 +284,16 @@ def test_one_that_is_not_waited_for_has_not_failed_and_takes_the_next_task():
     """Before, it counted as failed: a healthy client that was slower than the others."""
     play(
         up(dispatcher("abc"), "a", "b", "c"),
-        (0, Begun(1, ("a", "b", "c"), 2, grace_s=0.0), Send("a", True), Send("b", True), Send("c", True)),
-        (1, Answered("c", 1), Keep("c", 1)),
-        (2, Answered("a", 1), Keep("a", 2), Give("a")),
-        (2, TimePassed(), Skip("b")),
-        (3, Taken(), Accept("a"), Give("c")),
-        (3, Taken(), Accept("c"), Finish()),
-        (3, Left()),
-        (4, Begun(2, ("a", "b", "c"), 2, grace_s=0.0), Send("a", True), Send("c", True)),
-        (5, Answered("b", 1), Drop("b"), Send("b", True)),
-        (6, Answered("b", 2), Keep("b", 1)),
+        (0, Begun(1, ("a", "b", "c"), 2, grace_s=0.0), Send(1, "a", True), Send(1, "b", True), Send(1, "c", True)),
+        (1, Answered("c", 1), Keep(1, "c", 1)),
+        (2, Answered("a", 1), Keep(1, "a", 2), Give(1, "a")),
+        (2, TimePassed(), Skip(1, "b")),
+        (3, Wanted(1), Accept(1, "a"), Give(1, "c")),
+        (3, Wanted(1), Accept(1, "c"), Finish(1)),
+        (3, Left(1)),
+        (4, Begun(2, ("a", "b", "c"), 2, grace_s=0.0), Send(2, "a", True), Send(2, "c", True)),
+        (5, Answered("b", 1), Drop("b"), Send(2, "b", True)),
+        (6, Answered("b", 2), Keep(2, "b", 1)),
     )
 
 
@@ -282,9 +301,9 @@ def test_one_that_needs_more_than_the_timeout_has_failed_whatever_the_grace():
     cause = "no answer within 3.0 s of receiving the task"
     play(
         up(dispatcher(), "a", "b"),
-        (0, Begun(1, ("a", "b"), min_responses=1, timeout_s=3.0, grace_s=9.0), Send("a", True), Send("b", True)),
-        (1, Answered("a", 1), Keep("a", 1), Give("a")),
-        (3, TimePassed(), failed("b", cause, hangs=True)),
+        (0, Begun(1, ("a", "b"), min_responses=1, timeout_s=3.0, grace_s=9.0), Send(1, "a", True), Send(1, "b", True)),
+        (1, Answered("a", 1), Keep(1, "a", 1), Give(1, "a")),
+        (3, TimePassed(), failed(1, "b", cause, hangs=True)),
     )
 
 
@@ -292,10 +311,10 @@ def test_those_that_are_not_waited_for_cannot_make_up_for_a_reply_that_is_reject
     unfit = Failure(cause="it does not fit")
     play(
         up(dispatcher(), "a", "b"),
-        (0, Begun(1, ("a", "b"), min_responses=1, grace_s=0.0), Send("a", True), Send("b", True)),
-        (1, Answered("a", 1), Keep("a", 1), Give("a")),
-        (1, TimePassed(), Skip("b")),
-        (2, Rejected("a", unfit), Fail("a", unfit), QuorumLost(1, 0, "a: it does not fit", LOWER)),
+        (0, Begun(1, ("a", "b"), min_responses=1, grace_s=0.0), Send(1, "a", True), Send(1, "b", True)),
+        (1, Answered("a", 1), Keep(1, "a", 1), Give(1, "a")),
+        (1, TimePassed(), Skip(1, "b")),
+        (2, Rejected(1, "a", unfit), Fail(1, "a", unfit), QuorumLost(1, 1, 0, "a: it does not fit", LOWER)),
     )
 
 
@@ -305,20 +324,20 @@ def test_with_a_seed_or_strict_all_are_waited_for_and_that_is_told_once(how):
     server = up(dispatcher("abc", **how), "a", "b", "c")
     play(
         server,
-        (0, Begun(1, ("a", "b", "c"), 1, grace_s=2.0), Send("a", True), Send("b", True), Send("c", True)),
-        (1, Answered("a", 1), Keep("a", 1), Give("a")),
+        (0, Begun(1, ("a", "b", "c"), 1, grace_s=2.0), Send(1, "a", True), Send(1, "b", True), Send(1, "c", True)),
+        (1, Answered("a", 1), Keep(1, "a", 1), Give(1, "a")),
     )
     assert server.due == 3
     play(server, (3, TimePassed(), WaitOn(("b", "c"))))
     assert server.due is None, "there is no train_timeout"
     play(
         server,
-        (500, Answered("c", 1), Keep("c", 500)),
-        (500, Answered("b", 1), Keep("b", 500)),
-        (501, Taken(), Accept("a"), Give("b")),
-        (501, Left(), Accept("b")),
-        (600, Begun(2, ("a", "b"), 1, grace_s=0.0), Send("a", True), Send("b", True)),
-        (601, Answered("a", 2), Keep("a", 1), Give("a")),
+        (500, Answered("c", 1), Keep(1, "c", 500)),
+        (500, Answered("b", 1), Keep(1, "b", 500)),
+        (501, Wanted(1), Accept(1, "a"), Give(1, "b")),
+        (501, Left(1), Accept(1, "b")),
+        (600, Begun(2, ("a", "b"), 1, grace_s=0.0), Send(2, "a", True), Send(2, "b", True)),
+        (601, Answered("a", 2), Keep(2, "a", 1), Give(2, "a")),
     )
     assert server.due is None, "it was told before"
 
@@ -328,12 +347,16 @@ def test_with_a_seed_one_that_hangs_fails_at_the_timeout_and_one_that_has_failed
     server = up(dispatcher("abc", waits_for_all=True), "a", "b", "c")
     play(
         server,
-        (0, Begun(1, ("a", "b", "c"), 1, 30.0, 0.0), Send("a", True), Send("b", True), Send("c", True)),
-        (1, Answered("a", 1), Keep("a", 1), Give("a")),
+        (0, Begun(1, ("a", "b", "c"), 1, 30.0, 0.0), Send(1, "a", True), Send(1, "b", True), Send(1, "c", True)),
+        (1, Answered("a", 1), Keep(1, "a", 1), Give(1, "a")),
         (1, TimePassed(), WaitOn(("b", "c"))),
-        (2, Exited("b", 1, KEY_ERROR), Fail("b", Failure(cause=KEY_ERROR.cause, where=KEY_ERROR.where, exit_code=1))),
-        (3, Taken(), Accept("a")),
-        (30, TimePassed(), failed("c", cause, hangs=True), Finish()),
+        (
+            2,
+            Exited("b", 1, KEY_ERROR),
+            Fail(1, "b", Failure(cause=KEY_ERROR.cause, where=KEY_ERROR.where, exit_code=1)),
+        ),
+        (3, Wanted(1), Accept(1, "a")),
+        (30, TimePassed(), failed(1, "c", cause, hangs=True), Finish(1)),
     )
 
 
@@ -341,37 +364,37 @@ def test_a_rejected_reply_is_no_part_of_the_quorum_that_lets_the_grace_begin():
     server = up(dispatcher(), "a", "b")
     play(
         server,
-        (0, Begun(1, ("a", "b"), min_responses=1, grace_s=2.0), Send("a", True), Send("b", True)),
-        (1, Answered("a", 1), Keep("a", 1), Give("a")),
+        (0, Begun(1, ("a", "b"), min_responses=1, grace_s=2.0), Send(1, "a", True), Send(1, "b", True)),
+        (1, Answered("a", 1), Keep(1, "a", 1), Give(1, "a")),
     )
     assert server.due == 3
-    play(server, (1, Rejected("a", Failure(cause="it does not fit")), failed("a", "it does not fit")))
+    play(server, (1, Rejected(1, "a", Failure(cause="it does not fit")), failed(1, "a", "it does not fit")))
     assert server.due is None
 
 
 def test_a_late_answer_is_dropped_and_the_client_takes_the_next_task():
     play(
         up(dispatcher(), "a", "b"),
-        (0, Begun(1, ("a", "b"), timeout_s=5.0), Send("a", True), Send("b", True)),
-        (1, Answered("b", 1), Keep("b", 1)),
-        (5, TimePassed(), failed("a", "no answer within 5.0 s of receiving the task", hangs=True), Give("b")),
-        (6, Taken(), Accept("b"), Finish()),
-        (6, Left()),
-        (7, Begun(2, ("a", "b"), timeout_s=5.0), Send("b", True)),
-        (8, Answered("a", 1), Drop("a"), Send("a", True)),
-        (9, Answered("a", 2), Keep("a", 1), Give("a")),
+        (0, Begun(1, ("a", "b"), timeout_s=5.0), Send(1, "a", True), Send(1, "b", True)),
+        (1, Answered("b", 1), Keep(1, "b", 1)),
+        (5, TimePassed(), failed(1, "a", "no answer within 5.0 s of receiving the task", hangs=True), Give(1, "b")),
+        (6, Wanted(1), Accept(1, "b"), Finish(1)),
+        (6, Left(1)),
+        (7, Begun(2, ("a", "b"), timeout_s=5.0), Send(2, "b", True)),
+        (8, Answered("a", 1), Drop("a"), Send(2, "a", True)),
+        (9, Answered("a", 2), Keep(2, "a", 1), Give(2, "a")),
     )
 
 
 def test_one_that_still_works_on_an_earlier_task_is_said_to():
-    first = failed("a", "no answer within 5.0 s of receiving the task", hangs=True)
-    second = failed("a", "no answer within 5.0 s: it still works on an earlier task", hangs=True)
+    first = failed(1, "a", "no answer within 5.0 s of receiving the task", hangs=True)
+    second = failed(2, "a", "no answer within 5.0 s: it still works on an earlier task", hangs=True)
     play(
         up(dispatcher("a"), "a"),
-        (0, Begun(1, ("a",), timeout_s=5.0), Send("a", True)),
-        (5, TimePassed(), first, Finish()),
+        (0, Begun(1, ("a",), timeout_s=5.0), Send(1, "a", True)),
+        (5, TimePassed(), first, Finish(1)),
         (6, Begun(2, ("a",), timeout_s=5.0)),
-        (11, TimePassed(), second, Finish()),
+        (11, TimePassed(), second, Finish(2)),
     )
 
 
@@ -382,16 +405,16 @@ def test_one_that_never_asks_for_a_task_fails_at_its_launch_timeout_and_in_each_
     play(
         server,
         (0, Begun(1, ("a",)), Start("a")),
-        (30, TimePassed(), failed("a", cause.format(30), hangs=True), Finish()),
+        (30, TimePassed(), failed(1, "a", cause.format(30), hangs=True), Finish(1)),
         (40, Begun(2, ("a",))),
     )
     assert server.due <= 40
     play(
         server,
-        (40, TimePassed(), failed("a", cause.format(40), hangs=True), Finish()),
+        (40, TimePassed(), failed(2, "a", cause.format(40), hangs=True), Finish(2)),
         (41, Connected("a")),
         (42, Asked("a"), Admit("a")),
-        (43, Begun(3, ("a",)), Send("a", True)),
+        (43, Begun(3, ("a",)), Send(3, "a", True)),
     )
 
 
@@ -402,12 +425,17 @@ def test_a_process_that_ends_says_why_and_is_out_of_the_run():
     told = Failure(cause=KEY_ERROR.cause, where=KEY_ERROR.where, exit_code=1)
     play(
         up(dispatcher(), "a", "b"),
-        (0, Begun(1, ("a", "b"), round_num=3), Send("a", True), Send("b", True)),
+        (0, Begun(1, ("a", "b"), round_num=3), Send(1, "a", True), Send(1, "b", True)),
         (1, Disconnected("a")),
-        (1, Exited("a", 1, KEY_ERROR), Fail("a", told)),
-        (2, Left()),
+        (1, Exited("a", 1, KEY_ERROR), Fail(1, "a", told)),
+        (2, Left(1)),
         *(
-            (3, Begun(number, ("a",)), failed("a", f"out of the run since round 3: {KEY_ERROR.cause}"), Finish())
+            (
+                3,
+                Begun(number, ("a",)),
+                failed(number, "a", f"out of the run since round 3: {KEY_ERROR.cause}"),
+                Finish(number),
+            )
             for number in (2, 3)
         ),
     )
@@ -424,10 +452,9 @@ def test_a_process_that_ends_says_why_and_is_out_of_the_run():
 )
 def test_a_process_that_ends_without_a_word_has_a_cause(before, code, cause):
     server = dispatcher("a")
-    for happened in (Begun(1, ("a",)), *before):
-        server.handle(happened, 0)
+    happen(server, 0, Begun(1, ("a",)), *before)
 
-    play(server, (1, Exited("a", code), Fail("a", Failure(cause=cause, exit_code=code)), Finish()))
+    play(server, (1, Exited("a", code), Fail(1, "a", Failure(cause=cause, exit_code=code)), Finish(1)))
 
 
 def test_one_that_answered_and_ended_before_the_last_task_is_told_how_to_go_on():
@@ -435,7 +462,7 @@ def test_one_that_answered_and_ended_before_the_last_task_is_told_how_to_go_on()
     play(
         up(dispatcher("a"), "a"),
         (0, Exited("a", 0)),
-        (1, Begun(1, ("a",)), Fail("a", Failure(cause=cause, exit_code=0)), Finish()),
+        (1, Begun(1, ("a",)), Fail(1, "a", Failure(cause=cause, exit_code=0)), Finish(1)),
     )
 
 
@@ -445,14 +472,14 @@ def test_a_closed_channel_waits_for_the_end_that_tells_why_and_not_for_ever():
     server = up(dispatcher(), "a", "b")
     play(
         server,
-        (0, Begun(1, ("a", "b"), round_num=0), Send("a", True), Send("b", True)),
+        (0, Begun(1, ("a", "b"), round_num=0), Send(1, "a", True), Send(1, "b", True)),
         (1, Disconnected("a")),
     )
     assert server.due == 11
     play(
         server,
-        (11, TimePassed(), failed("a", cause)),
-        (12, Begun(2, ("a",), round_num=1), failed("a", f"out of the run since round 0: {cause}"), Finish()),
+        (11, TimePassed(), failed(1, "a", cause)),
+        (12, Begun(2, ("a",), round_num=1), failed(2, "a", f"out of the run since round 0: {cause}"), Finish(2)),
     )
 
 
@@ -467,15 +494,15 @@ def test_one_that_comes_back_is_not_lost():
         (3, Connected("a")),
     )
     assert server.due == 300
-    play(server, (4, Asked("a"), Admit("a"), Send("a", True)))
+    play(server, (4, Asked("a"), Admit("a"), Send(1, "a", True)))
 
 
 def test_what_it_sent_is_the_cause_and_not_how_it_ended():
     play(
         up(dispatcher("a"), "a"),
-        (0, Begun(1, ("a",)), Send("a", True)),
+        (0, Begun(1, ("a",)), Send(1, "a", True)),
         (1, Disconnected("a", "it sent nonsense")),
-        (2, Exited("a", 1), Fail("a", Failure(cause="it sent nonsense", exit_code=1)), Finish()),
+        (2, Exited("a", 1), Fail(1, "a", Failure(cause="it sent nonsense", exit_code=1)), Finish(1)),
     )
 
 
@@ -487,10 +514,10 @@ def test_with_a_process_for_each_task_its_channel_ends_after_the_answer_and_it_i
         dispatcher("a", each="a"),
         (0, Begun(1, ("a",)), Start("a")),
         (1, Connected("a")),
-        (1, Asked("a"), Admit("a"), Send("a", False)),
-        (2, Answered("a", 1), Keep("a", 1), EndChannel("a"), Give("a")),
-        (3, Taken(), Accept("a"), Finish()),
-        (3, Left()),
+        (1, Asked("a"), Admit("a"), Send(1, "a", False)),
+        (2, Answered("a", 1), Keep(1, "a", 1), EndChannel("a"), Give(1, "a")),
+        (3, Wanted(1), Accept(1, "a"), Finish(1)),
+        (3, Left(1)),
         (3, Begun(2, ("a",))),
         (4, Exited("a", 3), Warn("a answered, then failed: its process ended with exit code 3"), Start("a")),
     )
@@ -498,19 +525,19 @@ def test_with_a_process_for_each_task_its_channel_ends_after_the_answer_and_it_i
 
 def test_a_script_that_goes_on_after_its_answer_is_given_up():
     server = dispatcher("a", each="a")
-    for happened in (Begun(1, ("a",)), Connected("a"), Asked("a"), Answered("a", 1), Taken(), Left()):
+    for happened in (Begun(1, ("a",)), Connected("a"), Asked("a"), Answered("a", 1), Wanted(1), Left(1)):
         server.handle(happened, 0)
     play(server, (1, Begun(2, ("a",))))
     assert server.due == 60
     [fail, finish] = server.handle(TimePassed(), 60)
-    assert (fail.hangs, finish) == (True, Finish())
+    assert (fail.hangs, finish) == (True, Finish(2))
     assert "launch_once = false" in fail.failure.cause
 
 
 def test_with_strict_a_process_that_fails_after_its_answer_stops_the_run():
     text = "a answered, then failed: its process ended with exit code 3"
     server = dispatcher("a", each="a", strict=True)
-    for happened in (Begun(1, ("a",)), Connected("a"), Asked("a"), Answered("a", 1), Taken(), Left()):
+    for happened in (Begun(1, ("a",)), Connected("a"), Asked("a"), Answered("a", 1), Wanted(1), Left(1)):
         server.handle(happened, 0)
 
     play(server, (1, Exited("a", 3), Warn(text), StrictFailure(text)))
@@ -522,13 +549,13 @@ def test_with_strict_a_process_that_fails_after_its_answer_stops_the_run():
 def test_a_quorum_out_of_reach_stops_the_run_at_once_with_the_first_cause_and_the_way_out():
     told = Failure(cause=KEY_ERROR.cause, where=KEY_ERROR.where, exit_code=1)
     lost = QuorumLost(
-        2, 1, "a: KeyError: 'fc' (/job/train.py:7)", "in a new run, lower min_clients if fewer answers are enough"
+        1, 2, 1, "a: KeyError: 'fc' (/job/train.py:7)", "in a new run, lower min_clients if fewer answers are enough"
     )
     play(
         up(dispatcher("ab", slots=1), "a", "b"),
-        (0, Begun(1, ("a", "b"), min_responses=2), Send("a", True)),
-        (1, Exited("a", 1, KEY_ERROR), Fail("a", told), lost),
-        (2, Left()),
+        (0, Begun(1, ("a", "b"), min_responses=2), Send(1, "a", True)),
+        (1, Exited("a", 1, KEY_ERROR), Fail(1, "a", told), lost),
+        (2, Left(1)),
     )
 
 
@@ -545,15 +572,15 @@ def test_fewer_clients_are_no_way_out_where_nobody_has_answered():
 
 def test_those_who_fail_shortly_after_are_named_too_and_nobody_is_handed_the_task_meanwhile():
     told = Failure(cause="its process ended with exit code 1", exit_code=1)
-    lost = QuorumLost(3, 1, f"b: {told.cause}", "in a new run, lower min_clients if fewer answers are enough")
+    lost = QuorumLost(1, 3, 1, f"b: {told.cause}", "in a new run, lower min_clients if fewer answers are enough")
     server = up(dispatcher("abc", slots=2), "a", "b", "c")
     play(
         server,
-        (0, Begun(1, ("a", "b", "c"), min_responses=3), Send("a", True), Send("b", True)),
-        (1, Exited("b", 1), Fail("b", told)),
+        (0, Begun(1, ("a", "b", "c"), min_responses=3), Send(1, "a", True), Send(1, "b", True)),
+        (1, Exited("b", 1), Fail(1, "b", told)),
     )
     assert server.due == 1.2
-    play(server, (1.1, Exited("a", 1), Fail("a", told), lost))
+    play(server, (1.1, Exited("a", 1), Fail(1, "a", told), lost))
 
 
 def test_others_are_not_waited_for_longer_than_a_moment():
@@ -561,8 +588,8 @@ def test_others_are_not_waited_for_longer_than_a_moment():
     server = up(dispatcher(), "a", "b")
     play(
         server,
-        (0, Begun(1, ("a", "b"), min_responses=2), Send("a", True), Send("b", True)),
-        (1, Exited("a", 1), Fail("a", Failure(cause=why, exit_code=1))),
+        (0, Begun(1, ("a", "b"), min_responses=2), Send(1, "a", True), Send(1, "b", True)),
+        (1, Exited("a", 1), Fail(1, "a", Failure(cause=why, exit_code=1))),
     )
     [lost] = server.handle(TimePassed(), server.due)
     assert (lost.needed, lost.possible) == (2, 1)
@@ -580,19 +607,19 @@ def test_a_quorum_that_is_out_of_reach_from_the_start_starts_nobody():
 
 def test_an_earlier_rounds_failure_is_not_the_cause_of_this_ones():
     """Before, the first failure of the whole run was named."""
-    late = failed("a", "no answer within 5.0 s of receiving the task", hangs=True)
+    late = failed(1, "a", "no answer within 5.0 s of receiving the task", hangs=True)
     unfit = Failure(cause="it does not fit")
     server = up(dispatcher(), "a", "b")
     play(
         server,
-        (0, Begun(1, ("a", "b"), timeout_s=5.0), Send("a", True), Send("b", True)),
-        (1, Answered("b", 1), Keep("b", 1)),
-        (5, TimePassed(), late, Give("b")),
+        (0, Begun(1, ("a", "b"), timeout_s=5.0), Send(1, "a", True), Send(1, "b", True)),
+        (1, Answered("b", 1), Keep(1, "b", 1)),
+        (5, TimePassed(), late, Give(1, "b")),
         (6, Answered("a", 1), Drop("a")),
-        (6, Left(), Accept("b")),
-        (7, Begun(2, ("a", "b"), min_responses=1), Send("a", True), Send("b", True)),
-        (8, Answered("a", 2), Keep("a", 1), Give("a")),
-        (8, Rejected("a", unfit), Fail("a", unfit)),
+        (6, Left(1), Accept(1, "b")),
+        (7, Begun(2, ("a", "b"), min_responses=1), Send(2, "a", True), Send(2, "b", True)),
+        (8, Answered("a", 2), Keep(2, "a", 1), Give(2, "a")),
+        (8, Rejected(2, "a", unfit), Fail(2, "a", unfit)),
     )
 
     [_, lost] = server.handle(Exited("b", 1), 9)
@@ -630,6 +657,117 @@ def test_with_strict_the_first_failure_ends_the_run():
     assert lost.hint == "a new run without --strict continues if min_clients clients answer"
 
 
+# several tasks at a time
+
+
+def test_a_client_does_one_task_at_a_time_in_the_order_in_which_it_was_asked():
+    play(
+        up(dispatcher("a"), "a"),
+        (0, Begun(1, ("a",)), Send(1, "a", True)),
+        (0, Begun(2, ("a",))),
+        (1, Answered("a", 1), Keep(1, "a", 1), Send(2, "a", True), Give(1, "a")),
+        (4, Answered("a", 2), Keep(2, "a", 3), Give(2, "a")),
+        (5, Wanted(2), Accept(2, "a"), Finish(2)),
+        (5, Wanted(1), Accept(1, "a"), Finish(1)),
+    )
+
+
+def test_the_free_slots_go_first_to_the_task_that_was_begun_first():
+    play(
+        up(dispatcher("abc", slots=1), "a", "b", "c"),
+        (0, Begun(1, ("b", "c")), Send(1, "b", True)),
+        (0, Begun(2, ("a",))),
+        (1, Answered("b", 1), Keep(1, "b", 1), Send(1, "c", True), Give(1, "b")),
+        (2, Answered("c", 1), Keep(1, "c", 1), Send(2, "a", True)),
+    )
+
+
+def test_the_time_of_a_client_that_does_an_earlier_task_does_not_count():
+    server = up(dispatcher("a"), "a")
+    play(
+        server,
+        (0, Begun(1, ("a",)), Send(1, "a", True)),
+        (0, Begun(2, ("a",), timeout_s=5.0)),
+        (100, Answered("a", 1), Keep(1, "a", 100), Send(2, "a", True), Give(1, "a")),
+    )
+    assert server.due == 105
+
+
+def test_one_that_is_given_up_in_a_task_has_its_full_time_for_the_next_from_then_on():
+    first = failed(1, "a", "no answer within 5.0 s of receiving the task", hangs=True)
+    second = failed(2, "a", "no answer within 7.0 s: it still works on an earlier task", hangs=True)
+    play(
+        up(dispatcher("a"), "a"),
+        (0, Begun(1, ("a",), timeout_s=5.0), Send(1, "a", True)),
+        (1, Begun(2, ("a",), timeout_s=7.0)),
+        (5, TimePassed(), first, Finish(1)),
+        (12, TimePassed(), second, Finish(2)),
+    )
+
+
+def test_a_process_that_ends_fails_in_every_task_for_which_it_is_waited():
+    told = Failure(cause=KEY_ERROR.cause, where=KEY_ERROR.where, exit_code=1)
+    play(
+        up(dispatcher("a"), "a"),
+        (0, Begun(1, ("a",), round_num=3), Send(1, "a", True)),
+        (0, Begun(2, ("a",), round_num=3)),
+        (
+            *(1, Exited("a", 1, KEY_ERROR), Fail(1, "a", told)),
+            *(failed(2, "a", f"out of the run since round 3: {KEY_ERROR.cause}"), Finish(1), Finish(2)),
+        ),
+    )
+
+
+def test_a_task_that_is_left_makes_way_for_the_next_one_of_its_clients():
+    play(
+        up(dispatcher("ab", slots=1), "a", "b"),
+        (0, Begun(1, ("a", "b")), Send(1, "a", True)),
+        (0, Begun(2, ("b",))),
+        (1, Left(1), Send(2, "b", True)),
+        (2, Answered("a", 1), Drop("a")),
+    )
+
+
+def test_when_a_task_has_lost_its_quorum_the_others_go_on_once_it_is_left():
+    why = Failure(cause="its process ended with exit code 1", exit_code=1)
+    hint = "in a new run, lower min_clients if fewer answers are enough"
+    play(
+        up(dispatcher("ab", slots=1), "a", "b"),
+        (0, Begun(1, ("a", "b")), Send(1, "a", True)),
+        (0, Begun(2, ("a",), min_responses=1)),
+        (
+            1,
+            Exited("a", 1),
+            Fail(1, "a", why),
+            failed(2, "a", f"out of the run since round 0: {why.cause}"),
+            lost(hint),
+        ),
+        (1, Left(2), Send(1, "b", True)),
+    )
+
+
+def lost(hint):
+    cause = "a: out of the run since round 0: its process ended with exit code 1"
+    return QuorumLost(2, 1, 0, cause, hint)
+
+
+def test_whoever_asks_for_more_replies_to_a_task_that_lost_its_quorum_is_told_again():
+    server = dispatcher("a")
+    happen(server, 0, Begun(1, ("a",), min_responses=1))
+    [_, stop] = server.handle(Exited("a", 1), 1)
+
+    assert server.handle(Wanted(1), 2) == [stop]
+
+
+def test_all_clients_that_open_tasks_will_start_have_to_fit_into_memory():
+    server = dispatcher("abcd", slots=1, free=5)
+    happen(server, 0, Begun(1, ("a",)), Connected("a"), Asked("a"), Answered("a", 1, Usage(private=3)))
+
+    assert server.handle(Begun(2, ("b",)), 1) == [Start("b")]
+    assert server.handle(Begun(3, ("c",)), 1) == []
+    assert server.handle(Begun(4, ("d",)), 1) == [MemoryShort(2, 6, 5, "main")]
+
+
 # memory
 
 
@@ -640,7 +778,7 @@ def test_clients_that_will_not_fit_stop_the_run_after_the_first_answer():
 
     decisions = server.handle(Answered("a", 1, Usage(private=3)), 1)
 
-    assert decisions == [Keep("a", 1), MemoryShort(2, 6, 5, "main")]
+    assert decisions == [Keep(1, "a", 1), MemoryShort(2, 6, 5, "main")]
 
 
 def test_gpu_memory_is_that_of_the_group():
@@ -656,11 +794,8 @@ def test_gpu_memory_is_that_of_the_group():
 # cost
 
 
-def calls_of_a_step(waiting, working):
-    """How many calls of functions one answer and one look at the next deadline take."""
-    sites = [f"s{number:05}" for number in range(waiting + working)]
-    server = up(dispatcher(sites, slots=working), *sites)
-    server.handle(Begun(1, tuple(sites), min_responses=1, timeout_s=100.0, grace_s=50.0), 0)
+def calls(what):
+    """How many functions are called."""
     counted = 0
 
     def count(frame, event, _):
@@ -669,12 +804,31 @@ def calls_of_a_step(waiting, working):
 
     sys.setprofile(count)
     try:
-        server.handle(Answered(sites[1], 1), 1)
-        server.due  # noqa: B018
-        server.handle(TimePassed(), 2)
+        what()
     finally:
         sys.setprofile(None)
     return counted
+
+
+def calls_of_a_step(waiting, working):
+    """How many calls of functions one answer and one look at the next deadline take."""
+    sites = [f"s{number:05}" for number in range(waiting + working)]
+    server = up(dispatcher(sites, slots=working), *sites)
+    server.handle(Begun(1, tuple(sites), min_responses=1, timeout_s=100.0, grace_s=50.0), 0)
+    return calls(lambda: (server.handle(Answered(sites[1], 1), 1), server.due, server.handle(TimePassed(), 2)))
+
+
+def calls_of_a_step_of(tasks):
+    """The same where each of many clients has a task of its own, and another one after it."""
+    sites = [f"s{number:05}" for number in range(tasks)]
+    server = up(dispatcher(sites, slots=tasks), *sites)
+    for number, site in enumerate(sites * 2, start=1):
+        server.handle(Begun(number, (site,), timeout_s=100.0, grace_s=50.0), 0)
+    return calls(lambda: (server.handle(Answered(sites[1], 2), 1), server.due, server.handle(TimePassed(), 2)))
+
+
+def test_what_a_step_costs_hardly_grows_with_the_open_tasks():
+    assert calls_of_a_step_of(tasks=1000) <= calls_of_a_step_of(tasks=10) + 10
 
 
 def test_what_a_step_costs_does_not_grow_with_those_who_wait_or_work():

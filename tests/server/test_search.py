@@ -1,12 +1,14 @@
 """The search for a schedule that breaks a promise of the server, and that it finds one where there is one."""
 
 from collections import defaultdict
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
 import schedules
 from schedules import EVERY_WAY, EVERY_WAY_OF_THREE, Found, explore, search
 
+from fedsag_cli.server import dispatcher
 from fedsag_cli.server.broadcast import Broadcast
 from fedsag_cli.server.clients import Client, State
 from fedsag_cli.server.dispatcher import Dispatcher
@@ -36,11 +38,11 @@ def test_no_way_through_a_run_of_three_clients_breaks_a_promise(name):
 # that decided by itself.
 
 
-def instead(cls, name, make):
-    """Replace a method, or the getter of a property, by what `make` makes of it."""
-    old = cls.__dict__[name]
+def instead(owner, name, make):
+    """Replace a method, or the getter of a property, or what a module has, by what `make` makes of it."""
+    old = vars(owner)[name]
     new = property(make(old.fget)) if isinstance(old, property) else make(old)
-    return mock.patch.object(cls, name, new)
+    return mock.patch.object(owner, name, new)
 
 
 def keeps_slot_on_failure(change):
@@ -53,13 +55,12 @@ def keeps_slot_on_failure(change):
     return changed
 
 
-def clock_of_the_broadcast(change):
-    def changed(self, client, state):
-        change(self, client, state)
-        if state is State.WORKING:
-            client.since = self._broadcast.began
+def clock_of_the_task(clock):
+    return lambda self: self.turn_began if self.state is State.WORKING and self.lost is None else clock(self)
 
-    return changed
+
+def clock_of_the_client_alone(clock):
+    return lambda self: self.since if self.state is State.LATE and self.lost is None else clock(self)
 
 
 def in_order_of_arrival(_):
@@ -76,8 +77,8 @@ def in_order_of_arrival(_):
 
 def counts_late_answers(answered):
     def answers(self, client, task_id, usage):
-        client.task_id = task_id
-        if client.state is State.LATE and self._broadcast is not None and self._broadcast.waits_for(client):
+        if client.state is State.LATE and client.next_task is not None:
+            client.task_id = task_id = client.next_task
             self._change(client, State.WORKING)
         answered(self, client, task_id, usage)
 
@@ -100,22 +101,53 @@ def one_group(init):
 
 
 def in_order_of_the_queue(_):
-    def next_in(self, group):
-        while self._queues[group]:
-            client = self._waits.get(self._queues[group].pop(0))
-            if client is not None and client.is_free:
-                return client
-        return None
-
-    return next_in
+    return SimpleNamespace(heappush=list.append, heappop=lambda queue: queue.pop(0))
 
 
-def hands_out_first(go_on):
-    def goes_on(self, broadcast):
-        self._hand_out(broadcast)
-        go_on(self, broadcast)
+def the_last_task_first(heapq):
+    def push(queue, entry):
+        task, client = entry
+        heapq.heappush(queue, (-task, client))
 
-    return goes_on
+    def pop(queue):
+        task, client = heapq.heappop(queue)
+        return -task, client
+
+    return SimpleNamespace(heappush=push, heappop=pop)
+
+
+def hands_out_first(lose_quorum):
+    def loses(self, broadcast):
+        self._hand_out()
+        lose_quorum(self, broadcast)
+
+    return loses
+
+
+def forgets_what_follows_a_stop(handle):
+    def handles(self, happening, now):
+        decided = handle(self, happening, now)
+        self._touched.clear()
+        return decided
+
+    return handles
+
+
+def nobody_is_freed(_):
+    def ends_waiting(self, broadcast):
+        self._stopping = None if self._stopping is broadcast else self._stopping
+        for client in broadcast.waiting_for:
+            self._dequeue(client, broadcast)
+
+    return ends_waiting
+
+
+def fails_in_one_task(end):
+    def ends(self, client, failure):
+        client.queue = dict(list(client.queue.items())[:1])
+        end(self, client, failure)
+
+    return ends
 
 
 def ready_whatever_it_does(asked):
@@ -129,7 +161,7 @@ def ready_whatever_it_does(asked):
 
 
 def idle_while_a_reply_is_out(hand_out):
-    return lambda self, broadcast: None if broadcast.given else hand_out(self, broadcast)
+    return lambda self: None if any(each.given for each in self._open.values()) else hand_out(self)
 
 
 def stays_lost(connected):
@@ -153,7 +185,19 @@ def never_again(exited):
 
 MISTAKES = {
     "a failure does not free its slot": (Dispatcher, "_change", keeps_slot_on_failure),
-    "the grace counts from the start of the broadcast": (Dispatcher, "_change", clock_of_the_broadcast),
+    "the grace counts from the start of the task": (Client, "clock", clock_of_the_task),
+    "the time for a later task counts while an earlier one is done": (Client, "clock", clock_of_the_client_alone),
+    "a client does the last task first": (
+        *(Client, "next_task"),
+        lambda old: lambda self: next(reversed(self.queue), None),
+    ),
+    "the last task gets the slots first": (dispatcher, "heapq", the_last_task_first),
+    "what follows a stop is not decided": (Dispatcher, "handle", forgets_what_follows_a_stop),
+    "a client that is gone fails in one of its tasks only": (Dispatcher, "_end", fails_in_one_task),
+    "a reply is given that nobody waits for": (
+        *(Dispatcher, "_give"),
+        lambda old: lambda self, each: setattr(each, "is_wanted", not each.given) or old(self, each),
+    ),
     "the quorum is off by one": (Broadcast, "possible", lambda old: lambda self: old(self) + 1),
     "replies come in the order of arrival": (Broadcast, "next_reply", in_order_of_arrival),
     "late answers count": (Dispatcher, "_answered", counts_late_answers),
@@ -178,7 +222,7 @@ MISTAKES = {
     "one that is not waited for keeps its slot": (Dispatcher, "_free", lambda old: lambda self, client: None),
     "nobody is given up": (Broadcast, "overdue", lambda old: lambda self, now: []),
     "the groups share their slots": (Dispatcher, "__init__", one_group),
-    "a free slot goes to whoever came first": (Broadcast, "next_in", in_order_of_the_queue),
+    "a free slot goes to whoever came first": (dispatcher, "heapq", in_order_of_the_queue),
     "one started for each task is never started again": (Dispatcher, "_exited", never_again),
     "memory is not looked at": (Dispatcher, "_check_memory", lambda old: lambda self: None),
     "a closed channel is a failure at once": (
@@ -186,10 +230,10 @@ MISTAKES = {
         lambda old: lambda self: self.lost if self.lost is not None else old(self),
     ),
     "before: a task that nobody waits for keeps its slot and its clock": (
-        *(Dispatcher, "_leave"),
-        lambda old: lambda self: setattr(self, "_broadcast", None),
+        *(Dispatcher, "_end_waiting"),
+        nobody_is_freed,
     ),
-    "before: tasks went out when the quorum was lost": (Dispatcher, "_continue", hands_out_first),
+    "before: tasks went out when the quorum was lost": (Dispatcher, "_lose_quorum", hands_out_first),
     "before: a client at work that says it is ready gets the task again": (
         Dispatcher,
         "_asked",

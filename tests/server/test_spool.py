@@ -15,12 +15,10 @@ from fedsag_cli.server.spool import Spool
 @pytest.fixture
 def put(tmp_path, monkeypatch):
     """Put an answer into a spool for which everything is large; nothing is open when it is closed."""
-    monkeypatch.setattr(spool, "_LARGE", 1)
+    monkeypatch.setattr(spool, "LARGE", 1)
     before = open_descriptors()
     kept_in = Spool(tmp_path)
-    yield lambda value, waiting_bytes=0: kept_in.put(
-        TensorFile.write({"w": torch.tensor([value])}), waiting_bytes=waiting_bytes
-    )
+    yield lambda value: kept_in.put(TensorFile.write({"w": torch.tensor([value])}))
     kept_in.close()
     assert open_descriptors() == before
     assert list(tmp_path.iterdir()) == []
@@ -81,10 +79,10 @@ def test_taken_while_it_is_being_moved_it_is_whole_and_the_copy_is_gone(put, tmp
 def test_with_little_memory_free_it_goes_to_disk_at_once(put, tmp_path, monkeypatch):
     monkeypatch.setattr(spool.machine, "free_memory", lambda: 0)
 
-    kept = put(5.0, waiting_bytes=10)
+    first, second = put(4.0), put(5.0)
 
-    assert is_on_disk(kept._file, tmp_path)
-    assert value_of(kept) == 5.0
+    assert is_on_disk(second._file, tmp_path)
+    assert [value_of(first), value_of(second)] == [4.0, 5.0]
 
 
 def test_where_the_disk_is_full_it_stays_in_memory(put, tmp_path, monkeypatch):
@@ -94,6 +92,18 @@ def test_where_the_disk_is_full_it_stays_in_memory(put, tmp_path, monkeypatch):
     monkeypatch.setattr(TensorFile, "on_disk", full)
     monkeypatch.setattr(spool.machine, "free_memory", lambda: 0)
 
-    kept = put(5.0, waiting_bytes=1)
+    first, second = put(4.0), put(5.0)
 
-    assert value_of(kept) == 5.0
+    assert [value_of(first), value_of(second)] == [4.0, 5.0]
+
+
+def test_what_was_taken_waits_no_more(put, monkeypatch):
+    """Otherwise each later answer would look like one that has to wait long."""
+    first, second = put(4.0), put(5.0)
+    waiting = first._spool.waiting_bytes
+
+    first.close()
+    first.close()
+    assert first._spool.waiting_bytes == waiting - first.size
+    assert value_of(second) == 5.0
+    assert first._spool.waiting_bytes == 0

@@ -329,8 +329,8 @@ def test_an_answer_with_some_keys_only_changes_those():
 
 def test_a_round_in_which_nothing_is_accepted_keeps_the_model():
     class Lenient(FakeClients):
-        def broadcast(self, task, **asked):
-            return super().broadcast(task, **(asked | {"min_responses": 0}))
+        def ask(self, task, **asked):
+            return super().ask(task, **(asked | {"min_responses": 0}))
 
     story = Story(Lenient(a=sends(w=torch.zeros(2)), b=fails), start=7.0, num_rounds=1)
 
