@@ -91,9 +91,14 @@ def signature_of(name: str, search: Sequence[Path] = ()) -> Signature | None:
     return signature(class_path(name), search)
 
 
+def base_of_nvflare(name: str, search: Sequence[Path]) -> str:
+    """The class of NVFLARE from which the class `name` of a job derives, as its source shows; empty if from none."""
+    return base_of(_FOREIGN, class_path(name), search)
+
+
 def check_base(name: str, search: Sequence[Path]) -> None:
     """Raises JobError for a class of the job that derives from one of NVFLARE's, with what takes its place."""
-    if base := base_of(_FOREIGN, class_path(name), search):
+    if base := base_of_nvflare(name, search):
         raise JobError(f"{name} is written for NVFLARE: it is a {base.rpartition('.')[2]}", hint=_instead_of(base))
 
 

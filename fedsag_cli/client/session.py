@@ -29,6 +29,7 @@ from fedsag_cli.processes.child import show_stack_when_stopped
 from fedsag_cli.wire.channel import UnixChannel, connect
 from fedsag_cli.wire.messages import (
     ADDRESS,
+    PROCESS,
     SITE,
     TOKEN,
     Answer,
@@ -208,7 +209,7 @@ class Session:
     def _connect(self) -> None:
         if ADDRESS not in os.environ:
             raise ClientError("this script was not started by fedsag", hint="run its job with `fedsag simulator JOB`")
-        hello = Hello(site=self._site, token=os.environ.get(TOKEN, ""))
+        hello = Hello(site=os.environ.get(PROCESS, self._site), token=os.environ.get(TOKEN, ""))
         self._welcome, self._channel = connect(os.environ[ADDRESS], hello)
         self._state = State.JOINED
         if threading.current_thread() is threading.main_thread():

@@ -62,7 +62,9 @@ class _ExportedJob:
         server = app.server(placeholders.nowhere(SERVER))
         clients = [app.client(placeholders.nowhere(site)) for app, site in _one_site_each(job)]
         self._facts = writing.job_facts(
-            server.components, [client.config.transfer_type for client in clients], [app.custom]
+            server.components,
+            [executor.config.transfer_type for client in clients for executor in client.executors],
+            [app.custom],
         )
         self.notes = [*server.notes, *(note for client in clients for note in client.notes)]
 

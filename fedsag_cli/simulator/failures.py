@@ -12,7 +12,7 @@ from fedsag_cli.events import Failure, ProcessExited, ReplyFailed, how_it_ended
 from fedsag_cli.job import App
 from fedsag_cli.plan import SitePlan
 from fedsag_cli.simulator import logs
-from fedsag_cli.workspace import SERVER, Workspace
+from fedsag_cli.workspace import SERVER, Workspace, site_of
 
 _TAIL_LINES = 20
 _LEAVE_A_STACK = {signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT, signal.SIGBUS, signal.SIGILL}  # by faulthandler
@@ -21,8 +21,9 @@ _LEAVE_A_STACK = {signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT, signal.SIGBUS, 
 class Failures:
     """Adds to failures what the logs of the processes contain. Only what a process itself wrote to its log is read."""
 
-    def __init__(self, workspace: Workspace, apps: Mapping[str, App], sites: Mapping[str, SitePlan]) -> None:
-        self._workspace, self._apps, self._sites = workspace, apps, sites
+    def __init__(self, workspace: Workspace, apps: Mapping[str, App], clients: Mapping[str, SitePlan]) -> None:
+        """`apps` by site, `clients` by process."""
+        self._workspace, self._apps, self._clients = workspace, apps, clients
         self._since: dict[str, int] = {}
 
     def watch(self, name: str) -> None:
@@ -38,7 +39,7 @@ class Failures:
         failure = event.failure or Failure(cause="", exit_code=event.exit_code)
         if event.exit_code and not failure.cause:
             failure = self._from_log(event)
-        may_end = is_over or event.name == SERVER or not self._sites[event.name].config.launch_once
+        may_end = is_over or event.name == SERVER or not self._clients[event.name].config.launch_once
         failure = self._with_log(
             event.name,
             failure,
@@ -62,7 +63,7 @@ class Failures:
         where = failure.where or (logs.deepest_frame(log, copy, since=since) if has_stack else "")
         return msgspec.structs.replace(
             failure,
-            where=_in_job(where, copy, self._apps[name].folder),
+            where=_in_job(where, copy, self._apps[site_of(name)].folder),
             log=str(log),
             log_tail=[] if is_well else logs.tail(log, _TAIL_LINES, since=since),
         )

@@ -9,7 +9,8 @@ import yaml
 from runs import deploy, fedsag, job, run
 
 from fedsag_cli.errors import JobError
-from fedsag_cli.interop.reading import translate
+from fedsag_cli.interop import reading
+from fedsag_cli.job import ConfigFile
 from fedsag_cli.job.config import hocon
 
 SCRIPT = """
@@ -166,6 +167,11 @@ def final(tmp_path):
 
 def part(path, **args):
     return {"id": "x", "path": path, "args": args}
+
+
+def translate(values, stem, name):
+    done = reading.translate(ConfigFile(stem=stem, name=name, values=values), [])
+    return done.values, done.notes
 
 
 def server_of(*components, workflows=()):

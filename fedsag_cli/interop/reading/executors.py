@@ -1,0 +1,153 @@
+"""The executors of a client: scripts with the Client API, and NVFLARE's executors that programs of fedsag stand for."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedsag_cli import catalog
+from fedsag_cli.errors import JobError
+from fedsag_cli.facts import Nvflare
+from fedsag_cli.interop import vocabulary
+from fedsag_cli.interop.reading import client_controlled
+from fedsag_cli.interop.reading.parts import Parts, args_of, named_by, objects, path_of
+from fedsag_cli.interop.vocabulary import (
+    LEARNER_COMMAND,
+    LEARNER_EXECUTORS,
+    LEFT_OUT,
+    NOT_NEEDED,
+    NP_TRAINER_COMMAND,
+    NUMPY_EXECUTORS,
+)
+from fedsag_cli.job import executor
+
+
+class Executors:
+    """The translation of a client's file."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def client(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The executors, and no components: a client of fedsag has none."""
+        components = {part.get("id"): part for part in objects(values, "components")}
+        elsewhere = list(client_controlled.ClientHalf(values, self._parts).components)  # used by the server or a script
+        translated: dict[str, Any] = {}
+        if "executors" in values:
+            entries = []
+            for index, entry in enumerate(objects(values, "executors")):
+                if not client_controlled.is_controller(entry.get("executor"), self._parts):
+                    entries.append(self._executor(entry, index, components))
+                if self._runs_learner(entry.get("executor")):
+                    elsewhere += self._needed(entry.get("executor"), components)
+            translated["executors"] = _joined_np_trainer(entries)
+        if "components" in values:
+            for part in objects(values, "components"):
+                if part not in elsewhere:
+                    self._leave_out(part)
+            translated["components"] = []
+        return translated
+
+    @functools.cached_property
+    def _known(self) -> Mapping[str, Nvflare]:
+        return vocabulary.executors()
+
+    def _leave_out(self, part: Mapping[str, Any]) -> None:
+        """Note that a client's component is left out: a client of fedsag has no components."""
+        name = self._parts.nvflare_name(part)
+        if not part.get("disabled") and name not in NOT_NEEDED:
+            reason = LEFT_OUT.get(name or "", "a client of fedsag runs its script and its filters, and no components")
+            if name and name in self._parts.known and catalog.facts_of(self._parts.known[name][0]).extra:
+                reason = "trackers run in the server, for all clients: put it into config_fed_server"
+            self._parts.note(f"{name or path_of(part)} is left out: {reason}")
+
+    def _executor(self, entry: Any, index: int, components: Mapping[Any, Any]) -> Any:
+        part = entry.get("executor")
+        name = self._parts.nvflare_name(part) or ""
+        if not name and not _is_other_class(part):
+            return entry
+        if name in NUMPY_EXECUTORS:
+            args = self._numpy(part, name)
+        elif self._runs_learner(part):
+            args = self._learner(part, components)
+        elif name in self._known:
+            args = self._parts.args(part, name, self._known[name], executor.signature().takes)
+            if name.endswith("LauncherExecutor"):
+                args |= self._launched(args_of(part), components)
+        else:
+            raise JobError(
+                f"{self._parts.file}: executors[{index}]: fedsag has no executor {path_of(part)}",
+                hint="a client of fedsag runs a script with the Client API: use ClientAPIExecutor",
+            )
+        return {**entry, "executor": {"path": executor.NAME, "args": args}}
+
+    def _runs_learner(self, part: Any) -> bool:
+        """Whether the program learner runs this executor."""
+        name = self._parts.nvflare_name(part)
+        return name in LEARNER_EXECUTORS or (not name and bool(self._parts.nvflare_base(part)))
+
+    def _learner(self, part: Mapping[str, Any], components: Mapping[Any, Any]) -> dict[str, Any]:
+        """The arguments of the program learner, with the components that the executor finds by their ids."""
+        config = {
+            "executor": {"path": path_of(part), "args": args_of(part)},
+            "components": [
+                {"id": each.get("id"), "path": path_of(each), "args": args_of(each)}
+                for each in self._needed(part, components)
+            ],
+        }
+        return {
+            "execution_mode": "external_process",
+            "params_exchange_format": "numpy",
+            "command": [*LEARNER_COMMAND, json.dumps(config)],
+        }
+
+    def _needed(self, part: Mapping[str, Any], components: Mapping[Any, Any]) -> list[Mapping[str, Any]]:
+        """The components that an executor finds by their ids."""
+        named = named_by(args_of(part), components.values())
+        return [each for each in named if self._parts.nvflare_name(each) not in {*LEFT_OUT, *NOT_NEEDED}]
+
+    def _launched(self, args: Mapping[str, Any], components: Mapping[Any, Any]) -> dict[str, Any]:
+        """The command, which 2.4 to 2.8 have in a separate component."""
+        launcher = components.get(args.get("launcher_id"))
+        if launcher is None or self._parts.nvflare_name(launcher) != "SubprocessLauncher":
+            raise JobError(f"{self._parts.file}: the executor must name a SubprocessLauncher, which has the command")
+        args = dict(args_of(launcher))
+        command = args.pop("script", "")
+        kept = {"launch_once": args.pop("launch_once")} if "launch_once" in args else {}
+        for key in args:
+            if args[key] and key != "shutdown_timeout":  # fedsag has its own limit for the end of a script
+                self._parts.note(f"SubprocessLauncher: fedsag has no {key}: it is left out")
+        return {"command": command, **kept}
+
+    def _numpy(self, part: Mapping[str, Any], name: str) -> dict[str, Any]:
+        """The arguments of NVFLARE's NPTrainer or NPValidator as those of the program np_trainer."""
+        differs, known = vocabulary.numpy_executor(name), executor.signature()
+        args = self._parts.args(part, name, differs, lambda key: key in differs.renamed.values() or known.takes(key))
+        flags = [word for key, value in args.items() if key.startswith("--") for word in (key, str(value))]
+        kept = {key: value for key, value in args.items() if not key.startswith("--")}
+        defaults = {"execution_mode": "external_process", "params_exchange_format": "numpy"}
+        return {**defaults, "command": [*NP_TRAINER_COMMAND, *flags], **kept}
+
+
+def _joined_np_trainer(entries: Sequence[Any]) -> list[Any]:
+    """Join the executors of NPTrainer and NPValidator: np_trainer does the tasks of both, with the flags of both."""
+    numpy_entries = [entry for entry in entries if _command(entry)[: len(NP_TRAINER_COMMAND)] == [*NP_TRAINER_COMMAND]]
+    if len(numpy_entries) < 2 or len(numpy_entries) < len(entries):
+        return list(entries)
+    flags = [flag for entry in numpy_entries for flag in _command(entry)[len(NP_TRAINER_COMMAND) :]]
+    tasks = [task for entry in numpy_entries for task in entry.get("tasks") or []]
+    args = {key: value for entry in numpy_entries for key, value in args_of(entry["executor"]).items()}
+    args["command"] = [*NP_TRAINER_COMMAND, *flags]
+    return [{**numpy_entries[0], "tasks": tasks, "executor": {"path": executor.NAME, "args": args}}]
+
+
+def _command(entry: Any) -> list[Any]:
+    command = args_of(entry.get("executor") or {}).get("command")
+    return command if isinstance(command, list) else []
+
+
+def _is_other_class(part: Any) -> bool:
+    path = catalog.path_in(part) or ""
+    return "." in path and not executor.is_executor(path)
