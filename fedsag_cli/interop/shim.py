@@ -71,9 +71,12 @@ _WITHOUT_NVFLARE = {
     "nvflare.app_common.abstract": (),
     "nvflare.app_common.abstract.fl_model": ("fedsag_cli.client", *_CONSTANTS),
     "nvflare.app_common.app_constant": _CONSTANTS,
+    "nvflare.app_common.abstract.statistics_spec": ("fedsag_cli.client.statistics.spec",),
     "nvflare.app_common.executors": (),
     "nvflare.app_common.np": (),
     "nvflare.app_common.np.constants": _CONSTANTS,
+    "nvflare.app_common.statistics": (),
+    "nvflare.app_common.statistics.numpy_utils": ("fedsag_cli.client.statistics.tables",),
     "nvflare.app_common.utils": (),
     "nvflare.app_common.utils.fedprox_utils": ("fedsag_cli.client.fedprox_mu",),
     "nvflare.app_opt": (),
@@ -81,6 +84,9 @@ _WITHOUT_NVFLARE = {
     "nvflare.app_opt.pt": (*_FEDPROX, *_CONSTANTS),
     "nvflare.app_opt.pt.fedproxloss": _FEDPROX,
     "nvflare.app_opt.pt.scaffold": _CONSTANTS,
+    "nvflare.app_opt.statistics": (),
+    "nvflare.app_opt.statistics.df": (),
+    "nvflare.app_opt.statistics.df.df_core_statistics": ("fedsag_cli.client.statistics.tables",),
 }
 
 

@@ -30,6 +30,15 @@ NAMES = {
     "nvflare.apis.dxo": ["MetaKey"],
     "nvflare.apis.fl_constant": ["FLMetaKey"],
     "nvflare.app_common.abstract.fl_model": ["FLModel", "ParamsType", "FLModelConst", "MetaKey"],
+    "nvflare.app_common.abstract.statistics_spec": [
+        "Statistics",
+        "Feature",
+        "DataType",
+        "Histogram",
+        "Bin",
+        "BinRange",
+    ],
+    "nvflare.app_common.statistics.numpy_utils": ["dtype_to_data_type", "get_std_histogram_buckets"],
     "nvflare.app_common.app_constant": [
         "ModelName",
         "AlgorithmConstants",
@@ -45,6 +54,7 @@ NAMES = {
     "nvflare.app_opt.pt": ["PTFedProxLoss", "get_lr_values"],
     "nvflare.app_opt.pt.fedproxloss": ["PTFedProxLoss"],
     "nvflare.app_opt.pt.scaffold": ["get_lr_values"],
+    "nvflare.app_opt.statistics.df.df_core_statistics": ["DFStatisticsCore"],
 }
 ON_A_TREADMILL = """
     import nvflare.client as flare

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import fedsag_cli.client as flare
-from fedsag_cli.client.statistics.spec import DataType, FLContext, Statistics
+from fedsag_cli.client.statistics.spec import DataType, Statistics
 from fedsag_cli.errors import ClientError
+from fedsag_cli.interop.base.context import Engine, FLContext, Workspace
 from fedsag_cli.model import GLOBAL_STATISTICS, STATISTICS
 
 _NUMERIC = (DataType.INT, DataType.FLOAT)
 _PRE_RUN = "fed_stats_pre_run"
 
 
-def run(generator: Statistics) -> None:
+def run(generator: Statistics, app: Path | None = None) -> None:
     """Take part in the run that started this process, until its end.
 
-    Raises ClientError if `generator` has not a method that the job needs.
+    `app`: the folder of the app in the workspace (default: the working directory). Raises ClientError if `generator`
+    has not a method that the job needs.
     """
     flare.init()
-    context = FLContext(flare.get_site_name(), flare.get_job_id())
+    context = FLContext(flare.get_site_name(), flare.get_job_id(), Engine(Workspace(app or Path.cwd()), {}))
     generator.initialize(context)
     while flare.is_running():
         task = flare.receive()

@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
+
+from fedsag_cli.interop.base.context import FLComponent, FLContext
 
 
 class DataType(IntEnum):
@@ -58,21 +59,7 @@ class Histogram(NamedTuple):
     hist_name: str | None = None
 
 
-class FLContext:
-    """What `initialize` and `finalize` get: where the class works."""
-
-    def __init__(self, site: str = "site-1", job_id: str = "") -> None:
-        self._site, self._job_id = site, job_id
-
-    def get_identity_name(self) -> str:
-        """The site's name, such as "site-1"."""
-        return self._site
-
-    def get_job_id(self) -> str:
-        return self._job_id
-
-
-class Statistics:
+class Statistics(FLComponent):
     """Statistics of a site's data, by data set (such as "train") and feature.
 
     A class needs `features` and `count`, and those of the others that the job asks for: `sum` for sum, mean, var and
@@ -144,10 +131,3 @@ class Statistics:
 
     def finalize(self, fl_ctx: FLContext) -> None:
         """Called at the end."""
-
-    def log_info(self, fl_ctx: FLContext | None, text: str) -> None:
-        """Write a line into the client's log."""
-        logging.getLogger(type(self).__name__).info(text)
-
-    def log_error(self, fl_ctx: FLContext | None, text: str) -> None:
-        logging.getLogger(type(self).__name__).error(text)

@@ -10,6 +10,8 @@ import numpy as np
 from fedsag_cli.client.statistics.spec import Bin, BinRange, DataType, Feature, Histogram, HistogramType, Statistics
 from fedsag_cli.params import quantiles
 
+__all__ = ["DFStatisticsCore", "dtype_to_data_type", "get_std_histogram_buckets"]
+
 
 class DFStatisticsCore(Statistics):
     """`data` has a pandas table for each data set: set it in `initialize`.
@@ -18,6 +20,7 @@ class DFStatisticsCore(Statistics):
     """
 
     def __init__(self, max_bin: int | None = None) -> None:
+        super().__init__()
         self.data: Mapping[str, Any] | None = None
         self.max_bin = max_bin
 

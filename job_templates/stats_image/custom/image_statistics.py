@@ -17,6 +17,7 @@ class ImageStatistics(Statistics):
     """`data_root`: a folder with a folder of PNG files of each site, such as site-1; empty: generated pictures."""
 
     def __init__(self, data_root=""):
+        super().__init__()
         self.data_root = data_root
         self.pictures = []
         self.failures = 0
