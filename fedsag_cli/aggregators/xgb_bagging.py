@@ -33,6 +33,10 @@ class XGBBaggingAggregator:
         nvflare=Nvflare(path="nvflare.app_opt.xgboost.tree_based.bagging_aggregator.XGBBaggingAggregator"),
     )
 
+    def __init__(self) -> None:
+        self._model: Trees | None = None
+        self._added = 0
+
     def begin(self, sent: FLModel, _: Cohort) -> None:
         self._model = _read((sent.params or {})[MODEL_DATA]) if sent.params else None
         self._added = 0

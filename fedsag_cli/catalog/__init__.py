@@ -21,6 +21,7 @@ from fedsag_cli.plan import ComponentSpec, FilterSpec
 
 KNOWN = {
     "ScatterAndGather": "fedsag_cli.workflows.scatter_and_gather.ScatterAndGather",
+    "FedBuff": "fedsag_cli.workflows.fedbuff.FedBuff",
     "KMeansAggregator": "fedsag_cli.aggregators.kmeans.KMeansAggregator",
     "SVMAggregator": "fedsag_cli.aggregators.svm.SVMAggregator",
     "XGBBaggingAggregator": "fedsag_cli.aggregators.xgb_bagging.XGBBaggingAggregator",

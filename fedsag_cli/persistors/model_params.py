@@ -11,14 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
-
 from fedsag_cli.arguments import checked
 from fedsag_cli.errors import JobError
 from fedsag_cli.facts import Facts, Nvflare
 from fedsag_cli.model import INITIAL_PARAMS, FLModel
 from fedsag_cli.persistors import ModelName, write_model
-from fedsag_cli.persistors.numpy import arrays_in, write_npz
+from fedsag_cli.persistors.numpy import arrays_in, as_array, write_npz
 
 
 class ModelParamPersistor:
@@ -75,5 +73,5 @@ class ModelParamPersistor:
 
 
 def _write(path: Path, model: FLModel) -> Path:
-    arrays = {name: np.asarray(value) for name, value in (model.params or {}).items()}
+    arrays = {name: as_array(name, value, "ModelParamPersistor") for name, value in (model.params or {}).items()}
     return write_model(path, lambda file: write_npz(file, arrays))

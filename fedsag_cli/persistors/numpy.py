@@ -10,9 +10,10 @@ from typing import IO, Annotated, Any
 import numpy as np
 
 from fedsag_cli.arguments import checked
-from fedsag_cli.errors import JobError
+from fedsag_cli.errors import JobError, TensorError
 from fedsag_cli.facts import Facts, Nvflare
 from fedsag_cli.model import FLModel
+from fedsag_cli.params.encoding import is_payload
 from fedsag_cli.persistors import ModelName, find_checkpoint, write_model
 
 _NUMPY_KEY = "numpy_key"
@@ -74,7 +75,7 @@ class NPModelPersistor:
         return FLModel(params=arrays_in(written[0])) if written else None
 
     def _write(self, files: tuple[Path, Path], model: FLModel) -> Path:
-        params = {name: np.asarray(value) for name, value in (model.params or {}).items()}
+        params = {name: as_array(name, value) for name, value in (model.params or {}).items()}
         one, several = files
         if set(params) == {_NUMPY_KEY}:
             return write_model(one, lambda file: np.save(file, params[_NUMPY_KEY], allow_pickle=False))
@@ -88,6 +89,16 @@ def arrays_in(path: Path, argument: str = "NPModelPersistor: ") -> dict[str, Any
         return {_NUMPY_KEY: loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise JobError(f"{argument}{path}: {error}") from None
+
+
+def as_array(name: str, value: Any, persistor: str = "NPModelPersistor") -> Any:
+    """The value for a file. Raises TensorError if it is bytes or a text."""
+    if is_payload(value):  # as an array it would lose zeros at its end
+        raise TensorError(
+            f"{persistor}: params: {name!r} is a {type(value).__name__}, and numpy's files have arrays only",
+            hint="use a persistor that writes such models",
+        )
+    return np.asarray(value)
 
 
 def write_npz(file: IO[bytes], params: Mapping[str, Any]) -> None:

@@ -307,7 +307,7 @@ class Round:
         NotEnoughClients.
         """
         targets = self._clients.takes(task_name) if to is None else to
-        self._announce(targets)
+        self.announce(targets)
         self._clock.lap("aggregate")
         replies = self._clients.ask(
             Task(name=task_name, model=model or self.model),
@@ -332,12 +332,12 @@ class Round:
         """Count a reply as failed, with this cause. Raises NotEnoughClients if too few clients are left."""
         self._came_by[reply.site].reject(reply, cause)
 
-    def took(self, reply: Reply, replies: Replies) -> None:
-        """Count the metrics and steps of a reply."""
+    def count(self, reply: Reply, replies: Replies) -> None:
+        """Count the metrics and steps of a reply for the round. The replies of `ask` are counted as they come."""
         self._measured[reply.site], self._steps[reply.site] = reply.model.metrics or {}, reply.model.num_steps
         self._came_by[reply.site] = replies
 
-    def dropped(self, reply: Reply) -> None:
+    def discount(self, reply: Reply) -> None:
         """Do not count them."""
         self._measured.pop(reply.site, None)
         self._steps.pop(reply.site, None)
@@ -356,7 +356,7 @@ class Round:
             raise RuntimeError(
                 f"round {self.number} was finished before: a workflow calls finish() once in every round"
             )
-        self._announce([])
+        self.announce([])
         self._loop.judge(self.model, self._measured, self._steps)
         if self._measured and not update.params:
             self._run.emit(
@@ -394,8 +394,8 @@ class Round:
                 )
             )
 
-    def _announce(self, sites: Sequence[str]) -> None:
-        """Emit the event for the start of the round, once."""
+    def announce(self, sites: Sequence[str]) -> None:
+        """Tell that the round starts, with these sites. `ask` does so; only the first time counts."""
         self._asked = self._asked or sites
         if not self._is_announced:
             self._is_announced = True
@@ -429,11 +429,11 @@ class _RoundReplies:
                 reply = next(self._replies)
         finally:
             self._current.lap("wait")
-        self._current.took(reply, self)
+        self._current.count(reply, self)
         return reply
 
     def reject(self, reply: Reply, cause: str) -> None:
-        self._current.dropped(reply)
+        self._current.discount(reply)
         self._replies.reject(reply, cause)
 
 
