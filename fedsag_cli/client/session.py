@@ -258,6 +258,8 @@ class Session:
         """The model to send for `model`, which is not changed: with DIFF, the difference to the received params."""
         assert self._received is not None
         round_num, num_rounds = self._received.current_round, self._received.total_rounds
+        if model.params and self.config.exchange_format == "raw":  # None: the script has no such value yet
+            model = replace(model, params={name: each for name, each in model.params.items() if each is not None})
         answer = replace(model, optimizer_params=None, current_round=round_num, total_rounds=num_rounds)
         if (
             isinstance(measured := model.meta.get("initial_metrics"), Mapping) and measured

@@ -10,7 +10,7 @@
 
 The classes have the names and methods of NVFLARE's. A command runs a class without a script:
 
-    python3 -m fedsag_cli.client.statistics df_statistics.DFStatistics --args '{"data_path": "data.csv"}'
+    python3 -m fedsag_cli.client.statistics.program df_statistics.DFStatistics --args '{"data_path": "data.csv"}'
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from fedsag_cli.errors import JobError
 from fedsag_cli.facts import Nvflare
 from fedsag_cli.interop import vocabulary
 from fedsag_cli.interop.reading import client_controlled
-from fedsag_cli.interop.reading.parts import Parts, args_of, objects, path_of
+from fedsag_cli.interop.reading.parts import Parts, args_of, named_by, objects, path_of
 from fedsag_cli.interop.vocabulary import (
     LEARNER_COMMAND,
     LEARNER_EXECUTORS,
@@ -20,8 +20,11 @@ from fedsag_cli.interop.vocabulary import (
     NOT_NEEDED,
     NP_TRAINER_COMMAND,
     NUMPY_EXECUTORS,
+    STATISTICS_COMMAND,
 )
 from fedsag_cli.job import executor
+
+_STATISTICS = "StatisticsExecutor"
 
 
 class Executors:
@@ -45,8 +48,9 @@ class Executors:
             executors = [self._executor(entry, index, components) for index, entry in entries]
             translated["executors"] = _joined_np_trainer(executors)
         if "components" in values:
+            used = self._used(values, components)
             for part in components:
-                if not (runs_learner and self._is_own(part)):
+                if part not in used and not (runs_learner and self._is_own(part)):
                     self._leave_out(part)
             translated["components"] = []
         return translated
@@ -54,6 +58,13 @@ class Executors:
     @functools.cached_property
     def _known(self) -> Mapping[str, Nvflare]:
         return vocabulary.executors()
+
+    def _used(self, values: Mapping[str, Any], components: Sequence[Any]) -> Sequence[Any]:
+        """The components that go along: those that filters name, and the class with the statistics."""
+        executors = [entry.get("executor") or {} for entry in objects(values, "executors")]
+        statistics = [args_of(part) for part in executors if self._parts.nvflare_name(part) == _STATISTICS]
+        filters = [values.get(key) for key in ("task_data_filters", "task_result_filters")]
+        return named_by([*statistics, *filters], components)
 
     def _leave_out(self, part: Mapping[str, Any]) -> None:
         """Note that a client's component is left out: a client of fedsag has no components."""
@@ -71,6 +82,8 @@ class Executors:
             return entry
         if name in NUMPY_EXECUTORS:
             args = self._numpy(part, name)
+        elif name == _STATISTICS:
+            args = self._statistics(part, components)
         elif self._runs_learner(part):
             args = self._learner(part, components)
         elif name in self._known:
@@ -109,6 +122,15 @@ class Executors:
     def _is_own(self, part: Mapping[str, Any]) -> bool:
         """Whether the component is of the job's own, so that an executor of the job's own may look for it."""
         return self._parts.nvflare_name(part) is None and not part.get("disabled")
+
+    def _statistics(self, part: Mapping[str, Any], components: Sequence[Any]) -> dict[str, Any]:
+        """The arguments of the program that runs a class with statistics, which NVFLARE's executor names by its id."""
+        name = args_of(part).get("generator_id")
+        generator = next((each for each in components if each.get("id") == name), None)
+        if generator is None:
+            raise JobError(f"{self._parts.file}: generator_id is {name!r}: there is no component with that id")
+        command = [*STATISTICS_COMMAND, path_of(generator), "--args", json.dumps(args_of(generator))]
+        return {"execution_mode": "external_process", "params_exchange_format": "raw", "command": command}
 
     def _launched(self, args: Mapping[str, Any], components: Sequence[Any]) -> dict[str, Any]:
         """The command, which 2.4 to 2.8 have in a separate component."""

@@ -18,7 +18,7 @@ from fedsag_cli.interop import shim
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
-    parser = argparse.ArgumentParser(prog="python3 -m fedsag_cli.client.statistics", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python3 -m fedsag_cli.client.statistics.program", description=__doc__)
     parser.add_argument("generator", help="class path, such as df_statistics.DFStatistics; custom/ is searched")
     parser.add_argument("--args", type=json.loads, default={}, help="arguments of its constructor, as a JSON object")
     options = parser.parse_args()
