@@ -258,8 +258,8 @@ class Session:
         """The model to send for `model`, which is not changed: with DIFF, the difference to the received params."""
         assert self._received is not None
         round_num, num_rounds = self._received.current_round, self._received.total_rounds
-        if model.params and self.config.exchange_format == "raw":  # None: the script has no such value yet
-            model = replace(model, params={name: each for name, each in model.params.items() if each is not None})
+        if model.params and self.config.exchange_format == "raw":
+            model = replace(model, params=_raw(model.params))
         answer = replace(model, optimizer_params=None, current_round=round_num, total_rounds=num_rounds)
         if (
             isinstance(measured := model.meta.get("initial_metrics"), Mapping) and measured
@@ -299,6 +299,12 @@ class Session:
             gc.collect()
         if self.config.cuda_empty_cache and (torch := sys.modules.get("torch")) and torch.cuda.is_initialized():
             torch.cuda.empty_cache()
+
+
+def _raw(params: Params) -> Params:
+    """The params of a script that sends what its library has: None is a value that it has not yet."""
+    given = {name: value for name, value in params.items() if value is not None}
+    return {name: bytes(value) if isinstance(value, bytearray) else value for name, value in given.items()}
 
 
 def _chain(specs: Sequence[FilterSpec]) -> Chain:
