@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from nvflare_scripts import SCRIPTS
-from runs import app, deploy, run
+from runs import app, deploy, fedsag, run
 
 pytestmark = pytest.mark.slow
 
@@ -194,3 +194,38 @@ def test_a_generator_that_is_not_there_is_named(tmp_path):
 
     assert outcome.code == 3, outcome
     assert "generator_id is 'generator': there is no component with that id" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("template", "assembler"), [("sklearn_kmeans", "KMeansAssembler"), ("sklearn_svm", "SVMAssembler")]
+)
+def test_an_exported_job_collects_for_an_assembler(tmp_path, template, assembler):
+    fedsag("job", "create", "-w", template, "-j", "mine", cwd=tmp_path)
+
+    exported = fedsag("job", "export", "mine", "theirs", "--to", "nvflare", cwd=tmp_path)
+
+    assert exported.code == 0, exported
+    server = json.loads((tmp_path / "theirs" / "app" / "config" / "config_fed_server.json").read_text())
+    parts = {part["id"]: part for part in server["components"]}
+    assert (parts["aggregator"]["path"], parts["aggregator"]["args"]) == (
+        COLLECTS,
+        {"assembler_id": "aggregator_assembler"},
+    )
+    assert parts["aggregator_assembler"]["path"].endswith(f".{assembler}")
+    assert parts["persistor"]["path"] == PERSISTOR
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        ("xgboost_tree", "XGBBaggingAggregator cannot be exported: NVFLARE sends clients a list"),
+        ("stats_df", "StatisticsController cannot be exported: in NVFLARE an executor answers it"),
+    ],
+)
+def test_what_nvflare_does_in_another_way_is_not_exported(tmp_path, template, says):
+    fedsag("job", "create", "-w", template, "-j", "mine", cwd=tmp_path)
+
+    exported = fedsag("job", "export", "mine", "theirs", "--to", "nvflare", cwd=tmp_path)
+
+    assert exported.code == 3, exported
+    assert says in exported.err

@@ -28,9 +28,11 @@ def main():
     scaler = StandardScaler().fit(x)
     x, x_test = scaler.transform(x), scaler.transform(x_test)
 
+    settings = None
     while flare.is_running():
         received = flare.receive()
-        model = make(received.meta["initial_params"], num_features=x.shape[1])
+        settings = settings or received.meta.get("initial_params") or received.params
+        model = make(settings, num_features=x.shape[1])
         model.coef_ = received.params.get("coef", model.coef_)
         model.intercept_ = received.params.get("intercept", model.intercept_)
         metrics = {

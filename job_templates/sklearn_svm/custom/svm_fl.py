@@ -27,9 +27,11 @@ def main():
     scaler = StandardScaler().fit(x)
     x, x_test = scaler.transform(x), scaler.transform(x_test)
 
+    settings = None
     while flare.is_running():
         received = flare.receive()
-        model = SVC(kernel=received.meta["initial_params"]["kernel"])
+        settings = settings or received.meta.get("initial_params") or received.params
+        model = SVC(kernel=settings["kernel"])
         if "support_x" in received.params:
             model.fit(received.params["support_x"], received.params["support_y"])
         else:
