@@ -64,6 +64,23 @@ TREES = f"""
         flare.send(flare.FLModel(params={{"model_data": new_trees}}, metrics={{"accuracy": accuracy}}))
 """
 
+LOADER = """
+    import numpy as np
+    import xgboost as xgb
+    from nvflare.app_opt.xgboost.data_loader import XGBDataLoader
+
+
+    class Loader(XGBDataLoader):
+        def __init__(self, rows):
+            self.rows = rows
+
+        def load_data(self):
+            rng = np.random.default_rng(self.rank)
+            x = rng.normal(size=(self.rows, 3))
+            data = xgb.DMatrix(x, label=(x[:, 0] > 0).astype(int))
+            return data, data
+"""
+
 TABLE = """
     import pandas
     from nvflare.apis.fl_context import FLContext
@@ -109,6 +126,7 @@ SCRIPTS = {
     "kmeans_fl.py": KMEANS,
     "svm_fl.py": SVM,
     "xgboost_fl.py": TREES,
+    "loader.py": LOADER,
     "df_statistics.py": TABLE,
     "image_statistics.py": IMAGES,
 }

@@ -85,6 +85,8 @@ _WITHOUT_NVFLARE = {
     "nvflare.app_opt.pt.fedproxloss": _FEDPROX,
     "nvflare.app_opt.pt.scaffold": _CONSTANTS,
     "nvflare.app_opt.statistics": (),
+    "nvflare.app_opt.xgboost": (),
+    "nvflare.app_opt.xgboost.data_loader": ("fedsag_cli.client.xgb_trees",),
     "nvflare.app_opt.statistics.df": (),
     "nvflare.app_opt.statistics.df.df_core_statistics": ("fedsag_cli.client.statistics.tables",),
 }

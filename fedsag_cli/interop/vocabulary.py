@@ -39,6 +39,7 @@ that collects its assembler, which is an aggregator here.
 """
 COPIED_CLASSES = ("kmeans_assembler.KMeansAssembler", "svm_assembler.SVMAssembler")
 """Class paths of NVFLARE's templates: users copied these classes into their jobs from its examples."""
+TREES_COMMAND = ("python3", "-m", "fedsag_cli.client.xgb_trees")
 STATISTICS_COMMAND = ("python3", "-m", "fedsag_cli.client.statistics.program")
 _MESSAGES = "fedsag sends its messages itself"
 _LOGS = "the logs of all processes are in the workspace"

@@ -107,6 +107,43 @@ def test_trees_of_all_sites_are_one_model(tmp_path):
     assert outcome.metrics("accuracy")[-1]["site-1"] > 0.9
 
 
+def test_an_executor_of_trees_runs_with_the_users_loader(tmp_path):
+    xgb = pytest.importorskip("xgboost", reason="XGBoost is not installed")
+    trees = "nvflare.app_opt.xgboost.tree_based."
+    settings = {"training_mode": "bagging", "num_client_bagging": 2, "lr_scale": 1, "nthread": 1, "max_depth": 2}
+    client = {
+        "executors": [
+            {
+                "tasks": ["train"],
+                "executor": {
+                    "path": f"{trees}executor.FedXGBTreeExecutor",
+                    "args": {"data_loader_id": "dataloader", **settings},
+                },
+            }
+        ],
+        "components": [{"id": "dataloader", "path": "loader.Loader", "args": {"rows": 60}}],
+    }
+    made = job(
+        tmp_path / "job",
+        "loader.py",
+        {"id": "persistor", "path": f"{trees}model_persistor.XGBModelPersistor"},
+        {"id": "shareable_generator", "path": f"{trees}shareable_generator.XGBModelShareableGenerator"},
+        {"id": "aggregator", "path": f"{trees}bagging_aggregator.XGBBaggingAggregator"},
+        workflow={**SAG, "args": {**SAG["args"], "allow_empty_global_weights": True}},
+        client=client,
+    )
+
+    outcome = run(made, "-n", 2, "-t", 2)
+
+    assert outcome.code == 0, f"{outcome}\n{outcome.log('site-1')}"
+    file = outcome.workspace / "server" / "simulate_job" / "app_server" / "xgboost_model.json"
+    assert xgb.Booster(model_file=file).num_boosted_rounds() == 2 * 3
+    assert outcome.report["rounds"][-1]["metrics"]["auc"] > 0.9
+    saved = json.loads(file.read_text())["learner"]["gradient_booster"]["model"]["trees"]
+    assert {number for tree in saved for number in tree["sum_hessian"]} == {1.0}
+    assert "left out" not in outcome.out
+
+
 def statistics(folder, script, generator, cleanser_ids, **settings):
     common = "nvflare.app_common."
     flow = {

@@ -55,6 +55,7 @@ NAMES = {
     "nvflare.app_opt.pt.fedproxloss": ["PTFedProxLoss"],
     "nvflare.app_opt.pt.scaffold": ["get_lr_values"],
     "nvflare.app_opt.statistics.df.df_core_statistics": ["DFStatisticsCore"],
+    "nvflare.app_opt.xgboost.data_loader": ["XGBDataLoader"],
 }
 ON_A_TREADMILL = """
     import nvflare.client as flare
@@ -148,7 +149,7 @@ def test_the_lightning_logger_has_their_name_too(their_names):
         ("from nvflare.client import IPCAgent", "nvflare.client.IPCAgent"),
         ("from nvflare.client.api import init, get_context", "nvflare.client.api.get_context"),
         ("from nvflare.app_common.app_constant import PSIConst", "nvflare.app_common.app_constant.PSIConst"),
-        ("from nvflare.app_opt import xgboost", "nvflare.app_opt.xgboost"),
+        ("from nvflare.app_opt import psi", "nvflare.app_opt.psi"),
     ],
 )
 @pytest.mark.usefixtures("their_names")

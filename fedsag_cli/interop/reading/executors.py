@@ -21,10 +21,11 @@ from fedsag_cli.interop.vocabulary import (
     NP_TRAINER_COMMAND,
     NUMPY_EXECUTORS,
     STATISTICS_COMMAND,
+    TREES_COMMAND,
 )
 from fedsag_cli.job import executor
 
-_STATISTICS = "StatisticsExecutor"
+_STATISTICS, _TREES = "StatisticsExecutor", "FedXGBTreeExecutor"
 
 
 class Executors:
@@ -60,11 +61,11 @@ class Executors:
         return vocabulary.executors()
 
     def _used(self, values: Mapping[str, Any], components: Sequence[Any]) -> Sequence[Any]:
-        """The components that go along: those that filters name, and the class with the statistics."""
+        """The components that go along: those that filters name, the class with the statistics, the loader of data."""
         executors = [entry.get("executor") or {} for entry in objects(values, "executors")]
-        statistics = [args_of(part) for part in executors if self._parts.nvflare_name(part) == _STATISTICS]
+        naming = [args_of(part) for part in executors if self._parts.nvflare_name(part) in (_STATISTICS, _TREES)]
         filters = [values.get(key) for key in ("task_data_filters", "task_result_filters")]
-        return named_by([*statistics, *filters], components)
+        return named_by([*naming, *filters], components)
 
     def _leave_out(self, part: Mapping[str, Any]) -> None:
         """Note that a client's component is left out: a client of fedsag has no components."""
@@ -84,6 +85,8 @@ class Executors:
             args = self._numpy(part, name)
         elif name == _STATISTICS:
             args = self._statistics(part, components)
+        elif name == _TREES:
+            args = self._trees(part, components)
         elif self._runs_learner(part):
             args = self._learner(part, components)
         elif name in self._known:
@@ -125,12 +128,25 @@ class Executors:
 
     def _statistics(self, part: Mapping[str, Any], components: Sequence[Any]) -> dict[str, Any]:
         """The arguments of the program that runs a class with statistics, which NVFLARE's executor names by its id."""
-        name = args_of(part).get("generator_id")
-        generator = next((each for each in components if each.get("id") == name), None)
-        if generator is None:
-            raise JobError(f"{self._parts.file}: generator_id is {name!r}: there is no component with that id")
+        generator = self._named(part, "generator_id", components)
         command = [*STATISTICS_COMMAND, path_of(generator), "--args", json.dumps(args_of(generator))]
         return {"execution_mode": "external_process", "params_exchange_format": "raw", "command": command}
+
+    def _trees(self, part: Mapping[str, Any], components: Sequence[Any]) -> dict[str, Any]:
+        """The arguments of the program that trains trees, on the data of a loader that the executor names by its id."""
+        loader = self._named(part, "data_loader_id", components)
+        settings = {key: value for key, value in args_of(part).items() if key != "data_loader_id"}
+        config = {"executor": settings, "loader": {"path": path_of(loader), "args": args_of(loader)}}
+        command = [*TREES_COMMAND, json.dumps(config)]
+        return {"execution_mode": "external_process", "params_exchange_format": "raw", "command": command}
+
+    def _named(self, part: Mapping[str, Any], key: str, components: Sequence[Any]) -> Mapping[str, Any]:
+        """The component that an argument of an executor names by its id. Raises JobError."""
+        name = args_of(part).get(key)
+        found: Mapping[str, Any] | None = next((each for each in components if each.get("id") == name), None)
+        if found is None:
+            raise JobError(f"{self._parts.file}: {key} is {name!r}: there is no component with that id")
+        return found
 
     def _launched(self, args: Mapping[str, Any], components: Sequence[Any]) -> dict[str, Any]:
         """The command, which 2.4 to 2.8 have in a separate component."""
