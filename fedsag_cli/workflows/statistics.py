@@ -12,11 +12,11 @@ quantiles.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from math import sqrt
+from math import isfinite, sqrt
 from typing import Annotated, Any, TypeAlias
 
 from fedsag_cli.arguments import Least, checked
-from fedsag_cli.errors import JobError, nearest
+from fedsag_cli.errors import JobError, TensorError, nearest
 from fedsag_cli.events import Notice, ResultTable
 from fedsag_cli.facts import Facts, Nvflare
 from fedsag_cli.model import GLOBAL_STATISTICS, STATISTICS, FLModel, Task
@@ -27,6 +27,7 @@ from fedsag_cli.workflows.statistics_file import JsonStatsFileWriter
 
 _NAMES = ("count", "failure_count", "sum", "mean", "var", "stddev", "histogram", "quantile")
 _ALL_SITES = "Global"
+_PRE_RUN = "fed_stats_pre_run"
 
 ByFeature: TypeAlias = dict[tuple[str, str], Any]
 """Values by data set and feature."""
@@ -78,8 +79,8 @@ class StatisticsController:
         if not sites:
             raise JobError("no client takes the task 'fed_stats'", hint="see tasks in config_fed_client")
         needed = min(self._min_clients or len(sites), len(sites))
-        if self._tells_before and (told := clients.takes("fed_stats_pre_run")):
-            self._ask(clients, told, min(needed, len(told)), 0, self._settings, task="fed_stats_pre_run")
+        if self._tells_before and (told := clients.takes(_PRE_RUN)):
+            self._ask(clients, told, min(needed, len(told)), 0, self._settings, task=_PRE_RUN)
         found = self._ask(clients, sites, needed, 0, self._first_questions())
         sums = found.get("sum", {})
         counts = {site: {key: found["count"][site][key] for key in of_site} for site, of_site in sums.items()}
@@ -120,9 +121,13 @@ class StatisticsController:
         model = FLModel(current_round=round_num, total_rounds=2, meta=meta)
         found: dict[str, BySite] = {name: {} for name in wanted}
         for reply in clients.broadcast(
-            Task(name=task, model=model), to=sites, min_responses=needed, grace_s=self._grace_s
+            Task(name=task, model=model),
+            to=sites,
+            min_responses=needed,
+            grace_s=self._grace_s,
+            check=lambda update, _: _checked(update, {} if task == _PRE_RUN else wanted),
         ):
-            for name, values in reply.model.meta.get(STATISTICS, {}).items():
+            for name, values in reply.model.meta[STATISTICS].items():
                 found[name][reply.site] = _flat(values)
         return found
 
@@ -208,6 +213,45 @@ class StatisticsController:
         if isinstance(value, list):
             return [self._rounded(each) for each in value]
         return round(value, self._precision) if isinstance(value, float) else value
+
+
+def _checked(update: FLModel, wanted: Mapping[str, Any]) -> FLModel:
+    """The answer of a client. Raises TensorError if it has not the wanted statistics, in the form of this module."""
+    values = update.meta.get(STATISTICS)
+    if not isinstance(values, dict) or values.keys() != wanted.keys():
+        raise TensorError(
+            f"its answer has no statistics {', '.join(wanted)}",
+            hint="let the script run a class with fedsag_cli.client.statistics",
+        )
+    for statistic in values:
+        try:
+            counted = _flat(values["count"])
+            wrong = [
+                (key, value)
+                for key, value in _flat(values[statistic]).items()
+                if key not in counted or not _fits(value, statistic, _of(key[1], wanted[statistic]))
+            ]
+        except (TypeError, AttributeError, KeyError, ValueError) as error:
+            raise TensorError(f"{statistic} has another form: {type(error).__name__}: {error}") from None
+        for (dataset, feature), value in wrong:
+            raise TensorError(f"{statistic} of {feature!r} in {dataset!r} is {str(value)[:80]}, or has no count")
+    return update
+
+
+def _fits(value: Any, statistic: str, setting: Any) -> bool:
+    """Whether it is a value of this statistic. May raise the errors of a value of another form."""
+    if statistic == "histogram":
+        return len(value) == setting["bins"] and all(
+            _is_number(each) for low, high, count in value for each in (low, high, count)
+        )
+    if statistic == "quantile":
+        means_and_counts = [each for mean, count in value["centroids"] for each in (mean, count)]
+        return all(map(_is_number, (*value["quantile"].values(), *means_and_counts)))
+    return _is_number(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and isfinite(value)
 
 
 def _check(settings: Mapping[str, Mapping[str, Any]]) -> None:

@@ -141,6 +141,31 @@ def test_a_site_that_fails_ends_it_if_all_are_needed():
         statistics({"sum": {}}, a=site(x=[1, 2]), b=lambda model: None)
 
 
+def count_of_x(**others):
+    return lambda model: FLModel(
+        params={}, meta={STATISTICS: {"count": {"train": {"x": 2}}, "failure_count": {}, **others}}
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (lambda model: FLModel(params={}), "its answer has no statistics count, failure_count, sum"),
+        (count_of_x(), "its answer has no statistics count, failure_count, sum"),
+        (count_of_x(sum={"train": {"y": 1.0}}), "sum of 'y' in 'train' is 1.0, or has no count"),
+        (count_of_x(sum={"train": {"x": float("nan")}}), "sum of 'x' in 'train' is nan, or has no count"),
+        (count_of_x(sum={"train": {"x": "many"}}), "sum of 'x' in 'train' is many, or has no count"),
+        (count_of_x(sum=7), "sum has another form: AttributeError: 'int' object has no attribute 'items'"),
+    ],
+)
+def test_an_answer_that_is_no_statistics_has_failed(answer, says):
+    sites = Sites(a=site(x=[1, 2]), b=answer)
+
+    StatisticsController(Kept(), {"sum": {}}, min_clients=1).run(sites, Run(emit=[].append))
+
+    assert sites.rejected == {"b": says}
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
