@@ -119,15 +119,25 @@ class WillWrite(Event, frozen=True, kw_only=True):
 
 
 class ClientWanted(Event, frozen=True, kw_only=True):
-    """The server needs the process of a client."""
+    """The server needs the process of a client. `process`: its name, if it is not the site's first."""
 
     site: str
+    process: str = ""
 
 
 class ClientReady(Event, frozen=True, kw_only=True):
-    """A client has joined the run and waits for its first task."""
+    """A client has joined the run and waits for its first task. `process`: as in ClientWanted."""
 
     site: str
+    process: str = ""
+
+
+class WorkflowStarted(Event, frozen=True, kw_only=True):
+    """A workflow begins, or continues in a resumed run. It is the `number`-th of the job, from 1 on."""
+
+    workflow: str = ""
+    number: int
+    num_workflows: int
 
 
 class RoundStarted(Event, frozen=True, kw_only=True):
@@ -149,12 +159,16 @@ class TaskSent(Event, frozen=True, kw_only=True):
 
 
 class ReplyAccepted(Event, frozen=True, kw_only=True):
-    """`work_s`: from sending the task to receiving the answer."""
+    """`work_s`: from sending the task to receiving the answer.
+
+    `model_owner`: whose model was measured, where a workflow lets clients measure several.
+    """
 
     site: str
     workflow: str = ""
     task: str
     round_num: int
+    model_owner: str = ""
     metrics: Metrics
     num_steps: float
     size: int
@@ -162,12 +176,17 @@ class ReplyAccepted(Event, frozen=True, kw_only=True):
 
 
 class ReplyFailed(Event, frozen=True, kw_only=True):
-    """`hangs`: the client's process may still work on the task."""
+    """`hangs`: the client's process may still work on the task. `process`: as in ClientWanted.
+
+    `model_owner`: as in ReplyAccepted.
+    """
 
     site: str
+    process: str = ""
     workflow: str = ""
     task: str
     round_num: int
+    model_owner: str = ""
     failure: Failure
     hangs: bool = False
 
@@ -194,9 +213,11 @@ class ReplyLate(Event, frozen=True, kw_only=True):
     """An answer arrived after the server had stopped waiting for it. It is not used.
 
     `task` and `round_num` are those of the task that the client was sent last; without one, `task` is empty.
+    `process`: as in ClientWanted.
     """
 
     site: str
+    process: str = ""
     workflow: str = ""
     task: str
     round_num: int = 0
@@ -231,13 +252,15 @@ class Notice(Event, frozen=True, kw_only=True):
 class RoundFinished(Event, frozen=True, kw_only=True):
     """`metrics`: the means of what the sites measured on the model sent in this round, weighted by their steps.
 
-    `aggregate`: what the aggregator says of the merged update, its metrics and meta.
+    `by_site`: what each of them measured. `aggregate`: what the aggregator says of the merged update, its metrics and
+    meta.
     """
 
     workflow: str = ""
     round_num: int
     sites: list[str]
     metrics: Metrics
+    by_site: dict[str, Metrics] = {}
     aggregate: dict[str, Any] = {}
     wait_s: float
     aggregate_s: float
@@ -340,6 +363,7 @@ AnyEvent = Union[  # noqa: UP007  msgspec reads it at run time
     ServerReady,
     ClientWanted,
     ClientReady,
+    WorkflowStarted,
     RoundStarted,
     TaskSent,
     ReplyAccepted,

@@ -12,6 +12,7 @@ import msgspec
 
 from fedsag_cli.arguments import Least, OneOf
 from fedsag_cli.model import ParamsType
+from fedsag_cli.workspace import site_of
 
 FORMAT = 2
 """The format of plan.json, of the record and of the checkpoints. A run is resumed by a version that has the same."""
@@ -73,8 +74,12 @@ class ComponentSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
-    """How to start one client: a Python `script` with `args`, or else a `command`. `group` is its GPU group.
+    """How to start the process of one executor of a site: a Python `script` with `args`, or else a `command`.
 
+    The script is a path, or a module of fedsag.
+
+    `name` is the process's: the site's for its first executor, and `site:2`, … for further ones, which do other tasks.
+    `group` is the site's GPU group.
     `in_process`: its working directory is the site's folder, as in NVFLARE, and not the app's.
     `fresh`: in a new interpreter that has imported none of the modules in `preload`.
     """
@@ -88,6 +93,10 @@ class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
     config: ClientConfig
     in_process: bool = False
     fresh: bool = False
+
+    @property
+    def site(self) -> str:
+        return site_of(self.name)
 
 
 class ServerPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,6 +129,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     server: ServerPlan
     sites: list[SitePlan]
     files: dict[str, str] = {}
+
+    @property
+    def site_names(self) -> list[str]:
+        """Each site once."""
+        return list(dict.fromkeys(site.site for site in self.sites))
 
     @property
     def settings(self) -> Any:

@@ -43,6 +43,11 @@ _MOVE = "move it, or choose another folder with -w"
 _COPY = "copy the job to another place, or choose another folder with -w"
 
 
+def site_of(process: str) -> str:
+    """The site of a process: "site-1" of "site-1", and of "site-1:2", which is its second executor."""
+    return process.partition(":")[0]
+
+
 class Workspace:
     """A folder for one run at a time. A file in it that fedsag did not make is never deleted."""
 
@@ -72,19 +77,20 @@ class Workspace:
         return self.root / ".fedsag"
 
     def site(self, name: str) -> Path:
-        """The folder of SERVER or of a site."""
-        return self.root / name
+        """The folder of SERVER, of a site or of one of its processes."""
+        return self.root / site_of(name)
 
     def job(self, name: str) -> Path:
         return self.site(name) / JOB_ID
 
     def app(self, name: str) -> Path:
-        """The app of SERVER or of a site: the working directory of that process."""
-        return self.job(name) / f"app_{name}"
+        """The app of SERVER, of a site or of one of its processes: the working directory of that process."""
+        return self.job(name) / f"app_{site_of(name)}"
 
     def log(self, name: str) -> Path:
-        """The file for the output of SERVER or of a site."""
-        return self.site(name) / "log.txt"
+        """The file for the output of SERVER or of a process of a site."""
+        _, _, number = name.partition(":")
+        return self.site(name) / (f"log_{number}.txt" if number else "log.txt")
 
     @property
     def checkpoints(self) -> Path:

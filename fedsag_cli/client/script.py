@@ -6,6 +6,7 @@ import atexit
 import builtins
 import gc
 import importlib.machinery
+import importlib.util
 import io
 import itertools
 import linecache
@@ -27,6 +28,7 @@ from fedsag_cli.wire.messages import PRELOAD, SEED, SITE
 def run(path: str, *argv: str) -> int:
     """Run the script at the absolute `path` to its end, and return its exit code.
 
+    `path` may also be the name of a module, which then runs as with `python -m` in the app's folder.
     The order is Python's: the script, joining of threads, atexit, flushing of files. Tracebacks show the user's frames.
     """
     show_stack_when_stopped()
@@ -35,11 +37,13 @@ def run(path: str, *argv: str) -> int:
     )  # forked clients have them already; spawned clients need them for the same random numbers
     streams(int(os.environ[SEED]), os.environ[SITE])
     threads.follow()
+    folder = Path(path).parent if Path(path).is_absolute() else Path.cwd()
+    path = path if Path(path).is_absolute() else str(importlib.util.find_spec(path).origin)  # type: ignore[union-attr]
     sys.argv = [path, *argv]
-    _put_first_in_path(str(Path(path).parent))
+    _put_first_in_path(str(folder))
     shim.install()
     main = _fresh_main(path)
-    code = _execute(path, main)
+    code = _execute(path, main, str(folder))
     try:
         threading._shutdown()  # type: ignore[attr-defined]  # as the interpreter does: joins all threads but daemons
         atexit._run_exitfuncs()
@@ -49,22 +53,23 @@ def run(path: str, *argv: str) -> int:
     return code
 
 
-def _execute(path: str, main: types.ModuleType) -> int:
+def _execute(path: str, main: types.ModuleType, folder: str) -> int:
+    """`folder`: with the user's modules, whose lines an error names."""
     try:
         code = compile(Path(path).read_bytes(), path, "exec", dont_inherit=True)
         exec(code, main.__dict__)
     except SystemExit as leaving:
-        return _exit_code(leaving, path)
+        return _exit_code(leaving, path, folder)
     except BaseException as error:
-        _report(error, path)
+        _report(error, path, folder)
         return 130 if isinstance(error, KeyboardInterrupt) else 1
     return 0
 
 
-def _exit_code(leaving: SystemExit, path: str) -> int:
+def _exit_code(leaving: SystemExit, path: str, folder: str) -> int:
     if leaving.code is None:
         return 0
-    where = _where(_users_frames(leaving, path), path)
+    where = _where(_users_frames(leaving, path), folder)
     if isinstance(leaving.code, int):
         if leaving.code:
             send_end_message(EndMessage(error=f"the script called sys.exit({leaving.code})", where=where))
@@ -74,10 +79,10 @@ def _exit_code(leaving: SystemExit, path: str) -> int:
     return 1
 
 
-def _report(error: BaseException, path: str) -> None:
+def _report(error: BaseException, path: str, folder: str) -> None:
     frames = _users_frames(error, path)
     error = error.with_traceback(frames)
-    where = _where(frames, path)
+    where = _where(frames, folder)
     if isinstance(error, SyntaxError) and error.filename:
         where = f"{error.filename}:{error.lineno}"
         message = f"{type(error).__name__}: {error.msg}"  # without the line, which is in `where`
@@ -102,9 +107,8 @@ def _users_frames(error: BaseException, path: str) -> types.TracebackType | None
     return frames
 
 
-def _where(frames: types.TracebackType | None, path: str) -> str:
-    """file:line of the deepest frame in the script's folder."""
-    folder = str(Path(path).parent)
+def _where(frames: types.TracebackType | None, folder: str) -> str:
+    """file:line of the deepest frame in this folder."""
     found = ""
     while frames:
         file = frames.tb_frame.f_code.co_filename

@@ -20,7 +20,7 @@ from fedsag_cli.client.seeding import streams
 from fedsag_cli.client.steps import State, Step
 from fedsag_cli.errors import ChannelClosed, ClientError
 from fedsag_cli.filters import Chain, Exchanges
-from fedsag_cli.model import Exchange, FLModel, Params, ParamsType, Tree
+from fedsag_cli.model import INITIAL_PARAMS, Exchange, FLModel, Params, ParamsType, Tree
 from fedsag_cli.params import arithmetic
 from fedsag_cli.params.encoding import check_key
 from fedsag_cli.params.packing import packed, unpacked
@@ -31,6 +31,7 @@ from fedsag_cli.processes.child import show_stack_when_stopped
 from fedsag_cli.wire.channel import UnixChannel, connect
 from fedsag_cli.wire.messages import (
     ADDRESS,
+    PROCESS,
     SITE,
     TOKEN,
     Answer,
@@ -155,7 +156,7 @@ class Session:
                 hint="give FLModel(params=model.state_dict())" if hasattr(model.params, "state_dict") else "",
             )
         answer = self._result_filters.process(
-            self._assignment.task_name, self._as_update(model), self._exchanges("answer", self._received)
+            self._assignment.task_name, self._as_update(model), self._exchanges("answer", self._sent())
         )
         more_keys = self._keys_without_difference(model)
         metrics = None if answer.metrics is None else plain.floats(answer.metrics, what="metrics")
@@ -224,7 +225,7 @@ class Session:
     def _connect(self) -> None:
         if ADDRESS not in os.environ:
             raise ClientError("this script was not started by fedsag", hint="run its job with `fedsag simulator JOB`")
-        hello = Hello(site=self._site, token=os.environ.get(TOKEN, ""))
+        hello = Hello(site=os.environ.get(PROCESS, self._site), token=os.environ.get(TOKEN, ""))
         self._welcome, self._channel = connect(os.environ[ADDRESS], hello)
         self._state = State.JOINED
         if threading.current_thread() is threading.main_thread():
@@ -243,7 +244,8 @@ class Session:
         filtered = self._data_filters.process(assignment.task_name, model, self._exchanges("task", None))
         self._pristine = None if filtered is model else _copied(filtered.params)
         meta = filtered.meta | {"job_id": self.job_id, "site_name": self._site}
-        self._received = replace(filtered, params=self._exchanged(filtered.params), meta=meta)
+        params = self._exchanged(filtered.params) or dict(meta.get(INITIAL_PARAMS) or {}) or filtered.params
+        self._received = replace(filtered, params=params, meta=meta)
         self._step(Step.ASSIGN)
         self._streams.at(assignment.model.current_round or 0, assignment.workflow, assignment.nth)
 
@@ -253,6 +255,8 @@ class Session:
         task, workflow, nth = self._assignment.task_name, self._assignment.workflow, self._assignment.nth
         round_num = self._assignment.model.current_round or 0
 
+        executor = os.environ.get(PROCESS, self._site).removeprefix(self._site)  # ":2" for the second one
+
         def exchange(number: int) -> Exchange:
             parts = ("filter", "client", direction, number, self._site, workflow, round_num, nth)
             return Exchange(
@@ -261,7 +265,7 @@ class Session:
                 round_num=round_num,
                 sent=sent,
                 rng=np.random.default_rng(derived(self._welcome.seed, *parts)),
-                state=self._kept.of_filter(f"{direction} {number}"),
+                state=self._kept.of_filter(f"{direction} {number}{executor}"),
             )
 
         return exchange
@@ -277,6 +281,8 @@ class Session:
         """The model to send for `model`, which is not changed: with DIFF, the difference to the received params."""
         assert self._received is not None
         round_num, num_rounds = self._received.current_round, self._received.total_rounds
+        if model.params and self.config.exchange_format == "raw":
+            model = replace(model, params=_raw(model.params))
         answer = replace(model, optimizer_params=None, current_round=round_num, total_rounds=num_rounds)
         if (
             isinstance(measured := model.meta.get("initial_metrics"), Mapping) and measured
@@ -288,6 +294,12 @@ class Session:
         received = self._pristine if self._pristine is not None else self._file.load()
         changed = arithmetic.difference(model.params, received)
         return replace(answer, params=changed, params_type=ParamsType.DIFF)
+
+    def _sent(self) -> FLModel | None:
+        """The model that was received, with the params as they came: the script may have changed its own."""
+        if self._received is None or self._received.params is None or self._file is None:
+            return self._received
+        return replace(self._received, params=self._pristine if self._pristine is not None else self._file.load())
 
     def _makes_difference(self, model: FLModel) -> bool:
         wants_diff = self.config.transfer_type is ParamsType.DIFF and model.params_type is ParamsType.FULL
@@ -316,6 +328,12 @@ class Session:
             gc.collect()
         if self.config.cuda_empty_cache and (torch := sys.modules.get("torch")) and torch.cuda.is_initialized():
             torch.cuda.empty_cache()
+
+
+def _raw(params: Params) -> Params:
+    """The params of a script that sends what its library has: None is a value that it has not yet."""
+    given = {name: value for name, value in params.items() if value is not None}
+    return {name: bytes(value) if isinstance(value, bytearray) else value for name, value in given.items()}
 
 
 def _chain(specs: Sequence[FilterSpec]) -> Chain:

@@ -62,7 +62,9 @@ class _ExportedJob:
         server = app.server(placeholders.nowhere(SERVER))
         clients = [app.client(placeholders.nowhere(site)) for app, site in _one_site_each(job)]
         self._facts = writing.job_facts(
-            server.components, [client.config.transfer_type for client in clients], [app.custom]
+            server.components,
+            [executor.config.transfer_type for client in clients for executor in client.executors],
+            [app.custom],
         )
         self.notes = [*server.notes, *(note for client in clients for note in client.notes)]
 
@@ -98,6 +100,7 @@ class _ExportedJob:
         """The package fedsag_cli for the scripts of the job. A job that was exported before has it already."""
         package = f"custom/{_PACKAGE}"
         alias = {f"{package}/{file.relative_to(writing.ALIAS)}": file for file in writing.ALIAS.rglob("*.py")}
+        alias |= {f"{package}/client/{file.name}": file for file in writing.HELPERS}
         taken = {path: file for path, file in others.items() if path.startswith((f"{package}/", f"{package}."))}
         if not taken:
             yield from ((f"{app}/{path}", file) for path, file in sorted(alias.items()))

@@ -14,7 +14,8 @@ from fedsag_cli import catalog
 from fedsag_cli.facts import Nvflare
 from fedsag_cli.job import executor
 
-AVERAGING_WORKFLOWS = ("FedAvg", "PTFedAvg", "PTFedAvgEarlyStopping")
+AVERAGING_WORKFLOWS = ("FedAvg", "PTFedAvg", "PTFedAvgEarlyStopping", "FedOpt", "Scaffold")
+UPDATER = "nvflare.app_opt.pt.fedopt.PTFedOptModelShareableGenerator"  # what is inside the workflow FedOpt
 FEDERATED_AVERAGING = Nvflare(  # NVFLARE's workflow that averages itself becomes ScatterAndGather with components
     path="nvflare.app_common.workflows.fedavg.FedAvg",
     renamed={"task_name": "train_task_name"},
@@ -25,11 +26,21 @@ FEDERATED_AVERAGING = Nvflare(  # NVFLARE's workflow that averages itself become
     },
 )
 ALL_CLIENTS = 1000  # more clients than any run has, so it means all of them
-NOT_NEEDED = {  # done by the workflow or the executor, or only for a workflow that fedsag does not have
-    "FullModelShareableGenerator", "SubprocessLauncher",
-    "ValidationJsonGenerator", "PTFileModelLocator", "TFFileModelLocator", "NPModelLocator", "ListModelLocator",
-    "NPFormatter", "CWEResultPrinter",
+NOT_NEEDED = {
+    "FullModelShareableGenerator": "", "SimpleModelShareableGenerator": "", "SubprocessLauncher": "",
+    "ValidationJsonGenerator": "", "CWEResultPrinter": "", "NPFormatter": "",
+    "PTFileModelLocator": "pt_persistor_id", "TFFileModelLocator": "tf_persistor_id",
+    "NPModelLocator": "", "ListModelLocator": "",
+    "CollectAndAssembleAggregator": "assembler_id", "CollectAndAssembleModelAggregator": "assembler_id",
+    "XGBModelShareableGenerator": "",
 }  # fmt: skip
+"""Done by the workflow or the executor. A model locator has the persistor of its models as an argument, an aggregator
+that collects its assembler, which is an aggregator here.
+"""
+COPIED_CLASSES = ("kmeans_assembler.KMeansAssembler", "svm_assembler.SVMAssembler")
+"""Class paths of NVFLARE's templates: users copied these classes into their jobs from its examples."""
+TREES_COMMAND = ("python3", "-m", "fedsag_cli.client.xgb_trees")
+STATISTICS_COMMAND = ("python3", "-m", "fedsag_cli.client.statistics.program")
 _MESSAGES = "fedsag sends its messages itself"
 _LOGS = "the logs of all processes are in the workspace"
 _TIMES = "times and sizes are in report.json"
@@ -67,7 +78,30 @@ LEFT_OUT = {
     "ComponentPathAuthorizer": "a run on this machine builds whatever the job names",
 }
 
+CLIENT_CONTROLLED = {
+    "SwarmServerController": "SwarmClientController",
+    "CyclicServerController": "CyclicClientController",
+    "CrossSiteEvalServerController": "CrossSiteEvalClientController",
+    "ServerSideController": "ClientControllerExecutor",
+}
+"""NVFLARE's workflows that its clients run, each with the executor of a client that has the other arguments."""
+COORDINATION = (
+    "task_name_prefix", "start_task_timeout", "configure_task_timeout", "end_workflow_timeout", "task_check_period",
+    "job_status_check_interval", "max_status_report_interval", "progress_timeout", "private_p2p", "result_clients",
+    "result_clients_policy", "learn_task_check_interval", "learn_task_ack_timeout", "learn_task_abort_timeout",
+    "final_result_ack_timeout", "request_to_submit_result_max_wait", "request_to_submit_result_msg_timeout",
+    "request_to_submit_result_interval", "max_concurrent_submissions", "get_model_timeout", "max_parallel_actions",
+    "memory_gc_rounds", "cuda_empty_cache", "enable_tensor_disk_offload",
+)  # fmt: skip
+"""Arguments of these by which NVFLARE's clients agree among themselves: the server does that in fedsag."""
+
 NP_TRAINER_COMMAND = ("python3", "-m", "fedsag_cli.client.np_trainer")
+LEARNER_COMMAND = ("python3", "-m", "fedsag_cli.client.learner")
+LEARNER_EXECUTORS = {
+    "LearnerExecutor": "nvflare.app_common.executors.learner_executor.LearnerExecutor",
+    "ModelLearnerExecutor": "nvflare.app_common.executors.model_learner_executor.ModelLearnerExecutor",
+}
+"""Executors of NVFLARE that the program learner has; it also runs those that users derive from its Executor."""
 NUMPY_EXECUTORS = {  # an argument becomes a flag of np_trainer, or an argument of the executor
     "NPTrainer": {
         "delta": "--delta",
@@ -78,6 +112,9 @@ NUMPY_EXECUTORS = {  # an argument becomes a flag of np_trainer, or an argument 
     "NPValidator": {"sleep_time": "--validate_sleep_time", "validate_task_name": "evaluate_task_name"},
 }
 _NUMPY_IGNORED = ("epsilon",)
+
+NAMES = {*CLIENT_CONTROLLED, *NUMPY_EXECUTORS, *LEARNER_EXECUTORS, *NOT_NEEDED, *LEFT_OUT}
+"""NVFLARE's classes, beside the executors and those that a component of fedsag stands for."""
 
 
 def components() -> Mapping[str, tuple[str, Nvflare]]:

@@ -8,8 +8,8 @@ JOB/<app>/custom/                   the user's modules and scripts
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -25,18 +25,37 @@ from fedsag_cli.workspace import SERVER
 if TYPE_CHECKING:
     from fedsag_cli.plan import ClientConfig, ComponentSpec, FilterSpec
 
-__all__ = ["App", "ClientApp", "Job", "Meta", "ServerConfig", "Translate", "as_written"]
+__all__ = ["App", "ClientApp", "ConfigFile", "Executor", "Job", "Meta", "ServerConfig", "Translate", "as_written"]
 
-Translate: TypeAlias = Callable[[Mapping[str, Any], str, str], tuple[Mapping[str, Any], Sequence[str]]]
-"""Arguments: the values of a config file, its stem, its name for errors. Result: fedsag's values, notes for the user.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigFile:
+    """The values of a config file; its stem, which is SERVER_FILE or CLIENT_FILE; its name in errors.
+
+    `search`: the folders with the app's modules. `notes`: for the user, about the translation.
+    """
+
+    stem: str
+    name: str
+    values: Mapping[str, Any]
+    search: Sequence[Path] = ()
+    notes: Sequence[str] = ()
+
+
+Translate: TypeAlias = Callable[[ConfigFile, Iterable[ConfigFile]], ConfigFile]
+"""Makes a config file fedsag's. The second argument is, for the server's file, the files of all apps for clients, with
+the values of their variables; for a client's file it is empty.
 
 Values that fedsag knows are not changed. Raises JobError naming a part that has no counterpart.
 """
 
 
-def as_written(values: Mapping[str, Any], _stem: str, _file: str) -> tuple[Mapping[str, Any], Sequence[str]]:
+def as_written(file: ConfigFile, _clients: Iterable[ConfigFile]) -> ConfigFile:
     """Translate nothing: for files that fedsag wrote."""
-    return values, ()
+    return file
+
+
+_ONLY_APP = "app"  # of a folder that is an app itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,18 +73,28 @@ class ServerConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClientApp:
-    """config_fed_client, its placeholders resolved for one site: what to start, and what the Client API must know.
+class Executor:
+    """One executor of config_fed_client: what to start, and what the Client API must know.
 
     `command` is the argument vector, the script's path as written in the job (relative to the app's folder).
     `script` is that path if the command is `python [-u] SCRIPT ARGS`, else None; it may be absolute. `in_process`: the
-    job's execution_mode; such a script works in the site's folder. `notes` as in ServerConfig.
+    job's execution_mode; such a script works in the site's folder.
     """
 
     command: Sequence[str]
     script: str | None
     config: ClientConfig
     in_process: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientApp:
+    """config_fed_client, its placeholders resolved for one site. Each executor has a process and tasks of its own.
+
+    `notes` as in ServerConfig.
+    """
+
+    executors: Sequence[Executor]
     notes: Sequence[str] = ()
 
 
@@ -83,15 +112,22 @@ class _ConfigFiles:
             self._found[stem] = hocon.find(self._folder / "config", stem, also_below=True)
         return self._found[stem]
 
-    def read(self, stem: str) -> tuple[dict[str, Any], str]:
-        """The file's values, and its name in errors. Raises JobError."""
+    def read(self, stem: str) -> ConfigFile:
+        """The file as it is written. Raises JobError."""
         path = self.find(stem)
         if path is None:
             raise JobError(f"app {self._name!r} has no config/{stem}.conf: {self._folder}")
         name = f"{self._name}/config/{path.name}"
         if stem not in self._read:
             self._read[stem] = hocon.load(path, name=name)
-        return self._read[stem], name
+        return ConfigFile(stem=stem, name=name, values=self._read[stem], search=[self._folder / "custom"])
+
+    def resolved(self, stem: str, variables: Mapping[str, Any]) -> ConfigFile:
+        """The file with its placeholders replaced. Raises JobError."""
+        from fedsag_cli.job.config import placeholders
+
+        file = self.read(stem)
+        return replace(file, values=placeholders.resolved(file.values, variables, name=file.name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,10 +138,7 @@ class App:
     folder: Path
     translate: Translate = field(repr=False, compare=False)
     configs: _ConfigFiles = field(repr=False, compare=False)
-
-    @classmethod
-    def at(cls, folder: Path, name: str, translate: Translate) -> App:
-        return cls(name=name, folder=folder, translate=translate, configs=_ConfigFiles(name, folder))
+    clients: Sequence[_ConfigFiles] = field(repr=False, compare=False)  # of all apps of the job that clients have
 
     @property
     def custom(self) -> Path:
@@ -153,10 +186,11 @@ class App:
         from fedsag_cli.job import reader
 
         conf, notes = self._resolved(CLIENT_FILE, variables)
-        start, config = reader.client(conf, self.custom)
-        return ClientApp(
-            command=start.words, script=start.script, in_process=start.in_process, config=config, notes=notes
-        )
+        executors = [
+            Executor(command=start.words, script=start.script, in_process=start.in_process, config=config)
+            for start, config in reader.client(conf, self.custom)
+        ]
+        return ClientApp(executors=executors, notes=notes)
 
     @files.reading()
     def written(self, stem: str, variables: Mapping[str, Any]) -> Written | None:
@@ -165,20 +199,24 @@ class App:
 
         if self.file(stem) is None:
             return None
-        tree, name = self.configs.read(stem)
-        values, _ = self.translate(tree, stem, name)
-        return Written(values=values, variables=placeholders.resolved(tree, variables, name=name), name=name)
+        file = self.configs.read(stem)
+        translated = self.translate(file, self._of_clients(stem, variables))
+        known = placeholders.resolved(file.values, variables, name=file.name)
+        return Written(values=translated.values, variables=known, name=file.name)
 
     def _resolved(self, stem: str, variables: Mapping[str, Any]) -> tuple[Section, Sequence[str]]:
         """A translated config file with resolved placeholders, and notes for the user."""
         from fedsag_cli.job import reader
-        from fedsag_cli.job.config import placeholders
 
-        tree, name = self.configs.read(stem)
-        values, notes = self.translate(placeholders.resolved(tree, variables, name=name), stem, name)
-        conf = Section(values, name)
+        file = self.translate(self.configs.resolved(stem, variables), self._of_clients(stem, variables))
+        conf = Section(file.values, file.name)
         reader.check_version(conf)
-        return conf, notes
+        return conf, file.notes
+
+    def _of_clients(self, stem: str, variables: Mapping[str, Any]) -> Iterator[ConfigFile]:
+        """The config files of all apps for clients, for the translation of the server's. Each is read when needed."""
+        if stem == SERVER_FILE:
+            yield from (configs.resolved(CLIENT_FILE, variables) for configs in self.clients)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +248,7 @@ class Job:
     @classmethod
     @files.reading()
     def load(cls, folder: Path, translate: Translate = as_written) -> Job:
-        """Read a job. `translate` is applied to each config file. A folder with config/ in it is a job of one app.
+        """Read a job. `translate` is applied to its config files. A folder with config/ in it is a job of one app.
 
         Raises JobError naming file, key, value, and the nearest known name.
         """
@@ -222,10 +260,10 @@ class Job:
             files.check(meta_file, bounds)
         file = hocon.find(folder, "meta")
         if file is None and (folder / "config").is_dir():
-            app = App.at(folder, "app", translate)
-            meta = Meta(name=folder.name, deploy_map={app.name: (ALL,)})
-            _check_files(app, bounds)
-            return cls(folder=folder, meta=meta, apps={app.name: app})._checked(app.name, [app.name])
+            meta = Meta(name=folder.name, deploy_map={_ONLY_APP: (ALL,)})
+            apps = _apps(meta, {_ONLY_APP: folder}, translate)
+            _check_files(apps[_ONLY_APP], bounds)
+            return cls(folder=folder, meta=meta, apps=apps)._checked(_ONLY_APP, [_ONLY_APP])
         if file is None:
             raise JobError(f"{folder} is not a job: there is no meta.conf", hint=nearby.hint(folder))
         folders = [path.name for path in folder.iterdir() if (path / "config").is_dir()]
@@ -233,7 +271,7 @@ class Job:
             raise JobError(f"{folder} is not a job", hint=nearby.hint(folder))
         values = hocon.load(file, name=file.name)
         meta = Meta.read(Section(values, file.name), name=folder.name)
-        apps = {name: App.at(folder / name, name, translate) for name in meta.deploy_map}
+        apps = _apps(meta, {name: folder / name for name in meta.deploy_map}, translate)
         for app in apps.values():
             if app.name in folders:
                 _check_files(app, bounds)
@@ -271,6 +309,15 @@ class Job:
             raise JobError(f"{where}: {app.name}/config has no {app.expected(SERVER_FILE)}, which the server needs")
         if any(site != SERVER for site in sites) and not app.has_client:
             raise JobError(f"{where}: {app.name}/config has no {app.expected(CLIENT_FILE)}, which clients need")
+
+
+def _apps(meta: Meta, folders: Mapping[str, Path], translate: Translate) -> dict[str, App]:
+    configs = {name: _ConfigFiles(name, folder) for name, folder in folders.items()}
+    clients = [configs[name] for name, sites in meta.deploy_map.items() if any(site != SERVER for site in sites)]
+    return {
+        name: App(name=name, folder=folder, translate=translate, configs=configs[name], clients=clients)
+        for name, folder in folders.items()
+    }
 
 
 def _check_files(app: App, bounds: Bounds) -> None:

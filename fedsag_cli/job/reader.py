@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from fedsag_cli.errors import JobError, nearest
 from fedsag_cli.job import components, executor
 from fedsag_cli.job.section import Section
@@ -70,14 +72,17 @@ def filters(conf: Section, key: str, direction: str, custom: Path) -> list[Filte
     return chain
 
 
-def client(conf: Section, custom: Path) -> tuple[executor.Command, ClientConfig]:
-    """A client's command, and the settings of its Client API. Raises JobError."""
+def client(conf: Section, custom: Path) -> list[tuple[executor.Command, ClientConfig]]:
+    """The commands of a client, each with the settings of its Client API. Raises JobError.
+
+    Executors that differ in their tasks only are one.
+    """
     for part in conf.sections("components"):
         if not part.flag("disabled", False):
             raise JobError(f"{part.called()}: a client has no components", hint="remove it, or set disabled = true")
     entries = list(conf.sections("executors"))
     if not entries:
-        raise JobError(f"{conf.called('executors')} is missing or empty", hint="a client has one executor")
+        raise JobError(f"{conf.called('executors')} is missing or empty", hint="a client has at least one executor")
     _check_tasks(entries)
     for entry in entries:
         entry.expect(EXECUTOR_KEYS)
@@ -87,17 +92,20 @@ def client(conf: Section, custom: Path) -> tuple[executor.Command, ClientConfig]
                 f"{entry.called('executor')}: there is no executor {spec.path!r}",
                 hint=nearest(spec.path, [executor.NAME]),
             )
-    if len(entries) > 1:
-        raise JobError(f"{conf.called('executors')}: a client can have one {executor.NAME}, not {len(entries)}")
-    args = entries[0].section("executor").section("args", {})
-    command = executor.read_command(args, custom)
-    config = executor.read_config(
-        executor.task_names(entries[0]),
-        args,
-        filters(conf, "task_data_filters", "in", custom),
-        filters(conf, "task_result_filters", "out", custom),
-    )
-    return command, config
+    data_filters = filters(conf, "task_data_filters", "in", custom)
+    result_filters = filters(conf, "task_result_filters", "out", custom)
+    executors: list[tuple[executor.Command, ClientConfig]] = []
+    for entry in entries:
+        args = entry.section("executor").section("args", {})
+        command = executor.read_command(args, custom)
+        config = executor.read_config(executor.task_names(entry), args, data_filters, result_filters)
+        for index, (other, its) in enumerate(executors):
+            if other == command and replace(its, tasks=()) == replace(config, tasks=()):
+                executors[index] = (command, replace(its, tasks=(*its.tasks, *config.tasks)))
+                break
+        else:
+            executors.append((command, config))
+    return executors
 
 
 def _check_tasks(entries: Iterable[Section]) -> None:

@@ -54,6 +54,13 @@ def difference(new: Mapping[str, Any], received: Mapping[str, Any]) -> Params:
     }
 
 
+def scaled(diff: Mapping[str, Any], factor: float) -> Params:
+    """The values multiplied by `factor`, in their own dtypes; integers and bools stay as they are."""
+    if factor == 1.0:
+        return dict(diff)
+    return {name: value * factor if kind(value) in ("float", "complex") else value for name, value in diff.items()}
+
+
 def applied(base: Mapping[str, Any], diff: Mapping[str, Any]) -> Params:
     """base + diff, in the dtypes of `base`; a key without a difference keeps its value. Raises TensorError if `diff`
     has a key that `base` does not have, or a shape differs."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from fedsag_cli.model import FLModel, Params, Task
+from fedsag_cli.model import MODEL_OWNER, FLModel, Params, Task
 from fedsag_cli.params import checks
 from fedsag_cli.params.packing import packed, unpacked
 from fedsag_cli.params.tensor_file import TensorFile
@@ -45,12 +45,14 @@ class Received:
 class Outgoing:
     """A task that was sent, and its answers that wait for their turn.
 
-    `nth`: by site, and for the server, how often it was asked before in this round.
+    `to_whom`: the site if one alone is asked, else "server". `nth`: how often this one, and each site, was asked before
+    in this round.
     """
 
     task_id: int
     task: Task
     workflow: int
+    to_whom: str
     nth: Mapping[str, int]
     rules: checks.Rules = checks.STRICT
     check: Check | None = None
@@ -86,6 +88,11 @@ class Outgoing:
         if model.params is not None and self.file is not None:
             model.params.update(self.file.load())
 
+    @property
+    def model_owner(self) -> str:
+        """Whose model is measured, in cross-site evaluation."""
+        return str(self.task.model.meta.get(MODEL_OWNER, ""))
+
     def take(self, site: str) -> Received:
         """The answer of this site."""
         self.taken = self.received.pop(site)
@@ -97,6 +104,10 @@ class Outgoing:
             self.taken.close()
             self.taken = None
 
+    def filtered(self, filtering: Filtering, model: FLModel, site: str, *, sent: FLModel | None = None) -> FLModel:
+        """`model` after the server's filters. Raises FilterError."""
+        return filtering.filtered(model, self.task, site, sent=sent, workflow=self.workflow, nth=self.nth[site])
+
     def model_of(self, site: str, received: Received, filtering: Filtering) -> tuple[FLModel, Sequence[str]]:
         """The model of an answer, filtered and checked, and the keys that were left out.
 
@@ -104,16 +115,9 @@ class Outgoing:
         """
         model = unpacked(received.answer.model, None if received.file is None else received.file.take())
         received.params = model.params
-        model = filtering.filtered(
-            model,
-            self.task,
-            workflow=self.workflow,
-            nth=self.nth[site],
-            site=site,
-            sent=self.task.model,
-        )
+        model = self.filtered(filtering, model, site, sent=self.task.model)
         left_out: Sequence[str] = ()
-        known = {**self.whole, **(self.task.model.params or {})}
+        known = {**(self.task.model.params or {}), **self.whole}  # a filter may have changed its dtype and shape
         if self.check is not None:
             model = self.check(model, known)
             model.num_steps  # noqa: B018  it raises

@@ -19,9 +19,9 @@ from fedsag_cli.wire.messages import OF_FILTERS, OF_SCRIPT
 
 @dataclass(eq=False)
 class Version:
-    """What a site kept at one time; nothing if there is no file. Later ones have larger numbers."""
+    """What a site kept after the task of this number; nothing if there is no file."""
 
-    number: int = 0
+    task_id: int = 0
     file: SpooledFile | None = None
 
 
@@ -30,39 +30,39 @@ class SiteState:
 
     def __init__(self, spool: Spool, scratch: Path) -> None:
         self._spool, self._scratch = spool, scratch
-        self._whole = self._process = Version()  # of the last accepted answer to a task that is over; of its process
+        self._whole = Version()  # of the last task that is over and whose answer was accepted
+        self._of_process: dict[str, Version] = {}  # a site has several if it has several executors
         self._answers: dict[int, Version] = {}  # to tasks that are not over, by task
         self._accepted: set[int] = set()  # those of these tasks whose answer the workflow has taken
-        self._count = 0
 
     def state(self) -> Tree:
         latest = self._latest([self._answers[task] for task in self._accepted])
         return None if latest.file is None else _trees_in(latest.file.twin())
 
     def restore(self, state: Tree) -> None:
-        self._whole = self._version(TensorFile.write({}, trees=state, scratch=self._scratch))
+        self._whole = Version(file=self._spool.put(TensorFile.write({}, trees=state, scratch=self._scratch)))
 
-    # its process
+    # its processes
 
-    def started(self) -> None:
+    def started(self, process: str) -> None:
         """A new process has nothing."""
-        self._process = Version()
+        self._of_process[process] = Version()
 
-    def missing(self) -> TensorFile | None:
-        """What its process has not and needs for the next task, as a file that the caller closes."""
+    def missing(self, process: str) -> TensorFile | None:
+        """What a process has not and needs for the next task, as a file that the caller closes."""
         latest = self._latest(self._answers.values())
-        before, self._process = self._process, latest
+        before, self._of_process[process] = self._of_process[process], latest
         if latest is before or (latest.file is None and before.file is None):
             return None
         if latest.file is None:
             return TensorFile.write({}, trees={OF_SCRIPT: {}, OF_FILTERS: {}}, scratch=self._scratch)
         return latest.file.twin()
 
-    def arrived(self, file: TensorFile | None) -> Version:
+    def arrived(self, process: str, task_id: int, file: TensorFile | None) -> Version:
         """An answer came; what came along is what the process has now. None: that has not changed."""
         if file is not None:
-            self._process = self._version(file)
-        return self._process
+            self._of_process[process] = Version(task_id, self._spool.put(file))
+        return self._of_process[process]
 
     # its answers
 
@@ -96,7 +96,7 @@ class SiteState:
 
     def end(self, task_id: int) -> None:
         """The task is over: its answer counts if it was accepted."""
-        if task_id in self._accepted and self._answers[task_id].number > self._whole.number:
+        if task_id in self._accepted and self._answers[task_id].task_id > self._whole.task_id:
             before, self._whole = self._whole, self._answers[task_id]
             self.drop(before)
         self.reject(task_id)
@@ -107,11 +107,7 @@ class SiteState:
             version.file.close()
 
     def _latest(self, answers: Iterable[Version]) -> Version:
-        return max((self._whole, *answers), key=lambda version: version.number)
-
-    def _version(self, file: TensorFile) -> Version:
-        self._count += 1
-        return Version(self._count, self._spool.put(file))
+        return max((self._whole, *answers), key=lambda version: version.task_id)
 
 
 def _trees_in(file: TensorFile) -> Tree:

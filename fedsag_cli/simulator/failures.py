@@ -12,7 +12,7 @@ from fedsag_cli.events import Failure, ProcessExited, ReplyFailed, how_it_ended
 from fedsag_cli.job import App
 from fedsag_cli.plan import SitePlan
 from fedsag_cli.simulator import logs
-from fedsag_cli.workspace import SERVER, Workspace
+from fedsag_cli.workspace import SERVER, Workspace, site_of
 
 _TAIL_LINES = 20
 _LEAVE_A_STACK = {signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT, signal.SIGBUS, signal.SIGILL}  # by faulthandler
@@ -21,24 +21,25 @@ _LEAVE_A_STACK = {signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT, signal.SIGBUS, 
 class Failures:
     """Adds to failures what the logs of the processes contain. Only what a process itself wrote to its log is read."""
 
-    def __init__(self, workspace: Workspace, apps: Mapping[str, App], sites: Mapping[str, SitePlan]) -> None:
-        self._workspace, self._apps, self._sites = workspace, apps, sites
+    def __init__(self, workspace: Workspace, apps: Mapping[str, App], clients: Mapping[str, SitePlan]) -> None:
+        """`apps` by site, `clients` by process."""
+        self._workspace, self._apps, self._clients = workspace, apps, clients
         self._since: dict[str, int] = {}
 
     def watch(self, name: str) -> None:
         """Call it before a process is started: the present content of its log is from earlier processes."""
         self._since[name] = logs.size(self._workspace.log(name))
 
-    def notes(self, site: str) -> list[str]:
+    def notes(self, name: str) -> list[str]:
         """The lines `note: …` that a script has printed so far."""
-        return logs.notes(self._workspace.log(site), since=self._since[site])
+        return logs.notes(self._workspace.log(name), since=self._since[name])
 
     def of_exit(self, event: ProcessExited, *, is_over: bool) -> ProcessExited:
         """`is_over`: the workflows are done, so every process may end."""
         failure = event.failure or Failure(cause="", exit_code=event.exit_code)
         if event.exit_code and not failure.cause:
             failure = self._from_log(event)
-        may_end = is_over or event.name == SERVER or not self._sites[event.name].config.launch_once
+        may_end = is_over or event.name == SERVER or not self._clients[event.name].config.launch_once
         failure = self._with_log(
             event.name,
             failure,
@@ -50,11 +51,11 @@ class Failures:
     def of_reply(self, event: ReplyFailed) -> ReplyFailed:
         if event.failure.log:
             return event
-        return msgspec.structs.replace(event, failure=self._with_log(event.site, event.failure))
+        return msgspec.structs.replace(event, failure=self._with_log(event.process or event.site, event.failure))
 
-    def of_stop(self, site: str, cause: str) -> Failure:
-        """A client was stopped, and has printed its stack."""
-        return self._with_log(site, Failure(cause=cause), has_stack=True)
+    def of_stop(self, name: str, cause: str) -> Failure:
+        """A client's process was stopped, and has printed its stack."""
+        return self._with_log(name, Failure(cause=cause), has_stack=True)
 
     def _with_log(self, name: str, failure: Failure, *, has_stack: bool = False, is_well: bool = False) -> Failure:
         """`has_stack`: the process was stopped or crashed, so the log may end with its stack."""
@@ -62,7 +63,7 @@ class Failures:
         where = failure.where or (logs.deepest_frame(log, copy, since=since) if has_stack else "")
         return msgspec.structs.replace(
             failure,
-            where=_in_job(where, copy, self._apps[name].folder),
+            where=_in_job(where, copy, self._apps[site_of(name)].folder),
             log=str(log),
             log_tail=[] if is_well else logs.tail(log, _TAIL_LINES, since=since),
         )

@@ -25,7 +25,7 @@ import msgspec
 from fedsag_cli import catalog, machine
 from fedsag_cli.errors import JobError, UsageError
 from fedsag_cli.interop import shim
-from fedsag_cli.job import App, Job, ServerConfig
+from fedsag_cli.job import App, Executor, Job, ServerConfig
 from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, placeholders
 from fedsag_cli.params.metrics import looks_lower_is_better
 from fedsag_cli.plan import FORMAT, Plan, ServerPlan, SitePlan, matches
@@ -39,6 +39,7 @@ _SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 _OF_SHELLS = {"cd", "source", ".", "export", "ulimit", "set", "if", "for", "exec", "conda"}
 _SHELL_SIGNS = {"&&", "||", ";", "|", ">", ">>", "2>&1", "&", "<"}
+_PROGRAMS = "fedsag_cli.client."  # of fedsag, started as scripts are
 _OTHER_DESCRIPTORS = 40  # of a process, beside those for clients
 
 
@@ -46,7 +47,7 @@ _OTHER_DESCRIPTORS = 40  # of a process, beside those for clients
 class Planned:
     """A plan, the app of each process, and notes for the user.
 
-    `words` are the commands, or the arguments of the scripts, by site, with secrets. The plan does not contain secrets.
+    `words` are the commands, or the arguments of the scripts, by process, with secrets. The plan has no secrets.
     """
 
     plan: Plan
@@ -89,10 +90,14 @@ def make_plan(
     server = apps[SERVER].server(_variables(SERVER, workspace))
     notes = [*server.notes, *_doubts(server)]
     sites = [
-        _plan_site(name, apps[name], workspace, env, threads, index % len(groups) if groups else 0, groups, notes)
+        plan
         for index, name in enumerate(names)
+        for plan in _plans_of(
+            name, apps[name], workspace, env, threads, index % len(groups) if groups else 0, groups, notes
+        )
     ]
-    places = {site.name: _places(site, apps[site.name], workspace) for site in sites if site.script}
+    _check_descriptors(len(sites))
+    places = {site.name: _places(site, apps[site.site], workspace) for site in sites if site.script}
     installed = {place for of_site in places.values() for place in of_site[1:]}
     scripts |= imports_of_scripts(installed) | imports_of_components(server, apps[SERVER].custom)
     if modules := preload(scripts):
@@ -159,7 +164,7 @@ def _check_descriptors(num_clients: int) -> None:
             )
 
 
-def _plan_site(
+def _plans_of(
     name: str,
     app: App,
     workspace: Workspace,
@@ -168,33 +173,55 @@ def _plan_site(
     group: int,
     gpu_groups: Sequence[str],
     notes: list[str],
-) -> SitePlan:
+) -> Iterator[SitePlan]:
+    """A plan for each executor of a site."""
     client = app.client(_variables(name, workspace))
     notes.extend(client.notes)
-    folder = workspace.app(name)
+    custom = str(workspace.app(name) / "custom")
     env = {
-        "PYTHONPATH": os.pathsep.join(filter(None, [shim.STARTUP, str(folder / "custom"), run_env.get("PYTHONPATH")])),
+        "PYTHONPATH": os.pathsep.join(filter(None, [shim.STARTUP, custom, run_env.get("PYTHONPATH")])),
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": str(threads),
     }
     if gpu_groups:
         env |= {"CUDA_VISIBLE_DEVICES": gpu_groups[group], "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-    command = list(client.command)
-    if client.script is None:
+    for number, executor in enumerate(client.executors, start=1):
+        script, args, command = _start(executor, name, app, workspace, run_env, notes)
+        yield SitePlan(
+            name=name if number == 1 else f"{name}:{number}",
+            group=group,
+            script=script,
+            args=args,
+            command=command,
+            env=env,
+            config=executor.config,
+            in_process=executor.in_process,
+        )
+
+
+def _start(
+    executor: Executor, name: str, app: App, workspace: Workspace, run_env: Mapping[str, str], notes: list[str]
+) -> tuple[str, list[str], list[str]]:
+    """The script and its arguments, or the command. Raises JobError if it does not exist."""
+    command = list(executor.command)
+    if command[1:2] == ["-m"] and command[2].startswith(_PROGRAMS):
+        return command[2], command[3:], []
+    if executor.script is None:
         if command[0] in ("python", "python3"):
             command[0] = sys.executable  # the interpreter of fedsag, not the one in PATH
         if not (app.folder / command[0]).is_file() and shutil.which(command[0], path=run_env.get("PATH")) is None:
             raise JobError(
                 f"{app.name}: the command of {name}, {command[0]!r}, does not exist", hint=_hint_for_shell(command)
             )
-        return SitePlan(name=name, group=group, script="", args=[], command=command, env=env, config=client.config)
-    args = command[command.index(client.script) + 1 :]
-    script = folder / client.script  # an absolute path stays as it is
+        return "", [], command
+    args = command[command.index(executor.script) + 1 :]
+    folder = workspace.app(name)
+    script = folder / executor.script  # an absolute path stays as it is
     in_job = app.folder / script.relative_to(folder) if script.is_relative_to(folder) else script
     if not in_job.is_file():
         scripts = [str(path.relative_to(app.folder)) for path in sorted(app.custom.rglob("*.py"))]
         raise JobError(
-            f"{app.name}: the script {client.script} of {name} does not exist",
+            f"{app.name}: the script {executor.script} of {name} does not exist",
             hint=f"there is: {', '.join(scripts)}"
             if scripts
             else f"{app.custom} contains no Python files; see create's -sd",
@@ -202,16 +229,7 @@ def _plan_site(
     _check_compiles(in_job)
     if signs := [word for word in args if word in _SHELL_SIGNS]:
         notes.append(f"no shell reads the command of {app.name}: {signs[0]!r} is an argument of its script")
-    return SitePlan(
-        name=name,
-        group=group,
-        script=str(script),
-        args=args,
-        command=[],
-        env=env,
-        config=client.config,
-        in_process=client.in_process,
-    )
+    return str(script), args, []
 
 
 def _hint_for_shell(command: Sequence[str]) -> str:
@@ -226,7 +244,8 @@ def _hint_for_shell(command: Sequence[str]) -> str:
 def _places(site: SitePlan, app: App, workspace: Workspace) -> tuple[Path, ...]:
     """Where the code of a script is: custom/ and, if the script is outside the job, its file."""
     script = Path(site.script)
-    return (app.custom,) if script.is_relative_to(workspace.root) else (app.custom, script)
+    is_outside = script.is_absolute() and not script.is_relative_to(workspace.root)
+    return (app.custom, script) if is_outside else (app.custom,)
 
 
 def _fresh_where_needed(

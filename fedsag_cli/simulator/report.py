@@ -9,6 +9,7 @@ import msgspec
 
 from fedsag_cli import events
 from fedsag_cli.events import Event, Failure, Metrics
+from fedsag_cli.workspace import site_of
 
 _SETTINGS = ("job", "workspace", "sites", "slots", "threads", "seed", "launcher", "versions")
 
@@ -200,8 +201,8 @@ class ReportBuilder:
                 report.notices.append(event.text)
             case events.ProcessExited():
                 report.exit_codes[event.name] = event.exit_code
-                if event.exit_code and event.failure and event.name in report.sites:
-                    report.failures.setdefault(event.name, self._failure(event.failure))
+                if event.exit_code and event.failure and (site := site_of(event.name)) in report.sites:
+                    report.failures.setdefault(site, self._failure(event.failure))
             case events.ClientStopped() if event.has_failed:
                 self._stopped(event)
             case events.WorkflowFinished():
@@ -220,8 +221,10 @@ class ReportBuilder:
                 if current := self._round_of(event):
                     current.not_waited_for.append(event.site)
             case events.ReplyFailed():
-                current = self._round_of(event)
-                (current.failed if current else report.final_failed)[event.site] = event.failure
+                if current := self._round_of(event):
+                    current.failed[event.site] = event.failure
+                elif any(each.workflow == event.workflow for each in report.rounds):
+                    report.final_failed[event.site] = event.failure
                 self._fail(event)
 
     def _add_table(self, event: events.ResultTable) -> None:

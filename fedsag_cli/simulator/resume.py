@@ -106,7 +106,7 @@ def settings_of(plan: Plan, options: Options) -> Options:
 
     Raises UsageError naming an option whose value differs from the earlier run.
     """
-    names = [site.name for site in plan.sites]
+    names = plan.site_names
     given = site_names(options)
     for flag, value, was in (
         ("-c" if options.clients else "-n", given, names),

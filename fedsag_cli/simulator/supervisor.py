@@ -47,8 +47,8 @@ from fedsag_cli.simulator.failures import Failures
 from fedsag_cli.simulator.planning import Planned
 from fedsag_cli.simulator.report import Report, ReportBuilder
 from fedsag_cli.simulator.signals import as_interruption, ignore_signals
-from fedsag_cli.wire.messages import HIDDEN, PRELOAD, SEED, SITE
-from fedsag_cli.workspace import SERVER, Workspace, files_in, write_json
+from fedsag_cli.wire.messages import HIDDEN, PRELOAD, PROCESS, SEED, SITE
+from fedsag_cli.workspace import SERVER, Workspace, files_in, site_of, write_json
 
 _SERVE = "fedsag_cli.server.main:serve"
 _SCRIPT = "fedsag_cli.client.script:run"
@@ -73,9 +73,9 @@ class Simulation:
         self._report = ReportBuilder()
         self._observers = [self._report, *observers]
         self._client_env = {SEED: str(self._plan.seed), PRELOAD: ",".join(self._plan.preload)}
-        self._sites = {site.name: site for site in self._plan.sites}
+        self._clients = {site.name: site for site in self._plan.sites}  # by process
         self._alive: set[str] = set()
-        self._failures = Failures(workspace, planned.apps, self._sites)
+        self._failures = Failures(workspace, planned.apps, self._clients)
         self._hanging: set[str] = set()  # clients that may still work on a task the server no longer waits for
         self._finished: WorkflowFinished | None = None
         self._notes: set[str] = set()
@@ -269,9 +269,9 @@ class Simulation:
             self._workspace.remove_parts()
         except OSError as failed:
             self._tell(Notice(text=f"{failed.filename} cannot be removed: {failed.strerror}"))
-        for site, cause in causes.items():
-            failure = Failure(cause=cause) if site in well else self._failures.of_stop(site, cause)
-            self._tell(ClientStopped(site=site, failure=failure, has_failed=site not in well))
+        for name, cause in causes.items():
+            failure = Failure(cause=cause) if name in well else self._failures.of_stop(name, cause)
+            self._tell(ClientStopped(site=site_of(name), failure=failure, has_failed=name not in well))
 
     def _handle(self, event: Event) -> None:
         match event:
@@ -280,16 +280,16 @@ class Simulation:
             case ServerReady():
                 self._can_continue = True
             case ClientWanted():
-                self._start(self._client(self._sites[event.site]))
+                self._start(self._client(self._clients[event.process or event.site]))
             case WillWrite():
                 self._workspace.claim(*map(Path, event.paths), folders=map(Path, event.folders))
             case ClientReady():
-                self._tell_notes(event.site)
+                self._tell_notes(event.process or event.site)
             case ReplyFailed():
                 if event.hangs:
-                    self._hanging.add(event.site)
+                    self._hanging.add(event.process or event.site)
             case ReplyLate():
-                self._hanging.discard(event.site)
+                self._hanging.discard(event.process or event.site)
             case WorkflowFinished():
                 self._finished = event
             case RunFailed():
@@ -299,7 +299,7 @@ class Simulation:
                 self._handle_exit(event)
 
     def _handle_exit(self, event: ProcessExited) -> None:
-        if event.name in self._sites:
+        if event.name in self._clients:
             if self._finished is None:
                 self._engine.tell(SERVER, event)
             elif event.exit_code:
@@ -330,7 +330,7 @@ class Simulation:
         return RunStarted(
             job=plan.job,
             workspace=str(self._workspace.root),
-            sites=list(self._sites),
+            sites=plan.site_names,
             slots=plan.slots,
             threads=plan.threads,
             seed=plan.seed,
@@ -356,7 +356,11 @@ class Simulation:
             target="" if site.command else _SCRIPT,
             args=[] if site.command else [site.script, *words],
             command=words if site.command else [],
-            env=self._env | site.env | self._client_env | {SITE: site.name} | ({PRELOAD: ""} if site.fresh else {}),
+            env=self._env
+            | site.env
+            | self._client_env
+            | {SITE: site.site, PROCESS: site.name}
+            | ({PRELOAD: ""} if site.fresh else {}),
             cwd=str(self._workspace.site(site.name) if site.in_process else self._workspace.app(site.name)),
             log=str(self._workspace.log(site.name)),
             fresh=site.fresh,

@@ -22,6 +22,7 @@ ADDRESS = "FEDSAG_ADDRESS"
 TOKEN = "FEDSAG_TOKEN"
 RUN = "FEDSAG_RUN"  # the mark of a run, by which its processes are found
 SITE = "FEDSAG_SITE"
+PROCESS = "FEDSAG_PROCESS"  # of a client: its name, which is the site's or, for a further executor, longer
 STARTED_AT = "FEDSAG_STARTED_AT"  # see events.STARTED
 SEED = "FEDSAG_SEED"
 PRELOAD = "FEDSAG_PRELOAD"  # names of modules, separated by commas
@@ -72,7 +73,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Hello(Message, frozen=True, kw_only=True):
-    """A client's first message: its site, and the token that only the processes of this run have."""
+    """A client's first message: the name of its process, and the token that only the processes of this run have."""
 
     site: str
     token: str

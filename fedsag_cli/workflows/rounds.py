@@ -33,12 +33,13 @@ from fedsag_cli.events import (
     as_metrics,
     as_plain,
 )
-from fedsag_cli.model import Cohort, FLModel, ParamsType, Reply, Task
-from fedsag_cli.params import arithmetic, seeds
+from fedsag_cli.model import INITIAL_PARAMS, Cohort, FLModel, ParamsType, Reply, Task
+from fedsag_cli.params import seeds
 from fedsag_cli.params.metrics import weighted_means
 from fedsag_cli.persistors import Persistor
 from fedsag_cli.samplers import Sampler
 from fedsag_cli.updaters import Updater
+from fedsag_cli.updaters.averaging import Averaging
 from fedsag_cli.workflows import Clients, Replies
 from fedsag_cli.workflows.early_stopping import STOP_CONDITION, StopCondition
 from fedsag_cli.workflows.model_selector import IntimeModelSelector
@@ -90,7 +91,7 @@ class Rounds:
     ) -> None:
         self.persistor = persistor
         self.selector = model_selector
-        self.updater: Updater = updater or _Replaces()
+        self.updater: Updater = updater or Averaging()
         self.start, self.count = start_round, num_rounds
         self.persist_every = persist_every_n_rounds
         self.stopping = StopCondition(stop_cond, patience) if stop_cond else None
@@ -116,7 +117,7 @@ class Rounds:
 
     def _first_model(self) -> FLModel:
         model = self.persistor.load()
-        if not model.params and not self._allow_empty:
+        if not (model.params or self._allow_empty or INITIAL_PARAMS in model.meta):
             raise JobError("the persistor gives a model without params", hint="set allow_empty_global_weights = true")
         return model
 
@@ -259,6 +260,7 @@ class Round:
         self._loop, self._clients, self._run = loop, clients, run
         self._is_announced = False
         self._num_clients = 0  # those that take part in the draw
+        self._by_lot = True  # whether it is at random
         self._asked: Sequence[str] = ()
         self._measured: dict[str, Mapping[str, float]] = {}
         self._steps: dict[str, float] = {}
@@ -278,6 +280,7 @@ class Round:
         """
         self._num_clients = len(sites)
         if sampler is not None:
+            self._by_lot = False
             count = min(count or len(sites), len(sites))
             drawn = set(sampler.draw(sites, count, self._run.history, self._run.rng("sampler")))
             return [site for site in sites if site in drawn]
@@ -286,6 +289,13 @@ class Round:
         lots = {site: seeds.derived(self._run.seed, "drawn", self._run.workflow, self.number, site) for site in sites}
         drawn = set(sorted(sites, key=lots.__getitem__)[:count])
         return [site for site in sites if site in drawn]
+
+    def announce(self, sites: Sequence[str]) -> None:
+        """Tell that the round begins, and who takes part. Without it, the first `broadcast` tells whom it asks."""
+        self._asked = self._asked or sites
+        if not self._is_announced:
+            self._is_announced = True
+            self._run.emit(self._loop.started(self.number, sites))
 
     def ask(
         self,
@@ -307,7 +317,7 @@ class Round:
         NotEnoughClients.
         """
         targets = self._clients.takes(task_name) if to is None else to
-        self._announce(targets)
+        self.announce(targets)
         self._clock.lap("aggregate")
         replies = self._clients.ask(
             Task(name=task_name, model=model or self.model),
@@ -332,12 +342,12 @@ class Round:
         """Count a reply as failed, with this cause. Raises NotEnoughClients if too few clients are left."""
         self._came_by[reply.site].reject(reply, cause)
 
-    def took(self, reply: Reply, replies: Replies) -> None:
-        """Count the metrics and steps of a reply."""
+    def count(self, reply: Reply, replies: Replies) -> None:
+        """Count the metrics and steps of a reply for the round. The replies of `ask` are counted as they come."""
         self._measured[reply.site], self._steps[reply.site] = reply.model.metrics or {}, reply.model.num_steps
         self._came_by[reply.site] = replies
 
-    def dropped(self, reply: Reply) -> None:
+    def discount(self, reply: Reply) -> None:
         """Do not count them."""
         self._measured.pop(reply.site, None)
         self._steps.pop(reply.site, None)
@@ -345,6 +355,13 @@ class Round:
     def lap(self, stage: str) -> None:
         """The time since the last lap was for this: "wait" or "aggregate"."""
         self._clock.lap(stage)
+
+    def updated(self, model: FLModel, update: FLModel) -> FLModel:
+        """`model` with an update, FULL or DIFF, as `finish` makes it of the round's model. The round goes on.
+
+        Raises TensorError as `finish` does.
+        """
+        return self._loop.updated(model, update)
 
     def finish(self, update: FLModel) -> None:
         """End the round: apply `update`, FULL or DIFF, to the round's model, and save the result.
@@ -356,7 +373,7 @@ class Round:
             raise RuntimeError(
                 f"round {self.number} was finished before: a workflow calls finish() once in every round"
             )
-        self._announce([])
+        self.announce([])
         self._loop.judge(self.model, self._measured, self._steps)
         if self._measured and not update.params:
             self._run.emit(
@@ -371,6 +388,7 @@ class Round:
             round_num=self.number,
             sites=list(self._measured),
             metrics=metrics,
+            by_site={site: as_metrics(measured) for site, measured in self._measured.items()},
             aggregate=as_plain({**(update.metrics or {}), **update.meta}),
             wait_s=self._clock.laps["wait"],
             aggregate_s=self._clock.laps["aggregate"],
@@ -381,7 +399,8 @@ class Round:
 
     def _spend(self) -> None:
         """Tell the accountants of this round, and the user what the run has spent."""
-        num_sampled, num_clients = len(self._asked), max(self._num_clients, len(self._asked))
+        num_sampled = len(self._asked)
+        num_clients = max(self._num_clients, num_sampled) if self._by_lot else num_sampled
         for accountant in self._run.accountants if num_sampled else ():
             spent = accountant.spend(num_sampled, num_clients)
             self._run.emit(
@@ -393,13 +412,6 @@ class Round:
                     mechanism=spent.mechanism,
                 )
             )
-
-    def _announce(self, sites: Sequence[str]) -> None:
-        """Emit the event for the start of the round, once."""
-        self._asked = self._asked or sites
-        if not self._is_announced:
-            self._is_announced = True
-            self._run.emit(self._loop.started(self.number, sites))
 
 
 class _RoundReplies:
@@ -429,22 +441,12 @@ class _RoundReplies:
                 reply = next(self._replies)
         finally:
             self._current.lap("wait")
-        self._current.took(reply, self)
+        self._current.count(reply, self)
         return reply
 
     def reject(self, reply: Reply, cause: str) -> None:
-        self._current.dropped(reply)
+        self._current.discount(reply)
         self._replies.reject(reply, cause)
-
-
-class _Replaces:
-    """The updater of federated averaging: the merged update is the next model, or what is added to the model."""
-
-    def update(self, model: FLModel, aggregate: FLModel) -> FLModel:
-        base, change = model.params or {}, aggregate.params or {}
-        is_diff = aggregate.params_type is ParamsType.DIFF
-        params = arithmetic.applied(base, change) if is_diff else arithmetic.replaced(base, change)
-        return replace(model, params=params)
 
 
 class _Clock:

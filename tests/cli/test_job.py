@@ -132,7 +132,7 @@ def test_the_tutorials_command_line_makes_its_job(fedsag, tmp_path, absolute):
     assert (first.returncode, second.returncode) == (0, 0)
     job = Job.load(folder)
     assert (job.meta.name, job.meta.min_clients) == ("cifar10_sag_pt", 2)
-    client = job.app_for("site-1").client({"SITE_NAME": "site-1"})
+    (client,) = job.app_for("site-1").client({"SITE_NAME": "site-1"}).executors
     arguments = ["--batch_size", "6", "--dataset_path", "{CIFAR10_ROOT}", "--num_workers", "2"]
     assert list(client.command) == ["python3", "-u", "custom/train.py", *arguments]
     (flow,) = job.app_for("server").server({"SITE_NAME": "server"}).workflows

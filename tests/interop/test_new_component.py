@@ -8,7 +8,7 @@ from fedsag_cli import catalog
 from fedsag_cli.errors import JobError
 from fedsag_cli.interop import reading
 from fedsag_cli.interop.export import export
-from fedsag_cli.job import Job
+from fedsag_cli.job import ConfigFile, Job
 from fedsag_cli.job.templates import variables
 from fedsag_cli.job.templates.create import create
 from fedsag_cli.simulator.options import Options
@@ -121,10 +121,12 @@ def test_nvflares_name_of_it_is_read(known):
     theirs = {"task_name": "relay", "task_check_period": 1, "allow_early_termination": True, "timeout": 2}
     flow = {"id": "w", "path": "nvflare.app_common.workflows.cyclic_ctl.CyclicController", "args": theirs}
 
-    values, notes = reading.translate({"workflows": [flow]}, "config_fed_server", "f")
+    done = reading.translate(ConfigFile(stem="config_fed_server", name="f", values={"workflows": [flow]}), [])
 
-    assert values["workflows"] == [{"id": "w", "path": "Relay", "args": {"train_task_name": "relay", "timeout": 2}}]
-    assert notes == ["CyclicController: allow_early_termination = True has no effect in fedsag"]
+    assert done.values["workflows"] == [
+        {"id": "w", "path": "Relay", "args": {"train_task_name": "relay", "timeout": 2}}
+    ]
+    assert done.notes == ["CyclicController: allow_early_termination = True has no effect in fedsag"]
 
 
 def test_it_is_exported_under_nvflares_name(made, tmp_path):

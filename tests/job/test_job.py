@@ -80,7 +80,8 @@ def server_of(folder):
 
 
 def client_of(folder, site="site-1"):
-    return Job.load(folder).app_for(site).client({"SITE_NAME": site})
+    (executor,) = Job.load(folder).app_for(site).client({"SITE_NAME": site}).executors
+    return executor
 
 
 def client_conf(args, tasks='["train"]', path="ClientAPIExecutor"):
@@ -229,8 +230,28 @@ def test_two_executors_for_one_task_are_an_error(job):
 
     with pytest.raises(JobError, match=r"executors\[1\]\.tasks has 'train'"):
         client_of(job(client=f"executors = [ {entry}, {entry} ]"))
-    with pytest.raises(JobError, match="one ClientAPIExecutor, not 2"):
-        client_of(job(client=f"executors = [ {entry}, {entry.replace('train', 'other')} ]"))
+
+
+def test_executors_with_other_scripts_or_settings_are_apart_and_those_that_differ_in_tasks_only_are_one(job):
+    def entry(task, script, more=""):
+        args = f'execution_mode = "in_process", task_script_path = "{script}" {more}'
+        return f'{{ tasks = ["{task}"], executor {{ path = "ClientAPIExecutor", args {{ {args} }} }} }}'
+
+    entries = [
+        entry("train", "a.py"),
+        entry("validate", "b.py"),
+        entry("submit_model", "a.py"),
+        entry("fit", "a.py", ", launch_once = false"),
+    ]
+
+    client = Job.load(job(client=f"executors = [{', '.join(entries)}]")).app_for("site-1").client({"SITE_NAME": "s"})
+
+    found = [(each.script, each.config.tasks, each.config.launch_once) for each in client.executors]
+    assert found == [
+        ("custom/a.py", ("train", "submit_model"), True),
+        ("custom/b.py", ("validate",), True),
+        ("custom/a.py", ("fit",), False),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -468,7 +489,7 @@ def test_links_within_the_job_and_to_the_job_are_followed(job, tmp_path):
     (folder / "twin").symlink_to("app")
     (tmp_path / "link").symlink_to("my_job")
 
-    assert Job.load(folder).app_for("site-2").client({"SITE_NAME": "site-2"}).script == "custom/train.py"
+    assert Job.load(folder).app_for("site-2").client({"SITE_NAME": "site-2"}).executors[0].script == "custom/train.py"
     assert Job.load(tmp_path / "link").app_for(SERVER).server({"SITE_NAME": SERVER}).workflows
 
 

@@ -174,8 +174,8 @@ def house(tmp_path_factory):
     assert open_descriptors() <= before
 
 
-def a_task(name="train"):
-    return Task(name=name, model=FLModel(params={"w": torch.tensor([10.0])}, current_round=0))
+def a_task(name="train", round_num=0):
+    return Task(name=name, model=FLModel(params={"w": torch.tensor([10.0])}, current_round=round_num))
 
 
 def adds(change, after=None, then=None, **how):
@@ -270,6 +270,21 @@ def test_those_whose_executors_list_a_task_take_it(clients):
     assert replies(some, "validate") == [("b", 12.0), ("c", 13.0)]
 
 
+def test_fake_clients_take_tasks_of_any_name_and_do_them_in_the_order_in_which_they_were_asked():
+    done = []
+
+    def does(name):
+        return lambda model: done.append(name) or model
+
+    some = FakeClients(tasks={"one": {"a": does("one")}, "two": {"a": does("two"), "b": does("two")}})
+    first, second = some.ask(a_task("one")), some.ask(a_task("two"))
+
+    assert [list(some.takes(name)) for name in ("one", "two", "train")] == [["a"], ["a", "b"], []]
+    assert [reply.site for reply in second] == ["a", "b"]
+    assert done == ["one", "two", "two"]
+    assert [reply.site for reply in first] == ["a"]
+
+
 def test_a_failure_is_no_reply(clients):
     assert replies(clients(a=1.0, b=None, c=3.0), min_responses=2) == [("a", 11.0), ("c", 13.0)]
 
@@ -295,6 +310,46 @@ def test_a_rejected_reply_is_a_failure(clients):
     assert reject_first(1) == ["a", "b"]
     with pytest.raises(NotEnoughClients):
         reject_first(2)
+
+
+def test_a_workflow_may_ask_for_more_while_it_handles_the_replies_to_a_task(clients):
+    """Before, this waited without end: cross-site evaluation asks all sites to evaluate the model of each."""
+    some = clients(a=1.0, b=2.0, validate=("a", "b"))
+
+    found = {}
+    with some.ask(a_task()) as outer:
+        for reply in outer:
+            inner = some.broadcast(Task(name="validate", model=reply.model))
+            found[reply.site] = [(each.site, each.model.params["w"].item()) for each in inner]
+
+    assert found == {"a": [("a", 12.0), ("b", 13.0)], "b": [("a", 13.0), ("b", 14.0)]}
+
+
+def test_the_replies_to_two_tasks_may_be_taken_in_any_order(clients):
+    some = clients(a=1.0, b=2.0)
+
+    first, second = some.ask(a_task(), to=["a", "b"]), some.ask(a_task(), to=["b"])
+
+    assert [reply.site for reply in second] == ["b"]
+    assert [reply.site for reply in first] == ["a", "b"]
+
+
+def test_a_task_whose_block_was_left_has_no_more_replies(clients):
+    with clients(a=1.0, b=2.0).ask(a_task()) as replies:
+        assert next(replies).site == "a"
+
+    assert list(replies) == []
+
+
+def test_a_workflows_own_check_takes_the_place_of_the_usual_ones(clients):
+    def check(update, sent):
+        if update.params["w"] - sent["w"] > 1:
+            raise TensorError("too far away")
+        return replace(update, params={"another": update.params["w"]})
+
+    replies = clients(a=1.0, b=2.0).broadcast(a_task(), check=check)
+
+    assert [(reply.site, reply.model.params["another"].item()) for reply in replies] == [("a", 11.0)]
 
 
 # order
@@ -1004,18 +1059,6 @@ def test_closing_tells_every_client(house):
 # several tasks at a time
 
 
-def test_a_workflow_may_ask_for_more_while_it_handles_the_replies_to_a_task(house):
-    """Before, this waited without end: cross-site evaluation asks all sites to evaluate the model of each."""
-    home = house({"a": adds(1.0), "b": adds(2.0), "c": adds(3.0)})
-
-    found = {}
-    with home.communicator.ask(a_task()) as replies:
-        for reply in replies:
-            found[reply.site] = [w for _, [w], _ in home.ask(params=reply.model.params)]
-
-    assert found == {"a": [12.0, 13.0, 14.0], "b": [13.0, 14.0, 15.0], "c": [14.0, 15.0, 16.0]}
-
-
 def test_a_nested_task_waits_for_a_client_that_still_does_the_outer_one(house):
     """b answers the outer task only when the workflow waits for its answer to the inner one."""
     go = threading.Event()
@@ -1036,16 +1079,6 @@ def test_a_nested_task_waits_for_a_client_that_still_does_the_outer_one(house):
         assert [reply.site for reply in replies] == ["b"]
 
     assert tasks == [1, 2]
-
-
-def test_the_replies_to_two_tasks_may_be_taken_in_any_order(house):
-    home = house({"a": adds(1.0), "b": adds(2.0)})
-
-    first, second = home.communicator.ask(a_task(), to=["a"]), home.communicator.ask(a_task(), to=["b"])
-
-    assert [reply.site for reply in second] == ["b"]
-    assert [reply.site for reply in first] == ["a"]
-    assert [event.site for event in home.of(ReplyAccepted)] == ["b", "a"]
 
 
 def test_two_tasks_to_the_same_client_are_done_in_the_order_in_which_it_was_asked(house):
@@ -1071,6 +1104,17 @@ def test_each_task_has_its_own_quorum_and_one_that_fails_ends_no_other(house):
         with pytest.raises(NotEnoughClients):
             home.ask(to=["b"], min_responses=1)
         assert [reply.site for reply in replies] == ["a"]
+
+
+def test_when_two_tasks_lose_their_quorum_the_first_is_told_and_whoever_goes_on_hears_of_the_other(house):
+    home = house({"a": dies(1)})
+    first, second = (home.communicator.ask(a_task(round_num=number), min_responses=1) for number in (1, 2))
+
+    with second:
+        with pytest.raises(NotEnoughClients, match="Round 1"), first:
+            next(first)
+        with pytest.raises(NotEnoughClients, match="Round 2"):
+            next(second)
 
 
 def test_the_slots_are_shared_by_all_tasks(house):
@@ -1104,21 +1148,73 @@ def test_a_task_is_over_when_its_block_is_left_and_when_the_next_workflow_begins
     assert [event.workflow for event in home.of(TaskSent, ReplyAccepted)] == ["second", "second"]
 
 
-def test_a_workflows_own_check_takes_the_place_of_the_usual_ones(house):
-    def script(client):
+def test_a_client_that_is_asked_again_in_a_round_of_a_workflow_is_told_how_often_it_was(house):
+    tasks = []
+
+    def notes(client):
         for assignment, params in client.tasks():
-            client.answer(assignment, params={"another": params["w"] * 0 + ord(client.site)})
+            tasks.append((client.site, assignment.model.current_round, assignment.nth))
+            client.answer(assignment, params=params)
 
-    def check(update, sent):
-        if update.params["another"] > ord("a"):
-            raise TensorError("too far in the alphabet")
-        return replace(update, params={**sent, **update.params})
+    home = house({"a": notes, "b": notes}, slots=1)
+    for round_num in (0, 1):
+        home.ask(round_num=round_num)
+        home.ask(round_num=round_num, to=["b"])
+        home.ask(round_num=round_num)
+    home.communicator.enter("second", 1)
+    home.ask(round_num=1)
 
-    home = house({"a": script, "b": script})
-    found = [(reply.site, list(reply.model.params)) for reply in home.communicator.broadcast(a_task(), check=check)]
+    assert [(number, nth) for site, number, nth in tasks if site == "a"] == [(0, 0), (0, 1), (1, 0), (1, 1), (1, 0)]
+    assert [nth for site, _, nth in tasks if site == "b"] == [0, 1, 2, 0, 1, 2, 0]
 
-    assert found == [("a", ["w", "another"])]
-    assert home.of(ReplyFailed)[0].failure.cause == "too far in the alphabet"
+
+# where the server's filters work
+
+
+class Notes:
+    """A filter that notes where it works, and counts in its state."""
+
+    def __init__(self):
+        self.seen = []
+
+    def process(self, model, exchange):
+        exchange.state["times"] = exchange.state.get("times", 0) + 1
+        sent = None if exchange.sent is None else exchange.sent.params["w"].tolist()
+        self.seen.append((exchange.site, exchange.round_num, exchange.state["times"], sent, exchange.rng.random()))
+        return model
+
+
+def test_a_filter_of_the_server_knows_its_site_and_round_what_was_sent_and_what_it_kept(house):
+    data, results = Notes(), Notes()
+    home = house(
+        {"a": adds(1.0), "b": adds(2.0)}, data=Chain([(["train"], data)]), results=Chain([(["train"], results)])
+    )
+    for round_num in (0, 1):
+        home.ask(round_num=round_num)
+    home.ask(round_num=1, to=["b"])
+
+    assert [seen[:3] for seen in data.seen] == [("server", 0, 1), ("server", 1, 2), ("b", 1, 1)]
+    answers = [("a", 0, 1), ("b", 0, 1), ("a", 1, 2), ("b", 1, 2), ("b", 1, 3)]
+    assert [seen[:3] for seen in results.seen] == answers
+    assert {tuple(seen[3]) for seen in results.seen} == {(10.0,)}
+    assert len({seen[4] for seen in data.seen + results.seen}) == 8, "no two have the same random numbers"
+
+
+def test_what_the_filters_of_the_server_keep_is_restored_with_the_same_random_numbers(house):
+    def one_more_round(state=None):
+        notes = Notes()
+        home = house({"a": adds(1.0)}, results=Chain([(["train"], notes)]))
+        if state is not None:
+            home.communicator.keepers["filters/answer"].restore(state)
+        else:
+            home.ask(round_num=0)
+        home.ask(round_num=1)
+        return notes.seen[-1], {name: keeper.state() for name, keeper in home.communicator.keepers.items()}
+
+    whole, _ = one_more_round()
+
+    kept = {"state/a": None, "filters/task": None, "filters/answer": {"0": {"a": {"times": 2}}}}
+    assert one_more_round({"0": {"a": {"times": 1}}}) == (whole, kept)
 
 
 # updates that a workflow keeps

@@ -1,4 +1,4 @@
-"""What sites and components keep from round to round: in every launch mode, and after a kill, it is there to the bit."""
+"""What sites and components keep from round to round: in every launch mode and after a kill it is there to the bit."""
 
 import os
 import signal

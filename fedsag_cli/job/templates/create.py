@@ -146,9 +146,9 @@ def _refusals(folder: Path, translate: Translate) -> Iterator[str]:
 
 
 def _missing_script(app: App, site: str) -> Iterator[str]:
-    script = app.client(_variables(app, site)).script
-    if script and not (app.folder / script).is_file():
-        yield f"{app.name}/{script} does not exist yet: add it before you run the job"
+    for executor in app.client(_variables(app, site)).executors:
+        if executor.script and not (app.folder / executor.script).is_file():
+            yield f"{app.name}/{executor.script} does not exist yet: add it before you run the job"
 
 
 def _variables(app: App, site: str) -> dict[str, Any]:

@@ -227,8 +227,8 @@ def test_a_made_job_keeps_its_comments_and_has_what_was_asked_for(shop, tmp_path
     (flow,) = job.apps["app"].server({}).workflows
     assert job.meta.min_clients == 3
     assert flow.args == {"num_rounds": 0, "lr": 0.001, "weights": {"site-1": 2}}
-    assert job.apps["app"].client({}).config.launch_once is False
-    assert job.apps["app"].client({}).command[-1] == ""
+    assert job.apps["app"].client({}).executors[0].config.launch_once is False
+    assert job.apps["app"].client({}).executors[0].command[-1] == ""
     assert "# the script" in (folder / "app/config/config_fed_client.conf").read_text()
     assert "min_clients = 3 # sites" in (folder / "meta.conf").read_text()
 
@@ -246,7 +246,7 @@ def test_any_text_arrives_as_it_was_given(shop, tmp_path, text):
 
     app = Job.load(folder).apps["app"]
     assert hocon.load(app.config / "config_fed_client.conf")["app_config"] == text
-    assert app.client({}).command[-1] == text or "{" in text or "}}" in text  # which stands for one brace
+    assert app.client({}).executors[0].command[-1] == text or "{" in text or "}}" in text  # which stands for one brace
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -546,7 +546,7 @@ def test_leftovers_of_editors_stop_nothing_and_go_nowhere(shop, tmp_path):
         write(folder, broken | {"train copy.py": "def broken("})
         (folder / ".#train.py").symlink_to("somebody@somewhere.1234")
     write(made.folder / "app" / "config", {"config_fed_server_old.conf": "{{{", "config_fed_client copy.json": "{"})
-    assert Job.load(made.folder).apps["app"].client({}).script == "custom/train.py"
+    assert Job.load(made.folder).apps["app"].client({}).executors[0].script == "custom/train.py"
     assert {row.file for row in variables.of_job(made.folder, shop)} == {
         "meta.conf",
         "config_fed_server.conf",
@@ -1124,7 +1124,10 @@ def test_a_shipped_template_makes_a_job_that_reads(tmp_path, monkeypatch, name):
     assert (made.notes, made.warnings, made.refusals) == ([], [], [])
     job = Job.load(made.folder)
     assert job.app_for("server").server({"SITE_NAME": "server"}).workflows
-    assert job.app_for("site-1").client({"SITE_NAME": "site-1"}).script == "custom/train.py"
+    app = job.app_for("site-1")
+    script = app.client({"SITE_NAME": "site-1"}).executors[0].script
+    assert Path(script).parts[0] == "custom"
+    assert (app.custom.parent / script).is_file()
     rows = variables.of_job(made.folder)
     declared = [row for row in rows if row.is_variable]
     assert len(declared) == len(find.find_template(name).variables)
