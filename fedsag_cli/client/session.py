@@ -155,7 +155,7 @@ class Session:
                 hint="give FLModel(params=model.state_dict())" if hasattr(model.params, "state_dict") else "",
             )
         answer = self._result_filters.process(
-            self._assignment.task_name, self._as_update(model), self._exchanges("answer", self._received)
+            self._assignment.task_name, self._as_update(model), self._exchanges("answer", self._sent())
         )
         more_keys = self._keys_without_difference(model)
         metrics = None if answer.metrics is None else plain.floats(answer.metrics, what="metrics")
@@ -271,6 +271,12 @@ class Session:
         received = self._pristine if self._pristine is not None else self._file.load()
         changed = arithmetic.difference(model.params, received)
         return replace(answer, params=changed, params_type=ParamsType.DIFF)
+
+    def _sent(self) -> FLModel | None:
+        """The model that was received, with the params as they came: the script may have changed its own."""
+        if self._received is None or self._received.params is None or self._file is None:
+            return self._received
+        return replace(self._received, params=self._pristine if self._pristine is not None else self._file.load())
 
     def _makes_difference(self, model: FLModel) -> bool:
         wants_diff = self.config.transfer_type is ParamsType.DIFF and model.params_type is ParamsType.FULL

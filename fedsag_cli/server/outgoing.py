@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from fedsag_cli.model import FLModel, Params, Task
+from fedsag_cli.model import MODEL_OWNER, FLModel, Params, Task
 from fedsag_cli.params import checks
 from fedsag_cli.params.packing import packed, unpacked
 from fedsag_cli.params.tensor_file import TensorFile
@@ -82,6 +82,11 @@ class Outgoing:
         if model.params is not None and self.file is not None:
             model.params.update(self.file.load())
 
+    @property
+    def model_owner(self) -> str:
+        """Whose model is measured, in cross-site evaluation."""
+        return str(self.task.model.meta.get(MODEL_OWNER, ""))
+
     def take(self, site: str) -> Received:
         """The answer of this site."""
         self.taken = self.received.pop(site)
@@ -106,7 +111,7 @@ class Outgoing:
         received.params = model.params
         model = self.filtered(filtering, model, site, sent=self.task.model)
         left_out: Sequence[str] = ()
-        known = {**self.whole, **(self.task.model.params or {})}
+        known = {**(self.task.model.params or {}), **self.whole}  # a filter may have changed its dtype and shape
         if self.check is not None:
             model = self.check(model, known)
             model.num_steps  # noqa: B018  it raises
