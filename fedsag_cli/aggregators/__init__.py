@@ -13,7 +13,8 @@ class Aggregator(Protocol):
 
     An aggregator can have these methods too:
 
-    `begin(sent, cohort)`: called before the first update of a round, with the FLModel that is sent and the Cohort.
+    `begin(sent, cohort)`: called before the first update of a round, with the FLModel that is sent and the Cohort. It
+    may return another FLModel, which is sent instead: such as one with more in its meta.
     `check(update, sent)`: the update to accept, an FLModel, for one that a client sent; `sent` are the params that were
     sent. It takes the place of the usual checks of keys, shapes and numbers. Raises TensorError.
     `excludes(name)`: whether params of this name are left out. Then updates may have such keys that the model does not

@@ -25,6 +25,7 @@ _CLIENT_API = ("fedsag_cli.client", "fedsag_cli.client.decorators")
 _LIGHTNING = ("fedsag_cli.client.lightning",)
 _CONSTANTS = ("fedsag_cli.interop.constants",)
 _FEDPROX = ("fedsag_cli.client.fedprox",)
+_SCAFFOLD = ("fedsag_cli.client.pt_scaffold", *_CONSTANTS)
 _EXCHANGE = ("fedsag_cli.interop.base.exchange",)
 _CONTEXT = ("fedsag_cli.interop.base.context",)
 _EXECUTORS = ("fedsag_cli.interop.base.executors",)
@@ -54,6 +55,7 @@ _ALWAYS = {
     "nvflare.app_opt.lightning": _LIGHTNING,
     "nvflare.app_opt.lightning.api": _LIGHTNING,
     "nvflare.app_opt.lightning.loggers.client_logger": _LIGHTNING,
+    "nvflare.app_opt.pt.scaffold": _SCAFFOLD,  # NVFLARE's keeps its controls in memory: --resume would lose them
     **_OWN_CLASSES,
 }
 _RENAMED = {"nvflare.client.lightning": {"logger": "ClientLogger"}}  # NVFLARE's name: fedsag's
@@ -74,13 +76,14 @@ _WITHOUT_NVFLARE = {
     "nvflare.app_common.executors": (),
     "nvflare.app_common.np": (),
     "nvflare.app_common.np.constants": _CONSTANTS,
+    "nvflare.app_common.pt": (),
+    "nvflare.app_common.pt.pt_scaffold": _SCAFFOLD,
     "nvflare.app_common.utils": (),
     "nvflare.app_common.utils.fedprox_utils": ("fedsag_cli.client.fedprox_mu",),
     "nvflare.app_opt": (),
     "nvflare.app_opt.lightning.loggers": (),
-    "nvflare.app_opt.pt": (*_FEDPROX, *_CONSTANTS),
+    "nvflare.app_opt.pt": (*_FEDPROX, *_SCAFFOLD),
     "nvflare.app_opt.pt.fedproxloss": _FEDPROX,
-    "nvflare.app_opt.pt.scaffold": _CONSTANTS,
 }
 
 

@@ -14,7 +14,7 @@ from fedsag_cli import catalog
 from fedsag_cli.facts import Nvflare
 from fedsag_cli.job import executor
 
-AVERAGING_WORKFLOWS = ("FedAvg", "PTFedAvg", "PTFedAvgEarlyStopping", "FedOpt")
+AVERAGING_WORKFLOWS = ("FedAvg", "PTFedAvg", "PTFedAvgEarlyStopping", "FedOpt", "Scaffold")
 UPDATER = "nvflare.app_opt.pt.fedopt.PTFedOptModelShareableGenerator"  # what is inside the workflow FedOpt
 FEDERATED_AVERAGING = Nvflare(  # NVFLARE's workflow that averages itself becomes ScatterAndGather with components
     path="nvflare.app_common.workflows.fedavg.FedAvg",

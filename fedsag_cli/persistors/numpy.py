@@ -70,6 +70,10 @@ class NPModelPersistor:
     def save_best(self, model: FLModel) -> Path:
         return self._write(self._best_files, model)
 
+    def model_name(self, name: ModelName) -> str:
+        """The name of the model's file without its ending."""
+        return (self._best_files if name == "best" else self._files)[0].stem
+
     def get(self, name: ModelName) -> FLModel | None:
         written = [path for path in (self._best_files if name == "best" else self._files) if path.exists()]
         return FLModel(params=_arrays_in(written[0])) if written else None

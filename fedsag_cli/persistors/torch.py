@@ -71,6 +71,10 @@ class PTFileModelPersistor:
     def save_best(self, model: FLModel) -> Path:
         return self._write(self._best_file, model)
 
+    def model_name(self, name: ModelName) -> str:
+        """The name of the model's file."""
+        return (self._best_file if name == "best" else self._file).name
+
     def get(self, name: ModelName) -> FLModel | None:
         path = self._best_file if name == "best" else self._file
         return FLModel(params=_state_in(path)) if path.exists() else None

@@ -386,6 +386,7 @@ class Communicator:
                         workflow=self.workflow,
                         task=task,
                         round_num=round_num,
+                        model_owner=outgoing.model_owner,
                         failure=failure,
                         hangs=hangs,
                     )
@@ -452,6 +453,7 @@ class Communicator:
                 workflow=self.workflow,
                 task=outgoing.task.name,
                 round_num=outgoing.round_num,
+                model_owner=outgoing.model_owner,
                 metrics=events.as_metrics(accepted.model.metrics or {}),
                 num_steps=accepted.model.num_steps,
                 size=accepted.size,

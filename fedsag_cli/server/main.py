@@ -17,7 +17,7 @@ from typing import Any
 from fedsag_cli import catalog, events, foreign
 from fedsag_cli.accountants import Accountant
 from fedsag_cli.errors import FedsagError, of_system
-from fedsag_cli.events import Event, Notice, Observer, RunFailed, WillWrite, WorkflowFinished
+from fedsag_cli.events import Event, Notice, Observer, RunFailed, WillWrite, WorkflowFinished, WorkflowStarted
 from fedsag_cli.filters import Chain
 from fedsag_cli.params import tensor_file
 from fedsag_cli.params.seeds import derived, set_seed
@@ -126,7 +126,7 @@ def _run(
     for spec in plan.server.components:
         parts[spec.id] = catalog.build(spec, parts)
     workflows: list[Controller] = [catalog.build(spec, parts) for spec in plan.server.workflows]
-    writers = [part for part in parts.values() if isinstance(part, WritesFiles)]
+    writers = [part for part in (*parts.values(), *workflows) if isinstance(part, WritesFiles)]
     trackers = [part for part in parts.values() if isinstance(part, Tracker)]
     emit(
         WillWrite(
@@ -151,6 +151,7 @@ def _run(
         for number, workflow in enumerate(workflows):
             if run.enter(number):
                 communicator.enter(run.workflow_name, number)
+                emit(WorkflowStarted(workflow=run.workflow_name, number=number + 1, num_workflows=len(workflows)))
                 workflow.run(communicator, run)
         digest = tensor_file.digest((run.model.params if run.model else None) or {})
         run.finished(digest)

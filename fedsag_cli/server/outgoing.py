@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from fedsag_cli.model import FLModel, Params, Task
+from fedsag_cli.model import MODEL_OWNER, FLModel, Params, Task
 from fedsag_cli.params import checks
 from fedsag_cli.params.packing import packed, unpacked
 from fedsag_cli.params.tensor_file import TensorFile
@@ -81,6 +81,11 @@ class Outgoing:
         self.facts, self.file = packed(model, scratch=scratch)
         if model.params is not None and self.file is not None:
             model.params.update(self.file.load())
+
+    @property
+    def model_owner(self) -> str:
+        """Whose model is measured, in cross-site evaluation."""
+        return str(self.task.model.meta.get(MODEL_OWNER, ""))
 
     def take(self, site: str) -> Received:
         """The answer of this site."""

@@ -221,8 +221,10 @@ class ReportBuilder:
                 if current := self._round_of(event):
                     current.not_waited_for.append(event.site)
             case events.ReplyFailed():
-                current = self._round_of(event)
-                (current.failed if current else report.final_failed)[event.site] = event.failure
+                if current := self._round_of(event):
+                    current.failed[event.site] = event.failure
+                elif any(each.workflow == event.workflow for each in report.rounds):
+                    report.final_failed[event.site] = event.failure
                 self._fail(event)
 
     def _add_table(self, event: events.ResultTable) -> None:

@@ -34,11 +34,12 @@ from fedsag_cli.events import (
     as_plain,
 )
 from fedsag_cli.model import Cohort, FLModel, ParamsType, Reply, Task
-from fedsag_cli.params import arithmetic, seeds
+from fedsag_cli.params import seeds
 from fedsag_cli.params.metrics import weighted_means
 from fedsag_cli.persistors import Persistor
 from fedsag_cli.samplers import Sampler
 from fedsag_cli.updaters import Updater
+from fedsag_cli.updaters.averaging import Averaging
 from fedsag_cli.workflows import Clients, Replies
 from fedsag_cli.workflows.early_stopping import STOP_CONDITION, StopCondition
 from fedsag_cli.workflows.model_selector import IntimeModelSelector
@@ -90,7 +91,7 @@ class Rounds:
     ) -> None:
         self.persistor = persistor
         self.selector = model_selector
-        self.updater: Updater = updater or _Replaces()
+        self.updater: Updater = updater or Averaging()
         self.start, self.count = start_round, num_rounds
         self.persist_every = persist_every_n_rounds
         self.stopping = StopCondition(stop_cond, patience) if stop_cond else None
@@ -289,6 +290,13 @@ class Round:
         drawn = set(sorted(sites, key=lots.__getitem__)[:count])
         return [site for site in sites if site in drawn]
 
+    def announce(self, sites: Sequence[str]) -> None:
+        """Tell that the round begins, and who takes part. Without it, the first `broadcast` tells whom it asks."""
+        self._asked = self._asked or sites
+        if not self._is_announced:
+            self._is_announced = True
+            self._run.emit(self._loop.started(self.number, sites))
+
     def ask(
         self,
         task_name: str,
@@ -348,6 +356,13 @@ class Round:
         """The time since the last lap was for this: "wait" or "aggregate"."""
         self._clock.lap(stage)
 
+    def updated(self, model: FLModel, update: FLModel) -> FLModel:
+        """`model` with an update, FULL or DIFF, as `finish` makes it of the round's model. The round goes on.
+
+        Raises TensorError as `finish` does.
+        """
+        return self._loop.updated(model, update)
+
     def finish(self, update: FLModel) -> None:
         """End the round: apply `update`, FULL or DIFF, to the round's model, and save the result.
 
@@ -373,6 +388,7 @@ class Round:
             round_num=self.number,
             sites=list(self._measured),
             metrics=metrics,
+            by_site={site: as_metrics(measured) for site, measured in self._measured.items()},
             aggregate=as_plain({**(update.metrics or {}), **update.meta}),
             wait_s=self._clock.laps["wait"],
             aggregate_s=self._clock.laps["aggregate"],
@@ -396,13 +412,6 @@ class Round:
                     mechanism=spent.mechanism,
                 )
             )
-
-    def announce(self, sites: Sequence[str]) -> None:
-        """Tell that the round starts, with these sites. `ask` does so; only the first time counts."""
-        self._asked = self._asked or sites
-        if not self._is_announced:
-            self._is_announced = True
-            self._run.emit(self._loop.started(self.number, sites))
 
 
 class _RoundReplies:
@@ -438,16 +447,6 @@ class _RoundReplies:
     def reject(self, reply: Reply, cause: str) -> None:
         self._current.discount(reply)
         self._replies.reject(reply, cause)
-
-
-class _Replaces:
-    """The updater of federated averaging: the merged update is the next model, or what is added to the model."""
-
-    def update(self, model: FLModel, aggregate: FLModel) -> FLModel:
-        base, change = model.params or {}, aggregate.params or {}
-        is_diff = aggregate.params_type is ParamsType.DIFF
-        params = arithmetic.applied(base, change) if is_diff else arithmetic.replaced(base, change)
-        return replace(model, params=params)
 
 
 class _Clock:

@@ -21,6 +21,7 @@ from fedsag_cli.events import (
     ReplyAccepted,
     ReplyFailed,
     ReplyLate,
+    ResultTable,
     RoundFinished,
     RoundStarted,
     ServerReady,
@@ -45,6 +46,7 @@ _OF_A_ROUND = (
     PrivacySpent,
     BestModel,
     ModelValidated,
+    ResultTable,
 )
 
 
@@ -111,6 +113,7 @@ class Run:
     _saved: Path | None = field(default=None, init=False)  # the checkpoint of `model`
     _told_keeps: bool = field(default=False, init=False)
     _heard: list[bytes] = field(default_factory=list, init=False)
+    _has_result: bool = field(default=False, init=False)  # beside a trained model
 
     def __post_init__(self) -> None:
         if self.checkpoints is not None:
@@ -150,6 +153,7 @@ class Run:
         return run
 
     def on(self, event: Event) -> None:
+        self._has_result |= isinstance(event, ResultTable)
         if self._files is not None and isinstance(event, _OF_A_ROUND):
             self._heard.append(_as_json(event))
 
@@ -246,7 +250,7 @@ class Run:
         """All workflows are done, with this digest of the final params: the persistor has written the best model."""
         if self._files is not None:
             self._files.finish(digest)
-        if not self.whole_rounds:
+        if not self.whole_rounds and not self._has_result:
             self.emit(Notice(text="no workflow finished a round: there is no trained model"))
 
     def close(self) -> None:

@@ -23,7 +23,13 @@ SCRIPT = """
     flare.init()
     while flare.is_running():
         model = flare.receive()
-        flare.send(flare.FLModel(params={k: v + 1 for k, v in model.params.items()}, metrics={"accuracy": 0.5}))
+        if flare.is_submit_model():
+            flare.send(flare.FLModel(params=own))
+        elif flare.is_evaluate():
+            flare.send(flare.FLModel(metrics={"accuracy": 0.5}))
+        else:
+            own = {k: v + 1 for k, v in model.params.items()}
+            flare.send(flare.FLModel(params=own, metrics={"accuracy": 0.5}))
 """
 NET = """
     import torch
@@ -38,13 +44,13 @@ NET = """
 """
 # what each workflow, or a part of scatter-and-gather, is called that we lack; None: it runs
 MISSING = {
-    "cyclic_cc_pt": "CyclicServerController",
-    "cyclic_pt": "CyclicController",
+    "cyclic_cc_pt": None,
+    "cyclic_pt": None,
     "fedopt_pt": "FedOpt",
     "psi_csv": "DhPSIController",
-    "sag_cross_np": "CrossSiteModelEval",
-    "sag_cse_ccwf_pt": "ServerSideController",
-    "sag_cse_pt": "CrossSiteModelEval",
+    "sag_cross_np": None,
+    "sag_cse_ccwf_pt": None,
+    "sag_cse_pt": None,
     "sag_gnn": None,
     "sag_nemo": None,
     "sag_np": None,
@@ -63,12 +69,13 @@ MISSING = {
     "sklearn_svm": "CollectAndAssembleAggregator",
     "stats_df": "StatisticsController",
     "stats_image": "StatisticsController",
-    "swarm_cse_pt": "SwarmServerController",
+    "swarm_cse_pt": None,
     "swarm_cse_pt_model_learner": "SwarmServerController",
     "vertical_xgb": "XGBFedController",
     "xgboost": "XGBFedController",
     "xgboost_tree": "XGBBaggingAggregator",
 }
+MATRIX = "ws/server/simulate_job/cross_site_val/cross_val_results.json"
 WORKFLOWS = {
     name for name, missing in MISSING.items() if missing and missing.endswith(("Controller", "Eval", "FedOpt"))
 }
@@ -134,6 +141,7 @@ def test_each_of_their_templates_is_listed_makes_a_job_and_runs_or_says_what_is_
     ran = run(tmp_path / "plain", *([] if several else ["-n", 2]))
     if MISSING[name] is None:
         assert ran.code == 0, ran
+        assert (tmp_path / MATRIX).is_file() == ("cse" in name or "cross" in name)
         assert len(ran.report["rounds"]) == ran.report["num_rounds"]
     else:
         assert ran.code == 3, ran
