@@ -52,6 +52,17 @@ SCAFFOLD_CTRL_DIFF = "scaffold_c_diff"
 FEDNOVA_STEPS = "fednova_steps"
 """The key in `FLModel.meta` for the length of a site's training as FedNova counts it: ||a_i||, for SGD its steps."""
 
+STATISTICS = "statistics"
+"""The key in `FLModel.meta` for statistics of data: in a task those asked for, each with its settings; in an answer the
+values, by statistic, data set and feature.
+"""
+
+GLOBAL_STATISTICS = "global_statistics"
+"""The key in `FLModel.meta` for statistics over all sites, by statistic, data set and feature."""
+
+INITIAL_PARAMS = "initial_params"
+"""The key in `FLModel.meta` for the settings of a model without params. `receive()` returns them as its params."""
+
 
 class ParamsType(str, Enum):
     """What `params` are: FULL, the parameters themselves, or DIFF, trained minus received parameters."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 from typing import Any, Protocol
 
+from fedsag_cli.errors import JobError
 from fedsag_cli.model import FLModel, Reply
 
 
@@ -40,6 +42,12 @@ def give(aggregator: Any, reply: Reply) -> None:
         aggregator.accept(reply.site, reply.model)
     else:
         aggregator.accept(reply)
+
+
+def needs(module: str, component: str, *, extra: str) -> None:
+    """Raises JobError if this module, which an extra of fedsag installs, is not there."""
+    if importlib.util.find_spec(module) is None:
+        raise JobError(f"{component} needs {module}, which is not installed", hint=f"pip install 'fedsag[{extra}]'")
 
 
 def _takes_site(aggregator: Any) -> bool:

@@ -40,6 +40,13 @@ _ONLY_EXTERNAL = ("command", "launch_once", "launch_timeout", "shutdown_timeout"
                       "heartbeat_interval", "heartbeat_timeout")  # fmt: skip
 
 
+_COLLECTS = "nvflare.app_common.aggregators.collect_and_assemble_aggregator.CollectAndAssembleAggregator"
+_ONE_WAY = {
+    "StatisticsController": "in NVFLARE an executor answers it, with a class of the job, and not a script",
+    "XGBBaggingAggregator": "NVFLARE sends clients a list of the last trees, and fedsag the whole model",
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFacts:
     """What the translation of one file must know about the other files."""
@@ -82,11 +89,20 @@ def server(
         for flow in _enabled(values, "workflows")
     ]
     parts = [writing.part(part) for part in _enabled(values, "components") if part not in (*empty, *controls)]
+    parts = [made for part in parts for made in _collecting(part)]
     if not any(part.get("id") == _GENERATOR["id"] for part in parts):
         parts.append(dict(_GENERATOR))
     return {"format_version": 2, **values, "workflows": flows, "components": parts, **writing.filters(values)}, (
         writing.notes
     )
+
+
+def _collecting(part: dict[str, Any]) -> list[dict[str, Any]]:
+    """The part. What NVFLARE calls an assembler is not its aggregator: another one collects for it."""
+    if not part["path"].endswith("Assembler"):
+        return [part]
+    assembler = {**part, "id": f"{part.get('id')}_assembler"}
+    return [{"id": part.get("id"), "path": _COLLECTS, "args": {"assembler_id": assembler["id"]}}, assembler]
 
 
 def client(
@@ -121,6 +137,10 @@ class _Writing:
             raise JobError(
                 f"{self._file}: {path!r} is a component of fedsag that NVFLARE does not have",
                 hint="write one for NVFLARE first",
+            )
+        if name in _ONE_WAY:
+            raise JobError(
+                f"{self._file}: {name} cannot be exported: {_ONE_WAY[name]}", hint="run this job with fedsag"
             )
         if facts.extra:
             self.notes.append(f"{name}: NVFLARE does not run the job without the package {facts.extra}")

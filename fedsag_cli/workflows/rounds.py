@@ -33,7 +33,7 @@ from fedsag_cli.events import (
     as_metrics,
     as_plain,
 )
-from fedsag_cli.model import Cohort, FLModel, ParamsType, Reply, Task
+from fedsag_cli.model import INITIAL_PARAMS, Cohort, FLModel, ParamsType, Reply, Task
 from fedsag_cli.params import seeds
 from fedsag_cli.params.metrics import weighted_means
 from fedsag_cli.persistors import Persistor
@@ -117,7 +117,7 @@ class Rounds:
 
     def _first_model(self) -> FLModel:
         model = self.persistor.load()
-        if not model.params and not self._allow_empty:
+        if not (model.params or self._allow_empty or INITIAL_PARAMS in model.meta):
             raise JobError("the persistor gives a model without params", hint="set allow_empty_global_weights = true")
         return model
 

@@ -30,6 +30,15 @@ NAMES = {
     "nvflare.apis.dxo": ["MetaKey"],
     "nvflare.apis.fl_constant": ["FLMetaKey"],
     "nvflare.app_common.abstract.fl_model": ["FLModel", "ParamsType", "FLModelConst", "MetaKey"],
+    "nvflare.app_common.abstract.statistics_spec": [
+        "Statistics",
+        "Feature",
+        "DataType",
+        "Histogram",
+        "Bin",
+        "BinRange",
+    ],
+    "nvflare.app_common.statistics.numpy_utils": ["dtype_to_data_type", "get_std_histogram_buckets"],
     "nvflare.app_common.app_constant": [
         "ModelName",
         "AlgorithmConstants",
@@ -46,6 +55,8 @@ NAMES = {
     "nvflare.app_opt.pt": ["PTFedProxLoss", "PTScaffoldHelper", "get_lr_values"],
     "nvflare.app_opt.pt.fedproxloss": ["PTFedProxLoss"],
     "nvflare.app_opt.pt.scaffold": ["PTScaffoldHelper", "get_lr_values"],
+    "nvflare.app_opt.statistics.df.df_core_statistics": ["DFStatisticsCore"],
+    "nvflare.app_opt.xgboost.data_loader": ["XGBDataLoader"],
 }
 ON_A_TREADMILL = """
     import nvflare.client as flare
@@ -139,7 +150,7 @@ def test_the_lightning_logger_has_their_name_too(their_names):
         ("from nvflare.client import IPCAgent", "nvflare.client.IPCAgent"),
         ("from nvflare.client.api import init, get_context", "nvflare.client.api.get_context"),
         ("from nvflare.app_common.app_constant import PSIConst", "nvflare.app_common.app_constant.PSIConst"),
-        ("from nvflare.app_opt import xgboost", "nvflare.app_opt.xgboost"),
+        ("from nvflare.app_opt import psi", "nvflare.app_opt.psi"),
     ],
 )
 @pytest.mark.usefixtures("their_names")
