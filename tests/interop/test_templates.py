@@ -70,7 +70,7 @@ MISSING = {
     "stats_df": "StatisticsController",
     "stats_image": "StatisticsController",
     "swarm_cse_pt": None,
-    "swarm_cse_pt_model_learner": "SwarmServerController",
+    "swarm_cse_pt_model_learner": "Cifar10DataSplitter",
     "vertical_xgb": "XGBFedController",
     "xgboost": "XGBFedController",
     "xgboost_tree": "XGBBaggingAggregator",
