@@ -119,15 +119,17 @@ class WillWrite(Event, frozen=True, kw_only=True):
 
 
 class ClientWanted(Event, frozen=True, kw_only=True):
-    """The server needs the process of a client."""
+    """The server needs the process of a client. `process`: its name, if it is not the site's first."""
 
     site: str
+    process: str = ""
 
 
 class ClientReady(Event, frozen=True, kw_only=True):
-    """A client has joined the run and waits for its first task."""
+    """A client has joined the run and waits for its first task. `process`: as in ClientWanted."""
 
     site: str
+    process: str = ""
 
 
 class WorkflowStarted(Event, frozen=True, kw_only=True):
@@ -174,9 +176,13 @@ class ReplyAccepted(Event, frozen=True, kw_only=True):
 
 
 class ReplyFailed(Event, frozen=True, kw_only=True):
-    """`hangs`: the client's process may still work on the task. `model_owner`: as in ReplyAccepted."""
+    """`hangs`: the client's process may still work on the task. `process`: as in ClientWanted.
+
+    `model_owner`: as in ReplyAccepted.
+    """
 
     site: str
+    process: str = ""
     workflow: str = ""
     task: str
     round_num: int
@@ -207,9 +213,11 @@ class ReplyLate(Event, frozen=True, kw_only=True):
     """An answer arrived after the server had stopped waiting for it. It is not used.
 
     `task` and `round_num` are those of the task that the client was sent last; without one, `task` is empty.
+    `process`: as in ClientWanted.
     """
 
     site: str
+    process: str = ""
     workflow: str = ""
     task: str
     round_num: int = 0

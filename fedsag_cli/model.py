@@ -23,13 +23,15 @@ Params: TypeAlias = dict[str, Any]
 
 Each value is a torch tensor, a numpy array or numpy number, or a Python bool, int or float: any shape, any dtype of
 numbers or booleans (floats of 64 to 8 bits, complex, integers of 64 to 8 bits). Values that share memory, such as tied
-weights, still share it after they are sent. Names are strings.
+weights, still share it after they are sent. Names are strings. A value may also be bytes or a str, such as a tree of a
+boosted model: only an aggregator with a `check` of its own takes these.
 """
 
 Tree: TypeAlias = Any
-"""What components and sites keep: dicts with names as keys, lists, tensors, arrays, numbers, bools, texts, bytes, None.
+"""What components and sites keep, or send in `meta`: dicts, lists, tensors, arrays, numbers, bools, texts, bytes, None.
 
-Nested to any depth; tensors and arrays as in Params.
+Nested to 100 levels; tensors and arrays as in Params. The keys of a dict are names, or whole numbers as in the state of
+torch's optimizers. A tuple comes back as a list.
 """
 
 NUM_STEPS = "NUM_STEPS_CURRENT_ROUND"
@@ -59,7 +61,7 @@ class FLModel:
     `metrics`: numbers by name, measured on the model that was received. `float()` must accept each.
     `start_round`, `current_round`, `total_rounds`: the first round, this round, and the number of rounds: whole
     numbers, at least 0. The server sets them.
-    `meta`: other facts by name, of types that JSON has; NUM_STEPS is the weight of this update in the mean.
+    `meta`: other facts by name, see Tree; NUM_STEPS is the weight of this update in the mean.
 
     Raises ValueError if there is a params type without params, or a round is not a whole number of at least 0;
     TypeError if metrics or meta is not a dict.
@@ -170,7 +172,7 @@ class Cohort:
 class Exchange:
     """Where a filter works: on a model that goes to a client with a task, or back with its answer.
 
-    `site`: the client's name; "server" in the server, for a task that goes to all. `sent`: for an answer, the model
+    `site`: the client's name; "server" in the server, for a task that goes to several. `sent`: for an answer, the model
     that came with the task; None for a task. `rng`: random numbers for this filter, site, workflow, round and task; no
     other filter or site has the same. `state`: what this filter keeps for this site from task to task, a Tree. It is
     saved with the round.

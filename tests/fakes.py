@@ -8,9 +8,10 @@ from pathlib import Path
 
 from fedsag_cli.errors import ChannelClosed
 from fedsag_cli.model import NUM_STEPS, FLModel
+from fedsag_cli.params.packing import packed, unpacked
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.wire.channel import Listener
-from fedsag_cli.wire.messages import Answer, Assignment, ModelFacts, Welcome
+from fedsag_cli.wire.messages import Answer, Assignment, Welcome
 
 LIMIT_S = 30
 
@@ -56,12 +57,12 @@ class FakeServer:
     def give(self, params=None, name="train", round_num=0, total=5, **facts):
         self._tasks += 1
         model = FLModel(params=params, current_round=round_num, total_rounds=total, **facts)
-        facts = ModelFacts.of(model)
+        facts, file = packed(model)
         assignment = Assignment(task_id=self._tasks, task_name=name, model=facts, tell_usage=self._tasks == 1)
-        if params is None:
+        if file is None:
             self.channel.send(assignment)
             return
-        with TensorFile.write(params) as file:
+        with file:
             self.channel.send(assignment, file.fileno())
 
     def heard(self):
@@ -74,9 +75,9 @@ class FakeServer:
             if isinstance(message, Answer):
                 self.last = message
                 if fd is None:
-                    return message.model.with_params(None)
+                    return unpacked(message.model, None)
                 with TensorFile(fd) as file:
-                    return message.model.with_params(file.load())
+                    return unpacked(message.model, file)
 
     def end(self):
         self.channel.close()

@@ -399,6 +399,7 @@ def _look_into(chance: random.Random, fd: int, late: Callable[[], object] = lamb
         try:
             entries = file.entries
             loaded = file.load()
+            trees = {name: file.tree(name) for name in file.trees}
             with file.twin() as twin:
                 assert _digest(twin.load()) == _digest(loaded)
             if chance.random() < 0.2:
@@ -413,8 +414,11 @@ def _look_into(chance: random.Random, fd: int, late: Callable[[], object] = lamb
         if isinstance(value, torch.Tensor) and value.numel():
             value.clone().copy_(value)
             _ = value.double() if not value.is_complex() else value + value
-    with TensorFile.write(loaded) as again:
+    with TensorFile.write(loaded, trees=trees) as again:
         assert _digest(again.load()) == _digest(loaded)
+        assert again.trees == list(trees)
+        for name in trees:
+            again.tree(name)
     return VALID
 
 
@@ -451,11 +455,21 @@ def _good_files() -> list[tuple[dict, dict, bytes]]:
         {"a": np.arange(6.0).reshape(2, 3), "b": np.arange(3, dtype=np.complex64), "i": np.int64(5),
         "0d": torch.tensor(1.0)},
         {f"layer.{n}": torch.full((n,), 1.0) for n in range(30)},
+        {"tree": b"\0\xff", "about": "né", "w": np.arange(3)},
         {},
     ]  # fmt: skip
+    state = {
+        "n": 3,
+        "c": {"w": torch.ones(3), 0: np.float32(1)},
+        "l": [None, True, 0.5, "é", b"\0", 1 << 70, "x" * 2000],
+    }
     good = []
-    for model in models:
-        with TensorFile.write(model) as file:
+    for model, trees in [
+        *((model, {}) for model in models),
+        ({"w": tied}, {"meta": state}),
+        ({}, {"s": state, "t": []}),
+    ]:
+        with TensorFile.write(model, trees=trees) as file:
             whole = os.pread(file.fileno(), file.size, 0)
         length = int.from_bytes(whole[:8], "little")
         header = json.loads(whole[8 : 8 + length])
@@ -465,6 +479,8 @@ def _good_files() -> list[tuple[dict, dict, bytes]]:
 
 def hostile_file(chance: random.Random) -> bytes:
     header, extra, data = chance.choice(_good_files())
+    if chance.random() < 0.7:
+        header, data = _changed_skeleton(chance, header, data)
     for _ in range(chance.choice([0, 1, 1, 1, 2, 3])):
         if chance.random() < 0.6:
             header = _changed_entries(chance, header)
@@ -489,6 +505,23 @@ def hostile_file(chance: random.Random) -> bytes:
     if chance.random() < 0.1:
         whole = whole[: chance.randrange(len(whole) + 1)]
     return whole
+
+
+def _changed_skeleton(chance: random.Random, header: dict, data: bytes) -> tuple[dict, bytes]:
+    """The skeleton of a tree, if there is one, is another."""
+    skeletons = [name for name in header if name[:1] == "\0" and "\0" not in name[1:]]
+    if not skeletons:
+        return header, data
+    name = chance.choice(skeletons)
+    whole = data[slice(*header[name]["data_offsets"])]
+    place = chance.randrange(len(whole) + 1)
+    changed = chance.choice([
+        _changed_bytes(chance, whole), _changed_bytes(chance, whole), odd_msgpack(chance),
+        whole[:place] + odd_msgpack(chance) + whole[place + 1 :], whole[:place], whole * 2,
+        whole.replace(b"\xd6\x01\0\0\0\0", b"\xd6\x01" + chance.choice([b"\1\0\0\0", b"\xff" * 4, b"\2\0\0\0"])),
+    ])  # fmt: skip
+    entry = {"dtype": "U8", "shape": [len(changed)], "data_offsets": [len(data), len(data) + len(changed)]}
+    return header | {name: entry}, data + changed
 
 
 def odd_json(chance: random.Random) -> bytes:

@@ -16,6 +16,7 @@ from fedsag_cli.arguments import EachLeast, Regex, checked
 from fedsag_cli.errors import TensorError
 from fedsag_cli.facts import Facts, Nvflare
 from fedsag_cli.model import FLModel, ParamsType, Reply
+from fedsag_cli.params.checks import check_is_numeric
 from fedsag_cli.params.means import WeightedSum
 
 
@@ -68,6 +69,7 @@ class FedAvg:
             return
         kept = {name: w_k for name, w_k in (update.params or {}).items() if not self.excludes(name)}
         for name, w_k in kept.items():  # before any key is added: a rejected update must not change the sums
+            check_is_numeric(name, w_k)
             if name in self._sums:
                 self._sums[name].check(w_k)
         for name, w_k in kept.items():

@@ -25,6 +25,7 @@ KNOWN = {
     "CrossSiteModelEval": "fedsag_cli.workflows.cross_site_model_eval.CrossSiteModelEval",
     "InitializeGlobalWeights": "fedsag_cli.workflows.initialize_global_weights.InitializeGlobalWeights",
     "Swarm": "fedsag_cli.workflows.swarm.Swarm",
+    "FedBuff": "fedsag_cli.workflows.fedbuff.FedBuff",
     "FedAvg": "fedsag_cli.aggregators.fedavg.FedAvg",
     "PTFileModelPersistor": "fedsag_cli.persistors.torch.PTFileModelPersistor",
     "NPModelPersistor": "fedsag_cli.persistors.numpy.NPModelPersistor",

@@ -1,13 +1,11 @@
-"""Converts the metrics, meta and logged values of scripts to Python's own types, which can be sent."""
+"""Converts the metrics and logged values of scripts to Python's own types, which can be sent."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
-from fedsag_cli.errors import ClientError, TensorError
+from fedsag_cli.errors import ClientError
 
 
 def floats(values: Mapping[Any, Any], *, what: str) -> dict[str, float]:
@@ -35,18 +33,6 @@ def texts(values: Mapping[Any, Any], *, what: str) -> dict[str, float | str]:
     return {_utf8(name, what): _utf8(value, what) for name, value in values.items()}
 
 
-def builtins(values: Mapping[str, Any], *, what: str) -> dict[str, Any]:
-    """The values as types that JSON has, or bytes. Raises TensorError naming `what` and a key that cannot be sent."""
-    plain: dict[str, Any] = {}
-    for name, value in values.items():
-        try:
-            plain[name] = msgspec.to_builtins(value, enc_hook=_number, builtin_types=(bytes, bytearray, memoryview))
-            msgspec.msgpack.encode({name: plain[name]})
-        except (TypeError, ValueError, RuntimeError):  # RuntimeError as above
-            raise TensorError(f"{what}: {name!r} is a {type(value).__name__}, which cannot be sent") from None
-    return plain
-
-
 def _utf8(value: Any, what: str) -> str:
     text = str(value)
     try:
@@ -54,10 +40,3 @@ def _utf8(value: Any, what: str) -> str:
     except UnicodeEncodeError:
         raise ClientError(f"{what}: UTF-8 cannot encode {text!r}") from None
     return text
-
-
-def _number(value: Any) -> Any:
-    """The Python number in a numpy or torch scalar."""
-    if hasattr(value, "item"):
-        return value.item()
-    raise TypeError(type(value).__name__)

@@ -22,6 +22,7 @@ from fedsag_cli.filters import Chain, Exchanges
 from fedsag_cli.model import Exchange, FLModel, Params, ParamsType
 from fedsag_cli.params import arithmetic
 from fedsag_cli.params.encoding import check_key
+from fedsag_cli.params.packing import packed, unpacked
 from fedsag_cli.params.seeds import derived
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.plan import ClientConfig, FilterSpec
@@ -36,7 +37,6 @@ from fedsag_cli.wire.messages import (
     Assignment,
     Hello,
     LogValues,
-    ModelFacts,
     Ready,
     ToClient,
     ToServer,
@@ -158,10 +158,8 @@ class Session:
             self._assignment.task_name, self._as_update(model), self._exchanges("answer", self._received)
         )
         more_keys = self._keys_without_difference(model)
-        file = None if answer.params is None else TensorFile.write(answer.params, scratch=self._welcome.scratch)
         metrics = None if answer.metrics is None else plain.floats(answer.metrics, what="metrics")
-        meta = plain.builtins(answer.meta, what="meta")
-        facts = ModelFacts.of(replace(answer, metrics=metrics, meta=meta))
+        facts, file = packed(replace(answer, metrics=metrics), scratch=self._welcome.scratch)
         message = Answer(
             task_id=self._assignment.task_id,
             model=facts,
@@ -221,7 +219,7 @@ class Session:
     def _take(self, assignment: Assignment, fd: int | None) -> None:
         self._assignment = assignment
         self._file = None if fd is None else TensorFile(fd, trusted=True)
-        model = assignment.model.with_params(None if self._file is None else self._file.load())
+        model = unpacked(assignment.model, self._file)
         filtered = self._data_filters.process(assignment.task_name, model, self._exchanges("task", None))
         self._pristine = None if filtered is model else _copied(filtered.params)
         meta = filtered.meta | {"job_id": self.job_id, "site_name": self._site}
@@ -273,7 +271,8 @@ class Session:
 
     def _makes_difference(self, model: FLModel) -> bool:
         wants_diff = self.config.transfer_type is ParamsType.DIFF and model.params_type is ParamsType.FULL
-        return wants_diff and self._file is not None
+        assert self._assignment is not None
+        return wants_diff and self._assignment.model.params_type is not None
 
     def _keys_without_difference(self, model: FLModel) -> list[str]:
         """The keys that were not received, so they have no difference. The server judges them as it does with FULL."""

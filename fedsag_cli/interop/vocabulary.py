@@ -89,7 +89,10 @@ COORDINATION = (
 
 NP_TRAINER_COMMAND = ("python3", "-m", "fedsag_cli.client.np_trainer")
 LEARNER_COMMAND = ("python3", "-m", "fedsag_cli.client.learner")
-LEARNER_EXECUTORS = ("LearnerExecutor", "ModelLearnerExecutor")
+LEARNER_EXECUTORS = {
+    "LearnerExecutor": "nvflare.app_common.executors.learner_executor.LearnerExecutor",
+    "ModelLearnerExecutor": "nvflare.app_common.executors.model_learner_executor.ModelLearnerExecutor",
+}
 """Executors of NVFLARE that the program learner has; it also runs those that users derive from its Executor."""
 NUMPY_EXECUTORS = {  # an argument becomes a flag of np_trainer, or an argument of the executor
     "NPTrainer": {

@@ -1,7 +1,7 @@
 """Differences of parameters, and parameters that differences change: torch tensors, numpy arrays or plain numbers.
 
 A difference of integers or bools is int64. A value that did not change has the difference zero, also infinity and NaN,
-and zero changes no bit.
+and zero changes no bit. Bytes and texts have no difference: the new ones take the place of the old ones.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from fedsag_cli.errors import TensorError
 from fedsag_cli.model import Params
-from fedsag_cli.params.encoding import can_be_sent, is_torch
+from fedsag_cli.params.encoding import is_numeric, is_payload, is_torch
 from fedsag_cli.params.values import (
     all_finite,
     as_array,
@@ -44,13 +44,21 @@ _ROOM = 1 << 62  # the sum and the difference of two integers below it are int64
 def difference(new: Mapping[str, Any], received: Mapping[str, Any]) -> Params:
     """new - received for the keys that both have, in the order of `received`. Raises TensorError if a shape differs.
 
-    A value that cannot be sent stays as it is: a filter may remove it; else the error is that of FULL.
+    A value that cannot be sent stays as it is: a filter may remove it; else the error is that of FULL. So do bytes and
+    texts.
     """
     return {
-        name: _minus(name, new[name], base) if can_be_sent(new[name]) else new[name]
+        name: _minus(name, new[name], base) if is_numeric(new[name]) and is_numeric(base) else new[name]
         for name, base in received.items()
         if name in new
     }
+
+
+def scaled(diff: Mapping[str, Any], factor: float) -> Params:
+    """The values multiplied by `factor`, in their own dtypes; integers and bools stay as they are."""
+    if factor == 1.0:
+        return dict(diff)
+    return {name: value * factor if kind(value) in ("float", "complex") else value for name, value in diff.items()}
 
 
 def applied(base: Mapping[str, Any], diff: Mapping[str, Any]) -> Params:
@@ -175,6 +183,8 @@ def _float_difference(new: Any, base: Any) -> Any:
 
 
 def _plus(name: str, base: Any, diff: Any) -> Any:
+    if is_payload(base) or is_payload(diff):
+        return _payload(name, base, diff)
     array = as_array(base)
     change = of_kind(as_array(diff), array)
     if (shape := tuple(array.shape)) != tuple(change.shape):
@@ -227,12 +237,20 @@ def _ends(like: Any) -> Any:
 
 
 def _in_place_of(name: str, base: Any, new: Any) -> Any:
+    if is_payload(base) or is_payload(new):
+        return _payload(name, base, new)
     if (shape := tuple(as_array(base).shape)) != (got := tuple(as_array(new).shape)):
         raise TensorError(f"params: {name!r} has shape {list(got)}, the model has {list(shape)}")
     try:
         return cast(new, base)
     except TensorError as error:
         raise TensorError(f"params: {name!r}: {error.message}") from None
+
+
+def _payload(name: str, base: Any, new: Any) -> Any:
+    if type(base) is not type(new):
+        raise TensorError(f"params: {name!r} is {type(new).__name__}, the model has {type(base).__name__}")
+    return new
 
 
 def _check_keys(base: Mapping[str, Any], update: Mapping[str, Any]) -> None:

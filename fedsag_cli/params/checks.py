@@ -9,6 +9,7 @@ from typing import Any
 from fedsag_cli.errors import TensorError
 from fedsag_cli.model import FLModel, ParamsType
 from fedsag_cli.params import arithmetic
+from fedsag_cli.params.encoding import is_payload
 from fedsag_cli.params.keys import unknown_keys
 from fedsag_cli.params.values import dtype_name, kind
 
@@ -39,7 +40,8 @@ def check(
 
     NaN and infinity are accepted in elements that are not finite in the sent value. If no params were sent, any key is
     accepted. `more_keys`: what a client had to leave out of a difference. Raises TensorError naming the first key that
-    does not fit, and the reason; or if the number of steps is not a finite number of at least 0.
+    does not fit, and the reason; or if the number of steps is not a finite number of at least 0. Bytes and texts fit
+    nowhere: nothing can be calculated with them.
     """
     update.num_steps  # noqa: B018  it raises
     params, is_diff = update.params or {}, update.params_type is ParamsType.DIFF
@@ -50,12 +52,26 @@ def check(
         params = {name: value for name, value in params.items() if name in sent}
         update = replace(update, params=params)
     for name, value in params.items():
+        if is_payload(value) or is_payload(sent.get(name)):
+            if rules.uses(name):
+                check_is_numeric(name, value)
+                check_is_numeric(name, sent.get(name))
+            continue
         if sent:
             _check_fits(name, value, sent[name], is_diff=is_diff, is_used=rules.uses(name))
         below = sent.get(name)
         if not rules.allow_non_finite and (count := arithmetic.count_not_finite(value, below, is_diff=is_diff)):
             raise TensorError(f"params: {name!r} has {count} numbers that are NaN or infinite")
     return update, unknown
+
+
+def check_is_numeric(name: str, value: Any) -> None:
+    """Raises TensorError if `value` is bytes or a text, with which nothing can be calculated."""
+    if is_payload(value):
+        raise TensorError(
+            f"params: {name!r} is {'bytes' if isinstance(value, bytes) else 'a text'}",
+            hint="only an aggregator that has its own check() takes bytes and texts; this one calculates with numbers",
+        )
 
 
 def floats(metrics: Mapping[str, Any]) -> dict[str, float]:

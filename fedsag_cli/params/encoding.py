@@ -1,4 +1,4 @@
-"""Converts one value of params to bytes and back: a torch tensor, a numpy array or scalar, or a plain number.
+"""Converts one value of params to bytes and back: a torch tensor, a numpy array or scalar, a number, bytes or a text.
 
 torch is imported only for a torch tensor: a numpy job never imports it.
 """
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fedsag_cli.errors import TensorError
-from fedsag_cli.params.layout import METADATA, SIZES, Entry, Flat, Kind, shown
+from fedsag_cli.params.layout import METADATA, RESERVED, SIZES, Entry, Flat, Kind, shown
 
 _NUMPY = {
     "F64": "float64", "F32": "float32", "F16": "float16", "C64": "complex64", "C128": "complex128", "BOOL": "bool",
@@ -33,8 +33,13 @@ def is_torch(value: object) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
-def can_be_sent(value: object) -> bool:
-    """Whether `flattened` takes it."""
+def is_payload(value: object) -> bool:
+    """Whether it is bytes or a text, with which nothing can be calculated."""
+    return type(value) in (bytes, str)
+
+
+def is_numeric(value: object) -> bool:
+    """Whether `flattened` takes it, and it can be calculated with."""
     if is_torch(value):
         return not _fault_of_torch(value)
     if isinstance(value, np.ndarray | np.generic):
@@ -46,6 +51,8 @@ def check_key(name: Any) -> str:
     """`name`. Raises TensorError if it cannot be a key."""
     if not isinstance(name, str):
         raise TensorError(f"params: the key {name!r} must be a str, not a {type(name).__name__}")
+    if name.startswith(RESERVED):
+        raise TensorError(f"params: {name!r} cannot be a key: such names are reserved")
     if name == METADATA or name != name.encode(errors="replace").decode():
         raise TensorError(f"params: {name!r} cannot be a key: safetensors does not allow it")
     return name
@@ -53,29 +60,44 @@ def check_key(name: Any) -> str:
 
 def flattened(name: str, value: Any) -> Flat:
     """The bytes of `value`, copied only if necessary. Raises TensorError naming a key that cannot be sent."""
-    check_key(name)
+    return flat(f"params: {check_key(name)!r}", value)
+
+
+def flat(what: str, value: Any) -> Flat:
+    """As `flattened`, for a value that messages call `what`, such as "meta['a'][2]"."""
     if is_torch(value):
-        return _of_torch(name, value)
+        return _of_torch(what, value)
     if isinstance(value, np.ndarray | np.generic):
-        return _of_numpy(name, value, "numpy" if isinstance(value, np.ndarray) else "scalar")
+        return _of_numpy(what, value, "numpy" if isinstance(value, np.ndarray) else "scalar")
+    if type(value) is bytes:
+        return Flat("U8", (len(value),), "bytes", (id(value), what), memoryview(value))
+    if type(value) is str:
+        text = memoryview(utf8(what, value))
+        return Flat("U8", (len(text),), "text", (id(value), what), text)
     if type(value) in _DTYPE_OF_NUMBER:
         try:
-            return _of_numpy(name, np.asarray(value, dtype=_DTYPE_OF_NUMBER[type(value)]), "number")
+            return _of_numpy(what, np.asarray(value, dtype=_DTYPE_OF_NUMBER[type(value)]), "number")
         except OverflowError:
-            raise TensorError(f"params: {name!r} is an integer of more than 64 bits") from None
+            raise TensorError(f"{what} is an integer of more than 64 bits") from None
     raise TensorError(
-        f"params: {name!r} is a {type(value).__name__}",
-        hint="params are torch tensors, numpy arrays or numbers; put other values into meta",
+        f"{what} is a {type(value).__name__}",
+        hint="params are torch tensors, numpy arrays, numbers, bytes or texts; put other values into meta",
     )
 
 
-def _of_torch(name: str, value: Any) -> Flat:
+def utf8(what: str, text: str) -> bytes:
+    """`text` as bytes. Raises TensorError if UTF-8 has none for it."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise TensorError(f"{what} is a text that UTF-8 cannot encode: {text[:100]!r}") from None
+
+
+def _of_torch(what: str, value: Any) -> Flat:
     import torch
 
     if fault := _fault_of_torch(value):
-        raise TensorError(
-            f"params: {name!r} is {fault}", hint="send a dense tensor of a usual dtype, e.g. tensor.to_dense()"
-        )
+        raise TensorError(f"{what} is {fault}", hint="send a dense tensor of a usual dtype, e.g. tensor.to_dense()")
     word = _WORD_OF_TORCH[str(value.dtype)]
     with torch.no_grad():
         view = (value.data_ptr(), value.shape, value.stride(), value.is_conj(), value.is_neg())
@@ -99,14 +121,14 @@ def _fault_of_torch(value: Any) -> str:
     return ""
 
 
-def _of_numpy(name: str, value: Any, kind: Kind) -> Flat:
+def _of_numpy(what: str, value: Any, kind: Kind) -> Flat:
     array = np.asarray(value)
     word = _WORD_OF_NUMPY.get(array.dtype.newbyteorder("=").name)
     if word is None:
-        raise TensorError(f"params: {name!r} is a numpy array of dtype {array.dtype}", hint="send numbers or booleans")
+        raise TensorError(f"{what} is a numpy array of dtype {array.dtype}", hint="send numbers or booleans")
     address = array.__array_interface__["data"][0]
     view = (address, array.shape, array.strides)
-    identity = (kind, array.dtype.str, *view) if kind == "numpy" and array.size else (id(value), name)
+    identity = (kind, array.dtype.str, *view) if kind == "numpy" and array.size else (id(value), what)
     native = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
     data = native.reshape(-1).view(np.uint8) if native.size else np.empty(0, np.uint8)
     return Flat(word, array.shape, kind, identity, data.data)
@@ -120,6 +142,8 @@ def viewed(name: str, memory: mmap.mmap, start: int, entry: Entry, kind: Kind) -
         raise TensorError(f"not a tensor file: numpy has no dtype {entry.dtype}")
     if kind == "number" and entry.dtype not in _NUMBERS:
         raise TensorError(f"not a tensor file: {shown(name)} is a number of dtype {entry.dtype}")
+    if kind in ("bytes", "text"):
+        return _payload(name, memory[start + entry.data_offsets[0] : start + entry.data_offsets[1]], entry, kind)
     source: mmap.mmap | bytearray = memory
     offset = start + entry.data_offsets[0]
     if offset % SIZES[entry.dtype]:  # torch and numpy may crash on data that is not aligned
@@ -129,6 +153,16 @@ def viewed(name: str, memory: mmap.mmap, start: int, entry: Entry, kind: Kind) -
     except (ValueError, RuntimeError, TypeError, KeyError, OverflowError) as error:
         # more axes than numpy has, sizes beyond 64 bits next to a 0, or a kind that does not fit the shape
         raise TensorError(f"not a tensor file: {shown(name)}: {str(error)[:200]}") from None
+
+
+def _payload(name: str, data: bytes, entry: Entry, kind: Kind) -> bytes | str:
+    if entry.dtype != "U8" or len(entry.shape) != 1:
+        shape = shown(list(entry.shape))
+        raise TensorError(f"not a tensor file: {shown(name)} is {kind} of dtype {entry.dtype} and shape {shape}")
+    try:
+        return data if kind == "bytes" else data.decode()
+    except UnicodeDecodeError:
+        raise TensorError(f"not a tensor file: {shown(name)} is a text, and not UTF-8") from None
 
 
 def _view(memory: mmap.mmap | bytearray, offset: int, entry: Entry, kind: Kind) -> Any:

@@ -1,7 +1,7 @@
 """The layout of a tensor file, that of safetensors: eight bytes of header length, a JSON header, the data.
 
 https://github.com/huggingface/safetensors. The header's metadata contains what safetensors has no field for: the order
-of the keys, which keys are tied, and which values are numpy's or plain numbers.
+of the keys, which keys are tied, and which values are numpy's, plain numbers, bytes or texts.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ import msgspec
 from fedsag_cli.errors import TensorError
 
 METADATA = "__metadata__"
+RESERVED = "\0"
+"""Names that begin with it are of trees (see `trees`), and no key of params."""
+
 _ALIGNMENT = 64
 _LARGEST_HEADER = 16 << 20  # bytes, for about 100,000 tensors; Python objects may take fifty times that
 _MOST_AXES = 64  # the limit of numpy and of torch
@@ -36,7 +39,7 @@ SIZES = {
 """Bytes per element, by safetensors' name of the dtype."""
 
 
-Kind = Literal["torch", "numpy", "scalar", "number"]
+Kind = Literal["torch", "numpy", "scalar", "number", "bytes", "text"]
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -50,7 +53,7 @@ class Entry(msgspec.Struct, frozen=True):
 class Extra(msgspec.Struct, frozen=True):
     """What safetensors has no field for. `kinds` has the values that are not torch tensors.
 
-    "scalar" is a numpy scalar."""
+    "scalar" is a numpy scalar. "bytes" and "text" are rows of U8; a text is UTF-8."""
 
     order: list[str]
     ties: dict[str, str] = {}

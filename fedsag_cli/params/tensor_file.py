@@ -22,10 +22,11 @@ import numpy as np
 
 from fedsag_cli import machine
 from fedsag_cli.errors import TensorError
-from fedsag_cli.model import Params
+from fedsag_cli.model import Params, Tree
 from fedsag_cli.params import layout
-from fedsag_cli.params.encoding import flattened, viewed
-from fedsag_cli.params.layout import Entry, Extra, read_header
+from fedsag_cli.params.encoding import flat, flattened, viewed
+from fedsag_cli.params.layout import RESERVED, Entry, Extra, Flat, read_header, shown
+from fedsag_cli.params.trees import put_together, taken_apart
 from fedsag_cli.workspace import write_whole
 
 _PIECE = 1 << 20
@@ -53,12 +54,14 @@ class TensorFile:
             raise
 
     @classmethod
-    def write(cls, params: Mapping[str, Any], *, scratch: str | Path | None = None) -> TensorFile:
-        """A new file with `params`. Raises TensorError naming a key whose value cannot be sent, and OSError.
+    def write(
+        cls, params: Mapping[str, Any], *, trees: Mapping[str, Tree] | None = None, scratch: str | Path | None = None
+    ) -> TensorFile:
+        """A new file with `params`, and with `trees` by name. Raises TensorError naming what cannot be sent, OSError.
 
         `scratch`: the folder for an unlinked file, which is used if memory is short.
         """
-        flats = {name: flattened(name, value) for name, value in params.items()}
+        flats = _flats(params, trees or {})
         size = sum(len(flat.data) for flat in flats.values())
         fd = _new_file(size, scratch)
         try:
@@ -86,27 +89,38 @@ class TensorFile:
 
     @property
     def entries(self) -> Mapping[str, Entry]:
-        """Every key in order, tied ones too, with dtype and shape. Raises TensorError if the file is damaged."""
+        """Every key of the params in order, tied ones too, with dtype and shape. Raises TensorError if the file is
+        damaged."""
         entries, extra, _ = self._read_header()
-        return {name: entries[extra.ties.get(name, name)] for name in extra.order}
+        return {name: entries[extra.ties.get(name, name)] for name in _keys_in(extra)}
+
+    @property
+    def trees(self) -> list[str]:
+        """The names of the trees. Raises TensorError if the file is damaged."""
+        _, extra, _ = self._read_header()
+        return [name[1:] for name in extra.order if name.startswith(RESERVED) and RESERVED not in name[1:]]
 
     def load(self) -> Params:
         """The params, mapped copy-on-write: changing them does not change the file.
 
         A file that its sender could still change is copied. Raises TensorError if the file is damaged.
         """
-        entries, extra, start = self._read_header()
-        if self.size == 0 or not extra.order:
+        _, extra, _ = self._read_header()
+        names = _keys_in(extra)
+        if not names:
             return {}
-        memory = self._memory()
-        loaded: Params = {}
-        for name in extra.order:
-            source = extra.ties.get(name, name)
-            if source in loaded and source != name:
-                loaded[name] = loaded[source]
-            else:
-                loaded[name] = viewed(name, memory, start, entries[source], extra.kinds.get(name, "torch"))
-        return loaded
+        value_of = self._values()
+        return {name: value_of(name) for name in names}
+
+    def tree(self, name: str) -> Tree:
+        """The tree of this name, mapped as params are. Raises TensorError if there is none, or the file is damaged."""
+        if name not in self.trees:
+            raise TensorError(f"not a tensor file: it has no tree {name!r}")
+        value_of = self._values()
+        skeleton = value_of(RESERVED + name)
+        if not isinstance(skeleton, bytes):
+            raise TensorError(f"not a tensor file: the tree {shown(name)} has no skeleton")
+        return put_together(skeleton, lambda number: value_of(_leaf_name(name, number)))
 
     def twin(self) -> TensorFile:
         """The same file, with a second descriptor."""
@@ -145,6 +159,22 @@ class TensorFile:
                 self._header = read_header(self._fd, self.size)
         return self._header
 
+    def _values(self) -> Callable[[str], Any]:
+        """Gives values by their names, from one mapping of the file. Tied ones are one object."""
+        entries, extra, start = self._read_header()
+        memory = self._memory()
+        found: dict[str, Any] = {}
+
+        def value_of(name: str) -> Any:
+            source = extra.ties.get(name, name)
+            if source not in entries:
+                raise TensorError(f"not a tensor file: it has no {shown(name)}")
+            if source not in found:
+                found[source] = viewed(source, memory, start, entries[source], extra.kinds.get(name, "torch"))
+            return found[source]
+
+        return value_of
+
     def _memory(self) -> mmap.mmap:
         with _as_tensor_error():
             if self._is_fixed:
@@ -160,9 +190,9 @@ class TensorFile:
         return memory
 
 
-def save(path: Path, params: Mapping[str, Any]) -> None:
-    """Write `params` to a file with a name, completely or not at all. Raises OSError, TensorError."""
-    flats = {name: flattened(name, value) for name, value in params.items()}
+def save(path: Path, params: Mapping[str, Any], trees: Mapping[str, Tree] | None = None) -> None:
+    """Write `params` and `trees` to a file with a name, completely or not at all. Raises OSError, TensorError."""
+    flats = _flats(params, trees or {})
     write_whole(path, lambda file: layout.write(file.fileno(), flats))
 
 
@@ -173,7 +203,7 @@ def same_bits(params: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
     )
 
 
-def _are_same(one: layout.Flat, other: layout.Flat) -> bool:
+def _are_same(one: Flat, other: Flat) -> bool:
     if (one.dtype, one.shape) != (other.dtype, other.shape):
         return False
     pieces = (slice(first, first + _PIECE) for first in range(0, one.data.nbytes, _PIECE))
@@ -191,6 +221,23 @@ def digest(params: Mapping[str, Any]) -> str:
         sha.update(f"{name}\0{flat.dtype}\0{flat.shape}\0".encode())
         sha.update(flat.data)
     return sha.hexdigest()
+
+
+def _flats(params: Mapping[str, Any], trees: Mapping[str, Tree]) -> dict[str, Flat]:
+    flats = {name: flattened(name, value) for name, value in params.items()}
+    for name, tree in trees.items():
+        skeleton, leaves = taken_apart(tree, name)
+        flats[RESERVED + name] = flat(name, skeleton)
+        flats |= {_leaf_name(name, number): leaf for number, leaf in enumerate(leaves)}
+    return flats
+
+
+def _leaf_name(tree: str, number: int) -> str:
+    return f"{RESERVED}{tree}{RESERVED}{number}"
+
+
+def _keys_in(extra: Extra) -> list[str]:
+    return [name for name in extra.order if not name.startswith(RESERVED)]
 
 
 @contextlib.contextmanager

@@ -10,9 +10,10 @@ from typing import IO, Annotated, Any
 import numpy as np
 
 from fedsag_cli.arguments import checked
-from fedsag_cli.errors import JobError
+from fedsag_cli.errors import JobError, TensorError
 from fedsag_cli.facts import Facts, Nvflare
 from fedsag_cli.model import FLModel
+from fedsag_cli.params.encoding import is_payload
 from fedsag_cli.persistors import ModelName, find_checkpoint, write_model
 
 _NUMPY_KEY = "numpy_key"
@@ -78,7 +79,7 @@ class NPModelPersistor:
         return FLModel(params=_arrays_in(written[0])) if written else None
 
     def _write(self, files: tuple[Path, Path], model: FLModel) -> Path:
-        params = {name: np.asarray(value) for name, value in (model.params or {}).items()}
+        params = {name: _as_array(name, value) for name, value in (model.params or {}).items()}
         one, several = files
         if set(params) == {_NUMPY_KEY}:
             return write_model(one, lambda file: np.save(file, params[_NUMPY_KEY], allow_pickle=False))
@@ -92,6 +93,15 @@ def _arrays_in(path: Path, argument: str = "") -> dict[str, Any]:
         return {_NUMPY_KEY: loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise JobError(f"NPModelPersistor: {argument}{path}: {error}") from None
+
+
+def _as_array(name: str, value: Any) -> Any:
+    if is_payload(value):  # as an array it would lose zeros at its end
+        raise TensorError(
+            f"NPModelPersistor: params: {name!r} is a {type(value).__name__}, and numpy's files have arrays only",
+            hint="use a persistor that writes such models",
+        )
+    return np.asarray(value)
 
 
 def _write_npz(file: IO[bytes], params: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -25,7 +26,11 @@ class State(Enum):
 
 @dataclass
 class Client:
-    """What the server knows of one client. `number`: its place in the order of replies. Times: seconds of one clock."""
+    """What the server knows of one client. `number`: its place in the order of replies. Times: seconds of one clock.
+
+    `site` is the name of its process. Each executor of a site has a process, and so a client; the site works on one
+    task at a time.
+    """
 
     number: int
     site: str
@@ -43,6 +48,7 @@ class Client:
     lost: float | None = None  # when its channel closed, while it is not known why
     failure: Failure | None = None
     gone_since: int | None = None  # the round in which its end was told
+    others: Sequence[Client] = field(default=(), repr=False)  # of the same site
 
     @property
     def holds_slot(self) -> bool:
@@ -51,6 +57,8 @@ class Client:
     @property
     def is_free(self) -> bool:
         """Whether a task could be sent to it now, or its process started for one."""
+        if any(other.holds_slot for other in self.others):
+            return False
         return self.state is State.ABSENT or (self.state is State.WAITING and self.is_connected)
 
     @property

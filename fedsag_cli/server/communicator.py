@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import msgspec
+
 from fedsag_cli import events, machine
 from fedsag_cli.errors import (
     ChannelClosed,
@@ -78,8 +80,8 @@ from fedsag_cli.server.filtering import FilterError, Filtering
 from fedsag_cli.server.outgoing import Check, Outgoing, Received
 from fedsag_cli.server.spool import Spool
 from fedsag_cli.wire.channel import Listener
-from fedsag_cli.wire.messages import Answer, Assignment, LogValues, ModelFacts, Welcome
-from fedsag_cli.workspace import SERVER
+from fedsag_cli.wire.messages import Answer, Assignment, LogValues, Welcome
+from fedsag_cli.workspace import SERVER, site_of
 
 _LAST_LOGS_S = 10.0  # for so long after the last task, values that a script logs are received
 
@@ -104,8 +106,8 @@ class Communicator:
         result_filters: Chain,
         scratch: Path,
     ) -> None:
-        """`line` is the connection from the parent; `emit` sends events to it. `configs` and `groups`: by site, in the
-        order of replies.
+        """`line` is the connection from the parent; `emit` sends events to it. `configs` and `groups`: by process of a
+        client, in the order of replies.
 
         At most `slots` clients of a group work at the same time. With `strict`, every client must answer each task.
         With `waits_for_all` or `strict`, no grace ends the wait for a client.
@@ -117,8 +119,11 @@ class Communicator:
         )
         self._why_all = "--seed" if waits_for_all else "--strict"
         self._clients = self._dispatcher.clients
+        self._of_site: dict[str, list[Client]] = {}
+        for client in clients:
+            self._of_site.setdefault(site_of(client.site), []).append(client)
         self._channels = Channels(listener, line, self._welcome_for)
-        self._emit = emit
+        self._emit: Callable[[Event], None] = lambda event: emit(_of_site(event))
         self._welcome = welcome
         self._task_filters = Filtering("task", data_filters, seed)
         self._answer_filters = Filtering("answer", result_filters, seed)
@@ -135,20 +140,21 @@ class Communicator:
 
     @property
     def sites(self) -> Sequence[str]:
-        return list(self._clients)
+        return list(self._of_site)
 
     @property
     def seeded_themselves(self) -> list[str]:
         """The sites whose scripts set their own random seeds."""
-        return [site for site in self._clients if site in self._seeded_themselves]
+        return [site for site in self.sites if site in self._seeded_themselves]
 
     @property
     def late(self) -> list[str]:
-        """The sites that still work on a task although the server no longer waits for the answer."""
+        """The processes that still work on a task although the server no longer waits for the answer."""
         return [client.site for client in self._clients.values() if client.state is State.LATE]
 
     def takes(self, task_name: str, *, by_name: bool = False) -> Sequence[str]:
-        return [client.site for client in self._clients.values() if client.takes(task_name, by_name=by_name)]
+        takers = (client.site for client in self._clients.values() if client.takes(task_name, by_name=by_name))
+        return list(dict.fromkeys(map(site_of, takers)))
 
     def enter(self, workflow: str, number: int) -> None:
         """A workflow begins. The tasks that the one before it did not end are ended."""
@@ -171,14 +177,16 @@ class Communicator:
         check: Check | None = None,
     ) -> Replies:
         named = set(self.takes(task.name) if to is None else to)
-        targets = tuple(site for site in self._clients if site in named)
+        targets = [site for site in self.sites if site in named]
         rules = Rules(allow_non_finite=allow_non_finite, allow_unknown_keys=allow_unknown_keys, ignores=ignores)
         self._num_tasks += 1
+        to_whom = targets[0] if len(targets) == 1 else SERVER
         outgoing = Outgoing(
             self._num_tasks,
             task,
             workflow=self.workflow_number,
-            nth={site: self._count(site, task.model.current_round or 0) for site in (SERVER, *targets)},
+            to_whom=to_whom,
+            nth={site: self._count(site, task.model.current_round or 0) for site in {to_whom, *targets}},
             rules=rules,
             check=check,
         )
@@ -186,7 +194,7 @@ class Communicator:
         self._open[outgoing.task_id] = outgoing
         begun = Begun(
             task_id=outgoing.task_id,
-            targets=targets,
+            targets=tuple(self._process_for(site, task.name) for site in targets),
             min_responses=min_responses,
             timeout_s=timeout_s,
             grace_s=grace_s,
@@ -233,24 +241,21 @@ class Communicator:
 
     def _prepare(self, outgoing: Outgoing) -> Failure | None:
         """Filter the task and write its file. If a filter fails: why it cannot be sent."""
-        task, nth = outgoing.task, outgoing.nth[SERVER]
+        task = outgoing.task
         try:
-            model = self._task_filters.filtered(task.model, task, workflow=outgoing.workflow, nth=nth)
+            model = outgoing.filtered(self._task_filters, task.model, outgoing.to_whom)
         except FilterError as error:
             return error.failure
         if model is not task.model:
             outgoing.whole = task.model.params or {}
             if model.params is not None:
                 model = replace(model, params=dict(model.params))
-        outgoing.task = Task(name=task.name, model=model)
-        if model.params is not None:
-            try:
-                outgoing.file = TensorFile.write(model.params, scratch=self._scratch)
-            except TensorError as error:
-                if model is task.model:
-                    raise
-                return Failure(cause=f"{self._task_filters.called(task.name)}: {error}")
-            model.params.update(outgoing.file.load())  # the same values: the server keeps them in memory once
+        try:
+            outgoing.pack(model, self._scratch)
+        except TensorError as error:
+            if model is task.model:
+                raise
+            return Failure(cause=f"{self._task_filters.called(task.name)}: {error}")
         return None
 
     def next_reply(self, outgoing: Outgoing) -> Reply | None:
@@ -271,9 +276,14 @@ class Communicator:
         site, outgoing.turn = outgoing.turn, None
         return site
 
-    def _reply_of(self, outgoing: Outgoing, site: str) -> Reply | None:
+    def _process_for(self, site: str, task_name: str) -> str:
+        """The process of a site that does this task: that of its first executor that takes it."""
+        known = self._of_site[site]
+        return next((client.site for client in known if client.takes(task_name)), known[0].site)
+
+    def _reply_of(self, outgoing: Outgoing, process: str) -> Reply | None:
         """The reply of a site as the workflow gets it, None if it is not valid."""
-        received = outgoing.take(site)
+        received, site = outgoing.take(process), site_of(process)
         try:
             model, left_out = outgoing.model_of(site, received, self._answer_filters)
         except FilterError as error:
@@ -312,7 +322,7 @@ class Communicator:
         """Count a reply as failed. Raises NotEnoughClients."""
         if outgoing.task_id not in self._open:
             raise RunError(f"{site} was rejected after its task had ended: {failure.cause}")
-        self._tell(Rejected(outgoing.task_id, site, failure))
+        self._tell(Rejected(outgoing.task_id, self._process_for(site, outgoing.task.name), failure))
         while self._dispatcher.is_stopping:
             self._wait(None)
 
@@ -399,8 +409,9 @@ class Communicator:
         assignment = Assignment(
             task_id=outgoing.task_id,
             task_name=outgoing.task.name,
-            model=ModelFacts.of(outgoing.task.model),
+            model=outgoing.facts,
             workflow=outgoing.workflow,
+            nth=outgoing.nth[site],
             tell_usage=tell_usage,
         )
         try:
@@ -418,7 +429,7 @@ class Communicator:
         self._emit(sent)
 
     def _told_wait(self, sites: Sequence[str]) -> str:
-        named = ", ".join(sites[:5]) + f" and {len(sites) - 5} more" * (len(sites) > 5)
+        named = ", ".join(map(site_of, sites[:5])) + f" and {len(sites) - 5} more" * (len(sites) > 5)
         why = "the same seed gives the same model" if self._why_all == "--seed" else "no client fails for its speed"
         return (
             f"enough clients have answered, and with {self._why_all} each round still waits for all ({named}), so that "
@@ -489,9 +500,9 @@ class Communicator:
 
     def _receive_answer(self, site: str, answer: Answer, file: TensorFile | None) -> None:
         if answer.seeded_itself:
-            self._seeded_themselves.add(site)
+            self._seeded_themselves.add(site_of(site))
         else:
-            self._seeded_themselves.discard(site)
+            self._seeded_themselves.discard(site_of(site))
         self._arriving = (answer, file)
         try:
             self._tell(Answered(site, answer.task_id, answer.usage))
@@ -507,6 +518,15 @@ class Communicator:
         outgoing.received[site] = Received(answer, spooled, work_s)
         task, round_num = outgoing.task.name, outgoing.round_num
         self._emit(ReplyArrived(site=site, workflow=self.workflow, task=task, round_num=round_num))
+
+
+def _of_site(event: Event) -> Event:
+    """The event with the name of the site, where it has that of one of the site's further processes."""
+    process = getattr(event, "site", "")
+    if process == site_of(process):
+        return event
+    named = {"process": process} if hasattr(event, "process") else {}
+    return msgspec.structs.replace(event, site=site_of(process), **named)
 
 
 class Replies:

@@ -46,6 +46,7 @@ from fedsag_cli.server.decisions import (
 )
 from fedsag_cli.server.moments import Moments
 from fedsag_cli.wire.messages import Usage
+from fedsag_cli.workspace import site_of
 
 SAME_CAUSE_S = 0.2  # clients that fail for the same cause fail within this time: the report names all of them
 
@@ -71,6 +72,11 @@ class Dispatcher:
         `waits_for_all`: who takes part does not depend on how fast the others are. `strict` includes it.
         """
         self.clients = {client.site: client for client in clients}
+        by_site: defaultdict[str, list[Client]] = defaultdict(list)
+        for client in clients:
+            by_site[site_of(client.site)].append(client)
+        for client in clients:
+            client.others = [each for each in by_site[site_of(client.site)] if each is not client]
         self._slots, self._strict, self._free_memory = slots, strict, free_memory
         self._waits_for_all = waits_for_all or strict
         self._has_told_wait = False
@@ -241,7 +247,8 @@ class Dispatcher:
         self._busy[client.group] -= client.holds_slot
         client.state, client.since = state, self._now
         self._busy[client.group] += client.holds_slot
-        self._watch(client)
+        for each in (client, *client.others):
+            self._watch(each)
 
     def _watch(self, client: Client) -> None:
         """Call it when the state of a client, its channel or its next task changed."""

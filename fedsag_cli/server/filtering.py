@@ -12,7 +12,6 @@ from fedsag_cli.events import Failure
 from fedsag_cli.filters import Chain, made_by
 from fedsag_cli.model import Exchange, FLModel, Task, Tree
 from fedsag_cli.params.seeds import derived
-from fedsag_cli.workspace import SERVER
 
 
 class FilterError(Exception):
@@ -35,12 +34,11 @@ class Filtering:
         self._states: dict[str, dict[str, Any]] = {}  # by the number of a filter, then by site
 
     def filtered(
-        self, model: FLModel, task: Task, *, workflow: int, nth: int, site: str = SERVER, sent: FLModel | None = None
+        self, model: FLModel, task: Task, site: str, *, sent: FLModel | None, workflow: int, nth: int
     ) -> FLModel:
         """`model` after the filters. Raises FilterError.
 
-        `site`: whose answer it is; a task is filtered once for all. `nth`: how often the site was asked before in this
-        round of the workflow.
+        `site`: as in Exchange. `nth`: how often it was asked before in this round of the workflow.
         """
         round_num = task.model.current_round or 0
         for number, link in self._chain.of(task.name):

@@ -9,11 +9,12 @@ from typing import Any, TypeAlias
 
 from fedsag_cli.model import MODEL_OWNER, FLModel, Params, Task
 from fedsag_cli.params import checks
+from fedsag_cli.params.packing import packed, unpacked
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.server import spool
 from fedsag_cli.server.filtering import Filtering
 from fedsag_cli.server.spool import SpooledFile
-from fedsag_cli.wire.messages import Answer
+from fedsag_cli.wire.messages import Answer, ModelFacts
 
 Check: TypeAlias = Callable[[FLModel, Mapping[str, Any]], FLModel]
 """A workflow's own check of an update, in place of the usual ones: the update to use. Raises TensorError."""
@@ -43,17 +44,20 @@ class Received:
 class Outgoing:
     """A task that was sent, and its answers that wait for their turn.
 
-    `nth`: by site, and for the server, how often it was asked before in this round.
+    `to_whom`: the site if one alone is asked, else "server". `nth`: how often this one, and each site, was asked before
+    in this round.
     """
 
     task_id: int
     task: Task
     workflow: int
+    to_whom: str
     nth: Mapping[str, int]
     rules: checks.Rules = checks.STRICT
     check: Check | None = None
     whole: Mapping[str, Any] = field(default_factory=dict)  # the model's params before the filters, if they changed it
-    file: TensorFile | None = None
+    facts: ModelFacts = field(default_factory=ModelFacts)  # of the model that is sent
+    file: TensorFile | None = None  # with its tensors
     received: dict[str, Received] = field(default_factory=dict)
     kept_bytes: int = 0
     turn: str | None = None  # the site whose reply the workflow gets next
@@ -73,6 +77,16 @@ class Outgoing:
         """Whose model is measured, in cross-site evaluation."""
         return str(self.task.model.meta.get(MODEL_OWNER, ""))
 
+    def pack(self, model: FLModel, scratch: Path) -> None:
+        """Send `model`. The values in its params become the same ones in the file: they are in memory once.
+
+        Raises TensorError, OSError.
+        """
+        self.task = Task(name=self.task.name, model=model)
+        self.facts, self.file = packed(model, scratch=scratch)
+        if model.params is not None and self.file is not None:
+            model.params.update(self.file.load())
+
     def take(self, site: str) -> Received:
         """The answer of this site."""
         self.taken = self.received.pop(site)
@@ -84,20 +98,18 @@ class Outgoing:
             self.taken.close()
             self.taken = None
 
+    def filtered(self, filtering: Filtering, model: FLModel, site: str, *, sent: FLModel | None = None) -> FLModel:
+        """`model` after the server's filters. Raises FilterError."""
+        return filtering.filtered(model, self.task, site, sent=sent, workflow=self.workflow, nth=self.nth[site])
+
     def model_of(self, site: str, received: Received, filtering: Filtering) -> tuple[FLModel, Sequence[str]]:
         """The model of an answer, filtered and checked, and the keys that were left out.
 
         Raises FilterError; ValueError if it does not fit the task.
         """
-        received.params = None if received.file is None else received.file.take().load()
-        model = filtering.filtered(
-            received.answer.model.with_params(received.params),
-            self.task,
-            workflow=self.workflow,
-            nth=self.nth[site],
-            site=site,
-            sent=self.task.model,
-        )
+        model = unpacked(received.answer.model, None if received.file is None else received.file.take())
+        received.params = model.params
+        model = self.filtered(filtering, model, site, sent=self.task.model)
         left_out: Sequence[str] = ()
         known = {**self.whole, **(self.task.model.params or {})}
         if self.check is not None:

@@ -30,9 +30,9 @@ class Failures:
         """Call it before a process is started: the present content of its log is from earlier processes."""
         self._since[name] = logs.size(self._workspace.log(name))
 
-    def notes(self, site: str) -> list[str]:
+    def notes(self, name: str) -> list[str]:
         """The lines `note: …` that a script has printed so far."""
-        return logs.notes(self._workspace.log(site), since=self._since[site])
+        return logs.notes(self._workspace.log(name), since=self._since[name])
 
     def of_exit(self, event: ProcessExited, *, is_over: bool) -> ProcessExited:
         """`is_over`: the workflows are done, so every process may end."""
@@ -51,11 +51,11 @@ class Failures:
     def of_reply(self, event: ReplyFailed) -> ReplyFailed:
         if event.failure.log:
             return event
-        return msgspec.structs.replace(event, failure=self._with_log(event.site, event.failure))
+        return msgspec.structs.replace(event, failure=self._with_log(event.process or event.site, event.failure))
 
-    def of_stop(self, site: str, cause: str) -> Failure:
-        """A client was stopped, and has printed its stack."""
-        return self._with_log(site, Failure(cause=cause), has_stack=True)
+    def of_stop(self, name: str, cause: str) -> Failure:
+        """A client's process was stopped, and has printed its stack."""
+        return self._with_log(name, Failure(cause=cause), has_stack=True)
 
     def _with_log(self, name: str, failure: Failure, *, has_stack: bool = False, is_well: bool = False) -> Failure:
         """`has_stack`: the process was stopped or crashed, so the log may end with its stack."""

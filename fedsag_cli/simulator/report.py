@@ -9,6 +9,7 @@ import msgspec
 
 from fedsag_cli import events
 from fedsag_cli.events import Event, Failure, Metrics
+from fedsag_cli.workspace import site_of
 
 _SETTINGS = ("job", "workspace", "sites", "slots", "threads", "seed", "launcher", "versions")
 
@@ -200,8 +201,8 @@ class ReportBuilder:
                 report.notices.append(event.text)
             case events.ProcessExited():
                 report.exit_codes[event.name] = event.exit_code
-                if event.exit_code and event.failure and event.name in report.sites:
-                    report.failures.setdefault(event.name, self._failure(event.failure))
+                if event.exit_code and event.failure and (site := site_of(event.name)) in report.sites:
+                    report.failures.setdefault(site, self._failure(event.failure))
             case events.ClientStopped() if event.has_failed:
                 self._stopped(event)
             case events.WorkflowFinished():

@@ -48,7 +48,7 @@ from fedsag_cli.simulator.planning import Planned
 from fedsag_cli.simulator.report import Report, ReportBuilder
 from fedsag_cli.simulator.signals import as_interruption, ignore_signals
 from fedsag_cli.wire.messages import HIDDEN, PRELOAD, PROCESS, SEED, SITE
-from fedsag_cli.workspace import SERVER, Workspace, files_in, write_json
+from fedsag_cli.workspace import SERVER, Workspace, files_in, site_of, write_json
 
 _SERVE = "fedsag_cli.server.main:serve"
 _SCRIPT = "fedsag_cli.client.script:run"
@@ -269,9 +269,9 @@ class Simulation:
             self._workspace.remove_parts()
         except OSError as failed:
             self._tell(Notice(text=f"{failed.filename} cannot be removed: {failed.strerror}"))
-        for site, cause in causes.items():
-            failure = Failure(cause=cause) if site in well else self._failures.of_stop(site, cause)
-            self._tell(ClientStopped(site=site, failure=failure, has_failed=site not in well))
+        for name, cause in causes.items():
+            failure = Failure(cause=cause) if name in well else self._failures.of_stop(name, cause)
+            self._tell(ClientStopped(site=site_of(name), failure=failure, has_failed=name not in well))
 
     def _handle(self, event: Event) -> None:
         match event:
@@ -280,16 +280,16 @@ class Simulation:
             case ServerReady():
                 self._can_continue = True
             case ClientWanted():
-                self._start(self._client(self._clients[event.site]))
+                self._start(self._client(self._clients[event.process or event.site]))
             case WillWrite():
                 self._workspace.claim(*map(Path, event.paths), folders=map(Path, event.folders))
             case ClientReady():
-                self._tell_notes(event.site)
+                self._tell_notes(event.process or event.site)
             case ReplyFailed():
                 if event.hangs:
-                    self._hanging.add(event.site)
+                    self._hanging.add(event.process or event.site)
             case ReplyLate():
-                self._hanging.discard(event.site)
+                self._hanging.discard(event.process or event.site)
             case WorkflowFinished():
                 self._finished = event
             case RunFailed():

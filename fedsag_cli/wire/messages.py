@@ -34,7 +34,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An FLModel without its tensors."""
+    """An FLModel without its tensors. With a `params_type` it has params, perhaps of no key."""
 
     params_type: ParamsType | None = None
     metrics: dict[str, float] | None = None
@@ -46,7 +46,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     @classmethod
     def of(cls, model: FLModel) -> ModelFacts:
         return cls(
-            params_type=model.params_type,
+            params_type=None if model.params is None else model.params_type or ParamsType.FULL,
             metrics=model.metrics,
             start_round=model.start_round,
             current_round=model.current_round,
@@ -89,14 +89,16 @@ class Ready(Message, frozen=True, kw_only=True):
 class Assignment(Message, frozen=True, kw_only=True):
     """A task for one client. The tensors of its model are in the file that is sent with it.
 
-    `workflow`: its number, from 0; the random numbers of a round depend on it. `tell_usage`: whether the answer must
-    have the client's memory usage, which takes some milliseconds to measure.
+    `workflow`: its number, from 0; `nth`: how often this client was asked before in this round. The random numbers of a
+    task depend on them. `tell_usage`: whether the answer must have the client's memory usage, which takes some
+    milliseconds to measure.
     """
 
     task_id: int
     task_name: str
     model: ModelFacts
     workflow: int = 0
+    nth: int = 0
     tell_usage: bool = False
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsag_cli.errors import TensorError
+from fedsag_cli.model import Tree
 from fedsag_cli.params import tensor_file
 from fedsag_cli.record import End, Found, Proof, Record, Whole, read, sha256_of
 from fedsag_cli.workspace import BEST, RECORD, ROUND, checkpoint_name, checkpoints_in, wait_for_disk, write_whole
@@ -100,14 +101,16 @@ class Checkpoints:
         else:
             self._submit(self._prove, file)
 
-    def save(self, params: Mapping[str, Any], whole: Whole, best: Path | None) -> None:
-        """Save the model after a whole round, and record the round. `best`: the checkpoint of the best model so far.
+    def save(self, params: Mapping[str, Any], trees: Mapping[str, Tree], whole: Whole, best: Path | None) -> None:
+        """Save the model after a whole round with `trees`, and record the round.
+
+        `best`: the checkpoint of the best model so far.
 
         Raises OSError (that of an earlier checkpoint too), TensorError.
         """
         file = self._folder / whole.checkpoint
         # a new name each time: a rename over an old file waits for the disk, 2.3 ms against 0.03
-        tensor_file.save(file, params)
+        tensor_file.save(file, params, trees)
         small = _is_small(file)
         if small:
             self._record.append(whole, Proof(file=file.name, sha256=sha256_of(file)))

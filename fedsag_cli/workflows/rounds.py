@@ -339,12 +339,12 @@ class Round:
         """Count a reply as failed, with this cause. Raises NotEnoughClients if too few clients are left."""
         self._came_by[reply.site].reject(reply, cause)
 
-    def took(self, reply: Reply, replies: Replies) -> None:
-        """Count the metrics and steps of a reply."""
+    def count(self, reply: Reply, replies: Replies) -> None:
+        """Count the metrics and steps of a reply for the round. The replies of `ask` are counted as they come."""
         self._measured[reply.site], self._steps[reply.site] = reply.model.metrics or {}, reply.model.num_steps
         self._came_by[reply.site] = replies
 
-    def dropped(self, reply: Reply) -> None:
+    def discount(self, reply: Reply) -> None:
         """Do not count them."""
         self._measured.pop(reply.site, None)
         self._steps.pop(reply.site, None)
@@ -436,11 +436,11 @@ class _RoundReplies:
                 reply = next(self._replies)
         finally:
             self._current.lap("wait")
-        self._current.took(reply, self)
+        self._current.count(reply, self)
         return reply
 
     def reject(self, reply: Reply, cause: str) -> None:
-        self._current.dropped(reply)
+        self._current.discount(reply)
         self._replies.reject(reply, cause)
 
 

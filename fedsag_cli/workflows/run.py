@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -51,6 +50,9 @@ _OF_A_ROUND = (
 )
 
 
+_META = "meta"  # the tree of a checkpoint that has the model's meta
+
+
 class Best(msgspec.Struct, frozen=True):
     """The best score so far, and the round in which the model that has it was sent."""
 
@@ -76,7 +78,6 @@ class _State(msgspec.Struct, frozen=True):
     whole_rounds: int = 0
     best: Best | None = None
     plateau: Plateau | None = None
-    meta: dict[str, Any] = {}  # the model's
 
 
 @dataclass(kw_only=True)
@@ -141,7 +142,7 @@ class Run:
             ends = [msgspec.json.decode(each.events[-1], type=RoundFinished) for each in run._files.whole_rounds]
             run.history = [end for end in ends if end.workflow == ends[-1].workflow]
             run._saved = checkpoints / whole.checkpoint
-            run.model = replace(_model_in(run._saved), meta=state.meta)
+            run.model = _model_in(run._saved)
             if run.best and run.best.workflow == run.workflow and (file := run._best_file(run.best)).exists():
                 if run._files.is_proven(file):
                     run.best_model = _model_in(file)
@@ -219,7 +220,6 @@ class Run:
                 whole_rounds=self.whole_rounds,
                 best=self.best,
                 plateau=self.plateau,
-                meta=model.meta,
             )
             file = self._files.path(ROUND, self.workflow, finished.round_num)
             keeps = list(self.keeps())
@@ -236,7 +236,8 @@ class Run:
                 events=[msgspec.Raw(text) for text in (*heard, _as_json(finished))],
             )
             best = self._best_file(self.best) if self.best else None
-            self._files.save(model.params or {}, whole, best if best and best.exists() else None)
+            trees = {_META: model.meta} if model.meta else {}
+            self._files.save(model.params or {}, trees, whole, best if best and best.exists() else None)
             self._saved = file
         self.emit(finished)
 
@@ -280,4 +281,4 @@ def _as_json(event: Event) -> bytes:
 
 def _model_in(path: Path) -> FLModel:
     with TensorFile.open(path) as file:
-        return FLModel(params=file.load())
+        return FLModel(params=file.load(), meta=file.tree(_META) if _META in file.trees else {})

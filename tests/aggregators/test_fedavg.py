@@ -90,6 +90,12 @@ def test_an_update_of_another_shape_is_refused_whole():
     assert {name: value.tolist() for name, value in aggregator.aggregate().params.items()} == {"v": [1.0], "w": [1.0]}
 
 
+def test_bytes_are_refused_unless_they_are_excluded():
+    with pytest.raises(TensorError, match=r"'tree' is bytes .only an aggregator that has its own check"):
+        averaged(FedAvg(), a=update(1, tree=b"x"))
+    assert averaged(FedAvg(exclude_vars="tree"), a=update(1, w=torch.tensor([1.0]), tree=b"x")) == {"w": [1.0]}
+
+
 def test_a_round_starts_from_nothing():
     aggregator = FedAvg()
     averaged(aggregator, a=update(5, w=torch.tensor([100.0]), old=torch.tensor([1.0])))

@@ -383,7 +383,7 @@ def test_what_is_received_may_be_changed_in_place_whatever_it_is(server):
 @pytest.mark.parametrize(
     ("params", "named"),
     [
-        ({"w": "text"}, "'w' is a str"),
+        ({"w": bytearray(b"text")}, "'w' is a bytearray"),
         ({"ok": np.ones(1), "bad": np.array([object()])}, "'bad'"),
         ({3: np.ones(1)}, "3"),
         ({"w": [1, 2]}, "'w' is a list"),
@@ -416,7 +416,7 @@ class Many:
         raise RuntimeError("a Tensor with 2 elements cannot be converted to Scalar")
 
 
-@pytest.mark.parametrize(("value", "kind"), [(object(), "object"), (Many(), "Many"), ([np.zeros((2, 2))], "list")])
+@pytest.mark.parametrize(("value", "kind"), [(object(), "object"), (Many(), "Many"), ([np.dtype("f4")], "list")])
 def test_meta_that_cannot_travel_is_named(server, value, kind):
     server.give(arrays(w=[1]))
     flare.receive()
@@ -436,6 +436,83 @@ def test_bytes_in_meta_arrive_as_bytes_both_ways(server):
 
     assert got == b"\xff\x00"
     assert server.answer().meta == {"tree": b"\xff\x00", "in": [b"a", b"b"]}
+
+
+def test_bytes_and_texts_among_the_params_arrive_both_ways_as_they_are(serving):
+    server = serving(transfer_type="DIFF", exchange_format="numpy")
+    flare.init()
+    server.give({"w": np.ones(2), "tree": b"\0\xff", "about": "né"})
+    got = flare.receive().params
+
+    flare.send(flare.FLModel(params={"w": np.full(2, 3.0), "tree": b"new\0", "about": ""}))
+
+    assert (got["tree"], got["about"]) == (b"\0\xff", "né")
+    answered = server.answer().params
+    assert (answered["w"].tolist(), answered["tree"], answered["about"]) == ([2, 2], b"new\0", "")
+
+
+def test_tensors_in_meta_arrive_as_they_are_both_ways_however_deep(server):
+    torch = pytest.importorskip("torch")
+    controls = {"fc.weight": torch.tensor([[1.0, -0.0]]), "bn.count": torch.tensor(5)}
+    server.give(arrays(w=[1]), meta={"lr": 0.1, "scaffold_c_global": controls, "note": "x"})
+
+    got = flare.receive()
+    flare.send(
+        flare.FLModel(
+            params=arrays(w=[2]),
+            meta={
+                "scaffold_c_diff": got.meta["scaffold_c_global"],
+                "NUM_STEPS_CURRENT_ROUND": 4,
+                "deep": [{"a": np.arange(2)}],
+            },
+        )
+    )
+
+    assert list(got.meta) == ["lr", "scaffold_c_global", "note", "job_id", "site_name"]
+    answered = server.answer().meta
+    assert list(answered) == ["scaffold_c_diff", "NUM_STEPS_CURRENT_ROUND", "deep"]
+    assert answered["scaffold_c_diff"]["fc.weight"].numpy().tobytes() == controls["fc.weight"].numpy().tobytes()
+    assert answered["scaffold_c_diff"]["bn.count"].dtype == torch.int64
+    assert answered["deep"][0]["a"].tolist() == [0, 1]
+
+
+def test_an_answer_of_metrics_alone_may_have_tensors_in_its_meta(server):
+    server.give(arrays(w=[1]))
+    flare.receive()
+
+    flare.send(flare.FLModel(metrics={"accuracy": 0.5}, meta={"histogram": np.array([3, 4])}))
+
+    answer = server.answer()
+    assert (answer.params, answer.params_type) == (None, None)
+    assert answer.meta["histogram"].tolist() == [3, 4]
+
+
+def test_a_task_without_params_and_with_tensors_in_meta_gives_no_difference(serving):
+    server = serving(transfer_type="DIFF")
+    flare.init()
+    server.give(meta={"mean": np.ones(2)})
+    model = flare.receive()
+
+    flare.send(flare.FLModel(params=arrays(w=[5])))
+
+    assert (model.params, model.meta["mean"].tolist()) == (None, [1, 1])
+    assert server.answer().params["w"].tolist() == [5]
+
+
+def test_what_meta_cannot_have_beside_a_tensor_is_named_by_its_path(server):
+    server.give(arrays(w=[1]))
+    flare.receive()
+
+    with pytest.raises(TensorError, match=r"meta\['a'\]\['b'\]\[1\] is a set, which cannot be kept or sent"):
+        flare.send(flare.FLModel(params=arrays(w=[1]), meta={"a": {"t": np.ones(1), "b": [0, {1}]}}))
+
+
+def test_a_key_of_meta_that_is_no_text_is_named(server):
+    server.give(arrays(w=[1]))
+    flare.receive()
+
+    with pytest.raises(TensorError, match="meta: the key 3 must be a str, not a int"):
+        flare.send(flare.FLModel(params=arrays(w=[1]), meta={3: 1}))
 
 
 def test_metrics_that_lie_in_the_meta_as_on_nvflares_way_count(server):

@@ -711,7 +711,7 @@ def test_the_arguments_of_their_numpy_executors_arrive():
 
 @pytest.mark.parametrize(
     "path",
-    ["executor.CIFAR10Executor", "nvflare.app_common.executors.model_learner_executor.ModelLearnerExecutor",
+    ["executor.CIFAR10Executor", "nvflare.app_common.executors.splitnn_learner_executor.SplitNNLearnerExecutor",
      "nvflare.app_opt.tf.in_process_client_api_executor.TFInProcessClientAPIExecutor"],
 )  # fmt: skip
 def test_an_executor_that_starts_no_script_is_an_error_that_names_it(path):

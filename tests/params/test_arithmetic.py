@@ -282,6 +282,24 @@ def test_applying_a_key_the_model_has_not_is_refused_naming_it():
         arithmetic.applied({"w": torch.zeros(1)}, {"v": torch.zeros(1)})
 
 
+def test_bytes_and_texts_have_no_difference_and_the_new_ones_take_the_place_of_the_old():
+    base = {"tree": b"old", "about": "old", "w": torch.zeros(1)}
+    new = {"tree": b"new", "about": "new", "w": torch.ones(1)}
+
+    diff = arithmetic.difference(new, base)
+
+    assert (diff["tree"], diff["about"]) == (b"new", "new")
+    assert arithmetic.applied(base, diff) == new
+    assert arithmetic.replaced(base, {"tree": b"new"}) == base | {"tree": b"new"}
+
+
+@pytest.mark.parametrize("change", [arithmetic.applied, arithmetic.replaced])
+@pytest.mark.parametrize(("old", "new"), [(b"old", "new"), (b"old", torch.ones(1)), (torch.ones(1), b"new")])
+def test_bytes_take_the_place_of_bytes_alone(change, old, new):
+    with pytest.raises(TensorError, match=f"'w' is {type(new).__name__}, the model has {type(old).__name__}"):
+        change({"w": old}, {"w": new})
+
+
 def test_applying_another_shape_is_refused():
     with pytest.raises(TensorError, match=r"\[2\].*\[1\]"):
         arithmetic.applied({"w": torch.zeros(1)}, {"w": torch.zeros(2)})

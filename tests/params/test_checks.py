@@ -67,6 +67,21 @@ def test_what_does_not_fit_is_refused_naming_the_key(update, said):
         checks.check(update, SENT)
 
 
+@pytest.mark.parametrize(("value", "said"), [(b"\0tree", "'w' is bytes"), ("text", "'w' is a text")])
+@pytest.mark.parametrize("sent", [SENT, {"w": b"before"}, {}], ids=["for a tensor", "for bytes", "for nothing"])
+def test_bytes_and_texts_are_refused_naming_the_key_and_who_takes_them(sent, value, said):
+    with pytest.raises(TensorError, match=f"{said} .only an aggregator that has its own check.. takes bytes"):
+        checks.check(full(w=value), sent)
+
+
+def test_bytes_that_are_not_used_are_taken():
+    rules = checks.Rules(ignores=lambda name: name == "tree")
+
+    update, _ = checks.check(full(w=torch.ones(2), tree=b"new"), {**SENT, "tree": b"old"}, rules)
+
+    assert update.params["tree"] == b"new"
+
+
 @pytest.mark.parametrize(
     ("update", "said"),
     [

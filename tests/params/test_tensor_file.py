@@ -21,19 +21,11 @@ import torch
 from fakes import open_descriptors
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensors import KEYS, NUMBERS, PAYLOADS, TORCH_DTYPES, bits, numpy_values, torch_tensors
 
 from fedsag_cli.errors import TensorError
 from fedsag_cli.params import layout, tensor_file
 from fedsag_cli.params.tensor_file import TensorFile
-
-TORCH_DTYPES = [
-    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2,
-    torch.int64, torch.int32, torch.int16, torch.int8, torch.uint64, torch.uint32, torch.uint16, torch.uint8,
-    torch.bool, torch.complex64, torch.complex128,
-]  # fmt: skip
-NUMPY_DTYPES = ["f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "?", "c8", "c16"]
-SHAPES = st.lists(st.integers(0, 4), max_size=3).map(tuple)
-KEYS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8).filter(lambda text: text != "__metadata__")
 
 
 def there_and_back(params):
@@ -41,60 +33,8 @@ def there_and_back(params):
         return file.load()
 
 
-def bits(value):
-    """Kind, dtype, shape and bytes: equal where nothing was lost, NaN or not."""
-    if isinstance(value, torch.Tensor):
-        raw = value.detach().clone(memory_format=torch.contiguous_format).reshape(-1)
-        data = raw.view(torch.uint8).numpy().tobytes() if raw.numel() else b""
-        return "torch", str(value.dtype), tuple(value.shape), data
-    if isinstance(value, np.ndarray | np.generic):
-        native = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
-        return type(value).__name__, native.dtype.str, value.shape, native.tobytes()
-    return type(value).__name__, repr(value)
-
-
-def random_bytes(count):
-    return st.binary(min_size=count, max_size=count)
-
-
-@st.composite
-def torch_tensors(draw):
-    dtype, shape = draw(st.sampled_from(TORCH_DTYPES)), draw(SHAPES)
-    count = int(np.prod(shape, dtype=int))
-    if count == 0:
-        return torch.empty(shape, dtype=dtype)
-    raw = bytearray(draw(random_bytes(count * dtype.itemsize)))
-    if dtype == torch.bool:
-        raw = bytearray(byte & 1 for byte in raw)
-    value = torch.frombuffer(raw, dtype=dtype).reshape(shape)
-    changes = [lambda t: t]
-    if value.ndim:
-        changes += [lambda t: t.transpose(0, -1), lambda t: t[::2]]
-    return draw(st.sampled_from(changes))(value)
-
-
-@st.composite
-def numpy_values(draw):
-    dtype, shape = np.dtype(draw(st.sampled_from(NUMPY_DTYPES))), draw(SHAPES)
-    count = int(np.prod(shape, dtype=int))
-    raw = draw(random_bytes(count * dtype.itemsize))
-    if dtype.kind == "b":
-        raw = bytes(byte & 1 for byte in raw)
-    value = np.frombuffer(raw, dtype=dtype).reshape(shape)
-    if draw(st.booleans()):
-        value = value.astype(dtype.newbyteorder(">"))
-    changes = [lambda a: a, lambda a: a.T, np.asfortranarray]
-    if value.ndim:
-        changes += [lambda a: a[::-1], lambda a: a[..., ::2]]
-    value = draw(st.sampled_from(changes))(value)
-    return value[()] if value.ndim == 0 and draw(st.booleans()) else value
-
-
-NUMBERS = st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats()
-
-
 @settings(max_examples=300, deadline=None)
-@given(st.dictionaries(KEYS, torch_tensors() | numpy_values() | NUMBERS, max_size=6))
+@given(st.dictionaries(KEYS, torch_tensors() | numpy_values() | NUMBERS | PAYLOADS, max_size=6))
 def test_whatever_may_travel_comes_back_with_its_kind_dtype_shape_bits_and_place(params):
     back = there_and_back(params)
 
@@ -116,6 +56,12 @@ def test_the_order_of_the_keys_is_kept_whatever_their_names_and_dtypes():
     params = {"z": torch.zeros(1, dtype=torch.int8), "b": torch.zeros(1), "a": torch.zeros(1).double(), "y": 1}
 
     assert list(there_and_back(params)) == ["z", "b", "a", "y"]
+
+
+def test_bytes_and_texts_travel_as_they_are_with_the_zeros_at_their_end():
+    params = {"tree": b"\0\xff\0", "none": b"", "about": "né\0", "empty": "", "large": b"x" * 100_000}
+
+    assert there_and_back(params) == params
 
 
 def test_tied_tensors_stay_tied_and_take_their_room_once():
@@ -501,7 +447,8 @@ class Odd:
 
 
 BAD = {
-    "a text": ({"w": "text"}, "'w'.*str"),
+    "half a letter": ({"w": "\ud800"}, "'w'.*ud800"),
+    "bytes that can change": ({"w": bytearray(b"x")}, "'w'.*bytearray"),
     "none": ({"w": None}, "'w'.*NoneType"),
     "a list": ({"ok": 1, "w": [1.0]}, "'w'.*list"),
     "a set": ({"w": {1}}, "'w'.*set"),
@@ -519,6 +466,7 @@ BAD = {
     "a tuple as a key": ({("a", 1): torch.zeros(1)}, "tuple"),
     "half a letter as a key": ({"\ud800": 1}, "ud800"),
     "an int beyond 64 bits": ({"w": 2**63}, "'w'.*64 bits"),
+    "a reserved key": ({"\0w": torch.zeros(1)}, "reserved"),
     "safetensors' own word": ({"__metadata__": torch.zeros(1)}, "__metadata__"),
 }
 
@@ -609,6 +557,9 @@ BROKEN = {
     "one tensor by two entries": file_bytes({"w": entry("F32", [2], 0, 8), "v": entry("F32", [2], 0, 8)}, 8),
     "a complex number": file_bytes({"w": entry("C64", [], 0, 8)}, 8, order=["w"], kinds={"w": "number"}),
     "an unknown kind of one number": file_bytes({"w": entry("F64", [], 0, 8)}, 8, order=["w"], kinds={"w": "pickle"}),
+    "bytes of numbers": file_bytes({"w": entry("F32", [1], 0, 4)}, 4, order=["w"], kinds={"w": "bytes"}),
+    "a text in rows": file_bytes({"w": entry("U8", [2, 2], 0, 4)}, 4, order=["w"], kinds={"w": "text"}),
+    "a text that is no UTF-8": file_bytes({"w": entry("U8", [1], 0, 1)}, 0, order=["w"], kinds={"w": "text"}) + b"\xff",
     "an order of numbers": file_bytes({"w": entry("F32", [1], 0, 4)}, 4, order=[1]),
     "metadata of numbers": struct.pack("<Q", 24) + b'{"__metadata__":{"a":1}}',
 }
@@ -769,7 +720,7 @@ def test_writing_leaves_no_descriptor_behind():
     for _ in range(20):
         there_and_back({"t": torch.zeros(1)})
     with contextlib.suppress(TensorError):
-        TensorFile.write({"t": torch.zeros(1), "w": "x"})
+        TensorFile.write({"t": torch.zeros(1), "w": {1}})
 
     assert open_descriptors() == before
 

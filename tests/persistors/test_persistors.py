@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedsag_cli.errors import JobError
+from fedsag_cli.errors import JobError, TensorError
 from fedsag_cli.model import FLModel
 from fedsag_cli.persistors import WritesFiles
 from fedsag_cli.persistors.numpy import NPModelPersistor
@@ -122,6 +122,15 @@ def test_a_pt_file_has_the_model_and_what_it_is_called_and_is_read_without_pickl
     assert list(saved["model"]) == list(Net().state_dict())
     assert plain(saved["model"]) == plain(model.params)
     Net().load_state_dict(saved["model"])
+
+
+def test_a_pt_file_has_bytes_and_texts_too():
+    params = {"w": torch.ones(1), "tree": b"\0\xff\0", "about": "né"}
+
+    path = PTFileModelPersistor(model=Net()).save(FLModel(params=params))
+
+    assert torch.load(path, weights_only=True)["model"] == params
+    assert PTFileModelPersistor(source_ckpt_file_full_name=str(path)).load().params == params
 
 
 def test_the_files_have_the_names_the_job_gives(app):
@@ -252,6 +261,14 @@ def test_a_model_of_several_keys_is_a_npz_file(app):
 
     assert path == app.parent / "out" / "net.npz"
     assert plain(np.load(path, allow_pickle=False)) == {"w": [[1, 2]], "b": [0.5]}
+
+
+@pytest.mark.parametrize("params", [{"numpy_key": b"\0"}, {"w": np.ones(1), "about": "text"}], ids=["bytes", "text"])
+def test_numpys_files_take_no_bytes_and_no_texts_and_nothing_is_written(params, app):
+    with pytest.raises(TensorError, match=r"NPModelPersistor: params: .* and numpy's files have arrays only"):
+        NPModelPersistor().save(FLModel(params=params))
+
+    assert everything_below(app.parent) == []
 
 
 @pytest.mark.parametrize("names", [["file", "args"], ["allow_pickle", "a/b"], ["numpy_key", "self"], ["self"]])

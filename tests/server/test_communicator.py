@@ -39,6 +39,7 @@ from fedsag_cli.events import (
 from fedsag_cli.filters import Chain
 from fedsag_cli.filters.exclude_vars import ExcludeVars
 from fedsag_cli.model import NUM_STEPS, FLModel, Reply, Task
+from fedsag_cli.params.packing import packed, unpacked
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.plan import ClientConfig
 from fedsag_cli.server.communicator import Communicator
@@ -172,8 +173,8 @@ def house(tmp_path_factory):
     assert open_descriptors() <= before
 
 
-def a_task(name="train"):
-    return Task(name=name, model=FLModel(params={"w": torch.tensor([10.0])}, current_round=0))
+def a_task(name="train", round_num=0):
+    return Task(name=name, model=FLModel(params={"w": torch.tensor([10.0])}, current_round=round_num))
 
 
 def adds(change, after=None, then=None, **how):
@@ -268,6 +269,21 @@ def test_those_whose_executors_list_a_task_take_it(clients):
     assert replies(some, "validate") == [("b", 12.0), ("c", 13.0)]
 
 
+def test_fake_clients_take_tasks_of_any_name_and_do_them_in_the_order_in_which_they_were_asked():
+    done = []
+
+    def does(name):
+        return lambda model: done.append(name) or model
+
+    some = FakeClients(tasks={"one": {"a": does("one")}, "two": {"a": does("two"), "b": does("two")}})
+    first, second = some.ask(a_task("one")), some.ask(a_task("two"))
+
+    assert [list(some.takes(name)) for name in ("one", "two", "train")] == [["a"], ["a", "b"], []]
+    assert [reply.site for reply in second] == ["a", "b"]
+    assert done == ["one", "two", "two"]
+    assert [reply.site for reply in first] == ["a"]
+
+
 def test_a_failure_is_no_reply(clients):
     assert replies(clients(a=1.0, b=None, c=3.0), min_responses=2) == [("a", 11.0), ("c", 13.0)]
 
@@ -293,6 +309,46 @@ def test_a_rejected_reply_is_a_failure(clients):
     assert reject_first(1) == ["a", "b"]
     with pytest.raises(NotEnoughClients):
         reject_first(2)
+
+
+def test_a_workflow_may_ask_for_more_while_it_handles_the_replies_to_a_task(clients):
+    """Before, this waited without end: cross-site evaluation asks all sites to evaluate the model of each."""
+    some = clients(a=1.0, b=2.0, validate=("a", "b"))
+
+    found = {}
+    with some.ask(a_task()) as outer:
+        for reply in outer:
+            inner = some.broadcast(Task(name="validate", model=reply.model))
+            found[reply.site] = [(each.site, each.model.params["w"].item()) for each in inner]
+
+    assert found == {"a": [("a", 12.0), ("b", 13.0)], "b": [("a", 13.0), ("b", 14.0)]}
+
+
+def test_the_replies_to_two_tasks_may_be_taken_in_any_order(clients):
+    some = clients(a=1.0, b=2.0)
+
+    first, second = some.ask(a_task(), to=["a", "b"]), some.ask(a_task(), to=["b"])
+
+    assert [reply.site for reply in second] == ["b"]
+    assert [reply.site for reply in first] == ["a", "b"]
+
+
+def test_a_task_whose_block_was_left_has_no_more_replies(clients):
+    with clients(a=1.0, b=2.0).ask(a_task()) as replies:
+        assert next(replies).site == "a"
+
+    assert list(replies) == []
+
+
+def test_a_workflows_own_check_takes_the_place_of_the_usual_ones(clients):
+    def check(update, sent):
+        if update.params["w"] - sent["w"] > 1:
+            raise TensorError("too far away")
+        return replace(update, params={"another": update.params["w"]})
+
+    replies = clients(a=1.0, b=2.0).broadcast(a_task(), check=check)
+
+    assert [(reply.site, reply.model.params["another"].item()) for reply in replies] == [("a", 11.0)]
 
 
 # order
@@ -724,6 +780,38 @@ def test_a_result_filter_that_spoils_a_model_fails_that_reply_alone(house, field
     assert said in home.of(ReplyFailed)[0].failure.cause
 
 
+def test_tensors_in_a_models_meta_travel_both_ways(house):
+    def given_back(client):
+        client.channel.send(Ready())
+        assignment, fd = client.channel.receive(30)
+        with TensorFile(fd) as file:
+            meta = unpacked(assignment.model, file).meta
+        facts, file = packed(FLModel(metrics={"acc": 1.0}, meta={"diff": {"w": meta["c"]["w"] * 2}, "n": meta["n"]}))
+        with file:
+            client.channel.send(Answer(task_id=assignment.task_id, model=facts), file.fileno())
+
+    home = house({"a": given_back})
+    model = FLModel(params={"w": torch.ones(2)}, meta={"c": {"w": torch.tensor([1.5])}, "n": 7})
+
+    (reply,) = home.communicator.broadcast(Task(name="train", model=model))
+
+    assert reply.model.params is None
+    assert reply.model.meta["diff"]["w"].tolist() == [3.0]
+    assert (reply.model.meta["n"], list(reply.model.meta)) == (7, ["diff", "n"])
+
+
+def test_an_answer_whose_tree_is_none_of_ours_fails_alone(house):
+    def bad(client):
+        for assignment, _ in client.tasks():
+            with TensorFile.write({}, trees={"meta": [1]}) as file:
+                client.channel.send(Answer(task_id=assignment.task_id, model=ModelFacts()), file.fileno())
+
+    home = house({"a": bad, "b": adds(1.0)})
+
+    assert [site for site, _, _ in home.ask(min_responses=1)] == ["b"]
+    assert home.of(ReplyFailed)[0].failure.cause == "not a tensor file: its meta is no dict"
+
+
 def test_a_result_filter_that_ends_python_fails_that_reply_alone(house):
     class Exits:
         def process(self, model):
@@ -735,7 +823,7 @@ def test_a_result_filter_that_ends_python_fails_that_reply_alone(house):
     assert home.of(ReplyFailed)[0].failure.cause == "the server's filter Exits: SystemExit: enough"
 
 
-@pytest.mark.parametrize("value", ["many", object(), None, {"deep": 1}])
+@pytest.mark.parametrize("value", ["\ud800", object(), None, {"deep": 1}])
 def test_a_data_filter_that_makes_params_that_cannot_be_sent_is_named(house, value):
     class Spoils:
         def process(self, model):
@@ -970,18 +1058,6 @@ def test_closing_tells_every_client(house):
 # several tasks at a time
 
 
-def test_a_workflow_may_ask_for_more_while_it_handles_the_replies_to_a_task(house):
-    """Before, this waited without end: cross-site evaluation asks all sites to evaluate the model of each."""
-    home = house({"a": adds(1.0), "b": adds(2.0), "c": adds(3.0)})
-
-    found = {}
-    with home.communicator.ask(a_task()) as replies:
-        for reply in replies:
-            found[reply.site] = [w for _, [w], _ in home.ask(params=reply.model.params)]
-
-    assert found == {"a": [12.0, 13.0, 14.0], "b": [13.0, 14.0, 15.0], "c": [14.0, 15.0, 16.0]}
-
-
 def test_a_nested_task_waits_for_a_client_that_still_does_the_outer_one(house):
     """b answers the outer task only when the workflow waits for its answer to the inner one."""
     go = threading.Event()
@@ -1002,16 +1078,6 @@ def test_a_nested_task_waits_for_a_client_that_still_does_the_outer_one(house):
         assert [reply.site for reply in replies] == ["b"]
 
     assert tasks == [1, 2]
-
-
-def test_the_replies_to_two_tasks_may_be_taken_in_any_order(house):
-    home = house({"a": adds(1.0), "b": adds(2.0)})
-
-    first, second = home.communicator.ask(a_task(), to=["a"]), home.communicator.ask(a_task(), to=["b"])
-
-    assert [reply.site for reply in second] == ["b"]
-    assert [reply.site for reply in first] == ["a"]
-    assert [event.site for event in home.of(ReplyAccepted)] == ["b", "a"]
 
 
 def test_two_tasks_to_the_same_client_are_done_in_the_order_in_which_it_was_asked(house):
@@ -1037,6 +1103,17 @@ def test_each_task_has_its_own_quorum_and_one_that_fails_ends_no_other(house):
         with pytest.raises(NotEnoughClients):
             home.ask(to=["b"], min_responses=1)
         assert [reply.site for reply in replies] == ["a"]
+
+
+def test_when_two_tasks_lose_their_quorum_the_first_is_told_and_whoever_goes_on_hears_of_the_other(house):
+    home = house({"a": dies(1)})
+    first, second = (home.communicator.ask(a_task(round_num=number), min_responses=1) for number in (1, 2))
+
+    with second:
+        with pytest.raises(NotEnoughClients, match="Round 1"), first:
+            next(first)
+        with pytest.raises(NotEnoughClients, match="Round 2"):
+            next(second)
 
 
 def test_the_slots_are_shared_by_all_tasks(house):
@@ -1070,21 +1147,73 @@ def test_a_task_is_over_when_its_block_is_left_and_when_the_next_workflow_begins
     assert [event.workflow for event in home.of(TaskSent, ReplyAccepted)] == ["second", "second"]
 
 
-def test_a_workflows_own_check_takes_the_place_of_the_usual_ones(house):
-    def script(client):
+def test_a_client_that_is_asked_again_in_a_round_of_a_workflow_is_told_how_often_it_was(house):
+    tasks = []
+
+    def notes(client):
         for assignment, params in client.tasks():
-            client.answer(assignment, params={"another": params["w"] * 0 + ord(client.site)})
+            tasks.append((client.site, assignment.model.current_round, assignment.nth))
+            client.answer(assignment, params=params)
 
-    def check(update, sent):
-        if update.params["another"] > ord("a"):
-            raise TensorError("too far in the alphabet")
-        return replace(update, params={**sent, **update.params})
+    home = house({"a": notes, "b": notes}, slots=1)
+    for round_num in (0, 1):
+        home.ask(round_num=round_num)
+        home.ask(round_num=round_num, to=["b"])
+        home.ask(round_num=round_num)
+    home.communicator.enter("second", 1)
+    home.ask(round_num=1)
 
-    home = house({"a": script, "b": script})
-    found = [(reply.site, list(reply.model.params)) for reply in home.communicator.broadcast(a_task(), check=check)]
+    assert [(number, nth) for site, number, nth in tasks if site == "a"] == [(0, 0), (0, 1), (1, 0), (1, 1), (1, 0)]
+    assert [nth for site, _, nth in tasks if site == "b"] == [0, 1, 2, 0, 1, 2, 0]
 
-    assert found == [("a", ["w", "another"])]
-    assert home.of(ReplyFailed)[0].failure.cause == "too far in the alphabet"
+
+# where the server's filters work
+
+
+class Notes:
+    """A filter that notes where it works, and counts in its state."""
+
+    def __init__(self):
+        self.seen = []
+
+    def process(self, model, exchange):
+        exchange.state["times"] = exchange.state.get("times", 0) + 1
+        sent = None if exchange.sent is None else exchange.sent.params["w"].tolist()
+        self.seen.append((exchange.site, exchange.round_num, exchange.state["times"], sent, exchange.rng.random()))
+        return model
+
+
+def test_a_filter_of_the_server_knows_its_site_and_round_what_was_sent_and_what_it_kept(house):
+    data, results = Notes(), Notes()
+    home = house(
+        {"a": adds(1.0), "b": adds(2.0)}, data=Chain([(["train"], data)]), results=Chain([(["train"], results)])
+    )
+    for round_num in (0, 1):
+        home.ask(round_num=round_num)
+    home.ask(round_num=1, to=["b"])
+
+    assert [seen[:3] for seen in data.seen] == [("server", 0, 1), ("server", 1, 2), ("b", 1, 1)]
+    answers = [("a", 0, 1), ("b", 0, 1), ("a", 1, 2), ("b", 1, 2), ("b", 1, 3)]
+    assert [seen[:3] for seen in results.seen] == answers
+    assert {tuple(seen[3]) for seen in results.seen} == {(10.0,)}
+    assert len({seen[4] for seen in data.seen + results.seen}) == 8, "no two have the same random numbers"
+
+
+def test_what_the_filters_of_the_server_keep_is_restored_with_the_same_random_numbers(house):
+    def one_more_round(state=None):
+        notes = Notes()
+        home = house({"a": adds(1.0)}, results=Chain([(["train"], notes)]))
+        if state is not None:
+            home.communicator.restore_filter_state(state)
+        else:
+            home.ask(round_num=0)
+        home.ask(round_num=1)
+        return notes.seen[-1], home.communicator.filter_state()
+
+    whole, _ = one_more_round()
+    state = {"task": {}, "answer": {"0": {"a": {"times": 1}}}}
+
+    assert one_more_round(state) == (whole, {"task": {}, "answer": {"0": {"a": {"times": 2}}}})
 
 
 # updates that a workflow keeps

@@ -672,6 +672,31 @@ def test_a_client_does_one_task_at_a_time_in_the_order_in_which_it_was_asked():
     )
 
 
+def test_a_site_with_two_executors_does_one_task_at_a_time_in_the_order_in_which_it_was_asked():
+    play(
+        up(dispatcher(["a", "a:2"]), "a", "a:2"),
+        (1, Begun(1, ("a",)), Send(1, "a", True)),
+        (2, Begun(2, ("a:2",))),
+        (4, Answered("a", 1), Keep(1, "a", 3), Send(2, "a:2", True), Give(1, "a")),
+        (9, Answered("a:2", 2), Keep(2, "a:2", 5), Give(2, "a:2")),
+    )
+
+
+def test_an_executor_that_is_given_up_does_not_keep_the_others_of_its_site_from_their_tasks():
+    play(
+        up(dispatcher(["a", "a:2"]), "a", "a:2"),
+        (1, Begun(1, ("a",), timeout_s=1), Send(1, "a", True)),
+        (1, Begun(2, ("a:2",))),
+        (
+            2,
+            TimePassed(),
+            Fail(1, "a", Failure(cause="no answer within 1.0 s of receiving the task"), True),
+            Send(2, "a:2", True),
+            Finish(1),
+        ),
+    )
+
+
 def test_the_free_slots_go_first_to_the_task_that_was_begun_first():
     play(
         up(dispatcher("abc", slots=1), "a", "b", "c"),

@@ -460,9 +460,11 @@ def test_a_new_run_does_not_remove_the_rounds_of_an_unfinished_one_unless_it_is_
     assert [each["round_num"] for each in run(failed, "-n", 2, "-t", 2, "--force").told("RoundStarted")] == [0, 1]
 
 
-def test_a_run_of_another_version_is_told(failed, tmp_path):
+@pytest.mark.parametrize("older", ["", '"format": 1,'], ids=["the first", "the second"])
+def test_a_run_of_an_older_version_is_told(older, failed, tmp_path):
     plan = tmp_path / "ws" / "plan.json"
-    plan.write_text(plan.read_text().replace('"format": 1,', ""))
+    assert '"format": 2,' in plan.read_text()
+    plan.write_text(plan.read_text().replace('"format": 2,', older))
 
     outcome = run(failed, "--resume")
 

@@ -129,6 +129,22 @@ def test_what_a_workflow_rejects_is_not_measured():
     assert finished.metrics == {"accuracy": 0.0}
 
 
+def test_a_task_inside_another_counts_for_the_round_too_and_each_rejects_its_own_replies():
+    def nests(current):
+        with current.ask("train", to=["a"]) as outer:
+            for reply in outer:
+                with current.ask("train", to=["b"], model=reply.model) as inner:
+                    for other in inner:
+                        inner.reject(other, "not this one")
+        current.finish(reply.model)
+
+    told, run = live(FakeClients(a=adds(1, accuracy=1.0), b=adds(1, accuracy=0.0)), nests, num_rounds=1)
+
+    (finished,) = told.of(events.RoundFinished)
+    assert (finished.sites, finished.metrics) == (["a"], {"accuracy": 1.0})
+    assert run.model.params["w"].tolist() == [1.0]
+
+
 def test_an_answer_without_params_is_rejected_and_the_quorum_counts_it_so():
     clients = FakeClients(a=lambda model: FLModel(metrics={"accuracy": 1.0}))
 

@@ -388,13 +388,22 @@ def test_a_best_model_of_an_earlier_workflow_is_not_written_by_a_later_one(tmp_p
     assert found.as_event().best.is_final
 
 
-def test_a_models_meta_goes_on_too(tmp_path):
-    params = {"z": torch.tensor([1.0])}
+def test_a_models_meta_goes_on_too_with_its_tensors(tmp_path):
+    """In the record bytes would be a text, and infinity null."""
+    meta = {"lr": 0.5, "limit": float("inf"), "tree": b"\xff", "c": {"w": torch.tensor([2.0])}}
     Run(emit=lambda event: None, checkpoints=tmp_path).finish_round(
-        finished(0), FLModel(params=params, meta={"lr": 0.5})
+        finished(0), FLModel(params={"z": torch.tensor([1.0])}, meta=meta)
     )
 
-    assert Run.resumed(tmp_path, emit=print).model.meta == {"lr": 0.5}
+    assert Run.resumed(tmp_path, emit=print).model.meta == meta
+
+
+def test_a_meta_that_cannot_be_kept_is_named_and_the_round_is_not_whole(tmp_path):
+    model = FLModel(params={"z": torch.tensor([1.0])}, meta={"a": [{1}]})
+
+    with pytest.raises(TensorError, match=r"meta\['a'\]\[0\] is a set"):
+        Run(emit=lambda event: None, checkpoints=tmp_path).finish_round(finished(0), model)
+    assert Run.resumed(tmp_path, emit=print).model is None
 
 
 def test_a_best_model_that_is_not_the_one_of_the_last_checkpoint_is_saved_itself(tmp_path):

@@ -12,7 +12,7 @@ from fedsag_cli.errors import JobError
 from fedsag_cli.facts import Nvflare
 from fedsag_cli.interop import vocabulary
 from fedsag_cli.interop.reading import client_controlled
-from fedsag_cli.interop.reading.parts import Parts, args_of, named_by, objects, path_of
+from fedsag_cli.interop.reading.parts import Parts, args_of, objects, path_of
 from fedsag_cli.interop.vocabulary import (
     LEARNER_COMMAND,
     LEARNER_EXECUTORS,
@@ -32,20 +32,21 @@ class Executors:
 
     def client(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The executors, and no components: a client of fedsag has none."""
-        components = {part.get("id"): part for part in objects(values, "components")}
-        elsewhere = list(client_controlled.ClientHalf(values, self._parts).components)  # used by the server or a script
+        entries = [
+            (index, entry)
+            for index, entry in enumerate(objects(values, "executors"))
+            if not client_controlled.is_controller(entry.get("executor"), self._parts)
+        ]
+        on_the_server = client_controlled.ClientHalf(values, self._parts).components
+        components = [part for part in objects(values, "components") if part not in on_the_server]
+        runs_learner = any(self._runs_learner(entry.get("executor")) for _, entry in entries)
         translated: dict[str, Any] = {}
         if "executors" in values:
-            entries = []
-            for index, entry in enumerate(objects(values, "executors")):
-                if not client_controlled.is_controller(entry.get("executor"), self._parts):
-                    entries.append(self._executor(entry, index, components))
-                if self._runs_learner(entry.get("executor")):
-                    elsewhere += self._needed(entry.get("executor"), components)
-            translated["executors"] = _joined_np_trainer(entries)
+            executors = [self._executor(entry, index, components) for index, entry in entries]
+            translated["executors"] = _joined_np_trainer(executors)
         if "components" in values:
-            for part in objects(values, "components"):
-                if part not in elsewhere:
+            for part in components:
+                if not (runs_learner and self._is_own(part)):
                     self._leave_out(part)
             translated["components"] = []
         return translated
@@ -63,7 +64,7 @@ class Executors:
                 reason = "trackers run in the server, for all clients: put it into config_fed_server"
             self._parts.note(f"{name or path_of(part)} is left out: {reason}")
 
-    def _executor(self, entry: Any, index: int, components: Mapping[Any, Any]) -> Any:
+    def _executor(self, entry: Any, index: int, components: Sequence[Any]) -> Any:
         part = entry.get("executor")
         name = self._parts.nvflare_name(part) or ""
         if not name and not _is_other_class(part):
@@ -88,13 +89,15 @@ class Executors:
         name = self._parts.nvflare_name(part)
         return name in LEARNER_EXECUTORS or (not name and bool(self._parts.nvflare_base(part)))
 
-    def _learner(self, part: Mapping[str, Any], components: Mapping[Any, Any]) -> dict[str, Any]:
-        """The arguments of the program learner, with the components that the executor finds by their ids."""
+    def _learner(self, part: Mapping[str, Any], components: Sequence[Any]) -> dict[str, Any]:
+        """The arguments of the program learner, with the job's own components, which the executor may look for."""
+        path = LEARNER_EXECUTORS.get(self._parts.nvflare_name(part) or "", path_of(part))
         config = {
-            "executor": {"path": path_of(part), "args": args_of(part)},
+            "executor": {"path": path, "args": args_of(part)},
             "components": [
                 {"id": each.get("id"), "path": path_of(each), "args": args_of(each)}
-                for each in self._needed(part, components)
+                for each in components
+                if self._is_own(each)
             ],
         }
         return {
@@ -103,14 +106,13 @@ class Executors:
             "command": [*LEARNER_COMMAND, json.dumps(config)],
         }
 
-    def _needed(self, part: Mapping[str, Any], components: Mapping[Any, Any]) -> list[Mapping[str, Any]]:
-        """The components that an executor finds by their ids."""
-        named = named_by(args_of(part), components.values())
-        return [each for each in named if self._parts.nvflare_name(each) not in {*LEFT_OUT, *NOT_NEEDED}]
+    def _is_own(self, part: Mapping[str, Any]) -> bool:
+        """Whether the component is of the job's own, so that an executor of the job's own may look for it."""
+        return self._parts.nvflare_name(part) is None and not part.get("disabled")
 
-    def _launched(self, args: Mapping[str, Any], components: Mapping[Any, Any]) -> dict[str, Any]:
+    def _launched(self, args: Mapping[str, Any], components: Sequence[Any]) -> dict[str, Any]:
         """The command, which 2.4 to 2.8 have in a separate component."""
-        launcher = components.get(args.get("launcher_id"))
+        launcher = next((part for part in components if part.get("id") == args.get("launcher_id")), None)
         if launcher is None or self._parts.nvflare_name(launcher) != "SubprocessLauncher":
             raise JobError(f"{self._parts.file}: the executor must name a SubprocessLauncher, which has the command")
         args = dict(args_of(launcher))
