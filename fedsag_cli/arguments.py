@@ -33,7 +33,8 @@ KIND_OF = {
 """The kind of a value, by the name of its type in an annotation."""
 
 _CONTRACTS = {
-    "Accountant", "Aggregator", "Filter", "IntimeModelSelector", "Persistor", "Sampler", "Tracker", "Updater",
+    "Accountant", "Aggregator", "Filter", "IntimeModelSelector", "JsonStatsFileWriter", "Persistor", "Sampler",
+    "Tracker", "Updater",
 }  # fmt: skip
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -65,6 +66,26 @@ class Least(msgspec.Struct, frozen=True):
     def problem(self, given: Any) -> str:
         wrong = _is_number(given) and not self.value <= given < _LIMIT
         return f"must be a number from {self.value:g} on" if wrong else ""
+
+
+class Most(msgspec.Struct, frozen=True):
+    """A number that is at most `value`."""
+
+    value: float
+
+    def problem(self, given: Any) -> str:
+        wrong = _is_number(given) and not given <= self.value
+        return f"must be a number up to {self.value:g}" if wrong else ""
+
+
+class Above(msgspec.Struct, frozen=True):
+    """A number that is greater than `value`."""
+
+    value: float
+
+    def problem(self, given: Any) -> str:
+        wrong = _is_number(given) and not self.value < given < _LIMIT
+        return f"must be a number above {self.value:g}" if wrong else ""
 
 
 class OneOf(msgspec.Struct, frozen=True):
@@ -123,8 +144,8 @@ class Needs(msgspec.Struct, frozen=True):
     other: str
 
 
-Rule = Least | EachLeast | OneOf | Form | Regex | Needs
-RULES: Mapping[str, type] = {kind.__name__: kind for kind in (Least, EachLeast, OneOf, Form, Regex, Needs)}
+Rule = Least | Most | Above | EachLeast | OneOf | Form | Regex | Needs
+RULES: Mapping[str, type] = {kind.__name__: kind for kind in (Least, Most, Above, EachLeast, OneOf, Form, Regex, Needs)}
 
 
 class Argument(msgspec.Struct, frozen=True, kw_only=True):

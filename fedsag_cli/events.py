@@ -252,13 +252,15 @@ class Notice(Event, frozen=True, kw_only=True):
 class RoundFinished(Event, frozen=True, kw_only=True):
     """`metrics`: the means of what the sites measured on the model sent in this round, weighted by their steps.
 
-    `aggregate`: what the aggregator says of the merged update, its metrics and meta.
+    `by_site`: what each of them measured. `aggregate`: what the aggregator says of the merged update, its metrics and
+    meta.
     """
 
     workflow: str = ""
     round_num: int
     sites: list[str]
     metrics: Metrics
+    by_site: dict[str, Metrics] = {}
     aggregate: dict[str, Any] = {}
     wait_s: float
     aggregate_s: float

@@ -347,6 +347,9 @@ def summary(report: Report) -> None:
         best = report.best
         which = "the final model" if best.is_final else f"the model sent in round {best.round_num}"
         display.line(f"best: {which}, {best.metric} {_number(best.score)}, as the model selector weighs it")
+    if spent := next((each.privacy for each in reversed(report.rounds) if each.privacy), None):
+        epsilon = "infinite" if spent.epsilon is None else _number(spent.epsilon)
+        display.line(f"privacy: epsilon {epsilon} at delta {spent.delta:g}, {spent.mechanism}")
     for text in [*_failed_sites(report), *_not_waited_for(report)]:
         display.line(text)
     for path in report.models:

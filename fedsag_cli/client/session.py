@@ -19,7 +19,7 @@ from fedsag_cli.client.seeding import streams
 from fedsag_cli.client.state import State, Step
 from fedsag_cli.errors import ChannelClosed, ClientError
 from fedsag_cli.filters import Chain, Exchanges
-from fedsag_cli.model import Exchange, FLModel, Params, ParamsType
+from fedsag_cli.model import INITIAL_PARAMS, Exchange, FLModel, Params, ParamsType
 from fedsag_cli.params import arithmetic
 from fedsag_cli.params.encoding import check_key
 from fedsag_cli.params.packing import packed, unpacked
@@ -155,7 +155,7 @@ class Session:
                 hint="give FLModel(params=model.state_dict())" if hasattr(model.params, "state_dict") else "",
             )
         answer = self._result_filters.process(
-            self._assignment.task_name, self._as_update(model), self._exchanges("answer", self._received)
+            self._assignment.task_name, self._as_update(model), self._exchanges("answer", self._sent())
         )
         more_keys = self._keys_without_difference(model)
         metrics = None if answer.metrics is None else plain.floats(answer.metrics, what="metrics")
@@ -223,7 +223,8 @@ class Session:
         filtered = self._data_filters.process(assignment.task_name, model, self._exchanges("task", None))
         self._pristine = None if filtered is model else _copied(filtered.params)
         meta = filtered.meta | {"job_id": self.job_id, "site_name": self._site}
-        self._received = replace(filtered, params=self._exchanged(filtered.params), meta=meta)
+        params = self._exchanged(filtered.params) or dict(meta.get(INITIAL_PARAMS) or {}) or filtered.params
+        self._received = replace(filtered, params=params, meta=meta)
         self._step(Step.ASSIGN)
         self._streams.at(assignment.model.current_round or 0, assignment.workflow)
 
@@ -257,6 +258,8 @@ class Session:
         """The model to send for `model`, which is not changed: with DIFF, the difference to the received params."""
         assert self._received is not None
         round_num, num_rounds = self._received.current_round, self._received.total_rounds
+        if model.params and self.config.exchange_format == "raw":
+            model = replace(model, params=_raw(model.params))
         answer = replace(model, optimizer_params=None, current_round=round_num, total_rounds=num_rounds)
         if (
             isinstance(measured := model.meta.get("initial_metrics"), Mapping) and measured
@@ -268,6 +271,12 @@ class Session:
         received = self._pristine if self._pristine is not None else self._file.load()
         changed = arithmetic.difference(model.params, received)
         return replace(answer, params=changed, params_type=ParamsType.DIFF)
+
+    def _sent(self) -> FLModel | None:
+        """The model that was received, with the params as they came: the script may have changed its own."""
+        if self._received is None or self._received.params is None or self._file is None:
+            return self._received
+        return replace(self._received, params=self._pristine if self._pristine is not None else self._file.load())
 
     def _makes_difference(self, model: FLModel) -> bool:
         wants_diff = self.config.transfer_type is ParamsType.DIFF and model.params_type is ParamsType.FULL
@@ -296,6 +305,12 @@ class Session:
             gc.collect()
         if self.config.cuda_empty_cache and (torch := sys.modules.get("torch")) and torch.cuda.is_initialized():
             torch.cuda.empty_cache()
+
+
+def _raw(params: Params) -> Params:
+    """The params of a script that sends what its library has: None is a value that it has not yet."""
+    given = {name: value for name, value in params.items() if value is not None}
+    return {name: bytes(value) if isinstance(value, bytearray) else value for name, value in given.items()}
 
 
 def _chain(specs: Sequence[FilterSpec]) -> Chain:

@@ -137,6 +137,9 @@ def _run(
     names = [spec.id or f"workflow-{number}" for number, spec in enumerate(plan.server.workflows, start=1)]
     run = Run.resumed(workspace.checkpoints, emit, plan.seed, names, plan.identity, workspace.needed)
     run.accountants = [part for part in parts.values() if isinstance(part, Accountant)]
+    for accountant in run.accountants:
+        if callable(prepare := getattr(accountant, "prepare", None)):
+            prepare(plan)
     run.keeps = Memory(_influential(plan, parts, workflows, [data_filters, result_filters])).changed
     runs.append(run)
     emit(run.as_event())

@@ -72,11 +72,6 @@ class Outgoing:
     def round_num(self) -> int:
         return self.task.model.current_round or 0
 
-    @property
-    def model_owner(self) -> str:
-        """Whose model is measured, in cross-site evaluation."""
-        return str(self.task.model.meta.get(MODEL_OWNER, ""))
-
     def pack(self, model: FLModel, scratch: Path) -> None:
         """Send `model`. The values in its params become the same ones in the file: they are in memory once.
 
@@ -86,6 +81,11 @@ class Outgoing:
         self.facts, self.file = packed(model, scratch=scratch)
         if model.params is not None and self.file is not None:
             model.params.update(self.file.load())
+
+    @property
+    def model_owner(self) -> str:
+        """Whose model is measured, in cross-site evaluation."""
+        return str(self.task.model.meta.get(MODEL_OWNER, ""))
 
     def take(self, site: str) -> Received:
         """The answer of this site."""
@@ -111,7 +111,7 @@ class Outgoing:
         received.params = model.params
         model = self.filtered(filtering, model, site, sent=self.task.model)
         left_out: Sequence[str] = ()
-        known = {**self.whole, **(self.task.model.params or {})}
+        known = {**(self.task.model.params or {}), **self.whole}  # a filter may have changed its dtype and shape
         if self.check is not None:
             model = self.check(model, known)
             model.num_steps  # noqa: B018  it raises

@@ -33,12 +33,13 @@ from fedsag_cli.events import (
     as_metrics,
     as_plain,
 )
-from fedsag_cli.model import Cohort, FLModel, ParamsType, Reply, Task
-from fedsag_cli.params import arithmetic, seeds
+from fedsag_cli.model import INITIAL_PARAMS, Cohort, FLModel, ParamsType, Reply, Task
+from fedsag_cli.params import seeds
 from fedsag_cli.params.metrics import weighted_means
 from fedsag_cli.persistors import Persistor
 from fedsag_cli.samplers import Sampler
 from fedsag_cli.updaters import Updater
+from fedsag_cli.updaters.averaging import Averaging
 from fedsag_cli.workflows import Clients, Replies
 from fedsag_cli.workflows.early_stopping import STOP_CONDITION, StopCondition
 from fedsag_cli.workflows.model_selector import IntimeModelSelector
@@ -90,7 +91,7 @@ class Rounds:
     ) -> None:
         self.persistor = persistor
         self.selector = model_selector
-        self.updater: Updater = updater or _Replaces()
+        self.updater: Updater = updater or Averaging()
         self.start, self.count = start_round, num_rounds
         self.persist_every = persist_every_n_rounds
         self.stopping = StopCondition(stop_cond, patience) if stop_cond else None
@@ -116,7 +117,7 @@ class Rounds:
 
     def _first_model(self) -> FLModel:
         model = self.persistor.load()
-        if not model.params and not self._allow_empty:
+        if not (model.params or self._allow_empty or INITIAL_PARAMS in model.meta):
             raise JobError("the persistor gives a model without params", hint="set allow_empty_global_weights = true")
         return model
 
@@ -259,6 +260,7 @@ class Round:
         self._loop, self._clients, self._run = loop, clients, run
         self._is_announced = False
         self._num_clients = 0  # those that take part in the draw
+        self._by_lot = True  # whether it is at random
         self._asked: Sequence[str] = ()
         self._measured: dict[str, Mapping[str, float]] = {}
         self._steps: dict[str, float] = {}
@@ -278,6 +280,7 @@ class Round:
         """
         self._num_clients = len(sites)
         if sampler is not None:
+            self._by_lot = False
             count = min(count or len(sites), len(sites))
             drawn = set(sampler.draw(sites, count, self._run.history, self._run.rng("sampler")))
             return [site for site in sites if site in drawn]
@@ -385,6 +388,7 @@ class Round:
             round_num=self.number,
             sites=list(self._measured),
             metrics=metrics,
+            by_site={site: as_metrics(measured) for site, measured in self._measured.items()},
             aggregate=as_plain({**(update.metrics or {}), **update.meta}),
             wait_s=self._clock.laps["wait"],
             aggregate_s=self._clock.laps["aggregate"],
@@ -395,7 +399,8 @@ class Round:
 
     def _spend(self) -> None:
         """Tell the accountants of this round, and the user what the run has spent."""
-        num_sampled, num_clients = len(self._asked), max(self._num_clients, len(self._asked))
+        num_sampled = len(self._asked)
+        num_clients = max(self._num_clients, num_sampled) if self._by_lot else num_sampled
         for accountant in self._run.accountants if num_sampled else ():
             spent = accountant.spend(num_sampled, num_clients)
             self._run.emit(
@@ -442,16 +447,6 @@ class _RoundReplies:
     def reject(self, reply: Reply, cause: str) -> None:
         self._current.discount(reply)
         self._replies.reject(reply, cause)
-
-
-class _Replaces:
-    """The updater of federated averaging: the merged update is the next model, or what is added to the model."""
-
-    def update(self, model: FLModel, aggregate: FLModel) -> FLModel:
-        base, change = model.params or {}, aggregate.params or {}
-        is_diff = aggregate.params_type is ParamsType.DIFF
-        params = arithmetic.applied(base, change) if is_diff else arithmetic.replaced(base, change)
-        return replace(model, params=params)
 
 
 class _Clock:

@@ -33,12 +33,13 @@ class ScatterAndGather:
         asks_for=("train_task_name",),
         nvflare=Nvflare(
             path="nvflare.app_common.workflows.scatter_and_gather.ScatterAndGather",
+            also={"ScatterAndGatherScaffold": {}},  # with the aggregator Scaffold
             defaults={
                 "min_clients": 1000,
                 "aggregator_id": "aggregator",
             },  # 1000: more than any run has, so all clients
+            renamed={"shareable_generator_id": "updater_id"},
             ignored=(
-                "shareable_generator_id",
                 "task_check_period",
                 "snapshot_every_n_rounds",
                 "memory_gc_rounds",
@@ -165,8 +166,9 @@ def merged(
     `model`: a model to send instead of the round's. `how`: further arguments of `Round.ask`.
     """
     begin, excludes, check = (getattr(aggregator, name, None) for name in ("begin", "excludes", "check"))
+    model = model or current.model
     if begin is not None:
-        begin(model or current.model, current.cohort(sites))
+        model = begin(model, current.cohort(sites)) or model
     with current.ask(task_name, to=sites, model=model, ignores=excludes, check=check, **how) as replies:
         for reply in replies:
             try:

@@ -726,3 +726,32 @@ def test_importing_it_loads_nothing_of_the_command_line():
     done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, timeout=LIMIT_S, cwd=Path("/"))
 
     assert done.stdout == "[]\n"
+
+
+def test_settings_are_the_params_of_a_model_that_has_none_yet(serving):
+    server = serving(exchange_format="raw")
+    flare.init()
+    server.give(params={}, meta={"initial_params": {"n_clusters": 3, "kernel": "rbf"}})
+
+    received = flare.receive()
+
+    assert received.params == {"n_clusters": 3, "kernel": "rbf"}
+
+
+def test_settings_do_not_hide_the_params(serving):
+    server = serving(exchange_format="raw")
+    flare.init()
+    server.give(params=arrays(center=[1.0]), meta={"initial_params": {"n_clusters": 3}})
+
+    assert list(flare.receive().params) == ["center"]
+
+
+def test_a_raw_answer_leaves_out_what_is_none_and_sends_a_bytearray_as_bytes(serving):
+    server = serving(exchange_format="raw")
+    flare.init()
+    server.give(params={})
+    flare.receive()
+
+    flare.send(flare.FLModel(params={"count": None, "model_data": bytearray(b"{}")}))
+
+    assert server.answer().params == {"model_data": b"{}"}

@@ -12,6 +12,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from nvflare_scripts import SCRIPTS
 from runs import fedsag, run
 
 from fedsag_cli.job.config import hocon
@@ -64,16 +65,16 @@ MISSING = {
     "sag_pt_mlflow": None,
     "sag_pt_model_learner": "CrossSiteModelEval",
     "sag_tf": "TFModelPersistor",
-    "sklearn_kmeans": "CollectAndAssembleAggregator",
-    "sklearn_linear": "JoblibModelParamPersistor",
-    "sklearn_svm": "CollectAndAssembleAggregator",
-    "stats_df": "StatisticsController",
-    "stats_image": "StatisticsController",
+    "sklearn_kmeans": None,
+    "sklearn_linear": None,
+    "sklearn_svm": None,
+    "stats_df": None,
+    "stats_image": None,
     "swarm_cse_pt": None,
     "swarm_cse_pt_model_learner": "Cifar10DataSplitter",
     "vertical_xgb": "XGBFedController",
     "xgboost": "XGBFedController",
-    "xgboost_tree": "XGBBaggingAggregator",
+    "xgboost_tree": None,
 }
 MATRIX = "ws/server/simulate_job/cross_site_val/cross_val_results.json"
 WORKFLOWS = {
@@ -115,7 +116,7 @@ def code(tmp_path):
     """Scripts under the names that their templates start."""
     folder = tmp_path / "code"
     folder.mkdir()
-    for name, text in {"cifar10.py": SCRIPT, "train.py": SCRIPT, "net.py": NET}.items():
+    for name, text in {"cifar10.py": SCRIPT, "train.py": SCRIPT, "net.py": NET, **SCRIPTS}.items():
         (folder / name).write_text(textwrap.dedent(text))
     return folder
 

@@ -20,6 +20,8 @@ CHANGES = {
         "-f", "config_fed_server.conf", "num_rounds=2", "experiment_name=mine", "run_name=first",
         "-f", "config_fed_client.conf", f"app_config={SMALL}",
     ],
+    "sag_pt_scaffold": [*SERVER, "-f", "config_fed_client.conf", f"app_config={SMALL}"],
+    "sag_pt_ditto": [*SERVER, "-f", "config_fed_client.conf", f"app_config={SMALL}"],
     "sag_np_metrics": [*SERVER, "-f", "config_fed_client.conf", "app_config=--delta 0.5"],
     "sag_np": [*SERVER, "-f", "config_fed_client.conf", "app_config=--delta 0.5"],
 }  # fmt: skip

@@ -11,6 +11,7 @@ from fedsag_cli.interop.reading.parts import Parts, args_of, path_of, unused_id
 from fedsag_cli.interop.vocabulary import ALL_CLIENTS, AVERAGING_WORKFLOWS, FEDERATED_AVERAGING, UPDATER
 
 _SELECTOR = "IntimeModelSelector"
+_MODELS = "_model_weights_"  # NVFLARE's name of models beside SCAFFOLD's controls
 
 
 class Workflows:
@@ -31,6 +32,8 @@ class Workflows:
             workflow = self._parts.translated(flow, name, *self._parts.known[name])
             if name == "ScatterAndGather" and not args_of(flow).get("persistor_id"):
                 self._begin_empty(workflow)
+            if name == "ScatterAndGatherScaffold":
+                self._with_controls(workflow)
         else:
             self._parts.lacks("workflow", flow)
             return flow
@@ -56,6 +59,17 @@ class Workflows:
         persistor = self._add("persistor", _persistor_of(None, None))
         workflow["args"].update(persistor_id=persistor, allow_empty_global_weights=True)
         self._parts.note("ScatterAndGather has no persistor_id: the answers of its first round bring the model")
+
+    def _with_controls(self, workflow: Mapping[str, Any]) -> None:
+        """NVFLARE's workflow asks its aggregator for two means, with sites' weights for each: models and controls."""
+        named = workflow["args"]["aggregator_id"]
+        for place, part in enumerate(self._components):
+            if part.get("id") == named and path_of(part) == "FedAvg":
+                args = dict(args_of(part))
+                weights = args.get("aggregation_weights")
+                if isinstance(weights, Mapping) and _MODELS in weights:
+                    args["aggregation_weights"] = weights[_MODELS]
+                self._components[place] = {**part, "path": "Scaffold", "args": args}
 
     def _federated_averaging(self, flow: Mapping[str, Any], name: str) -> dict[str, Any]:
         """NVFLARE's workflow contains the aggregator and perhaps the model, which are components in fedsag."""
@@ -90,19 +104,20 @@ class Workflows:
         averages = {key: value for key, value in averages.items() if value}
         if aggregator_part and averages:
             note(f"{name}: {' and '.join(averages)} have no effect: the job has an aggregator of its own")
-        workflow["args"]["aggregator_id"] = self._aggregator(aggregator_part, averages, name)
+        averages_with = "Scaffold" if name == "Scaffold" else "FedAvg"
+        workflow["args"]["aggregator_id"] = self._aggregator(aggregator_part, averages_with, averages, name)
         if name == "FedOpt":
             workflow["args"]["updater_id"] = self._add("updater", self._parts.part({"path": UPDATER, "args": updater}))
         return workflow
 
-    def _aggregator(self, given: Any, averages: Mapping[str, Any], name: str) -> str:
+    def _aggregator(self, given: Any, path: str, averages: Mapping[str, Any], name: str) -> str:
         """The id of the component that averages: the one that the workflow was given, else fedsag's."""
         if isinstance(given, str) and given:
             if given not in self._ids:
                 file = self._parts.file
                 raise JobError(f"{file}: {name}: aggregator is {given!r}: there is no component with that id")
             return given
-        made = self._parts.part(given) if isinstance(given, Mapping) else {"path": "FedAvg", "args": dict(averages)}
+        made = self._parts.part(given) if isinstance(given, Mapping) else {"path": path, "args": dict(averages)}
         return self._add("aggregator", made)
 
     @property
