@@ -73,7 +73,13 @@ KNOWN = {
 
 NAMING_KEYS = ("path", "class_path", "name")
 
-_BASES_OF_OURS = ("ModelController", "BaseFedAvg", "FedAvg", "ModelAggregator")  # NVFLARE's that fedsag has, too
+_BASES_OF_OURS = (
+    "ModelController",
+    "BaseFedAvg",
+    "FedAvg",
+    "ModelAggregator",
+    "FLComponent",
+)  # NVFLARE's that fedsag has, too
 _FOREIGN = "nvflare"  # its components have other methods, so fedsag cannot call them
 _METHODS = {  # by the last word of a base class of NVFLARE: what takes the place of a class that derives from it
     "Controller": "a workflow has run(clients, run)",
