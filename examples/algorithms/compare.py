@@ -48,10 +48,22 @@ def aggregator(path, args=""):
     return [f"components[1].path={path}", f"components[1].args={{ {args} }}"]
 
 
+def updater(path, args):
+    """A component more, which makes the next model from the mean."""
+    parts = [
+        "{ id = persistor, path = PTFileModelPersistor, args { model { path = net.Net } } }",
+        "{ id = aggregator, path = FedAvg }",
+        "{ id = model_selector, path = IntimeModelSelector, args { key_metric = accuracy } }",
+        f"{{ id = updater, path = {path}, args {{ {args} }} }}",
+    ]
+    return [f"components=[{', '.join(parts)}]", "workflows[0].args.updater_id=updater"]
+
+
 ALGORITHMS = [
     Job("FedAvg"),
     Job("FedProx", server=["fedprox_mu=0.1"]),
     Job("SCAFFOLD", "sag_pt_scaffold"),
+    Job("FedAdam", server=updater("FedAdam", "eta = 0.01")),
 ]
 ROBUST = [
     Job("FedAvg"),

@@ -59,14 +59,18 @@ class DPFedAvg:
         self._sent, self._cohort = sent, cohort
         self._model: Params = updates.floats_of(sent.params)
         self._sums = {name: np.zeros_like(updates.wide_row(value)) for name, value in self._model.items()}
+        self._accepted: set[str] = set()
         self._num_clipped = 0
 
     def accept(self, reply: Reply) -> None:
-        """Raises TensorError for an update that has no norm, or does not fit the model."""
+        """Raises TensorError for an update that has no norm or does not fit the model, or is a client's second one."""
+        if reply.site in self._accepted:
+            raise TensorError(f"{reply.site} has sent an update in this round: a second one would not be accounted for")
         change = updates.floats_of(updates.change_of(reply.model, self._sent))
         factor = updates.clip_factor(updates.l2_norm(change), self._clip_norm)
         if math.isnan(factor):
             raise TensorError("the update has NaN or infinity, so no clipping makes it short")
+        self._accepted.add(reply.site)
         self._num_clipped += factor < 1.0
         for name, value in change.items():
             self._sums[name] += updates.wide_row(value) * factor

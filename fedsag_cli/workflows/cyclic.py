@@ -5,12 +5,14 @@ w  <-  train_k(w)    for each client k of the round, one after the other
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 from fedsag_cli.arguments import Least, OneOf, checked
 from fedsag_cli.errors import JobError, nearest
 from fedsag_cli.facts import Facts, Nvflare
+from fedsag_cli.model import FLModel
+from fedsag_cli.params.checks import Rules, check_passed_on, has_payload
 from fedsag_cli.persistors import Persistor
 from fedsag_cli.workflows import Clients
 from fedsag_cli.workflows.rounds import NumRounds, Patience, PersistEvery, Rounds, StartRound, StopCond
@@ -35,7 +37,11 @@ class Cyclic:
         nvflare=Nvflare(
             path="nvflare.app_common.workflows.cyclic_ctl.CyclicController",
             also={"Cyclic": {"num_clients": 2}, "CyclicServerController": {}},
-            defaults={"min_clients": 1000, "persistor_id": "persistor"},  # 1000: all, for in NVFLARE no client may fail
+            defaults={
+                "min_clients": 1000,  # all, for in NVFLARE no client may fail
+                "persistor_id": "persistor",
+                "allow_empty_global_weights": True,
+            },
             renamed={"task_name": "train_task_name"},
             older_names={"learn_task_name": "train_task_name", "cyclic_order": "order"},
             ignored=(
@@ -53,6 +59,7 @@ class Cyclic:
                 "start_round": "begins with round 0",
                 "train_timeout": "waits for each client without a limit",
                 "validate_task_name": "",
+                "allow_empty_global_weights": "",
                 "stop_cond": "runs all rounds",
                 "patience": "",
                 "allow_non_finite": "does not check for NaN and infinity",
@@ -78,6 +85,7 @@ class Cyclic:
         train_task_name: Annotated[str, "name of the task to train, as the executors list it"] = "train",
         validate_task_name: Annotated[str, "name of the task to validate the last model"] = "validate",
         persist_every_n_rounds: PersistEvery = 1,
+        allow_empty_global_weights: Annotated[bool, "whether the first model may have no params"] = False,
         allow_non_finite: Annotated[bool, "whether an update may have NaN and infinity"] = False,
         stop_cond: StopCond = None,
         patience: Patience = None,
@@ -90,6 +98,7 @@ class Cyclic:
             persist_every_n_rounds=persist_every_n_rounds,
             stop_cond=stop_cond,
             patience=patience,
+            allow_empty_model=allow_empty_global_weights,
         )
         self._order = order.upper() if isinstance(order, str) else list(order)
         self._num_clients, self._min_clients = num_clients, min_clients
@@ -112,11 +121,15 @@ class Cyclic:
                         min_responses=int(num_trained + num_left < needed),
                         timeout_s=self._timeout_s,
                         allow_non_finite=self._allow_non_finite,
+                        check=self._passed_on if has_payload(model.params) else None,
                     ):
                         model = current.updated(model, reply.keep())
                         num_trained += 1
                 current.finish(model)
             rounds.validate(self._validate, timeout_s=self._timeout_s)
+
+    def _passed_on(self, update: FLModel, sent: Mapping[str, Any]) -> FLModel:
+        return check_passed_on(update, sent, Rules(allow_non_finite=self._allow_non_finite))
 
     def _candidates(self, takers: Sequence[str]) -> Sequence[str]:
         """The sites that the model may visit. Raises JobError if there are none, or one of a list does not train."""

@@ -101,6 +101,18 @@ def test_an_update_without_a_norm_is_refused_and_changes_nothing():
     assert aggregator.aggregate().params["w"].tolist() == [0.0, 0.0]
 
 
+def test_a_client_has_one_update_in_a_round():
+    """Two would change the sum by twice the clip norm."""
+    aggregator = DPFedAvg(clip_norm=1.0, noise_multiplier=0)
+    aggregator.begin(MODEL, cohort("a"))
+    aggregator.accept(Reply(site="a", model=update(kind="DIFF", b=np.array([0.5]))))
+
+    with pytest.raises(TensorError, match="a has sent an update in this round"):
+        aggregator.accept(Reply(site="a", model=update(kind="DIFF", b=np.array([0.5]))))
+
+    assert aggregator.aggregate().params["b"].tolist() == [0.5]
+
+
 def test_a_first_model_without_params_is_an_error():
     with pytest.raises(JobError, match="needs a first model"):
         DPFedAvg(1.0, 1.0).begin(FLModel(), cohort("a"))

@@ -4,9 +4,12 @@ import math
 
 import pytest
 
-from fedsag_cli.client.statistics import DataType, DFStatisticsCore, Feature, Statistics
+import fedsag_cli.client as flare
+from fedsag_cli.client.statistics import DataType, DFStatisticsCore, Feature, Statistics, run
 from fedsag_cli.client.statistics.loop import measured
 from fedsag_cli.errors import ClientError
+
+pytestmark = pytest.mark.usefixtures("fresh_process")
 
 pandas = pytest.importorskip("pandas", reason="pandas is not installed: pip install 'fedsag[stats]'")
 
@@ -63,6 +66,22 @@ def test_features_that_are_no_numbers_are_left_out():
 
 def test_a_value_that_is_not_finite_is_left_out():
     assert of_x("stddev", x=[1.0]) is None
+
+
+def test_a_site_without_data_sets_answers_with_nothing():
+    core = DFStatisticsCore()
+    core.data = {}
+
+    assert measured(core, {"count": {}, "sum": {}}, {}) == {"count": {}, "sum": {}}
+
+
+def test_a_task_of_another_workflow_is_named(serving):
+    server = serving()
+    flare.init()
+    server.give(params={"w": 1.0})
+
+    with pytest.raises(ClientError, match="the task 'train' asks for no statistics"):
+        run(table(x=[1]))
 
 
 def test_a_method_that_is_missing_is_named():

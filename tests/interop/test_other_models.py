@@ -107,10 +107,19 @@ def test_trees_of_all_sites_are_one_model(tmp_path):
     assert outcome.metrics("accuracy")[-1]["site-1"] > 0.9
 
 
-def test_an_executor_of_trees_runs_with_the_users_loader(tmp_path):
+CYCLIC = {
+    "id": "cyclic",
+    "path": "nvflare.app_common.workflows.cyclic_ctl.CyclicController",
+    "args": {"num_rounds": 3, "persistor_id": "persistor", "shareable_generator_id": "shareable_generator"},
+}
+
+
+@pytest.mark.parametrize("mode", ["bagging", "cyclic"])
+def test_an_executor_of_trees_runs_with_the_users_loader(tmp_path, mode):
     xgb = pytest.importorskip("xgboost", reason="XGBoost is not installed")
     trees = "nvflare.app_opt.xgboost.tree_based."
-    settings = {"training_mode": "bagging", "num_client_bagging": 2, "lr_scale": 1, "nthread": 1, "max_depth": 2}
+    bagging = {**SAG, "args": {**SAG["args"], "allow_empty_global_weights": True}}
+    settings = {"training_mode": mode, "num_client_bagging": 2, "lr_scale": 1, "nthread": 1, "max_depth": 2}
     client = {
         "executors": [
             {
@@ -129,7 +138,7 @@ def test_an_executor_of_trees_runs_with_the_users_loader(tmp_path):
         {"id": "persistor", "path": f"{trees}model_persistor.XGBModelPersistor"},
         {"id": "shareable_generator", "path": f"{trees}shareable_generator.XGBModelShareableGenerator"},
         {"id": "aggregator", "path": f"{trees}bagging_aggregator.XGBBaggingAggregator"},
-        workflow={**SAG, "args": {**SAG["args"], "allow_empty_global_weights": True}},
+        workflow=bagging if mode == "bagging" else CYCLIC,
         client=client,
     )
 

@@ -282,12 +282,12 @@ def test_a_class_that_is_not_there_yet_is_an_error_naming_it_and_the_nearest():
 
 
 def test_a_workflow_that_is_not_there_yet_is_named_before_any_part_of_it():
-    flows = [part("nvflare.a.Quantum"), part("nvflare.app_common.workflows.scatter_and_gather.ScatterAndGather")]
+    flows = [part("nvflare.a.Psi"), part("nvflare.app_common.workflows.scatter_and_gather.ScatterAndGather")]
 
     with pytest.raises(JobError) as raised:
         server_of(part("nvflare.x.Thing"), workflows=[*flows, part("nvflare.b.ScatterAndGatherHe")])
 
-    both = "nvflare.a.Quantum and nvflare.b.ScatterAndGatherHe"
+    both = "nvflare.a.Psi and nvflare.b.ScatterAndGatherHe"
     assert raised.value.message == f"server: NVFLARE's workflows {both} are not supported yet"
     assert raised.value.hint == "did you mean 'ScatterAndGather'?"
 
@@ -304,8 +304,8 @@ def test_all_components_that_are_not_there_yet_are_named_at_once():
 
 
 def test_a_bare_name_that_is_neither_theirs_nor_ours_counts_as_theirs():
-    with pytest.raises(JobError, match=r"NVFLARE's workflow SplitNNController is not supported yet"):
-        server_of(workflows=[{"id": "x", "name": "SplitNNController"}])
+    with pytest.raises(JobError, match=r"NVFLARE's workflow Psi is not supported yet"):
+        server_of(workflows=[{"id": "cse", "name": "Psi"}])
     assert server_of({"id": "a", "name": "FedAvg"})[0]["components"] == [{"id": "a", "name": "FedAvg"}]
 
 

@@ -227,23 +227,23 @@ def test_a_template_with_a_workflow_of_ours_runs_by_name_and_by_path(tmp_path, c
 
 def test_a_template_with_a_workflow_we_lack_makes_a_job_that_says_so_at_create_and_at_simulator(tmp_path, code):
     flow = {
-        "id": "splitnn",
-        "path": "nvflare.app_common.workflows.splitnn_workflow.SplitNNController",
+        "id": "psi",
+        "path": "nvflare.app_common.psi.Intersection",
         "args": {"num_rounds": 3},
     }
     odd = {"id": "locator", "path": "nvflare.somewhere.Unheard"}
-    folder = template(tmp_path / "splitnn", workflows=[flow], components=[odd])
+    folder = template(tmp_path / "psi", workflows=[flow], components=[odd])
 
     made = fedsag("job", "create", "-j", "j", "-w", folder, "-sd", code, "-f", "config_fed_server.conf", "num_rounds=5",
                   cwd=tmp_path)  # fmt: skip
     ran = run(tmp_path / "j", "-n", 2)
 
-    says = "NVFLARE's workflow nvflare.app_common.workflows.splitnn_workflow.SplitNNController is not supported yet"
+    says = "NVFLARE's workflow nvflare.app_common.psi.Intersection is not supported yet"
     assert made.code == 0
     assert says in made.out + made.err
     assert ran.code == 3
     assert says in ran.err
-    assert "did you mean 'CyclicController'?" in ran.err
+    assert re.search(r"known: .*CrossSiteModelEval, .*ScatterAndGather", ran.err)
     assert "Unheard" not in ran.err
 
 

@@ -101,8 +101,11 @@ CASES = {
         "torch": True,
         **updater(
             "FedOpt",
-            optimizer_args=part("torch.optim.Adam", lr=0.1),
-            lr_scheduler_args=part("torch.optim.lr_scheduler.StepLR", step_size=2, gamma=0.5),
+            optimizer_args={"config_type": "dict", **part("torch.optim.Adam", lr=0.1)},
+            lr_scheduler_args={
+                "config_type": "dict",
+                **part("torch.optim.lr_scheduler.StepLR", step_size=2, gamma=0.5),
+            },
         ),
     },
     "power of choice": {

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from runs import job, run, torch_job
+from runs import fedsag, job, run, torch_job
 
 pytestmark = pytest.mark.slow
 
@@ -216,3 +216,15 @@ def test_a_filter_of_a_client_gets_the_model_as_it_was_received_even_if_the_scri
     assert outcome.code == 0, f"{outcome}\n{outcome.log('site-1')}"
     final = np.load(outcome.workspace / "server" / "simulate_job" / "models" / "server.npy")
     assert final.reshape(-1).tolist() == pytest.approx([number + 2 / 3 for number in range(1, 10)])
+
+
+@pytest.mark.parametrize("launcher", ["fork", "spawn"])
+def test_the_template_runs_as_it_is_learns_and_tells_epsilon(tmp_path, launcher):
+    assert fedsag("job", "create", "-w", "sag_np_dp", "-j", "my_job", cwd=tmp_path).code == 0
+
+    ran = run(tmp_path / "my_job", "-n", 2, "-t", 2, "--seed", 1, "--launcher", launcher)
+
+    assert ran.code == 0, f"{ran}\n{ran.log('site-1')}"
+    assert ran.report["rounds"][-1]["metrics"]["accuracy"] > ran.report["rounds"][0]["metrics"]["accuracy"] + 20
+    assert ran.report["rounds"][-1]["privacy"]["epsilon"] == pytest.approx(46.2112, abs=1e-4)
+    assert "privacy: epsilon 46.21 at delta 1e-05" in ran.out

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from runs import fedsag, job, run
 
-# Each site draws its update; it keeps its own models in STATE. At a trap it kills the process of all processes.
+# Each site draws its update; it keeps its own models in flare.state. At a trap it kills the process of all processes.
 DRAWS = """
     import os, signal
     from pathlib import Path
@@ -17,7 +17,6 @@ DRAWS = """
     site = flare.get_site_name()
     number = int(site[-1])
     traps = Path(os.environ["TRAPS"])
-    STATE = {}
     while flare.is_running():
         model = flare.receive()
         task = flare.get_task_name()
@@ -29,14 +28,14 @@ DRAWS = """
         if task == "get_weights":
             flare.send(flare.FLModel(params={"numpy_key": np.random.standard_normal((2, 2)).astype(np.float32)}))
         elif flare.is_submit_model():
-            flare.send(flare.FLModel(params=STATE[model.meta["submit_model_name"]]))
+            flare.send(flare.FLModel(params=flare.state[model.meta["submit_model_name"]]))
         elif flare.is_evaluate():
             metrics = {"mean": float(model.params["numpy_key"].mean()) * number + np.random.random()}
             flare.send(flare.FLModel(metrics=metrics))
         else:
             trained = {k: v * 0.5 + number * np.random.random(v.shape).astype(v.dtype) for k, v in model.params.items()}
-            STATE["final_model"] = trained
-            STATE.setdefault("best_model", trained)
+            flare.state["final_model"] = trained
+            flare.state.setdefault("best_model", trained)
             metrics = {"mean": float(model.params["numpy_key"].mean())}
             flare.send(flare.FLModel(params=trained, metrics=metrics, meta={"NUM_STEPS_CURRENT_ROUND": number}))
 """

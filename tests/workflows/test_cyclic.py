@@ -192,3 +192,26 @@ def test_a_name_in_the_order_that_is_no_client_is_named_and_so_is_the_nearest():
         live(FakeClients(**{"site-1": doubles_and_adds(1)}), order=["site-1", "site-3"])
 
     assert wrong.value.hint == "did you mean 'site-1'?"
+
+
+def test_bytes_are_passed_on_from_client_to_client():
+    """A model without params, to which each client adds a byte."""
+    clients = FakeClients(
+        **{site: lambda model, site=site: update(trees=model.params.get("trees", b"") + site.encode()) for site in "ab"}
+    )
+    run = Run(emit=[].append)
+
+    Cyclic(FakePersistor(), num_rounds=2, allow_empty_global_weights=True).run(clients, run)
+
+    assert run.model.params == {"trees": b"abab"}
+
+
+@pytest.mark.parametrize("wrong", [{"trees": np.zeros(1)}, {"leaves": b"b"}])
+def test_a_number_or_another_name_in_the_place_of_bytes_has_failed(wrong):
+    clients = FakeClients(a=lambda model: update(trees=b"a"), b=lambda model: update(**wrong))
+    run = Run(emit=[].append)
+
+    Cyclic(FakePersistor(), num_rounds=1, allow_empty_global_weights=True).run(clients, run)
+
+    assert list(clients.rejected) == ["b"]
+    assert run.model.params == {"trees": b"a"}

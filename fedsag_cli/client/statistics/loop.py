@@ -29,7 +29,12 @@ def run(generator: Statistics, app: Path | None = None) -> None:
     while flare.is_running():
         task = flare.receive()
         assert task is not None  # is_running() was True
-        wanted = task.meta[STATISTICS]
+        wanted = task.meta.get(STATISTICS)
+        if wanted is None:
+            raise ClientError(
+                f"the task {flare.get_task_name()!r} asks for no statistics",
+                hint="let the workflow be a StatisticsController, and tasks be [fed_stats]",
+            )
         if flare.get_task_name() == _PRE_RUN:
             generator.pre_run(list(wanted), *_histogram_settings(wanted))
             values: dict[str, Any] = {}
@@ -45,14 +50,12 @@ def measured(generator: Statistics, wanted: Mapping[str, Any], overall: Mapping[
     `wanted`: the settings of each statistic. `overall`: statistics over all sites, for those that need them. A value
     that is NaN or infinite, such as the standard deviation of one number, is left out.
     """
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {statistic: {} for statistic in wanted}
     for dataset, features in generator.features().items():
         names = [feature.feature_name for feature in features if feature.data_type in _NUMERIC]
         for statistic, settings in wanted.items():
             of_features = {name: _one(generator, statistic, settings, overall, dataset, name) for name in names}
-            values.setdefault(statistic, {})[dataset] = {
-                name: value for name, value in of_features.items() if value is not None
-            }
+            values[statistic][dataset] = {name: value for name, value in of_features.items() if value is not None}
     return values
 
 

@@ -1,7 +1,7 @@
-"""Logistic regression on a site's own examples: no example leaves the site, and the server adds noise to the updates.
+"""Logistic regression on a site's own examples. The server adds noise to the sites' updates.
 
-The examples are drawn at random. All sites have the same true weights and the same test set. With more clients, the same
-noise matters less: try `fedsag simulator JOB -n 50 -t 2`.
+The examples are drawn at random. All sites have the same true weights and the same test set. With more clients, the
+same noise matters less: try `fedsag simulator JOB -n 50 -t 2`.
 """
 
 import argparse
