@@ -33,7 +33,8 @@ KIND_OF = {
 """The kind of a value, by the name of its type in an annotation."""
 
 _CONTRACTS = {
-    "Accountant", "Aggregator", "Filter", "IntimeModelSelector", "Persistor", "Sampler", "Tracker", "Updater",
+    "Accountant", "Aggregator", "Filter", "IntimeModelSelector", "JsonStatsFileWriter", "Persistor", "Sampler",
+    "Tracker", "Updater",
 }  # fmt: skip
 
 _TYPES: dict[str, tuple[type, ...]] = {

@@ -132,6 +132,14 @@ class ClientReady(Event, frozen=True, kw_only=True):
     process: str = ""
 
 
+class WorkflowStarted(Event, frozen=True, kw_only=True):
+    """A workflow begins, or continues in a resumed run. It is the `number`-th of the job, from 1 on."""
+
+    workflow: str = ""
+    number: int
+    num_workflows: int
+
+
 class RoundStarted(Event, frozen=True, kw_only=True):
     """The workflow has `num_rounds` rounds, the first of which is `first_round`."""
 
@@ -151,12 +159,16 @@ class TaskSent(Event, frozen=True, kw_only=True):
 
 
 class ReplyAccepted(Event, frozen=True, kw_only=True):
-    """`work_s`: from sending the task to receiving the answer."""
+    """`work_s`: from sending the task to receiving the answer.
+
+    `model_owner`: whose model was measured, where a workflow lets clients measure several.
+    """
 
     site: str
     workflow: str = ""
     task: str
     round_num: int
+    model_owner: str = ""
     metrics: Metrics
     num_steps: float
     size: int
@@ -164,13 +176,17 @@ class ReplyAccepted(Event, frozen=True, kw_only=True):
 
 
 class ReplyFailed(Event, frozen=True, kw_only=True):
-    """`hangs`: the client's process may still work on the task. `process`: as in ClientWanted."""
+    """`hangs`: the client's process may still work on the task. `process`: as in ClientWanted.
+
+    `model_owner`: as in ReplyAccepted.
+    """
 
     site: str
     process: str = ""
     workflow: str = ""
     task: str
     round_num: int
+    model_owner: str = ""
     failure: Failure
     hangs: bool = False
 
@@ -347,6 +363,7 @@ AnyEvent = Union[  # noqa: UP007  msgspec reads it at run time
     ServerReady,
     ClientWanted,
     ClientReady,
+    WorkflowStarted,
     RoundStarted,
     TaskSent,
     ReplyAccepted,

@@ -37,8 +37,31 @@ torch's optimizers. A tuple comes back as a list.
 NUM_STEPS = "NUM_STEPS_CURRENT_ROUND"
 """The key in `FLModel.meta` for the number of steps, or examples, a site trained for: its weight in the mean."""
 
+MODEL_OWNER = "model_owner"
+"""The key in `FLModel.meta` of a task for the name of the model's owner, where several models are measured."""
+
 FEDPROX_MU = "fedprox_mu"
 """The key in `FLModel.meta` under which the server sends FedProx's coefficient."""
+
+SCAFFOLD_CTRL_GLOBAL = "scaffold_c_global"
+"""The key in `FLModel.meta` under which the server sends SCAFFOLD's control variate c: a dict like params."""
+
+SCAFFOLD_CTRL_DIFF = "scaffold_c_diff"
+"""The key in `FLModel.meta` under which a site sends the change of its control variate c_i: a dict like params."""
+
+FEDNOVA_STEPS = "fednova_steps"
+"""The key in `FLModel.meta` for the length of a site's training as FedNova counts it: ||a_i||, for SGD its steps."""
+
+STATISTICS = "statistics"
+"""The key in `FLModel.meta` for statistics of data: in a task those asked for, each with its settings; in an answer the
+values, by statistic, data set and feature.
+"""
+
+GLOBAL_STATISTICS = "global_statistics"
+"""The key in `FLModel.meta` for statistics over all sites, by statistic, data set and feature."""
+
+INITIAL_PARAMS = "initial_params"
+"""The key in `FLModel.meta` for the settings of a model without params. `receive()` returns them as its params."""
 
 
 class ParamsType(str, Enum):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import pytest
 
-from fedsag_cli.arguments import Argument, Form, Least, Needs, OneOf, checked, problems
+from fedsag_cli.arguments import Above, Argument, Form, Least, Most, Needs, OneOf, checked, problems
 from fedsag_cli.errors import JobError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ class Part:
         how: Annotated[str, OneOf(["sum", "mean"])] = "mean",
         stop: Annotated[str | None, Form(r"\w+ > \d+", "a metric, >, and a number", "accuracy > 80")] = None,
         patience: Annotated[int | None, Least(1), Needs("stop")] = None,
+        share: Annotated[float, Above(0), Most(1)] = 0.5,
         verbose: bool = False,
         anything: object = None,
     ) -> None:
@@ -34,6 +35,9 @@ class Part:
     ("given", "said"),
     [
         ({"rounds": 0}, "Part: rounds must be a number from 1 on, not 0"),
+        ({"share": 0}, "Part: share must be a number above 0, not 0"),
+        ({"share": 1.5}, "Part: share must be a number up to 1, not 1.5"),
+        ({"share": float("nan")}, "Part: share must be a number above 0, not nan"),
         ({"rounds": 2.0}, "Part: rounds must be a whole number, not 2.0"),
         ({"rounds": True}, "Part: rounds must be a whole number, not True"),
         ({"rounds": None}, "Part: rounds must be a whole number, not None"),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 import pytest
@@ -27,6 +28,9 @@ VALUES = {
     dict[str, events.Metrics]: {"a": {"accuracy": 0.1}},
     events.LogKind: "text",
     Mapping[str, float | str | None]: {"loss": 0.1, "name": "é", "nan": None},
+    list[list[str | float | None]]: [["é", 0.1, None]],
+    dict[str, Any]: {"chosen": ["a"], "n": 1},
+    (float | None): 0.1,
     (int | None): 7,
     Failure: FAILURE,
     (Failure | None): FAILURE,

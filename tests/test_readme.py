@@ -29,9 +29,9 @@ from fedsag_cli.workflows.scatter_and_gather import ScatterAndGather
 
 ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "pyproject.toml").is_file())
 DOCS = ROOT / "docs"
-CIFAR10 = ROOT / "examples" / "cifar10"
+EXAMPLES = ROOT / "examples"
 README = ROOT / "README.md"
-PAGES = [README, *sorted(DOCS.rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]
+PAGES = [README, *sorted(DOCS.rglob("*.md")), *sorted(EXAMPLES.rglob("*.md"))]
 FLAG = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
 
 # programs that a page names for its reader, and that need a network, another system or minutes
@@ -39,6 +39,7 @@ TRIED_BELOW = (
     README,
     *(DOCS / f"{name}.md" for name in ("getting-started", "results", "your-components")),
 )  # their commands, and what comes of them
+A_SMALL_TABLE = "--rounds 1 --clients 2 --script_args '--train_size 60 --test_size 40 --batch_size 20'"
 NOT_RUN_HERE = ("./scripts/bench", "./scripts/demo", ".", "nvflare", "pip")
 
 MY_NET = """
@@ -231,12 +232,14 @@ def test_what_a_page_says_to_copy_runs_and_ends_with_the_exit_codes_it_says(tmp_
     if page.parent.name == "lightning":
         pytest.importorskip("lightning")
     folder = tmp_path
-    if page.is_relative_to(CIFAR10):
-        shutil.copytree(CIFAR10, tmp_path / "examples", ignore=shutil.ignore_patterns("__pycache__"))
-        folder = tmp_path / "examples" / page.parent.relative_to(CIFAR10)
+    if page.is_relative_to(EXAMPLES):
+        shutil.copytree(EXAMPLES, tmp_path / "examples", ignore=shutil.ignore_patterns("__pycache__"))
+        folder = tmp_path / page.parent.relative_to(ROOT)
     say = {
         "/tmp/fedsag": str(tmp_path / "fedsag"),
         "python ../data/download.py": "true",  # which needs a network
+        "python ../cifar10/data/download.py": "true",
+        "python compare.py": f"python compare.py --workspace {tmp_path} --only fedavg,scaffold {A_SMALL_TABLE}",
         "code/dl/train.py": "code/dl/train.py --limit 60",
         "--batch_size 6": "--batch_size 6 --limit 60",
     }

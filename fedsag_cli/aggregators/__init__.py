@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 from typing import Any, Protocol
 
+from fedsag_cli.errors import JobError
 from fedsag_cli.model import FLModel, Reply
 
 
@@ -13,7 +15,8 @@ class Aggregator(Protocol):
 
     An aggregator can have these methods too:
 
-    `begin(sent, cohort)`: called before the first update of a round, with the FLModel that is sent and the Cohort.
+    `begin(sent, cohort)`: called before the first update of a round, with the FLModel that is sent and the Cohort. It
+    may return another FLModel, which is sent instead: such as one with more in its meta.
     `check(update, sent)`: the update to accept, an FLModel, for one that a client sent; `sent` are the params that were
     sent. It takes the place of the usual checks of keys, shapes and numbers. Raises TensorError.
     `excludes(name)`: whether params of this name are left out. Then updates may have such keys that the model does not
@@ -39,6 +42,12 @@ def give(aggregator: Any, reply: Reply) -> None:
         aggregator.accept(reply.site, reply.model)
     else:
         aggregator.accept(reply)
+
+
+def needs(module: str, component: str, *, extra: str) -> None:
+    """Raises JobError if this module, which an extra of fedsag installs, is not there."""
+    if importlib.util.find_spec(module) is None:
+        raise JobError(f"{component} needs {module}, which is not installed", hint=f"pip install 'fedsag[{extra}]'")
 
 
 def _takes_site(aggregator: Any) -> bool:

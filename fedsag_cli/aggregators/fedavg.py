@@ -30,7 +30,16 @@ class FedAvg:
         nvflare=Nvflare(
             path="nvflare.app_common.aggregators.intime_accumulate_model_aggregator.InTimeAccumulateWeightedAggregator",
             also={"AccumulateWeightedAggregator": {}},
-            expected={"expected_data_kind": ("WEIGHT_DIFF", "WEIGHTS")},
+            expected={
+                "expected_data_kind": (
+                    "WEIGHT_DIFF",
+                    "WEIGHTS",
+                    {
+                        "_model_weights_": "WEIGHT_DIFF",
+                        "scaffold_c_diff": "WEIGHT_DIFF",
+                    },  # see ScatterAndGatherScaffold
+                )
+            },
         )
     )
 

@@ -22,6 +22,14 @@ from fedsag_cli.plan import ComponentSpec, FilterSpec
 KNOWN = {
     "ScatterAndGather": "fedsag_cli.workflows.scatter_and_gather.ScatterAndGather",
     "FedBuff": "fedsag_cli.workflows.fedbuff.FedBuff",
+    "Cyclic": "fedsag_cli.workflows.cyclic.Cyclic",
+    "CrossSiteModelEval": "fedsag_cli.workflows.cross_site_model_eval.CrossSiteModelEval",
+    "InitializeGlobalWeights": "fedsag_cli.workflows.initialize_global_weights.InitializeGlobalWeights",
+    "Swarm": "fedsag_cli.workflows.swarm.Swarm",
+    "RunsModelController": "fedsag_cli.server.model_controller.RunsModelController",
+    "KMeansAggregator": "fedsag_cli.aggregators.kmeans.KMeansAggregator",
+    "SVMAggregator": "fedsag_cli.aggregators.svm.SVMAggregator",
+    "XGBBaggingAggregator": "fedsag_cli.aggregators.xgb_bagging.XGBBaggingAggregator",
     "FedAvg": "fedsag_cli.aggregators.fedavg.FedAvg",
     "CoordinateMedian": "fedsag_cli.aggregators.coordinate_median.CoordinateMedian",
     "TrimmedMean": "fedsag_cli.aggregators.trimmed_mean.TrimmedMean",
@@ -31,14 +39,33 @@ KNOWN = {
     "FedYogi": "fedsag_cli.updaters.adaptive.FedYogi",
     "FedAdam": "fedsag_cli.updaters.adaptive.FedAdam",
     "FedOpt": "fedsag_cli.updaters.fedopt.FedOpt",
+    "DPFedAvg": "fedsag_cli.aggregators.dp_fedavg.DPFedAvg",
+    "FedNova": "fedsag_cli.aggregators.fednova.FedNova",
+    "Scaffold": "fedsag_cli.aggregators.scaffold.Scaffold",
     "PTFileModelPersistor": "fedsag_cli.persistors.torch.PTFileModelPersistor",
     "NPModelPersistor": "fedsag_cli.persistors.numpy.NPModelPersistor",
+    "ModelParamPersistor": "fedsag_cli.persistors.model_params.ModelParamPersistor",
+    "XGBModelPersistor": "fedsag_cli.persistors.xgb.XGBModelPersistor",
     "IntimeModelSelector": "fedsag_cli.workflows.model_selector.IntimeModelSelector",
+    "StatisticsController": "fedsag_cli.workflows.statistics.StatisticsController",
+    "JsonStatsFileWriter": "fedsag_cli.workflows.statistics_file.JsonStatsFileWriter",
+    "StatisticsPrivacyFilter": "fedsag_cli.filters.statistics_privacy.StatisticsPrivacyFilter",
+    "MinCountCleanser": "fedsag_cli.filters.statistics_privacy.MinCountCleanser",
+    "HistogramBinsCleanser": "fedsag_cli.filters.statistics_privacy.HistogramBinsCleanser",
+    "AddNoiseToMinMax": "fedsag_cli.filters.statistics_privacy.AddNoiseToMinMax",
     "ExcludeVars": "fedsag_cli.filters.exclude_vars.ExcludeVars",
     "SignFlipAttack": "fedsag_cli.filters.attacks.SignFlipAttack",
     "NoiseAttack": "fedsag_cli.filters.attacks.NoiseAttack",
     "ScalingAttack": "fedsag_cli.filters.attacks.ScalingAttack",
     "PowerOfChoice": "fedsag_cli.samplers.power_of_choice.PowerOfChoice",
+    "GaussianPrivacy": "fedsag_cli.filters.gaussian_privacy.GaussianPrivacy",
+    "PercentilePrivacy": "fedsag_cli.filters.percentile_privacy.PercentilePrivacy",
+    "SVTPrivacy": "fedsag_cli.filters.svt_privacy.SVTPrivacy",
+    "ModelQuantizer": "fedsag_cli.filters.quantization.ModelQuantizer",
+    "ModelDequantizer": "fedsag_cli.filters.quantization.ModelDequantizer",
+    "TopKSparsifier": "fedsag_cli.filters.top_k.TopKSparsifier",
+    "TopKDensifier": "fedsag_cli.filters.top_k.TopKDensifier",
+    "GaussianAccountant": "fedsag_cli.accountants.gaussian.GaussianAccountant",
     "TBAnalyticsReceiver": "fedsag_cli.trackers.tensorboard.TBAnalyticsReceiver",
     "MLflowReceiver": "fedsag_cli.trackers.mlflow.MLflowReceiver",
     "WandBReceiver": "fedsag_cli.trackers.wandb.WandBReceiver",
@@ -46,6 +73,13 @@ KNOWN = {
 
 NAMING_KEYS = ("path", "class_path", "name")
 
+_BASES_OF_OURS = (
+    "ModelController",
+    "BaseFedAvg",
+    "FedAvg",
+    "ModelAggregator",
+    "FLComponent",
+)  # NVFLARE's that fedsag has, too
 _FOREIGN = "nvflare"  # its components have other methods, so fedsag cannot call them
 _METHODS = {  # by the last word of a base class of NVFLARE: what takes the place of a class that derives from it
     "Controller": "a workflow has run(clients, run)",
@@ -100,7 +134,8 @@ def base_of_nvflare(name: str, search: Sequence[Path]) -> str:
 
 def check_base(name: str, search: Sequence[Path]) -> None:
     """Raises JobError for a class of the job that derives from one of NVFLARE's, with what takes its place."""
-    if base := base_of_nvflare(name, search):
+    base = base_of_nvflare(name, search)
+    if base and base.rpartition(".")[2] not in _BASES_OF_OURS:
         raise JobError(f"{name} is written for NVFLARE: it is a {base.rpartition('.')[2]}", hint=_instead_of(base))
 
 

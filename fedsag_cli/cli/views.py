@@ -15,7 +15,7 @@ from fedsag_cli.cli import display
 from fedsag_cli.cli.display import Cell, Format
 from fedsag_cli.errors import RunError, counted
 from fedsag_cli.events import Event, Failure, Metrics
-from fedsag_cli.simulator.report import Report
+from fedsag_cli.simulator.report import Report, TableReport
 
 _MOST_ROWS = 12  # clients shown one by one in the live view
 _MOST_SITES = 6  # sites with a column of their own in the table at the end
@@ -107,6 +107,8 @@ class LiveView:
                 self._states, self._slots = dict.fromkeys(event.sites, "not started"), event.slots
             case events.ProcessStarted() if event.name in self._states:
                 self._states[event.name] = "starting"
+            case events.WorkflowStarted():
+                self._pace, self._stage = None, f"{event.workflow} running" if event.num_workflows > 1 else "running"
             case events.RoundStarted():
                 if self._pace is None or not self._pace.goes_on_with(event):
                     self._pace = Pace(event, now, at_once=self._slots)
@@ -123,7 +125,8 @@ class LiveView:
                 self._states[event.site] = "answered"
                 self._count(event.site, event.round_num, now)
                 if event.metrics:
-                    self._metrics[event.site] = f"round {event.round_num}: {_metrics(event.metrics, 3)}"
+                    what = event.task if self._pace is None else f"round {event.round_num}"
+                    self._metrics[event.site] = f"{what}: {_metrics(event.metrics, 3)}"
             case events.ReplyFailed():
                 self._states[event.site] = "failed"
                 self._count(event.site, event.round_num, now)
@@ -146,9 +149,8 @@ class LiveView:
     def _rows(self) -> Sequence[Sequence[Cell]]:
         now = time.monotonic()
         spent = _seconds(now - self._began)
-        if self._pace is None:
+        if (pace := self._pace) is None:
             return [[(f"{self._stage} …", ""), (spent, "")], *self._clients()]
-        pace = self._pace
         done = round(_BAR * (pace.share if self._stage == "running" else 1.0))
         left = pace.left_s(now)
         still = "" if left is None else f"about {_seconds(left)} left" if left >= 0 else "longer than expected"
@@ -257,12 +259,16 @@ class Lines:
                 ]
             case events.ServerReady() if event.whole_rounds:
                 return [f"resumed: {counted(event.whole_rounds, 'round')} done"]
+            case events.WorkflowStarted() if event.num_workflows > 1:
+                number = f"{event.number} of {event.num_workflows}"
+                return [*self._failed_alike(), f"workflow {event.workflow} started ({number})"]
             case events.RoundStarted():
                 before = self._failed_alike()
                 self._round, self._asked = event.round_num, len(event.sites)
                 return [*before, f"round {event.round_num} started with {counted(self._asked, 'client')}"]
             case events.ReplyAccepted():
-                head = f"{self._when(event.round_num)}{event.site} answered {event.task} in {event.work_s:.1f} s"
+                task = _task(event)
+                head = f"{self._when(event.round_num)}{event.site} answered {task} in {event.work_s:.1f} s"
                 return [_with_metrics(head, event.metrics)]
             case events.ReplyFailed():
                 return self._failed(event)
@@ -307,7 +313,7 @@ class Lines:
         self.told.add((event.site, kind))
         alike = self._alike.setdefault(kind, [])
         alike.append(event.site)
-        head = f"{self._when(event.round_num)}{event.site} failed in {event.task}"
+        head = f"{self._when(event.round_num)}{event.site} failed in {_task(event)}"
         if kind not in self._causes:
             self._causes[kind] = _of_any_site(event.site, event.failure.cause)
             return _failure(head, event.failure)
@@ -329,20 +335,23 @@ def summary(report: Report) -> None:
     """A table with a row for each round, and the paths of the results."""
     display.line("")
     table = Table(report, display.width())
-    display.table(table.rows, table.columns)
-    if not display.on_terminal():
-        display.line("")
+    if table.rows:
+        display.table(table.rows, table.columns)
+        if not display.on_terminal():
+            display.line("")
     if table.left_out:
         display.line(f"not in the table: {table.left_out}; report.json has all")
     for each in report.tables:
-        display.line(f"{each.title}:")
-        display.table([dict(zip(each.columns, map(_cell, row), strict=True)) for row in each.rows], each.columns)
+        _result(each)
     if report.rounds:
-        display.line("metrics of a round are measured on the model that was sent, before training")
+        display.line("metrics of a round are measured on the model that each client received, before training")
     if report.best:
         best = report.best
         which = "the final model" if best.is_final else f"the model sent in round {best.round_num}"
         display.line(f"best: {which}, {best.metric} {_number(best.score)}, as the model selector weighs it")
+    if spent := next((each.privacy for each in reversed(report.rounds) if each.privacy), None):
+        epsilon = "infinite" if spent.epsilon is None else _number(spent.epsilon)
+        display.line(f"privacy: epsilon {epsilon} at delta {spent.delta:g}, {spent.mechanism}")
     for text in [*_failed_sites(report), *_not_waited_for(report)]:
         display.line(text)
     for path in report.models:
@@ -354,6 +363,26 @@ def summary(report: Report) -> None:
     display.line(f"events     {report.workspace}/events.jsonl")
     display.line(f"logs       {report.workspace}/<site>/log.txt")
     display.line(f"seconds    {report.times.get('run_finished_s', 0.0):.1f}")
+
+
+def _result(found: TableReport) -> None:
+    """A table that a workflow found, with as many of its columns as fit."""
+    cells = [[_cell(value) for value in row] for row in found.rows]
+    columns = [_Column(name, [row[number] for row in cells]) for number, name in enumerate(found.columns)]
+    free = display.width()
+    shown: list[_Column] = []
+    for column in columns:
+        free -= column.width
+        if shown and free < 0:
+            break
+        shown.append(column)
+    display.line(f"{found.title}:")
+    rows = [{column.heading: column.cells[index] for column in shown} for index in range(len(cells))]
+    display.table(rows, [column.heading for column in shown])
+    if len(shown) < len(columns):
+        display.line(f"not in the table: {len(columns) - len(shown)} of {len(columns)} columns; report.json has all")
+    if not display.on_terminal():
+        display.line("")
 
 
 def _cell(value: str | float | None) -> str:
@@ -526,6 +555,10 @@ def _few(names: Sequence[str]) -> str:
     if len(names) <= _MOST_NAMES:
         return ", ".join(names)
     return f"{', '.join(names[: _MOST_NAMES - 1])}, … {names[-1]}"
+
+
+def _task(event: events.ReplyAccepted | events.ReplyFailed) -> str:
+    return f"{event.task} (model {event.model_owner})" if event.model_owner else event.task
 
 
 def _answer(event: events.NotAwaited | events.ReplyLate) -> tuple[str, str, str, int]:

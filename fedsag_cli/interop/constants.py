@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fedsag_cli.model import FEDPROX_MU, NUM_STEPS
+from fedsag_cli.model import FEDPROX_MU, NUM_STEPS, SCAFFOLD_CTRL_DIFF, SCAFFOLD_CTRL_GLOBAL
 
 __all__ = [
     "AlgorithmConstants",
@@ -61,8 +61,8 @@ class AlgorithmConstants:
     """Keys that an algorithm adds to a model's `meta`."""
 
     FEDPROX_MU = FEDPROX_MU
-    SCAFFOLD_CTRL_DIFF = "scaffold_c_diff"
-    SCAFFOLD_CTRL_GLOBAL = "scaffold_c_global"
+    SCAFFOLD_CTRL_DIFF = SCAFFOLD_CTRL_DIFF
+    SCAFFOLD_CTRL_GLOBAL = SCAFFOLD_CTRL_GLOBAL
 
 
 class AppConstants:

@@ -100,6 +100,7 @@ class _ExportedJob:
         """The package fedsag_cli for the scripts of the job. A job that was exported before has it already."""
         package = f"custom/{_PACKAGE}"
         alias = {f"{package}/{file.relative_to(writing.ALIAS)}": file for file in writing.ALIAS.rglob("*.py")}
+        alias |= {f"{package}/client/{file.name}": file for file in writing.HELPERS}
         taken = {path: file for path, file in others.items() if path.startswith((f"{package}/", f"{package}."))}
         if not taken:
             yield from ((f"{app}/{path}", file) for path, file in sorted(alias.items()))

@@ -25,9 +25,11 @@ _CLIENT_API = ("fedsag_cli.client", "fedsag_cli.client.decorators")
 _LIGHTNING = ("fedsag_cli.client.lightning",)
 _CONSTANTS = ("fedsag_cli.interop.constants",)
 _FEDPROX = ("fedsag_cli.client.fedprox",)
+_SCAFFOLD = ("fedsag_cli.client.pt_scaffold", *_CONSTANTS)
 _EXCHANGE = ("fedsag_cli.interop.base.exchange",)
 _CONTEXT = ("fedsag_cli.interop.base.context",)
 _EXECUTORS = ("fedsag_cli.interop.base.executors",)
+_CONTROLLERS = ("fedsag_cli.server.model_controller",)
 _OWN_CLASSES = {  # of which users make executors, learners and controllers
     "nvflare.apis.dxo": (*_EXCHANGE, *_CONSTANTS),
     "nvflare.apis.executor": _EXECUTORS,
@@ -38,9 +40,14 @@ _OWN_CLASSES = {  # of which users make executors, learners and controllers
     "nvflare.app_common.abstract.learner_spec": _EXECUTORS,
     "nvflare.app_common.abstract.model": _EXCHANGE,
     "nvflare.app_common.abstract.model_learner": _EXECUTORS,
+    "nvflare.app_common.aggregators.model_aggregator": ("fedsag_cli.aggregators.model_aggregator",),
+    "nvflare.app_common.aggregators.weighted_aggregation_helper": ("fedsag_cli.server.weighted_aggregation",),
     "nvflare.app_common.executors.learner_executor": _EXECUTORS,
     "nvflare.app_common.executors.model_learner_executor": _EXECUTORS,
     "nvflare.app_common.utils.fl_component_wrapper": _EXECUTORS,
+    "nvflare.app_common.workflows.base_fedavg": _CONTROLLERS,
+    "nvflare.app_common.workflows.fedavg": _CONTROLLERS,
+    "nvflare.app_common.workflows.model_controller": _CONTROLLERS,
     "nvflare.app_common.utils.fl_model_utils": _EXCHANGE,
     "nvflare.app_opt.pt.model_persistence_format_manager": ("fedsag_cli.client.pt_format",),
 }
@@ -54,6 +61,7 @@ _ALWAYS = {
     "nvflare.app_opt.lightning": _LIGHTNING,
     "nvflare.app_opt.lightning.api": _LIGHTNING,
     "nvflare.app_opt.lightning.loggers.client_logger": _LIGHTNING,
+    "nvflare.app_opt.pt.scaffold": _SCAFFOLD,  # NVFLARE's keeps its controls in memory: --resume would lose them
     **_OWN_CLASSES,
 }
 _RENAMED = {"nvflare.client.lightning": {"logger": "ClientLogger"}}  # NVFLARE's name: fedsag's
@@ -69,18 +77,30 @@ _WITHOUT_NVFLARE = {
     "nvflare.apis.fl_constant": _CONSTANTS,
     "nvflare.app_common": (),
     "nvflare.app_common.abstract": (),
+    "nvflare.app_common.aggregators": (),
+    "nvflare.app_common.workflows": (),
     "nvflare.app_common.abstract.fl_model": ("fedsag_cli.client", *_CONSTANTS),
     "nvflare.app_common.app_constant": _CONSTANTS,
+    "nvflare.app_common.abstract.statistics_spec": ("fedsag_cli.client.statistics.spec",),
     "nvflare.app_common.executors": (),
     "nvflare.app_common.np": (),
     "nvflare.app_common.np.constants": _CONSTANTS,
+    "nvflare.app_common.pt": (),
+    "nvflare.app_common.pt.pt_scaffold": _SCAFFOLD,
+    "nvflare.app_common.statistics": (),
+    "nvflare.app_common.statistics.numpy_utils": ("fedsag_cli.client.statistics.tables",),
     "nvflare.app_common.utils": (),
     "nvflare.app_common.utils.fedprox_utils": ("fedsag_cli.client.fedprox_mu",),
     "nvflare.app_opt": (),
     "nvflare.app_opt.lightning.loggers": (),
-    "nvflare.app_opt.pt": (*_FEDPROX, *_CONSTANTS),
+    "nvflare.app_opt.pt": (*_FEDPROX, *_SCAFFOLD),
     "nvflare.app_opt.pt.fedproxloss": _FEDPROX,
-    "nvflare.app_opt.pt.scaffold": _CONSTANTS,
+    "nvflare.app_opt.pt.scaffold": _SCAFFOLD,
+    "nvflare.app_opt.statistics": (),
+    "nvflare.app_opt.xgboost": (),
+    "nvflare.app_opt.xgboost.data_loader": ("fedsag_cli.client.xgb_trees",),
+    "nvflare.app_opt.statistics.df": (),
+    "nvflare.app_opt.statistics.df.df_core_statistics": ("fedsag_cli.client.statistics.tables",),
 }
 
 

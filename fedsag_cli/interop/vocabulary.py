@@ -14,7 +14,7 @@ from fedsag_cli import catalog
 from fedsag_cli.facts import Nvflare
 from fedsag_cli.job import executor
 
-AVERAGING_WORKFLOWS = ("FedAvg", "PTFedAvg", "PTFedAvgEarlyStopping", "FedOpt")
+AVERAGING_WORKFLOWS = ("FedAvg", "PTFedAvg", "PTFedAvgEarlyStopping", "FedOpt", "Scaffold")
 UPDATER = "nvflare.app_opt.pt.fedopt.PTFedOptModelShareableGenerator"  # what is inside the workflow FedOpt
 FEDERATED_AVERAGING = Nvflare(  # NVFLARE's workflow that averages itself becomes ScatterAndGather with components
     path="nvflare.app_common.workflows.fedavg.FedAvg",
@@ -31,8 +31,16 @@ NOT_NEEDED = {
     "ValidationJsonGenerator": "", "CWEResultPrinter": "", "NPFormatter": "",
     "PTFileModelLocator": "pt_persistor_id", "TFFileModelLocator": "tf_persistor_id",
     "NPModelLocator": "", "ListModelLocator": "",
+    "CollectAndAssembleAggregator": "assembler_id", "CollectAndAssembleModelAggregator": "assembler_id",
+    "XGBModelShareableGenerator": "",
 }  # fmt: skip
-"""Done by the workflow or the executor. A model locator has the persistor of its models as an argument."""
+"""Done by the workflow or the executor. A model locator has the persistor of its models as an argument, an aggregator
+that collects its assembler, which is an aggregator here.
+"""
+COPIED_CLASSES = ("kmeans_assembler.KMeansAssembler", "svm_assembler.SVMAssembler")
+"""Class paths of NVFLARE's templates: users copied these classes into their jobs from its examples."""
+TREES_COMMAND = ("python3", "-m", "fedsag_cli.client.xgb_trees")
+STATISTICS_COMMAND = ("python3", "-m", "fedsag_cli.client.statistics.program")
 _MESSAGES = "fedsag sends its messages itself"
 _LOGS = "the logs of all processes are in the workspace"
 _TIMES = "times and sizes are in report.json"
@@ -70,6 +78,9 @@ LEFT_OUT = {
     "ComponentPathAuthorizer": "a run on this machine builds whatever the job names",
 }
 
+CONTROLLERS = ("ModelController", "BaseFedAvg", "FedAvg")
+CONTROLLER_WORKFLOW = "RunsModelController"
+"""Base classes of users' own workflows, and the workflow of fedsag that runs them."""
 CLIENT_CONTROLLED = {
     "SwarmServerController": "SwarmClientController",
     "CyclicServerController": "CyclicClientController",

@@ -19,6 +19,9 @@ from fedsag_cli.plan import ComponentSpec
 ALIAS = Path(__file__).parent / "alias"
 """The package that an exported job's scripts import as fedsag_cli: NVFLARE's Client API with fedsag's names."""
 
+HELPERS = [Path(__file__).parents[1] / "client" / f"{name}.py" for name in ("ditto", "fedbn", "moon", "scaffold")]
+"""Modules of fedsag_cli.client that work with NVFLARE as they are, in that package."""
+
 _GENERATOR = {
     "id": "shareable_generator",
     "path": "nvflare.app_common.shareablegenerators.full_model_shareable_generator.FullModelShareableGenerator",
@@ -29,10 +32,19 @@ _TO_SERVER = {  # sends the server what a script in the client's process logs
     "path": "nvflare.app_common.widgets.convert_to_fed_event.ConvertToFedEvent",
     "args": {"events_to_convert": ["analytix_log_stats"], "fed_event_prefix": "fed."},
 }
+_SCAFFOLD = "nvflare.app_common.workflows.scaffold.Scaffold"  # which averages itself
+_SCAFFOLD_ARGS = ("num_rounds", "start_round", "persistor_id")
 _LIGHTNING = re.compile(rb"\b(fedsag_cli|nvflare)\.client(\.| +import +)lightning\b")
 _LIGHTNING_NOTE = "a script uses the Lightning client: NVFLARE's needs the package pytorch_lightning"
 _ONLY_EXTERNAL = ("command", "launch_once", "launch_timeout", "shutdown_timeout", "stop_grace_period",
                       "heartbeat_interval", "heartbeat_timeout")  # fmt: skip
+
+
+_COLLECTS = "nvflare.app_common.aggregators.collect_and_assemble_aggregator.CollectAndAssembleAggregator"
+_ONE_WAY = {
+    "StatisticsController": "in NVFLARE an executor answers it, with a class of the job, and not a script",
+    "XGBBaggingAggregator": "NVFLARE sends clients a list of the last trees, and fedsag the whole model",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,13 +81,28 @@ def server(
     """
     writing = _Writing(file, known, resolve, search)
     empty = [part for part in _enabled(values, "components") if writing.has_no_model(part)]
-    flows = [writing.part(_without_persistor(flow, empty)) for flow in _enabled(values, "workflows")]
-    parts = [writing.part(part) for part in _enabled(values, "components") if part not in empty]
+    controls = [part for part in _enabled(values, "components") if writing.has_controls(part)]
+    flows = [
+        writing.scaffold(flow, controls)
+        if (flow.get("args") or {}).get("aggregator_id") in [part.get("id") for part in controls]
+        else writing.part(_without_persistor(flow, empty))
+        for flow in _enabled(values, "workflows")
+    ]
+    parts = [writing.part(part) for part in _enabled(values, "components") if part not in (*empty, *controls)]
+    parts = [made for part in parts for made in _collecting(part)]
     if not any(part.get("id") == _GENERATOR["id"] for part in parts):
         parts.append(dict(_GENERATOR))
     return {"format_version": 2, **values, "workflows": flows, "components": parts, **writing.filters(values)}, (
         writing.notes
     )
+
+
+def _collecting(part: dict[str, Any]) -> list[dict[str, Any]]:
+    """The part. What NVFLARE calls an assembler is not its aggregator: another one collects for it."""
+    if not part["path"].endswith("Assembler"):
+        return [part]
+    assembler = {**part, "id": f"{part.get('id')}_assembler"}
+    return [{"id": part.get("id"), "path": _COLLECTS, "args": {"assembler_id": assembler["id"]}}, assembler]
 
 
 def client(
@@ -111,6 +138,10 @@ class _Writing:
                 f"{self._file}: {path!r} is a component of fedsag that NVFLARE does not have",
                 hint="write one for NVFLARE first",
             )
+        if name in _ONE_WAY:
+            raise JobError(
+                f"{self._file}: {name} cannot be exported: {_ONE_WAY[name]}", hint="run this job with fedsag"
+            )
         if facts.extra:
             self.notes.append(f"{name}: NVFLARE does not run the job without the package {facts.extra}")
         args = self._args(dict(part.get("args") or {}), facts.nvflare)
@@ -125,6 +156,28 @@ class _Writing:
         if is_empty:
             self.notes.append("NPModelPersistor is left out, as its model is empty: NVFLARE then writes no model")
         return is_empty
+
+    def has_controls(self, part: Mapping[str, Any]) -> bool:
+        """Whether it is the aggregator of SCAFFOLD; NVFLARE's workflow of SCAFFOLD averages itself."""
+        return catalog.short_name(str(self._resolve(catalog.path_in(part)) or "")) == "Scaffold"
+
+    def scaffold(self, flow: Mapping[str, Any], controls: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """NVFLARE's workflow of SCAFFOLD for scatter and gather with the aggregator Scaffold."""
+        args = dict(flow.get("args") or {})
+        for part in controls:
+            given = {key: self._resolve(value) for key, value in (part.get("args") or {}).items()}
+            if set_by_user := [
+                key for key, value in given.items() if value not in (None, "", {}, []) and value is not True
+            ]:
+                raise JobError(
+                    f"{self._file}: Scaffold: NVFLARE's has no {set_by_user[0]}",
+                    hint="it weighs all sites by their steps: leave it out",
+                )
+        kept = {key: args[key] for key in _SCAFFOLD_ARGS if key in args}
+        num_clients = self._resolve(args.get("num_clients")) or args.get("min_clients", 1)
+        self.notes.append("ScatterAndGather with Scaffold: NVFLARE's Scaffold draws min_clients clients in each round")
+        others = {key: value for key, value in flow.items() if key not in (*catalog.NAMING_KEYS, "args")}
+        return {**others, "path": _SCAFFOLD, "args": {"num_clients": num_clients, **kept}}
 
     def _args(self, args: dict[str, Any], differs: Nvflare) -> dict[str, Any]:
         """The arguments for NVFLARE's class, from the component's facts."""

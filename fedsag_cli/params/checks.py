@@ -65,6 +65,25 @@ def check(
     return update, unknown
 
 
+def check_passed_on(update: FLModel, sent: Mapping[str, Any], rules: Rules = STRICT) -> FLModel:
+    """The update of a workflow that calculates nothing, so that bytes and texts fit where such were sent, or nothing.
+
+    Numbers are checked as in `check`. Raises TensorError.
+    """
+    params = update.params or {}
+    if sent and (unknown := [name for name in params if name not in sent]):
+        raise unknown_keys(unknown, sent)
+    payload = {name for name, value in params.items() if is_payload(value) and is_payload(sent.get(name, value))}
+    numbers = {name: value for name, value in params.items() if name not in payload}
+    check(replace(update, params=numbers), {name: value for name, value in sent.items() if name not in payload}, rules)
+    return update
+
+
+def has_payload(params: Mapping[str, Any] | None) -> bool:
+    """Whether bytes and texts may be in the updates of a model with these params: some are there, or no params yet."""
+    return not params or any(map(is_payload, params.values()))
+
+
 def check_is_numeric(name: str, value: Any) -> None:
     """Raises TensorError if `value` is bytes or a text, with which nothing can be calculated."""
     if is_payload(value):

@@ -38,6 +38,12 @@ class Persistor(WritesFiles, Protocol):
         """The best or the final model, as it was written last; None if it was not written. Raises JobError."""
 
 
+def name_of(persistor: Persistor, name: ModelName) -> str:
+    """What results call this model: by its file, if the persistor has a method `model_name` that tells it."""
+    called = getattr(persistor, "model_name", None)
+    return str(called(name)) if callable(called) else name
+
+
 def find_checkpoint(name: str) -> Path | None:
     """The file of a checkpoint: at this path, or at this path in custom/."""
     return next((path for path in (Path(name), Path("custom") / name) if path.is_file()), None)

@@ -56,7 +56,7 @@ class NPModelPersistor:
     def load(self) -> FLModel:
         if self._source:
             path = find_checkpoint(self._source) or Path(self._source)
-            return FLModel(params=_arrays_in(path, "source_ckpt_file_full_name: "))
+            return FLModel(params=arrays_in(path, "NPModelPersistor: source_ckpt_file_full_name: "))
         first = _FIRST_NUMPY_MODEL if self._model is None else self._model
         arrays = first if isinstance(first, Mapping) else {_NUMPY_KEY: first}
         try:
@@ -70,37 +70,42 @@ class NPModelPersistor:
     def save_best(self, model: FLModel) -> Path:
         return self._write(self._best_files, model)
 
+    def model_name(self, name: ModelName) -> str:
+        """The name of the model's file without its ending."""
+        return (self._best_files if name == "best" else self._files)[0].stem
+
     def get(self, name: ModelName) -> FLModel | None:
         written = [path for path in (self._best_files if name == "best" else self._files) if path.exists()]
-        return FLModel(params=_arrays_in(written[0])) if written else None
+        return FLModel(params=arrays_in(written[0])) if written else None
 
     def _write(self, files: tuple[Path, Path], model: FLModel) -> Path:
-        params = {name: _as_array(name, value) for name, value in (model.params or {}).items()}
+        params = {name: as_array(name, value) for name, value in (model.params or {}).items()}
         one, several = files
         if set(params) == {_NUMPY_KEY}:
             return write_model(one, lambda file: np.save(file, params[_NUMPY_KEY], allow_pickle=False))
-        return write_model(several, lambda file: _write_npz(file, params))
+        return write_model(several, lambda file: write_npz(file, params))
 
 
-def _arrays_in(path: Path, argument: str = "") -> dict[str, Any]:
-    """The arrays in a file. Raises JobError; `argument` names the file there."""
+def arrays_in(path: Path, argument: str = "NPModelPersistor: ") -> dict[str, Any]:
+    """The arrays in a .npy or .npz file. Raises JobError; `argument` names the file there."""
     try:
         loaded = np.load(path, allow_pickle=False)
         return {_NUMPY_KEY: loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise JobError(f"NPModelPersistor: {argument}{path}: {error}") from None
+        raise JobError(f"{argument}{path}: {error}") from None
 
 
-def _as_array(name: str, value: Any) -> Any:
+def as_array(name: str, value: Any, persistor: str = "NPModelPersistor") -> Any:
+    """The value for a file. Raises TensorError if it is bytes or a text."""
     if is_payload(value):  # as an array it would lose zeros at its end
         raise TensorError(
-            f"NPModelPersistor: params: {name!r} is a {type(value).__name__}, and numpy's files have arrays only",
+            f"{persistor}: params: {name!r} is a {type(value).__name__}, and numpy's files have arrays only",
             hint="use a persistor that writes such models",
         )
     return np.asarray(value)
 
 
-def _write_npz(file: IO[bytes], params: Mapping[str, Any]) -> None:
+def write_npz(file: IO[bytes], params: Mapping[str, Any]) -> None:
     """As `numpy.savez`, but with any key (savez does not accept "file") and without pickle."""
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in params.items():

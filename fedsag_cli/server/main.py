@@ -17,15 +17,20 @@ from typing import Any
 from fedsag_cli import catalog, events, foreign
 from fedsag_cli.accountants import Accountant
 from fedsag_cli.errors import FedsagError, of_system
-from fedsag_cli.events import Event, Notice, Observer, RunFailed, WillWrite, WorkflowFinished
+from fedsag_cli.events import Event, Notice, Observer, RunFailed, WillWrite, WorkflowFinished, WorkflowStarted
 from fedsag_cli.filters import Chain
+from fedsag_cli.interop import shim
+from fedsag_cli.interop.constants import EventType
+from fedsag_cli.model import Stateful
 from fedsag_cli.params import tensor_file
 from fedsag_cli.params.seeds import derived, set_seed
 from fedsag_cli.persistors import WritesFiles
 from fedsag_cli.plan import Plan, read_plan
 from fedsag_cli.processes.child import preload, show_stack_when_stopped
 from fedsag_cli.server.communicator import Communicator
+from fedsag_cli.server.listeners import Listeners
 from fedsag_cli.server.memory import Memory
+from fedsag_cli.server.model_controller import RunsModelController
 from fedsag_cli.server.tracking import Tracking
 from fedsag_cli.trackers import Tracker
 from fedsag_cli.wire.channel import Listener
@@ -99,6 +104,7 @@ def _run(
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)  # the cores are for the clients
     sys.path.insert(0, str(workspace.app(SERVER) / "custom"))
+    shim.install()
     set_seed(derived(plan.seed, SERVER))
     workspace.checkpoints.mkdir(parents=True, exist_ok=True)
     workspace.hold_as_server()
@@ -126,7 +132,10 @@ def _run(
     for spec in plan.server.components:
         parts[spec.id] = catalog.build(spec, parts)
     workflows: list[Controller] = [catalog.build(spec, parts) for spec in plan.server.workflows]
-    writers = [part for part in parts.values() if isinstance(part, WritesFiles)]
+    for workflow in workflows:
+        if isinstance(workflow, RunsModelController):
+            workflow.components = parts
+    writers = [part for part in (*parts.values(), *workflows) if isinstance(part, WritesFiles)]
     trackers = [part for part in parts.values() if isinstance(part, Tracker)]
     emit(
         WillWrite(
@@ -137,18 +146,29 @@ def _run(
     names = [spec.id or f"workflow-{number}" for number, spec in enumerate(plan.server.workflows, start=1)]
     run = Run.resumed(workspace.checkpoints, emit, plan.seed, names, plan.identity, workspace.needed)
     run.accountants = [part for part in parts.values() if isinstance(part, Accountant)]
-    run.keeps = Memory(_influential(plan, parts, workflows, [data_filters, result_filters])).changed
+    for accountant in run.accountants:
+        if callable(prepare := getattr(accountant, "prepare", None)):
+            prepare(plan)
+    chains = [data_filters, result_filters]
+    run.keeps = Memory(_influential(plan, parts, workflows, chains)).changed
+    stateful = _stateful(parts, dict(zip(names, workflows, strict=True)), chains)
+    for name, keeper in {**communicator.keepers, **stateful}.items():
+        run.keep(name, keeper)
     runs.append(run)
     emit(run.as_event())
     for text in run.notes:
         emit(Notice(text=text))
     tracking = Tracking(trackers, plan.job, emit, several_workflows=len(workflows) > 1)
     observers.append(tracking)
+    listeners = Listeners(parts)
     try:
+        listeners.tell(EventType.START_RUN)
         for number, workflow in enumerate(workflows):
             if run.enter(number):
                 communicator.enter(run.workflow_name, number)
+                emit(WorkflowStarted(workflow=run.workflow_name, number=number + 1, num_workflows=len(workflows)))
                 workflow.run(communicator, run)
+        listeners.tell(EventType.END_RUN)
         digest = tensor_file.digest((run.model.params if run.model else None) or {})
         run.finished(digest)
     except BaseException:
@@ -161,12 +181,27 @@ def _run(
     tracking.close()
 
 
+def _stateful(
+    parts: Mapping[str, Any], workflows: Mapping[str, Controller], chains: Sequence[Chain]
+) -> dict[str, Stateful]:
+    """Whatever says what it keeps from round to round, by the name of its tree in a checkpoint."""
+    found = {f"parts/{name}": part for name, part in parts.items()}
+    found |= {f"workflows/{name}": workflow for name, workflow in workflows.items()}
+    found |= {f"parts/{name}": link for name, link in _links(chains)}
+    return {name: part for name, part in found.items() if isinstance(part, Stateful)}
+
+
+def _links(chains: Sequence[Chain]) -> list[tuple[str, Any]]:
+    """All filters of the server, by what the user calls them."""
+    links = [link for chain in chains for link in chain.filters]
+    return [(f"filter {number}", link) for number, link in enumerate(links, start=1)]
+
+
 def _influential(
     plan: Plan, parts: Mapping[str, Any], workflows: Sequence[Controller], chains: Sequence[Chain]
 ) -> dict[str, object]:
-    """The components on which the model depends, by what the user calls them."""
+    """The components on which the model depends, by what the user calls them. Not those that say what they keep."""
     found = {name: part for name, part in parts.items() if not isinstance(part, WritesFiles | Tracker)}
     found |= {spec.id or spec.path: part for spec, part in zip(plan.server.workflows, workflows, strict=True)}
-    return found | {
-        f"filter {number}": link for number, link in enumerate((link for chain in chains for link in chain.filters), 1)
-    }
+    found |= dict(_links(chains))
+    return {name: part for name, part in found.items() if not isinstance(part, Stateful)}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from fedsag_cli.model import FLModel, Params, Task
+from fedsag_cli.model import MODEL_OWNER, FLModel, Params, Task
 from fedsag_cli.params import checks
 from fedsag_cli.params.packing import packed, unpacked
 from fedsag_cli.params.tensor_file import TensorFile
@@ -15,6 +15,7 @@ from fedsag_cli.server import spool
 from fedsag_cli.server.filtering import Filtering
 from fedsag_cli.server.spool import SpooledFile
 from fedsag_cli.wire.messages import Answer, ModelFacts
+from fedsag_cli.workspace import SERVER
 
 Check: TypeAlias = Callable[[FLModel, Mapping[str, Any]], FLModel]
 """A workflow's own check of an update, in place of the usual ones: the update to use. Raises TensorError."""
@@ -65,6 +66,11 @@ class Outgoing:
     is_finished: bool = False
 
     @property
+    def targets(self) -> list[str]:
+        """The sites that were asked."""
+        return [site for site in self.nth if site != SERVER]
+
+    @property
     def size(self) -> int:
         return 0 if self.file is None else self.file.size
 
@@ -81,6 +87,11 @@ class Outgoing:
         self.facts, self.file = packed(model, scratch=scratch)
         if model.params is not None and self.file is not None:
             model.params.update(self.file.load())
+
+    @property
+    def model_owner(self) -> str:
+        """Whose model is measured, in cross-site evaluation."""
+        return str(self.task.model.meta.get(MODEL_OWNER, ""))
 
     def take(self, site: str) -> Received:
         """The answer of this site."""
@@ -106,7 +117,7 @@ class Outgoing:
         received.params = model.params
         model = self.filtered(filtering, model, site, sent=self.task.model)
         left_out: Sequence[str] = ()
-        known = {**self.whole, **(self.task.model.params or {})}
+        known = {**(self.task.model.params or {}), **self.whole}  # a filter may have changed its dtype and shape
         if self.check is not None:
             model = self.check(model, known)
             model.num_steps  # noqa: B018  it raises

@@ -221,8 +221,10 @@ class ReportBuilder:
                 if current := self._round_of(event):
                     current.not_waited_for.append(event.site)
             case events.ReplyFailed():
-                current = self._round_of(event)
-                (current.failed if current else report.final_failed)[event.site] = event.failure
+                if current := self._round_of(event):
+                    current.failed[event.site] = event.failure
+                elif any(each.workflow == event.workflow for each in report.rounds):
+                    report.final_failed[event.site] = event.failure
                 self._fail(event)
 
     def _add_table(self, event: events.ResultTable) -> None:
@@ -306,6 +308,7 @@ class ReportBuilder:
     def _finish_round(self, current: RoundReport, event: events.RoundFinished) -> None:
         current.answered, current.metrics, current.aggregate = event.sites, event.metrics, event.aggregate
         current.wait_s, current.aggregate_s, current.save_s = event.wait_s, event.aggregate_s, event.save_s
+        current.metrics_by_site = event.by_site or current.metrics_by_site  # without those of other tasks of the round
         current.total_s, current.is_whole = event.at - self._round_began, True
 
     def _within_round(self, current: RoundReport, event: events.TaskSent | events.ReplyAccepted) -> None:

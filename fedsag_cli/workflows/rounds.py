@@ -33,7 +33,7 @@ from fedsag_cli.events import (
     as_metrics,
     as_plain,
 )
-from fedsag_cli.model import Cohort, FLModel, ParamsType, Reply, Task
+from fedsag_cli.model import INITIAL_PARAMS, Cohort, FLModel, ParamsType, Reply, Task
 from fedsag_cli.params import seeds
 from fedsag_cli.params.metrics import weighted_means
 from fedsag_cli.persistors import Persistor
@@ -117,7 +117,7 @@ class Rounds:
 
     def _first_model(self) -> FLModel:
         model = self.persistor.load()
-        if not model.params and not self._allow_empty:
+        if not (model.params or self._allow_empty or INITIAL_PARAMS in model.meta):
             raise JobError("the persistor gives a model without params", hint="set allow_empty_global_weights = true")
         return model
 
@@ -206,12 +206,13 @@ class RoundLoop:
         """The next global model. Raises TensorError."""
         return replace(self._rounds.updater.update(model, update), params_type=ParamsType.FULL, metrics=None)
 
-    def replace_model(self, model: FLModel, round_num: int, metrics: Metrics) -> None:
-        """End a round with `model` as the global model. It is written if this round is due for it."""
+    def replace_model(self, model: FLModel, round_num: int, metrics: Metrics, *, write: bool | None = None) -> None:
+        """End a round with `model` as the global model. `write`: as in `Round.finish`."""
         self.model = model
         is_last = self._stops_with(metrics) or round_num + 1 == self._rounds.end
         every = self._rounds.persist_every
-        if is_last or (every and (round_num + 1) % every == 0):
+        is_due = is_last or (every and (round_num + 1) % every == 0)
+        if is_due if write is None else write:
             self._writer.write(self._rounds.persistor.save, model)
 
     def started(self, round_num: int, sites: Sequence[str]) -> RoundStarted:
@@ -260,6 +261,7 @@ class Round:
         self._loop, self._clients, self._run = loop, clients, run
         self._is_announced = False
         self._num_clients = 0  # those that take part in the draw
+        self._by_lot = True  # whether it is at random
         self._asked: Sequence[str] = ()
         self._measured: dict[str, Mapping[str, float]] = {}
         self._steps: dict[str, float] = {}
@@ -279,6 +281,7 @@ class Round:
         """
         self._num_clients = len(sites)
         if sampler is not None:
+            self._by_lot = False
             count = min(count or len(sites), len(sites))
             drawn = set(sampler.draw(sites, count, self._run.history, self._run.rng("sampler")))
             return [site for site in sites if site in drawn]
@@ -287,6 +290,13 @@ class Round:
         lots = {site: seeds.derived(self._run.seed, "drawn", self._run.workflow, self.number, site) for site in sites}
         drawn = set(sorted(sites, key=lots.__getitem__)[:count])
         return [site for site in sites if site in drawn]
+
+    def announce(self, sites: Sequence[str]) -> None:
+        """Tell that the round begins, and who takes part. Without it, the first `broadcast` tells whom it asks."""
+        self._asked = self._asked or sites
+        if not self._is_announced:
+            self._is_announced = True
+            self._run.emit(self._loop.started(self.number, sites))
 
     def ask(
         self,
@@ -347,11 +357,19 @@ class Round:
         """The time since the last lap was for this: "wait" or "aggregate"."""
         self._clock.lap(stage)
 
-    def finish(self, update: FLModel) -> None:
+    def updated(self, model: FLModel, update: FLModel) -> FLModel:
+        """`model` with an update, FULL or DIFF, as `finish` makes it of the round's model. The round goes on.
+
+        Raises TensorError as `finish` does.
+        """
+        return self._loop.updated(model, update)
+
+    def finish(self, update: FLModel, *, write: bool | None = None) -> None:
         """End the round: apply `update`, FULL or DIFF, to the round's model, and save the result.
 
-        A key without an update keeps its value. Raises TensorError where the update has a key or a shape that the model
-        has not, RuntimeError where the round was finished before.
+        `write`: whether the persistor writes it (None: if the round is due for it). A key without an update keeps its
+        value. Raises TensorError where the update has a key or a shape that the model has not, RuntimeError
+        where the round was finished before.
         """
         if self._run.next_round > self.number:
             raise RuntimeError(
@@ -366,7 +384,7 @@ class Round:
         merged = self._loop.updated(self.model, update)
         self._clock.lap("aggregate")
         metrics = as_metrics(weighted_means(self._measured, self._steps))
-        self._loop.replace_model(merged, self.number, metrics)
+        self._loop.replace_model(merged, self.number, metrics, write=write)
         finished = RoundFinished(
             workflow=self._run.workflow_name,
             round_num=self.number,
@@ -383,7 +401,8 @@ class Round:
 
     def _spend(self) -> None:
         """Tell the accountants of this round, and the user what the run has spent."""
-        num_sampled, num_clients = len(self._asked), max(self._num_clients, len(self._asked))
+        num_sampled = len(self._asked)
+        num_clients = max(self._num_clients, num_sampled) if self._by_lot else num_sampled
         for accountant in self._run.accountants if num_sampled else ():
             spent = accountant.spend(num_sampled, num_clients)
             self._run.emit(
@@ -395,13 +414,6 @@ class Round:
                     mechanism=spent.mechanism,
                 )
             )
-
-    def announce(self, sites: Sequence[str]) -> None:
-        """Tell that the round starts, with these sites. `ask` does so; only the first time counts."""
-        self._asked = self._asked or sites
-        if not self._is_announced:
-            self._is_announced = True
-            self._run.emit(self._loop.started(self.number, sites))
 
 
 class _RoundReplies:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from fedsag_cli.aggregators import Aggregator, give
 from fedsag_cli.arguments import Least, checked
 from fedsag_cli.errors import JobError, TensorError, counted, there_are
 from fedsag_cli.events import Notice
 from fedsag_cli.facts import Facts, Nvflare
-from fedsag_cli.model import FEDPROX_MU
+from fedsag_cli.model import FEDPROX_MU, FLModel
 from fedsag_cli.persistors import Persistor
 from fedsag_cli.samplers import Sampler
 from fedsag_cli.updaters import Updater
 from fedsag_cli.workflows import Clients
 from fedsag_cli.workflows.model_selector import IntimeModelSelector
-from fedsag_cli.workflows.rounds import NumRounds, Patience, PersistEvery, Rounds, StartRound, StopCond
+from fedsag_cli.workflows.rounds import NumRounds, Patience, PersistEvery, Round, Rounds, StartRound, StopCond
 from fedsag_cli.workflows.run import Run
 
 
@@ -32,6 +33,7 @@ class ScatterAndGather:
         asks_for=("train_task_name",),
         nvflare=Nvflare(
             path="nvflare.app_common.workflows.scatter_and_gather.ScatterAndGather",
+            also={"ScatterAndGatherScaffold": {}},  # with the aggregator Scaffold
             defaults={
                 "min_clients": 1000,
                 "aggregator_id": "aggregator",
@@ -112,36 +114,25 @@ class ScatterAndGather:
         self._allow_non_finite, self._allow_unknown_keys = allow_non_finite, allow_unknown_keys
         self._meta = {FEDPROX_MU: fedprox_mu} if fedprox_mu else {}
 
-        excludes, check = getattr(aggregator, "excludes", None), getattr(aggregator, "check", None)
-        self._ignores = excludes if callable(excludes) else None
-        self._check = check if callable(check) else None
-
     def run(self, clients: Clients, run: Run) -> None:
         self._note_too_many(len(clients.takes(self._train)), run)
         with self._rounds.begin(clients, run) as rounds:
             for current in rounds:
                 cohort = current.draw(clients.takes(self._train), self._num_clients, self._sampler)
                 model = replace(current.model, meta=current.model.meta | self._meta)
-                if callable(begin := getattr(self._aggregator, "begin", None)):
-                    begin(model, current.cohort(cohort))
-                with current.ask(
+                update = merged(
+                    current,
+                    self._aggregator,
                     self._train,
-                    to=cohort,
+                    sites=cohort,
                     model=model,
                     min_responses=min(self._min_clients, len(cohort)),
                     timeout_s=self._timeout_s,
                     grace_s=self._grace_s,
                     allow_non_finite=self._allow_non_finite,
                     allow_unknown_keys=self._allow_unknown_keys,
-                    ignores=self._ignores,
-                    check=self._check,
-                ) as replies:
-                    for reply in replies:
-                        try:
-                            give(self._aggregator, reply)
-                        except TensorError as error:
-                            replies.reject(reply, error.message)
-                current.finish(self._aggregator.aggregate())
+                )
+                current.finish(update)
             rounds.validate(self._validate, timeout_s=self._timeout_s)
 
     def _note_too_many(self, available: int, run: Run) -> None:
@@ -159,3 +150,29 @@ class ScatterAndGather:
         elif self._min_clients > drawn:
             have = there_are(available, "client") if drawn == available else f"a round has {counted(drawn, 'client')}"
             run.emit(Notice(text=f"min_clients is {self._min_clients}, {have}: it counts as {drawn}"))
+
+
+def merged(
+    current: Round,
+    aggregator: Aggregator,
+    task_name: str,
+    *,
+    sites: Sequence[str],
+    model: FLModel | None = None,
+    **how: Any,
+) -> FLModel:
+    """The update of a round: the sites do the task, and the aggregator merges their answers.
+
+    `model`: a model to send instead of the round's. `how`: further arguments of `Round.ask`.
+    """
+    begin, excludes, check = (getattr(aggregator, name, None) for name in ("begin", "excludes", "check"))
+    model = model or current.model
+    if begin is not None:
+        model = begin(model, current.cohort(sites)) or model
+    with current.ask(task_name, to=sites, model=model, ignores=excludes, check=check, **how) as replies:
+        for reply in replies:
+            try:
+                give(aggregator, reply)
+            except TensorError as error:
+                replies.reject(reply, error.message)
+    return aggregator.aggregate()

@@ -40,5 +40,6 @@ CASES = [
     Case(name="partial keys", template="sag_pt", words="--partial --steps 3,5,11"),
     Case(name="exclude_vars, aggregator", template="sag_pt", server=[_EXCLUDE], words="--steps 3,5,11"),
     Case(name="exclude_vars, filter", template="sag_pt", client=[_FILTER], words="--steps 3,5,11"),
+    Case(name="SCAFFOLD", template="sag_pt_scaffold", words="--scaffold --steps 3,5,11"),
     Case(name="another order", template="sag_pt", words="--steps 3,5,11 --order 3,1,2", in_order=False),
 ]

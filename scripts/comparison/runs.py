@@ -98,5 +98,6 @@ def _model(case: Case, workspace: Path) -> dict[str, np.ndarray]:
     place = workspace / "server/simulate_job"
     if not case.is_torch:
         return {"numpy_key": np.load(place / "models/server.npy")}
-    saved = torch.load(place / "app_server/FL_global_model.pt", weights_only=True)
+    # NVFLARE puts arrays into the file, SCAFFOLD's controls: not only weights
+    saved = torch.load(place / "app_server/FL_global_model.pt", weights_only=False)
     return {name: value.numpy() for name, value in saved["model"].items()}

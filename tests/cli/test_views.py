@@ -68,6 +68,18 @@ def test_a_run_is_told_in_plain_lines():
     ]
 
 
+@pytest.mark.parametrize(("epsilon", "shown"), [(3.81149, "3.811"), (None, "infinite")])
+def test_the_end_tells_what_privacy_was_spent(monkeypatch, epsilon, shown):
+    first = events.PrivacySpent(round_num=0, epsilon=1.0, delta=1e-5, mechanism="by noise")
+    last = events.PrivacySpent(round_num=1, epsilon=epsilon, delta=1e-5, mechanism="by noise")
+    told: list[str] = []
+    monkeypatch.setattr(views.display, "line", told.append)
+
+    views.summary(report_of(STARTED, *a_round(0, site_1=1.0), first, *a_round(1, site_1=2.0), last))
+
+    assert [line for line in told if "privacy" in line] == [f"privacy: epsilon {shown} at delta 1e-05, by noise"]
+
+
 def test_the_table_shows_each_sites_measurement_of_the_model_sent_in_the_round():
     report = report_of(STARTED, *a_round(0, site_1=10.0, site_2=20.0), *a_round(1, site_1=50.0, site_2=70.0))
 

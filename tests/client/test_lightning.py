@@ -208,6 +208,27 @@ def test_a_coefficient_that_is_none_is_an_error_and_zero_is_no_term(lightning, s
         trainer.fit(module, batches(1.0, 2.0))
 
 
+def test_where_the_server_sends_scaffolds_control_variate_each_step_is_corrected(pl, server):
+    """c = 3, c_i = 0: 4 - 0.5 * (1 + 3) - 0.5 * (2 + 3) = -0.5, and c_i+ = 0 - 3 + (4 + 0.5) / (2 * 0.5) = 1.5.
+
+    Then c = 1: 4 - 0.5 * (1 + 1 - 1.5) - 0.5 * (2 + 1 - 1.5) = 3, and c_i+ is the mean of the gradients again.
+    """
+    trainer, module = make_trainer(pl), line(pl, momentum=0.0)
+    flare.patch(trainer)
+
+    server.give(weights(4.0), meta={"scaffold_c_global": {"w": torch.tensor([3.0]), "seen": torch.tensor(0)}})
+    trainer.fit(module, batches(1.0, 2.0))
+    first = server.answer()
+    server.give(weights(4.0), round_num=1, meta={"scaffold_c_global": {"w": torch.tensor([1.0])}})
+    trainer.fit(module, batches(1.0, 2.0))
+    second = server.answer()
+
+    assert first.params["w"].tolist() == [-0.5]
+    assert first.meta["scaffold_c_diff"]["w"].tolist() == [1.5]
+    assert second.params["w"].tolist() == [3.0]
+    assert second.meta["scaffold_c_diff"]["w"].tolist() == [0.0]
+
+
 def test_fit_without_validate_sends_params_and_no_metrics(pl, server):
     trainer = make_trainer(pl)
     flare.patch(trainer)
@@ -900,3 +921,23 @@ def test_without_lightning_the_template_says_in_one_line_what_to_install(tmp_pat
     assert ran.code != 0
     assert "pip install 'fedsag[lightning]'" in ran.err
     assert alone.stderr == "error: Lightning is not installed: pip install 'fedsag[lightning]'\n"
+
+
+@pytest.mark.slow
+def test_with_scaffold_both_processes_of_a_client_make_the_corrected_steps(tmp_path):
+    """The mean gradients are 2 and 4: 10 - 0.5 * 2 = 9, 10 - 0.5 * 4 = 8, so c_1 = 2, c_2 = 4 and c = 3.
+
+    From 8.5, both sites go by 0.5 * 3.
+    """
+    by_site = BY_TASK.replace("[[1.0], [3.0]])", "[[1.0], [3.0]]) * int(flare.get_site_name()[-1])")
+    net = LINE.replace(", momentum=0.5", "")
+    aggregator = {"aggregator": {"path": "Scaffold"}}
+    job = torch_job(tmp_path / "job", by_site, net=net, components=aggregator, num_rounds=2)
+
+    ran = run(job, "-n", 2, "-t", 1)
+
+    assert ran.code == 0, f"{ran}\n{ran.log('site-1')}"
+    for site, first in (("site-1", 9.0), ("site-2", 8.0)):
+        for rank in (0, 1):
+            said = [line for line in ran.log(site).splitlines() if line.startswith(f"rank {rank}")]
+            assert said == [f"rank {rank} has {w} to evaluate: False" for w in (first, 7.0)]

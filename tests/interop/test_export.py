@@ -312,7 +312,7 @@ def test_what_was_written_can_be_written_again(tmp_path):
 def test_the_package_that_goes_along_has_the_modules_of_ours():
     there = {str(path.relative_to(writing.ALIAS)) for path in writing.ALIAS.rglob("*.py")}
 
-    assert there == {"__init__.py"} | {
+    assert there == {"__init__.py", "model.py"} | {
         f"client/{name}.py" for name in ("__init__", "decorators", "fedprox", "lightning", "tracking")
     }
 
@@ -387,6 +387,32 @@ def test_the_command_says_what_it_wrote_and_what_comes_next(tmp_path):
     assert "note: TBAnalyticsReceiver: NVFLARE does not run the job without the package tensorboard" in done.err
 
 
+def test_scatter_and_gather_with_scaffold_is_their_workflow_that_averages_itself(tmp_path):
+    """The helper goes along with the scripts."""
+    assert fedsag("job", "create", "-j", "mine", "-w", "sag_pt_scaffold", cwd=tmp_path).code == 0
+
+    done = written(tmp_path / "mine", tmp_path / "out")
+
+    server, parts, _ = configs(tmp_path / "out")
+    [flow] = server["workflows"]
+    assert flow["path"] == "nvflare.app_common.workflows.scaffold.Scaffold"
+    assert flow["args"] == {"num_clients": 2, "num_rounds": 5, "start_round": 0, "persistor_id": "persistor"}
+    assert "aggregator" not in parts
+    assert "ScatterAndGather with Scaffold: NVFLARE's Scaffold draws min_clients clients in each round" in done.notes
+    assert (tmp_path / "out/app/custom/fedsag_cli/client/scaffold.py").read_bytes() == writing.HELPERS[-1].read_bytes()
+
+
+@pytest.mark.parametrize("change", ["weigh_by_local_iter=false", "components[1].args.exclude_vars=^head"])
+def test_what_their_scaffold_cannot_do_is_an_error_that_says_so(tmp_path, change):
+    made = fedsag(
+        *("job", "create", "-j", "mine", "-w", "sag_pt_scaffold", "-f", "config_fed_server.conf", change), cwd=tmp_path
+    )
+    assert made.code == 0, made
+
+    with pytest.raises(JobError, match=r"Scaffold: NVFLARE's has no (weigh_by_local_iter|exclude_vars)"):
+        written(tmp_path / "mine", tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("words", "code"), [(["mine", "out", "--to", "nvflre"], 2), (["nowhere", "out"], 3), (["mine"], 2)]
 )
@@ -410,13 +436,14 @@ def alias(monkeypatch):
             super().__init__("nvflare.client")
             others = [name for name in fedsag_cli.client.__all__ if name not in ("receive", "send")]
             self.__dict__.update({name: getattr(fedsag_cli.client, name) for name in others})
-            self.current, self.sent = FLModel(params={"w": np.array([1.0])}), []
+            self.current, self.sent, self.metas = FLModel(params={"w": np.array([1.0])}), [], []
 
         def receive(self, timeout=None, ctx=None):
             return self.current
 
         def send(self, model, ctx=None):
-            self.sent.append((dict(model.params), dict(model.metrics)))
+            self.sent.append((dict(model.params), dict(model.metrics or {})))
+            self.metas.append(model.meta)
             model.params = self.current.params = None
 
     theirs = Theirs()
@@ -427,6 +454,15 @@ def alias(monkeypatch):
     namespace = {"__name__": "alias"}
     exec((writing.ALIAS / "client" / "__init__.py").read_text(), namespace)
     return types.SimpleNamespace(theirs=theirs, **namespace)
+
+
+def test_with_them_tensors_in_meta_are_arrays(alias):
+    torch = pytest.importorskip("torch")
+    alias.receive()
+    alias.send(alias.FLModel(params={"w": np.zeros(1)}, meta={"c": {"w": torch.tensor([2.0])}, "steps": 3}))
+
+    meta = alias.theirs.metas[-1]
+    assert (type(meta["c"]["w"]), meta["c"]["w"].tolist(), meta["steps"]) == (np.ndarray, [2.0], 3)
 
 
 def test_with_them_a_script_may_change_what_it_received(alias):

@@ -282,12 +282,12 @@ def test_a_class_that_is_not_there_yet_is_an_error_naming_it_and_the_nearest():
 
 
 def test_a_workflow_that_is_not_there_yet_is_named_before_any_part_of_it():
-    flows = [part("nvflare.a.Cyclic"), part("nvflare.app_common.workflows.scatter_and_gather.ScatterAndGather")]
+    flows = [part("nvflare.a.Psi"), part("nvflare.app_common.workflows.scatter_and_gather.ScatterAndGather")]
 
     with pytest.raises(JobError) as raised:
-        server_of(part("nvflare.x.Thing"), workflows=[*flows, part("nvflare.b.ScatterAndGatherScaffold")])
+        server_of(part("nvflare.x.Thing"), workflows=[*flows, part("nvflare.b.ScatterAndGatherHe")])
 
-    both = "nvflare.a.Cyclic and nvflare.b.ScatterAndGatherScaffold"
+    both = "nvflare.a.Psi and nvflare.b.ScatterAndGatherHe"
     assert raised.value.message == f"server: NVFLARE's workflows {both} are not supported yet"
     assert raised.value.hint == "did you mean 'ScatterAndGather'?"
 
@@ -304,8 +304,8 @@ def test_all_components_that_are_not_there_yet_are_named_at_once():
 
 
 def test_a_bare_name_that_is_neither_theirs_nor_ours_counts_as_theirs():
-    with pytest.raises(JobError, match=r"NVFLARE's workflow CrossSiteModelEval is not supported yet"):
-        server_of(workflows=[{"id": "cse", "name": "CrossSiteModelEval"}])
+    with pytest.raises(JobError, match=r"NVFLARE's workflow Psi is not supported yet"):
+        server_of(workflows=[{"id": "cse", "name": "Psi"}])
     assert server_of({"id": "a", "name": "FedAvg"})[0]["components"] == [{"id": "a", "name": "FedAvg"}]
 
 
@@ -474,6 +474,43 @@ def test_an_aggregator_that_their_averaging_workflow_names_by_its_id_averages():
     assert [each["id"] for each in values["components"]] == ["mine", "persistor"]
     with pytest.raises(JobError, match="aggregator is 'yours': there is no component with that id"):
         server_of(mine, workflows=[part(name, aggregator="yours")])
+
+
+def test_their_scaffold_is_scatter_and_gather_with_our_aggregator():
+    persistor = {"id": "persistor", "path": "nvflare.app_opt.pt.file_model_persistor.PTFileModelPersistor"}
+
+    values, notes = server_of(
+        persistor, workflows=[part("nvflare.app_common.workflows.scaffold.Scaffold", num_clients=4, num_rounds=7)]
+    )
+
+    assert notes == []
+    [flow] = values["workflows"]
+    assert flow["path"] == "ScatterAndGather"
+    assert (flow["args"]["num_clients"], flow["args"]["min_clients"], flow["args"]["num_rounds"]) == (4, 4, 7)
+    assert values["components"][-1] == {"id": flow["args"]["aggregator_id"], "path": "Scaffold", "args": {}}
+
+
+def test_their_older_workflow_of_scaffold_has_the_weights_of_its_models():
+    kinds = {"_model_weights_": "WEIGHT_DIFF", "scaffold_c_diff": "WEIGHT_DIFF"}
+    weights = {key: {"site-1": 2.0} for key in kinds}
+    path = "nvflare.app_common.aggregators.intime_accumulate_model_aggregator.InTimeAccumulateWeightedAggregator"
+    aggregator = part(path, expected_data_kind=kinds, aggregation_weights=weights)
+
+    values, notes = server_of(
+        aggregator,
+        workflows=[
+            part(
+                "nvflare.app_common.workflows.scatter_and_gather_scaffold.ScatterAndGatherScaffold",
+                aggregator_id="x",
+                persistor_id="persistor",
+            )
+        ],
+    )
+
+    assert notes == []
+    assert values["components"][0] == {"id": "x", "path": "Scaffold", "args": {"aggregation_weights": {"site-1": 2.0}}}
+    assert values["workflows"][0]["path"] == "ScatterAndGather"
+    assert values["workflows"][0]["args"]["min_clients"] == 1000
 
 
 def test_a_second_model_selector_that_has_no_effect_is_told():

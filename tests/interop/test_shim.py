@@ -30,6 +30,15 @@ NAMES = {
     "nvflare.apis.dxo": ["MetaKey"],
     "nvflare.apis.fl_constant": ["FLMetaKey"],
     "nvflare.app_common.abstract.fl_model": ["FLModel", "ParamsType", "FLModelConst", "MetaKey"],
+    "nvflare.app_common.abstract.statistics_spec": [
+        "Statistics",
+        "Feature",
+        "DataType",
+        "Histogram",
+        "Bin",
+        "BinRange",
+    ],
+    "nvflare.app_common.statistics.numpy_utils": ["dtype_to_data_type", "get_std_histogram_buckets"],
     "nvflare.app_common.app_constant": [
         "ModelName",
         "AlgorithmConstants",
@@ -42,9 +51,12 @@ NAMES = {
     "nvflare.app_opt.lightning": ["patch", "FLCallback"],
     "nvflare.app_opt.lightning.api": ["patch", "FLCallback"],
     "nvflare.app_opt.lightning.loggers.client_logger": ["ClientLogger"],
-    "nvflare.app_opt.pt": ["PTFedProxLoss", "get_lr_values"],
+    "nvflare.app_common.pt.pt_scaffold": ["PTScaffoldHelper", "get_lr_values"],
+    "nvflare.app_opt.pt": ["PTFedProxLoss", "PTScaffoldHelper", "get_lr_values"],
     "nvflare.app_opt.pt.fedproxloss": ["PTFedProxLoss"],
-    "nvflare.app_opt.pt.scaffold": ["get_lr_values"],
+    "nvflare.app_opt.pt.scaffold": ["PTScaffoldHelper", "get_lr_values"],
+    "nvflare.app_opt.statistics.df.df_core_statistics": ["DFStatisticsCore"],
+    "nvflare.app_opt.xgboost.data_loader": ["XGBDataLoader"],
 }
 ON_A_TREADMILL = """
     import nvflare.client as flare
@@ -138,7 +150,7 @@ def test_the_lightning_logger_has_their_name_too(their_names):
         ("from nvflare.client import IPCAgent", "nvflare.client.IPCAgent"),
         ("from nvflare.client.api import init, get_context", "nvflare.client.api.get_context"),
         ("from nvflare.app_common.app_constant import PSIConst", "nvflare.app_common.app_constant.PSIConst"),
-        ("from nvflare.app_opt import xgboost", "nvflare.app_opt.xgboost"),
+        ("from nvflare.app_opt import psi", "nvflare.app_opt.psi"),
     ],
 )
 @pytest.mark.usefixtures("their_names")
@@ -150,13 +162,11 @@ def test_what_is_not_served_is_named_and_a_script_may_do_without(line, missing):
     exec(f"try:\n    {line}\nexcept ImportError:\n    pass", {})
 
 
-def test_scaffold_is_not_there_yet_and_its_import_says_so(their_names):
+def test_an_import_of_what_a_module_of_ours_does_not_have_says_so(their_names):
     pytest.importorskip("torch")
 
-    with pytest.raises(ImportError, match=r"fedsag has no nvflare\.app_opt\.pt\.scaffold\.PTScaffoldHelper"):
-        exec("from nvflare.app_opt.pt.scaffold import PTScaffoldHelper, get_lr_values", {})
-
-    assert not hasattr(their_names("nvflare.app_opt.pt.scaffold"), "PTScaffoldHelper")
+    with pytest.raises(ImportError, match=r"fedsag has no nvflare\.app_opt\.pt\.scaffold\.TFScaffoldHelper"):
+        exec("from nvflare.app_opt.pt.scaffold import TFScaffoldHelper, get_lr_values", {})
 
 
 def test_learning_rates_are_read_from_an_optimizer_group_by_group(their_names):

@@ -12,6 +12,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from nvflare_scripts import SCRIPTS
 from runs import fedsag, run
 
 from fedsag_cli.job.config import hocon
@@ -23,7 +24,13 @@ SCRIPT = """
     flare.init()
     while flare.is_running():
         model = flare.receive()
-        flare.send(flare.FLModel(params={k: v + 1 for k, v in model.params.items()}, metrics={"accuracy": 0.5}))
+        if flare.is_submit_model():
+            flare.send(flare.FLModel(params=own))
+        elif flare.is_evaluate():
+            flare.send(flare.FLModel(metrics={"accuracy": 0.5}))
+        else:
+            own = {k: v + 1 for k, v in model.params.items()}
+            flare.send(flare.FLModel(params=own, metrics={"accuracy": 0.5}))
 """
 NET = """
     import torch
@@ -38,13 +45,13 @@ NET = """
 """
 # what each workflow, or a part of scatter-and-gather, is called that we lack; None: it runs
 MISSING = {
-    "cyclic_cc_pt": "CyclicServerController",
-    "cyclic_pt": "CyclicController",
-    "fedopt_pt": "FedOpt",
+    "cyclic_cc_pt": None,
+    "cyclic_pt": None,
+    "fedopt_pt": None,
     "psi_csv": "DhPSIController",
-    "sag_cross_np": "CrossSiteModelEval",
-    "sag_cse_ccwf_pt": "ServerSideController",
-    "sag_cse_pt": "CrossSiteModelEval",
+    "sag_cross_np": None,
+    "sag_cse_ccwf_pt": None,
+    "sag_cse_pt": None,
     "sag_gnn": None,
     "sag_nemo": None,
     "sag_np": None,
@@ -52,23 +59,25 @@ MISSING = {
     "sag_np_metrics": None,
     "sag_pt": None,
     "sag_pt_deploy_map": None,
-    "sag_pt_executor": "CrossSiteModelEval",
+    "sag_pt_executor": None,
     "sag_pt_he": "HEInTimeAccumulateWeightedAggregator",
     "sag_pt_in_proc": None,
     "sag_pt_mlflow": None,
-    "sag_pt_model_learner": "CrossSiteModelEval",
+    "sag_pt_model_learner": None,
     "sag_tf": "TFModelPersistor",
-    "sklearn_kmeans": "CollectAndAssembleAggregator",
-    "sklearn_linear": "JoblibModelParamPersistor",
-    "sklearn_svm": "CollectAndAssembleAggregator",
-    "stats_df": "StatisticsController",
-    "stats_image": "StatisticsController",
-    "swarm_cse_pt": "SwarmServerController",
-    "swarm_cse_pt_model_learner": "SwarmServerController",
+    "sklearn_kmeans": None,
+    "sklearn_linear": None,
+    "sklearn_svm": None,
+    "stats_df": None,
+    "stats_image": None,
+    "swarm_cse_pt": None,
+    "swarm_cse_pt_model_learner": None,
     "vertical_xgb": "XGBFedController",
     "xgboost": "XGBFedController",
-    "xgboost_tree": "XGBBaggingAggregator",
+    "xgboost_tree": None,
 }
+MEASURE_EACH_OTHER = ("cse", "cross", "sag_pt_executor", "sag_pt_model_learner")
+MATRIX = "ws/server/simulate_job/cross_site_val/cross_val_results.json"
 WORKFLOWS = {
     name for name, missing in MISSING.items() if missing and missing.endswith(("Controller", "Eval", "FedOpt"))
 }
@@ -108,7 +117,8 @@ def code(tmp_path):
     """Scripts under the names that their templates start."""
     folder = tmp_path / "code"
     folder.mkdir()
-    for name, text in {"cifar10.py": SCRIPT, "train.py": SCRIPT, "net.py": NET}.items():
+    for name, text in {"cifar10.py": SCRIPT, "train.py": SCRIPT, "net.py": NET, **SCRIPTS}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(textwrap.dedent(text))
     return folder
 
@@ -134,6 +144,7 @@ def test_each_of_their_templates_is_listed_makes_a_job_and_runs_or_says_what_is_
     ran = run(tmp_path / "plain", *([] if several else ["-n", 2]))
     if MISSING[name] is None:
         assert ran.code == 0, ran
+        assert (tmp_path / MATRIX).is_file() == any(word in name for word in MEASURE_EACH_OTHER)
         assert len(ran.report["rounds"]) == ran.report["num_rounds"]
     else:
         assert ran.code == 3, ran
@@ -216,23 +227,23 @@ def test_a_template_with_a_workflow_of_ours_runs_by_name_and_by_path(tmp_path, c
 
 def test_a_template_with_a_workflow_we_lack_makes_a_job_that_says_so_at_create_and_at_simulator(tmp_path, code):
     flow = {
-        "id": "cyclic",
-        "path": "nvflare.app_common.workflows.cyclic_ctl.CyclicController",
+        "id": "psi",
+        "path": "nvflare.app_common.psi.Intersection",
         "args": {"num_rounds": 3},
     }
     odd = {"id": "locator", "path": "nvflare.somewhere.Unheard"}
-    folder = template(tmp_path / "cyclic", workflows=[flow], components=[odd])
+    folder = template(tmp_path / "psi", workflows=[flow], components=[odd])
 
     made = fedsag("job", "create", "-j", "j", "-w", folder, "-sd", code, "-f", "config_fed_server.conf", "num_rounds=5",
                   cwd=tmp_path)  # fmt: skip
     ran = run(tmp_path / "j", "-n", 2)
 
-    says = "NVFLARE's workflow nvflare.app_common.workflows.cyclic_ctl.CyclicController is not supported yet"
+    says = "NVFLARE's workflow nvflare.app_common.psi.Intersection is not supported yet"
     assert made.code == 0
     assert says in made.out + made.err
     assert ran.code == 3
     assert says in ran.err
-    assert "known: FedAvg, PTFedAvg, ScatterAndGather" in ran.err
+    assert re.search(r"known: .*CrossSiteModelEval, .*ScatterAndGather", ran.err)
     assert "Unheard" not in ran.err
 
 

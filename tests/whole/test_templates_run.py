@@ -1,5 +1,7 @@
 """Each template, as it is shipped, from `fedsag job create` to a trained model, with both launchers."""
 
+import json
+
 import numpy as np
 import pytest
 from runs import fedsag, run
@@ -20,6 +22,8 @@ CHANGES = {
     ],
     "fedopt_pt": [*SERVER, "-f", "config_fed_client.conf", f"app_config={SMALL}"],
     "robust_np": SERVER,
+    "sag_pt_scaffold": [*SERVER, "-f", "config_fed_client.conf", f"app_config={SMALL}"],
+    "sag_pt_ditto": [*SERVER, "-f", "config_fed_client.conf", f"app_config={SMALL}"],
     "sag_np_metrics": [*SERVER, "-f", "config_fed_client.conf", "app_config=--delta 0.5"],
     "sag_np": [*SERVER, "-f", "config_fed_client.conf", "app_config=--delta 0.5"],
 }  # fmt: skip
@@ -107,3 +111,45 @@ def test_two_commands_are_enough(tmp_path):
 
     assert (made.code, ran.code) == (0, 0), f"{made}\n{ran}"
     assert "answered" in ran.out
+
+
+CSE = ["-f", "config_fed_client.conf", f"app_config={SMALL} --split iid --num_sites 2"]
+OTHERS = {
+    "cyclic_pt": [*SERVER, "order=RANDOM", "-f", "config_fed_client.conf", f"app_config={SMALL}"],
+    "cyclic_cc_pt": [*SERVER, "-f", "config_fed_client.conf", f"app_config={SMALL}"],
+    "sag_cse_pt": [*SERVER, *CSE],
+    "sag_cse_ccwf_pt": [*SERVER, *CSE],
+    "swarm_cse_pt": [*SERVER, *CSE],
+    "sag_cross_np": SERVER,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["fork", "spawn"])
+@pytest.mark.parametrize("template", list(OTHERS))
+def test_a_template_of_another_workflow_runs_as_it_is(tmp_path, template, launcher):
+    made = fedsag("job", "create", "-w", template, "-j", "my_job", *OTHERS[template], cwd=tmp_path)
+    assert made.code == 0, made
+
+    ran = run(tmp_path / "my_job", "-n", 2, "-t", 2, "--seed", 3, "--launcher", launcher)
+
+    assert ran.code == 0, f"{ran}\n{ran.log('site-1')}"
+    assert [sorted(each["answered"]) for each in ran.report["rounds"]] == [["site-1", "site-2"]] * 2
+    assert ran.report["failures"] == {}
+    if template.startswith("cyclic"):
+        assert ran.report["tables"] == []
+        return
+    (table,) = ran.report["tables"]
+    server = [f"SRV_{name}" for name in (("server", "best_server") if template == "sag_cross_np"
+              else ("FL_global_model.pt", "best_FL_global_model.pt"))]  # fmt: skip
+    sites = [f"site-{number}{name}" for name in ("", "/final_model") for number in (1, 2)]
+    assert [row[0] for row in table["rows"]] == [*server, *sites]
+    assert table["columns"] == ["model", "site-1", "site-2"]
+    assert all(isinstance(cell, float) for row in table["rows"] for cell in row[1:])
+    results = tmp_path / "ws" / "server" / "simulate_job" / "cross_site_val" / "cross_val_results.json"
+    assert set(json.loads(results.read_text())) == {"site-1", "site-2"}
+    if template == "sag_cross_np":
+        losses = {row[0]: row[1:] for row in table["rows"]}
+        for number in (0, 1):  # a site's own model is nearer to its number than the other's
+            own, other = f"site-{number + 1}/final_model", f"site-{2 - number}/final_model"
+            assert losses[own][number] < losses[other][number]

@@ -11,12 +11,14 @@ from fedsag_cli.client.lightning.loading import load
 from fedsag_cli.client.lightning.progress import Limits, OptimizerState, Trainer, epochs_done
 from fedsag_cli.client.lightning.ranks import Ranks, TaskKind
 from fedsag_cli.errors import ClientError
-from fedsag_cli.model import FEDPROX_MU, NUM_STEPS, FLModel, Params
+from fedsag_cli.model import FEDPROX_MU, NUM_STEPS, SCAFFOLD_CTRL_GLOBAL, FLModel, Params
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module, Parameter
     from torch.optim import Optimizer
+
+    from fedsag_cli.client.scaffold import Scaffold
 
 log = logging.getLogger("fedsag")
 
@@ -40,6 +42,7 @@ class FLCallback:
         self._optimizer_state: OptimizerState | None = None
         self._mu = 0.0  # FedProx's coefficient
         self._received_weights: dict[Parameter, Tensor] = {}  # by the parameter of the trained module
+        self._scaffold: Scaffold | None = None
 
     def on_validation_start(self, trainer: Trainer, pl_module: Module) -> None:
         self._measures = False
@@ -101,6 +104,7 @@ class FLCallback:
         self._steps_before = trainer.global_step
         self._trains = True
         self._keep_weights(pl_module)
+        self._scaffold = self._begin_scaffold(trainer, pl_module)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Module, optimizer: Optimizer) -> None:  # noqa: ARG002
         """FedProx, if the server has sent mu: add the gradient of mu / 2 * ||w - w_global||^2."""
@@ -121,7 +125,9 @@ class FLCallback:
         if self._update_fit_loop:
             trainer.num_sanity_val_steps = 0  # validation has worked once, so no sanity check is needed
         steps = {NUM_STEPS: trainer.global_step - self._steps_before}
-        meta = {**getattr(pl_module, "__fl_meta__", {}), **steps}
+        controls = self._scaffold.finish() if self._scaffold else {}
+        self._scaffold = None
+        meta = {**getattr(pl_module, "__fl_meta__", {}), **steps, **controls}
         self._answer(FLModel(params=self._params(pl_module), metrics=self._metrics, meta=meta))
 
     def _load(self, pl_module: Module) -> None:
@@ -136,6 +142,14 @@ class FLCallback:
         if self._model is not None and self._model.meta.get(FEDPROX_MU):
             self._mu = get_fedprox_mu(self._model)
             self._received_weights = {w: w.detach().clone() for w in pl_module.parameters() if w.requires_grad}
+
+    def _begin_scaffold(self, trainer: Trainer, pl_module: Module) -> Scaffold | None:
+        """SCAFFOLD, if the server has sent its control variate: each step of the optimizers is corrected."""
+        if self._model is None or SCAFFOLD_CTRL_GLOBAL not in self._model.meta:
+            return None
+        from fedsag_cli.client.scaffold import Scaffold  # needs torch
+
+        return Scaffold(pl_module, trainer.optimizers, self._model, self._ranks.state())
 
     def _params(self, pl_module: Module) -> Params:
         params: Params = pl_module.state_dict()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import MutableMapping
 from datetime import timedelta
 from enum import Enum
 from typing import Any
 
+from fedsag_cli import client
 from fedsag_cli.client.seeding import streams
 from fedsag_cli.client.session import Session
 from fedsag_cli.model import FLModel
@@ -79,6 +81,11 @@ class Ranks:
         self._model = None
         if self.is_first:
             self._session.send(model)
+
+    def state(self) -> MutableMapping[str, Any]:
+        """What the site keeps: `flare.state` in rank 0, a copy of it in the others. By all ranks."""
+        copy: dict[str, Any] = self._from_first(dict(client.state) if self.is_first else {})
+        return client.state if self.is_first else copy
 
     def _agree(self, *, may_wait: bool) -> TaskKind:
         kind: TaskKind = self._from_first(self._find(may_wait=may_wait) if self.is_first else self._kind)

@@ -36,7 +36,7 @@ def translate(file: ConfigFile, clients: Iterable[ConfigFile]) -> ConfigFile:
         values |= Executors(parts).client(file.values)
     for key in _FILTERS:
         if isinstance(values.get(key), list):
-            values[key] = [_filters(entry, parts) for entry in values[key]]
+            values[key] = [_filters(entry, parts, objects(file.values, "components")) for entry in values[key]]
     parts.check_missing()
     return replace(file, values=values, notes=[*file.notes, *parts.notes])
 
@@ -57,11 +57,28 @@ def _is_persistor(part: Mapping[str, Any]) -> bool:
     return catalog.class_path(path_of(part)).startswith(persistors.__name__) and not part.get("disabled")
 
 
-def _filters(entry: Any, parts: Parts) -> Any:
+def _filters(entry: Any, parts: Parts, components: Iterable[Mapping[str, Any]]) -> Any:
     if not isinstance(entry, Mapping) or not isinstance(entry.get("filters"), list):
         return entry
-    chain = [parts.part(link) for link in entry["filters"]]
+    chain = [_cleansers_inside(parts.part(link), parts, components) for link in entry["filters"]]
     return {**entry, "filters": [link for link in chain if link is not None]}
+
+
+def _cleansers_inside(link: Any, parts: Parts, components: Iterable[Mapping[str, Any]]) -> Any:
+    """Put the cleansers that a filter of statistics names by their ids into its arguments."""
+    if not isinstance(link, Mapping) or path_of(link) != "StatisticsPrivacyFilter":
+        return link
+    by_id = {part.get("id"): part for part in components if not part.get("disabled")}
+    cleansers = []
+    for name in args_of(link).get("cleansers", []):
+        if not isinstance(name, str):
+            cleansers.append(name)
+        elif name in by_id:
+            part = parts.part(by_id[name])
+            cleansers.append({"path": path_of(part), "args": dict(args_of(part))})
+        else:
+            parts.note(f"StatisticsPrivacyFilter: there is no component {name!r}: it has no effect, as in NVFLARE")
+    return {**link, "args": {**args_of(link), "cleansers": cleansers}}
 
 
 def _models_inside(components: Iterable[Any]) -> Iterator[Any]:

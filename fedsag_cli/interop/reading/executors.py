@@ -12,7 +12,7 @@ from fedsag_cli.errors import JobError
 from fedsag_cli.facts import Nvflare
 from fedsag_cli.interop import vocabulary
 from fedsag_cli.interop.reading import client_controlled
-from fedsag_cli.interop.reading.parts import Parts, args_of, objects, path_of
+from fedsag_cli.interop.reading.parts import Parts, args_of, named_by, objects, path_of
 from fedsag_cli.interop.vocabulary import (
     LEARNER_COMMAND,
     LEARNER_EXECUTORS,
@@ -20,8 +20,12 @@ from fedsag_cli.interop.vocabulary import (
     NOT_NEEDED,
     NP_TRAINER_COMMAND,
     NUMPY_EXECUTORS,
+    STATISTICS_COMMAND,
+    TREES_COMMAND,
 )
 from fedsag_cli.job import executor
+
+_STATISTICS, _TREES = "StatisticsExecutor", "FedXGBTreeExecutor"
 
 
 class Executors:
@@ -45,8 +49,9 @@ class Executors:
             executors = [self._executor(entry, index, components) for index, entry in entries]
             translated["executors"] = _joined_np_trainer(executors)
         if "components" in values:
+            used = self._used(values, components)
             for part in components:
-                if not (runs_learner and self._is_own(part)):
+                if part not in used and not (runs_learner and self._is_own(part)):
                     self._leave_out(part)
             translated["components"] = []
         return translated
@@ -54,6 +59,13 @@ class Executors:
     @functools.cached_property
     def _known(self) -> Mapping[str, Nvflare]:
         return vocabulary.executors()
+
+    def _used(self, values: Mapping[str, Any], components: Sequence[Any]) -> Sequence[Any]:
+        """The components that go along: those that filters name, the class with the statistics, the loader of data."""
+        executors = [entry.get("executor") or {} for entry in objects(values, "executors")]
+        naming = [args_of(part) for part in executors if self._parts.nvflare_name(part) in (_STATISTICS, _TREES)]
+        filters = [values.get(key) for key in ("task_data_filters", "task_result_filters")]
+        return named_by([*naming, *filters], components)
 
     def _leave_out(self, part: Mapping[str, Any]) -> None:
         """Note that a client's component is left out: a client of fedsag has no components."""
@@ -71,6 +83,10 @@ class Executors:
             return entry
         if name in NUMPY_EXECUTORS:
             args = self._numpy(part, name)
+        elif name == _STATISTICS:
+            args = self._statistics(part, components)
+        elif name == _TREES:
+            args = self._trees(part, components)
         elif self._runs_learner(part):
             args = self._learner(part, components)
         elif name in self._known:
@@ -109,6 +125,28 @@ class Executors:
     def _is_own(self, part: Mapping[str, Any]) -> bool:
         """Whether the component is of the job's own, so that an executor of the job's own may look for it."""
         return self._parts.nvflare_name(part) is None and not part.get("disabled")
+
+    def _statistics(self, part: Mapping[str, Any], components: Sequence[Any]) -> dict[str, Any]:
+        """The arguments of the program that runs a class with statistics, which NVFLARE's executor names by its id."""
+        generator = self._named(part, "generator_id", components)
+        command = [*STATISTICS_COMMAND, path_of(generator), "--args", json.dumps(args_of(generator))]
+        return {"execution_mode": "external_process", "params_exchange_format": "raw", "command": command}
+
+    def _trees(self, part: Mapping[str, Any], components: Sequence[Any]) -> dict[str, Any]:
+        """The arguments of the program that trains trees, on the data of a loader that the executor names by its id."""
+        loader = self._named(part, "data_loader_id", components)
+        settings = {key: value for key, value in args_of(part).items() if key != "data_loader_id"}
+        config = {"executor": settings, "loader": {"path": path_of(loader), "args": args_of(loader)}}
+        command = [*TREES_COMMAND, json.dumps(config)]
+        return {"execution_mode": "external_process", "params_exchange_format": "raw", "command": command}
+
+    def _named(self, part: Mapping[str, Any], key: str, components: Sequence[Any]) -> Mapping[str, Any]:
+        """The component that an argument of an executor names by its id. Raises JobError."""
+        name = args_of(part).get(key)
+        found: Mapping[str, Any] | None = next((each for each in components if each.get("id") == name), None)
+        if found is None:
+            raise JobError(f"{self._parts.file}: {key} is {name!r}: there is no component with that id")
+        return found
 
     def _launched(self, args: Mapping[str, Any], components: Sequence[Any]) -> dict[str, Any]:
         """The command, which 2.4 to 2.8 have in a separate component."""

@@ -45,7 +45,7 @@ class Parts:
             return
         workflows = [name for name, (known, _) in self.known.items() if catalog.facts_of(known).asks_for]
         supported = {
-            "workflow": [*workflows, *vocabulary.AVERAGING_WORKFLOWS[:2]],
+            "workflow": [*workflows, *vocabulary.AVERAGING_WORKFLOWS],
             "component": [name for name in self.known if name not in workflows],
         }
         for kind, paths in self._missing.items():
@@ -62,6 +62,8 @@ class Parts:
         if name is None or part.get("disabled"):
             return part
         if name in self.known:
+            if path_of(part) in vocabulary.COPIED_CLASSES:
+                self.note(f"{path_of(part)} is fedsag's {self.known[name][0]}, not a class in custom/")
             return self.translated(part, name, *self.known[name])
         if name in LEFT_OUT:
             self.note(f"{name} is left out: {LEFT_OUT[name]}")
@@ -115,7 +117,7 @@ class Parts:
     def nvflare_name(self, part: Any) -> str | None:
         """The name of NVFLARE's class, from its path or, as until 2.5, from its name alone; None for other classes."""
         path = catalog.path_in(part) or ""
-        if path.startswith(_NVFLARE):
+        if path.startswith(_NVFLARE) or path in vocabulary.COPIED_CLASSES:
             return path.rpartition(".")[2]
         if not path or "." in path or path != part.get("name"):
             return None

@@ -8,9 +8,17 @@ from typing import Any
 from fedsag_cli import catalog
 from fedsag_cli.errors import JobError
 from fedsag_cli.interop.reading.parts import Parts, args_of, path_of, unused_id
-from fedsag_cli.interop.vocabulary import ALL_CLIENTS, AVERAGING_WORKFLOWS, FEDERATED_AVERAGING, UPDATER
+from fedsag_cli.interop.vocabulary import (
+    ALL_CLIENTS,
+    AVERAGING_WORKFLOWS,
+    CONTROLLER_WORKFLOW,
+    CONTROLLERS,
+    FEDERATED_AVERAGING,
+    UPDATER,
+)
 
 _SELECTOR = "IntimeModelSelector"
+_MODELS = "_model_weights_"  # NVFLARE's name of models beside SCAFFOLD's controls
 
 
 class Workflows:
@@ -24,17 +32,33 @@ class Workflows:
         bare = path_of(flow) if path_of(flow) in AVERAGING_WORKFLOWS else None  # fedsag's FedAvg is no workflow
         name = self._parts.nvflare_name(flow) or bare
         if name is None:
-            return flow
+            return self._own(flow)
         if name in AVERAGING_WORKFLOWS:
             workflow = self._federated_averaging(flow, name)
         elif name in self._parts.known:
             workflow = self._parts.translated(flow, name, *self._parts.known[name])
             if name == "ScatterAndGather" and not args_of(flow).get("persistor_id"):
                 self._begin_empty(workflow)
+            if name == "ScatterAndGatherScaffold":
+                self._with_controls(workflow)
         else:
             self._parts.lacks("workflow", flow)
             return flow
         return {**workflow, "args": {**workflow["args"], **self._selector(workflow)}}
+
+    def _own(self, flow: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A workflow of the job's own. One that derives from NVFLARE's ModelController runs in fedsag's that has it."""
+        if self._parts.nvflare_base(flow).rpartition(".")[2] not in CONTROLLERS:
+            return flow
+        args = dict(args_of(flow))
+        persistor = args.get("persistor_id", "persistor")
+        runs: dict[str, Any] = {"controller": {"path": path_of(flow), "args": args}, "persistor_id": persistor}
+        if persistor not in self._ids:
+            runs |= {"persistor_id": self._add("persistor", _persistor_of(None, None))}
+            runs |= {"allow_empty_global_weights": True}
+        kept = {key: value for key, value in flow.items() if key not in (*catalog.NAMING_KEYS, "args")}
+        workflow = {**kept, "path": CONTROLLER_WORKFLOW, "args": runs}
+        return {**workflow, "args": {**runs, **self._selector(workflow)}}
 
     def _selector(self, workflow: Mapping[str, Any]) -> dict[str, Any]:
         """The id of the model selector: an argument of fedsag's workflow, while NVFLARE's listens to events."""
@@ -56,6 +80,17 @@ class Workflows:
         persistor = self._add("persistor", _persistor_of(None, None))
         workflow["args"].update(persistor_id=persistor, allow_empty_global_weights=True)
         self._parts.note("ScatterAndGather has no persistor_id: the answers of its first round bring the model")
+
+    def _with_controls(self, workflow: Mapping[str, Any]) -> None:
+        """NVFLARE's workflow asks its aggregator for two means, with sites' weights for each: models and controls."""
+        named = workflow["args"]["aggregator_id"]
+        for place, part in enumerate(self._components):
+            if part.get("id") == named and path_of(part) == "FedAvg":
+                args = dict(args_of(part))
+                weights = args.get("aggregation_weights")
+                if isinstance(weights, Mapping) and _MODELS in weights:
+                    args["aggregation_weights"] = weights[_MODELS]
+                self._components[place] = {**part, "path": "Scaffold", "args": args}
 
     def _federated_averaging(self, flow: Mapping[str, Any], name: str) -> dict[str, Any]:
         """NVFLARE's workflow contains the aggregator and perhaps the model, which are components in fedsag."""
@@ -90,19 +125,20 @@ class Workflows:
         averages = {key: value for key, value in averages.items() if value}
         if aggregator_part and averages:
             note(f"{name}: {' and '.join(averages)} have no effect: the job has an aggregator of its own")
-        workflow["args"]["aggregator_id"] = self._aggregator(aggregator_part, averages, name)
+        averages_with = "Scaffold" if name == "Scaffold" else "FedAvg"
+        workflow["args"]["aggregator_id"] = self._aggregator(aggregator_part, averages_with, averages, name)
         if name == "FedOpt":
             workflow["args"]["updater_id"] = self._add("updater", self._parts.part({"path": UPDATER, "args": updater}))
         return workflow
 
-    def _aggregator(self, given: Any, averages: Mapping[str, Any], name: str) -> str:
+    def _aggregator(self, given: Any, path: str, averages: Mapping[str, Any], name: str) -> str:
         """The id of the component that averages: the one that the workflow was given, else fedsag's."""
         if isinstance(given, str) and given:
             if given not in self._ids:
                 file = self._parts.file
                 raise JobError(f"{file}: {name}: aggregator is {given!r}: there is no component with that id")
             return given
-        made = self._parts.part(given) if isinstance(given, Mapping) else {"path": "FedAvg", "args": dict(averages)}
+        made = self._parts.part(given) if isinstance(given, Mapping) else {"path": path, "args": dict(averages)}
         return self._add("aggregator", made)
 
     @property

@@ -27,6 +27,7 @@ def main():
     parser.add_argument("--order", default="1,2,3", help="of the sites, by their numbers")
     parser.add_argument("--steps", default="1,1,1", help="by site")
     parser.add_argument("--partial", action="store_true", help="each site leaves out some keys")
+    parser.add_argument("--scaffold", action="store_true", help="params follow the server's control variate")
     args = parser.parse_args()
     order = args.order.split(",")
 
@@ -40,16 +41,19 @@ def main():
             for index, (name, value) in enumerate(model.params.items())
             if not args.partial or index % 3 != site - 1
         }
+        meta = {"NUM_STEPS_CURRENT_ROUND": int(args.steps.split(",")[site - 1])}
+        if args.scaffold:
+            c = model.meta["scaffold_c_global"]
+            params = {name: value + type(value)(np.asarray(c[name])) for name, value in params.items()}
+            meta["scaffold_c_diff"] = {
+                name: change(value.shape, 17 * site + 5 * index + round_num)
+                for index, (name, value) in enumerate(params.items())
+            }
         for before in order[: order.index(str(site))]:
             while not (args.turns / f"{round_num}-{before}").exists():
                 time.sleep(0.02)
             time.sleep(1)  # the answer of the one before has to arrive, too
-        steps = int(args.steps.split(",")[site - 1])
-        flare.send(
-            flare.FLModel(
-                params=params, metrics={"accuracy": site + round_num}, meta={"NUM_STEPS_CURRENT_ROUND": steps}
-            )
-        )
+        flare.send(flare.FLModel(params=params, metrics={"accuracy": site + round_num}, meta=meta))
         (args.turns / f"{round_num}-{site}").touch()
 
 

@@ -27,6 +27,9 @@ from nvflare.client import (  # noqa: F401
 )
 from nvflare.client.api_context import APIContext  # noqa: F401
 
+state: dict[str, Any] = {}
+"""What a site keeps between tasks: with NVFLARE, as long as its process lives."""
+
 _received: list[Any] = []  # NVFLARE's model of the current task, and the script's copy
 
 
@@ -45,5 +48,15 @@ def send(model: Any, clear_cache: bool = True, ctx: Any = None) -> None:  # noqa
     model = copy.copy(model)  # NVFLARE removes the params from the model that it sends
     if model.metrics is not None:
         model.metrics = {name: float(value) for name, value in model.metrics.items()}
+    model.meta = _without_tensors(model.meta)
     _nvflare.send(model, ctx=ctx)
     _received.clear()
+
+
+def _without_tensors(value: Any) -> Any:
+    """A tree with arrays for torch's tensors, which NVFLARE sends among params only."""
+    if isinstance(value, dict):
+        return {key: _without_tensors(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_tensors(inner) for inner in value]
+    return value.detach().cpu().numpy() if hasattr(value, "detach") else value

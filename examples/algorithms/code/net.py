@@ -1,0 +1,1 @@
+../../../job_templates/sag_pt/custom/net.py
