@@ -11,7 +11,7 @@ from fedsag_cli.model import NUM_STEPS, FLModel
 from fedsag_cli.params.packing import packed, unpacked
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.wire.channel import Listener
-from fedsag_cli.wire.messages import Answer, Assignment, Welcome
+from fedsag_cli.wire.messages import Answer, Assignment, Welcome, parted
 
 LIMIT_S = 30
 
@@ -49,21 +49,27 @@ class FakeServer:
         self._pool = ThreadPoolExecutor(1)
         self._met = self._pool.submit(let_in, self._listener, lambda hello: self._welcome)
         self._tasks = 0
+        self.state = None  # the file of what the site keeps, which came with the last answer
 
     @property
     def channel(self):
         return self._met.result(timeout=LIMIT_S)[1]
 
-    def give(self, params=None, name="train", round_num=0, total=5, **facts):
+    def give(self, params=None, name="train", round_num=0, total=5, state=None, **facts):
+        """Hand out a task. `state`: what the site keeps, as the file that `answer` left here."""
         self._tasks += 1
         model = FLModel(params=params, current_round=round_num, total_rounds=total, **facts)
         facts, file = packed(model)
-        assignment = Assignment(task_id=self._tasks, task_name=name, model=facts, tell_usage=self._tasks == 1)
-        if file is None:
-            self.channel.send(assignment)
-            return
-        with file:
-            self.channel.send(assignment, file.fileno())
+        assignment = Assignment(
+            task_id=self._tasks,
+            task_name=name,
+            model=facts,
+            tell_usage=self._tasks == 1,
+            has_state=state is not None,
+        )
+        self.channel.send(assignment, *(each.fileno() for each in (file, state) if each is not None))
+        if file is not None:
+            file.close()
 
     def heard(self):
         return self.channel.receive(timeout_s=LIMIT_S)
@@ -71,12 +77,13 @@ class FakeServer:
     def answer(self):
         """The model of the next answer; what a client says before it is passed over."""
         while True:
-            message, fd = self.heard()
+            message, fds = self.heard()
             if isinstance(message, Answer):
                 self.last = message
-                if fd is None:
+                file, self.state = parted([TensorFile(fd) for fd in fds], has_state=message.has_state)
+                if file is None:
                     return unpacked(message.model, None)
-                with TensorFile(fd) as file:
+                with file:
                     return unpacked(message.model, file)
 
     def end(self):

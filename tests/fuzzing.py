@@ -125,7 +125,7 @@ def attack_channel(chance: random.Random) -> str:
         talk = threading.Thread(target=say, args=(random.Random(chance.random()), theirs, said, beside, stays))
         talk.start()
         try:
-            message, fd = channel.receive(0.05 if stays else 5.0)
+            message, fds = channel.receive(0.05 if stays else 5.0)
         except TimeoutError:
             assert stays
             outcome = REFUSED
@@ -134,8 +134,8 @@ def attack_channel(chance: random.Random) -> str:
         else:
             outcome = VALID
             _is_sane(message, hears)
-            if fd is not None:
-                outcome = _look_into(chance, fd)
+            looked_into = [_look_into(chance, fd) for fd in fds]
+            outcome = REFUSED if REFUSED in looked_into else VALID
         channel.close()
         talk.join()
         theirs.close()

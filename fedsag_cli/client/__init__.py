@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 from fedsag_cli.client.analytics import AnalyticsDataType, log_values
 from fedsag_cli.client.ranks import Loop
 from fedsag_cli.client.session import Session
 from fedsag_cli.errors import ClientError
-from fedsag_cli.model import FLModel, ParamsType
+from fedsag_cli.model import FLModel, ParamsType, Tree
 
 __all__ = [
     "APIContext",
@@ -43,6 +44,7 @@ __all__ = [
     "receive",
     "send",
     "shutdown",
+    "state",
     "system_info",
 ]
 
@@ -60,6 +62,46 @@ class APIContext:
     def __exit__(self, *_: object) -> None:
         self._session.close()
 
+
+class SiteState(MutableMapping[str, Tree]):
+    """What this site keeps from task to task: tensors, arrays, numbers, texts, bytes, lists and dicts by name.
+
+    It goes along with each answer and is saved with the round. With `launch_once = false` and in a resumed run it is
+    there again, to the bit. If an answer fails or is rejected, the site has what it had before. Read it anew for each
+    task, and change it between `receive()` and `send()`. Before the first task, it waits for that.
+
+    Raises ClientError before `init()`, for ranks other than "0", and where it is changed after an answer. `send()`
+    raises TensorError naming a value that cannot be kept.
+    """
+
+    def __getitem__(self, name: str) -> Tree:
+        return self._now()[name]
+
+    def __setitem__(self, name: str, value: Tree) -> None:
+        self._now(to_change=True)[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        del self._now(to_change=True)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._now())
+
+    def __len__(self) -> int:
+        return len(self._now())
+
+    def __repr__(self) -> str:
+        return f"SiteState({dict(self)!r})" if _last else "SiteState()"
+
+    def _now(self, *, to_change: bool = False) -> dict[str, Tree]:
+        if not _last:
+            raise ClientError("flare.state was used before flare.init()", hint="call flare.init() first")
+        session = _last[0]._session
+        if session.rank != "0":
+            raise ClientError(f"only rank 0 has flare.state, this is rank {session.rank}")
+        return session.kept(to_change=to_change)
+
+
+state = SiteState()
 
 _contexts: dict[str, APIContext] = {}
 _last: list[APIContext] = []

@@ -1,4 +1,5 @@
-"""Seeds a client's random numbers in each round from (seed, site, workflow, round): the same for every -t and launcher.
+"""Seeds a client's random numbers for each task from (seed, site, workflow, round, nth task of the round): the same for
+every -t and launcher.
 
 A script that sets a seed itself keeps its own random numbers from then on. This is noticed by torch's initial seed, and
 by wrappers of the `seed` functions of `random` and numpy.
@@ -34,15 +35,15 @@ class Streams:
         random.seed = self._watched(random.seed)
         np.random.seed = self._watched(np.random.seed)
 
-    def at(self, round_num: int, workflow: int = 0) -> None:
-        """Seed all generators for a round of a workflow, unless the script has seeded one itself."""
+    def at(self, round_num: int, workflow: int = 0, nth: int = 0) -> None:
+        """Seed all generators for a task of a round of a workflow, unless the script has seeded one itself."""
         if self._torch_seed is not None and sys.modules["torch"].initial_seed() != self._torch_seed:
             self.script_seeded = True
         if self.script_seeded:
             return
         self._is_seeding = True
         try:
-            set_seed(of_round(self._seed, self._site, round_num, workflow))
+            set_seed(of_round(self._seed, self._site, round_num, workflow, nth))
         finally:
             self._is_seeding = False
         self._note_torch()

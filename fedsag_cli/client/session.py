@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
@@ -9,17 +10,17 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from fedsag_cli import machine
 from fedsag_cli.client import plain
+from fedsag_cli.client.kept import Kept
 from fedsag_cli.client.seeding import streams
-from fedsag_cli.client.state import State, Step
+from fedsag_cli.client.steps import State, Step
 from fedsag_cli.errors import ChannelClosed, ClientError
 from fedsag_cli.filters import Chain, Exchanges
-from fedsag_cli.model import INITIAL_PARAMS, Exchange, FLModel, Params, ParamsType
+from fedsag_cli.model import INITIAL_PARAMS, Exchange, FLModel, Params, ParamsType, Tree
 from fedsag_cli.params import arithmetic
 from fedsag_cli.params.encoding import check_key
 from fedsag_cli.params.packing import packed, unpacked
@@ -42,6 +43,7 @@ from fedsag_cli.wire.messages import (
     ToServer,
     Usage,
     Welcome,
+    parted,
 )
 
 log = logging.getLogger("fedsag")
@@ -65,7 +67,7 @@ class Session:
         self._state = State.LEFT
         self._answers = 0
         self._sending = threading.Lock()  # a script may log from another thread
-        self._filter_state: dict[str, dict[str, Any]] = {}
+        self._kept = Kept("")
         self._has_warned = False  # that logged values are not stored any more
         if rank == "0":
             self._connect()
@@ -90,8 +92,7 @@ class Session:
                     with self._sending:
                         self._channel.send(Ready())
                     self._step(Step.ASK)
-                assignment, fd = self._channel.receive(timeout_s)
-                self._take(assignment, fd)
+                self._take(*self._channel.receive(timeout_s))
             except TimeoutError:
                 return None
             except ChannelClosed:
@@ -159,26 +160,43 @@ class Session:
         )
         more_keys = self._keys_without_difference(model)
         metrics = None if answer.metrics is None else plain.floats(answer.metrics, what="metrics")
-        facts, file = packed(replace(answer, metrics=metrics), scratch=self._welcome.scratch)
-        message = Answer(
-            task_id=self._assignment.task_id,
-            model=facts,
-            usage=_usage() if self._assignment.tell_usage else None,
-            seeded_itself=self._streams.script_seeded,
-            more_keys=more_keys,
-        )
-        try:
-            with self._sending:
-                self._channel.send(message, None if file is None else file.fileno())
-        except ChannelClosed:
-            self.close()
-        finally:
-            if file is not None:
-                file.close()
+        with contextlib.ExitStack() as files:
+            facts, file = packed(replace(answer, metrics=metrics), scratch=self._welcome.scratch)
+            sent = [] if file is None else [files.enter_context(file)]
+            if (state := self._kept.changed()) is not None:
+                sent.append(files.enter_context(state))
+            message = Answer(
+                task_id=self._assignment.task_id,
+                model=facts,
+                usage=_usage() if self._assignment.tell_usage else None,
+                seeded_itself=self._streams.script_seeded,
+                more_keys=more_keys,
+                has_state=state is not None,
+            )
+            try:
+                with self._sending:
+                    self._channel.send(message, *(each.fileno() for each in sent))
+            except ChannelClosed:
+                self.close()
+            self._kept.settle(None if state is None else state.twin())
         self._step(Step.ANSWER)
         self._answers += 1
         self._release()
         self._tidy()
+
+    def kept(self, *, to_change: bool = False) -> dict[str, Tree]:
+        """What the script keeps from task to task. Before the first task, it waits for that.
+
+        `to_change`: raises ClientError if no answer will take the change along.
+        """
+        if self._state in (State.JOINED, State.ASKED):
+            self.wait()
+        if to_change and self._state is State.ANSWERED:
+            raise ClientError(
+                "flare.state was changed after the answer to a task",
+                hint="change it before flare.send(), which sends it along",
+            )
+        return self._kept.of_script
 
     def log(self, values: LogValues) -> None:
         """Send values for trackers, from any thread. Raises TensorError if they are too large."""
@@ -212,13 +230,16 @@ class Session:
         self._state = State.JOINED
         if threading.current_thread() is threading.main_thread():
             show_stack_when_stopped()  # for a script that a command started
+        self._kept = Kept(self._welcome.scratch)
         self._streams = streams(self._welcome.seed, self._site)
         self._data_filters = _chain(self.config.task_data_filters)
         self._result_filters = _chain(self.config.task_result_filters)
 
-    def _take(self, assignment: Assignment, fd: int | None) -> None:
+    def _take(self, assignment: Assignment, fds: Sequence[int]) -> None:
         self._assignment = assignment
-        self._file = None if fd is None else TensorFile(fd, trusted=True)
+        files = [TensorFile(fd, trusted=True) for fd in fds]
+        self._file, state = parted(files, has_state=assignment.has_state)
+        self._kept.settle(state)
         model = unpacked(assignment.model, self._file)
         filtered = self._data_filters.process(assignment.task_name, model, self._exchanges("task", None))
         self._pristine = None if filtered is model else _copied(filtered.params)
@@ -226,23 +247,25 @@ class Session:
         params = self._exchanged(filtered.params) or dict(meta.get(INITIAL_PARAMS) or {}) or filtered.params
         self._received = replace(filtered, params=params, meta=meta)
         self._step(Step.ASSIGN)
-        self._streams.at(assignment.model.current_round or 0, assignment.workflow)
+        self._streams.at(assignment.model.current_round or 0, assignment.workflow, assignment.nth)
 
     def _exchanges(self, direction: str, sent: FLModel | None) -> Exchanges:
         """Where this client's filters work on a task or on its answer."""
         assert self._assignment is not None
-        task, workflow = self._assignment.task_name, self._assignment.workflow
+        task, workflow, nth = self._assignment.task_name, self._assignment.workflow, self._assignment.nth
         round_num = self._assignment.model.current_round or 0
 
+        executor = os.environ.get(PROCESS, self._site).removeprefix(self._site)  # ":2" for the second one
+
         def exchange(number: int) -> Exchange:
-            parts = ("filter", "client", direction, number, self._site, workflow, round_num)
+            parts = ("filter", "client", direction, number, self._site, workflow, round_num, nth)
             return Exchange(
                 site=self._site,
                 task=task,
                 round_num=round_num,
                 sent=sent,
                 rng=np.random.default_rng(derived(self._welcome.seed, *parts)),
-                state=self._filter_state.setdefault(f"{direction} {number}", {}),
+                state=self._kept.of_filter(f"{direction} {number}{executor}"),
             )
 
         return exchange

@@ -15,9 +15,14 @@ def derived(seed: int, *parts: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
 
-def of_round(seed: int, who: str, round_num: int, workflow: int) -> int:
-    """The seed of a process in a round. Each workflow counts its own rounds: a second one has other numbers."""
-    return derived(seed, who, *(("workflow", workflow) if workflow else ()), round_num)
+def of_round(seed: int, who: str, round_num: int, workflow: int, nth: int = 0) -> int:
+    """The seed of a process in a round. Each workflow counts its own rounds: a second one has other numbers.
+
+    `nth`: how often the process was asked before in this round.
+    """
+    return derived(
+        seed, who, *(("workflow", workflow) if workflow else ()), round_num, *(("again", nth) if nth else ())
+    )
 
 
 def set_seed(seed: int) -> None:

@@ -88,6 +88,18 @@ class TensorFile:
         return self._fd
 
     @property
+    def is_fixed(self) -> bool:
+        """Whether nobody can change it any more."""
+        return self._is_fixed
+
+    def is_same_as(self, other: TensorFile) -> bool:
+        """Whether it has the same bytes. Raises OSError."""
+        if self.size != other.size:
+            return False
+        places = range(0, self.size, _PIECE)
+        return all(os.pread(self._fd, _PIECE, place) == os.pread(other._fd, _PIECE, place) for place in places)
+
+    @property
     def entries(self) -> Mapping[str, Entry]:
         """Every key of the params in order, tied ones too, with dtype and shape. Raises TensorError if the file is
         damaged."""

@@ -95,9 +95,9 @@ class LocalEngine:
         for link in self._links.values():
             link.close()
 
-    def _send(self, request: ToNursery, file: int | None = None) -> None:
+    def _send(self, request: ToNursery, *files: int) -> None:
         with contextlib.suppress(ChannelClosed):  # the end of the nursery is reported as an event
-            self._channel.send(request, file)
+            self._channel.send(request, *files)
 
     def _read_link(self, link: socket.socket) -> None:
         try:

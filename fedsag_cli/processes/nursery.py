@@ -108,14 +108,14 @@ class Nursery:
                 self._reap()
             if self._channel.fileno() in ready:
                 try:
-                    request, link = self._channel.receive()
+                    request, files = self._channel.receive()
                 except ChannelClosed:
                     request = Stop(grace_s=0.0)
                 match request:
                     case Preload(modules):
                         preload(modules)
                     case Start(spec, fresh):
-                        self._start(spec, link, fresh)
+                        self._start(spec, files[0] if files else None, fresh)
                     case Stop(grace_s, show_stack):
                         self._end_all(grace_s, show_stack)
                         return

@@ -6,6 +6,7 @@ Everything is waited for at once, in one thread. A client's messages are heard b
 from __future__ import annotations
 
 import contextlib
+import os
 import selectors
 import socket
 import time
@@ -20,7 +21,7 @@ from fedsag_cli.events import ProcessExited
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.server.decisions import Connected, Disconnected, Exited
 from fedsag_cli.wire.channel import Guest, Listener, UnixChannel
-from fedsag_cli.wire.messages import Hello, ToClient, ToServer, Welcome
+from fedsag_cli.wire.messages import Answer, Hello, ToClient, ToServer, Welcome, parted
 
 _MOST_GUESTS = 256  # that have connected and not said who they are; of more, the first has to go
 _LAST_MESSAGES_S = 1.0  # at a client's deadline, its messages that have arrived are read for at most this long
@@ -28,11 +29,12 @@ _LAST_MESSAGES_S = 1.0  # at a client's deadline, its messages that have arrived
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A message of a client. Whoever gets it closes the file."""
+    """A message of a client. Whoever gets it closes the files: that of a model, and what the site keeps."""
 
     site: str
     message: ToServer
     file: TensorFile | None
+    state: TensorFile | None = None
 
 
 News: TypeAlias = Heard | Connected | Disconnected | Exited
@@ -58,9 +60,9 @@ class Channels:
         """The sites whose channels are open."""
         return list(self._channels)
 
-    def send(self, site: str, message: ToClient, file: TensorFile | None) -> None:
+    def send(self, site: str, message: ToClient, *files: TensorFile | None) -> None:
         """Raises ChannelClosed; TensorError if the message is too large."""
-        self._channels[site].send(message, None if file is None else file.fileno())
+        self._channels[site].send(message, *(file.fileno() for file in files if file is not None))
 
     def end(self, site: str) -> None:
         """Send a client no more messages. It may still send."""
@@ -120,8 +122,8 @@ class Channels:
         if site not in self._channels:
             return
         try:
-            message, fd = self._channels[site].receive(timeout_s)
-            file = None if fd is None else TensorFile(fd)
+            message, fds = self._channels[site].receive(timeout_s)
+            file, state = _files(message, fds)
         except TimeoutError:
             return
         except ChannelClosed as error:
@@ -131,7 +133,7 @@ class Channels:
             self.close(site)
             yield Disconnected(site, error.message)
         else:
-            yield Heard(site, message, file)
+            yield Heard(site, message, file, state)
 
     def _meet(self) -> None:
         """Meet a process that connected. It may need time until its hello, or be a stranger: nothing waits for it."""
@@ -172,3 +174,18 @@ class Channels:
             raise RunError("the command that started this run has ended")
         *lines, self._unread = (self._unread + chunk).split(b"\n")
         self._lines.extend(lines)
+
+
+def _files(message: ToServer, fds: list[int]) -> tuple[TensorFile | None, TensorFile | None]:
+    """The files that came with a message. Raises BadMessage, TensorError; then all are closed."""
+    opened: list[TensorFile] = []
+    try:
+        while fds:
+            opened.append(TensorFile(fds.pop(0)))  # which closes it if it raises
+        return parted(opened, has_state=isinstance(message, Answer) and message.has_state)
+    except (BadMessage, TensorError):
+        for fd in fds:
+            os.close(fd)
+        for file in opened:
+            file.close()
+        raise

@@ -41,7 +41,7 @@ from fedsag_cli.events import (
     ValuesLogged,
 )
 from fedsag_cli.filters import Chain
-from fedsag_cli.model import Reply, Task, Tree
+from fedsag_cli.model import Reply, Stateful, Task
 from fedsag_cli.params.checks import Rules
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.plan import ClientConfig
@@ -53,6 +53,7 @@ from fedsag_cli.server.decisions import (
     Answered,
     Asked,
     Begun,
+    Connected,
     Decision,
     Disconnected,
     Drop,
@@ -79,6 +80,7 @@ from fedsag_cli.server.dispatcher import Dispatcher
 from fedsag_cli.server.filtering import FilterError, Filtering
 from fedsag_cli.server.outgoing import Check, Outgoing, Received
 from fedsag_cli.server.spool import Spool
+from fedsag_cli.server.states import SiteState, Version
 from fedsag_cli.wire.channel import Listener
 from fedsag_cli.wire.messages import Answer, Assignment, LogValues, Welcome
 from fedsag_cli.workspace import SERVER, site_of
@@ -132,7 +134,9 @@ class Communicator:
         self._open: dict[int, Outgoing] = {}  # the tasks that the workflow has not ended, by number
         self._num_tasks = 0
         self._times_asked: dict[str, tuple[int, int]] = {}  # by site, and for the server: a round, and how often in it
-        self._arriving: tuple[Answer, TensorFile | None] | None = None
+        self._states_spool = Spool(scratch)
+        self._states = {site: SiteState(self._states_spool, scratch) for site in self._of_site}
+        self._arriving: tuple[Answer, TensorFile | None, Version] | None = None
         self._unreachable: list[str] = []  # sites to which a task could not be sent
         self._sent: dict[str, TaskSent] = {}  # the last to each site
         self._seeded_themselves: set[str] = set()
@@ -212,13 +216,11 @@ class Communicator:
         with self.ask(task, **how) as replies:
             yield from replies
 
-    def filter_state(self) -> Tree:
-        """What the server's filters keep from round to round."""
-        return {"task": self._task_filters.state(), "answer": self._answer_filters.state()}
-
-    def restore_filter_state(self, state: Tree) -> None:
-        self._task_filters.restore(state["task"])
-        self._answer_filters.restore(state["answer"])
+    @property
+    def keepers(self) -> Mapping[str, Stateful]:
+        """What is kept here from round to round, by name: the states of sites, and those of the server's filters."""
+        states = {f"state/{site}": state for site, state in self._states.items()}
+        return {**states, "filters/task": self._task_filters, "filters/answer": self._answer_filters}
 
     def close(self) -> None:
         """Tell every client that the run is over, and receive the last values that they log."""
@@ -229,6 +231,7 @@ class Communicator:
             self._listen(left)
         self._channels.close_all()
         self._spool.close()
+        self._states_spool.close()
 
     # a task and its replies
 
@@ -285,6 +288,7 @@ class Communicator:
         """The reply of a site as the workflow gets it, None if it is not valid."""
         received, site = outgoing.take(process), site_of(process)
         try:
+            self._states[site].check(outgoing.task_id)
             model, left_out = outgoing.model_of(site, received, self._answer_filters)
         except FilterError as error:
             failure = error.failure
@@ -322,6 +326,7 @@ class Communicator:
         """Count a reply as failed. Raises NotEnoughClients."""
         if outgoing.task_id not in self._open:
             raise RunError(f"{site} was rejected after its task had ended: {failure.cause}")
+        self._states[site].reject(outgoing.task_id)
         self._tell(Rejected(outgoing.task_id, self._process_for(site, outgoing.task.name), failure))
         while self._dispatcher.is_stopping:
             self._wait(None)
@@ -334,6 +339,8 @@ class Communicator:
             self._tell(Left(outgoing.task_id))
         finally:
             del self._open[outgoing.task_id]
+            for site in outgoing.targets:
+                self._states[site].end(outgoing.task_id)
             outgoing.close()
 
     # events and decisions
@@ -406,6 +413,7 @@ class Communicator:
                 )
 
     def _send(self, outgoing: Outgoing, site: str, *, tell_usage: bool) -> None:
+        state = self._states[site_of(site)].missing(site)
         assignment = Assignment(
             task_id=outgoing.task_id,
             task_name=outgoing.task.name,
@@ -413,12 +421,16 @@ class Communicator:
             workflow=outgoing.workflow,
             nth=outgoing.nth[site],
             tell_usage=tell_usage,
+            has_state=state is not None,
         )
         try:
-            self._channels.send(site, assignment, outgoing.file)
+            self._channels.send(site, assignment, outgoing.file, state)
         except ChannelClosed:
             self._unreachable.append(site)
             return
+        finally:
+            if state is not None:
+                state.close()
         sent = self._sent[site] = TaskSent(
             site=site,
             workflow=self.workflow,
@@ -447,6 +459,7 @@ class Communicator:
         accepted = outgoing.taken
         if accepted is None or accepted.model is None:  # an error ended the task while the reply was checked
             return
+        self._states[site_of(site)].accept(outgoing.task_id)
         self._emit(
             ReplyAccepted(
                 site=site,
@@ -482,8 +495,8 @@ class Communicator:
 
     def _hear(self, news: News) -> None:
         match news:
-            case Heard(site, Answer() as answer, file):
-                self._receive_answer(site, answer, file)
+            case Heard(site, Answer() as answer, file, state):
+                self._receive_answer(site, answer, file, state)
             case Heard(site, message, file):
                 if file is not None:  # only an answer has one
                     file.close()
@@ -491,6 +504,9 @@ class Communicator:
                     self._emit(ValuesLogged(site=site, kind=message.kind, values=message.values, step=message.step))
                 else:
                     self._tell(Asked(site))
+            case Connected(site):
+                self._states[site_of(site)].started(site)
+                self._tell(news)
             case _ if news.site in self._clients:
                 self._tell(news)
 
@@ -498,22 +514,26 @@ class Communicator:
         client = self._clients.get(site)
         return self._welcome(site) if client is not None and client.may_connect else None
 
-    def _receive_answer(self, site: str, answer: Answer, file: TensorFile | None) -> None:
+    def _receive_answer(self, site: str, answer: Answer, file: TensorFile | None, state: TensorFile | None) -> None:
         if answer.seeded_itself:
             self._seeded_themselves.add(site_of(site))
         else:
             self._seeded_themselves.discard(site_of(site))
-        self._arriving = (answer, file)
+        version = self._states[site_of(site)].arrived(site, answer.task_id, state)
+        self._arriving = (answer, file, version)
         try:
             self._tell(Answered(site, answer.task_id, answer.usage))
         finally:
-            if self._arriving is not None and file is not None:
-                file.close()
+            if self._arriving is not None:
+                self._states[site_of(site)].drop(version)
+                if file is not None:
+                    file.close()
             self._arriving = None
 
     def _keep(self, outgoing: Outgoing, site: str, work_s: float) -> None:
         assert self._arriving is not None
-        (answer, file), self._arriving = self._arriving, None
+        (answer, file, version), self._arriving = self._arriving, None
+        self._states[site_of(site)].keep(outgoing.task_id, version)
         spooled = None if file is None else self._spool.put(file)
         outgoing.received[site] = Received(answer, spooled, work_s)
         task, round_num = outgoing.task.name, outgoing.round_num

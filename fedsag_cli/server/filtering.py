@@ -69,8 +69,11 @@ class Filtering:
         return f"the server's filter{'s' * (len(names) > 1)} {', '.join(names)}" if names else ""
 
     def state(self) -> Tree:
-        """What the filters keep."""
-        return self._states
+        """What the filters keep; None if it is nothing."""
+        kept = {
+            number: {site: part for site, part in by_site.items() if part} for number, by_site in self._states.items()
+        }
+        return kept if any(kept.values()) else None
 
     def restore(self, state: Tree) -> None:
         self._states = state

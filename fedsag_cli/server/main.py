@@ -21,6 +21,7 @@ from fedsag_cli.events import Event, Notice, Observer, RunFailed, WillWrite, Wor
 from fedsag_cli.filters import Chain
 from fedsag_cli.interop import shim
 from fedsag_cli.interop.constants import EventType
+from fedsag_cli.model import Stateful
 from fedsag_cli.params import tensor_file
 from fedsag_cli.params.seeds import derived, set_seed
 from fedsag_cli.persistors import WritesFiles
@@ -148,7 +149,11 @@ def _run(
     for accountant in run.accountants:
         if callable(prepare := getattr(accountant, "prepare", None)):
             prepare(plan)
-    run.keeps = Memory(_influential(plan, parts, workflows, [data_filters, result_filters])).changed
+    chains = [data_filters, result_filters]
+    run.keeps = Memory(_influential(plan, parts, workflows, chains)).changed
+    stateful = _stateful(parts, dict(zip(names, workflows, strict=True)), chains)
+    for name, keeper in {**communicator.keepers, **stateful}.items():
+        run.keep(name, keeper)
     runs.append(run)
     emit(run.as_event())
     for text in run.notes:
@@ -176,12 +181,27 @@ def _run(
     tracking.close()
 
 
+def _stateful(
+    parts: Mapping[str, Any], workflows: Mapping[str, Controller], chains: Sequence[Chain]
+) -> dict[str, Stateful]:
+    """Whatever says what it keeps from round to round, by the name of its tree in a checkpoint."""
+    found = {f"parts/{name}": part for name, part in parts.items()}
+    found |= {f"workflows/{name}": workflow for name, workflow in workflows.items()}
+    found |= {f"parts/{name}": link for name, link in _links(chains)}
+    return {name: part for name, part in found.items() if isinstance(part, Stateful)}
+
+
+def _links(chains: Sequence[Chain]) -> list[tuple[str, Any]]:
+    """All filters of the server, by what the user calls them."""
+    links = [link for chain in chains for link in chain.filters]
+    return [(f"filter {number}", link) for number, link in enumerate(links, start=1)]
+
+
 def _influential(
     plan: Plan, parts: Mapping[str, Any], workflows: Sequence[Controller], chains: Sequence[Chain]
 ) -> dict[str, object]:
-    """The components on which the model depends, by what the user calls them."""
+    """The components on which the model depends, by what the user calls them. Not those that say what they keep."""
     found = {name: part for name, part in parts.items() if not isinstance(part, WritesFiles | Tracker)}
     found |= {spec.id or spec.path: part for spec, part in zip(plan.server.workflows, workflows, strict=True)}
-    return found | {
-        f"filter {number}": link for number, link in enumerate((link for chain in chains for link in chain.filters), 1)
-    }
+    found |= dict(_links(chains))
+    return {name: part for name, part in found.items() if not isinstance(part, Stateful)}

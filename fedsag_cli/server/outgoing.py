@@ -15,6 +15,7 @@ from fedsag_cli.server import spool
 from fedsag_cli.server.filtering import Filtering
 from fedsag_cli.server.spool import SpooledFile
 from fedsag_cli.wire.messages import Answer, ModelFacts
+from fedsag_cli.workspace import SERVER
 
 Check: TypeAlias = Callable[[FLModel, Mapping[str, Any]], FLModel]
 """A workflow's own check of an update, in place of the usual ones: the update to use. Raises TensorError."""
@@ -63,6 +64,11 @@ class Outgoing:
     turn: str | None = None  # the site whose reply the workflow gets next
     taken: Received | None = None
     is_finished: bool = False
+
+    @property
+    def targets(self) -> list[str]:
+        """The sites that were asked."""
+        return [site for site in self.nth if site != SERVER]
 
     @property
     def size(self) -> int:

@@ -54,6 +54,11 @@ class SpooledFile:
         with self._lock:
             return self._file
 
+    def twin(self) -> TensorFile:
+        """The file with a descriptor of its own, which the caller closes. This one stays, and may still be moved."""
+        with self._lock:
+            return self._file.twin()
+
     def close(self) -> None:
         self.take().close()
 

@@ -1,4 +1,4 @@
-"""Channels over Unix sockets. A message is its length (eight bytes), then msgpack. A descriptor may be sent with it.
+"""Channels over Unix sockets. A message is its length (eight bytes), then msgpack. Descriptors may be sent with it.
 
 No process listens on the network. The socket is in a private folder, and a client must first send the run's token.
 """
@@ -35,6 +35,7 @@ _LARGEST_MESSAGE = (
     16 << 20
 )  # bytes, for metrics and meta without tensors; as Python objects they may take eighty times as much
 _LARGEST_HELLO = 64 << 10  # bytes; small, because the sender is not verified yet
+_MOST_FILES = 2  # with one message: a model, and what a site keeps
 _MESSAGE_LIMIT_S = 30.0  # from the first byte of a message to its last
 _FOLDER, _SOCKET = "fedsag-run-", "server.sock"
 _LONGEST_PATH = 103 if sys.platform == "darwin" else 107
@@ -55,8 +56,8 @@ class UnixChannel(Generic[Out, In]):
     def fileno(self) -> int:
         return self._sock.fileno()
 
-    def send(self, message: Out, file: int | None = None) -> None:
-        """Send `message` with the descriptor `file`. Raises ChannelClosed; TensorError if the message is too large."""
+    def send(self, message: Out, *files: int) -> None:
+        """Send `message` with these descriptors, at most two. Raises ChannelClosed; TensorError if it is too large."""
         body = _encoder.encode(message)
         if len(body) > _LARGEST_MESSAGE:
             raise TensorError(
@@ -64,7 +65,7 @@ class UnixChannel(Generic[Out, In]):
                 hint="send large values in params",
             )
         frame = len(body).to_bytes(8, "little") + body
-        ancillary = [] if file is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file]))]
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))] if files else []
         try:
             sent = self._sock.sendmsg([frame], ancillary)
             if sent < len(frame):  # not for an empty rest: sendall would fail if the other side has closed now
@@ -73,8 +74,8 @@ class UnixChannel(Generic[Out, In]):
             self._break()
             raise ChannelClosed(f"the other process has closed the channel: {error}") from None
 
-    def receive(self, timeout_s: float | None = None) -> tuple[In, int | None]:
-        """The next message, and the descriptor that was sent with it, which the caller closes.
+    def receive(self, timeout_s: float | None = None) -> tuple[In, list[int]]:
+        """The next message, and the descriptors that were sent with it, which the caller closes.
 
         Raises TimeoutError if no message begins within `timeout_s` seconds; ChannelClosed if the other process has
         closed; BadMessage, a ChannelClosed, if the bytes are not a message of type `In`.
@@ -93,7 +94,7 @@ class UnixChannel(Generic[Out, In]):
             if isinstance(error, msgspec.DecodeError | UnicodeDecodeError | RecursionError):
                 raise BadMessage(f"a message that fedsag cannot read: {str(error)[:200]}") from None
             raise
-        return message, files[0] if files else None
+        return message, files
 
     def end(self) -> None:
         """Send no more messages. The other process may still send. Does nothing if it has closed the channel."""
@@ -139,7 +140,7 @@ class UnixChannel(Generic[Out, In]):
             raise TimeoutError
 
     def _some(self, count: int, files: list[int], flags: int = 0) -> bytes:
-        size = socket.CMSG_SPACE(array.array("i").itemsize)
+        size = socket.CMSG_SPACE(_MOST_FILES * array.array("i").itemsize)
         try:
             data, ancillary, flags, _ = self._sock.recvmsg(count, size, _CLOEXEC | flags)
         except BlockingIOError:
@@ -154,10 +155,10 @@ class UnixChannel(Generic[Out, In]):
                 files.extend(fds)
                 for fd in fds:
                     os.set_inheritable(fd, False)
-        for fd in files[1:]:  # only one is allowed with a message: others must not fill the table of open files
+        for fd in files[_MOST_FILES:]:  # more than a message may have must not fill the table of open files
             os.close(fd)
-        del files[1:]
-        if flags & socket.MSG_CTRUNC and not files:
+        del files[_MOST_FILES:]
+        if flags & socket.MSG_CTRUNC and len(files) < _MOST_FILES:
             raise RunError(
                 "there is no free file descriptor to receive a model", hint="raise the limit with `ulimit -n`"
             )

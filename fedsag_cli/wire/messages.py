@@ -6,12 +6,16 @@ name, whose descriptor is sent with the message (see `params.tensor_file`).
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
+from fedsag_cli.errors import BadMessage
 from fedsag_cli.model import FLModel, Params, ParamsType
 from fedsag_cli.plan import ClientConfig
+
+_File = TypeVar("_File")
 
 # environment variables of a run's processes
 ADDRESS = "FEDSAG_ADDRESS"
@@ -24,6 +28,8 @@ SEED = "FEDSAG_SEED"
 PRELOAD = "FEDSAG_PRELOAD"  # names of modules, separated by commas
 HIDDEN = "FEDSAG_HIDDEN"  # for the server: the secrets of the run, which it writes nowhere
 
+OF_SCRIPT, OF_FILTERS = "flare.state", "filters"
+"""The trees in the file of what a site keeps from task to task: the script's part, and that of the client's filters."""
 
 LogKind: TypeAlias = Literal["metric", "param", "tag", "text"]
 """What a tracker stores: numbers by step, parameters of the run, tags, and texts by name or path."""
@@ -89,9 +95,10 @@ class Ready(Message, frozen=True, kw_only=True):
 class Assignment(Message, frozen=True, kw_only=True):
     """A task for one client. The tensors of its model are in the file that is sent with it.
 
-    `workflow`: its number, from 0; `nth`: how often this client was asked before in this round. The random numbers of a
-    task depend on them. `tell_usage`: whether the answer must have the client's memory usage, which takes some
-    milliseconds to measure.
+    `workflow`: its number, from 0; `nth`: how often the client was asked before in this round of the workflow. The
+    random numbers of a task depend on both. `tell_usage`: whether the answer must have the client's memory usage, which
+    takes some milliseconds to measure. `has_state`: the last file that is sent with it has what the site keeps;
+    otherwise the client's process has that already.
     """
 
     task_id: int
@@ -100,6 +107,7 @@ class Assignment(Message, frozen=True, kw_only=True):
     workflow: int = 0
     nth: int = 0
     tell_usage: bool = False
+    has_state: bool = False
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -114,7 +122,8 @@ class Answer(Message, frozen=True, kw_only=True):
     """A client's answer to a task. The tensors of its model are in the file that is sent with it.
 
     `seeded_itself`: whether the script has set its own random seeds. `more_keys`: keys that the script gave and that
-    are not in the tensors, since a difference needs a received value.
+    are not in the tensors, since a difference needs a received value. `has_state`: the last file that is sent with it
+    has what the site keeps from now on; otherwise that has not changed.
     """
 
     task_id: int
@@ -122,6 +131,7 @@ class Answer(Message, frozen=True, kw_only=True):
     usage: Usage | None = None
     seeded_itself: bool = False
     more_keys: list[str] = []
+    has_state: bool = False
 
 
 class LogValues(Message, frozen=True, kw_only=True):
@@ -134,6 +144,14 @@ class LogValues(Message, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if any(isinstance(value, str) == (self.kind == "metric") for value in self.values.values()):
             raise ValueError(f"values of kind {self.kind} have the wrong type")
+
+
+def parted(files: Sequence[_File], *, has_state: bool) -> tuple[_File | None, _File | None]:
+    """The file of the model and that of the site's state, of those that came with a message. Raises BadMessage."""
+    models = files[: len(files) - has_state]
+    if len(models) > 1 or len(files) < has_state:
+        raise BadMessage(f"a message with {len(files)} files")
+    return (models[0] if models else None), (files[-1] if has_state else None)
 
 
 ToServer = Ready | Answer | LogValues

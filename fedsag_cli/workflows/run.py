@@ -28,7 +28,7 @@ from fedsag_cli.events import (
     TaskSent,
     to_line,
 )
-from fedsag_cli.model import FLModel
+from fedsag_cli.model import FLModel, Stateful, Tree
 from fedsag_cli.params import seeds, tensor_file
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.record import Whole
@@ -109,6 +109,8 @@ class Run:
     best: Best | None = None
     best_model: FLModel | None = None
     plateau: Plateau | None = None
+    _keepers: dict[str, Stateful] = field(default_factory=dict, init=False)
+    _found: dict[str, Tree] = field(default_factory=dict, init=False)  # in the checkpoint, for those that are to come
     _files: Checkpoints | None = field(default=None, init=False)
     _saved: Path | None = field(default=None, init=False)  # the checkpoint of `model`
     _told_keeps: bool = field(default=False, init=False)
@@ -143,6 +145,7 @@ class Run:
             run.history = [end for end in ends if end.workflow == ends[-1].workflow]
             run._saved = checkpoints / whole.checkpoint
             run.model = _model_in(run._saved)
+            run._found = _kept_in(run._saved)
             if run.best and run.best.workflow == run.workflow and (file := run._best_file(run.best)).exists():
                 if run._files.is_proven(file):
                     run.best_model = _model_in(file)
@@ -151,6 +154,12 @@ class Run:
         if run._files.note:
             run.notes.append(run._files.note)
         return run
+
+    def keep(self, name: str, keeper: Stateful) -> None:
+        """Save what `keeper` keeps with each round, under this name. In a resumed run it gets what was saved now."""
+        self._keepers[name] = keeper
+        if name in self._found:
+            keeper.restore(self._found.pop(name))
 
     def on(self, event: Event) -> None:
         self._has_result |= isinstance(event, ResultTable)
@@ -236,7 +245,8 @@ class Run:
                 events=[msgspec.Raw(text) for text in (*heard, _as_json(finished))],
             )
             best = self._best_file(self.best) if self.best else None
-            trees = {_META: model.meta} if model.meta else {}
+            kept = {name: keeper.state() for name, keeper in self._keepers.items()}
+            trees = {name: tree for name, tree in {_META: model.meta or None, **kept}.items() if tree is not None}
             self._files.save(model.params or {}, trees, whole, best if best and best.exists() else None)
             self._saved = file
         self.emit(finished)
@@ -273,6 +283,11 @@ class Run:
     def _best_file(self, best: Best) -> Path:
         assert self._files is not None
         return self._files.path(BEST, best.workflow, best.round_num)
+
+
+def _kept_in(path: Path) -> dict[str, Tree]:
+    with TensorFile.open(path) as file:
+        return {name: file.tree(name) for name in file.trees if name != _META}
 
 
 def _as_json(event: Event) -> bytes:

@@ -6,7 +6,7 @@ import pytest
 
 from fedsag_cli.client import session as sessions
 from fedsag_cli.client.session import Session
-from fedsag_cli.client.state import State
+from fedsag_cli.client.steps import State
 from fedsag_cli.errors import ChannelClosed, ClientError
 from fedsag_cli.model import FLModel
 from fedsag_cli.plan import ClientConfig
@@ -26,7 +26,7 @@ class FakeChannel:
     def __init__(self):
         self.heard, self.has_ended, self.is_closed, self._tasks = [], False, False, 0
 
-    def send(self, message, file=None):
+    def send(self, message, *files):
         if self.has_ended:
             raise ChannelClosed("the other process has closed the channel")
         self.heard.append(message)
@@ -36,7 +36,7 @@ class FakeChannel:
             raise ChannelClosed("the other process has closed the channel")
         self._tasks += 1
         model = ModelFacts(current_round=self._tasks)
-        return Assignment(task_id=self._tasks, task_name="train", model=model), None
+        return Assignment(task_id=self._tasks, task_name="train", model=model), []
 
     def close(self):
         self.is_closed = True

@@ -45,7 +45,7 @@ from fedsag_cli.plan import ClientConfig
 from fedsag_cli.server.communicator import Communicator
 from fedsag_cli.testing import FakeClients
 from fedsag_cli.wire.channel import Listener, address_in, connect
-from fedsag_cli.wire.messages import Answer, Hello, LogValues, ModelFacts, Ready, Usage, Welcome
+from fedsag_cli.wire.messages import Answer, Hello, LogValues, ModelFacts, Ready, Usage, Welcome, parted
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -68,11 +68,12 @@ class Client:
         with contextlib.suppress(ChannelClosed):
             self.channel.send(Ready())
             while True:
-                assignment, fd = self.channel.receive(30)
-                if fd is None:
+                assignment, fds = self.channel.receive(30)
+                file, self.state = parted([TensorFile(fd) for fd in fds], has_state=assignment.has_state)
+                if file is None:
                     yield assignment, None
                 else:
-                    with TensorFile(fd) as file:
+                    with file:
                         yield assignment, file.load()
 
     def answer(self, assignment, usage=None, seeded_itself=False, more_keys=(), **facts):
@@ -783,7 +784,7 @@ def test_a_result_filter_that_spoils_a_model_fails_that_reply_alone(house, field
 def test_tensors_in_a_models_meta_travel_both_ways(house):
     def given_back(client):
         client.channel.send(Ready())
-        assignment, fd = client.channel.receive(30)
+        assignment, (fd,) = client.channel.receive(30)
         with TensorFile(fd) as file:
             meta = unpacked(assignment.model, file).meta
         facts, file = packed(FLModel(metrics={"acc": 1.0}, meta={"diff": {"w": meta["c"]["w"] * 2}, "n": meta["n"]}))
@@ -1204,16 +1205,16 @@ def test_what_the_filters_of_the_server_keep_is_restored_with_the_same_random_nu
         notes = Notes()
         home = house({"a": adds(1.0)}, results=Chain([(["train"], notes)]))
         if state is not None:
-            home.communicator.restore_filter_state(state)
+            home.communicator.keepers["filters/answer"].restore(state)
         else:
             home.ask(round_num=0)
         home.ask(round_num=1)
-        return notes.seen[-1], home.communicator.filter_state()
+        return notes.seen[-1], {name: keeper.state() for name, keeper in home.communicator.keepers.items()}
 
     whole, _ = one_more_round()
-    state = {"task": {}, "answer": {"0": {"a": {"times": 1}}}}
 
-    assert one_more_round(state) == (whole, {"task": {}, "answer": {"0": {"a": {"times": 2}}}})
+    kept = {"state/a": None, "filters/task": None, "filters/answer": {"0": {"a": {"times": 2}}}}
+    assert one_more_round({"0": {"a": {"times": 1}}}) == (whole, kept)
 
 
 # updates that a workflow keeps
