@@ -121,6 +121,131 @@ IMAGES = """
             return Histogram(HistogramType.STANDARD, get_std_histogram_buckets(self.pixels, num_of_bins, wide))
 """
 
+EXECUTOR = """
+    import os
+
+    import torch
+    from net import Net
+    from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
+    from nvflare.apis.event_type import EventType
+    from nvflare.apis.executor import Executor
+    from nvflare.apis.fl_constant import ReservedKey, ReturnCode
+    from nvflare.apis.fl_context import FLContext
+    from nvflare.apis.shareable import Shareable, make_reply
+    from nvflare.apis.signal import Signal
+    from nvflare.app_common.abstract.model import make_model_learnable, model_learnable_to_dxo
+    from nvflare.app_common.app_constant import AppConstants
+    from nvflare.app_opt.pt.model_persistence_format_manager import PTModelPersistenceFormatManager
+
+
+    class CIFAR10Executor(Executor):
+        def __init__(self, epochs: int = 2, lr: float = 0.01):
+            super().__init__()
+            self.epochs, self.lr = epochs, lr
+
+        def handle_event(self, event_type: str, fl_ctx: FLContext):
+            if event_type == EventType.START_RUN:
+                self.net = Net()
+
+        def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
+            if task_name == AppConstants.TASK_GET_WEIGHTS:
+                return self.weights()
+            run_dir = fl_ctx.get_engine().get_workspace().get_run_dir(fl_ctx.get_prop(ReservedKey.RUN_NUM))
+            kept = os.path.join(run_dir, "models", "own.pt")
+            if task_name == AppConstants.TASK_SUBMIT_MODEL:
+                manager = PTModelPersistenceFormatManager(data=torch.load(kept))
+                return model_learnable_to_dxo(manager.to_model_learnable(exclude_vars=None)).to_shareable()
+            dxo = from_shareable(shareable)
+            if dxo.data_kind != DataKind.WEIGHTS:
+                return make_reply(ReturnCode.BAD_TASK_DATA)
+            if task_name == AppConstants.TASK_VALIDATION:
+                owner = shareable.get_header(AppConstants.MODEL_OWNER, "?")
+                self.log_info(fl_ctx, f"{fl_ctx.get_identity_name()} measures the model of {owner}")
+                return DXO(data_kind=DataKind.METRICS, data={"val_acc": 0.5}).to_shareable()
+            self.net.load_state_dict({k: torch.as_tensor(v) + self.lr for k, v in dxo.data.items()})
+            os.makedirs(os.path.dirname(kept), exist_ok=True)
+            manager = PTModelPersistenceFormatManager(data=self.net.state_dict(), default_train_conf={"train": {}})
+            manager.update(make_model_learnable(self.net.state_dict(), {}))
+            torch.save(manager.to_persistence_dict(), kept)
+            return make_reply(ReturnCode.TASK_ABORTED) if abort_signal.triggered else self.weights()
+
+        def weights(self) -> Shareable:
+            weights = {k: v.cpu().numpy() for k, v in self.net.state_dict().items()}
+            meta = {MetaKey.NUM_STEPS_CURRENT_ROUND: self.epochs}
+            return DXO(data_kind=DataKind.WEIGHTS, data=weights, meta=meta).to_shareable()
+"""
+
+LEARNER = """
+    import copy
+
+    import torch
+    from nvflare.apis.dxo import MetaKey
+    from nvflare.apis.fl_constant import FLMetaKey, ReturnCode
+    from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
+    from nvflare.app_common.abstract.model_learner import ModelLearner
+    from nvflare.app_common.app_constant import ModelName, ValidateType
+    from nvflare.app_common.utils.fl_model_utils import FLModelUtils
+    from pt.networks.cifar10_nets import ModerateCNN
+
+
+    class CIFAR10ModelLearner(ModelLearner):
+        def __init__(self, lr: float = 0.01, **settings):
+            super().__init__()
+            self.lr, self.best = lr, None
+
+        def initialize(self):
+            self.info(f"Client {self.site_name} initialized at {self.app_root}")
+            self.model = ModerateCNN()
+
+        def train(self, model: FLModel) -> FLModel:
+            self.info(f"Current/Total Round: {self.current_round + 1}/{self.total_rounds}")
+            if self.is_aborted():
+                return ReturnCode.TASK_ABORTED
+            self.model.load_state_dict({k: torch.as_tensor(v) for k, v in model.params.items()})
+            before = copy.deepcopy(self.model.state_dict())
+            with torch.no_grad():
+                for value in self.model.parameters():
+                    value += self.lr
+            self.best = {k: v.cpu().numpy() for k, v in self.model.state_dict().items()}
+            diff = {k: self.best[k] - before[k].numpy() for k in self.best}
+            trained = FLModel(params_type=ParamsType.DIFF, params=diff)
+            FLModelUtils.set_meta_prop(trained, FLMetaKey.NUM_STEPS_CURRENT_ROUND, 3)
+            return trained
+
+        def get_model(self, model_name: str) -> FLModel:
+            return FLModel(params=self.best) if model_name == ModelName.BEST_MODEL else ReturnCode.MODEL_UNRECOGNIZED
+
+        def validate(self, model: FLModel) -> FLModel:
+            kind = FLModelUtils.get_meta_prop(model, MetaKey.VALIDATE_TYPE)
+            self.info(f"validates: {kind == ValidateType.BEFORE_TRAIN_VALIDATE}")
+            return FLModel(metrics={"val_accuracy": float(sum(abs(v).sum() for v in model.params.values()))})
+"""
+
+SPLITTER = """
+    from nvflare.apis.event_type import EventType
+    from nvflare.apis.fl_component import FLComponent
+    from nvflare.apis.fl_context import FLContext
+
+
+    class Cifar10DataSplitter(FLComponent):
+        def __init__(self, split_dir: str, num_sites: int = 8, alpha: float = 0.5, seed: int = 0):
+            super().__init__()
+            self.num_sites = num_sites
+
+        def handle_event(self, event_type: str, fl_ctx: FLContext):
+            if event_type == EventType.START_RUN:
+                self.log_info(fl_ctx, f"splits for {self.num_sites} sites")
+"""
+
+NETS = """
+    import torch
+
+
+    class ModerateCNN(torch.nn.Linear):
+        def __init__(self):
+            super().__init__(2, 1)
+"""
+
 SCRIPTS = {
     "sgd_fl.py": SGD,
     "kmeans_fl.py": KMEANS,
@@ -129,5 +254,9 @@ SCRIPTS = {
     "loader.py": LOADER,
     "df_statistics.py": TABLE,
     "image_statistics.py": IMAGES,
+    "executor.py": EXECUTOR,
+    "pt/learners/cifar10_model_learner.py": LEARNER,
+    "pt/networks/cifar10_nets.py": NETS,
+    "pt/utils/cifar10_data_splitter.py": SPLITTER,
 }
 """By the names that the templates start, or whose classes they name."""

@@ -26,6 +26,7 @@ KNOWN = {
     "CrossSiteModelEval": "fedsag_cli.workflows.cross_site_model_eval.CrossSiteModelEval",
     "InitializeGlobalWeights": "fedsag_cli.workflows.initialize_global_weights.InitializeGlobalWeights",
     "Swarm": "fedsag_cli.workflows.swarm.Swarm",
+    "RunsModelController": "fedsag_cli.server.model_controller.RunsModelController",
     "KMeansAggregator": "fedsag_cli.aggregators.kmeans.KMeansAggregator",
     "SVMAggregator": "fedsag_cli.aggregators.svm.SVMAggregator",
     "XGBBaggingAggregator": "fedsag_cli.aggregators.xgb_bagging.XGBBaggingAggregator",
@@ -72,6 +73,13 @@ KNOWN = {
 
 NAMING_KEYS = ("path", "class_path", "name")
 
+_BASES_OF_OURS = (
+    "ModelController",
+    "BaseFedAvg",
+    "FedAvg",
+    "ModelAggregator",
+    "FLComponent",
+)  # NVFLARE's that fedsag has, too
 _FOREIGN = "nvflare"  # its components have other methods, so fedsag cannot call them
 _METHODS = {  # by the last word of a base class of NVFLARE: what takes the place of a class that derives from it
     "Controller": "a workflow has run(clients, run)",
@@ -126,7 +134,8 @@ def base_of_nvflare(name: str, search: Sequence[Path]) -> str:
 
 def check_base(name: str, search: Sequence[Path]) -> None:
     """Raises JobError for a class of the job that derives from one of NVFLARE's, with what takes its place."""
-    if base := base_of_nvflare(name, search):
+    base = base_of_nvflare(name, search)
+    if base and base.rpartition(".")[2] not in _BASES_OF_OURS:
         raise JobError(f"{name} is written for NVFLARE: it is a {base.rpartition('.')[2]}", hint=_instead_of(base))
 
 

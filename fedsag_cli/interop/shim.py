@@ -29,6 +29,7 @@ _SCAFFOLD = ("fedsag_cli.client.pt_scaffold", *_CONSTANTS)
 _EXCHANGE = ("fedsag_cli.interop.base.exchange",)
 _CONTEXT = ("fedsag_cli.interop.base.context",)
 _EXECUTORS = ("fedsag_cli.interop.base.executors",)
+_CONTROLLERS = ("fedsag_cli.server.model_controller",)
 _OWN_CLASSES = {  # of which users make executors, learners and controllers
     "nvflare.apis.dxo": (*_EXCHANGE, *_CONSTANTS),
     "nvflare.apis.executor": _EXECUTORS,
@@ -39,9 +40,14 @@ _OWN_CLASSES = {  # of which users make executors, learners and controllers
     "nvflare.app_common.abstract.learner_spec": _EXECUTORS,
     "nvflare.app_common.abstract.model": _EXCHANGE,
     "nvflare.app_common.abstract.model_learner": _EXECUTORS,
+    "nvflare.app_common.aggregators.model_aggregator": ("fedsag_cli.aggregators.model_aggregator",),
+    "nvflare.app_common.aggregators.weighted_aggregation_helper": ("fedsag_cli.server.weighted_aggregation",),
     "nvflare.app_common.executors.learner_executor": _EXECUTORS,
     "nvflare.app_common.executors.model_learner_executor": _EXECUTORS,
     "nvflare.app_common.utils.fl_component_wrapper": _EXECUTORS,
+    "nvflare.app_common.workflows.base_fedavg": _CONTROLLERS,
+    "nvflare.app_common.workflows.fedavg": _CONTROLLERS,
+    "nvflare.app_common.workflows.model_controller": _CONTROLLERS,
     "nvflare.app_common.utils.fl_model_utils": _EXCHANGE,
     "nvflare.app_opt.pt.model_persistence_format_manager": ("fedsag_cli.client.pt_format",),
 }
@@ -71,6 +77,8 @@ _WITHOUT_NVFLARE = {
     "nvflare.apis.fl_constant": _CONSTANTS,
     "nvflare.app_common": (),
     "nvflare.app_common.abstract": (),
+    "nvflare.app_common.aggregators": (),
+    "nvflare.app_common.workflows": (),
     "nvflare.app_common.abstract.fl_model": ("fedsag_cli.client", *_CONSTANTS),
     "nvflare.app_common.app_constant": _CONSTANTS,
     "nvflare.app_common.abstract.statistics_spec": ("fedsag_cli.client.statistics.spec",),

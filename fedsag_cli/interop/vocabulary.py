@@ -78,6 +78,9 @@ LEFT_OUT = {
     "ComponentPathAuthorizer": "a run on this machine builds whatever the job names",
 }
 
+CONTROLLERS = ("ModelController", "BaseFedAvg", "FedAvg")
+CONTROLLER_WORKFLOW = "RunsModelController"
+"""Base classes of users' own workflows, and the workflow of fedsag that runs them."""
 CLIENT_CONTROLLED = {
     "SwarmServerController": "SwarmClientController",
     "CyclicServerController": "CyclicClientController",

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
+
 from fedsag_cli.arguments import Regex, checked
 from fedsag_cli.errors import JobError
 from fedsag_cli.facts import Facts, Nvflare
@@ -96,7 +98,8 @@ class PTFileModelPersistor:
     def _write(self, path: Path, model: FLModel) -> Path:
         import torch
 
-        saved: OrderedDict[str, Any] = OrderedDict(model=OrderedDict(model.params or {}))
+        tensors = ((name, _as_tensor(value)) for name, value in (model.params or {}).items())
+        saved: OrderedDict[str, Any] = OrderedDict(model=OrderedDict(tensors))
         if self._model_name:
             saved["train_conf"] = {"train": {"model": self._model_name}}
         return write_model(path, lambda file: torch.save(saved, file))
@@ -117,6 +120,13 @@ def _state_in(path: Path) -> dict[str, Any]:
     if not isinstance(state, Mapping):
         raise JobError(f"PTFileModelPersistor: {path} must contain a state dict, not a {type(state).__name__}")
     return dict(state)
+
+
+def _as_tensor(value: Any) -> Any:
+    """A numpy array or number as a tensor: the file is read as one that has only tensors."""
+    import torch
+
+    return torch.as_tensor(np.array(value)) if isinstance(value, np.ndarray | np.generic) else value
 
 
 def _without(params: dict[str, Any], pattern: re.Pattern[str] | None) -> dict[str, Any]:

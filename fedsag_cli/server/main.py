@@ -19,6 +19,8 @@ from fedsag_cli.accountants import Accountant
 from fedsag_cli.errors import FedsagError, of_system
 from fedsag_cli.events import Event, Notice, Observer, RunFailed, WillWrite, WorkflowFinished, WorkflowStarted
 from fedsag_cli.filters import Chain
+from fedsag_cli.interop import shim
+from fedsag_cli.interop.constants import EventType
 from fedsag_cli.model import Stateful
 from fedsag_cli.params import tensor_file
 from fedsag_cli.params.seeds import derived, set_seed
@@ -26,7 +28,9 @@ from fedsag_cli.persistors import WritesFiles
 from fedsag_cli.plan import Plan, read_plan
 from fedsag_cli.processes.child import preload, show_stack_when_stopped
 from fedsag_cli.server.communicator import Communicator
+from fedsag_cli.server.listeners import Listeners
 from fedsag_cli.server.memory import Memory
+from fedsag_cli.server.model_controller import RunsModelController
 from fedsag_cli.server.tracking import Tracking
 from fedsag_cli.trackers import Tracker
 from fedsag_cli.wire.channel import Listener
@@ -100,6 +104,7 @@ def _run(
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)  # the cores are for the clients
     sys.path.insert(0, str(workspace.app(SERVER) / "custom"))
+    shim.install()
     set_seed(derived(plan.seed, SERVER))
     workspace.checkpoints.mkdir(parents=True, exist_ok=True)
     workspace.hold_as_server()
@@ -127,6 +132,9 @@ def _run(
     for spec in plan.server.components:
         parts[spec.id] = catalog.build(spec, parts)
     workflows: list[Controller] = [catalog.build(spec, parts) for spec in plan.server.workflows]
+    for workflow in workflows:
+        if isinstance(workflow, RunsModelController):
+            workflow.components = parts
     writers = [part for part in (*parts.values(), *workflows) if isinstance(part, WritesFiles)]
     trackers = [part for part in parts.values() if isinstance(part, Tracker)]
     emit(
@@ -152,12 +160,15 @@ def _run(
         emit(Notice(text=text))
     tracking = Tracking(trackers, plan.job, emit, several_workflows=len(workflows) > 1)
     observers.append(tracking)
+    listeners = Listeners(parts)
     try:
+        listeners.tell(EventType.START_RUN)
         for number, workflow in enumerate(workflows):
             if run.enter(number):
                 communicator.enter(run.workflow_name, number)
                 emit(WorkflowStarted(workflow=run.workflow_name, number=number + 1, num_workflows=len(workflows)))
                 workflow.run(communicator, run)
+        listeners.tell(EventType.END_RUN)
         digest = tensor_file.digest((run.model.params if run.model else None) or {})
         run.finished(digest)
     except BaseException:

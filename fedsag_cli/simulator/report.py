@@ -308,6 +308,7 @@ class ReportBuilder:
     def _finish_round(self, current: RoundReport, event: events.RoundFinished) -> None:
         current.answered, current.metrics, current.aggregate = event.sites, event.metrics, event.aggregate
         current.wait_s, current.aggregate_s, current.save_s = event.wait_s, event.aggregate_s, event.save_s
+        current.metrics_by_site = event.by_site or current.metrics_by_site  # without those of other tasks of the round
         current.total_s, current.is_whole = event.at - self._round_began, True
 
     def _within_round(self, current: RoundReport, event: events.TaskSent | events.ReplyAccepted) -> None:

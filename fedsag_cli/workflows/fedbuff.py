@@ -86,6 +86,7 @@ class FedBuff:
                     raise NotEnoughClients(
                         self._train, round_num=current.number, needed=self._buffer_size, possible=received
                     )
+                self._time.take()  # a checkpoint has the states of the sites whose replies are accepted
                 current.finish(self._aggregator.aggregate())
 
     def _fill(self, sites: Sequence[str], current: Round, rng: np.random.Generator) -> None:

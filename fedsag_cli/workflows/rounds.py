@@ -206,12 +206,13 @@ class RoundLoop:
         """The next global model. Raises TensorError."""
         return replace(self._rounds.updater.update(model, update), params_type=ParamsType.FULL, metrics=None)
 
-    def replace_model(self, model: FLModel, round_num: int, metrics: Metrics) -> None:
-        """End a round with `model` as the global model. It is written if this round is due for it."""
+    def replace_model(self, model: FLModel, round_num: int, metrics: Metrics, *, write: bool | None = None) -> None:
+        """End a round with `model` as the global model. `write`: as in `Round.finish`."""
         self.model = model
         is_last = self._stops_with(metrics) or round_num + 1 == self._rounds.end
         every = self._rounds.persist_every
-        if is_last or (every and (round_num + 1) % every == 0):
+        is_due = is_last or (every and (round_num + 1) % every == 0)
+        if is_due if write is None else write:
             self._writer.write(self._rounds.persistor.save, model)
 
     def started(self, round_num: int, sites: Sequence[str]) -> RoundStarted:
@@ -363,11 +364,12 @@ class Round:
         """
         return self._loop.updated(model, update)
 
-    def finish(self, update: FLModel) -> None:
+    def finish(self, update: FLModel, *, write: bool | None = None) -> None:
         """End the round: apply `update`, FULL or DIFF, to the round's model, and save the result.
 
-        A key without an update keeps its value. Raises TensorError where the update has a key or a shape that the model
-        has not, RuntimeError where the round was finished before.
+        `write`: whether the persistor writes it (None: if the round is due for it). A key without an update keeps its
+        value. Raises TensorError where the update has a key or a shape that the model has not, RuntimeError
+        where the round was finished before.
         """
         if self._run.next_round > self.number:
             raise RuntimeError(
@@ -382,7 +384,7 @@ class Round:
         merged = self._loop.updated(self.model, update)
         self._clock.lap("aggregate")
         metrics = as_metrics(weighted_means(self._measured, self._steps))
-        self._loop.replace_model(merged, self.number, metrics)
+        self._loop.replace_model(merged, self.number, metrics, write=write)
         finished = RoundFinished(
             workflow=self._run.workflow_name,
             round_num=self.number,

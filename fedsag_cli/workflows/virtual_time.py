@@ -72,15 +72,19 @@ class VirtualTime:
 
     def __next__(self) -> Finished:
         """The task that ends next. The one before is over: its reply is valid until now."""
-        if self._last is not None:
-            self._last.replies.__exit__(None, None, None)
-            self._last = None
+        self.take()
         if not self._at_work:
             raise StopIteration
         finished = self._last = heapq.heappop(self._at_work)
         self.now = finished.at
         finished.reply = next(iter(finished.replies), None)
         return finished
+
+    def take(self) -> None:
+        """The task that was yielded last is over: its reply counts as accepted, with the state of its site."""
+        if self._last is not None:
+            self._last.replies.__exit__(None, None, None)
+            self._last = None
 
     def state(self) -> Tree:
         """The time, and the tasks at work with their models."""

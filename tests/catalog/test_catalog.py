@@ -219,7 +219,7 @@ def test_a_part_that_is_made_for_another_system_is_refused_with_what_takes_its_p
             "Controller",
             "a workflow has",
         ),
-        ("import nvflare.app_common.workflows.fedavg as f\nclass A(f.FedAvg): pass", "FedAvg", "a workflow has run("),
+        ("import nvflare.app_common.workflows.cyclic as c\nclass A(c.Cyclic): pass", "Cyclic", "a workflow has run("),
         ("from nvflare.apis.filter import Filter as F\nclass B(F): pass\nclass A(B): pass", "Filter", "a filter has"),
         ("import nvflare\nclass A(nvflare.x.Aggregator): pass", "Aggregator", "an aggregator has accept("),
         (

@@ -57,6 +57,14 @@ def persistor(request):
     return MADE[request.param]()
 
 
+def test_a_torch_file_has_tensors_whatever_library_the_values_are_of():
+    persistor = PTFileModelPersistor(model=Net())
+
+    persistor.save(FLModel(params={"fc.weight": np.array([[1.0, 2.0]], np.float32), "n": np.int64(3), "k": 4}))
+
+    assert plain(persistor.get("final").params) == {"fc.weight": [[1.0, 2.0]], "n": 3, "k": 4}
+
+
 def test_what_training_starts_from_has_params_and_may_be_loaded_again(persistor):
     first, second = persistor.load(), persistor.load()
 

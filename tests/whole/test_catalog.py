@@ -22,15 +22,17 @@ SCRIPT = """
     import fedsag_cli.client as flare
 
     def changed(name, value):
-        drift = flare.state.get(name, np.zeros(value.shape)) / 2 + np.random.standard_normal(value.shape)
+        array = np.asarray(value)
+        drift = flare.state.get(name, np.zeros(array.shape)) / 2 + np.random.standard_normal(array.shape)
         flare.state[name] = drift
-        return value + (drift * site).astype(str(value.dtype).removeprefix("torch."))
+        new = np.asarray(array + drift * site, array.dtype)
+        return new if isinstance(value, np.ndarray) else value.new_tensor(new)
 
     flare.init()
     site = int(flare.get_site_name()[-1])
     while flare.is_running():
         model = flare.receive()
-        mean = float(sum(value.mean() for value in (model.params or {}).values()))
+        mean = float(sum(np.asarray(value).mean() for value in (model.params or {}).values()))
         task = flare.get_task_name()
         if task == "validate":
             flare.send(flare.FLModel(metrics={"mean": mean + site}))
@@ -120,6 +122,7 @@ CASES = {
     "Gaussian mechanism": filters(
         part("GaussianPrivacy", clip_norm=1.0, noise_multiplier=1.0),
         components={"accountant": part("GaussianAccountant", delta=1e-5)},
+        tasks=["train", "validate"],
     ),
     "percentile privacy": filters(part("PercentilePrivacy", percentile=50, gamma=1.0), **DIFF),
     "sparse vectors": filters(part("SVTPrivacy", fraction=0.5), **DIFF),

@@ -45,7 +45,7 @@ class Parts:
             return
         workflows = [name for name, (known, _) in self.known.items() if catalog.facts_of(known).asks_for]
         supported = {
-            "workflow": [*workflows, *vocabulary.AVERAGING_WORKFLOWS[:2]],
+            "workflow": [*workflows, *vocabulary.AVERAGING_WORKFLOWS],
             "component": [name for name in self.known if name not in workflows],
         }
         for kind, paths in self._missing.items():

@@ -8,7 +8,14 @@ from typing import Any
 from fedsag_cli import catalog
 from fedsag_cli.errors import JobError
 from fedsag_cli.interop.reading.parts import Parts, args_of, path_of, unused_id
-from fedsag_cli.interop.vocabulary import ALL_CLIENTS, AVERAGING_WORKFLOWS, FEDERATED_AVERAGING, UPDATER
+from fedsag_cli.interop.vocabulary import (
+    ALL_CLIENTS,
+    AVERAGING_WORKFLOWS,
+    CONTROLLER_WORKFLOW,
+    CONTROLLERS,
+    FEDERATED_AVERAGING,
+    UPDATER,
+)
 
 _SELECTOR = "IntimeModelSelector"
 _MODELS = "_model_weights_"  # NVFLARE's name of models beside SCAFFOLD's controls
@@ -25,7 +32,7 @@ class Workflows:
         bare = path_of(flow) if path_of(flow) in AVERAGING_WORKFLOWS else None  # fedsag's FedAvg is no workflow
         name = self._parts.nvflare_name(flow) or bare
         if name is None:
-            return flow
+            return self._own(flow)
         if name in AVERAGING_WORKFLOWS:
             workflow = self._federated_averaging(flow, name)
         elif name in self._parts.known:
@@ -38,6 +45,20 @@ class Workflows:
             self._parts.lacks("workflow", flow)
             return flow
         return {**workflow, "args": {**workflow["args"], **self._selector(workflow)}}
+
+    def _own(self, flow: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A workflow of the job's own. One that derives from NVFLARE's ModelController runs in fedsag's that has it."""
+        if self._parts.nvflare_base(flow).rpartition(".")[2] not in CONTROLLERS:
+            return flow
+        args = dict(args_of(flow))
+        persistor = args.get("persistor_id", "persistor")
+        runs: dict[str, Any] = {"controller": {"path": path_of(flow), "args": args}, "persistor_id": persistor}
+        if persistor not in self._ids:
+            runs |= {"persistor_id": self._add("persistor", _persistor_of(None, None))}
+            runs |= {"allow_empty_global_weights": True}
+        kept = {key: value for key, value in flow.items() if key not in (*catalog.NAMING_KEYS, "args")}
+        workflow = {**kept, "path": CONTROLLER_WORKFLOW, "args": runs}
+        return {**workflow, "args": {**runs, **self._selector(workflow)}}
 
     def _selector(self, workflow: Mapping[str, Any]) -> dict[str, Any]:
         """The id of the model selector: an argument of fedsag's workflow, while NVFLARE's listens to events."""
