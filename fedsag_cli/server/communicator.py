@@ -231,6 +231,8 @@ class Communicator:
             self._listen(left)
         self._channels.close_all()
         self._spool.close()
+        for state in self._states.values():
+            state.close()
         self._states_spool.close()
 
     # a task and its replies
