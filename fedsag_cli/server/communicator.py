@@ -239,6 +239,8 @@ class Communicator:
             self._listen(left)
         self._channels.close_all()
         self._spool.close()
+        for state in self._states.values():
+            state.close()
         self._states_spool.close()
 
     # a task and its replies
@@ -427,7 +429,7 @@ class Communicator:
             task_name=outgoing.task.name,
             model=outgoing.facts,
             workflow=outgoing.workflow,
-            nth=outgoing.nth[site],
+            nth=outgoing.nth[site_of(site)],
             tell_usage=tell_usage,
             has_state=state is not None,
         )

@@ -692,16 +692,17 @@ def test_a_context_is_left_at_its_end_and_can_be_named(serving):
     assert not flare.is_running(context)
 
 
-def test_the_streams_are_set_for_each_round_and_site(server):
+def test_the_streams_are_set_for_each_round_and_site_and_each_time_it_is_asked(server):
     drawn = []
-    for round_num in (0, 1, 0):
-        server.give(arrays(w=[1]), round_num=round_num)
+    for round_num, nth in ((0, 0), (1, 0), (0, 0), (0, 1)):
+        server.give(arrays(w=[1]), round_num=round_num, nth=nth)
         flare.receive()
         drawn.append((random.random(), float(np.random.rand())))
         flare.send(flare.FLModel(metrics={"a": 1}))
         server.answer()
 
-    assert drawn[0] == drawn[2] != drawn[1]
+    assert drawn[0] == drawn[2]
+    assert len(set(drawn)) == 3
     assert not server.last.seeded_itself
 
 
