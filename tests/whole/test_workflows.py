@@ -229,3 +229,22 @@ def test_tasks_that_the_last_workflow_does_not_end_are_no_failures_of_its_client
 
     assert outcome.code == 0
     assert outcome.report["failures"] == {}
+
+
+@pytest.mark.parametrize(
+    ("workflow", "argument", "sites"),
+    [
+        (CSE, "participating_clients", ["site-1", "site2"]),
+        (SWARM, "aggr_clients", ["site2"]),
+        (CYCLIC, "order", ["site2", "site-1"]),
+    ],
+)
+def test_a_name_that_no_client_has_is_told_before_the_workflows_before_it_run(tmp_path, workflow, argument, sites):
+    wrong = {**workflow, "args": {**workflow["args"], argument: sites}}
+
+    outcome = ran(made(tmp_path / "job", [SAG, wrong]), "-n", 3)
+
+    assert outcome.code == 3
+    assert f"{argument} of workflow {workflow['id']!r}: there is no client 'site2'" in outcome.err
+    assert "did you mean 'site-2'?" in outcome.err
+    assert not outcome.workspace.exists()
