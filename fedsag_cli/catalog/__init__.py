@@ -186,7 +186,12 @@ def build(spec: ComponentSpec, parts: Mapping[str, Any]) -> Any:
         raise JobError(f"{_called(spec)}: {error.message}", hint=error.hint) from error
     except Exception as error:
         # a constructor, which may be the user's, can raise any error: the message must name the component
-        raise JobError(f"{_called(spec)} cannot be built: {type(error).__name__}: {error}") from error
+        raise JobError(
+            f"{_called(spec)} cannot be built: {type(error).__name__}: {error}",
+            hint=""
+            if spec.id
+            else 'with config_type = "dict" beside its path it is a plain object, which is not built',
+        ) from error
 
 
 def chain(specs: Sequence[FilterSpec]) -> Chain:
