@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from fedsag_cli import events
 from fedsag_cli.aggregators.fedavg import FedAvg
-from fedsag_cli.errors import ChannelClosed, NotEnoughClients, NotEnoughMemory, RunError, TensorError
+from fedsag_cli.errors import ChannelClosed, JobError, NotEnoughClients, NotEnoughMemory, RunError, TensorError
 from fedsag_cli.events import (
     ClientReady,
     ClientWanted,
@@ -1166,6 +1166,15 @@ def test_a_task_is_over_when_its_block_is_left_and_when_the_next_workflow_begins
     assert list(left) == list(forgotten) == []
     assert [site for site, _, _ in home.ask()] == ["a"]
     assert [event.workflow for event in home.of(TaskSent, ReplyAccepted)] == ["second", "second"]
+
+
+def test_a_name_that_no_client_has_is_told_with_the_nearest(house):
+    home = house({"site-1": adds(1.0), "site-2": adds(1.0)})
+
+    with pytest.raises(JobError, match="task 'train': there is no client 'site2'") as wrong:
+        home.ask(to=["site-1", "site2"])
+
+    assert wrong.value.hint == "did you mean 'site-2'?"
 
 
 def test_a_client_that_is_asked_again_in_a_round_of_a_workflow_is_told_how_often_it_was(house):
