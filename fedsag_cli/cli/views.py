@@ -291,7 +291,9 @@ class Lines:
                 answers = counted(len(event.sites), "answer")
                 missing = f" of {counted(asked, 'client')}" if len(event.sites) < asked else ""
                 head = f"round {event.round_num} finished in {took:.1f} s: {answers}{missing}"
-                return [*alike, _with_metrics(head, event.metrics)]
+                chosen = event.aggregate.get("chosen")
+                taken = [f"round {event.round_num}: taken from {_few(chosen)}"] if isinstance(chosen, list) else []
+                return [*alike, _with_metrics(head, event.metrics), *taken]
             case events.ModelValidated():
                 head = f"final model measured by {counted(len(event.by_site), 'client')}"
                 return [*self._failed_alike(), _with_metrics(head, event.metrics)]
@@ -356,7 +358,8 @@ def summary(report: Report) -> None:
         display.line(f"model      {path}")
     for view in report.curves:
         display.line(f"curves     {view}")
-    display.line(f"digest     {report.digest}")
+    if report.rounds:  # without a round, nothing was trained
+        display.line(f"digest     {report.digest}")
     display.line(f"report     {report.workspace}/report.json")
     display.line(f"events     {report.workspace}/events.jsonl")
     display.line(f"logs       {report.workspace}/<site>/log.txt")

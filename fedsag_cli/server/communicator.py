@@ -421,7 +421,7 @@ class Communicator:
             task_name=outgoing.task.name,
             model=outgoing.facts,
             workflow=outgoing.workflow,
-            nth=outgoing.nth[site],
+            nth=outgoing.nth[site_of(site)],
             tell_usage=tell_usage,
             has_state=state is not None,
         )

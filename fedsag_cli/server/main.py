@@ -169,7 +169,7 @@ def _run(
                 emit(WorkflowStarted(workflow=run.workflow_name, number=number + 1, num_workflows=len(workflows)))
                 workflow.run(communicator, run)
         listeners.tell(EventType.END_RUN)
-        digest = tensor_file.digest((run.model.params if run.model else None) or {})
+        digest = tensor_file.digest((run.trained.params if run.trained else None) or {})
         run.finished(digest)
     except BaseException:
         run.close()

@@ -20,6 +20,8 @@ CHANGES = {
         "-f", "config_fed_server.conf", "num_rounds=2", "experiment_name=mine", "run_name=first",
         "-f", "config_fed_client.conf", f"app_config={SMALL}",
     ],
+    "fedopt_pt": [*SERVER, "-f", "config_fed_client.conf", f"app_config={SMALL}"],
+    "sag_np_robust": SERVER,
     "sag_pt_scaffold": [*SERVER, "-f", "config_fed_client.conf", f"app_config={SMALL}"],
     "sag_pt_ditto": [*SERVER, "-f", "config_fed_client.conf", f"app_config={SMALL}"],
     "sag_np_metrics": [*SERVER, "-f", "config_fed_client.conf", "app_config=--delta 0.5"],
@@ -43,7 +45,9 @@ def test_a_template_runs_as_it_is(tmp_path, template, launcher):
         assert set(accuracy) == {"site-1", "site-2"}
         assert all(0 <= value <= 100 for value in accuracy.values())
     server = tmp_path / "ws" / "server" / "simulate_job"
-    if template.startswith("sag_np"):
+    if template == "sag_np_robust":
+        assert set(np.load(server / "models" / "server.npz")) == {"weight", "bias"}
+    elif template.startswith("sag_np"):
         assert np.load(server / "models" / "server.npy").round(5).tolist() == [[2, 3, 4], [5, 6, 7], [8, 9, 10]]
         assert ran.metrics("accuracy")[0] == {"site-1": 5.0, "site-2": 5.0}
         assert ran.metrics("accuracy")[1] == pytest.approx({"site-1": 5.5, "site-2": 5.5})
@@ -61,6 +65,36 @@ def test_a_template_runs_as_it_is(tmp_path, template, launcher):
         assert names == {"server-first", "site-1-first", "site-2-first"}
     if template == "sag_pt_deploy_map":
         assert report["rounds"][0]["num_steps"] == {"site-1": 3.0, "site-2": 2.0}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("aggregator", "holds"), [("FedAvg", False), ("CoordinateMedian", True), ("TrimmedMean", True), ("Krum", True)]
+)
+@pytest.mark.parametrize("attack", ["SignFlipAttack", "labels"])
+def test_one_word_decides_whether_an_attacker_of_five_wins(tmp_path, aggregator, holds, attack):
+    """Wrong labels move the mean less than ten times the opposite: that attack is no test of FedAvg."""
+    by_labels = ["sites=[]", "app_config=--local_steps 20 --flip_labels site-5"]
+    client = ["-f", "config_fed_client.conf", *by_labels] if attack == "labels" else []
+    server = ["-f", "config_fed_server.conf", f"aggregator={aggregator}", "num_rounds=3"]
+    made = fedsag("job", "create", "-w", "sag_np_robust", "-j", "my_job", *server, *client, cwd=tmp_path)
+
+    ran = run(tmp_path / "my_job", "-n", 5, "-t", 5)
+
+    assert (made.code, ran.code) == (0, 0), f"{made}\n{ran}"
+    assert (ran.metrics("accuracy")[2]["site-1"] > 90) is (holds or attack == "labels")
+    if aggregator == "Krum":
+        assert all(each["aggregate"]["chosen"] != ["site-5"] for each in ran.report["rounds"])
+
+
+def test_krum_with_too_few_clients_says_how_many_it_needs(tmp_path):
+    server = ["-f", "config_fed_server.conf", "aggregator=Krum"]
+    fedsag("job", "create", "-w", "sag_np_robust", "-j", "my_job", *server, cwd=tmp_path)
+
+    ran = run(tmp_path / "my_job", "-n", 2, "-t", 2)
+
+    assert ran.code == 3
+    assert "needs 5 clients in each round, 2 are asked" in ran.err
 
 
 def test_two_commands_are_enough(tmp_path):

@@ -1,0 +1,1 @@
+../../sag_pt/custom/train.py
