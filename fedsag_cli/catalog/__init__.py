@@ -186,12 +186,7 @@ def build(spec: ComponentSpec, parts: Mapping[str, Any]) -> Any:
         raise JobError(f"{_called(spec)}: {error.message}", hint=error.hint) from error
     except Exception as error:
         # a constructor, which may be the user's, can raise any error: the message must name the component
-        raise JobError(
-            f"{_called(spec)} cannot be built: {type(error).__name__}: {error}",
-            hint=""
-            if spec.id
-            else 'with config_type = "dict" beside its path it is a plain object, which is not built',
-        ) from error
+        raise JobError(f"{_called(spec)} cannot be built: {type(error).__name__}: {error}") from error
 
 
 def chain(specs: Sequence[FilterSpec]) -> Chain:
@@ -202,7 +197,11 @@ def chain(specs: Sequence[FilterSpec]) -> Chain:
 def _build_nested(value: Any) -> Any:
     if isinstance(value, Mapping):
         if path := path_in(value, in_args=True):
-            return build(ComponentSpec(path=path, args=dict(value.get("args") or {})), {})
+            try:
+                return build(ComponentSpec(path=path, args=dict(value.get("args") or {})), {})
+            except JobError as error:
+                plain = 'with config_type = "dict" beside its path it is a plain object, which is not built'
+                raise JobError(error.message, hint=error.hint or plain) from error
         return {key: _build_nested(inner) for key, inner in value.items()}
     return [_build_nested(inner) for inner in value] if isinstance(value, list) else value
 
