@@ -39,7 +39,7 @@ class KMeansAggregator:
         self._counts: list[np.ndarray] = []
 
     def check(self, update: FLModel, sent: Mapping[str, Any]) -> FLModel:
-        """The update, its values as float64. Raises TensorError if a shape does not fit, or a count is below 0."""
+        """The update, its values as float64. Raises TensorError if a shape does not fit or is empty, or a count is below 0."""
         params = update.params or {}
         if "center" not in params:
             raise TensorError(f"params must have 'center', not only {sorted(params)}")
@@ -48,6 +48,8 @@ class KMeansAggregator:
         if center.ndim != 2 or ("center" in sent and center.shape != np.shape(sent["center"])):
             want = np.shape(sent["center"]) if "center" in sent else "(centres, features)"
             raise TensorError(f"params: 'center' has shape {center.shape}, it must be {want}")
+        if not center.size:
+            raise TensorError(f"params: 'center' has shape {center.shape}: there is no centre")
         if count.shape != center.shape[:1] or (count < 0).any():
             raise TensorError(f"params: 'count' must have {len(center)} numbers from 0 on")
         return replace(update, params={"center": center, "count": count})
