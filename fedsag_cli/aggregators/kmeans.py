@@ -39,7 +39,7 @@ class KMeansAggregator:
         self._counts: list[np.ndarray] = []
 
     def check(self, update: FLModel, sent: Mapping[str, Any]) -> FLModel:
-        """The update, its values as float64. Raises TensorError if a shape does not fit or is empty, or a count is below 0."""
+        """The update, its values as float64. Raises TensorError if a shape does not fit, or a count is below 0."""
         params = update.params or {}
         if "center" not in params:
             raise TensorError(f"params must have 'center', not only {sorted(params)}")
