@@ -13,7 +13,8 @@ PERSISTOR = """{ id = "persistor", path = "nvflare.app_opt.pt.file_model_persist
     args { model { path = "net.Net" } } }"""
 WORKFLOW = f"""
 workflows = [ {{ id = "fedopt", path = "nvflare.app_opt.pt.fedopt_ctl.FedOpt"
-  args {{ num_clients = 2, num_rounds = 2, source_model {{ path = "net.Net" }}, persistor_id = "persistor" {OPTIMIZER} }} }} ]
+  args {{ num_clients = 2, num_rounds = 2, source_model {{ path = "net.Net" }}, persistor_id = "persistor"
+  {OPTIMIZER} }} }} ]
 components = [ {PERSISTOR} ]
 """
 GENERATOR = f"""
