@@ -358,7 +358,8 @@ def summary(report: Report) -> None:
         display.line(f"model      {path}")
     for view in report.curves:
         display.line(f"curves     {view}")
-    display.line(f"digest     {report.digest}")
+    if report.rounds:  # without a round, nothing was trained
+        display.line(f"digest     {report.digest}")
     display.line(f"report     {report.workspace}/report.json")
     display.line(f"events     {report.workspace}/events.jsonl")
     display.line(f"logs       {report.workspace}/<site>/log.txt")

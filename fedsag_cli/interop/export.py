@@ -62,6 +62,7 @@ class _ExportedJob:
         server = app.server(placeholders.nowhere(SERVER))
         clients = [app.client(placeholders.nowhere(site)) for app, site in _one_site_each(job)]
         self._facts = writing.job_facts(
+            server.workflows,
             server.components,
             [executor.config.transfer_type for client in clients for executor in client.executors],
             [app.custom],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,8 @@ from typing import Any
 from fedsag_cli import catalog
 from fedsag_cli.errors import JobError
 from fedsag_cli.facts import Nvflare
+from fedsag_cli.interop import halves
+from fedsag_cli.interop.vocabulary import LEARNER_COMMAND
 from fedsag_cli.job import executor
 from fedsag_cli.model import ParamsType
 from fedsag_cli.plan import ComponentSpec
@@ -32,6 +35,17 @@ _TO_SERVER = {  # sends the server what a script in the client's process logs
     "path": "nvflare.app_common.widgets.convert_to_fed_event.ConvertToFedEvent",
     "args": {"events_to_convert": ["analytix_log_stats"], "fed_event_prefix": "fed."},
 }
+_JSON = {
+    "id": "json_generator",
+    "path": "nvflare.app_common.widgets.validation_json_generator.ValidationJsonGenerator",
+    "args": {},
+}
+_LOCATORS = {  # by whether the model is torch's
+    True: "nvflare.app_opt.pt.file_model_locator.PTFileModelLocator",
+    False: "nvflare.app_common.np.np_model_locator.NPModelLocator",
+}
+_GLOBAL_EVAL = "nvflare.app_common.workflows.global_model_eval.GlobalModelEval"
+_RUNS_CONTROLLER = "RunsModelController"
 _SCAFFOLD = "nvflare.app_common.workflows.scaffold.Scaffold"  # which averages itself
 _SCAFFOLD_ARGS = ("num_rounds", "start_round", "persistor_id")
 _LIGHTNING = re.compile(rb"\b(fedsag_cli|nvflare)\.client(\.| +import +)lightning\b")
@@ -54,10 +68,17 @@ class JobFacts:
     updates: ParamsType
     has_torch: bool
     has_tracker: bool
+    run_by_clients: Sequence[ComponentSpec] = ()  # the workflows that NVFLARE's clients run
+    for_clients: Sequence[ComponentSpec] = ()  # the components that they need for that
 
 
-def job_facts(components: Sequence[ComponentSpec], updates: Sequence[ParamsType], search: Sequence[Path]) -> JobFacts:
-    """The facts from the server's components and each client's type of update. Raises JobError if the types differ."""
+def job_facts(
+    workflows: Sequence[ComponentSpec],
+    components: Sequence[ComponentSpec],
+    updates: Sequence[ParamsType],
+    search: Sequence[Path],
+) -> JobFacts:
+    """The facts from the server's file and each client's type of update. Raises JobError if the types differ."""
     if len(set(updates)) > 1:
         raise JobError(
             "some clients send DIFF, others FULL: NVFLARE's aggregator takes one kind",
@@ -68,6 +89,8 @@ def job_facts(components: Sequence[ComponentSpec], updates: Sequence[ParamsType]
         updates=updates[0] if updates else ParamsType.FULL,
         has_torch=any(facts.needs_torch for facts in known),
         has_tracker=any(facts.extra for facts in known),
+        run_by_clients=workflows if halves.are_needed(workflows) else (),
+        for_clients=components if halves.are_needed(workflows) else (),
     )
 
 
@@ -80,6 +103,9 @@ def server(
     folders with the job's own components.
     """
     writing = _Writing(file, known, resolve, search)
+    if known.run_by_clients:
+        return {"format_version": 2, **values, **writing.halves(values)}, writing.notes
+    writing.persistors = {part.get("id"): writing.name(part) for part in _enabled(values, "components")}
     empty = [part for part in _enabled(values, "components") if writing.has_no_model(part)]
     controls = [part for part in _enabled(values, "components") if writing.has_controls(part)]
     flows = [
@@ -89,7 +115,7 @@ def server(
         for flow in _enabled(values, "workflows")
     ]
     parts = [writing.part(part) for part in _enabled(values, "components") if part not in (*empty, *controls)]
-    parts = [made for part in parts for made in _collecting(part)]
+    parts = [*(made for part in parts for made in _collecting(part)), *writing.more_parts]
     if not any(part.get("id") == _GENERATOR["id"] for part in parts):
         parts.append(dict(_GENERATOR))
     return {"format_version": 2, **values, "workflows": flows, "components": parts, **writing.filters(values)}, (
@@ -113,6 +139,8 @@ def client(
     executors = [{**entry, "executor": writing.executor(entry)} for entry in values["executors"]]
     in_process = any(writing.is_in_process(entry["executor"]["args"]) for entry in executors)
     parts = [dict(_TO_SERVER)] if known.has_tracker and in_process else []
+    executors += halves.executors(known.run_by_clients, file)
+    parts += [*writing.more_parts, *(halves.components(known.for_clients, writing.part) if known.for_clients else ())]
     return {"format_version": 2, **values, "executors": executors, "components": parts, **writing.filters(values)}, (
         writing.notes
     )
@@ -129,10 +157,32 @@ class _Writing:
     def __init__(self, file: str, known: JobFacts, resolve: Callable[[Any], Any], search: Sequence[Path]) -> None:
         self._file, self._known, self._resolve, self._search = file, known, resolve, search
         self.notes: list[str] = []
+        self.persistors: dict[Any, str] = {}  # what fedsag calls the class of each component, by its id
+        self.more_parts: list[Any] = []  # components that only NVFLARE has
+
+    def name(self, part: Mapping[str, Any]) -> str:
+        """What fedsag calls the class of a component."""
+        return catalog.short_name(str(self._resolve(catalog.path_in(part)) or ""))
+
+    def halves(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The server's halves of workflows that NVFLARE's clients run, and the components that stay there."""
+        stay = [part for part in _enabled(values, "components") if catalog.facts_of(self.name(part)).extra]
+        return {
+            "workflows": [
+                halves.on_server(flow, self.name(flow), self._file) for flow in _enabled(values, "workflows")
+            ],
+            "components": [*map(self.part, stay), dict(_JSON)],
+            **self.filters(values),
+        }
 
     def part(self, part: Mapping[str, Any]) -> dict[str, Any]:
         path = str(self._resolve(catalog.path_in(part)) or "")
         name, facts = catalog.short_name(path), catalog.facts_of(path, self._search)
+        if name == _RUNS_CONTROLLER:
+            controller = (part.get("args") or {})["controller"]
+            return {**_kept(part), "path": catalog.path_in(controller), "args": controller.get("args") or {}}
+        if facts.nvflare is None and catalog.base_of_nvflare(path, self._search):
+            return {**_kept(part), "path": path, "args": part.get("args") or {}}
         if facts.nvflare is None:
             raise JobError(
                 f"{self._file}: {path!r} is a component of fedsag that NVFLARE does not have",
@@ -146,8 +196,10 @@ class _Writing:
             self.notes.append(f"{name}: NVFLARE does not run the job without the package {facts.extra}")
         args = self._args(dict(part.get("args") or {}), facts.nvflare)
         args = _ARGS[name](self, args) if name in _ARGS else args
-        kept = {key: value for key, value in part.items() if key not in (*catalog.NAMING_KEYS, "disabled")}
-        return {**kept, "path": facts.nvflare.path, "args": args}
+        path = (
+            _GLOBAL_EVAL if name == "CrossSiteModelEval" and "submit_model_timeout" not in args else facts.nvflare.path
+        )
+        return {**_kept(part), "path": path, "args": args}
 
     def has_no_model(self, part: Mapping[str, Any]) -> bool:
         """Whether it is a persistor with an empty first model; in NVFLARE the workflow then has no persistor."""
@@ -210,6 +262,8 @@ class _Writing:
             self.notes.append(
                 f"task {task!r}: NVFLARE's ScatterAndGather does not ask for it: the final model is not validated"
             )
+        if list(args.get("command") or ())[: len(LEARNER_COMMAND)] == [*LEARNER_COMMAND]:
+            return self._own_executor(args["command"][-1])
         if "fedsag_cli." in str(args.get("command", "")):
             raise JobError(f"{self._file}: {args['command']!r} is a program of fedsag that NVFLARE does not have")
         if self._resolve(args.get("params_exchange_format", "raw")) == "raw":
@@ -221,8 +275,27 @@ class _Writing:
             args = {key: value for key, value in args.items() if key not in _ONLY_EXTERNAL}
         return {"path": executor.NVFLARE.path, "args": args}
 
+    def _own_executor(self, config: str) -> dict[str, Any]:
+        """An executor that is written for NVFLARE, with the components that it looks for."""
+        written = json.loads(config)
+        self.more_parts += written["components"]
+        return dict(written["executor"])
+
     def is_in_process(self, args: Mapping[str, Any]) -> bool:
-        return bool(self._resolve(args["execution_mode"]) == "in_process")
+        return bool(self._resolve(args.get("execution_mode")) == "in_process")
+
+    def cross_site(self, args: dict[str, Any]) -> dict[str, Any]:
+        """NVFLARE's workflow finds the server's models by a model locator, and another component writes the results."""
+        persistor = args.pop("persistor_id", None)
+        self.more_parts.append(dict(_JSON))
+        if persistor:
+            is_torch = self.persistors.get(self._resolve(persistor)) == "PTFileModelPersistor"
+            located = {"pt_persistor_id": persistor} if is_torch else {}
+            self.more_parts.append({"id": "model_locator", "path": _LOCATORS[is_torch], "args": located})
+            args["model_locator_id"] = "model_locator"
+        if self._resolve(args.get("submit_model_task_name", "")) is None:
+            return {key: value for key, value in args.items() if not key.startswith("submit_model_")}
+        return {"submit_model_timeout": 600, **args}
 
     def averaging(self, args: dict[str, Any]) -> dict[str, Any]:
         if self._resolve(args.pop("weigh_by_local_iter", True)) is not True:
@@ -265,10 +338,16 @@ class _Writing:
 
 
 _ARGS: dict[str, Callable[[_Writing, dict[str, Any]], dict[str, Any]]] = {  # changes that facts cannot describe
+    "CrossSiteModelEval": _Writing.cross_site,
     "FedAvg": _Writing.averaging,
     "NPModelPersistor": _Writing.numpy_model,
     "PTFileModelPersistor": _Writing.torch_model,
 }
+
+
+def _kept(part: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a part that are the same with NVFLARE."""
+    return {key: value for key, value in part.items() if key not in (*catalog.NAMING_KEYS, "args", "disabled")}
 
 
 def _without_persistor(flow: Mapping[str, Any], left_out: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -37,6 +37,7 @@ class CrossSiteModelEval:
 
     facts = Facts(
         asks_for=("submit_model_task_name", "validation_task_name"),
+        names_sites=("participating_clients", "evaluatees", "evaluators"),
         nvflare=Nvflare(
             path="nvflare.app_common.workflows.cross_site_model_eval.CrossSiteModelEval",
             also={
@@ -84,6 +85,8 @@ class CrossSiteModelEval:
         cross_val_dir: Annotated[str, "folder of the results, beside the server's app folder"] = "cross_site_val",
     ) -> None:
         """Raises JobError naming the argument that is out of range."""
+        if not cross_val_dir or Path(cross_val_dir).is_absolute() or ".." in Path(cross_val_dir).parts:
+            raise JobError(f"cross_val_dir must be a folder inside the server's folder, not {cross_val_dir!r}")
         self._persistor = persistor
         self._submit, self._names, self._validate = submit_model_task_name, submit_model_names, validation_task_name
         self._submit_s, self._validate_s = submit_model_timeout or None, validation_timeout or None

@@ -34,6 +34,7 @@ class Cyclic:
 
     facts = Facts(
         asks_for=("train_task_name",),
+        names_sites=("order",),
         nvflare=Nvflare(
             path="nvflare.app_common.workflows.cyclic_ctl.CyclicController",
             also={"Cyclic": {"num_clients": 2}, "CyclicServerController": {}},
@@ -110,7 +111,7 @@ class Cyclic:
         with self._rounds.begin(clients, run) as rounds:
             for current in rounds:
                 sites = self._in_order(current.draw(takers, self._num_clients), run)
-                current.announce(sites)
+                current.announce(list(dict.fromkeys(sites)))  # a list may name one of them twice
                 needed = min(self._min_clients, len(sites))
                 model, num_trained = current.model, 0
                 for num_left, site in zip(range(len(sites) - 1, -1, -1), sites, strict=True):

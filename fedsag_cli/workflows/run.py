@@ -106,6 +106,7 @@ class Run:
     history: list[RoundFinished] = field(default_factory=list)
     accountants: Sequence[Accountant] = ()
     model: FLModel | None = None
+    trained: FLModel | None = None  # what the last finished round made; a workflow after it may begin with another one
     best: Best | None = None
     best_model: FLModel | None = None
     plateau: Plateau | None = None
@@ -144,7 +145,7 @@ class Run:
             ends = [msgspec.json.decode(each.events[-1], type=RoundFinished) for each in run._files.whole_rounds]
             run.history = [end for end in ends if end.workflow == ends[-1].workflow]
             run._saved = checkpoints / whole.checkpoint
-            run.model = _model_in(run._saved)
+            run.model = run.trained = _model_in(run._saved)
             run._found = _kept_in(run._saved)
             if run.best and run.best.workflow == run.workflow and (file := run._best_file(run.best)).exists():
                 if run._files.is_proven(file):
@@ -219,7 +220,7 @@ class Run:
 
     def finish_round(self, finished: RoundFinished, model: FLModel) -> None:
         """Save the state after this round."""
-        self.next_round, self.model = finished.round_num + 1, model
+        self.next_round, self.model, self.trained = finished.round_num + 1, model, model
         self.history.append(finished)
         self.whole_rounds += 1
         if self._files is not None:

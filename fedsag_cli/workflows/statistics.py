@@ -26,6 +26,7 @@ from fedsag_cli.workflows.run import Run
 from fedsag_cli.workflows.statistics_file import JsonStatsFileWriter
 
 _NAMES = ("count", "failure_count", "sum", "mean", "var", "stddev", "histogram", "quantile")
+_NEVER_NEGATIVE = ("count", "failure_count", "var", "stddev")
 _ALL_SITES = "Global"
 _PRE_RUN = "fed_stats_pre_run"
 
@@ -231,7 +232,7 @@ def _checked(update: FLModel, wanted: Mapping[str, Any]) -> FLModel:
                 for key, value in _flat(values[statistic]).items()
                 if key not in counted or not _fits(value, statistic, _of(key[1], wanted[statistic]))
             ]
-        except (TypeError, AttributeError, KeyError, ValueError) as error:
+        except (TypeError, AttributeError, KeyError, ValueError, OverflowError) as error:
             raise TensorError(f"{statistic} has another form: {type(error).__name__}: {error}") from None
         for (dataset, feature), value in wrong:
             raise TensorError(f"{statistic} of {feature!r} in {dataset!r} is {str(value)[:80]}, or has no count")
@@ -242,16 +243,16 @@ def _fits(value: Any, statistic: str, setting: Any) -> bool:
     """Whether it is a value of this statistic. May raise the errors of a value of another form."""
     if statistic == "histogram":
         return len(value) == setting["bins"] and all(
-            _is_number(each) for low, high, count in value for each in (low, high, count)
+            count >= 0 and all(map(_is_number, (low, high, count))) for low, high, count in value
         )
     if statistic == "quantile":
-        means_and_counts = [each for mean, count in value["centroids"] for each in (mean, count)]
-        return all(map(_is_number, (*value["quantile"].values(), *means_and_counts)))
-    return _is_number(value)
+        are_counted = all(_is_number(mean) and _is_number(count) and count > 0 for mean, count in value["centroids"])
+        return are_counted and all(map(_is_number, value["quantile"].values()))
+    return _is_number(value) and (value >= 0 or statistic not in _NEVER_NEGATIVE)
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
 def _check(settings: Mapping[str, Mapping[str, Any]]) -> None:

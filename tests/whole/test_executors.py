@@ -36,14 +36,14 @@ FAILS = """
 pytestmark = pytest.mark.slow
 
 
-def two_executors(folder, measures=MEASURES, **settings):
-    made = job(folder, TRAINS, files={"measure.py": measures}, **settings)
+def two_executors(folder, measures=MEASURES, trains=TRAINS, **settings):
+    made = job(folder, trains, files={"measure.py": measures}, **settings)
     config = made / "app" / "config" / "config_fed_client.json"
-    (trains,) = json.loads(config.read_text())["executors"]
-    validates = json.loads(json.dumps(trains))
+    (first,) = json.loads(config.read_text())["executors"]
+    validates = json.loads(json.dumps(first))
     validates["tasks"] = ["validate"]
     validates["executor"]["args"]["command"] = "python3 -u custom/measure.py"
-    config.write_text(json.dumps({"executors": [trains, validates]}))
+    config.write_text(json.dumps({"executors": [first, validates]}))
     return made
 
 
@@ -57,6 +57,16 @@ def test_each_executor_does_its_tasks_in_a_process_of_its_own_and_writes_its_own
     assert ran.log("site-2") == "trains on site-2\n"
     assert (tmp_path / "ws" / "site-2" / "log_2.txt").read_text() == "measures on site-2\n"
     assert ran.report["exit_codes"]["site-1:2"] == 0
+
+
+def test_the_executors_of_a_site_share_its_state(tmp_path):
+    trains = TRAINS.replace("assert flare.is_train()", 'flare.state["seen"] = flare.state.get("seen", 0) + 1')
+    measures = MEASURES.replace('float(model.params["numpy_key"].mean())', 'float(flare.state["seen"])')
+
+    ran = run(two_executors(tmp_path / "job", measures, trains=trains, num_rounds=3), "-n", 2, "-t", 2)
+
+    assert ran.code == 0, ran
+    assert ran.report["final_metrics_by_site"] == {"site-1": {"mean": 3.0}, "site-2": {"mean": 3.0}}
 
 
 def test_the_second_executor_starts_when_its_task_comes_and_takes_no_slot_from_another_site(tmp_path):

@@ -209,3 +209,9 @@ def test_the_sites_measure_a_model_while_the_others_still_send_theirs(live):
 
     assert order[:2] == ["a measures", "a sends"]
     assert sorted(order) == ["a measures"] * 3 + ["a sends", "b sends"]
+
+
+@pytest.mark.parametrize("folder", ["", "../elsewhere", "/elsewhere"])
+def test_the_results_stay_in_the_servers_folder(folder):
+    with pytest.raises(JobError, match="cross_val_dir must be a folder inside the server's folder"):
+        CrossSiteModelEval(cross_val_dir=folder)

@@ -74,10 +74,12 @@ def test_a_list_of_names_is_the_order_and_leaves_the_others_out():
     """1 -> c: 2*1+3 = 5 -> a: 2*5+1 = 11 -> c: 2*11+3 = 25."""
     clients = FakeClients(a=doubles_and_adds(1), b=doubles_and_adds(2), c=doubles_and_adds(3))
 
-    run, _ = live(clients, num_rounds=1, order=["c", "a", "c"])
+    run, told = live(clients, num_rounds=1, order=["c", "a", "c"])
 
     assert run.model.params["w"].tolist() == [25.0]
     assert orders(clients) == ["cac"]
+    [started] = [event for event in told if isinstance(event, events.RoundStarted)]
+    assert started.sites == ["c", "a"]
 
 
 def test_a_random_order_is_of_the_seed_and_the_round_alone():

@@ -81,3 +81,16 @@ def test_errors_name_what_is_wrong_and_the_nearest():
     assert wrong.value.hint == "did you mean 'site-1'?"
     with pytest.raises(RunError, match="no client sent weights"):
         first_model(clients())
+
+
+def test_without_a_round_after_it_the_trained_model_is_that_of_the_workflow_before():
+    run = Run(emit=lambda event: None)
+    nine = update(1, w=np.array([9.0], np.float32))
+    site = FakeClients(tasks={"get_weights": {"a": has(4.0)}}, a=lambda model: nine)
+    ScatterAndGather(FedAvg(), FakePersistor(w=np.zeros(1, np.float32)), num_rounds=1).run(site, run)
+
+    run.enter(1)
+    InitializeGlobalWeights().run(site, run)
+
+    assert run.model.params["w"].tolist() == [4.0]
+    assert run.trained.params["w"].tolist() == [9.0]

@@ -51,6 +51,18 @@ def site(*filters, **columns):
     return answers
 
 
+def replaced(answers, statistic, value):
+    """A site that sends this value of a statistic of x where it is asked for it."""
+
+    def answers_otherwise(model):
+        answer = answers(model)
+        if statistic in answer.meta[STATISTICS]:
+            answer.meta[STATISTICS][statistic] = {"train": {"x": value}}
+        return answer
+
+    return answers_otherwise
+
+
 def statistics(settings, told=None, *, min_clients=None, **sites):
     writer = Kept()
     workflow = StatisticsController(writer, settings, min_clients=min_clients, precision=3)
@@ -155,6 +167,15 @@ def count_of_x(**others):
         (count_of_x(sum={"train": {"y": 1.0}}), "sum of 'y' in 'train' is 1.0, or has no count"),
         (count_of_x(sum={"train": {"x": float("nan")}}), "sum of 'x' in 'train' is nan, or has no count"),
         (count_of_x(sum={"train": {"x": "many"}}), "sum of 'x' in 'train' is many, or has no count"),
+        (count_of_x(sum={"train": {"x": True}}), "sum of 'x' in 'train' is True, or has no count"),
+        (
+            count_of_x(sum={"train": {"x": 10**400}}),
+            "sum has another form: OverflowError: int too large to convert to float",
+        ),
+        (
+            count_of_x(sum={}, failure_count={"train": {"x": -1}}),
+            "failure_count of 'x' in 'train' is -1, or has no count",
+        ),
         (count_of_x(sum=7), "sum has another form: AttributeError: 'int' object has no attribute 'items'"),
     ],
 )
@@ -164,6 +185,23 @@ def test_an_answer_that_is_no_statistics_has_failed(answer, says):
     StatisticsController(Kept(), {"sum": {}}, min_clients=1).run(sites, Run(emit=[].append))
 
     assert sites.rejected == {"b": says}
+
+
+@pytest.mark.parametrize(
+    ("statistic", "setting", "wrong", "says"),
+    [
+        ("stddev", {}, -5.0, "var of 'x' in 'train' is -5.0"),
+        ("histogram", {"*": {"bins": 1, "range": [0, 9]}}, [[0.0, 9.0, -2]], "histogram of 'x' in 'train' is [[0.0,"),
+        ("quantile", {"*": [0.5]}, {"quantile": {"0.5": 1.0}, "centroids": [[1.0, 0]]}, "quantile of 'x' in 'train'"),
+    ],
+)
+def test_a_number_that_cannot_be_is_a_failure_of_that_site_alone(statistic, setting, wrong, says):
+    sites = Sites(a=site(x=[1, 2]), b=replaced(site(x=[3, 4]), "var" if statistic == "stddev" else statistic, wrong))
+
+    with pytest.raises(NotEnoughClients):
+        StatisticsController(Kept(), {statistic: setting}).run(sites, Run(emit=[].append))
+
+    assert sites.rejected["b"].startswith(says)
 
 
 @pytest.mark.parametrize(
