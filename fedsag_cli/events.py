@@ -288,12 +288,19 @@ class PrivacySpent(Event, frozen=True, kw_only=True):
 
 
 class ResultTable(Event, frozen=True, kw_only=True):
-    """A table that a workflow found. A workflow has one of each title: a later one replaces it."""
+    """A table that a workflow found. A workflow has one of each title: a later one replaces it.
+
+    Raises ValueError if a row has not as many cells as there are columns.
+    """
 
     workflow: str = ""
     title: str
     columns: list[str]
     rows: list[list[str | float | None]]
+
+    def __post_init__(self) -> None:
+        if wrong := [row for row in self.rows if len(row) != len(self.columns)]:
+            raise ValueError(f"{len(self.columns)} columns, and a row of {len(wrong[0])} in the table {self.title!r}")
 
 
 class BestModel(Event, frozen=True, kw_only=True):

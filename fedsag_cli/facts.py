@@ -52,13 +52,15 @@ class Nvflare(msgspec.Struct, frozen=True, kw_only=True):
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What is known about a component.
 
-    `asks_for` lists the arguments that contain the name of a task; at least one client must take that task. `extra` is
-    for a tracker: the extra of fedsag that installs the package of the same name. `keeps_nothing`: what it keeps from
-    round to round does not change the result, so a run can be resumed without it.
+    `asks_for` lists the arguments that contain the name of a task; at least one client must take that task.
+    `names_sites` lists those that may have a list of clients' names. `extra` is for a tracker: the extra of fedsag
+    that installs the package of the same name. `keeps_nothing`: what it keeps from round to round does not change the
+    result, so a run can be resumed without it.
     """
 
     needs_torch: bool = False
     keeps_nothing: bool = False
     asks_for: Sequence[str] = ()
+    names_sites: Sequence[str] = ()
     extra: str = ""
     nvflare: Nvflare | None = None

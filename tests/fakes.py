@@ -55,7 +55,7 @@ class FakeServer:
     def channel(self):
         return self._met.result(timeout=LIMIT_S)[1]
 
-    def give(self, params=None, name="train", round_num=0, total=5, state=None, **facts):
+    def give(self, params=None, name="train", round_num=0, total=5, nth=0, state=None, **facts):
         """Hand out a task. `state`: what the site keeps, as the file that `answer` left here."""
         self._tasks += 1
         model = FLModel(params=params, current_round=round_num, total_rounds=total, **facts)
@@ -64,6 +64,7 @@ class FakeServer:
             task_id=self._tasks,
             task_name=name,
             model=facts,
+            nth=nth,
             tell_usage=self._tasks == 1,
             has_state=state is not None,
         )

@@ -68,7 +68,7 @@ FACTS = ModelFacts(
 LOGGED = LogValues(kind="text", values={"loss": "0.5", "name": "é"}, step=3)
 CONFIG = ClientConfig(task_data_filters=[FilterSpec(tasks=["train"], path="X", args={"a": [1]})])
 SPOKEN = {
-    "to the server": (ToServer, [Ready(), Answer(task_id=7, model=FACTS, usage=Usage(private=1)), LOGGED]),
+    "to the server": (ToServer, [Ready(), Answer(task_id=7, model=FACTS, usage=Usage(), has_state=True), LOGGED]),
     "to a client": (ToClient, [Assignment(task_id=7, task_name="train", model=FACTS, tell_usage=True)]),
     "a hello": (Hello, [Hello(site="site-1", token=TOKEN)]),
     "a welcome": (Welcome, [Welcome(job_id="job", seed=1 << 60, scratch="/s", config=CONFIG)]),

@@ -28,7 +28,7 @@ VALUES = {
     dict[str, events.Metrics]: {"a": {"accuracy": 0.1}},
     events.LogKind: "text",
     Mapping[str, float | str | None]: {"loss": 0.1, "name": "é", "nan": None},
-    list[list[str | float | None]]: [["é", 0.1, None]],
+    list[list[str | float | None]]: [["é", 0.1], ["b", None]],
     dict[str, Any]: {"chosen": ["a"], "n": 1},
     (float | None): 0.1,
     (int | None): 7,
@@ -128,3 +128,8 @@ def test_another_process_of_the_run_has_the_same_time(monkeypatch):
     env = os.environ | {"FEDSAG_STARTED_AT": "1000.5"}
 
     assert subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True).stdout == "1000.5\n"
+
+
+def test_a_table_with_a_row_of_another_length_is_refused_where_it_is_made():
+    with pytest.raises(ValueError, match="2 columns, and a row of 1 in the table 'Sizes'"):
+        events.ResultTable(title="Sizes", columns=["a", "b"], rows=[["x", 1.0], ["y"]])

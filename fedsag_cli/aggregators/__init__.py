@@ -44,6 +44,14 @@ def give(aggregator: Any, reply: Reply) -> None:
         aggregator.accept(reply)
 
 
+def merged_by(aggregator: Any) -> FLModel:
+    """What an aggregator makes of what it accepted. Raises TypeError where that is no model."""
+    made: object = aggregator.aggregate()
+    if not isinstance(made, FLModel):
+        raise TypeError(f"{type(aggregator).__name__}.aggregate() returned {type(made).__name__}, not an FLModel")
+    return made
+
+
 def needs(module: str, component: str, *, extra: str) -> None:
     """Raises JobError if this module, which an extra of fedsag installs, is not there."""
     if importlib.util.find_spec(module) is None:

@@ -153,6 +153,12 @@ def tasks_asked_for(workflow: ComponentSpec, search: Sequence[Path] = ()) -> lis
     return [task for task in tasks if isinstance(task, str)]
 
 
+def sites_named(workflow: ComponentSpec, search: Sequence[Path] = ()) -> list[tuple[str, str]]:
+    """The names of clients in lists in its arguments, each with that of the argument."""
+    lists = {name: workflow.args.get(name) for name in facts_of(workflow.path, search).names_sites}
+    return [(name, site) for name, sites in lists.items() if isinstance(sites, list | tuple) for site in sites]
+
+
 def build(spec: ComponentSpec, parts: Mapping[str, Any]) -> Any:
     """Build the component of a spec. `x_id="y"` in its args becomes x=parts["y"]. Imports its module.
 
@@ -191,7 +197,11 @@ def chain(specs: Sequence[FilterSpec]) -> Chain:
 def _build_nested(value: Any) -> Any:
     if isinstance(value, Mapping):
         if path := path_in(value, in_args=True):
-            return build(ComponentSpec(path=path, args=dict(value.get("args") or {})), {})
+            try:
+                return build(ComponentSpec(path=path, args=dict(value.get("args") or {})), {})
+            except JobError as error:
+                plain = 'with config_type = "dict" beside its path it is a plain object, which is not built'
+                raise JobError(error.message, hint=error.hint or plain) from error
         return {key: _build_nested(inner) for key, inner in value.items()}
     return [_build_nested(inner) for inner in value] if isinstance(value, list) else value
 

@@ -292,7 +292,7 @@ class Lines:
                 missing = f" of {counted(asked, 'client')}" if len(event.sites) < asked else ""
                 head = f"round {event.round_num} finished in {took:.1f} s: {answers}{missing}"
                 chosen = event.aggregate.get("chosen")
-                taken = [f"round {event.round_num}: taken from {_few(chosen)}"] if isinstance(chosen, list) else []
+                taken = [f"round {event.round_num}: chosen: {_few(chosen)}"] if isinstance(chosen, list) else []
                 return [*alike, _with_metrics(head, event.metrics), *taken]
             case events.ModelValidated():
                 head = f"final model measured by {counted(len(event.by_site), 'client')}"

@@ -146,11 +146,14 @@ def send(
     mean. If the job's `params_transfer_type` is DIFF, the difference to the received params is sent.
     `optimizer_params` are not sent. `clear_cache` has no effect: neither `model` nor the received model is changed.
 
-    Raises TypeError if `model` is not an FLModel; ClientError if no model was received, or `model` has neither params
-    nor metrics; TensorError naming a key whose value cannot be sent. After an error the task can still be answered.
+    What `state` has goes along. Raises TypeError if `model` is not an FLModel; ClientError if no model was received, or
+    `model` has neither params nor metrics; TensorError naming a key whose value cannot be sent. After an error the task
+    can still be answered.
     """
     if not isinstance(model, FLModel):
         raise TypeError(f"flare.send() takes an FLModel, not a {type(model).__name__}")
+    if not isinstance(state, SiteState):
+        raise ClientError("flare.state was replaced by another object", hint='set its keys: flare.state["name"] = …')
     _session(ctx, "send").send(model)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fedsag_cli.errors import TensorError
 from fedsag_cli.model import Tree
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.wire.messages import OF_FILTERS, OF_SCRIPT
@@ -53,7 +54,10 @@ class Kept:
         trees = {OF_SCRIPT: self.of_script, OF_FILTERS: filters}
         if self._file is None and not any(trees.values()):
             return None
-        file = TensorFile.write({}, trees=trees, scratch=self._scratch)
+        try:
+            file = TensorFile.write({}, trees=trees, scratch=self._scratch)
+        except TensorError as error:
+            raise error.with_traceback(None) from None  # the line of the script counts, not ours below this one
         if self._file is not None and file.is_same_as(self._file):
             file.close()
             return None

@@ -18,7 +18,7 @@ from fedsag_cli.client import plain
 from fedsag_cli.client.kept import Kept
 from fedsag_cli.client.seeding import streams
 from fedsag_cli.client.steps import State, Step
-from fedsag_cli.errors import ChannelClosed, ClientError
+from fedsag_cli.errors import ChannelClosed, ClientError, TensorError
 from fedsag_cli.filters import Chain, Exchanges
 from fedsag_cli.model import INITIAL_PARAMS, Exchange, FLModel, Params, ParamsType, Tree
 from fedsag_cli.params import arithmetic
@@ -160,8 +160,21 @@ class Session:
         )
         more_keys = self._keys_without_difference(model)
         metrics = None if answer.metrics is None else plain.floats(answer.metrics, what="metrics")
+        try:
+            self._post(replace(answer, metrics=metrics), more_keys)
+        except TensorError as error:
+            raise error.with_traceback(None) from None  # only the script's own line is of use to its author
+        self._step(Step.ANSWER)
+        self._answers += 1
+        self._release()
+        self._tidy()
+
+    def _post(self, answer: FLModel, more_keys: list[str]) -> None:
+        """Send an answer, and what is kept from now on. Raises TensorError; then nothing was sent."""
+        assert self._assignment is not None
+        assert self._channel is not None
         with contextlib.ExitStack() as files:
-            facts, file = packed(replace(answer, metrics=metrics), scratch=self._welcome.scratch)
+            facts, file = packed(answer, scratch=self._welcome.scratch)
             sent = [] if file is None else [files.enter_context(file)]
             if (state := self._kept.changed()) is not None:
                 sent.append(files.enter_context(state))
@@ -179,10 +192,6 @@ class Session:
             except ChannelClosed:
                 self.close()
             self._kept.settle(None if state is None else state.twin())
-        self._step(Step.ANSWER)
-        self._answers += 1
-        self._release()
-        self._tidy()
 
     def kept(self, *, to_change: bool = False) -> dict[str, Tree]:
         """What the script keeps from task to task. Before the first task, it waits for that.

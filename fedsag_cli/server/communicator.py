@@ -21,10 +21,12 @@ from fedsag_cli import events, machine
 from fedsag_cli.errors import (
     ChannelClosed,
     FedsagError,
+    JobError,
     NotEnoughClients,
     NotEnoughMemory,
     RunError,
     TensorError,
+    nearest,
 )
 from fedsag_cli.events import (
     ClientReady,
@@ -162,10 +164,14 @@ class Communicator:
 
     def enter(self, workflow: str, number: int) -> None:
         """A workflow begins. The tasks that the one before it did not end are ended."""
-        for outgoing in list(self._open.values()):
-            self.end(outgoing)
+        self.leave()
         self.workflow, self.workflow_number = workflow, number
         self._times_asked.clear()
+
+    def leave(self) -> None:
+        """A workflow is done. The tasks that it did not end are ended."""
+        for outgoing in list(self._open.values()):
+            self.end(outgoing)
 
     def ask(
         self,
@@ -181,6 +187,8 @@ class Communicator:
         check: Check | None = None,
     ) -> Replies:
         named = set(self.takes(task.name) if to is None else to)
+        for site in sorted(named.difference(self._of_site)):
+            raise JobError(f"task {task.name!r}: there is no client {site!r}", hint=nearest(site, self.sites))
         targets = [site for site in self.sites if site in named]
         rules = Rules(allow_non_finite=allow_non_finite, allow_unknown_keys=allow_unknown_keys, ignores=ignores)
         self._num_tasks += 1
@@ -231,6 +239,8 @@ class Communicator:
             self._listen(left)
         self._channels.close_all()
         self._spool.close()
+        for state in self._states.values():
+            state.close()
         self._states_spool.close()
 
     # a task and its replies

@@ -168,6 +168,7 @@ def _run(
                 communicator.enter(run.workflow_name, number)
                 emit(WorkflowStarted(workflow=run.workflow_name, number=number + 1, num_workflows=len(workflows)))
                 workflow.run(communicator, run)
+                communicator.leave()
         listeners.tell(EventType.END_RUN)
         digest = tensor_file.digest((run.trained.params if run.trained else None) or {})
         run.finished(digest)
@@ -185,9 +186,9 @@ def _stateful(
     parts: Mapping[str, Any], workflows: Mapping[str, Controller], chains: Sequence[Chain]
 ) -> dict[str, Stateful]:
     """Whatever says what it keeps from round to round, by the name of its tree in a checkpoint."""
-    found = {f"parts/{name}": part for name, part in parts.items()}
-    found |= {f"workflows/{name}": workflow for name, workflow in workflows.items()}
-    found |= {f"parts/{name}": link for name, link in _links(chains)}
+    found = {f"state of {name}": part for name, part in parts.items()}
+    found |= {f"state of the workflow {name}": workflow for name, workflow in workflows.items()}
+    found |= {f"state of {name}": link for name, link in _links(chains)}
     return {name: part for name, part in found.items() if isinstance(part, Stateful)}
 
 

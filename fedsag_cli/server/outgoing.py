@@ -119,7 +119,11 @@ class Outgoing:
         left_out: Sequence[str] = ()
         known = {**(self.task.model.params or {}), **self.whole}  # a filter may have changed its dtype and shape
         if self.check is not None:
-            model = self.check(model, known)
+            checked: object = self.check(model, known)
+            if not isinstance(checked, FLModel):
+                name = getattr(self.check, "__qualname__", "check()")
+                raise TypeError(f"{name} returned {type(checked).__name__}, not an FLModel")
+            model = checked
             model.num_steps  # noqa: B018  it raises
         else:
             more_keys = [key for key in received.answer.more_keys if not filtering.excludes(self.task.name, key)]

@@ -106,6 +106,11 @@ class SiteState:
         if version.file is not None and version is not self._whole and version not in self._answers.values():
             version.file.close()
 
+    def close(self) -> None:
+        for version in (self._whole, *self._answers.values()):
+            if version.file is not None:
+                version.file.close()
+
     def _latest(self, answers: Iterable[Version]) -> Version:
         return max((self._whole, *answers), key=lambda version: version.task_id)
 

@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from fedsag_cli import catalog, machine
-from fedsag_cli.errors import JobError, UsageError
+from fedsag_cli.errors import JobError, UsageError, nearest
 from fedsag_cli.interop import shim
 from fedsag_cli.job import App, Executor, Job, ServerConfig
 from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, placeholders
@@ -32,7 +32,7 @@ from fedsag_cli.plan import FORMAT, Plan, ServerPlan, SitePlan, matches
 from fedsag_cli.simulator import environment, outside
 from fedsag_cli.simulator.options import FORK, SPAWN, Options, gpu_groups, site_names, slots_of
 from fedsag_cli.simulator.preloading import imports_of_components, imports_of_scripts, preload, variables_set
-from fedsag_cli.workspace import JOB_ID, SERVER, Workspace, files_in
+from fedsag_cli.workspace import JOB_ID, SERVER, Workspace, files_in, site_of
 
 _SELECTOR = "IntimeModelSelector"
 _SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
@@ -102,7 +102,7 @@ def make_plan(
     scripts |= imports_of_scripts(installed) | imports_of_components(server, apps[SERVER].custom)
     if modules := preload(scripts):
         sites = _fresh_where_needed(sites, places, notes)
-    _check_tasks(server, apps[SERVER], sites)
+    _check_workflows(server, apps[SERVER], sites)
     notices += dict.fromkeys(notes)
     commands = (word for site in sites for word in (site.script, *site.args, *site.command))
     code = outside.digests(commands, [workspace.root, *(app.folder for app in apps.values())])
@@ -322,8 +322,15 @@ def _variables(name: str, workspace: Workspace) -> dict[str, Any]:
     }
 
 
-def _check_tasks(server: ServerConfig, app: App, sites: Sequence[SitePlan]) -> None:
-    """At least one client must take each task that a workflow asks for."""
+def _check_workflows(server: ServerConfig, app: App, sites: Sequence[SitePlan]) -> None:
+    """At least one client must take each task that a workflow asks for, and be called as it calls one."""
+    names = list(dict.fromkeys(site_of(site.name) for site in sites))
+    for workflow in server.workflows:
+        for argument, name in catalog.sites_named(workflow, [app.custom]):
+            if name not in names:
+                raise JobError(
+                    f"{argument} of workflow {workflow.id!r}: there is no client {name!r}", hint=nearest(name, names)
+                )
     patterns = {pattern for site in sites for pattern in site.config.tasks}
     for workflow in server.workflows:
         for task in catalog.tasks_asked_for(workflow, [app.custom]):

@@ -78,7 +78,8 @@ class Clients(Protocol):
 
         The values in `task.model.params` are replaced by the same values in the file that is sent, so that they are in
         memory once. A reply's params are valid until the next reply is requested; `Reply.keep` gives them for longer.
-        Raises NotEnoughClients as soon as `min_responses` can no longer be reached.
+        Raises NotEnoughClients as soon as `min_responses` can no longer be reached, and JobError for a name in `to`
+        that no client has.
         """
 
     def broadcast(

@@ -37,6 +37,7 @@ class CrossSiteModelEval:
 
     facts = Facts(
         asks_for=("submit_model_task_name", "validation_task_name"),
+        names_sites=("participating_clients", "evaluatees", "evaluators"),
         nvflare=Nvflare(
             path="nvflare.app_common.workflows.cross_site_model_eval.CrossSiteModelEval",
             also={

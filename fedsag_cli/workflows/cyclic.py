@@ -34,6 +34,7 @@ class Cyclic:
 
     facts = Facts(
         asks_for=("train_task_name",),
+        names_sites=("order",),
         nvflare=Nvflare(
             path="nvflare.app_common.workflows.cyclic_ctl.CyclicController",
             also={"Cyclic": {"num_clients": 2}, "CyclicServerController": {}},

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import numpy as np
 
-from fedsag_cli.aggregators import Aggregator, give
+from fedsag_cli.aggregators import Aggregator, give, merged_by
 from fedsag_cli.arguments import Least, checked
 from fedsag_cli.errors import JobError, NotEnoughClients, TensorError
 from fedsag_cli.facts import Facts
@@ -87,7 +87,7 @@ class FedBuff:
                         self._train, round_num=current.number, needed=self._buffer_size, possible=received
                     )
                 self._time.take()  # a checkpoint has the states of the sites whose replies are accepted
-                current.finish(self._aggregator.aggregate())
+                current.finish(merged_by(self._aggregator))
 
     def _fill(self, sites: Sequence[str], current: Round, rng: np.random.Generator) -> None:
         """Let sites that are free train the current model, until enough of them are at work."""

@@ -24,6 +24,7 @@ class InitializeGlobalWeights:
 
     facts = Facts(
         asks_for=("task_name",),
+        names_sites=("weights_client_name",),
         nvflare=Nvflare(
             path="nvflare.app_common.workflows.initialize_global_weights.InitializeGlobalWeights",
             expected={"weights_prop_name": ("global_model",)},

@@ -21,6 +21,8 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Annotated, Any, TypeAlias
 
+import numpy as np
+
 from fedsag_cli.arguments import Least, Needs
 from fedsag_cli.errors import JobError
 from fedsag_cli.events import (
@@ -34,7 +36,8 @@ from fedsag_cli.events import (
     as_plain,
 )
 from fedsag_cli.model import INITIAL_PARAMS, Cohort, FLModel, ParamsType, Reply, Task
-from fedsag_cli.params import seeds
+from fedsag_cli.params import arithmetic, seeds
+from fedsag_cli.params.encoding import is_payload
 from fedsag_cli.params.metrics import weighted_means
 from fedsag_cli.persistors import Persistor
 from fedsag_cli.samplers import Sampler
@@ -382,6 +385,7 @@ class Round:
                 Notice(text=f"round {self.number}: no update has a weight above zero: the model does not change")
             )
         merged = self._loop.updated(self.model, update)
+        self._tell_not_finite(merged)
         self._clock.lap("aggregate")
         metrics = as_metrics(weighted_means(self._measured, self._steps))
         self._loop.replace_model(merged, self.number, metrics, write=write)
@@ -398,6 +402,16 @@ class Round:
         )
         self._spend()
         self._run.finish_round(finished, merged)
+
+    def _tell_not_finite(self, merged: FLModel) -> None:
+        """Give a note if numbers become NaN or infinite. Updates are checked, but not how the next model is made."""
+        for name, value in (merged.params or {}).items():
+            before: Any = (self.model.params or {}).get(name)
+            known = None if is_payload(before) or np.shape(before) != np.shape(value) else before
+            if not is_payload(value) and (count := arithmetic.count_not_finite(value, known)):
+                text = f"round {self.number}: the new model has {count} numbers in {name!r} that are NaN or infinite"
+                self._run.emit(Notice(text=text))
+                return
 
     def _spend(self) -> None:
         """Tell the accountants of this round, and the user what the run has spent."""

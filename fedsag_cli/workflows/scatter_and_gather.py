@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
-from fedsag_cli.aggregators import Aggregator, give
+from fedsag_cli.aggregators import Aggregator, give, merged_by
 from fedsag_cli.arguments import Least, checked
 from fedsag_cli.errors import JobError, TensorError, counted, there_are
 from fedsag_cli.events import Notice
@@ -168,11 +168,15 @@ def merged(
     begin, excludes, check = (getattr(aggregator, name, None) for name in ("begin", "excludes", "check"))
     model = model or current.model
     if begin is not None:
-        model = begin(model, current.cohort(sites)) or model
+        begun: object = begin(model, current.cohort(sites))
+        if not isinstance(begun, FLModel | None):
+            name = f"{type(aggregator).__name__}.begin()"
+            raise TypeError(f"{name} returned {type(begun).__name__}, not an FLModel or None")
+        model = begun or model
     with current.ask(task_name, to=sites, model=model, ignores=excludes, check=check, **how) as replies:
         for reply in replies:
             try:
                 give(aggregator, reply)
             except TensorError as error:
                 replies.reject(reply, error.message)
-    return aggregator.aggregate()
+    return merged_by(aggregator)

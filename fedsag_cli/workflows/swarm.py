@@ -35,6 +35,7 @@ class Swarm:
 
     facts = Facts(
         asks_for=("train_task_name",),
+        names_sites=("train_clients", "aggr_clients"),
         nvflare=Nvflare(
             path="nvflare.app_common.ccwf.swarm_server_ctl.SwarmServerController",
             defaults={"persistor_id": "persistor", "aggregator_id": "aggregator"},

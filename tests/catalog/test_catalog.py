@@ -169,6 +169,15 @@ def test_a_nested_class_is_built_too_and_a_plain_dict_is_not(custom):
     assert built.names == {"path": "mine_catalog.Net", "config_type": "dict"}
 
 
+def test_the_description_of_an_optimizer_without_its_config_type_is_an_error_that_names_it(custom):
+    adam = {"path": "torch.optim.Adam", "args": {"lr": 0.1}}
+
+    with pytest.raises(JobError, match=r"component 'torch.optim.Adam' cannot be built: TypeError: .*'params'") as wrong:
+        catalog.build(spec("FedOpt", optimizer_args=adam), {})
+
+    assert 'config_type = "dict"' in wrong.value.hint
+
+
 @pytest.mark.parametrize(
     ("path", "args", "says"),
     [

@@ -227,6 +227,20 @@ def started(round_num: int, sites: list[str], num_rounds: int = 4) -> events.Rou
     return events.RoundStarted(round_num=round_num, first_round=0, num_rounds=num_rounds, sites=sites)
 
 
+def test_a_round_tells_whose_updates_krum_chose():
+    finished = events.RoundFinished(
+        round_num=2,
+        sites=["site-1", "site-2"],
+        metrics={},
+        wait_s=0.5,
+        aggregate_s=0.5,
+        save_s=0.0,
+        aggregate={"chosen": ["site-2", "site-1"]},
+    )
+
+    assert lines_of(finished) == ["round 2 finished in 1.0 s: 2 answers", "round 2: chosen: site-2, site-1"]
+
+
 def test_a_metric_called_as_a_column_of_ours_has_a_column_of_its_own():
     names = ["seconds", "round", "answered", "workflow", "site-1"]
     measured = {name: float(number) for number, name in enumerate(names)}

@@ -1,6 +1,7 @@
 """Random streams by (seed, site, round). Each client is a process of its own: watching changes `random.seed`."""
 
 import hashlib
+import itertools
 import json
 import subprocess
 import sys
@@ -91,7 +92,8 @@ def test_a_derived_seed_is_the_same_tomorrow():
 
 def test_the_first_workflows_seed_is_that_of_the_round_and_a_second_one_has_another():
     assert of_round(5, "site-1", 3, 0) == derived(5, "site-1", 3)
-    assert len({of_round(5, "site-1", number, workflow) for number in range(3) for workflow in range(3)}) == 9
+    every = itertools.product(range(3), repeat=3)
+    assert len({of_round(5, "site-1", number, workflow, nth) for number, workflow, nth in every}) == 27
 
 
 @pytest.mark.parametrize("torch", [False, True], ids=["without torch", "with torch"])

@@ -7,6 +7,7 @@ import re
 import socket
 import struct
 import sys
+import tempfile
 import threading
 import time
 import types
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 
 from fedsag_cli import events
 from fedsag_cli.aggregators.fedavg import FedAvg
-from fedsag_cli.errors import ChannelClosed, NotEnoughClients, NotEnoughMemory, RunError, TensorError
+from fedsag_cli.errors import ChannelClosed, JobError, NotEnoughClients, NotEnoughMemory, RunError, TensorError
 from fedsag_cli.events import (
     ClientReady,
     ClientWanted,
@@ -54,6 +55,11 @@ ONCE = ClientConfig(launch_once=True)
 EACH = ClientConfig(launch_once=False)
 
 
+def state_file(**kept):
+    """What a client sends along of what it keeps."""
+    return TensorFile.write({}, trees={"flare.state": kept, "filters": {}})
+
+
 class Client:
     """One client's end, as its script sees it: tasks come, answers go."""
 
@@ -75,6 +81,20 @@ class Client:
                 else:
                     with file:
                         yield assignment, file.load()
+
+    def keep(self, assignment, **kept):
+        """Answer, and keep this from now on."""
+        facts, file = packed(FLModel(params={"w": torch.tensor([1.0])}))
+        with file, state_file(**kept) as state:
+            message = Answer(task_id=assignment.task_id, model=facts, has_state=True)
+            self.channel.send(message, file.fileno(), state.fileno())
+
+    def kept(self):
+        """What came with the task; None if nothing did."""
+        if self.state is None:
+            return None
+        with self.state as file:
+            return file.tree("flare.state")
 
     def answer(self, assignment, usage=None, seeded_itself=False, more_keys=(), **facts):
         params = facts.pop("params", None)
@@ -1148,6 +1168,15 @@ def test_a_task_is_over_when_its_block_is_left_and_when_the_next_workflow_begins
     assert [event.workflow for event in home.of(TaskSent, ReplyAccepted)] == ["second", "second"]
 
 
+def test_a_name_that_no_client_has_is_told_with_the_nearest(house):
+    home = house({"site-1": adds(1.0), "site-2": adds(1.0)})
+
+    with pytest.raises(JobError, match="task 'train': there is no client 'site2'") as wrong:
+        home.ask(to=["site-1", "site2"])
+
+    assert wrong.value.hint == "did you mean 'site-2'?"
+
+
 def test_a_client_that_is_asked_again_in_a_round_of_a_workflow_is_told_how_often_it_was(house):
     tasks = []
 
@@ -1469,3 +1498,225 @@ def test_where_memory_is_short_early_answers_wait_on_disk_and_come_whole(house, 
     home = house({"a": adds(1.0, after=last), "b": adds(2.0), "c": adds(3.0, then=last)})
 
     assert [(site, w) for site, w, _ in home.ask()] == [("a", [11.0]), ("b", [12.0]), ("c", [13.0])]
+
+
+# what a site keeps from task to task
+
+
+def counts(seen, *, each=False):
+    """A script that keeps the number of its answers, and notes in `seen` what came with each task."""
+
+    def script(client):
+        count = 0
+        for assignment, _ in client.tasks():
+            came = client.kept()
+            seen.append(came)
+            count = 1 + (count if came is None else came.get("count", 0))
+            client.keep(assignment, count=count)
+            if each:
+                return
+
+    return script
+
+
+def kept_by(home, site="a"):
+    tree = home.communicator.keepers[f"state/{site}"].state()
+    return tree and tree["flare.state"]
+
+
+def test_what_a_site_keeps_counts_once_its_answer_is_accepted_and_is_not_sent_back(house):
+    seen = []
+    home = house({"a": counts(seen)})
+
+    with home.communicator.ask(a_task()) as replies:
+        next(replies)
+        before = kept_by(home)
+        assert next(replies, None) is None
+    home.ask(round_num=1)
+
+    assert (before, kept_by(home), seen) == (None, {"count": 2}, [None, None])
+
+
+def test_a_site_whose_answer_was_rejected_has_what_it_had_before(house):
+    seen = []
+    home = house({"a": counts(seen), "b": adds(1.0)})
+    home.ask()
+
+    with home.communicator.ask(a_task(round_num=1)) as replies:
+        for reply in replies:
+            if reply.site == "a":
+                replies.reject(reply, "too far")
+    after = kept_by(home)
+    home.ask(round_num=2)
+
+    assert after == {"count": 1}
+    assert seen == [None, None, {"count": 1}]
+    assert kept_by(home) == {"count": 2}
+
+
+def test_a_site_whose_first_answer_was_rejected_has_nothing_again(house):
+    seen = []
+    home = house({"a": counts(seen)})
+
+    with home.communicator.ask(a_task()) as replies:
+        replies.reject(next(replies), "too far")
+    home.ask(round_num=1)
+
+    assert seen == [None, {}]
+    assert kept_by(home) == {"count": 1}
+
+
+def test_an_answer_that_does_not_fit_changes_nothing(house):
+    def script(client):
+        for assignment, _ in client.tasks():
+            with state_file(n=1) as state:
+                facts = ModelFacts(metrics={"acc": 1.0}, meta={NUM_STEPS: -1})
+                client.channel.send(Answer(task_id=assignment.task_id, model=facts, has_state=True), state.fileno())
+
+    home = house({"a": script, "b": adds(1.0)})
+
+    assert [site for site, _, _ in home.ask(min_responses=1)] == ["b"]
+    assert kept_by(home) is None
+
+
+def test_an_answer_that_is_late_changes_nothing(house):
+    seen, gate = [], threading.Event()
+
+    def late(client):
+        for assignment, _ in client.tasks():
+            seen.append(client.kept())
+            if len(seen) == 1:
+                assert gate.wait(20)
+            client.keep(assignment, count=len(seen))
+
+    home = house({"a": late, "b": adds(1.0)})
+    with home.communicator.ask(a_task(), to=["a"], timeout_s=0.05) as replies:
+        assert list(replies) == []
+    gate.set()
+    home.ask(round_num=1)
+
+    assert seen == [None, {}]
+    assert kept_by(home) == {"count": 2}
+
+
+def test_a_new_process_gets_what_its_site_keeps(house):
+    seen = []
+    home = house({"a": counts(seen, each=True)}, configs={"a": EACH})
+
+    for round_num in range(3):
+        home.ask(round_num=round_num)
+
+    assert seen == [None, {"count": 1}, {"count": 2}]
+
+
+def test_a_resumed_run_gives_each_site_what_it_kept(house):
+    seen = []
+    home = house({"a": counts(seen)})
+    home.communicator.keepers["state/a"].restore({"flare.state": {"count": 7}, "filters": {}})
+
+    home.ask()
+
+    assert (seen, kept_by(home)) == ([{"count": 7}], {"count": 8})
+
+
+def test_two_open_tasks_of_one_site_go_on_from_each_other(house):
+    seen = []
+    home = house({"a": counts(seen)})
+
+    with home.communicator.ask(a_task()) as outer, home.communicator.ask(a_task()) as inner:
+        assert len(list(inner)) == 1
+        first = kept_by(home)
+        assert len(list(outer)) == 1
+
+    assert seen == [None, None], "the process had it, whether it was accepted yet or not"
+    assert (first, kept_by(home)) == ({"count": 2}, {"count": 2})
+
+
+def test_large_ones_wait_on_disk_and_are_whole(house, monkeypatch):
+    monkeypatch.setattr("fedsag_cli.server.spool.LARGE", 1)
+    monkeypatch.setattr("fedsag_cli.server.spool._DELAY_S", 0.0)
+    weights = torch.arange(100_000.0)
+
+    def script(client):
+        for assignment, _ in client.tasks():
+            client.keep(assignment, w=weights)
+
+    home = house({"a": script, "b": script})
+    home.ask()
+    home.ask(round_num=1)
+
+    assert kept_by(home, "a")["w"].equal(weights)
+    assert kept_by(home, "b")["w"].equal(weights)
+
+
+def untold(client, assignment):
+    client.channel.send(Answer(task_id=assignment.task_id, model=ModelFacts(metrics={}), has_state=True))
+
+
+def too_many(client, assignment):
+    with state_file() as state:
+        client.channel.send(Answer(task_id=assignment.task_id, model=ModelFacts(metrics={})), *[state.fileno()] * 2)
+
+
+def no_tensor_file(client, assignment):
+    with tempfile.TemporaryFile() as file:
+        file.write(b"nonsense" * 10)
+        file.flush()
+        client.channel.send(
+            Answer(task_id=assignment.task_id, model=ModelFacts(metrics={}), has_state=True), file.fileno()
+        )
+
+
+def no_dict(client, assignment):
+    with TensorFile.write({}, trees={"flare.state": [1], "filters": {}}) as file:
+        client.channel.send(
+            Answer(task_id=assignment.task_id, model=ModelFacts(metrics={}), has_state=True), file.fileno()
+        )
+
+
+def no_part(client, assignment):
+    with TensorFile.write({"w": 1}, trees={"flare.state": {}}) as file:
+        client.channel.send(
+            Answer(task_id=assignment.task_id, model=ModelFacts(metrics={}), has_state=True), file.fileno()
+        )
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (untold, "it sent a message with 0 files"),
+        (too_many, "it sent a message with 2 files"),
+        (no_tensor_file, "not a tensor file: a header of"),
+        (no_dict, "not a tensor file: its flare.state is no dict"),
+        (no_part, "not a tensor file: it has no tree 'filters'"),
+    ],
+)
+def test_whoever_sends_something_else_along_fails_alone(house, bad, said):
+    def script(client):
+        for assignment, _ in client.tasks():
+            bad(client, assignment)
+
+    home = house({"a": script, "b": adds(1.0)})
+
+    assert [site for site, _, _ in home.ask(min_responses=1)] == ["b"]
+    assert said in home.of(ReplyFailed)[0].failure.cause
+    assert kept_by(home) is None
+
+
+def test_what_its_sender_could_still_change_is_copied_before_it_counts(house):
+    sent = []
+
+    def script(client):
+        for assignment, _ in client.tasks():
+            with state_file(n=1) as state:
+                sent.append(state.on_disk(home.folder))
+            client.channel.send(
+                Answer(task_id=assignment.task_id, model=ModelFacts(metrics={}), has_state=True), sent[-1].fileno()
+            )
+
+    home = house({"a": script})
+    home.ask()
+    with sent[0] as file:
+        os.ftruncate(file.fileno(), 10)
+
+    assert kept_by(home) == {"n": 1}

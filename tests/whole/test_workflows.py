@@ -198,3 +198,53 @@ def test_a_round_of_cyclic_weight_transfer_stops_the_run_where_too_few_can_train
     assert [sorted(each["answered"]) for each in passed_over.report["rounds"]] == [["site-1", "site-3"]] * 3
     assert stopped.code == 4, stopped
     assert "ValueError: x" in stopped.err
+
+
+FORGETS = """
+    from fedsag_cli.model import FLModel, Task
+
+    class Forgets:
+        def run(self, clients, run):
+            for number in (1, 2):
+                clients.ask(Task(name="train", model=FLModel(params={"numpy_key": 1.0}, current_round=number)))
+"""
+
+
+def test_tasks_that_the_last_workflow_does_not_end_are_no_failures_of_its_clients(tmp_path):
+    workflows = [{"id": "mine", "path": "forgets.Forgets", "args": {}}]
+    script = """
+        import time
+        import fedsag_cli.client as flare
+
+        flare.init()
+        while flare.is_running():
+            model = flare.receive()
+            time.sleep(0.5)
+            flare.send(flare.FLModel(params=model.params))
+    """
+
+    outcome = run(
+        job(tmp_path / "job", script, files={"forgets.py": FORGETS}, server={"workflows": workflows}), "-n", 2
+    )
+
+    assert outcome.code == 0
+    assert outcome.report["failures"] == {}
+
+
+@pytest.mark.parametrize(
+    ("workflow", "argument", "sites"),
+    [
+        (CSE, "participating_clients", ["site-1", "site2"]),
+        (SWARM, "aggr_clients", ["site2"]),
+        (CYCLIC, "order", ["site2", "site-1"]),
+    ],
+)
+def test_a_name_that_no_client_has_is_told_before_the_workflows_before_it_run(tmp_path, workflow, argument, sites):
+    wrong = {**workflow, "args": {**workflow["args"], argument: sites}}
+
+    outcome = ran(made(tmp_path / "job", [SAG, wrong]), "-n", 3)
+
+    assert outcome.code == 3
+    assert f"{argument} of workflow {workflow['id']!r}: there is no client 'site2'" in outcome.err
+    assert "did you mean 'site-2'?" in outcome.err
+    assert not outcome.workspace.exists()

@@ -3,9 +3,21 @@
 import msgspec
 import pytest
 
+from fedsag_cli.errors import BadMessage
 from fedsag_cli.model import FLModel, ParamsType
 from fedsag_cli.plan import ClientConfig, FilterSpec
-from fedsag_cli.wire.messages import Answer, Assignment, Hello, LogValues, ModelFacts, Ready, ToServer, Usage, Welcome
+from fedsag_cli.wire.messages import (
+    Answer,
+    Assignment,
+    Hello,
+    LogValues,
+    ModelFacts,
+    Ready,
+    ToServer,
+    Usage,
+    Welcome,
+    parted,
+)
 
 FACTS = ModelFacts(
     params_type=ParamsType.DIFF,
@@ -54,6 +66,25 @@ def test_what_is_logged_is_of_its_kind(kind, value):
 def test_what_a_server_hears_is_told_apart():
     for message in (Ready(), Answer(task_id=1, model=FACTS), LogValues(kind="metric", values={"loss": 0.5})):
         assert msgspec.msgpack.decode(msgspec.msgpack.encode(message), type=ToServer) == message
+
+
+@pytest.mark.parametrize(
+    ("files", "has_state", "parts"),
+    [
+        ([], False, (None, None)),
+        (["m"], False, ("m", None)),
+        (["s"], True, (None, "s")),
+        (["m", "s"], True, ("m", "s")),
+    ],
+)
+def test_the_files_of_a_message_are_told_apart(files, has_state, parts):
+    assert parted(files, has_state=has_state) == parts
+
+
+@pytest.mark.parametrize(("files", "has_state"), [(["m", "m"], False), ([], True), (["m", "m", "s"], True)])
+def test_other_files_than_a_message_names_are_none_of_ours(files, has_state):
+    with pytest.raises(BadMessage, match=f"a message with {len(files)} files"):
+        parted(files, has_state=has_state)
 
 
 def test_a_models_facts_and_its_params_make_the_model_again():

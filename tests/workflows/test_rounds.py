@@ -286,3 +286,17 @@ def test_those_drawn_depend_on_the_seed_and_the_round_and_keep_their_order():
     assert drawn[1][0] == drawn[1][1] != drawn[2][0]
     assert drawn[1][0][0] != drawn[1][0][1]
     assert all(cohort == sorted(cohort, key=sites.index) and len(set(cohort)) == 5 for cohort in drawn[1][0])
+
+
+def test_a_model_that_becomes_nan_is_told_once_with_its_round_and_key():
+    """Infinity in round 1 comes from the workflow, not from an update; in round 2 it was there before."""
+
+    def overflows(current):
+        list(current.broadcast("train", allow_non_finite=True))
+        params = {"w": np.full(3, np.inf if current.number else 1.0, np.float32), "name": "x"}
+        current.finish(FLModel(params=params))
+
+    told, _ = live(FakeClients(a=adds(1)), overflows, num_rounds=3, persistor=FakePersistor(w=np.ones(3), name="x"))
+
+    notes = [note.text for note in told.of(events.Notice)]
+    assert notes == ["round 1: the new model has 3 numbers in 'w' that are NaN or infinite"]

@@ -725,3 +725,22 @@ def test_a_task_that_no_client_takes_is_an_error():
 
 def test_an_empty_stop_condition_is_none():
     assert Story(FakeClients(a=adds(1)), num_rounds=2, stop_cond="").run.whole_rounds == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "returns", "says"),
+    [
+        ("aggregate", None, r"Mine.aggregate\(\) returned NoneType, not an FLModel"),
+        ("begin", 5, r"Mine.begin\(\) returned int, not an FLModel or None"),
+    ],
+)
+def test_an_aggregator_that_returns_no_model_is_named(method, returns, says):
+    class Mine(FedAvg):
+        pass
+
+    setattr(Mine, method, lambda *_: returns)
+    clients = FakeClients(a=lambda model: update(1, w=model.params["w"]))
+    workflow = ScatterAndGather(Mine(), FakePersistor(w=np.ones(1, np.float32)), num_rounds=1)
+
+    with pytest.raises(TypeError, match=says):
+        workflow.run(clients, Run(emit=[].append))

@@ -94,21 +94,23 @@ class _File:
             for named in components.named_in(conf)
             for signature in [overrides.signature(named.path, [custom])]
         ]
+        self._places = dict(self._variables())
 
     def rows(self) -> list[Row]:
         """The template's variables in its order, then the other keys of the file, then arguments that are not set."""
         unique: dict[KeyPath, None] = {}
-        for at in (*self._variables(), *self._leaves(), *self._unset_arguments()):
+        for at in (*self._places.values(), *self._leaves(), *self._unset_arguments()):
             if not any(at[: len(above)] == above for above in unique):
                 unique[at] = None
         counts = Counter(at[-1] for at in unique)
-        return [self._row(at, bare=counts[at[-1]] == 1) for at in unique]
+        return [self._row(at, bare=counts[at[-1]] == 1 or at in self._places.values()) for at in unique]
 
-    def _variables(self) -> Iterator[KeyPath]:
+    def _variables(self) -> Iterator[tuple[str, KeyPath]]:
+        """Each variable that is one key of the file, and where."""
         for name in self._declared:
             paths = [at for at, value in tree.walk(self._conf) if at[-1] == name and not self._repeats(at, value)]
             if len(paths) == 1:
-                yield paths[0]
+                yield name, paths[0]
 
     def _leaves(self) -> Iterator[KeyPath]:
         for at, value in tree.leaves(self._conf):
@@ -129,7 +131,7 @@ class _File:
 
     def _row(self, at: KeyPath, *, bare: bool) -> Row:
         key = str(at[-1])
-        variable = self._declared.get(key)
+        variable = self._declared.get(key) if self._places.get(key, at) == at else None
         named, around = self._argument_around(at)
         argument = around if around and (len(at) == 1 or (named and at == named.at_arg(around.name))) else None
         default = variable.default if variable else argument.default if argument else None

@@ -1074,6 +1074,19 @@ def test_what_can_be_set_is_shown_with_value_type_default_and_meaning(shop, tmp_
     assert rows["config_fed_server.conf", "weights"].value == {}
 
 
+def test_an_argument_called_as_a_variable_of_another_component_is_not_the_variable(shop, tmp_path):
+    write(shop / "sag", {"custom/parts.py": PARTS + "class Other:\n    def __init__(self, lr: float = 0.1): ...\n"})
+    write(shop / "sag", {"config_fed_server.conf": SERVER + 'components = [ { id = "o", path = "parts.Other" } ]\n'})
+    folder = make(tmp_path / "j", "sag", templates_dir=shop, overrides=[("config_fed_server.conf", ["lr=3"])]).folder
+
+    rows = {row.key: row for row in variables.of_job(folder, shop) if row.key.endswith("lr")}
+
+    assert {key: (row.is_variable, row.value, row.component) for key, row in rows.items()} == {
+        "lr": (True, 3.0, "Flow"),
+        "components[0].args.lr": (False, 0.1, "Other"),
+    }
+
+
 def test_a_job_far_from_its_template_still_shows_values_and_types(shop, tmp_path):
     make(tmp_path / "j", "sag", templates_dir=shop).folder.rename(tmp_path / "moved")
     shop.rename(tmp_path / "gone")

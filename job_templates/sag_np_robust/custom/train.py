@@ -43,7 +43,7 @@ def main():
     args = parse_args()
     flare.init()
     site = flare.get_site_name()
-    inputs, labels = points(args.num_points, seed=int(site.rpartition("-")[2]))
+    inputs, labels = points(args.num_points, seed=[*site.encode()])
     test_inputs, test_labels = points(1000, seed=0)  # the same for all sites
     if site in args.flip_labels:
         labels = len(CENTRES) - 1 - labels
