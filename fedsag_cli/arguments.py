@@ -13,6 +13,7 @@ importing the component. For an object that is made in Python, `checked` reports
 from __future__ import annotations
 
 import contextlib
+import difflib
 import functools
 import inspect
 import re
@@ -25,6 +26,7 @@ import msgspec
 from fedsag_cli.errors import JobError
 
 _LIMIT = 2**53  # a larger whole number in a JSON file is not exact
+_BELOW_LIMIT = "must be a number below 2**53"
 
 KIND_OF = {
     "int": "int", "float": "float", "bool": "bool", "str": "str", "None": "None", "NoneType": "None",
@@ -64,8 +66,9 @@ class Least(msgspec.Struct, frozen=True):
     value: float
 
     def problem(self, given: Any) -> str:
-        wrong = _is_number(given) and not self.value <= given < _LIMIT
-        return f"must be a number from {self.value:g} on" if wrong else ""
+        if not _is_number(given) or self.value <= given < _LIMIT:
+            return ""
+        return _BELOW_LIMIT if given >= _LIMIT else f"must be a number from {self.value:g} on"
 
 
 class Most(msgspec.Struct, frozen=True):
@@ -84,8 +87,9 @@ class Above(msgspec.Struct, frozen=True):
     value: float
 
     def problem(self, given: Any) -> str:
-        wrong = _is_number(given) and not self.value < given < _LIMIT
-        return f"must be a number above {self.value:g}" if wrong else ""
+        if not _is_number(given) or self.value < given < _LIMIT:
+            return ""
+        return _BELOW_LIMIT if given >= _LIMIT else f"must be a number above {self.value:g}"
 
 
 class OneOf(msgspec.Struct, frozen=True):
@@ -94,8 +98,11 @@ class OneOf(msgspec.Struct, frozen=True):
     words: Sequence[str]
 
     def problem(self, given: Any) -> str:
-        wrong = isinstance(given, str) and given not in self.words
-        return f"must be {' or '.join(map(repr, self.words))}" if wrong else ""
+        if not isinstance(given, str) or given in self.words:
+            return ""
+        near = difflib.get_close_matches(given, self.words, n=1)
+        meant = f" (did you mean {near[0]!r}?)" if near else ""
+        return f"must be {' or '.join(map(repr, self.words))}{meant}"
 
 
 class EachLeast(msgspec.Struct, frozen=True):

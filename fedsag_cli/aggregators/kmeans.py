@@ -48,6 +48,8 @@ class KMeansAggregator:
         if center.ndim != 2 or ("center" in sent and center.shape != np.shape(sent["center"])):
             want = np.shape(sent["center"]) if "center" in sent else "(centres, features)"
             raise TensorError(f"params: 'center' has shape {center.shape}, it must be {want}")
+        if not center.size:
+            raise TensorError(f"params: 'center' has shape {center.shape}: there is no centre")
         if count.shape != center.shape[:1] or (count < 0).any():
             raise TensorError(f"params: 'count' must have {len(center)} numbers from 0 on")
         return replace(update, params={"center": center, "count": count})

@@ -17,7 +17,7 @@ import numpy as np
 
 from fedsag_cli.aggregators import needs
 from fedsag_cli.arguments import OneOf, checked
-from fedsag_cli.errors import TensorError
+from fedsag_cli.errors import JobError, TensorError
 from fedsag_cli.facts import Facts, Nvflare
 from fedsag_cli.model import Cohort, FLModel, Reply
 
@@ -44,7 +44,7 @@ class SVMAggregator:
         self._y: list[np.ndarray] = []
 
     def check(self, update: FLModel, sent: Mapping[str, Any]) -> FLModel:
-        """The update. Raises TensorError if it is not as many labels as vectors, or other features than sent."""
+        """The update. Raises TensorError if it has no vectors, not as many labels, or other features than sent."""
         params = update.params or {}
         missing = {"support_x", "support_y"} - params.keys()
         if missing:
@@ -54,8 +54,12 @@ class SVMAggregator:
             raise TensorError(
                 f"params: 'support_x' has shape {x.shape} and 'support_y' {y.shape}: a label for each row"
             )
-        if not np.isfinite(x).all():
-            raise TensorError("params: 'support_x' has numbers that are NaN or infinite")
+        if not x.size:
+            raise TensorError(f"params: 'support_x' has shape {x.shape}: there is no support vector")
+        if x.dtype.kind not in "biuf" or not np.isfinite(x).all():
+            raise TensorError("params: 'support_x' has values that are no numbers, or NaN or infinite")
+        if y.dtype.kind == "f" and not (np.isfinite(y) & (y == np.floor(y))).all():
+            raise TensorError("params: 'support_y' has labels that are not whole numbers")
         if "support_x" in sent and x.shape[1] != np.shape(sent["support_x"])[1]:
             raise TensorError(
                 f"params: 'support_x' has {x.shape[1]} features, it must have {np.shape(sent['support_x'])[1]}"
@@ -72,11 +76,17 @@ class SVMAggregator:
         self._y.append(np.array(params["support_y"]))
 
     def aggregate(self) -> FLModel:
+        """Raises JobError if all labels are the same."""
         if self._known or not self._x:
             return FLModel(params=dict(self._known))
         from sklearn.svm import SVC
 
         x, y = np.concatenate(self._x), np.concatenate(self._y)
+        if len(np.unique(y)) < 2:
+            raise JobError(
+                f"the support vectors of all sites have the same label, {y.flat[0]}: an SVM needs two classes",
+                hint="look at the data of the sites",
+            )
         support = SVC(kernel=self._kernel).fit(x, y).support_
         return FLModel(params={"support_x": x[support], "support_y": y[support]}, metrics=_told(len(x), len(support)))
 

@@ -58,6 +58,11 @@ def _split(meta: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
             msgspec.msgpack.encode({name: facts[name]})
         except _HasTensor:
             facts[name], tree[name] = None, value
+        except OverflowError:
+            raise TensorError(
+                f"meta: {name!r} has a whole number of more than 64 bits, which cannot be sent",
+                hint="send it as a text or as a float",
+            ) from None
         except (TypeError, ValueError, RuntimeError):  # RuntimeError: of an array of another library, for many numbers
             raise TensorError(f"meta: {name!r} is a {type(value).__name__}, which cannot be sent") from None
         if not isinstance(name, str):

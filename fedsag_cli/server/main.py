@@ -16,7 +16,7 @@ from typing import Any
 
 from fedsag_cli import catalog, events, foreign
 from fedsag_cli.accountants import Accountant
-from fedsag_cli.errors import FedsagError, of_system
+from fedsag_cli.errors import FedsagError, JobError, of_system
 from fedsag_cli.events import Event, Notice, Observer, RunFailed, WillWrite, WorkflowFinished, WorkflowStarted
 from fedsag_cli.filters import Chain
 from fedsag_cli.interop import shim
@@ -144,6 +144,9 @@ def _run(
         )
     )
     names = [spec.id or f"workflow-{number}" for number, spec in enumerate(plan.server.workflows, start=1)]
+    _check_files(
+        {name: part.files for name, part in zip(names, workflows, strict=True) if isinstance(part, WritesFiles)}
+    )
     run = Run.resumed(workspace.checkpoints, emit, plan.seed, names, plan.identity, workspace.needed)
     run.accountants = [part for part in parts.values() if isinstance(part, Accountant)]
     for accountant in run.accountants:
@@ -180,6 +183,20 @@ def _run(
     emit(WorkflowFinished(digest=digest, seeded_themselves=seeded, late=communicator.late))
     communicator.close()
     tracking.close()
+
+
+def _check_files(of_workflows: Mapping[str, Sequence[Path]]) -> None:
+    """Raises JobError if two workflows would write the same file: the second would overwrite the first."""
+    writers: dict[str, str] = {}
+    for name, files in of_workflows.items():
+        for file in map(os.path.normpath, files):
+            if file in writers:
+                raise JobError(
+                    f"the workflows {writers[file]!r} and {name!r} write the same file, {Path(file).name} in the "
+                    f"folder {Path(file).parent.name!r}",
+                    hint="give one of them another folder, such as another cross_val_dir",
+                )
+            writers[file] = name
 
 
 def _stateful(

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import numpy as np
 
+from fedsag_cli.accountants import Accountant
 from fedsag_cli.aggregators import Aggregator, give, merged_by
 from fedsag_cli.arguments import Least, checked
 from fedsag_cli.errors import JobError, NotEnoughClients, TensorError
@@ -53,7 +54,13 @@ class FedBuff:
         train_task_name: Annotated[str, "name of the task to train, as the executors list it"] = "train",
         persist_every_n_rounds: PersistEvery = 1,
     ) -> None:
-        """Raises JobError naming the argument that is out of range."""
+        """Raises JobError naming the argument that is out of range, and for an aggregator that accounts for privacy."""
+        if isinstance(aggregator, Accountant):
+            raise JobError(
+                f"FedBuff cannot work with {type(aggregator).__name__}: its noise and its account of privacy are for a "
+                "round in which every client that is asked answers, not for a buffer",
+                hint="use ScatterAndGather with it",
+            )
         self._aggregator = aggregator
         self._rounds = Rounds(
             persistor, updater=updater, num_rounds=num_rounds, persist_every_n_rounds=persist_every_n_rounds

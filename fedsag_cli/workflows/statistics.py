@@ -28,6 +28,7 @@ from fedsag_cli.workflows.statistics_file import JsonStatsFileWriter
 _NAMES = ("count", "failure_count", "sum", "mean", "var", "stddev", "histogram", "quantile")
 _NEVER_NEGATIVE = ("count", "failure_count", "var", "stddev")
 _ALL_SITES = "Global"
+_LARGEST = 1e300  # a sum of such numbers over all sites is finite
 _PRE_RUN = "fed_stats_pre_run"
 
 ByFeature: TypeAlias = dict[tuple[str, str], Any]
@@ -242,17 +243,34 @@ def _checked(update: FLModel, wanted: Mapping[str, Any]) -> FLModel:
 def _fits(value: Any, statistic: str, setting: Any) -> bool:
     """Whether it is a value of this statistic. May raise the errors of a value of another form."""
     if statistic == "histogram":
-        return len(value) == setting["bins"] and all(
-            count >= 0 and all(map(_is_number, (low, high, count))) for low, high, count in value
-        )
+        numbers = all(all(map(_is_number, each)) for each in value)
+        return numbers and _has_edges(value, setting) and all(count >= 0 for _, _, count in value)
     if statistic == "quantile":
         are_counted = all(_is_number(mean) and _is_number(count) and count > 0 for mean, count in value["centroids"])
         return are_counted and all(map(_is_number, value["quantile"].values()))
+    if statistic == "stddev" and value > sqrt(_LARGEST):
+        return False
     return _is_number(value) and (value >= 0 or statistic not in _NEVER_NEGATIVE)
 
 
+def _has_edges(bins: Sequence[Sequence[float]], setting: Any) -> bool:
+    """Whether the bins are those that were asked for: only then can their counts be added to those of other sites."""
+    (low, high), num = setting["range"], setting["bins"]
+    if len(bins) != num:
+        return False
+    if low == high:  # numpy makes such a range wider
+        return True
+    near = 1e-6 * max(abs(low), abs(high))
+    edges = [low + (high - low) * (number / num) for number in range(num + 1)]
+    return all(
+        abs(own_low - edges[number]) <= near and abs(own_high - edges[number + 1]) <= near
+        for number, (own_low, own_high, _) in enumerate(bins)
+    )
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    is_one = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_one and isfinite(value) and abs(value) <= _LARGEST
 
 
 def _check(settings: Mapping[str, Mapping[str, Any]]) -> None:

@@ -94,6 +94,11 @@ def test_an_update_that_does_not_fit_is_refused(params, says):
         KMeansAggregator().check(FLModel(params=params), {"center": np.zeros((2, 1)), "count": np.zeros(2)})
 
 
+def test_a_first_answer_without_centres_is_refused():
+    with pytest.raises(TensorError, match=r"'center' has shape \(0, 2\): there is no centre"):
+        KMeansAggregator().check(FLModel(params={"center": np.zeros((0, 2))}), {})
+
+
 def test_sites_with_other_features_are_refused():
     with pytest.raises(TensorError, match=r"site-1 sent centres of shape \(1, 2\), others \(1, 1\)"):
         merged({}, {"center": [[1.0]]}, {"center": [[1.0, 2.0]]})

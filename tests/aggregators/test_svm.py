@@ -60,6 +60,9 @@ def test_it_decides_as_an_svm_of_the_pooled_data_nearly_everywhere():
         ({"support_x": [[1.0]]}, "must have 'support_x' and 'support_y'"),
         ({"support_x": [[1.0], [2.0]], "support_y": [1]}, "a label for each row"),
         ({"support_x": [[float("inf")]], "support_y": [1]}, "NaN or infinite"),
+        ({"support_x": np.zeros((0, 1)), "support_y": []}, "there is no support vector"),
+        ({"support_x": [["far"]], "support_y": [1]}, "no numbers"),
+        ({"support_x": [[1.0]], "support_y": [0.5]}, "labels that are not whole numbers"),
         ({"support_x": [[1.0, 2.0]], "support_y": [1]}, "has 2 features, it must have 1"),
     ],
 )
@@ -71,6 +74,11 @@ def test_an_update_that_does_not_fit_is_refused(params, says):
 def test_sites_with_other_features_are_refused():
     with pytest.raises(TensorError, match="site-1 sent vectors of 2 features, others 1"):
         merged({}, ([[1.0]], [0]), ([[1.0, 2.0]], [1]))
+
+
+def test_sites_that_all_have_the_same_class_end_the_run():
+    with pytest.raises(JobError, match="have the same label, 1: an SVM needs two classes"):
+        merged({}, ([[1.0], [2.0]], [1, 1]), ([[3.0]], [1]))
 
 
 def test_a_kernel_that_is_not_there_is_named():

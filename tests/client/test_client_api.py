@@ -422,6 +422,14 @@ def test_meta_that_cannot_travel_is_named(server, value, kind):
         flare.send(flare.FLModel(params=arrays(w=[1]), meta={"net": value}))
 
 
+def test_a_whole_number_in_meta_that_is_too_large_is_named(server):
+    server.give(arrays(w=[1]))
+    flare.receive()
+
+    with pytest.raises(TensorError, match="meta: 'seed' has a whole number of more than 64 bits"):
+        flare.send(flare.FLModel(params=arrays(w=[1]), meta={"seed": [2**64]}))
+
+
 def test_bytes_in_meta_arrive_as_bytes_both_ways(server):
     """Before, they became text in base64."""
     server.give(arrays(w=[1]), meta={"tree": b"\xff\x00"})

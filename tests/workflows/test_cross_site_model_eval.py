@@ -9,6 +9,7 @@ from fedsag_cli import events
 from fedsag_cli.errors import JobError, RunError
 from fedsag_cli.model import FLModel
 from fedsag_cli.persistors.numpy import NPModelPersistor
+from fedsag_cli.server.main import _check_files
 from fedsag_cli.testing import FakeClients, FakePersistor
 from fedsag_cli.workflows.cross_site_model_eval import CrossSiteModelEval
 from fedsag_cli.workflows.run import Run
@@ -215,3 +216,13 @@ def test_the_sites_measure_a_model_while_the_others_still_send_theirs(live):
 def test_the_results_stay_in_the_servers_folder(folder):
     with pytest.raises(JobError, match="cross_val_dir must be a folder inside the server's folder"):
         CrossSiteModelEval(cross_val_dir=folder)
+
+
+def test_two_of_them_with_the_same_folder_are_refused_by_name():
+    first, second, other = (CrossSiteModelEval(cross_val_dir=folder) for folder in ("found", "./found", "found2"))
+
+    _check_files({"first": first.files, "other": other.files})
+    with pytest.raises(
+        JobError, match=r"'first' and 'second' write the same file, cross_val_results.json in .* 'found'"
+    ):
+        _check_files({"first": first.files, "second": second.files})

@@ -85,6 +85,17 @@ def test_a_buffer_that_cannot_be_filled_ends_the_run():
         live(FakeClients(a=adds(1)), buffer_size=3)
 
 
+def test_an_aggregator_that_accounts_for_privacy_is_refused():
+    """DPFedAvg divides by all clients at work, and counts each of them as asked once in a round."""
+    pytest.importorskip("dp_accounting", reason="dp-accounting is not installed")
+    from fedsag_cli.aggregators.dp_fedavg import DPFedAvg
+
+    private = DPFedAvg(clip_norm=1.0, noise_multiplier=1.0)
+
+    with pytest.raises(JobError, match="FedBuff cannot work with DPFedAvg"):
+        FedBuff(private, FakePersistor(w=np.zeros(1)))
+
+
 def test_a_run_that_is_resumed_ends_with_the_same_model_after_the_same_trainings():
     def clients():
         return FakeClients(**{site: adds(number) for number, site in enumerate("abcdef", start=1)})

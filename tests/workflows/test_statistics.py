@@ -166,6 +166,7 @@ def count_of_x(**others):
         (count_of_x(), "its answer has no statistics count, failure_count, sum"),
         (count_of_x(sum={"train": {"y": 1.0}}), "sum of 'y' in 'train' is 1.0, or has no count"),
         (count_of_x(sum={"train": {"x": float("nan")}}), "sum of 'x' in 'train' is nan, or has no count"),
+        (count_of_x(sum={"train": {"x": 1e308}}), "sum of 'x' in 'train' is 1e+308, or has no count"),
         (count_of_x(sum={"train": {"x": "many"}}), "sum of 'x' in 'train' is many, or has no count"),
         (count_of_x(sum={"train": {"x": True}}), "sum of 'x' in 'train' is True, or has no count"),
         (
@@ -192,6 +193,18 @@ def test_an_answer_that_is_no_statistics_has_failed(answer, says):
     [
         ("stddev", {}, -5.0, "var of 'x' in 'train' is -5.0"),
         ("histogram", {"*": {"bins": 1, "range": [0, 9]}}, [[0.0, 9.0, -2]], "histogram of 'x' in 'train' is [[0.0,"),
+        (
+            "histogram",
+            {"*": {"bins": 1, "range": [0, 9]}},
+            [[0.0, 8.0, 2]],
+            "histogram of 'x' in 'train' is [[0.0, 8.0,",
+        ),
+        (
+            "histogram",
+            {"*": {"bins": 2, "range": [0, 9]}},
+            [[0, 3, 1], [3, 9, 1]],
+            "histogram of 'x' in 'train' is [[0, 3,",
+        ),
         ("quantile", {"*": [0.5]}, {"quantile": {"0.5": 1.0}, "centroids": [[1.0, 0]]}, "quantile of 'x' in 'train'"),
     ],
 )
