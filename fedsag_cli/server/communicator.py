@@ -123,6 +123,7 @@ class Communicator:
         )
         self._why_all = "--seed" if waits_for_all else "--strict"
         self._clients = self._dispatcher.clients
+        self._not_taken: set[str] = set()  # tasks of which was told that nobody takes them
         self._of_site: dict[str, list[Client]] = {}
         for client in clients:
             self._of_site.setdefault(site_of(client.site), []).append(client)
@@ -190,6 +191,8 @@ class Communicator:
         for site in sorted(named.difference(self._of_site)):
             raise JobError(f"task {task.name!r}: there is no client {site!r}", hint=nearest(site, self.sites))
         targets = [site for site in self.sites if site in named]
+        if not targets and not min_responses and not self.takes(task.name):
+            self._tell_nobody_takes(task.name)
         rules = Rules(allow_non_finite=allow_non_finite, allow_unknown_keys=allow_unknown_keys, ignores=ignores)
         self._num_tasks += 1
         to_whom = targets[0] if len(targets) == 1 else SERVER
@@ -219,6 +222,13 @@ class Communicator:
             self.end(outgoing)
             raise
         return Replies(self, outgoing)
+
+    def _tell_nobody_takes(self, task_name: str) -> None:
+        """Once for each task: it is no error, but perhaps a wrong name."""
+        if task_name not in self._not_taken:
+            self._not_taken.add(task_name)
+            listed = {name for client in self._clients.values() for name in client.config.tasks}
+            self._emit(Notice(text=f"no client takes the task {task_name!r}: {nearest(task_name, listed)}"))
 
     def broadcast(self, task: Task, **how: Any) -> Iterator[Reply]:
         with self.ask(task, **how) as replies:

@@ -10,6 +10,7 @@ import heapq
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
+from fedsag_cli.errors import counted
 from fedsag_cli.events import Failure
 from fedsag_cli.server.broadcast import Broadcast
 from fedsag_cli.server.clients import ENDING_LIMIT_S, Client, State
@@ -222,12 +223,12 @@ class Dispatcher:
         hint = broadcast.first_hint
         if self._good_answers:  # otherwise fewer clients would fail alike
             hint = (
-                f"{hint}; or, in a new run, lower min_clients"
+                f"{hint}; or, in a new run, lower the number of answers that are needed, such as min_clients"
                 if hint
-                else "in a new run, lower min_clients if fewer answers are enough"
+                else "in a new run, lower the number of answers that are needed, such as min_clients"
             )
         if self._strict and broadcast.min_responses < len(broadcast.targets):
-            hint = "a new run without --strict continues if min_clients clients answer"
+            hint = f"a new run without --strict needs only {counted(broadcast.min_responses, 'answer')}"
         lost = QuorumLost(broadcast.task_id, broadcast.needed, broadcast.possible, broadcast.first_failure, hint)
         self._stop(lost, [broadcast])
 
@@ -443,7 +444,7 @@ class Dispatcher:
         if client.lost is not None:
             self._end(client, client.failure or Failure(cause="it closed its channel (was flare.shutdown() called?)"))
             return
-        hint = "raise train_timeout"
+        hint = "raise the time limit of the task, such as train_timeout"
         if client.state is State.ENDING:
             hint = ""
             cause = (

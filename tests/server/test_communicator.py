@@ -552,6 +552,15 @@ def test_a_key_of_the_model_that_a_filter_kept_from_the_clients_is_no_fault(hous
     assert [site for site, *_ in found] == ["full", "diff"]
 
 
+def test_a_task_that_nobody_takes_is_told_once_with_the_nearest_name(house):
+    home = house({"a": adds(1.0)}, configs={"a": ClientConfig(tasks=("train", "validate"))})
+
+    assert home.ask("trian") == home.ask("trian") == []
+    assert home.ask("validate", to=[]) == []
+
+    assert [notice.text for notice in home.of(Notice)] == ["no client takes the task 'trian': did you mean 'train'?"]
+
+
 def test_who_seeded_its_own_streams_is_remembered(house):
     home = house({"a": adds(1.0), "b": adds(2.0, seeded_itself=True)})
     home.ask()
