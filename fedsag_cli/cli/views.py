@@ -430,7 +430,7 @@ class Table:
         has_own = any(line.own for line in lines) and len(report.sites) > 1
         parts = [f"{missing:,} of {counted(len(names), 'metric')}"] if missing else []
         if has_own and (missing or len(shown) < len(names) * (1 + len(report.sites))):
-            parts.append("the values of each client")
+            parts.append("the clients' other values" if own else "the values of each client")
         self.left_out = ", ".join(parts)
 
 

@@ -475,6 +475,7 @@ class _Host:
         """End the round, in which `model` was made."""
         assert self._round is not None
         current, self._round, self._last = self._round, None, None
+        self._draws = 0  # a resumed run has none before its first round
         made = self._saved(model)
         current.finish(FLModel(params=made.params, metrics=model.metrics), write=write)
         self._like = self._like or dict(self._loop.model.params or {})

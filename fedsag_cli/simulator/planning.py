@@ -35,6 +35,7 @@ from fedsag_cli.simulator.preloading import imports_of_components, imports_of_sc
 from fedsag_cli.workspace import JOB_ID, SERVER, Workspace, files_in, site_of
 
 _SELECTOR = "IntimeModelSelector"
+_NAMED_BY_WORKFLOWS = ("aggregators", "updaters", "samplers")  # what has no effect unless a workflow names it
 _SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 _OF_SHELLS = {"cd", "source", ".", "export", "ulimit", "set", "if", "for", "exec", "conda"}
@@ -281,6 +282,14 @@ def _doubts(server: ServerConfig) -> Iterator[str]:
         if selects and metric and looks_lower_is_better(str(metric)) and not spec.args.get("negate_key_metric"):
             doubt = f"{_SELECTOR}: key_metric = {metric!r} looks like a loss"
             yield f"{doubt}, but the highest value counts as the best: set negate_key_metric = true"
+    named = {value for spec in (*server.workflows, *server.components) for value in _texts(spec.args)}
+    for spec in server.components:
+        if spec.id not in named and any(f".{room}." in catalog.class_path(spec.path) for room in _NAMED_BY_WORKFLOWS):
+            yield f"no workflow names the component {spec.id!r} ({spec.path}): it has no effect"
+
+
+def _texts(args: Mapping[str, Any]) -> set[str]:
+    return {value for value in args.values() if isinstance(value, str)}
 
 
 def _digests(apps: Iterable[App]) -> dict[str, str]:

@@ -13,7 +13,8 @@ PERSISTOR = """{ id = "persistor", path = "nvflare.app_opt.pt.file_model_persist
     args { model { path = "net.Net" } } }"""
 WORKFLOW = f"""
 workflows = [ {{ id = "fedopt", path = "nvflare.app_opt.pt.fedopt_ctl.FedOpt"
-  args {{ num_clients = 2, num_rounds = 2, source_model {{ path = "net.Net" }}, persistor_id = "persistor" {OPTIMIZER} }} }} ]
+  args {{ num_clients = 2, num_rounds = 2, source_model {{ path = "net.Net" }}, persistor_id = "persistor"
+  {OPTIMIZER} }} }} ]
 components = [ {PERSISTOR} ]
 """
 GENERATOR = f"""
@@ -37,11 +38,10 @@ def test_a_server_config_of_nvflare_gives_the_bits_of_the_template(tmp_path, ser
     small = ["-f", "config_fed_client.conf", "app_config=--limit 60 --batch_size 20 --local_epochs 1"]
     for job in ("ours", "theirs"):
         rounds = ["-f", "config_fed_server.conf", "num_rounds=2"]
-        assert fedsag("job", "create", "-w", "fedopt_pt", "-j", job, *rounds, *small, cwd=tmp_path).code == 0
-    (tmp_path / "theirs/app/config/config_fed_server.conf").write_text(server)
+        assert fedsag("job", "create", "-w", "fedopt_pt", "-j", f"{job}/job", *rounds, *small, cwd=tmp_path).code == 0
+    (tmp_path / "theirs/job/app/config/config_fed_server.conf").write_text(server)
 
-    ours, theirs = (run(tmp_path / job, "-n", 2, "-t", 2, "--seed", 1, "-w", tmp_path / f"ws-{job}")
-                    for job in ("ours", "theirs"))  # fmt: skip
+    ours, theirs = (run(tmp_path / job / "job", "-n", 2, "-t", 2, "--seed", 1) for job in ("ours", "theirs"))
 
     assert (ours.code, theirs.code) == (0, 0), f"{ours}\n{theirs}"
     assert theirs.report["digest"] == ours.report["digest"]

@@ -593,3 +593,18 @@ def test_a_loss_that_would_be_best_at_its_highest_is_told(job, plan, tmp_path, a
 
     assert [text for text in notices if "looks like a loss" in text and "negate_key_metric = true" in text] == notices
     assert len(notices) == is_told
+
+
+@pytest.mark.parametrize(
+    ("path", "workflow", "is_told"),
+    [("FedAdam", "", True), ("FedAdam", 'updater_id = "u", ', False), ("NPModelPersistor", "", False)],
+)
+def test_an_updater_that_no_workflow_names_is_told(job, plan, tmp_path, path, workflow, is_told):
+    job()
+    file = tmp_path / "job" / "app" / "config" / "config_fed_server.conf"
+    text = file.read_text().replace("components = [", f'components = [{{ id = "u", path = "{path}", args {{}} }}, ')
+    file.write_text(text.replace("aggregator_id", f"{workflow}aggregator_id"))
+
+    notices = plan(Job.load(tmp_path / "job"), num_clients=1, slots=1).notices
+
+    assert ("no workflow names the component 'u' (FedAdam): it has no effect" in notices) == is_told

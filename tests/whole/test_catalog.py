@@ -59,6 +59,19 @@ NET = """
             self.norm = torch.nn.BatchNorm1d(2)
 """
 
+CONTROLLER = """
+    from nvflare.app_common.workflows.base_fedavg import BaseFedAvg
+
+    class Mine(BaseFedAvg):
+        def run(self):
+            model = self.load_model()
+            for self.current_round in range(self.start_round, self.start_round + self.num_rounds):
+                model.current_round = self.current_round
+                results = self.send_model_and_wait(targets=self.sample_clients(2), data=model)
+                model = self.update_model(model, self.aggregate(results))
+                self.save_model(model)
+"""
+
 
 def part(path, **args):
     return {"path": path, "args": args}
@@ -131,6 +144,10 @@ CASES = {
     "asynchronous": flows(part("FedBuff", num_rounds=ROUNDS, buffer_size=2, **PARTS)),
     "cyclic": flows(part("Cyclic", num_rounds=ROUNDS, order="RANDOM_WITHOUT_SAME_IN_A_ROW", persistor_id="persistor")),
     "swarm": flows(part("Swarm", num_rounds=ROUNDS, **PARTS)),
+    "a controller written for NVFLARE": {
+        "files": {"mine.py": CONTROLLER},
+        **flows(part("RunsModelController", controller=part("mine.Mine", num_rounds=ROUNDS), persistor_id="persistor")),
+    },
     "several workflows": flows(
         part("InitializeGlobalWeights"), TRAINS, part("CrossSiteModelEval", persistor_id="persistor")
     ),
