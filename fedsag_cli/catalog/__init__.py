@@ -83,8 +83,8 @@ _BASES_OF_OURS = (
 _FOREIGN = "nvflare"  # its components have other methods, so fedsag cannot call them
 _METHODS = {  # by the last word of a base class of NVFLARE: what takes the place of a class that derives from it
     "Controller": "a workflow has run(clients, run)",
-    "Aggregator": "an aggregator has accept(site, update) and aggregate()",
-    "Filter": "a filter has process(model)",
+    "Aggregator": "an aggregator has accept(reply) and aggregate()",
+    "Filter": "a filter has process(model, exchange)",
     "Persistor": "a persistor has load(), save(model), save_best(model) and files",
     "Receiver": "a tracker has open(job), write(values) and close()",
     "Widget": "one that only listens can have disabled = true: all events are in events.jsonl",

@@ -217,7 +217,7 @@ def test_a_part_that_is_made_for_another_system_is_refused_with_what_takes_its_p
         for name in [name for name in sys.modules if name.startswith(("nvflare", "theirs_catalog"))]:
             del sys.modules[name]
 
-    assert "an aggregator has accept(site, update) and aggregate(), a filter has process(model)" in raised.value.hint
+    assert "an aggregator has accept(reply) and aggregate(), a filter has process(model, exchange)" in raised.value.hint
 
 
 @pytest.mark.parametrize(
