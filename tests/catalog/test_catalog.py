@@ -236,7 +236,7 @@ def test_a_part_that_is_made_for_another_system_is_refused_with_what_takes_its_p
             "Widget",
             "disabled = true",
         ),
-        ("from nvflare.apis.x import Y\nclass A(Y): pass", "Y", "update) and aggregate(), a f"),
+        ("from nvflare.apis.x import Y\nclass A(Y): pass", "Y", "reply) and aggregate(), a f"),
     ],
 )
 def test_a_class_that_derives_from_nvflares_is_told_by_its_source_which_methods_take_its_place(
