@@ -188,7 +188,11 @@ def test_every_long_name_of_a_flag_works(fedsag, tmp_path):
         ),
         (["-f", "config_fed_server.conf", "key_metric=x", "tb_folder=.."], 3, "tb_folder must be a folder name"),
         (["-f", "config_fed_client.conf", "launch_timeout=-1"], 3, "args.launch_timeout must be a number from 0 on"),
-        (["-f", "config_fed_client.conf", "params_transfer_type=DIF"], 3, "must be 'FULL' or 'DIFF', not 'DIF'"),
+        (
+            ["-f", "config_fed_client.conf", "params_transfer_type=DIF"],
+            3,
+            "must be 'FULL' or 'DIFF' (did you mean 'DIFF'?), not 'DIF'",
+        ),
         (["-forec"], 2, "did you mean '-force'?"),
         (["-f=meta.conf", "min_clients=x"], 3, "min_clients must be a whole number, not 'x'"),
         (["-f"], 2, "-f needs a file"),

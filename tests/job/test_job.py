@@ -204,7 +204,7 @@ def test_nvflares_class_path_of_the_executor_is_known(job):
         (client_conf('execution_mode = "in_process", launch_once = 1'), "launch_once must be true or false, not 1", ""),
         (
             client_conf('execution_mode = "external_process", command = "x", params_transfer_type = "DIF"'),
-            "params_transfer_type must be 'FULL' or 'DIFF', not 'DIF'",
+            "params_transfer_type must be 'FULL' or 'DIFF' (did you mean 'DIFF'?), not 'DIF'",
             "",
         ),
         (client_conf('execution_mode = "external_process", command = "x"', tasks="[]"), "tasks is empty", ""),
