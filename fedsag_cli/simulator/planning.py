@@ -35,7 +35,7 @@ from fedsag_cli.simulator.preloading import imports_of_components, imports_of_sc
 from fedsag_cli.workspace import JOB_ID, SERVER, Workspace, files_in, site_of
 
 _SELECTOR = "IntimeModelSelector"
-_NAMED_BY_WORKFLOWS = ("aggregators", "updaters", "samplers")  # what has no effect unless a workflow names it
+_NAMED_BY_WORKFLOWS = ("updaters", "samplers")  # what has no effect unless a workflow names it
 _SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 _OF_SHELLS = {"cd", "source", ".", "export", "ulimit", "set", "if", "for", "exec", "conda"}

@@ -158,4 +158,4 @@ def test_what_a_component_cannot_keep_is_named_and_ends_the_run(tmp_path):
     ended = run(made, "-n", 2, "-t", 2)
 
     assert ended.code == 4
-    assert "parts/aggregator['sites'][0] is a set, which cannot be kept or sent" in ended.err
+    assert "state of aggregator['sites'][0] is a set, which cannot be kept or sent" in ended.err
