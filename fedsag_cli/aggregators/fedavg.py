@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 from fedsag_cli.arguments import EachLeast, Regex, checked
 from fedsag_cli.errors import TensorError
@@ -18,6 +18,18 @@ from fedsag_cli.facts import Facts, Nvflare
 from fedsag_cli.model import FLModel, ParamsType, Reply
 from fedsag_cli.params.checks import check_is_numeric
 from fedsag_cli.params.means import WeightedSum
+
+SiteWeights: TypeAlias = Annotated[
+    Mapping[str, float] | None, EachLeast(0), "factor of each site's weight (1.0 if a site is not named)"
+]
+NotAveraged: TypeAlias = Annotated[
+    str | Sequence[str] | None,
+    Regex(in_lists=True),
+    "params whose name matches this regular expression are not averaged",
+]
+BySteps: TypeAlias = Annotated[
+    bool, "whether a client's weight is its number of steps (false: all clients have the same weight)"
+]
 
 
 class FedAvg:
@@ -46,17 +58,9 @@ class FedAvg:
     @checked
     def __init__(
         self,
-        aggregation_weights: Annotated[
-            Mapping[str, float] | None, EachLeast(0), "factor of each site's weight (1.0 if a site is not named)"
-        ] = None,
-        exclude_vars: Annotated[
-            str | Sequence[str] | None,
-            Regex(in_lists=True),
-            "params whose name matches this regular expression are not averaged",
-        ] = None,
-        weigh_by_local_iter: Annotated[
-            bool, "whether a client's weight is its number of steps (false: all clients have the same weight)"
-        ] = True,
+        aggregation_weights: SiteWeights = None,
+        exclude_vars: NotAveraged = None,
+        weigh_by_local_iter: BySteps = True,
     ) -> None:
         self._site_weights = {site: float(weight) for site, weight in (aggregation_weights or {}).items()}
         texts = [exclude_vars] if isinstance(exclude_vars, str) else exclude_vars or []

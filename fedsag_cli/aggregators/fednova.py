@@ -9,12 +9,11 @@ a site that makes more steps does not pull the model to its own optimum, as it d
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Any
 
-from fedsag_cli.aggregators.fedavg import FedAvg
-from fedsag_cli.arguments import EachLeast, Regex, checked
+from fedsag_cli.aggregators.fedavg import FedAvg, NotAveraged, SiteWeights
+from fedsag_cli.arguments import checked
 from fedsag_cli.errors import TensorError
 from fedsag_cli.facts import Facts
 from fedsag_cli.model import FEDNOVA_STEPS, NUM_STEPS, Cohort, FLModel, Params, ParamsType, Reply
@@ -37,14 +36,8 @@ class FedNova:
     @checked
     def __init__(
         self,
-        aggregation_weights: Annotated[
-            Mapping[str, float] | None, EachLeast(0), "factor of each site's weight (1.0 if a site is not named)"
-        ] = None,
-        exclude_vars: Annotated[
-            str | Sequence[str] | None,
-            Regex(in_lists=True),
-            "params whose name matches this regular expression are not averaged",
-        ] = None,
+        aggregation_weights: SiteWeights = None,
+        exclude_vars: NotAveraged = None,
     ) -> None:
         self._site_weights = {site: float(weight) for site, weight in (aggregation_weights or {}).items()}
         self._trained = FedAvg(exclude_vars=exclude_vars)

@@ -10,12 +10,12 @@ an updater; without one it is 1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Any
 
-from fedsag_cli.aggregators.fedavg import FedAvg
-from fedsag_cli.arguments import EachLeast, Regex, checked
+from fedsag_cli.aggregators.fedavg import BySteps, FedAvg, NotAveraged, SiteWeights
+from fedsag_cli.arguments import checked
 from fedsag_cli.errors import TensorError
 from fedsag_cli.facts import Facts
 from fedsag_cli.model import (
@@ -42,17 +42,9 @@ class Scaffold:
     @checked
     def __init__(
         self,
-        aggregation_weights: Annotated[
-            Mapping[str, float] | None, EachLeast(0), "factor of each site's weight (1.0 if a site is not named)"
-        ] = None,
-        exclude_vars: Annotated[
-            str | Sequence[str] | None,
-            Regex(in_lists=True),
-            "params whose name matches this regular expression are not averaged",
-        ] = None,
-        weigh_by_local_iter: Annotated[
-            bool, "whether a client's weight is its number of steps (false: all clients have the same weight)"
-        ] = True,
+        aggregation_weights: SiteWeights = None,
+        exclude_vars: NotAveraged = None,
+        weigh_by_local_iter: BySteps = True,
     ) -> None:
         self._x_mean = FedAvg(aggregation_weights, exclude_vars, weigh_by_local_iter)
         self._c_mean = FedAvg(aggregation_weights, exclude_vars, weigh_by_local_iter)

@@ -1,1 +1,1 @@
-../../cyclic_cc_pt/custom/train.py
+../../sag_pt/custom/train.py

@@ -1,1 +1,1 @@
-../../sag_cse_ccwf_pt/custom/train.py
+../../sag_cse_pt/custom/train.py
