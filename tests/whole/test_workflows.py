@@ -8,7 +8,7 @@ from runs import fedsag, job, run
 
 # Each site draws its update; it keeps its own models in flare.state. At a trap it kills the process of all processes.
 DRAWS = """
-    import os, signal
+    import os, signal, time
     from pathlib import Path
     import numpy as np
     import fedsag_cli.client as flare
@@ -25,6 +25,7 @@ DRAWS = """
         if trap.exists():
             trap.unlink()
             os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(60)  # it goes on until it is killed too: no answer may reach another trap
         if task == "get_weights":
             flare.send(flare.FLModel(params={"numpy_key": np.random.standard_normal((2, 2)).astype(np.float32)}))
         elif flare.is_submit_model():
