@@ -9,7 +9,7 @@ from typing import TypeAlias
 from fedsag_cli.cli import wording
 from fedsag_cli.errors import counted
 from fedsag_cli.events import Failure
-from fedsag_cli.simulator.report import Report
+from fedsag_cli.report import Report
 
 Kind: TypeAlias = "tuple[str, str]"
 """What failures have in common: the cause, without names and numbers, and the place."""

@@ -8,7 +8,7 @@ from enum import Enum
 
 from fedsag_cli.cli import display, failures, table, wording
 from fedsag_cli.errors import counted
-from fedsag_cli.simulator.report import Report, TableReport
+from fedsag_cli.report import Report, TableReport
 
 _MOST_SITES = 6  # in one line
 

@@ -9,7 +9,7 @@ from fedsag_cli import foreign
 from fedsag_cli.cli import display, wording
 from fedsag_cli.errors import counted
 from fedsag_cli.events import Metrics
-from fedsag_cli.simulator.report import Report
+from fedsag_cli.report import Report
 
 _LONGEST_NAME = 24  # of a metric, in a heading
 _SHORTEST_NAME = 8
