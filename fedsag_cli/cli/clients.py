@@ -69,8 +69,8 @@ class Clients:
                 _begin_round(client, event)
         else:
             name = getattr(event, "site", "") or getattr(event, "name", "")
-            if client := self._by_site.get(site_of(name)):
-                _happened(client, event)
+            if named := self._by_site.get(site_of(name)):
+                _happened(named, event)
 
     @property
     def all(self) -> Sequence[Client]:

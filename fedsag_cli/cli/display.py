@@ -40,6 +40,13 @@ class Format(str, Enum):
     JSON = "json"
 
 
+class Columns(str, Enum):
+    """The value of --table."""
+
+    BRIEF = "brief"
+    FULL = "full"
+
+
 class _Shown:
     """Whether an error is printed with its traceback: -debug."""
 

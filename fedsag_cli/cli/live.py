@@ -22,7 +22,7 @@ from fedsag_cli.cli.clients import (
     Client,
     Clients,
 )
-from fedsag_cli.cli.display import Cell, Row
+from fedsag_cli.cli.display import Row
 from fedsag_cli.cli.pace import Pace
 from fedsag_cli.errors import counted
 from fedsag_cli.events import Event
@@ -78,10 +78,12 @@ class Progress:
                 self._stage, self._measured, self._key_metric = f"{self._workflow}running", {}, ""
             case events.RoundStarted():
                 self._stage = ""
-            case events.TaskSent() if self._pace is None or self._pace.round is None:
-                self._stage = f"{self._workflow}{event.task}"
-            case events.TaskSent() if event.round_num > self._pace.round.round_num:
-                self._stage = f"{self._workflow}{event.task}, after the last round"
+            case events.TaskSent():
+                current = self._pace.round if self._pace else None
+                if current is None:
+                    self._stage = f"{self._workflow}{event.task}"
+                elif event.round_num > current.round_num:
+                    self._stage = f"{self._workflow}{event.task}, after the last round"
             case events.RoundFinished():
                 self._measured_in = event.round_num
                 for name, value in event.metrics.items():

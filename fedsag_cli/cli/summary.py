@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from enum import Enum
 
 from fedsag_cli.cli import display, failures, table, wording
+from fedsag_cli.cli.display import Columns
 from fedsag_cli.errors import counted
 from fedsag_cli.report import Report, TableReport
 
 _MOST_SITES = 6  # in one line
-
-
-class Columns(str, Enum):
-    """The value of --table."""
-
-    BRIEF = "brief"
-    FULL = "full"
 
 
 def summary(report: Report, columns: Columns = Columns.BRIEF, *, quiet: bool = False) -> None:

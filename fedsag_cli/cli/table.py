@@ -59,7 +59,9 @@ def brief(report: Report, width: int) -> Table:
             else:
                 without += 1
     parts = [f"{len(names) - len(shown):,} of {counted(len(names), 'metric')}"] if len(shown) < len(names) else []
-    parts += ["how far the clients differ"] if without or len(shown) < len(names) and any(ranges[len(shown) :]) else []
+    parts += (
+        ["how far the clients differ"] if without or (len(shown) < len(names) and any(ranges[len(shown) :])) else []
+    )
     return _table([*before, *shown, *after], lines, " and ".join(parts))
 
 
