@@ -26,7 +26,7 @@ Cell: TypeAlias = "tuple[str, str]"
 Row: TypeAlias = "Sequence[Cell]"
 
 _WIDTH, _HEIGHT = 80, 24  # of what is fitted where there is no terminal
-_REDRAW_S, _GATHER_S = 0.25, 0.03
+_REDRAW_S, _GATHER_S = 0.25, 0.1
 _HIDE_CURSOR, _SHOW_CURSOR, _ERASE_BELOW = "\x1b[?25l", "\x1b[?25h", "\x1b[J"
 _CI = ("CI", "GITHUB_ACTIONS", "GITLAB_CI", "TF_BUILD", "JENKINS_URL", "TEAMCITY_VERSION")
 _KERNEL = {"TERM": "xterm-color", "PAGER": "cat", "GIT_PAGER": "cat"}  # what IPython's kernel sets for `!command`

@@ -74,7 +74,9 @@ class Progress:
                 self._pace, self._stage, self._began, self._slots = None, "starting", event.at, event.slots
             case events.WorkflowStarted():
                 self._pace = Pace(slots=self._slots)
-                self._workflow = f"{event.workflow}: " if event.num_workflows > 1 else ""
+                self._workflow = (
+                    f"{foreign.shortened(event.workflow, _LONGEST_NAME)}: " if event.num_workflows > 1 else ""
+                )
                 self._stage, self._measured, self._key_metric = f"{self._workflow}running", {}, ""
             case events.RoundStarted():
                 self._stage = ""
@@ -101,12 +103,12 @@ class Progress:
         signs = _map(states, columns) if len(clients) > free else []
         if len(signs) > free // 2:
             signs = []
-        top += [[(_counts(states, with_signs=bool(signs)), "")], *self._slowest(now)]
+        top += [*_counts(states, columns, with_signs=bool(signs)), *self._slowest(now)]
         free -= len(signs)
         shown = clients if len(clients) <= free else self._busiest(free - 1)  # a row is left for a log
         rows = [*top, *signs, *self._each(shown, states, now, columns, last_line)]
         if columns < _FOR_LOGS:
-            named = clients if 2 * len(clients) <= free else self._clients.working[:1]
+            named = shown if 2 * len(shown) <= free else self._clients.working[:1]
             rows += _logs([client.site for client in named], last_line)
         return rows[:height]
 
@@ -176,12 +178,19 @@ def _trend(name: str, values: Sequence[float | None]) -> str:
     return f"{name} {wording.number(values[-1])} {wording.sparkline(list(values)[-_TREND:])}".rstrip()
 
 
-def _counts(states: Mapping[str, str], *, with_signs: bool) -> str:
-    """How many clients there are in each state."""
+def _counts(states: Mapping[str, str], columns: int, *, with_signs: bool) -> Iterator[Row]:
+    """How many clients there are in each state, with the sign that each of them has in the map."""
     found = Counter(states.values())
-    signs = {state: f" ({sign})" if with_signs else "" for state, (sign, _) in _SIGNS.items()}
-    counts = ", ".join(f"{found[state]} {state}{signs[state]}" for state in _SIGNS if found[state])
-    return f"{counted(len(states), 'client')}: {counts}" if states else ""
+    text = f"{counted(len(states), 'client')}: "
+    for number, state in enumerate(state for state in _SIGNS if found[state]):
+        sign = f"{_SIGNS[state][0]} " if with_signs else ""
+        more = f"{', ' if number else ''}{sign}{found[state]} {state}"
+        if len(text + more) > columns:
+            yield [(f"{text},", "")]
+            text, more = "  ", more.removeprefix(", ")
+        text += more
+    if states:
+        yield [(text, "")]
 
 
 def _map(states: Mapping[str, str], columns: int) -> list[Row]:
