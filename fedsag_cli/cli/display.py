@@ -28,6 +28,7 @@ Row: TypeAlias = "Sequence[Cell]"
 _WIDTH, _HEIGHT = 80, 24  # of what is fitted where there is no terminal
 _REDRAW_S, _GATHER_S = 0.25, 0.1
 _HIDE_CURSOR, _SHOW_CURSOR, _ERASE_BELOW = "\x1b[?25l", "\x1b[?25h", "\x1b[J"
+_PLAIN_SIGNS = str.maketrans({"–": "-", "…": "."} | dict.fromkeys("▁▂▃▄▅▆▇█", " "))  # of ours
 _CI = ("CI", "GITHUB_ACTIONS", "GITLAB_CI", "TF_BUILD", "JENKINS_URL", "TEAMCITY_VERSION")
 _KERNEL = {"TERM": "xterm-color", "PAGER": "cat", "GIT_PAGER": "cat"}  # what IPython's kernel sets for `!command`
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
@@ -214,14 +215,21 @@ class Screen:
         with self._lock:
             self._lines.append(_safe(text))
         self._changed.set()
+        if self._is_over:
+            self._write("")
 
     def _redraw(self) -> None:
         _write(sys.stdout, _HIDE_CURSOR, end="")
-        while not self._is_over:
-            self._write(self._drawn())
-            if self._changed.wait(_REDRAW_S):
-                time.sleep(_GATHER_S)  # many lines that come together are one drawing
-                self._changed.clear()
+        try:
+            while not self._is_over:
+                self._write(self._drawn())
+                if self._changed.wait(_REDRAW_S):
+                    time.sleep(_GATHER_S)  # many lines that come together are one drawing
+                    self._changed.clear()
+        except Exception as failure:
+            # whatever it is: the lines, and the run, go on without the rows
+            self._is_over = True
+            self.line(f"note: a bug in fedsag ended the live view: {failure!r}")
 
     def _write(self, drawn: str) -> None:
         with self._lock:
@@ -286,9 +294,13 @@ def _can_write(text: str) -> bool:
 
 
 def _encodable(text: str) -> str:
-    """The text with `?` for what the terminal's encoding does not have: as wide as it was."""
+    """The text with other signs for those that the terminal's encoding does not have: as wide as it was."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    return text.encode(encoding, "replace").decode(encoding)
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(_PLAIN_SIGNS).encode(encoding, "replace").decode(encoding)
+    return text
 
 
 def _safe(text: str) -> str:

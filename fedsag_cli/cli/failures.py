@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TypeAlias
 
 from fedsag_cli.cli import wording
@@ -28,7 +28,7 @@ def failures(report: Report, told: Collection[tuple[str, Kind]] = ()) -> list[st
         when = "" if first.round_num is None else f", round {first.round_num}"
         task = f", {first.task}" if first.task else ""
         if len(sites) > 1:
-            texts.append(f"{alike(len(sites), len(report.sites))}: {wording.few(sites)}; the first:")
+            texts.append(f"{_who(sites, report)}; the first:")
         texts += whole(f"{sites[0]}{when}{task}", first.failure)
     return texts
 
@@ -45,9 +45,8 @@ def failed_sites(report: Report) -> list[str]:
     for sites in _by_kind(report):
         labels = [label for label, failures in failed if any(site in failures for site in sites)]
         rounds = wording.few(labels).replace(", round ", ", ")
-        who = f"{alike(len(sites), len(report.sites))}: {wording.few(sites)}" if len(sites) > 1 else sites[0]
-        head = who if len(sites) > 1 else f"failed: {who}"
-        texts.append(f"{head}{f' in {rounds}' if rounds else ''}: {report.failures[sites[0]].failure.cause}")
+        who = _who(sites, report) if len(sites) > 1 else f"failed: {sites[0]}"
+        texts.append(f"{who}{f' in {rounds}' if rounds else ''}: {report.failures[sites[0]].failure.cause}")
     return texts
 
 
@@ -75,6 +74,12 @@ def kind_of(site: str, failure: Failure) -> Kind:
 
 def of_any_site(site: str, cause: str) -> str:
     return re.sub(rf"(?<![\w.-]){re.escape(site)}(?![\w-])", "<site>", cause)
+
+
+def _who(sites: Sequence[str], report: Report) -> str:
+    """How many failed alike, and their names in the order of the run's sites."""
+    in_order = [site for site in report.sites if site in sites]
+    return f"{alike(len(sites), len(report.sites))}: {wording.few(in_order)}"
 
 
 def _by_kind(report: Report) -> list[list[str]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
+from collections.abc import Sequence
 from statistics import median
 
 from fedsag_cli import events
@@ -112,9 +114,17 @@ class Pace:
         if not self._is_first:
             self._lasted.append(lasted)
         elif self._works:
-            works = self._works.values()
             last = max(self._sent[site] + work for site, work in self._works.items())
-            self._first_s = min(lasted, max(sum(works) / self._slots, *works) + event.at - last)
+            in_order = [self._works[site] for site in self._sent if site in self._works]
+            self._first_s = min(lasted, _makespan(in_order, self._slots) + event.at - last)
         else:
             self._first_s = lasted
         self._over.update(event.sites)
+
+
+def _makespan(works: Sequence[float], slots: int) -> float:
+    """How long these take together, if each begins as soon as one of the slots is free."""
+    ends = [0.0] * slots
+    for work in works:
+        heapq.heapreplace(ends, ends[0] + work)
+    return max(ends)

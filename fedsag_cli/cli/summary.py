@@ -14,9 +14,8 @@ _MOST_SITES = 6  # in one line
 
 
 def summary(report: Report, columns: Columns = Columns.BRIEF, *, quiet: bool = False) -> None:
-    """`quiet`: only the table, the failures and the path of the report."""
-    display.line("")
-    _rounds(report, columns)
+    """What a run prints that is done. `quiet`: only the table, the failures and the path of the report."""
+    rounds(report, columns)
     if not quiet:
         for each in report.tables:
             _result(each)
@@ -29,7 +28,9 @@ def summary(report: Report, columns: Columns = Columns.BRIEF, *, quiet: bool = F
         _places(report)
 
 
-def _rounds(report: Report, columns: Columns) -> None:
+def rounds(report: Report, columns: Columns = Columns.BRIEF) -> None:
+    """The table alone."""
+    display.line("")
     if columns is Columns.FULL:
         for each in table.full(report, display.width() if display.on_terminal() else None):
             _print(each)
@@ -49,7 +50,7 @@ def _print(made: table.Table) -> None:
 
 def _results(report: Report) -> None:
     if report.rounds:
-        measured = "" if report.final_metrics or not report.ok else "; the final model was not measured"
+        measured = "" if report.final_metrics else "; the final model was not measured"
         display.line(f"metrics of a round are of the model that each client received, before training{measured}")
     if best := report.best:
         which = "the final model" if best.is_final else f"the model sent in round {best.round_num}"

@@ -116,7 +116,7 @@ def _lines(report: Report) -> list[_Line]:
         for each in report.rounds:
             if each.workflow == workflow:
                 answers = f"{len(each.answered)} of {len(each.asked)}"
-                seconds = f"{each.total_s:.2f}"
+                seconds = f"{each.total_s:.2f}" if each.is_whole else ""
                 lines.append(_Line(workflow, str(each.round_num), each.metrics, each.metrics_by_site, answers, seconds))
         for final in report.validations:
             if final.workflow == workflow and final.metrics:

@@ -11,7 +11,7 @@ import typer
 from fedsag_cli.cli import display
 from fedsag_cli.cli.display import Columns, Format
 from fedsag_cli.cli.options import FollowOption, FormatOption, QuietOption, TableOption, check_output
-from fedsag_cli.errors import Interrupted, RunError, WorkspaceError
+from fedsag_cli.errors import Interrupted, RunError, WorkspaceError, counted
 
 if TYPE_CHECKING:
     from fedsag_cli.cli.failures import Kind
@@ -33,7 +33,7 @@ def watch(
     from fedsag_cli.cli import views
     from fedsag_cli.cli.failures import failures
     from fedsag_cli.cli.follow import Follow
-    from fedsag_cli.cli.summary import summary
+    from fedsag_cli.cli.summary import rounds, summary
     from fedsag_cli.events import RunStarted
     from fedsag_cli.report import ReportBuilder
     from fedsag_cli.simulator.options import Options, check_followed
@@ -42,8 +42,8 @@ def watch(
 
     check_output(output, follow or (), quiet=quiet)
     workspace = workspace_of(run)
-    builder = ReportBuilder()
     told = Told(workspace)
+    builder = ReportBuilder()
     printed: Collection[tuple[str, Kind]] = ()
     try:
         with signals_interrupt():
@@ -62,12 +62,15 @@ def watch(
         display.note("the run goes on: the same command watches it again")
         raise typer.Exit(interrupted.exit_code) from None
     report = builder.report
-    if output is Format.TXT and (report.ok or report.rounds):
-        summary(report, columns, quiet=quiet)
-    if not report.ok:
-        error = _error_of(report, workspace)
-        error.details = failures(report, printed)
-        raise error
+    if report.ok and told.has_end:
+        if output is Format.TXT:
+            summary(report, columns, quiet=quiet)
+        return
+    if output is Format.TXT and builder.rounds_done:
+        rounds(report, columns)
+    error = _error_of(report) if told.has_end else _killed(workspace, builder.rounds_done)
+    error.details = failures(report, printed)
+    raise error
 
 
 def workspace_of(word: Path) -> Workspace:
@@ -82,11 +85,13 @@ def workspace_of(word: Path) -> Workspace:
     return workspace
 
 
-def _error_of(report: Report, workspace: Workspace) -> RunError:
-    """The error with which the run ended, or that it was killed before it could say so."""
-    if not report.cause:
-        hint = "repeat its command with --resume to continue it" if report.rounds else ""
-        return RunError(f"the run in {workspace.root} has ended without its last event: it was killed", hint=hint)
+def _error_of(report: Report) -> RunError:
+    """The error with which the run ended."""
     error = RunError(report.cause, hint=report.hint)
     error.exit_code = report.exit_code
     return error
+
+
+def _killed(workspace: Workspace, rounds_done: int) -> RunError:
+    done = f"{counted(rounds_done, 'round')} done. To continue, repeat its command with --resume" if rounds_done else ""
+    return RunError(f"the run in {workspace.root} was killed: it has not told its end", hint=done)

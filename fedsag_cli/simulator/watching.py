@@ -16,8 +16,11 @@ _LOOK_S = 0.2  # a file does not say that it has grown
 class Told:
     """The events of a run in the order of its file, as they come, up to its end.
 
-    `is_over`: whether the run has ended already.
+    `is_over`: whether the run has ended already. `has_end`: after all events, whether the run has told its end; one
+    that was killed has not.
     """
+
+    has_end = False
 
     def __init__(self, workspace: Workspace) -> None:
         """Raises WorkspaceError if the file cannot be read."""
@@ -33,15 +36,15 @@ class Told:
         self.is_over = _is_end(self._first) or not workspace.is_in_use
 
     def __iter__(self) -> Iterator[Event]:
-        found = self._first
+        found, is_last = self._first, False
         while True:
             yield from found
-            if _is_end(found):
+            if found:
+                self.has_end = _is_end(found)
+            if self.has_end or is_last:
                 return
-            if not (found := self._more()):
-                if not self._workspace.is_in_use:
-                    yield from self._more()  # what it wrote before it ended
-                    return
+            is_last = not self._workspace.is_in_use  # then what it wrote before it ended is read once more
+            if not (found := self._more()) and not is_last:
                 time.sleep(_LOOK_S)
 
     def _more(self) -> list[Event]:
