@@ -65,8 +65,9 @@ class Clients:
             self._by_site = {site: Client(site) for site in event.sites}
             self._slots = event.slots
         elif isinstance(event, events.RoundStarted):
+            asked = set(event.sites)
             for client in self.all:
-                _begin_round(client, event)
+                _begin_round(client, event.at, is_asked=client.site in asked)
         else:
             name = getattr(event, "site", "") or getattr(event, "name", "")
             if named := self._by_site.get(site_of(name)):
@@ -93,12 +94,12 @@ class Clients:
         return sorted((client for client in self.all if client.state == WORKING), key=lambda client: client.since)
 
 
-def _begin_round(client: Client, event: events.RoundStarted) -> None:
-    client.is_asked = client.site in event.sites
+def _begin_round(client: Client, at: float, *, is_asked: bool) -> None:
+    client.is_asked = is_asked
     if client.state == NOT_AWAITED:
-        client.enter(LATE if client.is_late else WAITING, event.at)
+        client.enter(LATE if client.is_late else WAITING, at)
     elif client.state == ANSWERED or (client.state == FAILED and not client.is_gone):
-        client.enter(WAITING, event.at)
+        client.enter(WAITING, at)
 
 
 def _happened(client: Client, event: Event) -> None:

@@ -48,7 +48,7 @@ def test_every_frame_fits_the_terminal_and_none_scrolls_it(monkeypatch, clients,
     told = history(clients, slots=8, rounds=3, metrics=lambda client, round_num: {"日本語" * 9: 1e-5, "loss": -1.0})
     moments = [START + step / 2 for step in range(int(2 * (told[-1].at - START)) + 2)]
 
-    for shown in frames(told, moments[:: max(1, len(moments) // 40)], columns, rows, monkeypatch, lambda site: LOG):
+    for shown in frames(told, moments[:: max(1, len(moments) // 8)], columns, rows, monkeypatch, lambda site: LOG):
         assert len(shown) == rows
 
 
