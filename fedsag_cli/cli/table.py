@@ -124,7 +124,13 @@ def _lines(report: Report) -> list[_Line]:
                 answers = f"{answered} of {answered + len(final.failed)}"
                 lines.append(_Line(workflow, "final", final.metrics, final.metrics_by_site, answers, ""))
         if (best := report.best) and best.workflow == workflow and not best.is_final:
-            lines.append(_Line(workflow, f"best: {best.round_num}", {best.metric: best.score}, {}, "", ""))
+            label = f"best: {best.round_num}"
+            sent = next(
+                (line for line in lines if (line.workflow, line.label) == (workflow, str(best.round_num))), None
+            )
+            own, answered = (sent.own, sent.answered) if sent else ({}, "")
+            means = (sent.means if sent else {}) | {best.metric: best.score}
+            lines.append(_Line(workflow, label, means, own, answered, ""))
     return lines
 
 

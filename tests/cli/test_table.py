@@ -59,7 +59,7 @@ def test_the_final_model_and_the_best_one_are_rows():
     )
     report = Report(sites=["site-1", "site-2"], rounds=[a_round(1, sites)], validations=[final], best=best)
 
-    assert cells(table.brief(report, 80))[2:] == [["final", "55", "1 of 2", ""], ["best: 1", "61", "", ""]]
+    assert cells(table.brief(report, 80))[2:] == [["final", "55", "1 of 2", ""], ["best: 1", "61", "1 of 1", ""]]
 
     report.best = msgspec.structs.replace(best, is_final=True)
     assert [row[0] for row in cells(table.brief(report, 80))[1:]] == ["1", "final"]
