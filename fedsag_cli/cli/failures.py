@@ -77,9 +77,8 @@ def of_any_site(site: str, cause: str) -> str:
 
 
 def _who(sites: Sequence[str], report: Report) -> str:
-    """How many failed alike, and their names in the order of the run's sites."""
-    in_order = [site for site in report.sites if site in sites]
-    return f"{alike(len(sites), len(report.sites))}: {wording.few(in_order)}"
+    """How many failed alike, and their names, the first to fail first."""
+    return f"{alike(len(sites), len(report.sites))}: {wording.few(sites)}"
 
 
 def _by_kind(report: Report) -> list[list[str]]:

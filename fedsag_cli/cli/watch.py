@@ -26,9 +26,10 @@ def watch(
     quiet: QuietOption = False,
     output: FormatOption = Format.TXT,
 ) -> None:
-    """Show a run that another terminal has started, until it ends; or the table of a run that is over.
+    """Watch a run from another terminal.
 
-    The exit code is the run's. Ctrl-C ends the watching, not the run.
+    What it shows begins with the start of the run. At its end, the command ends with the run's table and exit code; if
+    the run is over, it does so at once. Ctrl-C ends the watching, not the run.
     """
     from fedsag_cli.cli import views
     from fedsag_cli.cli.failures import failures
