@@ -117,7 +117,7 @@ def _happened(client: Client, event: Event) -> None:
                 client.took_s = event.at - client.since
                 client.times.setdefault(event.task, deque(maxlen=_REMEMBERED_TIMES)).append(client.took_s)
             client.enter(ANSWERED, event.at)
-        case events.ReplyAccepted():
+        case events.ReplyAccepted() if not event.model_owner:  # otherwise it measures many models, one after the other
             client.measured(event.metrics)
         case events.ReplyFailed():
             client.enter(FAILED, event.at)

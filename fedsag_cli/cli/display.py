@@ -260,7 +260,7 @@ def _fitted(row: Row, widths: Sequence[int], columns: int) -> str:
         room = columns - len(gap)
         if room <= 0:
             break
-        cut = text if len_of(text) <= room else _cut(text, room)
+        cut = text if len_of(text) <= room else _cut(text.rstrip(), room)
         is_styled = cut.strip() and style and has_colours
         parts.append(gap + (f"\x1b[{_STYLES[style]}m{cut}\x1b[0m" if is_styled else cut))
         if cut != text or number == len(row) - 1:
@@ -272,7 +272,9 @@ def _fitted(row: Row, widths: Sequence[int], columns: int) -> str:
 
 
 def _cut(text: str, columns: int) -> str:
-    """The beginning of the text, with a sign that it goes on."""
+    """The text, or its beginning with a sign that it goes on."""
+    if len_of(text) <= columns:
+        return text
     if text.isascii():
         return f"{text[: columns - 1]}…"
     while len_of(text) > columns - 1:

@@ -77,15 +77,15 @@ class Progress:
                 self._workflow = (
                     f"{foreign.shortened(event.workflow, _LONGEST_NAME)}: " if event.num_workflows > 1 else ""
                 )
-                self._stage, self._measured, self._key_metric = f"{self._workflow}running", {}, ""
+                self._stage, self._measured, self._key_metric = "running", {}, ""
             case events.RoundStarted():
                 self._stage = ""
             case events.TaskSent():
                 current = self._pace.round if self._pace else None
                 if current is None:
-                    self._stage = f"{self._workflow}{event.task}"
+                    self._stage = event.task
                 elif event.round_num > current.round_num:
-                    self._stage = f"{self._workflow}{event.task}, after the last round"
+                    self._stage = f"{event.task}, after the last round"
             case events.RoundFinished():
                 self._measured_in = event.round_num
                 for name, value in event.metrics.items():
@@ -116,15 +116,21 @@ class Progress:
         spent = wording.clock(now - self._began) if self._began else ""
         pace = self._pace
         if pace is None or pace.round is None or self._stage:
-            return [(f"{self._stage} …", "bold"), (spent, "")]
+            return [(f"{self._named(self._stage, _LONGEST_NAME)} …", "bold"), (spent, "")]
         last = pace.round.first_round + pace.round.num_rounds - 1
         left = pace.left_s(now)
         still = "" if left is None else f"about {wording.clock(left)} left" if left >= 0 else "longer than expected"
-        head = f"{self._workflow}round {pace.round.round_num} of {pace.round.first_round}–{last}"
+        head = f"round {pace.round.round_num} of {pace.round.first_round}–{last}"
         texts = [f"{pace.share:4.0%}", spent.rjust(_CLOCK), still.ljust(_STILL)]
+        room = columns - sum(2 + len(text) for text in texts) - len(head) - 2
+        head = self._named(head, max(0, min(_LONGEST_NAME, room - _SHORTEST_BAR - 2)))
         room = columns - sum(2 + len(text) for text in texts) - display.len_of(head) - 2
         bar = display.bar(pace.share, max(_SHORTEST_BAR, min(_LONGEST_BAR, room)))
         return [(head, "bold"), (bar, "cyan"), *((text, "") for text in texts)]
+
+    def _named(self, text: str, longest: int) -> str:
+        """The text behind the name of the workflow, if there are several and there is room for it."""
+        return f"{foreign.shortened(self._workflow, longest)}: {text}" if self._workflow and longest > 3 else text
 
     def _metrics(self) -> Iterator[Row]:
         names = sorted(self._measured, key=lambda name: name != self._key_metric)[:_MOST_METRICS]

@@ -124,13 +124,12 @@ def _lines(report: Report) -> list[_Line]:
                 answers = f"{answered} of {answered + len(final.failed)}"
                 lines.append(_Line(workflow, "final", final.metrics, final.metrics_by_site, answers, ""))
         if (best := report.best) and best.workflow == workflow and not best.is_final:
-            label = f"best: {best.round_num}"
             sent = next(
                 (line for line in lines if (line.workflow, line.label) == (workflow, str(best.round_num))), None
             )
-            own, answered = (sent.own, sent.answered) if sent else ({}, "")
-            means = (sent.means if sent else {}) | {best.metric: best.score}
-            lines.append(_Line(workflow, label, means, own, answered, ""))
+            row = sent or _Line(workflow, "", {}, {}, "", "")
+            means = row.means | {best.metric: best.score}
+            lines.append(row._replace(label=f"best: {best.round_num}", means=means, seconds=""))
     return lines
 
 

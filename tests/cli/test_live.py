@@ -180,3 +180,16 @@ def test_where_the_encoding_has_no_bars_there_are_signs_of_the_same_width(monkey
 
     assert re.match(r"round 2 of 0-3  #+-+   75%", terminal.shown[0])
     assert not {"?", "\\"} & set("".join(terminal.shown))
+
+
+def test_of_several_workflows_the_name_stands_in_the_head_as_far_as_there_is_room(monkeypatch):
+    told = history(2, slots=2, rounds=2)
+    second = events.WorkflowStarted(workflow="a_name_of_many_words", number=2, num_workflows=2, at=START)
+
+    wide, narrow = (
+        at([*told[:2], second, *told[3:12]], START + 2, columns, monkeypatch=monkeypatch)[0] for columns in (100, 60)
+    )
+
+    assert wide.startswith("a_name_of_many_words: round 0 of 0–1  ━━")
+    assert narrow.startswith("round 0 of 0–1  ━━")
+    assert "0:02" in narrow
