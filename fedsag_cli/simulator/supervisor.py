@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import json
-import platform
 import shlex
-import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from fedsag_cli import __version__, catalog, foreign
+from fedsag_cli import catalog, foreign, machine
 from fedsag_cli.errors import FedsagError, Interrupted, RunError, WorkspaceError, counted, of_system
 from fedsag_cli.events import (
     ClientReady,
@@ -335,7 +332,7 @@ class Simulation:
             threads=plan.threads,
             seed=plan.seed,
             launcher=plan.launcher,
-            versions=_versions(plan.preload),
+            versions=machine.versions(plan.preload),
         )
 
     def _server(self) -> ProcessSpec:
@@ -399,14 +396,3 @@ def _as_error(failed: RunFailed) -> FedsagError:
     error = RunError(failed.cause, hint=failed.hint)
     error.exit_code = failed.exit_code
     return error
-
-
-def _versions(preload: Sequence[str]) -> dict[str, str]:
-    packages = ["numpy", *(["torch"] if "torch" in preload else [])]
-    known = {"fedsag": __version__, "python": platform.python_version()}
-    for package in packages:
-        try:
-            known[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return known | {"platform": f"{sys.platform} {platform.machine()}"}

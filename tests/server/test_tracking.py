@@ -14,6 +14,7 @@ from runs import ADDS_ONE, job, run
 from fedsag_cli.client.analytics import AnalyticsDataType, log_values
 from fedsag_cli.errors import ClientError, JobError
 from fedsag_cli.events import (
+    ClientReady,
     CurvesKept,
     ModelValidated,
     Notice,
@@ -24,7 +25,7 @@ from fedsag_cli.events import (
     to_line,
 )
 from fedsag_cli.server.tracking import Tracking
-from fedsag_cli.trackers import Tracker
+from fedsag_cli.trackers import RunEnd, RunFacts, Status, Tracker
 from fedsag_cli.trackers.mlflow import MLflowReceiver
 from fedsag_cli.trackers.tensorboard import TBAnalyticsReceiver
 from fedsag_cli.trackers.wandb import WandBReceiver
@@ -60,34 +61,36 @@ class Kept:
     view = "show kept"
 
     def __init__(self, fails=None):
-        self.values, self.closed, self.job, self.fails = [], False, "", dict(fails or {})
-        self.thread = None
+        self.values, self.facts, self.end, self.fails = [], None, None, dict(fails or {})
 
-    def open(self, job):
-        self.job, self.thread = job, threading.current_thread()
-        self._perhaps_fail("open")
+    def begin(self, facts):
+        self.facts = facts
+        self._perhaps_fail("begin")
 
     def write(self, values):
         assert values
         self._perhaps_fail("write")
         self.values += values
 
-    def close(self):
-        self.closed = True
-        self._perhaps_fail("close")
+    def finish(self, end):
+        self.end = end
+        self._perhaps_fail("finish")
 
     def _perhaps_fail(self, name):
         if name in self.fails:
             raise self.fails[name]
 
 
+FACTS = RunFacts(job="my job", sites=["site-1", "site-2"], seed=7)
+
+
 def recorded(*events, tracker=None, **how):
     """What a tracker keeps of these events, and what was said meanwhile."""
     tracker, said = tracker or Kept(), []
-    tracking = Tracking([tracker], "my job", said.append, **how)
+    tracking = Tracking([tracker], FACTS, said.append, **how)
     for event in events:
         tracking.on(event)
-    tracking.close()
+    tracking.close(Status.FINISHED, digest="d1")
     return tracker, [event for event in said if isinstance(event, Notice)]
 
 
@@ -100,12 +103,13 @@ def test_each_tracker_keeps_the_contract(tracker):
     assert isinstance(tracker, Tracker)
 
 
-def test_a_tracker_gets_what_scripts_log_in_its_order_and_is_closed():
+def test_a_tracker_gets_what_scripts_log_in_its_order_and_how_it_ended():
     first, second = logged(loss=0.5), ValuesLogged(site="site-2", kind="text", values={"a.txt": "hello"})
 
     tracker, said = recorded(first, second)
 
-    assert (tracker.values, tracker.closed, tracker.job, said) == ([first, second], True, "my job", [])
+    assert (tracker.facts, tracker.values, said) == (FACTS, [first, second], [])
+    assert tracker.end == RunEnd(status=Status.FINISHED, digest="d1")
 
 
 def test_a_tracker_gets_each_rounds_metrics_under_names_of_their_own():
@@ -148,7 +152,7 @@ def test_events_without_metrics_are_nothing_to_keep():
 def test_a_tracker_that_is_not_installed_is_one_line_that_says_what_to_install():
     missing = ModuleNotFoundError("No module named 'kept'")
 
-    tracker, said = recorded(logged(a=1), logged(a=2), tracker=Kept({"open": missing}))
+    tracker, said = recorded(logged(a=1), logged(a=2), tracker=Kept({"begin": missing}))
 
     text = "Kept: No module named 'kept'; `pip install 'fedsag[kept]'` brings it; the run goes on without"
     assert [each.text for each in said] == [text]
@@ -157,7 +161,7 @@ def test_a_tracker_that_is_not_installed_is_one_line_that_says_what_to_install()
 
 @pytest.mark.parametrize(
     ("when", "text"),
-    [("open", "OSError: disk full; the run goes on without"), ("close", "OSError: disk full"),
+    [("begin", "OSError: disk full; the run goes on without"), ("finish", "OSError: disk full"),
      ("write", "it did not keep 'a' of site-1: OSError: disk full")],
 )  # fmt: skip
 def test_whatever_a_tracker_raises_is_said_once_in_one_line(when, text):
@@ -213,41 +217,42 @@ def test_mlflow_keeps_all_of_a_batch_or_none(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "app")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     tracker = MLflowReceiver()
-    tracker.open("mine")
+    tracker.begin(RunFacts(job="mine"))
     bad = ValuesLogged(site="site-1", kind="metric", values={"no @ such": 1.0})
 
     with pytest.raises(Exception, match="no @ such"):
         tracker.write([logged(loss=1.0), bad])
     tracker.write([logged(rate=2.0)])
-    tracker.close()
+    tracker.finish(RunEnd(status=Status.FINISHED))
 
     client = tracking.MlflowClient((tmp_path / "mlruns").as_uri())
-    [kept] = client.search_runs([client.get_experiment_by_name("mine").experiment_id])
+    [kept] = client.search_runs([client.get_experiment_by_name("mine").experiment_id], "tags.site = 'site-1'")
     assert kept.data.metrics == {"rate": 2.0}
 
 
 def test_a_tracker_that_could_not_open_is_told_nothing_more(monkeypatch):
     monkeypatch.setattr("fedsag_cli.server.tracking._MOST_WAITING", 250)
     said = []
-    tracking = Tracking([Kept({"open": ImportError("no kept")})], "job", said.append)
+    tracking = Tracking([Kept({"begin": ImportError("no kept")})], FACTS, said.append)
+    tracking.on(ClientReady(site="site-1"))
     while not said:
         time.sleep(0.001)
     for number in range(100):
         tracking.on(logged(a=number))
-    tracking.close()
+    tracking.close(Status.FINISHED)
 
     assert len(said) == 1, "nothing was dropped by it"
 
 
 def test_after_a_bad_batch_the_next_is_kept():
     tracker, said = Kept({"write": ValueError("no")}), []
-    tracking = Tracking([tracker], "job", said.append)
+    tracking = Tracking([tracker], FACTS, said.append)
     tracking.on(logged(a=1))
     while not said:
         time.sleep(0.001)
     tracker.fails.clear()
     tracking.on(logged(a=2))
-    tracking.close()
+    tracking.close(Status.FINISHED)
 
     assert [dict(each.values) for each in tracker.values] == [{"a": 2}]
 
@@ -256,9 +261,9 @@ def test_a_tracker_that_does_not_end_holds_the_run_up_for_a_while_only():
     goes_on = threading.Event()
     tracker, said = Kept(), []
     tracker.write = lambda values: goes_on.wait()
-    tracking = Tracking([tracker], "job", said.append)
+    tracking = Tracking([tracker], FACTS, said.append)
     tracking.on(logged(a=1))
-    tracking.close(0.05)
+    tracking.close(Status.FINISHED, limit_s=0.05)
     goes_on.set()
 
     assert "did not finish in time" in said[0].text
@@ -277,13 +282,13 @@ def test_values_beyond_what_a_slow_tracker_can_wait_with_are_dropped_and_counted
         keeps(values)
 
     tracker.write, said = slowly, []
-    tracking = Tracking([tracker], "job", said.append)
+    tracking = Tracking([tracker], FACTS, said.append)
     tracking.on(logged(a=0))
     began.wait()
     for number in range(1, 5):
         tracking.on(logged(a=number))
     goes_on.set()
-    tracking.close()
+    tracking.close(Status.FINISHED)
 
     assert [dict(each.values) for each in tracker.values] == [{"a": 0}, {"a": 1}, {"a": 2}]
     assert "2 values were dropped" in said[-1].text
@@ -292,10 +297,10 @@ def test_values_beyond_what_a_slow_tracker_can_wait_with_are_dropped_and_counted
 
 def test_what_shows_the_curves_is_told_once_and_not_before_there_are_any():
     told = []
-    tracking = Tracking([Kept({"write": ValueError("no")}), Kept()], "job", told.append)
+    tracking = Tracking([Kept({"write": ValueError("no")}), Kept()], FACTS, told.append)
     tracking.on(logged(a=1))
     tracking.on(logged(a=2))
-    tracking.close()
+    tracking.close(Status.FINISHED)
 
     assert [event.view for event in told if isinstance(event, CurvesKept)] == ["show kept"]
 
@@ -335,7 +340,7 @@ def test_where_mlflow_has_no_pages_its_view_installs_them_first(monkeypatch):
 
 def test_a_job_without_trackers_has_no_thread_for_them():
     before = threading.active_count()
-    tracking = Tracking([], "job", lambda _: None)
+    tracking = Tracking([], FACTS, lambda _: None)
     tracking.on(logged(a=1))
 
     assert threading.active_count() == before
@@ -456,7 +461,9 @@ def test_mlflow_has_a_run_for_each_site_in_its_files(tmp_path, monkeypatch):
     experiment = client.get_experiment_by_name("mine")
     assert experiment.tags["a"] == "b"
     runs = {each.info.run_name: each for each in client.search_runs([experiment.experiment_id])}
-    assert set(runs) == {"site-1-first", "site-2-first", "server-first"}
+    assert set(runs) == {"first", "site-1-first", "site-2-first"}
+    whole = runs["first"]
+    assert {each.data.tags.get("mlflow.parentRunId") for each in runs.values()} == {None, whole.info.run_id}
     mine = runs["site-2-first"]
     assert mine.info.status == "FINISHED"
     assert mine.data.params == {"lr": "0.1", "name": "é"}
@@ -481,7 +488,7 @@ def test_mlflow_may_be_told_of_a_store_elsewhere(tmp_path, monkeypatch):
     client = tracking.MlflowClient(uri)
     experiment = client.get_experiment_by_name("job")
     names = sorted(each.info.run_name for each in client.search_runs([experiment.experiment_id]))
-    assert names == ["server", "server", "site-1", "site-1"]
+    assert names == ["job", "job", "site-1", "site-1"]
 
 
 def small_log(data):
