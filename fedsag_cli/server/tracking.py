@@ -26,7 +26,7 @@ from fedsag_cli.workspace import SERVER
 
 _ROUND = "round/"  # prefix of what a round measured: scripts may log the same names, with their own steps
 _CLOSING_LIMITS_S = {Status.FINISHED: 15.0, Status.FAILED: 15.0, Status.KILLED: 4.0}  # who is killed has 5 s in all
-_TOLD_AFTER_S = 3.0  # the user is told why the run does not end yet
+_TOLD_AFTER_S = 5.0  # the user is told why the run does not end yet
 _MOST_WAITING = 64 << 20  # bytes that may wait for one tracker, whose server may be down; what is more is dropped
 _VALUE_SIZE = 100  # bytes of memory for a value, without its name and its text
 _MOST_NAMES = 100  # in one batch: MLflow takes no more params

@@ -17,6 +17,7 @@ from fedsag_cli.events import (
     ClientReady,
     ClientStopped,
     ClientWanted,
+    CurvesKept,
     Event,
     Failure,
     Notice,
@@ -30,6 +31,7 @@ from fedsag_cli.events import (
     RunSettings,
     RunStarted,
     ServerReady,
+    ValuesLogged,
     WillWrite,
     WorkflowFinished,
     from_line,
@@ -133,6 +135,7 @@ class Simulation:
                 self._stop(
                     5.0 if isinstance(error, Interrupted) else 1.0, dict.fromkeys(self._hanging & self._alive, cause)
                 )
+                self._tell_logged()
             except Exception as failed:
                 # it must not hide why the run ended
                 self._tell(Notice(text=f"a bug in fedsag, at the end of the run: {failed!r}"))
@@ -148,6 +151,14 @@ class Simulation:
                 error.report = self._report.report
             raise error
         return self._report.report
+
+    def _tell_logged(self) -> None:
+        """Tell what scripts logged until they were stopped."""
+        with contextlib.suppress(TimeoutError):
+            while True:
+                event = self._engine.next_event(0.0)
+                if isinstance(event, ValuesLogged | CurvesKept):
+                    self._tell(event)
 
     def _written(self, error: Exception | None) -> tuple[Exception | None, RunFinished]:
         """Write the report. If that fails, a run that went well has failed."""
