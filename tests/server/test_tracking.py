@@ -1,5 +1,6 @@
 """What scripts log, and each round's metrics, in the files of TensorBoard, MLflow and Weights & Biases."""
 
+import dataclasses
 import json
 import math
 import sys
@@ -16,16 +17,18 @@ from fedsag_cli.errors import ClientError, JobError
 from fedsag_cli.events import (
     ClientReady,
     CurvesKept,
+    Failure,
     ModelValidated,
     Notice,
     ReplyAccepted,
+    ReplyFailed,
     RoundFinished,
     ValuesLogged,
     from_line,
     to_line,
 )
 from fedsag_cli.server.tracking import Tracking
-from fedsag_cli.trackers import RunEnd, RunFacts, Status, Tracker
+from fedsag_cli.trackers import RunEnd, RunFacts, Status, Tracker, is_tracker
 from fedsag_cli.trackers.mlflow import MLflowReceiver
 from fedsag_cli.trackers.tensorboard import TBAnalyticsReceiver
 from fedsag_cli.trackers.wandb import WandBReceiver
@@ -98,6 +101,14 @@ def logged(**values):
     return ValuesLogged(site="site-1", kind="metric", values=values, step=7)
 
 
+def accepted(site, **metrics):
+    return ReplyAccepted(site=site, task="train", round_num=3, metrics=metrics, num_steps=1, size=1, work_s=0.1)
+
+
+def failed(site):
+    return ReplyFailed(site=site, task="train", round_num=3, failure=Failure(cause="no"))
+
+
 @pytest.mark.parametrize("tracker", [Kept(), TBAnalyticsReceiver(), MLflowReceiver(), WandBReceiver()])
 def test_each_tracker_keeps_the_contract(tracker):
     assert isinstance(tracker, Tracker)
@@ -112,10 +123,92 @@ def test_a_tracker_gets_what_scripts_log_in_its_order_and_how_it_ended():
     assert tracker.end == RunEnd(status=Status.FINISHED, digest="d1")
 
 
+class ShortKept:
+    """The short form."""
+
+    extra, folders, view = "kept", (), ""
+
+    def __init__(self):
+        self.called = []
+
+    def open(self, job):
+        self.called.append(job)
+
+    def write(self, values):
+        self.called += values
+
+    def close(self):
+        self.called.append("closed")
+
+
+def test_a_tracker_that_needs_only_the_jobs_name_has_open_and_close():
+    value = logged(a=1)
+
+    tracker, _ = recorded(value, tracker=ShortKept())
+
+    assert is_tracker(tracker)
+    assert tracker.called == ["my job", value, "closed"]
+
+
+def test_a_tracker_is_told_how_the_run_ended_and_each_sites_part_in_it():
+    tracker = Kept()
+    tracking = Tracking([tracker], FACTS, [].append)
+    for event in (failed("a"), failed("b"), accepted("a"), accepted("c")):
+        tracking.on(event)
+    tracking.close(Status.FAILED, cause="too few")
+
+    assert tracker.end == RunEnd(status=Status.FAILED, cause="too few", failed_sites=frozenset({"b"}))
+    assert [tracker.end.of(site) for site in "abc"] == [Status.KILLED, Status.FAILED, Status.KILLED]
+    assert RunEnd(status=Status.FINISHED, failed_sites=frozenset({"b"})).of("a") is Status.FINISHED
+
+
+@pytest.mark.parametrize(
+    ("status", "there", "begins"),
+    [(Status.KILLED, False, False), (Status.FAILED, False, True), (Status.FAILED, True, False)],
+)
+def test_where_no_client_has_started_a_tracker_writes_into_no_folder_that_may_be_the_users(
+    tmp_path, status, there, begins
+):
+    """The server knows only from its first client that the command has found the folders to be free."""
+    tracker = Kept()
+    tracker.folders = [tmp_path if there else tmp_path / "new"]
+    tracking = Tracking([tracker], FACTS, [].append)
+    tracking.on(failed("site-1"))
+    tracking.close(status)
+
+    assert (tracker.facts is not None, tracker.end is not None) == (begins, begins)
+
+
+def test_a_tracker_begins_when_a_client_has_started():
+    tracker = Kept()
+    tracker.folders = [Path.cwd()]
+    tracking = Tracking([tracker], FACTS, [].append)
+    tracking.on(ClientReady(site="site-1"))
+    tracking.close(Status.KILLED)
+
+    assert tracker.end == RunEnd(status=Status.KILLED)
+
+
+def test_the_user_is_told_why_the_run_does_not_end_yet(monkeypatch):
+    monkeypatch.setattr("fedsag_cli.server.tracking._TOLD_AFTER_S", 0.01)
+    tracker, goes_on = Kept(), threading.Event()
+    tracker.finish = lambda end: goes_on.wait()
+    told = []
+
+    def emit(event):
+        told.append(event)
+        goes_on.set()
+
+    tracking = Tracking([tracker], FACTS, emit)
+    tracking.on(ClientReady(site="site-1"))
+    tracking.close(Status.FINISHED)
+
+    assert "waits until the last values are stored" in told[0].text
+    assert len(told) == 1, "it did finish"
+
+
 def test_a_tracker_gets_each_rounds_metrics_under_names_of_their_own():
-    reply = ReplyAccepted(
-        site="site-2", task="train", round_num=3, metrics={"accuracy": 50.0}, num_steps=1, size=1, work_s=0.1
-    )
+    reply = accepted("site-2", accuracy=50.0)
     finished = RoundFinished(
         round_num=3, sites=["site-2"], metrics={"accuracy": 60.0}, wait_s=0, aggregate_s=0, save_s=0
     )
@@ -144,9 +237,7 @@ def test_the_rounds_of_several_workflows_get_names_of_their_own():
 
 
 def test_events_without_metrics_are_nothing_to_keep():
-    reply = ReplyAccepted(site="site-2", task="train", round_num=3, metrics={}, num_steps=1, size=1, work_s=0.1)
-
-    assert recorded(reply, Notice(text="x"))[0].values == []
+    assert recorded(accepted("site-2"), Notice(text="x"))[0].values == []
 
 
 def test_a_tracker_that_is_not_installed_is_one_line_that_says_what_to_install():
@@ -211,11 +302,25 @@ def test_a_tracker_is_given_a_hundred_names_at_most():
     assert {name: value for each in tracker.values for name, value in each.values.items()} == {**many, "a": 1}
 
 
-def test_mlflow_keeps_all_of_a_batch_or_none(tmp_path, monkeypatch):
-    tracking = pytest.importorskip("mlflow.tracking")
-    (tmp_path / "app").mkdir()
-    monkeypatch.chdir(tmp_path / "app")
+@pytest.fixture
+def server_folder(tmp_path, monkeypatch):
+    """Where the server works."""
+    folder = tmp_path / "app"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    return folder
+
+
+def mlflow_runs(folder, experiment="mine"):
+    """MLflow's runs in this folder, by name; the newest last."""
+    client = pytest.importorskip("mlflow.tracking").MlflowClient(folder.as_uri())
+    found = client.search_runs([client.get_experiment_by_name(experiment).experiment_id], order_by=["start_time"])
+    return {each.info.run_name: each for each in found}
+
+
+def test_mlflow_keeps_all_of_a_batch_or_none(server_folder):
+    pytest.importorskip("mlflow")
     tracker = MLflowReceiver()
     tracker.begin(RunFacts(job="mine"))
     bad = ValuesLogged(site="site-1", kind="metric", values={"no @ such": 1.0})
@@ -225,9 +330,82 @@ def test_mlflow_keeps_all_of_a_batch_or_none(tmp_path, monkeypatch):
     tracker.write([logged(rate=2.0)])
     tracker.finish(RunEnd(status=Status.FINISHED))
 
-    client = tracking.MlflowClient((tmp_path / "mlruns").as_uri())
-    [kept] = client.search_runs([client.get_experiment_by_name("mine").experiment_id], "tags.site = 'site-1'")
-    assert kept.data.metrics == {"rate": 2.0}
+    assert mlflow_runs(server_folder / ".." / "mlruns")["site-1"].data.metrics == {"rate": 2.0}
+
+
+def test_mlflow_has_one_run_with_the_settings_and_the_true_status_and_resume_continues_it(server_folder):
+    pytest.importorskip("mlflow")
+    store = server_folder / ".." / "mlruns"
+    settings = {"server.conf workflows[0].args.num_rounds": 5, "server.conf odd[2].k=ey": ["é"]}
+    facts = RunFacts(job="mine", sites=["site-1", "site-2"], seed=7, settings=settings, versions={"torch": "2.0"})
+    tracker = MLflowReceiver()
+    tracker.begin(facts)
+    assert mlflow_runs(store)["mine"].info.status == "RUNNING"
+    tracker.write([logged(loss=1.0)])
+    tracker.finish(RunEnd(status=Status.FAILED, cause="site-1: no luck", failed_sites=frozenset({"site-1"})))
+
+    first = mlflow_runs(store)
+    assert {name: each.info.status for name, each in first.items()} == {"mine": "FAILED", "site-1": "FAILED"}
+    assert first["site-1"].data.tags["mlflow.parentRunId"] == first["mine"].info.run_id
+    assert first["mine"].data.tags["fedsag.cause"] == "site-1: no luck"
+    assert first["mine"].data.params == {
+        "server.conf workflows.0.args.num_rounds": "5",
+        "server.conf odd.2.k_ey": "['é']",
+        "seed": "7",
+        "clients": "2",
+        "versions.torch": "2.0",
+    }
+
+    tracker = MLflowReceiver()
+    tracker.begin(dataclasses.replace(facts, is_resumed=True, versions={"torch": "2.1"}))
+    tracker.write([logged(loss=0.5)])
+    tracker.write([ValuesLogged(site="site-2", kind="metric", values={"loss": 3.0})])
+    tracker.finish(RunEnd(status=Status.FINISHED, digest="d1"))
+
+    again = mlflow_runs(store)
+    assert {each.info.status for each in again.values()} == {"FINISHED"}
+    assert [again[name].info.run_id for name in first] == [each.info.run_id for each in first.values()]
+    assert again["mine"].data.params == first["mine"].data.params | {"digest": "d1"}
+    assert "fedsag.cause" not in again["mine"].data.tags
+    assert {name: each.data.metrics for name, each in again.items()} == {
+        "mine": {}, "site-1": {"loss": 0.5}, "site-2": {"loss": 3.0},
+    }  # fmt: skip
+
+
+def test_in_a_store_of_many_a_resumed_run_continues_the_newest_of_its_workspace(server_folder, tmp_path):
+    pytest.importorskip("mlflow")
+
+    def ids(name, *, resumed=False):
+        tracker = MLflowReceiver((tmp_path / "all").as_uri(), {"run_name": name})
+        tracker.begin(RunFacts(job="mine", workspace=tmp_path / name, is_resumed=resumed))
+        tracker.finish(RunEnd(status=Status.KILLED))
+        return mlflow_runs(tmp_path / "all")[name].info.run_id
+
+    first, other, second = ids("it's"), ids("other"), ids("it's")
+
+    assert len({first, other, second}) == 3
+    assert ids("it's", resumed=True) == second
+
+
+def test_tensorboards_page_hparams_has_the_settings_and_the_status(server_folder):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams import api_pb2, metadata
+
+    settings = {"server.conf rounds": 5, "server.conf lr": 0.5, "server.conf name": "é", "x": True, "y": None}
+    tracker = TBAnalyticsReceiver()
+    tracker.begin(RunFacts(job="mine", sites=["a", "b"], seed=7, settings=settings))
+    tracker.finish(RunEnd(status=Status.KILLED))
+
+    found = EventAccumulator(str(server_folder / ".." / "tb_events" / "server"))
+    found.Reload()
+    kept = found.PluginTagToContent("hparams")
+    started = metadata.parse_session_start_info_plugin_data(kept[metadata.SESSION_START_INFO_TAG])
+    assert {name: getattr(value, value.WhichOneof("kind")) for name, value in started.hparams.items()} == {
+        **settings, "y": "None", "seed": 7, "clients": 2,
+    }  # fmt: skip
+    ended = metadata.parse_session_end_info_plugin_data(kept[metadata.SESSION_END_INFO_TAG])
+    assert ended.status == api_pb2.STATUS_FAILURE
 
 
 def test_a_tracker_that_could_not_open_is_told_nothing_more(monkeypatch):
