@@ -65,12 +65,12 @@ def _serve(root: str, link: int) -> int:
     runs: list[Run] = []  # one, once it is there
 
     def emit(event: Event) -> None:
+        for observer in observers:
+            observer.on(event)
         with lock:
             for run in runs:
                 run.on(event)
             parent.sendall(events.to_line(event))
-        for observer in observers:
-            observer.on(event)
 
     try:
         workspace = Workspace(Path(root))

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import signal
 import sys
 import tempfile
 import threading
@@ -10,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from runs import ADDS_ONE, job, run
+from runs import ADDS_ONE, Running, job, run
 
 from fedsag_cli.client.analytics import AnalyticsDataType, log_values
 from fedsag_cli.errors import ClientError, JobError
@@ -319,6 +320,10 @@ def mlflow_runs(folder, experiment="mine"):
     return {each.info.run_name: each for each in found}
 
 
+def ended(runs):
+    return {name: each.info.status for name, each in runs.items()}
+
+
 def test_mlflow_keeps_all_of_a_batch_or_none(server_folder):
     pytest.importorskip("mlflow")
     tracker = MLflowReceiver()
@@ -345,7 +350,7 @@ def test_mlflow_has_one_run_with_the_settings_and_the_true_status_and_resume_con
     tracker.finish(RunEnd(status=Status.FAILED, cause="site-1: no luck", failed_sites=frozenset({"site-1"})))
 
     first = mlflow_runs(store)
-    assert {name: each.info.status for name, each in first.items()} == {"mine": "FAILED", "site-1": "FAILED"}
+    assert ended(first) == {"mine": "FAILED", "site-1": "FAILED"}
     assert first["site-1"].data.tags["mlflow.parentRunId"] == first["mine"].info.run_id
     assert first["mine"].data.tags["fedsag.cause"] == "site-1: no luck"
     assert first["mine"].data.params == {
@@ -363,7 +368,7 @@ def test_mlflow_has_one_run_with_the_settings_and_the_true_status_and_resume_con
     tracker.finish(RunEnd(status=Status.FINISHED, digest="d1"))
 
     again = mlflow_runs(store)
-    assert {each.info.status for each in again.values()} == {"FINISHED"}
+    assert ended(again) == {"mine": "FINISHED", "site-1": "FINISHED", "site-2": "FINISHED"}
     assert [again[name].info.run_id for name in first] == [each.info.run_id for each in first.values()]
     assert again["mine"].data.params == first["mine"].data.params | {"digest": "d1"}
     assert "fedsag.cause" not in again["mine"].data.tags
@@ -652,6 +657,116 @@ def test_mlflow_has_a_run_for_each_site_in_its_files(tmp_path, monkeypatch):
     assert (artifacts / "notes" / "text.txt").read_text() == "round 1"
 
 
+DIES = """
+    import os, signal, time
+    import fedsag_cli.client as flare
+    from fedsag_cli.client.tracking import SummaryWriter
+
+    flare.init()
+    writer = SummaryWriter()
+    while flare.is_running():
+        model = flare.receive()
+        for step in range(3):
+            writer.add_scalar("loss", step, step)
+        if flare.get_site_name() == "site-2":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise ValueError("no luck")
+"""
+
+
+@pytest.mark.slow
+def test_what_clients_logged_before_they_died_is_kept_and_the_run_has_failed(tmp_path, monkeypatch):
+    pytest.importorskip("mlflow")
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+
+    ran = run(tracked(tmp_path, DIES, tb={}, mlflow={}), "-n", 2, "-t", 2)
+
+    assert ran.code == 4, ran
+    runs = mlflow_runs(folder_of(ran) / "mlruns", "job")
+    assert {name: each.info.status for name, each in runs.items()} == dict.fromkeys(
+        ("job", "site-1", "site-2"), "FAILED"
+    )
+    assert "2 answers are needed" in runs["job"].data.tags["fedsag.cause"]
+    assert runs["job"].data.params["config_fed_server.json workflows.0.args.num_rounds"] == "2"
+    assert {"seed", "clients", "versions.fedsag", "versions.python"} <= runs["job"].data.params.keys()
+    for site in ("site-1", "site-2"):
+        assert runs[site].data.metrics == {"loss": 2.0}
+        found = EventAccumulator(str(folder_of(ran) / "tb_events" / site))
+        found.Reload()
+        assert [each.value for each in found.Scalars("loss")] == [0.0, 1.0, 2.0]
+
+
+@pytest.mark.slow
+def test_what_a_script_logs_while_the_server_fails_is_kept(tmp_path, monkeypatch):
+    """The aggregator fails after the script has logged, and before the server has read that."""
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    there = tmp_path / "logged"
+    script = f"""
+        import pathlib, time
+        import fedsag_cli.client as flare
+        from fedsag_cli.client.tracking import SummaryWriter
+
+        flare.init()
+        model = flare.receive()
+        flare.send(model)
+        SummaryWriter().add_scalar("after", 1.0)
+        pathlib.Path({str(there)!r}).touch()
+        time.sleep(600)
+    """
+    aggregator = f"""
+        import pathlib, time
+
+        class Breaks:
+            def accept(self, site, update):
+                while not pathlib.Path({str(there)!r}).exists():
+                    time.sleep(0.01)
+                raise RuntimeError("no room")
+
+            def aggregate(self): ...
+    """
+    parts = {"mlflow": {"path": "MLflowReceiver"}, "aggregator": {"path": "breaks.Breaks"}}
+    folder = job(tmp_path / "job", script, components=parts, files={"breaks.py": aggregator}, min_clients=1)
+
+    ran = run(folder, "-n", 1)
+
+    assert ran.code == 4, ran
+    runs = mlflow_runs(folder_of(ran) / "mlruns", "job")
+    assert ended(runs) == {"job": "FAILED", "site-1": "KILLED"}
+    assert runs["site-1"].data.metrics == {"after": 1.0}
+    assert [dict(each["values"]) for each in ran.told("ValuesLogged")] == [{"after": 1.0}]
+
+
+@pytest.mark.slow
+def test_a_run_that_ctrl_c_ended_is_killed_in_mlflow_and_has_all_that_was_logged(tmp_path, monkeypatch):
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    script = """
+        import itertools, time
+        import fedsag_cli.client as flare
+        from fedsag_cli.client.tracking import SummaryWriter
+
+        flare.init()
+        flare.receive()
+        for step in itertools.count():
+            SummaryWriter().add_scalar("loss", step, step)
+            time.sleep(0.01)
+    """
+    with Running(tracked(tmp_path, script, mlflow={}), "-n", 2, "-t", 2) as running:
+        running.wait_until_told("CurvesKept")
+        running.process.send_signal(signal.SIGINT)
+        ran = running.outcome()
+
+    assert (ran.code, ran.left_alive) == (130, []), ran
+    runs = mlflow_runs(folder_of(ran) / "mlruns", "job")
+    assert ended(runs) == {"job": "KILLED", "site-1": "KILLED", "site-2": "KILLED"}
+    for each in ran.told("ValuesLogged"):
+        assert runs[each["site"]].data.metrics["loss"] >= each["values"]["loss"]
+
+
 @pytest.mark.slow
 def test_mlflow_may_be_told_of_a_store_elsewhere(tmp_path, monkeypatch):
     tracking = pytest.importorskip("mlflow.tracking")
@@ -689,18 +804,26 @@ def test_wandb_has_a_run_for_each_site_that_can_be_sent_later(tmp_path):
         left = list(Path(tmp).iterdir())
 
     assert ran.code == 0, ran
-    found = {}
+    found, ends, config, summary = {}, {}, {}, {}
     for path in folder_of(ran).glob("wandb/offline-run-*/*.wandb"):
         name, rows = "", []
         for data in small_log(path.read_bytes()):
             record = wandb_internal_pb2.Record()
             record.ParseFromString(data)
             name = record.run.display_name or name
+            if record.HasField("exit"):
+                ends[name] = record.exit.exit_code
+            if name == "server-first":
+                config |= {each.key: json.loads(each.value_json) for each in record.config.update}
+                summary |= {each.key: json.loads(each.value_json) for each in record.summary.update if each.key}
             if record.history.item:
                 items = record.history.item
                 rows.append({each.key or "/".join(each.nested_key): json.loads(each.value_json) for each in items})
         found[name] = rows
     assert set(found) == {"site-1-first", "site-2-first", "server-first"}
+    assert ends == dict.fromkeys(found, 0)
+    assert (config["seed"], config["config_fed_server.json workflows[0].args.num_rounds"]) == (ran.report["seed"], 2)
+    assert (summary["digest"], summary["status"]) == (ran.report["digest"], "FINISHED")
     losses = [(row["global_step"], row["loss"]) for row in found["site-2-first"] if "loss" in row]
     assert losses == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3)), (4, 0.25)]
     assert (ran.left_alive, left) == ([], [])
