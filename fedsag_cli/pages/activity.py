@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 from array import array
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -19,7 +20,9 @@ from fedsag_cli.events import Failure
 WORKED, WAITED, FAILED, AGGREGATED, SAVED = range(5)
 """What a span of time was spent with. WAITED: from the start of the round to the task."""
 
-_MOST_BYTES = 192 << 20  # of a longer file, the last part is read
+SERVER = -1  # its row
+
+_MOST_BYTES = 128 << 20  # of a longer file, the last part is read
 _MOST_CURVES = 3000
 _MOST_TEXTS = 300
 _MOST_POINTS = 1024  # of a curve, while it is read
@@ -44,14 +47,23 @@ class Curve:
         self.last = (at, value)
 
 
+class Span(NamedTuple):
+    """What a site, or the server, did from `start` to `end`. The server's row is SERVER."""
+
+    row: int
+    kind: int
+    start: float
+    end: float
+    round_num: int
+    task: str
+
+
 class Activity:
     """Spans of time in seconds since the run began, without the time between an end and a resume."""
 
     def __init__(self) -> None:
         self.names: dict[str, int] = {}  # of sites, in the order in which they had tasks
-        self.tasks: dict[str, int] = {}
-        self.rows, self.kinds, self.rounds, self.tasks_of = array("i"), array("b"), array("i"), array("i")
-        self.starts, self.ends = array("d"), array("d")
+        self.spans: list[Span] = []
         self.resumed: list[float] = []
         self.total = 0.0
         self.skipped = 0  # bytes of events that were not read
@@ -60,17 +72,6 @@ class Activity:
         self.texts: dict[tuple[str, str], str] = {}
         self.failed: dict[str, Failure] = {}  # processes that are no site's
         self._num_curves = 0
-
-    def span(self, row: int, kind: int, start: float, end: float, round_num: int, task: str) -> None:
-        self.rows.append(row)
-        self.kinds.append(kind)
-        self.starts.append(start)
-        self.ends.append(max(start, end))
-        self.rounds.append(round_num)
-        self.tasks_of.append(self.tasks.setdefault(task, len(self.tasks)))
-
-    def row(self, site: str) -> int:
-        return self.names.setdefault(site, len(self.names))
 
     def log(self, event: _Logged) -> None:
         for name, value in event.values.items():
@@ -92,16 +93,33 @@ def read(path: Path) -> Activity:
     """What the events in a file tell. Lines that are no events are skipped; there may be no file. Raises OSError."""
     activity = Activity()
     reader = _Reader(activity)
+    kinds: dict[bytes, tuple[type[msgspec.Struct], Callable[[Any], None]]] = {
+        b"RunStarted": (_Known, reader.begin),
+        b"RoundStarted": (_Started, reader.start_round),
+        b"TaskSent": (_Task, reader.send),
+        b"ReplyArrived": (_Task, reader.answer),
+        b"ReplyLate": (_Task, reader.answer),
+        b"ReplyFailed": (_Task, reader.fail),
+        b"RoundFinished": (_Finished, reader.finish_round),
+        b"ValuesLogged": (_Logged, activity.log),
+        b"ProcessExited": (_Exited, reader.exit),
+    }
+    ways = {kind: (msgspec.json.Decoder(fields).decode, on) for kind, (fields, on) in kinds.items()}
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         activity.skipped = max(0, file.seek(0, 2) - _MOST_BYTES)
         file.seek(activity.skipped)
         if activity.skipped:
             file.readline()
         for line in file:
-            kind = line[10 : line.find(b'"', 10)]  # after {"event":"
-            if decoder := _DECODERS.get(kind):
-                with contextlib.suppress(msgspec.DecodeError):
-                    reader.on(decoder.decode(line))
+            found = ways.get(line[10 : line.find(b'"', 10)])  # after {"event":"
+            if found is None:
+                continue
+            decode, on = found
+            try:
+                event = decode(line)
+            except msgspec.DecodeError:
+                continue
+            on(event)
     reader.end()
     return activity
 
@@ -112,12 +130,7 @@ class _Known(msgspec.Struct, kw_only=True):
     at: float
 
 
-class _Begun(_Known, kw_only=True):
-    workspace: str
-
-
 class _Started(_Known, kw_only=True):
-    round_num: int
     sites: list[str]
 
 
@@ -125,14 +138,6 @@ class _Task(_Known, kw_only=True):
     site: str
     task: str
     round_num: int
-
-
-class _Sent(_Task, kw_only=True):
-    size: int
-
-
-class _Failed(_Task, kw_only=True):
-    failure: Failure
 
 
 class _Finished(_Known, kw_only=True):
@@ -144,7 +149,7 @@ class _Finished(_Known, kw_only=True):
 class _Logged(_Known, kw_only=True):
     site: str
     kind: str
-    values: Mapping[str, float | str | None]
+    values: dict[str, float | str | None]
     step: int | None = None
 
 
@@ -154,73 +159,69 @@ class _Exited(_Known, kw_only=True):
     failure: Failure | None = None
 
 
-_READ = {
-    b"RunStarted": _Begun,
-    b"RoundStarted": _Started,
-    b"TaskSent": _Sent,
-    b"ReplyArrived": _Task,
-    b"ReplyLate": _Task,
-    b"ReplyFailed": _Failed,
-    b"RoundFinished": _Finished,
-    b"ValuesLogged": _Logged,
-    b"ProcessExited": _Exited,
-}
-_DECODERS = {name: msgspec.json.Decoder(fields) for name, fields in _READ.items()}
-_SERVER_ROW = -1
-
-
 class _Reader:
     """Events become spans: a task from its sending to its answer, a wait from the round's start to the task."""
 
     def __init__(self, activity: Activity) -> None:
         self._activity = activity
-        self._base: float | None = None
-        self._open: dict[str, tuple[float, int, str]] = {}  # by site: since when it does which task
-        self._waiting: dict[str, float] = {}
+        self._base: float | None = None  # when the run would have begun, had it never been stopped
+        self._doing: dict[str, _Task] = {}  # by site
+        self._waiting: dict[str, float] = {}  # since when, by site
 
-    def on(self, event: _Known) -> None:
-        activity = self._activity
-        if self._base is None or isinstance(event, _Begun):
-            self._begin(event)
-        now = activity.total = max(activity.total, event.at - (self._base or 0.0))
-        match event:
-            case _Started():
-                self._waiting = dict.fromkeys(event.sites, now)
-            case _Sent():
-                row = activity.row(event.site)
-                since = self._waiting.pop(event.site, None)
-                if since is not None:
-                    activity.span(row, WAITED, since, now, event.round_num, event.task)
-                self._close(event.site, now)
-                self._open[event.site] = (now, event.round_num, event.task)
-            case _Failed():
-                self._close(event.site, now, FAILED)
-            case _Task():
-                self._close(event.site, now)
-            case _Finished():
-                activity.span(_SERVER_ROW, SAVED, now - event.save_s, now, event.round_num, "")
-                aggregated = now - event.save_s
-                activity.span(_SERVER_ROW, AGGREGATED, aggregated - event.aggregate_s, aggregated, event.round_num, "")
-                self._waiting.clear()
-            case _Logged():
-                activity.log(event)
-            case _Exited() if event.exit_code and event.failure and event.name in ("server", "nursery"):
-                activity.failed[event.name] = event.failure
-
-    def end(self) -> None:
-        for site in list(self._open):
-            self._close(site, self._activity.total)
-
-    def _begin(self, event: _Known) -> None:
+    def begin(self, event: _Known) -> None:
         """A run, or a resumed part of it, begins where the part before it ended."""
         self.end()
+        activity = self._activity
         self._waiting.clear()
-        self._activity.failed.clear()
-        self._base = event.at - self._activity.total
-        if self._activity.total:
-            self._activity.resumed.append(self._activity.total)
+        activity.failed.clear()
+        if activity.spans:
+            activity.resumed.append(activity.total)
+        self._base = event.at - activity.total
 
-    def _close(self, site: str, now: float, kind: int = WORKED) -> None:
-        if doing := self._open.pop(site, None):
-            since, round_num, task = doing
-            self._activity.span(self._activity.row(site), kind, since, now, round_num, task)
+    def start_round(self, event: _Started) -> None:
+        self._waiting = dict.fromkeys(event.sites, self._now(event))
+
+    def send(self, event: _Task) -> None:
+        activity, site = self._activity, event.site
+        now = event.at = self._now(event)
+        row = activity.names.setdefault(site, len(activity.names))
+        if (since := self._waiting.pop(site, None)) is not None:
+            activity.spans.append(Span(row, WAITED, since, now, event.round_num, event.task))
+        if site in self._doing:
+            self._close(site, now, WORKED)
+        self._doing[site] = event
+
+    def answer(self, event: _Task) -> None:
+        self._close(event.site, self._now(event), WORKED)
+
+    def fail(self, event: _Task) -> None:
+        self._close(event.site, self._now(event), FAILED)
+
+    def finish_round(self, event: _Finished) -> None:
+        now = self._now(event)
+        aggregated = now - event.save_s
+        spans, round_num = self._activity.spans, event.round_num
+        spans.append(Span(SERVER, AGGREGATED, aggregated - event.aggregate_s, aggregated, round_num, ""))
+        spans.append(Span(SERVER, SAVED, aggregated, now, round_num, ""))
+        self._waiting.clear()
+
+    def exit(self, event: _Exited) -> None:
+        if event.exit_code and event.failure and event.name in ("server", "nursery"):
+            self._activity.failed[event.name] = event.failure
+
+    def end(self) -> None:
+        for site in list(self._doing):
+            self._close(site, self._activity.total, WORKED)
+
+    def _now(self, event: _Known) -> float:
+        if self._base is None:
+            self._base = event.at
+        now = event.at - self._base
+        if now > self._activity.total:
+            self._activity.total = now
+        return now
+
+    def _close(self, site: str, now: float, kind: int) -> None:
+        if task := self._doing.pop(site, None):
+            row = self._activity.names[site]
+            self._activity.spans.append(Span(row, kind, task.at, now, task.round_num, task.task))

@@ -89,7 +89,7 @@ def _metrics(reports: Sequence[Report]) -> list[Page]:
             "runs": [
                 {
                     "rounds": [each.round_num for each in rounds],
-                    "values": packed(each.metrics.get(name) for each in rounds),
+                    "values": packed([each.metrics.get(name) for each in rounds]),
                     "final": report.final_metrics.get(name),
                     "last": next(
                         (each.metrics[name] for each in reversed(report.rounds) if name in each.metrics), None

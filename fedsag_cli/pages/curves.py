@@ -68,8 +68,10 @@ def _workflow(
         "metrics": [
             {
                 "name": metric,
-                "mean": packed(means.get(metric) for means, _ in told),
-                "by_site": [packed(told[at][1].get(site, nothing).get(metric) for at in own_places) for site in known],
+                "mean": packed([means.get(metric) for means, _ in told]),
+                "by_site": [
+                    packed([told[at][1].get(site, nothing).get(metric) for at in own_places]) for site in known
+                ],
             }
             for metric in names
         ],
@@ -99,8 +101,8 @@ def _curve(site: str, curve: Curve, most: int) -> Page:
     chosen = some(len(steps), most)
     return {
         "site": site,
-        "steps": packed(steps[at] for at in chosen),
-        "values": packed(values[at] for at in chosen),
+        "steps": packed([steps[at] for at in chosen]),
+        "values": packed([values[at] for at in chosen]),
     }
 
 

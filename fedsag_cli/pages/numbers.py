@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from array import array
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 MISSING = float("nan")
 
 
-def packed(values: Iterable[float | None], kind: str = "f") -> str:
+def packed(values: Sequence[float | None], kind: str = "f") -> str:
     """The values as base64, lowest byte first: as float32, or as another kind of `array`. None is NaN."""
-    numbers = array(kind, (MISSING if each is None else each for each in values))
+    numbers = array(kind, [MISSING if each is None else each for each in values])
     if sys.byteorder == "big":
         numbers.byteswap()
     return b64encode(numbers.tobytes()).decode()

@@ -14,6 +14,7 @@ from fedsag_cli.report import Report, RoundReport, TableReport
 
 _MOST_ROWS = 400  # of the table of rounds
 _MOST_BARS = 240
+_MOST_SITE_METRICS = 6
 _MOST_CELLS = 8000  # of all result tables
 _MOST_TAILS = 12  # kinds of failures with their logs
 _MOST_SETTINGS = 600
@@ -126,7 +127,8 @@ def _span_of(group: Sequence[RoundReport]) -> str:
 
 def _sites(report: Report) -> Page:
     """One row a site: answers, failures, seconds a task, and its last metrics."""
-    names = list(dict.fromkeys(name for each in report.rounds[-1:] for name in each.metrics))[:6]
+    measured = next((each.metrics for each in reversed(report.rounds) if each.metrics), {})
+    names = list(measured)[:_MOST_SITE_METRICS]
     count = dict.fromkeys(report.sites, 0)
     failed = dict.fromkeys(report.sites, 0)
     spent = dict.fromkeys(report.sites, 0.0)
@@ -210,7 +212,7 @@ def _privacy(rounds: Sequence[RoundReport]) -> Page:
     last = chosen[-1][1]
     return {
         "rounds": [round_num for round_num, _ in chosen],
-        "epsilon": packed(each.epsilon for _, each in chosen),
+        "epsilon": packed([each.epsilon for _, each in chosen]),
         "last": last.epsilon,
         "delta": last.delta,
         "mechanism": last.mechanism[:_LONGEST],

@@ -1,18 +1,20 @@
-"""The timeline of a page: each span of time while they are few, else how much of each moment was worked and waited."""
+"""The timeline of a page: each span of time. Of many, those of the last rounds, and for each moment the shares."""
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
 from typing import Any
 
-from fedsag_cli.pages.activity import AGGREGATED, FAILED, SAVED, WAITED, WORKED, Activity
+from fedsag_cli.pages.activity import SAVED, SERVER, WAITED, Activity, Span
 from fedsag_cli.pages.numbers import packed
 
-_MOST_SPANS = 12_000
+_MOST_SPANS = 8000
 _MOST_CELLS = 160_000  # sites and moments
 _MOST_ROWS = 2000
-_MOST_MOMENTS = 1200
+_MOST_MOMENTS = 1000
+_FEW_ROUNDS = 60
+_ROUNDS_A_MOMENT = 4  # with fewer, one sees how rounds and moments fall together, and not the run
+_MOST_TASKS = 500
 
 
 def of(sites: Sequence[str], activity: Activity) -> dict[str, Any]:
@@ -28,45 +30,58 @@ def of(sites: Sequence[str], activity: Activity) -> dict[str, Any]:
         "resumed": activity.resumed,
         "skipped": activity.skipped,
     }
-    if len(activity.rows) <= _MOST_SPANS:
-        return page | {"spans": _spans(activity, place, len(names))}
-    return page | {"shares": _shares(activity, place, len(names))}
+    if len(activity.spans) <= _MOST_SPANS:
+        return page | {"spans": _spans(activity.spans, place, len(names))}
+    last = _of_last_rounds(activity.spans)
+    return page | {"spans": _spans(last, place, len(names)), "shares": _shares(activity, place, len(names))}
 
 
-def _spans(activity: Activity, place: Sequence[int], count: int) -> dict[str, Any]:
-    rows = [place[row] if row >= 0 else -1 for row in activity.rows]
-    chosen = sorted((at for at, row in enumerate(rows) if row < count), key=lambda at: activity.starts[at])
+def _of_last_rounds(spans: Sequence[Span]) -> list[Span]:
+    """The spans since the end of a round: as many rounds as have few enough."""
+    some = spans[-_MOST_SPANS:]
+    since = next((each.end for each in some if each.kind == SAVED), some[0].start)
+    return [each for each in some if each.start >= since]
+
+
+def _spans(spans: Sequence[Span], place: Sequence[int], count: int) -> dict[str, Any]:
+    placed = [(place[each.row] if each.row != SERVER else SERVER, each) for each in spans]
+    shown = sorted(((row, each) for row, each in placed if row < count), key=lambda found: found[1].start)
+    tasks = list(dict.fromkeys(each.task for _, each in shown))[:_MOST_TASKS]
+    numbers = {task: number for number, task in enumerate(tasks)}
     return {
-        "rows": packed((rows[at] for at in chosen), "h"),
-        "kinds": packed((activity.kinds[at] for at in chosen), "b"),
-        "starts": packed(activity.starts[at] for at in chosen),
-        "ends": packed(activity.ends[at] for at in chosen),
-        "rounds": packed((activity.rounds[at] for at in chosen), "i"),
-        "tasks": packed((min(activity.tasks_of[at], 32767) for at in chosen), "h"),
-        "names": list(activity.tasks)[:1000],
+        "rows": packed([row for row, _ in shown], "h"),
+        "kinds": packed([each.kind for _, each in shown], "b"),
+        "starts": packed([each.start for _, each in shown]),
+        "ends": packed([each.end for _, each in shown]),
+        "rounds": packed([each.round_num for _, each in shown], "i"),
+        "tasks": packed([numbers.get(each.task, -1) for _, each in shown], "h"),
+        "names": tasks,
     }
 
 
 def _shares(activity: Activity, place: Sequence[int], count: int) -> dict[str, Any]:
     """For each site and moment 0 to 255: how much of it was worked, and waited. The server's row is the last."""
-    moments = max(20, min(_MOST_MOMENTS, _MOST_CELLS // (count + 1)))
-    worked = array("d", bytes(8 * (count + 1) * moments))
-    waited = array("d", bytes(8 * (count + 1) * moments))
+    rounds = sum(each.kind == SAVED for each in activity.spans)
+    wanted = _MOST_MOMENTS if rounds <= _FEW_ROUNDS else rounds // _ROUNDS_A_MOMENT
+    moments = max(20, min(_MOST_MOMENTS, wanted, _MOST_CELLS // (count + 1)))
+    worked = [0.0] * ((count + 1) * moments)
+    waited = worked.copy()
     scale = moments / activity.total
-    of_kind = {WORKED: worked, FAILED: worked, WAITED: waited, AGGREGATED: worked, SAVED: worked}
-    for row, kind, start, end in zip(activity.rows, activity.kinds, activity.starts, activity.ends, strict=True):
-        line = place[row] if row >= 0 else count
-        if row >= 0 and line >= count:
+    for row, kind, start, end, _, _ in activity.spans:
+        line = count if row == SERVER else place[row]
+        if line >= count and row != SERVER:
             continue
-        cells, base = of_kind[kind], line * moments
-        first, last = max(0.0, start) * scale, min(end * scale, float(moments))
-        at = min(int(first), moments - 1)
-        while at + 1 < last:
-            cells[base + at] += at + 1 - max(first, at)
-            at += 1
-        cells[base + at] += max(0.0, last - max(first, at))
+        cells, base = waited if kind == WAITED else worked, line * moments
+        since, until = start * scale, end * scale
+        at, last = int(since), min(int(until), moments - 1)
+        if at < last:
+            cells[base + at] += at + 1 - since
+            for between in range(base + at + 1, base + last):
+                cells[between] += 1.0
+            since = last
+        cells[base + last] += until - since
     return {
         "moments": moments,
-        "worked": packed((min(255, round(255 * share)) for share in worked), "B"),
-        "waited": packed((min(255, round(255 * share)) for share in waited), "B"),
+        "worked": packed([min(255, int(255.5 * share)) for share in worked], "B"),
+        "waited": packed([min(255, int(255.5 * share)) for share in waited], "B"),
     }

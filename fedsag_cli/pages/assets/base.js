@@ -34,6 +34,7 @@ function num(value) {
 
 function secs(value) {
   if (value === null || value === undefined) return "–";
+  if (value === 0) return "0 s";
   if (value < 0.0995) return `${num(Number((value * 1000).toPrecision(2)))} ms`;
   if (value < 59.95) return `${Number(value.toPrecision(3))} s`;
   const whole = Math.round(value);
@@ -70,8 +71,9 @@ function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
+// of a band; a dark page needs more of the colour
 function faded(name, percent) {
-  return `color-mix(in srgb, ${colour(name)} ${percent}%, transparent)`;
+  return `color-mix(in srgb, ${colour(name)} ${percent * Number(colour("--band"))}%, transparent)`;
 }
 
 const SERIES = ["--s1", "--s2", "--s3", "--s4", "--s5", "--s6", "--s7", "--s8"];

@@ -159,7 +159,7 @@ function stackChart(card, { labels, series, format, title }) {
   const sums = [];
   for (const [at, each] of series.entries()) sums.push(each.values.map((value, index) => value + (at ? sums[at - 1][index] : 0)));
   const xs = labels.map((_, at) => at);
-  const bars = uPlot.paths.bars({ size: [0.82, 44], align: 0 });
+  const bars = uPlot.paths.bars({ size: labels.length > 60 ? [1] : [0.82, 44], align: 0 });
   return keep(box, (parent, width) => {
     let show = null;
     const plot = new uPlot({
@@ -176,7 +176,7 @@ function stackChart(card, { labels, series, format, title }) {
         axis(2, (plot, splits) => splits.map((each) => (Number.isInteger(each) && labels[each] !== undefined ? labels[each].split("–")[0] : "")), { incrs: STEPS, size: 30, space: 46 }),
         yAxis(format),
       ],
-      series: [{}, ...series.map(({ paint }) => ({ paths: bars, fill: colour(paint), stroke: colour(paint), width: 0, points: { show: false } })).reverse()],
+      series: [{}, ...series.map(({ paint }) => ({ paths: bars, fill: colour(paint), stroke: colour(paint), width: labels.length > 60 ? 1 : 0, points: { show: false } })).reverse()],
       hooks: {
         setCursor: [({ cursor }) => {
           if (!show) return;

@@ -40,13 +40,16 @@ function pickTools(picks) {
   find.setAttribute("list", "sites");
   const chips = el("span");
   const add = () => {
-    if (!picks.sites.includes(find.value)) return;
+    if (!find.value || !picks.sites.includes(find.value)) return;
     if (!picks.names.includes(find.value)) picks.set([...picks.names.slice(-4), find.value]);
     find.value = "";
   };
-  find.addEventListener("input", add);
+  find.addEventListener("input", (event) => {
+    if (!event.inputType || event.inputType === "insertReplacementText") add(); // chosen from the list, not typed
+  });
   find.addEventListener("keydown", (event) => {
     if (event.key !== "Enter") return;
+    if (!find.value) return;
     find.value = picks.sites.find((site) => site === find.value) || picks.sites.find((site) => site.includes(find.value)) || find.value;
     add();
   });
