@@ -57,17 +57,20 @@ _FACTS: dict[str, Callable[[Report], Any]] = {
 
 
 def _differences(reports: Sequence[Report]) -> list[Page]:
-    """What is not the same in all runs; None where a run has no such setting."""
+    """What is not the same in all runs. A run without any settings, made by an older version, is not compared by them.
+
+    None where a run has no such setting.
+    """
     rows: list[tuple[str, Sequence[str | None]]] = [
         *((name, [text_of(fact(each)) for each in reports]) for name, fact in _FACTS.items()),
         *((name, [each.versions.get(name) for each in reports]) for name in _keys(each.versions for each in reports)),
-        *(
-            (key, [text_of(each.settings[key]) if key in each.settings else None for each in reports])
-            for key in _keys(each.settings for each in reports)
-        ),
     ]
-    differing = [{"key": key, "values": values} for key, values in rows if len(set(values)) > 1]
-    return differing[:_MOST_SETTINGS]
+    differing = [(key, values) for key, values in rows if len(set(values)) > 1]
+    for key in _keys(each.settings for each in reports):
+        values = [text_of(each.settings[key]) if key in each.settings else None for each in reports]
+        if len({value for value, each in zip(values, reports, strict=True) if each.settings}) > 1:
+            differing.append((key, values))
+    return [{"key": key, "values": values} for key, values in differing[:_MOST_SETTINGS]]
 
 
 def _keys(all_of: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -9,6 +9,7 @@ from fedsag_cli.pages.activity import SAVED, SERVER, WAITED, Activity, Span
 from fedsag_cli.pages.numbers import packed
 
 _MOST_SPANS = 8000
+_CLOSE_SPANS = 1600
 _MOST_CELLS = 160_000  # sites and moments
 _MOST_ROWS = 2000
 _MOST_MOMENTS = 1000
@@ -32,13 +33,13 @@ def of(sites: Sequence[str], activity: Activity) -> dict[str, Any]:
     }
     if len(activity.spans) <= _MOST_SPANS:
         return page | {"spans": _spans(activity.spans, place, len(names))}
-    last = _of_last_rounds(activity.spans)
+    last = _of_last_rounds(activity.spans, max(_CLOSE_SPANS, 4 * len(names)))
     return page | {"spans": _spans(last, place, len(names)), "shares": _shares(activity, place, len(names))}
 
 
-def _of_last_rounds(spans: Sequence[Span]) -> list[Span]:
+def _of_last_rounds(spans: Sequence[Span], most: int) -> list[Span]:
     """The spans since the end of a round: as many rounds as have few enough."""
-    some = spans[-_MOST_SPANS:]
+    some = spans[-most:]
     since = next((each.end for each in some if each.kind == SAVED), some[0].start)
     return [each for each in some if each.start >= since]
 

@@ -166,6 +166,8 @@ class Simulation:
             if error is None:
                 error = of_system(failed)
                 finished = foreign.masked(self._outcome(error))
+                self._report.on(finished)
+                shown = foreign.masked(self._report.report)
             else:
                 self._tell(Notice(text=f"{self._workspace.report} cannot be written: {failed.strerror}"))
         self._write_page(shown)

@@ -73,7 +73,7 @@ function layoutOf(sites) {
     names,
     lines,
     height: Math.round(lines * row) + 42,
-    labelled: names.map((_, at) => at).filter((at) => at === 0 || (at - 1) % step === 0),
+    labelled: names.map((_, at) => at).filter((at) => at === 0 || ((at - 1) % step === 0 && (line(at) + 0.5 - first / 2) * row >= 13)),
     middle: (place) => lines - line(place) - high(place) / 2,
     placeAt: (part) => Math.max(0, Math.min(names.length - 1, Math.floor(part * lines) - first + 1)),
     // the pixels of a row
