@@ -11,7 +11,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -47,7 +47,7 @@ class Curve:
         self.last = (at, value)
 
 
-class Span(NamedTuple):
+class Span(msgspec.Struct, gc=False):  # many: the garbage collector need not look at them
     """What a site, or the server, did from `start` to `end`. The server's row is SERVER."""
 
     row: int
@@ -124,7 +124,7 @@ def read(path: Path) -> Activity:
     return activity
 
 
-class _Known(msgspec.Struct, kw_only=True):
+class _Known(msgspec.Struct, kw_only=True, gc=False):
     """The fields of an event that are read here."""
 
     at: float
@@ -134,13 +134,13 @@ class _Started(_Known, kw_only=True):
     sites: list[str]
 
 
-class _Task(_Known, kw_only=True):
+class _Task(_Known, kw_only=True, gc=False):
     site: str
     task: str
     round_num: int
 
 
-class _Finished(_Known, kw_only=True):
+class _Finished(_Known, kw_only=True, gc=False):
     round_num: int
     aggregate_s: float
     save_s: float

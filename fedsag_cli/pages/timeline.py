@@ -68,12 +68,12 @@ def _shares(activity: Activity, place: Sequence[int], count: int) -> dict[str, A
     worked = [0.0] * ((count + 1) * moments)
     waited = worked.copy()
     scale = moments / activity.total
-    for row, kind, start, end, _, _ in activity.spans:
-        line = count if row == SERVER else place[row]
-        if line >= count and row != SERVER:
+    for span in activity.spans:
+        line = count if span.row == SERVER else place[span.row]
+        if line >= count and span.row != SERVER:
             continue
-        cells, base = waited if kind == WAITED else worked, line * moments
-        since, until = start * scale, end * scale
+        cells, base = waited if span.kind == WAITED else worked, line * moments
+        since, until = span.start * scale, span.end * scale
         at, last = int(since), min(int(until), moments - 1)
         if at < last:
             cells[base + at] += at + 1 - since

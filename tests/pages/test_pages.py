@@ -164,7 +164,7 @@ def test_a_task_is_work_until_its_answer_and_the_time_before_it_is_a_wait(told):
         events.RoundFinished(at=106.0, round_num=0, sites=["a"], metrics={}, wait_s=3.0, aggregate_s=1.0, save_s=0.5),
     )
 
-    assert [each[:4] for each in found.spans] == [
+    assert [(each.row, each.kind, each.start, each.end) for each in found.spans] == [
         (0, activity.WAITED, 1.0, 1.0),
         (0, activity.WORKED, 1.0, 3.0),
         (1, activity.WAITED, 1.0, 3.0),
