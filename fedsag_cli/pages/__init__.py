@@ -18,7 +18,8 @@ def write(report: Report, events: Path, target: Path) -> None:
     """
     from fedsag_cli.pages import activity, document, run
 
-    document.write(target, report.job or "run", run.page_of(report, activity.read(events)))
+    page = run.page_of(report, activity.read(events, report.times.get("run_finished_s", 0.0)))
+    document.write(target, report.job or "run", page)
 
 
 def comparison(reports: Sequence[Report], target: Path, names: Sequence[str] = ()) -> None:

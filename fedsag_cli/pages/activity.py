@@ -89,8 +89,11 @@ class Activity:
             curve.add(event.step, float("nan") if value is None else value)
 
 
-def read(path: Path) -> Activity:
-    """What the events in a file tell. Lines that are no events are skipped; there may be no file. Raises OSError."""
+def read(path: Path, ended_s: float = 0.0) -> Activity:
+    """What the events in a file tell. Lines that are no events are skipped; there may be no file. Raises OSError.
+
+    `ended_s`: when the run ended, in seconds since it was started or last resumed; 0 if only the events say it.
+    """
     activity = Activity()
     reader = _Reader(activity)
     kinds: dict[bytes, tuple[type[msgspec.Struct], Callable[[Any], None]]] = {
@@ -103,6 +106,7 @@ def read(path: Path) -> Activity:
         b"RoundFinished": (_Finished, reader.finish_round),
         b"ValuesLogged": (_Logged, activity.log),
         b"ProcessExited": (_Exited, reader.exit),
+        b"RunFinished": (_Known, reader.finish),
     }
     ways = {kind: (msgspec.json.Decoder(fields).decode, on) for kind, (fields, on) in kinds.items()}
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
@@ -120,6 +124,7 @@ def read(path: Path) -> Activity:
             except msgspec.DecodeError:
                 continue
             on(event)
+    activity.total = max(activity.total, (activity.resumed or [0.0])[-1] + ended_s)
     reader.end()
     return activity
 
@@ -204,6 +209,9 @@ class _Reader:
         spans.append(Span(SERVER, AGGREGATED, aggregated - event.aggregate_s, aggregated, round_num, ""))
         spans.append(Span(SERVER, SAVED, aggregated, now, round_num, ""))
         self._waiting.clear()
+
+    def finish(self, event: _Known) -> None:
+        self._now(event)
 
     def exit(self, event: _Exited) -> None:
         if event.exit_code and event.failure and event.name in ("server", "nursery"):

@@ -79,14 +79,21 @@ def _workflow(
     }
 
 
-def logged(activity: Activity) -> Page:
+def logged(activity: Activity, sites: Sequence[str]) -> Page:
     """What scripts logged: a chart for each name with a curve for each site; parameters, tags and texts."""
     names = list(activity.curves)[:_MOST_NAMES]
+    order = {site: number for number, site in enumerate(sites)}
     count = sum(len(activity.curves[name]) for name in names)
     most = max(2, _MOST_LOGGED // max(1, count))
     return {
         "curves": [
-            {"name": name, "sites": [_curve(site, curve, most) for site, curve in activity.curves[name].items()]}
+            {
+                "name": name,
+                "sites": [
+                    _curve(site, curve, most)
+                    for site, curve in sorted(activity.curves[name].items(), key=lambda found: order.get(found[0], -1))
+                ],
+            }
             for name in names
         ],
         "left_out": len(activity.curves) - len(names) + (1 if activity.curves_left_out else 0),

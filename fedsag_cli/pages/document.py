@@ -2,6 +2,9 @@
 
 What others wrote is data: it stands in one block of JSON, and the scripts show it as text. A browser runs only the two
 scripts that the page names by their digests, and loads nothing.
+
+Why uPlot: it adds 120 kB to a page, Bokeh 1.4 MB and Plotly 4.8 MB. Chromium draws 200 curves of 500 points with it at
+least four times faster than with these.
 """
 
 from __future__ import annotations

@@ -127,7 +127,8 @@ def test_of_many_rounds_some_are_shown_and_always_the_first_and_the_last():
 
 
 def test_a_curve_with_many_values_keeps_its_form_and_its_end(told):
-    (curve,) = curves.logged(told(*(logged(1.0, {"loss": 2.0 * step}, step) for step in range(5000))))["curves"]
+    found = told(*(logged(1.0, {"loss": 2.0 * step}, step) for step in range(5000)))
+    (curve,) = curves.logged(found, ["a"])["curves"]
 
     steps, values = unpacked(curve["sites"][0]["steps"]), unpacked(curve["sites"][0]["values"])
     assert (steps[0], steps[-1]) == (0, 4999)
@@ -143,7 +144,7 @@ def test_values_without_steps_are_counted_and_texts_are_kept_apart(told):
         logged(4.0, {"optimizer": "SGD"}, kind="param", site="b"),
     )
 
-    page = curves.logged(found)
+    page = curves.logged(found, ["a", "b"])
 
     assert unpacked(page["curves"][0]["sites"][0]["steps"]) == [0.0, 1.0, 2.0]
     assert str(unpacked(page["curves"][0]["sites"][0]["values"])) == "[0.5, nan, 0.25]"
@@ -187,6 +188,16 @@ def test_the_time_between_an_end_and_a_resume_is_left_out(told):
 
     assert (found.total, found.resumed) == (5.0, [2.0])
     assert [(each.row, each.start, each.end) for each in found.spans] == [(0, 1.0, 2.0), (0, 2.0, 2.0), (1, 3.0, 5.0)]
+
+
+def test_a_task_without_an_answer_lasts_until_the_run_ended(told, tmp_path):
+    begun = (started(100.0), task(events.TaskSent, 101.0, "a", size=1))
+    told(*begun)
+
+    (one,) = activity.read(tmp_path / "events.jsonl", 30.0).spans
+    (other,) = told(*begun, events.RunFinished(at=120.0, ok=False, exit_code=130, cause="interrupted")).spans
+
+    assert [(each.start, each.end) for each in (one, other)] == [(1.0, 30.0), (1.0, 20.0)]
 
 
 def test_a_damaged_line_is_skipped_and_a_missing_file_is_empty(told, tmp_path):

@@ -82,7 +82,7 @@ function tiles(head) {
   }
   made.push(tile("rounds", head.rounds.toLocaleString("en-US"), "complete"));
   made.push(tile("sites", head.sites.toLocaleString("en-US"), head.failed_sites ? `${head.failed_sites} failed` : "no failure", head.failed_sites > 0));
-  made.push(tile("time", secs(head.seconds), head.seconds && head.rounds ? `${secs(head.seconds / head.rounds)} a round` : ""));
+  made.push(tile("time", secs(head.seconds), head.resumed ? "since the last resume" : head.seconds && head.rounds ? `${secs(head.seconds / head.rounds)} a round` : ""));
   made.push(tile("data moved", bytes(head.sent + head.received), `${bytes(head.sent)} out, ${bytes(head.received)} back`));
   return made;
 }
@@ -171,7 +171,8 @@ function spread(values, places, length) {
 
 function lineSpec(mean, known) {
   const own = known.map(({ site, values }, at) => ({ name: site, values, paint: SERIES[at], width: 1.5, spanGaps: true }));
-  const all = { name: "mean", values: mean, paint: "--ink", width: 2.25, dash: known.length ? [6, 4] : undefined };
+  const isDense = mean.length > 150; // dashes of so many points are a blot
+  const all = { name: "mean", values: mean, paint: "--ink", width: isDense ? 1.25 : 2.25, dash: known.length && !isDense ? [6, 4] : undefined };
   const series = known.length === 1 ? own : [...own, all];
   return { series, rows: (index) => [...series].reverse().map((each) => [colour(each.paint), each.name, num(each.values[index])]) };
 }
