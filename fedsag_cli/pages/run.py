@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedsag_cli.events import Failure
@@ -221,13 +221,16 @@ def _privacy(rounds: Sequence[RoundReport]) -> Page:
 
 
 def _settings(report: Report) -> list[Page]:
-    """Each setting with the template's value if that differs; those that differ are first."""
-    known = sorted(report.settings, key=lambda key: key not in report.changed)[:_MOST_SETTINGS]
-    return [
-        {"key": key, "value": text_of(report.settings[key])}
-        | ({"template": text_of(report.changed[key])} if key in report.changed else {})
-        for key in known
+    """Each setting; those that differ from the template first, with its value. None: there it is not set."""
+
+    def of(settings: Mapping[str, Any], key: str) -> str | None:
+        return None if settings.get(key) is None else text_of(settings[key])
+
+    differing = [
+        {"key": key, "value": of(report.settings, key), "template": of(report.changed, key)} for key in report.changed
     ]
+    alike = [{"key": key, "value": of(report.settings, key)} for key in report.settings if key not in report.changed]
+    return [*differing, *alike][:_MOST_SETTINGS]
 
 
 def text_of(value: Any) -> str:

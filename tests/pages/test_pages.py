@@ -247,13 +247,14 @@ def test_settings_that_differ_from_the_template_come_first_with_its_value():
     report = Report(
         template="sag_np",
         settings={"meta.conf name": "x", "server num_rounds": 7, "server new": True},
-        changed={"server num_rounds": 5},
+        changed={"server num_rounds": 5, "server new": None, "server gone": 1},
     )
 
     assert pages.run.page_of(report, activity.Activity())["settings"] == [
         {"key": "server num_rounds", "value": "7", "template": "5"},
+        {"key": "server new", "value": "true", "template": None},
+        {"key": "server gone", "value": None, "template": "1"},
         {"key": "meta.conf name", "value": "x"},
-        {"key": "server new", "value": "true"},
     ]
 
 

@@ -193,6 +193,7 @@ def test_an_interrupted_run_says_so_and_writes_its_report(lived):
     engine = lived(up("server"), Interrupted(2))
 
     assert engine.came.exit_code == 130
+    assert '"exit_code":130' in (engine.workspace / "report.html").read_text()
 
 
 def test_a_file_of_the_users_where_the_server_would_write_is_refused_and_stays(lived, tmp_path):

@@ -103,8 +103,9 @@ function table(columns, rows, options = {}) {
   let all = false;
   let order = null;
   const more = el("button", { className: "more", type: "button", on: { click: () => { all = true; fill(); } } });
-  const cell = (value, [, format]) => {
+  const cell = (value, [name, format]) => {
     if (value instanceof Node) return el("td", {}, value);
+    if (name === "setting") return el("td", {}, el("code", {}, value));
     if (format) return el("td", { className: "number" }, format(value));
     const text = value === null || value === undefined ? "" : String(value);
     return el("td", { className: text.length > 40 ? "long" : "" }, text);
@@ -130,7 +131,8 @@ function table(columns, rows, options = {}) {
   const find = el("input", { className: "find", type: "search", placeholder: options.find || "find …", ariaLabel: options.find || "find" });
   find.addEventListener("input", () => {
     const wanted = find.value.toLowerCase();
-    shown = rows.filter((row) => row.some((value) => String(value ?? "").toLowerCase().includes(wanted)));
+    const text = (value) => (value instanceof Node ? value.textContent : String(value ?? ""));
+    shown = rows.filter((row) => row.some((value) => text(value).toLowerCase().includes(wanted)));
     fill();
   });
   fill();

@@ -326,10 +326,10 @@ function siteSection(sites) {
 function settingSection(settings, head) {
   if (!settings.length) return null;
   const changed = settings.filter((each) => each.template !== undefined);
-  const row = ({ key, value, template }) => Object.assign([el("code", {}, key), value, template ?? ""], { changed: template !== undefined });
-  const rows = settings.map((each) => { const made = row(each); made.text = each.key; return made; });
+  const shown = (value) => value ?? el("span", { className: "quiet" }, "not set");
+  const row = ({ key, value, template }) => Object.assign([key, shown(value), template === undefined ? "" : shown(template)], { changed: template !== undefined });
   const lead = changed.length ? `${count(changed.length, "setting")} differ${changed.length === 1 ? "s" : ""} from the template${head.template ? ` ${head.template}` : ""}; marked, and first.` : head.template ? `All are as in the template ${head.template}.` : "";
-  return section("settings", "Settings", lead, el("div", { className: "card" }, table([["setting"], ["value"], ["in the template"]], rows)));
+  return section("settings", "Settings", lead, el("div", { className: "card" }, table([["setting"], ["value"], ["in the template"]], settings.map(row), { find: "find a setting …" })));
 }
 
 function detailSection(details) {
