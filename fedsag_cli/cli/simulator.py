@@ -21,9 +21,16 @@ def _named(folder: str | Path) -> Path:
 def simulator(
     job: Annotated[Path, typer.Argument(metavar="JOB", help="The job's folder.")] = Path("current_job"),
     workspace: Annotated[
-        Path,
-        typer.Option("-w", "--workspace", metavar="WS", parser=_named, help="The folder for all files of the run."),
-    ] = Path("simulator_workspace"),
+        Path | None,
+        typer.Option(
+            "-w",
+            "--workspace",
+            metavar="WS",
+            parser=_named,
+            help="The folder for all files of the run; a finished run there is replaced (default: simulator_workspace, "
+            "from which an earlier run is moved to simulator_workspace.runs).",
+        ),
+    ] = None,
     num_clients: Annotated[
         int | None,
         typer.Option("-n", "--n_clients", metavar="N", help="Number of clients; their names are site-1 to site-N."),

@@ -101,7 +101,8 @@ def templates_folders(given: Path | None = None) -> Iterator[TemplatesFolder]:
     if given is not None:
         yield TemplatesFolder(folder=settings.absolute(given), named_by="-d")
         return
-    if home := os.environ.get("FEDSAG_HOME"):
+    home = os.environ.get("FEDSAG_HOME")
+    if home and (Path(home, "job_templates").exists() or not Path(home).exists()):  # it may have the runs only
         yield TemplatesFolder(folder=settings.absolute(Path(home, "job_templates")), named_by="$FEDSAG_HOME")
     if stored := settings.templates_dir():
         yield TemplatesFolder(folder=settings.absolute(stored), named_by=str(settings.config_file()))
