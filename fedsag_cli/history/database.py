@@ -83,8 +83,7 @@ TABLES = ("settings", "sites", "metrics", "final_metrics", "versions")
 
 def database_file() -> Path:
     """`$FEDSAG_HOME/runs.db`, or `~/.fedsag/runs.db`."""
-    home = os.environ.get("FEDSAG_HOME") or machine.home() / ".fedsag"
-    return Path(os.path.abspath(home), "runs.db")  # noqa: PTH100  resolve() would follow links
+    return Path(os.path.abspath(machine.fedsag_home()), "runs.db")  # noqa: PTH100  resolve() would follow links
 
 
 class Locked(UsageError):

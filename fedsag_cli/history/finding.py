@@ -10,7 +10,7 @@ from fedsag_cli.errors import UsageError, WorkspaceError
 from fedsag_cli.history import rows
 from fedsag_cli.history.alive import holds, is_gone
 from fedsag_cli.history.aside import folder_of
-from fedsag_cli.history.database import Locked, database_file, faults_named, open_to_read, open_to_write, writing
+from fedsag_cli.history.database import database_file, faults_named, open_to_read, open_to_write, writing
 from fedsag_cli.history.importing import take_in
 from fedsag_cli.history.reading import RUNNING, STOPPED, has_run, identity_of, read_workspace
 from fedsag_cli.report import Report

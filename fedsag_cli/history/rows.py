@@ -184,14 +184,16 @@ def read(database: sqlite3.Connection, row: Row) -> Report:
     return report
 
 
-def _rounds(found: Iterable[Sequence[Any]]) -> list[RoundReport]:
+def _rounds(found: Iterable[tuple[Any, ...]]) -> list[RoundReport]:
     rounds: dict[int, RoundReport] = {}
     for step, workflow, round_num, name, value in found:
-        rounds.setdefault(step, RoundReport(workflow=workflow, round_num=round_num, is_whole=True)).metrics[name] = value
+        rounds.setdefault(step, RoundReport(workflow=workflow, round_num=round_num, is_whole=True)).metrics[name] = (
+            value
+        )
     return list(rounds.values())
 
 
-def _of(database: sqlite3.Connection, table: str, columns: str, number: int) -> list[Sequence[Any]]:
+def _of(database: sqlite3.Connection, table: str, columns: str, number: int) -> list[tuple[Any, ...]]:
     return database.execute(f"SELECT {columns} FROM {table} WHERE run = ?", [number]).fetchall()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from fedsag_cli.errors import FedsagError, RunError, system_errors
@@ -13,19 +14,19 @@ from fedsag_cli.history.recorder import Recorder
 from fedsag_cli.interop import reading
 from fedsag_cli.interop.records import Records, meta_of
 from fedsag_cli.job import Job
+from fedsag_cli.job.templates.changes import settings_of
 from fedsag_cli.plan import Plan
 from fedsag_cli.processes.kill import kill_marked
 from fedsag_cli.processes.local import LocalEngine, can_fork
+from fedsag_cli.report import Report
 from fedsag_cli.simulator import environment, resume
 from fedsag_cli.simulator.options import FORK, Options
 from fedsag_cli.simulator.planning import make_plan
-from fedsag_cli.simulator.report import Report
 from fedsag_cli.simulator.signals import have_standard_streams, signals_interrupt
 from fedsag_cli.simulator.supervisor import Simulation
 from fedsag_cli.wire.channel import private_address
 from fedsag_cli.wire.messages import ADDRESS, RUN, STARTED_AT, TOKEN
 from fedsag_cli.workspace import SERVER, Workspace
-
 
 WORKSPACE = Path("simulator_workspace")
 """The folder of a run for which the user names none."""
@@ -100,7 +101,9 @@ def _simulate(
             moves = moves and not options.resume and not job.resolve().is_relative_to(run_folder.root)
             planned.notices.extend(recorder.begin(resumed=before is not None, moves=moves))
             records = Records(run_folder, meta_of(read), planned.plan.server.components)
-            simulation = Simulation(job, planned, run_folder, engine, env, [records, *observers, recorder])
+            watching = [records, *observers, recorder]
+            settings = partial(settings_of, read)
+            simulation = Simulation(job, planned, run_folder, engine, env, watching, settings)
             return _recorded(recorder, observers, lambda: simulation.run(resume=before is not None))
         finally:
             engine.stop(grace_s=0.0)
