@@ -49,7 +49,7 @@ _TABLES = (
     """,
     """
     CREATE TABLE settings (
-        run INTEGER NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL,
+        run INTEGER NOT NULL, name TEXT NOT NULL, value TEXT,
         is_changed INTEGER NOT NULL DEFAULT 0, template_value TEXT,
         PRIMARY KEY (run, name)
     ) WITHOUT ROWID

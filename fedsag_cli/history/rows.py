@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -115,8 +115,8 @@ def write(database: sqlite3.Connection, number: int, report: Report, status: str
     database.executemany(
         "INSERT INTO settings VALUES (?, ?, ?, ?, ?)",
         (
-            (number, name, _text(value), name in report.changed, _text(report.changed.get(name)))
-            for name, value in report.settings.items()
+            (number, name, _text(report.settings, name), name in report.changed, _text(report.changed, name))
+            for name in dict.fromkeys([*report.settings, *report.changed])
         ),
     )
     causes = {site: first.failure.cause for site, first in report.failures.items()}
@@ -175,7 +175,8 @@ def read(database: sqlite3.Connection, row: Row) -> Report:
     for name, value, is_changed, template_value in _of(
         database, "settings", "name, value, is_changed, template_value", number
     ):
-        report.settings[name] = _value(value)
+        if value is not None:
+            report.settings[name] = _value(value)
         if is_changed:
             report.changed[name] = _value(template_value)
     report.rounds = _rounds(_of(database, "metrics", "step, workflow, round, name, value", number))
@@ -203,8 +204,9 @@ def _by_number(name: str) -> tuple[str, int]:
     return word, int(name[len(word) :] or 0)
 
 
-def _text(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
+def _text(values: Mapping[str, Any], name: str) -> str | None:
+    """JSON; None if there is no such value."""
+    return msgspec.json.encode(values[name]).decode() if name in values else None
 
 
 def _value(text: str | None) -> Any:
