@@ -110,6 +110,7 @@ def simulator(
       130  interrupted by Ctrl-C
       143  ended by SIGTERM
     """
+    from fedsag_cli import history
     from fedsag_cli.cli import views
     from fedsag_cli.simulator import simulate
     from fedsag_cli.simulator.options import Options
@@ -144,3 +145,5 @@ def simulator(
         ignore_signals()  # how the command ends is known, and is in the report
     if output is Format.TXT:
         views.summary(report)
+        if number := history.number_of(Path(report.workspace)):
+            display.line(f"run        {number}: fedsag runs show {number}")

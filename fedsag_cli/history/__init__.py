@@ -10,3 +10,14 @@ def workspace_of(word: str) -> Path:
     from fedsag_cli.history.finding import find
 
     return find(word).folder()
+
+
+def number_of(workspace: Path) -> int:
+    """The number of the run in a workspace; 0 if it has none, or the database cannot be read."""
+    from fedsag_cli.errors import UsageError
+    from fedsag_cli.history.finding import find
+
+    try:
+        return find(str(workspace)).number
+    except UsageError:
+        return 0

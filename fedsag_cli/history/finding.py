@@ -83,12 +83,17 @@ def found_of(database: sqlite3.Connection, row: rows.Row) -> Found:
     """What the workspace of this row tells; if it is gone, what the row tells."""
     root = place_of(row)
     if root is None:
-        status = STOPPED if row.status == RUNNING and not _runs(row) else row.status
-        return Found(rows.read(database, row), status, row, None, [])
+        return of_row(database, row)
     report, status, faults = read_workspace(root)
     if status == STOPPED and _runs(row):
         status = RUNNING
     return Found(report, status, row, root, faults)
+
+
+def of_row(database: sqlite3.Connection, row: rows.Row) -> Found:
+    """What the rows tell, without a look into the workspace. Raises sqlite3.Error."""
+    status = STOPPED if row.status == RUNNING and not _runs(row) else row.status
+    return Found(rows.read(database, row), status, row, None, [])
 
 
 def place_of(row: rows.Row) -> Path | None:

@@ -16,7 +16,7 @@ _KINDS = (
     b'{"event":"ModelSent"',
     b'{"event":"ReplyAccepted"',
     b'{"event":"RoundStarted"',
-)  # the events that matter here
+)
 
 
 class Model(NamedTuple):
@@ -102,10 +102,12 @@ def _by_number(site: str) -> tuple[str, int]:
 def _digests(file: Path) -> _Digests:
     """The digest of each model. Of a round that was run again, by a resumed run, only the last is kept."""
     found: _Digests = {}
+    begun: set[tuple[str, int]] = set()
     for model, line in _models(file):
         if model is None:
-            for each in [each for each in found if (each.workflow, each.round_num) == (line.workflow, line.round_num)]:
-                del found[each]
+            if (named := (line.workflow, line.round_num)) in begun:
+                found = {each: digest for each, digest in found.items() if (each.workflow, each.round_num) != named}
+            begun.add(named)
         else:
             found[model] = line.digest
     return found
