@@ -121,11 +121,12 @@ def open_to_write(wait_s: float) -> sqlite3.Connection:
         file.parent.mkdir(parents=True, exist_ok=True)
         opened = sqlite3.connect(f"{file.as_uri()}?mode=rwc", uri=True, timeout=wait_s, isolation_level=None)
         try:
+            has_tables = _has_tables(opened, file)  # looked at first: another program's file stays as it is
             if opened.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
                 with contextlib.suppress(sqlite3.OperationalError):  # another process is just doing it
                     opened.execute("PRAGMA journal_mode = WAL")
             opened.execute("PRAGMA synchronous = NORMAL")
-            if not _has_tables(opened, file):
+            if not has_tables:
                 with writing(opened):
                     if not _has_tables(opened, file):
                         _make_tables(opened)

@@ -41,6 +41,7 @@ class Recorder:
         self._is_off = False  # what the user was told
         self._has_started = False
         self._identity: str | None = None
+        self._rounds: tuple[int, int] | None = None
         self._step = 0
         self._written_at = 0.0
         self._waiting: list[_Write] = []
@@ -68,6 +69,9 @@ class Recorder:
             case events.ServerReady():
                 self._step = event.whole_rounds
                 self._flush()
+            case events.RoundStarted() if self._rounds != (event.first_round, event.num_rounds):
+                self._rounds = first, number = event.first_round, event.num_rounds
+                self._later(lambda database: rows.change(database, self.number, first_round=first, num_rounds=number))
             case events.RoundFinished():
                 step, self._step = self._step, self._step + 1
                 self._later(lambda database: self._add_round(database, step, event))
@@ -126,8 +130,10 @@ class Recorder:
 
     def _start(self, database: sqlite3.Connection) -> None:
         known = rows.row(database, "id = ?", self._identity) if self._identity else None
-        if known is None and self._identity and not self._has_started:
-            known = take_in(database, self._workspace.root)  # the part before this resume
+        if self._identity and not self._has_started:  # it is resumed: the row gets what the part before this one told
+            if known is not None:
+                rows.change(database, known.number, process="")
+            known = take_in(database, self._workspace.root)
         self.number = known.number if known else rows.add(database, status=RUNNING, began=time.time())
         where = str(self._workspace.root)
         database.execute(
