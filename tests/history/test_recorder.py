@@ -235,7 +235,7 @@ def test_a_resumed_run_keeps_its_number_also_if_the_database_is_new(tmp_path, ho
             recorder.begin(resumed=True, moves=False)
 
             assert recorder.number == 1
-            assert [row.rounds_done for row in all_rows()] == [1]
+            assert [row.rounds_done for row in all_rows()] == [1 + number]
             recorder.on(told[0])
             recorder.finish(write_run_in(workspace, history(tmp_path / "ws")))
         for file in home.iterdir() if number == 0 else ():
