@@ -56,11 +56,11 @@ def sparkline(values: Sequence[float | None], width: int, scale: Iterable[float 
     known = [value for value in [*values, *scale] if value is not None]
     if not known:
         return ""
-    low, high = min(known), max(known)
+    low, high = min(known) / 2, max(known) / 2  # halves: the difference of two large numbers may be infinite
     span = high - low
     steps = len(_BARS) - 1
     return "".join(
-        " " if value is None else _BARS[round((value / span - low / span) * steps) if span else steps // 2]
+        " " if value is None else _BARS[round((value / 2 - low) / span * steps) if span else steps // 2]
         for value in shown
     )
 

@@ -99,6 +99,8 @@ def of_row(database: sqlite3.Connection, row: rows.Row) -> Found:
 def place_of(row: rows.Row) -> Path | None:
     """The workspace of this row; None if it is gone, or another run is there."""
     named = Path(row.workspace)
+    if not named.name:
+        return None
     if row.id is None:
         return named if _runs(row) and has_run(named) else None
     if has_run(named) and identity_of(named) == row.id:
