@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from fedsag_cli import foreign
 from fedsag_cli.cli import display
 from fedsag_cli.errors import counted
 from fedsag_cli.history import curves, differing, rows
-from fedsag_cli.history.reading import FINISHED
+from fedsag_cli.history.reading import FINISHED, STOPPED
 
 if TYPE_CHECKING:
     from fedsag_cli.history.asking import Answer
@@ -125,6 +126,9 @@ def show_run(found: Found) -> None:
         _fact("files", _gone(found))
         return
     _fact("workspace", str(found.root))
+    if found.status == STOPPED and found.row and any(each.is_whole for each in report.rounds):
+        words = [found.row.job_folder or "JOB", "-w", str(found.root), "--resume"]
+        _fact("continue", f"fedsag simulator {shlex.join(words)}")
     for name in ("report.html", "report.json", "events.jsonl"):
         if (found.root / name).is_file():
             _fact(name.partition(".")[0] if name != "report.html" else "page", str(found.root / name))

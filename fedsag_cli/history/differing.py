@@ -7,6 +7,8 @@ from typing import Any
 
 from fedsag_cli.report import Report
 
+_JOB = "meta.conf name"  # is the name of the job
+
 
 def settings(reports: Sequence[Report], *, chance: bool = True) -> dict[str, list[Any]]:
     """Each setting that is not the same in all runs, and its value in each; None where a run has none.
@@ -38,4 +40,4 @@ def _of(report: Report, chance: bool) -> dict[str, Any]:
     if chance:
         known |= {"seed": report.seed, "torch threads": report.threads}
         known |= {f"version of {name}": version for name, version in report.versions.items()}
-    return known | report.settings
+    return known | {name: value for name, value in report.settings.items() if name != _JOB}

@@ -66,6 +66,8 @@ class Recorder:
                 self._has_started = True
                 self._identity = self._identity or identity(events.to_line(event))
                 self._later(lambda database: self._describe(database, event))
+            case events.RunSettings():
+                self._later(lambda database: self._set(database, event))
             case events.ServerReady():
                 self._step = event.whole_rounds
                 self._flush()
@@ -164,6 +166,10 @@ class Recorder:
             launcher=event.launcher,
             clients=len(event.sites),
         )
+
+    def _set(self, database: sqlite3.Connection, event: events.RunSettings) -> None:
+        rows.change(database, self.number, template=event.template)
+        rows.write_settings(database, self.number, event.settings, event.changed)
 
     def _add_round(self, database: sqlite3.Connection, step: int, event: events.RoundFinished) -> None:
         rows.write_round(database, self.number, step, event.workflow, event.round_num, event.metrics)

@@ -112,13 +112,7 @@ def write(database: sqlite3.Connection, number: int, report: Report, status: str
     )
     for table in TABLES:
         database.execute(f"DELETE FROM {table} WHERE run = ?", [number])
-    database.executemany(
-        "INSERT INTO settings VALUES (?, ?, ?, ?, ?)",
-        (
-            (number, name, _text(report.settings, name), name in report.changed, _text(report.changed, name))
-            for name in dict.fromkeys([*report.settings, *report.changed])
-        ),
-    )
+    write_settings(database, number, report.settings, report.changed)
     causes = {site: first.failure.cause for site, first in report.failures.items()}
     database.executemany(
         "INSERT INTO sites VALUES (?, ?, ?)", ((number, site, causes.get(site)) for site in dict.fromkeys(report.sites))
@@ -131,6 +125,19 @@ def write(database: sqlite3.Connection, number: int, report: Report, status: str
     )
     database.executemany(
         "INSERT INTO versions VALUES (?, ?, ?)", ((number, name, each) for name, each in report.versions.items())
+    )
+
+
+def write_settings(
+    database: sqlite3.Connection, number: int, settings: Mapping[str, Any], changed: Mapping[str, Any]
+) -> None:
+    """`changed`: as in the report. Raises sqlite3.Error."""
+    database.executemany(
+        "INSERT OR REPLACE INTO settings VALUES (?, ?, ?, ?, ?)",
+        (
+            (number, name, _text(settings, name), name in changed, _text(changed, name))
+            for name in dict.fromkeys([*settings, *changed])
+        ),
     )
 
 

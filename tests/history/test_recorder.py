@@ -74,7 +74,7 @@ def test_while_a_run_goes_on_its_row_says_so_and_has_the_rounds_so_far(tmp_path,
 
         [row] = all_rows()
 
-    assert (row.status, row.rounds_done, row.num_rounds) == ("running", 1, 1)
+    assert (row.status, row.rounds_done, row.num_rounds, row.template) == ("running", 1, 1, "sag_np")
     assert finding._runs(row)
 
 
