@@ -235,8 +235,7 @@ def said_of(compared: Compared, names: Sequence[str], digests: Sequence[str]) ->
     same = f"{counted(compared.models, 'model')} in {counted(compared.rounds, 'round')}"
     if compared.parting is not None:
         yield _parting(compared.parting, names)
-        if compared.models:
-            yield f"before that, {same} were the same" if compared.parting.round_num else f"{same} are the same"
+        yield f"the same in both: {same}"
     elif not compared.models and compared.longer is None:
         yield "a run has no digests of its models by round: it was made by an older version, or sent none"
         if all(digests):
@@ -245,9 +244,9 @@ def said_of(compared: Compared, names: Sequence[str], digests: Sequence[str]) ->
     elif compared.longer is not None:
         yield f"identical as far as both go: {same}; run {names[compared.longer]} goes on"
     elif all(digests) and digests[0] != digests[1]:
-        yield f"{same} are the same, but the final models are not: the last aggregation differs"
+        yield f"the final models are not the same, though all before them is: {same}"
     else:
-        yield f"identical: {same} are the same, bit for bit"
+        yield f"identical, bit for bit: {same}"
 
 
 def show_answer(answer: Answer) -> None:

@@ -260,6 +260,6 @@ def test_real_runs_with_the_same_seed_are_identical_and_another_rate_parts_at_th
     same = fedsag("runs", "diff", 1, 2, cwd=tmp_path, env=env)
     other = fedsag("runs", "diff", 1, "last", cwd=tmp_path, env=env)
 
-    assert "identical: 6 models in 2 rounds are the same, bit for bit" in same.out
+    assert "identical, bit for bit: 6 models in 2 rounds" in same.out
     assert "the runs part in round 0, site-2: its answer (train), tensor numpy_key" in other.out
     assert "custom/train.py 0.2" in other.out

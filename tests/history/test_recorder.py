@@ -1,5 +1,6 @@
 """Each run has its row in the database, from its first moment on, and no fault of the database harms a run."""
 
+import re
 import sqlite3
 import subprocess
 import sys
@@ -241,3 +242,15 @@ def test_a_resumed_run_keeps_its_number_also_if_the_database_is_new(tmp_path, ho
         for file in home.iterdir() if number == 0 else ():
             file.unlink()
     assert [(row.number, row.status, row.rounds_done) for row in all_rows()] == [(1, "finished", 2)]
+
+
+def test_the_page_describes_every_table_and_column():
+    page = next(folder for folder in HERE.parents if (folder / "docs").is_dir()) / "docs" / "runs.md"
+    lines = [line.split(" | ") for line in page.read_text().splitlines() if line.startswith("| `")]
+    described = {cells[0].strip("| `"): re.findall(r"`(\w+)`", cells[2]) for cells in lines if len(cells) == 3}
+    database.open_to_write(1.0).close()
+    with closing(database.open_to_read()) as opened:
+        tables = {table: [each[1] for each in opened.execute(f"PRAGMA table_info({table})")] for table in described}
+
+    assert described == tables
+    assert set(tables) == {"runs", *database.TABLES}
