@@ -21,3 +21,18 @@ def number_of(workspace: Path) -> int:
         return find(str(workspace)).number
     except UsageError:
         return 0
+
+
+def known_runs() -> list[tuple[int, str]]:
+    """The number and the job of each run, the newest first; none if the database cannot be read."""
+    from contextlib import closing
+
+    from fedsag_cli.errors import UsageError
+    from fedsag_cli.history import rows
+    from fedsag_cli.history.database import database_file, faults_named, open_to_read
+
+    try:
+        with closing(open_to_read()) as database, faults_named(database_file()):
+            return [(row.number, row.job) for row in rows.rows(database, "ORDER BY number DESC")]
+    except UsageError:
+        return []

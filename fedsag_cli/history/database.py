@@ -90,6 +90,16 @@ class Locked(UsageError):
     """Another process is writing into the database."""
 
 
+class NoRuns(UsageError):
+    """There is no database yet."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(
+            f"there are no runs yet in {file}",
+            hint="`fedsag simulator` adds them; `fedsag runs import WS` takes in runs made before",
+        )
+
+
 @contextlib.contextmanager
 def faults_named(file: Path) -> Iterator[None]:
     """Raise what the database or the system refuses in this block as a UsageError that names the file."""
@@ -104,6 +114,8 @@ def faults_named(file: Path) -> Iterator[None]:
         raise UsageError(
             f"the database of runs {file} cannot be used: {error.strerror}", hint="FEDSAG_HOME names another folder"
         ) from None
+    except (ValueError, OverflowError) as error:  # a text that is not UTF-8, a number that is too large
+        raise UsageError(f"the database of runs {file} cannot have this: {error}") from None
 
 
 def _hint(file: Path, error: Exception) -> str:
@@ -142,10 +154,7 @@ def open_to_read() -> sqlite3.Connection:
 
     file = database_file()
     if not file.exists():
-        raise UsageError(
-            f"there are no runs yet: {file} does not exist",
-            hint="`fedsag simulator` makes it; `fedsag runs import WS` takes in runs made before",
-        )
+        raise NoRuns(file)
     with faults_named(file):
         try:
             return _read_only(file, "mode=ro")
@@ -159,7 +168,7 @@ def _read_only(file: Path, how: str) -> sqlite3.Connection:
     opened = sqlite3.connect(f"{file.as_uri()}?{how}", uri=True, timeout=2.0, isolation_level=None)
     try:
         if not _has_tables(opened, file):
-            raise sqlite3.DatabaseError("it has no tables")
+            raise NoRuns(file)
     except BaseException:
         opened.close()
         raise

@@ -10,7 +10,7 @@ from fedsag_cli.errors import UsageError, WorkspaceError
 from fedsag_cli.history import rows
 from fedsag_cli.history.alive import holds, is_gone
 from fedsag_cli.history.aside import folder_of
-from fedsag_cli.history.database import database_file, faults_named, open_to_read, open_to_write, writing
+from fedsag_cli.history.database import NoRuns, database_file, faults_named, open_to_read, open_to_write, writing
 from fedsag_cli.history.importing import take_in
 from fedsag_cli.history.reading import RUNNING, STOPPED, has_run, identity_of, read_workspace
 from fedsag_cli.report import Report
@@ -71,9 +71,10 @@ def find(word: str) -> Found:
     try:
         with closing(open_to_read()) as database, faults_named(database_file()):
             row = rows.row(database, "id = ?", identity_of(root))
+    except NoRuns:
+        pass
     except UsageError as fault:
-        if database_file().exists():
-            faults = [*faults, fault.message]
+        faults = [*faults, fault.message]
     if status == STOPPED and (holds(Workspace(root).lock) or (row is not None and _runs(row))):
         status = RUNNING
     return Found(report, status, row, root.resolve(), faults)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -147,7 +148,7 @@ class Recorder:
             self.number,
             status=RUNNING,
             process=this_process(),
-            job_folder=str(self._job),
+            job_folder=os.fsencode(self._job).decode(errors="replace"),
             workspace=where,
             files=rows.THERE,
         )
