@@ -14,25 +14,25 @@ def workspace_of(word: str) -> Path:
 
 def number_of(workspace: Path) -> int:
     """The number of the run in a workspace; 0 if it has none, or the database cannot be read."""
-    from fedsag_cli.errors import UsageError
-    from fedsag_cli.history.finding import find
+    from fedsag_cli.history.reading import identity_of
 
-    try:
-        return find(str(workspace)).number
-    except UsageError:
-        return 0
+    found = _asked("WHERE id = ?", identity_of(workspace))
+    return found[0][0] if found else 0
 
 
 def known_runs() -> list[tuple[int, str]]:
     """The number and the job of each run, the newest first; none if the database cannot be read."""
+    return _asked("ORDER BY number DESC")
+
+
+def _asked(rest: str, *values: str) -> list[tuple[int, str]]:
     from contextlib import closing
 
     from fedsag_cli.errors import UsageError
-    from fedsag_cli.history import rows
     from fedsag_cli.history.database import database_file, faults_named, open_to_read
 
     try:
         with closing(open_to_read()) as database, faults_named(database_file()):
-            return [(row.number, row.job) for row in rows.rows(database, "ORDER BY number DESC")]
-    except UsageError:
+            return database.execute(f"SELECT number, job FROM runs {rest}", values).fetchall()
+    except (UsageError, ImportError):  # Python may be built without sqlite3
         return []

@@ -7,7 +7,7 @@ import pytest
 from histories import history, write_run
 
 from fedsag_cli.errors import UsageError
-from fedsag_cli.history import database, finding, reading, rows, workspace_of
+from fedsag_cli.history import database, finding, known_runs, number_of, reading, rows, workspace_of
 from fedsag_cli.history.importing import take_in
 
 
@@ -30,7 +30,8 @@ def test_a_number_last_and_a_folder_name_the_same_run(tmp_path):
 
     assert workspace_of("1") == tmp_path / "a"
     assert workspace_of("last") == workspace_of("2") == workspace_of("b") == tmp_path / "b"
-    assert finding.find("b").number == 2
+    assert finding.find("b").number == number_of(tmp_path / "b") == 2
+    assert known_runs() == [(2, "fruit"), (1, "fruit")]
 
 
 def test_an_unknown_run_is_an_error_that_names_the_known_ones(tmp_path):
@@ -51,6 +52,7 @@ def test_without_a_database_a_folder_is_found_and_a_number_says_how_to_have_one(
     with pytest.raises(UsageError, match="there are no runs yet") as error:
         finding.find("last")
     assert "fedsag runs import" in error.value.hint
+    assert (known_runs(), number_of(tmp_path / "a")) == ([], 0)
 
 
 def test_a_workspace_taken_in_twice_or_moved_by_hand_is_one_run(tmp_path):
