@@ -1,4 +1,4 @@
-"""The command line: `fedsag config`, `job …`, `simulator` and `verify`. `main` prints errors and exits."""
+"""The command line: `fedsag config`, `job …`, `simulator`, `verify` and `runs …`. `main` prints errors and exits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from typer.exceptions import TyperException
 
 import fedsag_cli
-from fedsag_cli.cli import config, display, job, simulator, verify
+from fedsag_cli.cli import config, display, job, runs, simulator, verify
 from fedsag_cli.errors import FedsagError, UsageError
 from fedsag_cli.interop import commands
 
@@ -30,6 +30,7 @@ app.command("config")(config.config)
 app.add_typer(job.app, name="job")
 app.command("simulator")(simulator.simulator)
 app.command("verify")(verify.verify)
+app.add_typer(runs.app, name="runs")
 
 
 def _show_version(wanted: bool) -> None:

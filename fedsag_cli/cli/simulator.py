@@ -21,9 +21,16 @@ def _named(folder: str | Path) -> Path:
 def simulator(
     job: Annotated[Path, typer.Argument(metavar="JOB", help="The job's folder.")] = Path("current_job"),
     workspace: Annotated[
-        Path,
-        typer.Option("-w", "--workspace", metavar="WS", parser=_named, help="The folder for all files of the run."),
-    ] = Path("simulator_workspace"),
+        Path | None,
+        typer.Option(
+            "-w",
+            "--workspace",
+            metavar="WS",
+            parser=_named,
+            help="The folder for all files of the run; a finished run there is replaced (default: simulator_workspace, "
+            "from which an earlier run is moved to simulator_workspace.runs).",
+        ),
+    ] = None,
     num_clients: Annotated[
         int | None,
         typer.Option("-n", "--n_clients", metavar="N", help="Number of clients; their names are site-1 to site-N."),
@@ -103,6 +110,7 @@ def simulator(
       130  interrupted by Ctrl-C
       143  ended by SIGTERM
     """
+    from fedsag_cli import history
     from fedsag_cli.cli import views
     from fedsag_cli.simulator import simulate
     from fedsag_cli.simulator.options import Options
@@ -137,3 +145,5 @@ def simulator(
         ignore_signals()  # how the command ends is known, and is in the report
     if output is Format.TXT:
         views.summary(report)
+        if number := history.number_of(Path(report.workspace)):
+            display.line(f"run        {number}: fedsag runs show {number}")
