@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
-from fedsag_cli.cli import display
+from fedsag_cli.cli import completion, display
 from fedsag_cli.cli.display import Format
+from fedsag_cli.cli.examples import example
 from fedsag_cli.errors import RunError, UsageError
+
+EXAMPLE = example("fedsag simulator jobs/first -w workspaces/first -n 2 -t 2 --seed 1")
 
 
 def _named(folder: str | Path) -> Path:
@@ -19,10 +22,19 @@ def _named(folder: str | Path) -> Path:
 
 
 def simulator(
-    job: Annotated[Path, typer.Argument(metavar="JOB", help="The job's folder.")] = Path("current_job"),
+    job: Annotated[
+        Path, typer.Argument(metavar="JOB", autocompletion=completion.jobs, help="The job's folder.")
+    ] = Path("current_job"),
     workspace: Annotated[
         Path,
-        typer.Option("-w", "--workspace", metavar="WS", parser=_named, help="The folder for all files of the run."),
+        typer.Option(
+            "-w",
+            "--workspace",
+            metavar="WS",
+            parser=_named,
+            autocompletion=completion.workspaces,
+            help="The folder for all files of the run.",
+        ),
     ] = Path("simulator_workspace"),
     num_clients: Annotated[
         int | None,
@@ -53,7 +65,10 @@ def simulator(
     launcher: Annotated[
         str | None,
         typer.Option(
-            "--launcher", metavar="fork|spawn", help="How processes start: fork (default on Linux, faster) or spawn."
+            "--launcher",
+            metavar="fork|spawn",
+            autocompletion=completion.launchers,
+            help="How processes start: fork (default on Linux, faster) or spawn.",
         ),
     ] = None,
     seed: Annotated[
