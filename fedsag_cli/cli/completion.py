@@ -112,10 +112,9 @@ def _keys(template: Template, file: str, incomplete: str) -> Iterator[Offer]:
 
 
 def _sites_of_job(job: Path | None) -> list[str]:
-    from fedsag_cli.interop import reading
     from fedsag_cli.job import Job
 
-    return list(Job.load(job or Path("current_job"), reading.translate).named_sites()) or ["site-1", "site-2"]
+    return Job.load(job or Path("current_job")).named_sites() or ["site-1", "site-2"]
 
 
 def _typed(ctx: typer.Context, name: str) -> str:
