@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -92,8 +93,6 @@ def _refused(error: TyperException) -> int:
     checked: Any = getattr(error.__cause__, "errors", None)
     if parameter is not None and checked is not None:
         wrong = checked()[0]
-        import shlex
-
         flag = min(parameter.opts, key=len)
         text = f"{flag} {shlex.quote(str(wrong['input']))}: {_expected(wrong)}"
     else:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Offer: TypeAlias = "tuple[str, str]"
 """A word, and its meaning, which zsh and fish show beside it."""
 
-TAKES_FOLDERS = ("template", "run", "runs")
+TAKES_FOLDERS = ("template", "run", "runs", "other")
 """Parameters that are a name or a folder."""
 
 _MOST = 500

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedsag_cli import machine
-from fedsag_cli.errors import UsageError, nearest
+from fedsag_cli.errors import UsageError
 
 _BASH = r"""# completion of fedsag for bash
 _fedsag_complete() {
@@ -123,13 +123,12 @@ SHELLS: Mapping[str, Shell] = {
 
 def named(name: str) -> str:
     """The shell of that name; without a name, the one that started this process. Raises UsageError."""
-    known = ", ".join(SHELLS)
     if not name:
-        name = next((found for found in (_parent(), Path(os.environ.get("SHELL", "")).name) if found in SHELLS), "")
+        name = next((each for each in (_parent(), Path(os.environ.get("SHELL", "")).name) if each in SHELLS), "")
         if not name:
-            raise UsageError(f"it is not known which shell this is: name one of {known}")
+            raise UsageError("the shell is not known: name bash, zsh or fish", hint="fedsag --install-completion bash")
     if name not in SHELLS:
-        raise UsageError(f"there is no completion for {name!r}, only for {known}", hint=nearest(name, SHELLS))
+        raise UsageError(f"there is no completion for {name!r}: only for {', '.join(SHELLS)}")
     return name
 
 

@@ -332,4 +332,4 @@ def test_without_a_name_the_shell_is_the_users(home, monkeypatch):
     assert fedsag("--install-completion").stdout.startswith(f"wrote {home / '.config/fish/completions/fedsag.fish'}\n")
 
     monkeypatch.setenv("SHELL", "/bin/tcsh")
-    assert "name one of bash, zsh, fish" in fedsag("--install-completion").stderr
+    assert "name bash, zsh or fish" in fedsag("--install-completion").stderr
