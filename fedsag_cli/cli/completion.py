@@ -89,7 +89,7 @@ def sites_in(workspace: Path) -> list[str]:
     return sorted((path.parent.name for path in workspace.glob("*/log.txt")), key=_by_number)
 
 
-def runs(known: Iterable[tuple[int, str]], incomplete: str) -> list[Offer]:
+def run_names(known: Iterable[tuple[int, str]], incomplete: str) -> list[Offer]:
     """What names a run: its number, `last`, its workspace. `known`: numbers and names of jobs, the newest first."""
     numbers = [(str(number), job) for number, job in itertools.islice(known, _MOST)]
     return [*numbers, *([("last", "the newest run")] if numbers else []), *workspaces(incomplete)]

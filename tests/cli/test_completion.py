@@ -153,13 +153,13 @@ def test_the_sites_are_those_of_the_command_line_or_of_the_run_or_of_the_job(tmp
 def test_a_run_is_a_number_with_its_job_or_the_last_one_or_a_workspace(tmp_path):
     (tmp_path / "here" / "ws" / ".fedsag").mkdir(parents=True)
 
-    assert completion.runs([(12, "sag_np"), (3, "mine")], "") == [
+    assert completion.run_names([(12, "sag_np"), (3, "mine")], "") == [
         ("12", "sag_np"),
         ("3", "mine"),
         ("last", "the newest run"),
         ("ws", ""),
     ]
-    assert completion.runs([], "") == [("ws", "")]
+    assert completion.run_names([], "") == [("ws", "")]
 
 
 # the command and the shells
