@@ -150,16 +150,13 @@ def test_the_sites_are_those_of_the_command_line_or_of_the_run_or_of_the_job(tmp
     assert sites(job=[str(tmp_path / "job")]) == ["berlin", "oslo"]
 
 
-def test_a_run_is_a_number_with_its_job_or_the_last_one_or_a_workspace(tmp_path):
+def test_a_run_is_a_number_with_its_job_or_the_last_one_or_a_workspace(tmp_path, monkeypatch):
     (tmp_path / "here" / "ws" / ".fedsag").mkdir(parents=True)
 
-    assert completion.run_names([(12, "sag_np"), (3, "mine")], "") == [
-        ("12", "sag_np"),
-        ("3", "mine"),
-        ("last", "the newest run"),
-        ("ws", ""),
-    ]
-    assert completion.run_names([], "") == [("ws", "")]
+    monkeypatch.setattr(history, "known_runs", lambda: [(12, "sag_np"), (3, "mine")])
+    assert completion.runs("") == [("12", "sag_np"), ("3", "mine"), ("last", "the newest run"), ("ws", "")]
+    monkeypatch.setattr(history, "known_runs", list)
+    assert completion.runs("") == [("ws", "")]
 
 
 # the command and the shells
