@@ -1,0 +1,183 @@
+"""Runs from Python: what `fedsag_cli.simulate` gives, in a script, in a thread and in the kernel of a notebook."""
+
+import importlib.util
+import json
+import math
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from runs import ADDS_ONE, job
+
+import fedsag_cli
+from fedsag_cli.errors import JobError, RunError, UsageError
+from fedsag_cli.notebook import Run
+from fedsag_cli.simulator.report import BestReport, Report, RoundReport
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def round_of(number, accuracy, *own, workflow="sag"):
+    return RoundReport(
+        workflow=workflow,
+        round_num=number,
+        asked=["site-1", "site-2"],
+        answered=[f"site-{at}" for at in range(1, len(own) + 1)],
+        metrics={"accuracy": accuracy, "seconds": 2.0},
+        metrics_by_site={f"site-{at}": {"accuracy": value} for at, value in enumerate(own, 1)},
+        total_s=0.5,
+    )
+
+
+def report(**facts):
+    given = {
+        "job": "cats & dogs",
+        "workspace": "/somewhere/<ws>",
+        "sites": ["site-1", "site-2"],
+        "seed": 7,
+        "rounds": [round_of(0, 10.0, 5.0, 15.0), round_of(1, 30.0, 20.0, 40.0), round_of(2, None, 50.0)],
+        "best": BestReport(round_num=1, metric="accuracy", score=30.0),
+    }
+    return Report(**given | facts)
+
+
+def test_the_rounds_are_a_row_each_with_the_means_and_a_metric_never_takes_the_name_of_another_column(monkeypatch):
+    pandas = pytest.importorskip("pandas")
+    table = Run(report()).rounds
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    rows = Run(report()).rounds
+
+    assert isinstance(table, pandas.DataFrame)
+    assert table["round"].tolist() == [0, 1, 2]
+    assert list(rows[0].items()) == [
+        ("round", 0),
+        ("accuracy", 10.0),
+        ("seconds (metric)", 2.0),
+        ("answered", 2),
+        ("asked", 2),
+        ("seconds", 0.5),
+    ]
+    assert math.isnan(rows[2]["accuracy"])
+    assert (rows[2]["answered"], rows[2]["asked"]) == (1, 2)
+
+
+def test_the_rounds_of_several_workflows_say_whose_they_are(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    rounds = [round_of(0, 1.0, workflow="first"), round_of(0, 2.0, workflow="second")]
+
+    assert [row["workflow"] for row in Run(report(rounds=rounds)).rounds] == ["first", "second"]
+
+
+def test_the_chart_has_each_value_at_its_place_and_a_gap_where_none_is():
+    """Values from 5 to 50 stand on ticks from 0 to 50, between y = 240 and y = 40: 4 points for each unit."""
+    svg = str(Run(report(final_metrics={"accuracy": 45.0})).plot())
+
+    [*sites, mean] = re.findall(r'<path d="(M[^"]*L[^"]*)"', svg)
+    assert mean == "M68.0 200.0L248.0 120.0M608.0 60.0"  # y = 240 - 4 * value; x = 68 + step * 540 / 3
+    assert sites == ["M68.0 220.0L248.0 160.0L428.0 40.0", "M68.0 180.0L248.0 80.0"]
+    assert re.findall(r"<title>([^<]*)</title></circle>", svg) == [
+        "round 0: accuracy 10",
+        "round 1: accuracy 30",
+        "final model: accuracy 45",
+    ]
+
+
+def test_of_many_sites_the_chart_shows_the_range():
+    names = [f"site-{number}" for number in range(200)]
+    rounds = [
+        RoundReport(round_num=at, metrics={"loss": 2.0}, metrics_by_site={name: {"loss": at + 1.0} for name in names})
+        for at in range(2)
+    ]
+    svg = str(Run(report(sites=names, rounds=rounds, best=None)).plot("loss"))
+
+    assert re.findall(r'<polygon points="(.*?)"', svg) == ["68.0,240.0 608.0,40.0 608.0,40.0 68.0,240.0"]
+    assert len(svg) < 4000
+
+
+def test_a_metric_that_the_run_has_not_is_told_with_the_nearest_one():
+    with pytest.raises(UsageError, match=r"no metric 'acuracy' \(did you mean 'accuracy'\?\)"):
+        Run(report()).plot("acuracy")
+    with pytest.raises(UsageError, match="has no metrics"):
+        Run(report(rounds=[])).plot()
+
+
+def test_a_notebook_shows_the_run_with_its_curve_and_texts_from_outside_are_no_html():
+    run = Run(report(digest="ab12"))
+
+    assert repr(run) == "<Run cats & dogs: 3 rounds, 2 clients, seed 7, best accuracy 30 in round 1>"
+    shown = run._repr_html_()
+    assert "cats &amp; dogs" in shown
+    assert "<code>/somewhere/&lt;ws&gt;</code>" in shown
+    assert shown.endswith("</svg>")
+    assert "<svg" not in Run(report(rounds=[]))._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"seed": "x"}, "seed must be a whole number, not 'x'"),
+        ({"clients": 2.0}, "clients must be a whole number or a text or a list, not 2.0"),
+        ({"clients": []}, "clients is empty"),
+        ({"workspace": ""}, "workspace is empty"),
+        ({"clients": 0}, "-n 0: a run needs at least one client"),
+    ],
+)
+def test_a_wrong_argument_is_named_before_anything_starts(tmp_path, given, said):
+    with pytest.raises(UsageError, match=re.escape(said)):
+        fedsag_cli.simulate(job(tmp_path / "j", ADDS_ONE), **{"workspace": tmp_path / "ws"} | given)
+
+    assert not (tmp_path / "ws").exists()
+
+
+def test_a_job_that_is_not_there_is_an_error_with_a_way_out(tmp_path):
+    with pytest.raises(JobError, match=r"there is no job folder .*fedsag job create"):
+        fedsag_cli.simulate(tmp_path / "nowhere", workspace=tmp_path / "ws")
+
+
+def test_who_imports_fedsag_or_its_client_api_does_not_pay_for_the_door():
+    code = "import sys, fedsag_cli, fedsag_cli.client; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+    assert {"fedsag_cli.notebook", "fedsag_cli.simulator", "fedsag_cli.cli", "typer"}.isdisjoint(loaded)
+    with pytest.raises(AttributeError, match="no attribute 'simulat'"):
+        fedsag_cli.simulat  # noqa: B018
+
+
+@pytest.mark.slow
+def test_runs_follow_each_other_in_one_process_and_the_same_seed_gives_the_same_model(tmp_path, capsys):
+    made = job(tmp_path / "j", ADDS_ONE)
+    before = threading.active_count()
+
+    first = fedsag_cli.simulate(made, clients=2, threads=2, seed=1, workspace=tmp_path / "one")
+    told = capsys.readouterr().out
+    in_a_thread = []
+    worker = threading.Thread(
+        target=lambda: in_a_thread.append(
+            fedsag_cli.simulate(made, clients="site-1,site-2", seed=1, workspace=tmp_path / "two", quiet=True)
+        )
+    )
+    worker.start()
+    worker.join()
+    [second] = in_a_thread
+
+    assert first.digest == second.digest
+    assert first.digest == json.loads((tmp_path / "one" / "report.json").read_text())["digest"]
+    assert first.workspace == tmp_path / "one"
+    assert "round 1 finished" in told
+    assert capsys.readouterr().out == ""
+    assert threading.active_count() == before
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_raises_what_the_command_says_with_the_report(tmp_path):
+    made = job(tmp_path / "j", "raise ValueError('no data')")
+
+    with pytest.raises(RunError, match=r"no client can still answer.*ValueError: no data") as caught:
+        fedsag_cli.simulate(made, clients=2, threads=2, workspace=tmp_path / "ws", quiet=True)
+
+    assert set(caught.value.report.failures) == {"site-1", "site-2"}
+    frames = [entry.path.name for entry in caught.traceback]
+    assert frames == [Path(__file__).name, "__init__.py"], "only the call and the door"
