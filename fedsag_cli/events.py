@@ -98,6 +98,18 @@ class RunStarted(Event, frozen=True, kw_only=True):
     versions: dict[str, str]
 
 
+class RunSettings(Event, frozen=True, kw_only=True):
+    """What is in the job's config files: values by file and key, such as "config_fed_server.conf key_metric".
+
+    `template`: that of the job; empty if none is known. `changed`: the settings that the template has otherwise, with
+    the template's values.
+    """
+
+    template: str = ""
+    settings: dict[str, Any]
+    changed: dict[str, Any] = {}
+
+
 class ProcessStarted(Event, frozen=True, kw_only=True):
     name: str
     pid: int
@@ -150,6 +162,21 @@ class RoundStarted(Event, frozen=True, kw_only=True):
     sites: list[str]
 
 
+class ModelSent(Event, frozen=True, kw_only=True):
+    """A task goes out, with this model. `digest`: the XXH3 of its params, 32 hex digits; empty without params.
+
+    `tensors`: eight hex digits for each of the tensors, whose `names` are in the same order.
+    """
+
+    workflow: str = ""
+    task: str
+    round_num: int
+    size: int
+    digest: str = ""
+    tensors: str = ""
+    names: list[str] = []
+
+
 class TaskSent(Event, frozen=True, kw_only=True):
     site: str
     workflow: str = ""
@@ -162,6 +189,9 @@ class ReplyAccepted(Event, frozen=True, kw_only=True):
     """`work_s`: from sending the task to receiving the answer.
 
     `model_owner`: whose model was measured, where a workflow lets clients measure several.
+
+    `digest`, `tensors`, `names`: of the params as they arrived, as in ModelSent. No names: they are those of the model
+    that was sent.
     """
 
     site: str
@@ -173,6 +203,9 @@ class ReplyAccepted(Event, frozen=True, kw_only=True):
     num_steps: float
     size: int
     work_s: float
+    digest: str = ""
+    tensors: str = ""
+    names: list[str] = []
 
 
 class ReplyFailed(Event, frozen=True, kw_only=True):
@@ -364,6 +397,7 @@ class RunFinished(Event, frozen=True, kw_only=True):
 
 AnyEvent = Union[  # noqa: UP007  msgspec reads it at run time
     RunStarted,
+    RunSettings,
     ProcessStarted,
     ProcessExited,
     WillWrite,
@@ -372,6 +406,7 @@ AnyEvent = Union[  # noqa: UP007  msgspec reads it at run time
     ClientReady,
     WorkflowStarted,
     RoundStarted,
+    ModelSent,
     TaskSent,
     ReplyAccepted,
     ReplyFailed,

@@ -20,6 +20,11 @@ def home() -> Path:
         return Path("/")
 
 
+def fedsag_home() -> Path:
+    """The folder for what fedsag keeps for this user: $FEDSAG_HOME, else ~/.fedsag."""
+    return Path(os.environ.get("FEDSAG_HOME") or home() / ".fedsag")
+
+
 def cores() -> int:
     """The number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):

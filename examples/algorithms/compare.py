@@ -98,15 +98,24 @@ def main():
     if unknown := only - known.keys():
         sys.exit(f"error: --only: unknown {', '.join(sorted(unknown))}; known: {', '.join(known.values())}")
     table = [("algorithm", "split", "attack", "final", "best", "seconds", "digest")]
+    failed = False
+    if not any((Path(args.dataset_path) / name).is_dir() for name in ("cifar-10-batches-py", "train")):
+        print(f"note: no CIFAR-10 in {args.dataset_path}: this table is of a small generated set", file=sys.stderr)
     for job in [job for job in JOBS if not only or job.algorithm.lower() in only]:
-        runs = [run(job, seed, args) for seed in range(1, args.seeds + 1)]
-        finals, bests, seconds, digests = zip(*runs, strict=True)
-        measured = shown(finals), shown(bests), f"{mean(seconds):.0f}", digests[0][:12]
+        try:
+            runs = [run(job, seed, args) for seed in range(1, args.seeds + 1)]
+        except Failed as error:
+            print(error, file=sys.stderr)
+            failed, measured = True, ("failed", "-", "-", "-")
+        else:
+            finals, bests, seconds, digests = zip(*runs, strict=True)
+            measured = shown(finals), shown(bests), f"{mean(seconds):.0f}", digests[0][:12]
         table.append((job.algorithm, job.split, job.attack or "none", *measured))
         print("done:", *table[-1], file=sys.stderr)
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    sys.exit(int(failed))
 
 
 def run(job, seed, args):
@@ -127,11 +136,15 @@ def run(job, seed, args):
     return report["final_metrics"]["accuracy"], report["best"]["score"], seconds, report["digest"]
 
 
+class Failed(Exception):
+    """A command failed: what it said on standard error, and the command."""
+
+
 def fedsag(*words):
-    """Run the command. Its output is shown only if it fails."""
+    """Run the command. Raises Failed."""
     done = subprocess.run([sys.executable, "-m", "fedsag_cli", *map(str, words)], capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f"{done.stdout}{done.stderr}\nerror: fedsag {' '.join(map(str, words))} failed")
+        raise Failed(f"{done.stderr}failed: fedsag {' '.join(map(str, words))}")
 
 
 def shown(values):

@@ -15,7 +15,7 @@ from fedsag_cli.cli import display
 from fedsag_cli.cli.display import Cell, Format
 from fedsag_cli.errors import RunError, counted
 from fedsag_cli.events import Event, Failure, Metrics
-from fedsag_cli.simulator.report import Report, TableReport
+from fedsag_cli.report import Report, TableReport
 
 _MOST_ROWS = 12  # clients shown one by one in the live view
 _MOST_SITES = 6  # sites with a column of their own in the table at the end

@@ -278,6 +278,14 @@ class Job:
         job = cls(folder=folder, meta=meta, apps=apps, meta_file=file.name, meta_values=values)
         return job._checked(file.name, folders)
 
+    def written(self) -> dict[str, Mapping[str, Any]]:
+        """What is in the files that a run reads, by their path in the job. Raises JobError."""
+        files = {self.meta_file: self.meta_values} if self.meta_values else {}
+        for app in self.apps.values():
+            found = (app.configs.read(stem) for stem in (CLIENT_FILE, SERVER_FILE) if app.file(stem))
+            files |= {file.name: file.values for file in found}
+        return files
+
     def named_sites(self) -> list[str]:
         """The clients that deploy_map names, in its order; empty for @ALL."""
         return [site for sites in self.meta.deploy_map.values() for site in sites if site not in (SERVER, ALL)]

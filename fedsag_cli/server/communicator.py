@@ -33,6 +33,7 @@ from fedsag_cli.events import (
     ClientWanted,
     Event,
     Failure,
+    ModelSent,
     NotAwaited,
     Notice,
     ReplyAccepted,
@@ -207,6 +208,8 @@ class Communicator:
         )
         refused = self._prepare(outgoing)
         self._open[outgoing.task_id] = outgoing
+        if targets and not refused:
+            self._emit(self._sent_model(outgoing))
         begun = Begun(
             task_id=outgoing.task_id,
             targets=tuple(self._process_for(site, task.name) for site in targets),
@@ -280,6 +283,18 @@ class Communicator:
                 raise
             return Failure(cause=f"{self._task_filters.called(task.name)}: {error}")
         return None
+
+    def _sent_model(self, outgoing: Outgoing) -> ModelSent:
+        prints = outgoing.prints
+        return ModelSent(
+            workflow=self.workflow,
+            task=outgoing.task.name,
+            round_num=outgoing.round_num,
+            size=outgoing.size,
+            digest=prints.digest,
+            tensors=prints.tensors,
+            names=list(prints.names),
+        )
 
     def next_reply(self, outgoing: Outgoing) -> Reply | None:
         """The next reply to a task, None if there are no more. The last one is accepted if it was not rejected."""
@@ -491,6 +506,9 @@ class Communicator:
                 num_steps=accepted.model.num_steps,
                 size=accepted.size,
                 work_s=accepted.work_s,
+                digest=accepted.prints.digest,
+                tensors=accepted.prints.tensors,
+                names=[] if accepted.prints.names == outgoing.prints.names else list(accepted.prints.names),
             )
         )
 

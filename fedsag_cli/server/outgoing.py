@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from fedsag_cli.model import MODEL_OWNER, FLModel, Params, Task
 from fedsag_cli.params import checks
+from fedsag_cli.params.fingerprints import NONE, Fingerprints, fingerprints
 from fedsag_cli.params.packing import packed, unpacked
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.server import spool
@@ -29,6 +30,7 @@ class Received:
     file: SpooledFile | None
     work_s: float
     params: Params | None = None
+    prints: Fingerprints = NONE
     model: FLModel | None = None
 
     @property
@@ -59,6 +61,7 @@ class Outgoing:
     whole: Mapping[str, Any] = field(default_factory=dict)  # the model's params before the filters, if they changed it
     facts: ModelFacts = field(default_factory=ModelFacts)  # of the model that is sent
     file: TensorFile | None = None  # with its tensors
+    prints: Fingerprints = NONE  # of its params
     received: dict[str, Received] = field(default_factory=dict)
     kept_bytes: int = 0
     turn: str | None = None  # the site whose reply the workflow gets next
@@ -87,6 +90,7 @@ class Outgoing:
         self.facts, self.file = packed(model, scratch=scratch)
         if model.params is not None and self.file is not None:
             model.params.update(self.file.load())
+        self.prints = fingerprints(model.params)
 
     @property
     def model_owner(self) -> str:
@@ -115,6 +119,7 @@ class Outgoing:
         """
         model = unpacked(received.answer.model, None if received.file is None else received.file.take())
         received.params = model.params
+        received.prints = fingerprints(model.params)  # now: whoever processes the model may change it
         model = self.filtered(filtering, model, site, sent=self.task.model)
         left_out: Sequence[str] = ()
         known = {**(self.task.model.params or {}), **self.whole}  # a filter may have changed its dtype and shape

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from fedsag_cli.errors import RunError, system_errors
@@ -12,13 +13,14 @@ from fedsag_cli.events import STARTED, Notice, Observer
 from fedsag_cli.interop import reading
 from fedsag_cli.interop.records import Records, meta_of
 from fedsag_cli.job import Job
+from fedsag_cli.job.templates.changes import settings_of
 from fedsag_cli.plan import Plan
 from fedsag_cli.processes.kill import kill_marked
 from fedsag_cli.processes.local import LocalEngine, can_fork
+from fedsag_cli.report import Report
 from fedsag_cli.simulator import environment, resume
 from fedsag_cli.simulator.options import FORK, Options
 from fedsag_cli.simulator.planning import make_plan
-from fedsag_cli.simulator.report import Report
 from fedsag_cli.simulator.signals import have_standard_streams, signals_interrupt
 from fedsag_cli.simulator.supervisor import Simulation
 from fedsag_cli.wire.channel import private_address
@@ -86,6 +88,8 @@ def _simulate(
                 planned.notices.append(f"processes of an earlier run were left, and are ended: {', '.join(left)}")
             records = Records(run_folder, meta_of(read), planned.plan.server.components)
             watching = [records, *observers]
-            return Simulation(job, planned, run_folder, engine, env, watching).run(resume=before is not None)
+            settings = partial(settings_of, read)
+            simulation = Simulation(job, planned, run_folder, engine, env, watching, settings)
+            return simulation.run(resume=before is not None)
         finally:
             engine.stop(grace_s=0.0)

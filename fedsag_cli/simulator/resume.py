@@ -13,8 +13,8 @@ from fedsag_cli import catalog
 from fedsag_cli.errors import UsageError, WorkspaceError
 from fedsag_cli.plan import FORMAT, Plan, read_plan
 from fedsag_cli.record import Found, read
+from fedsag_cli.report import Report
 from fedsag_cli.simulator.options import Options, site_names
-from fedsag_cli.simulator.report import Report
 from fedsag_cli.workspace import ROUND, Workspace
 
 

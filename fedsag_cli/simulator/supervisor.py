@@ -9,13 +9,13 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from fedsag_cli import __version__, catalog, foreign
-from fedsag_cli.errors import FedsagError, Interrupted, RunError, WorkspaceError, counted, of_system
+from fedsag_cli.errors import FedsagError, Interrupted, JobError, RunError, WorkspaceError, counted, of_system
 from fedsag_cli.events import (
     ClientReady,
     ClientStopped,
@@ -30,6 +30,7 @@ from fedsag_cli.events import (
     ReplyLate,
     RunFailed,
     RunFinished,
+    RunSettings,
     RunStarted,
     ServerReady,
     WillWrite,
@@ -37,15 +38,16 @@ from fedsag_cli.events import (
     from_line,
     how_it_ended,
 )
+from fedsag_cli.job.templates.changes import Settings
 from fedsag_cli.plan import Plan, SitePlan
 from fedsag_cli.processes.child import ProcessSpec
 from fedsag_cli.processes.engine import Engine
 from fedsag_cli.processes.local import NURSERY
 from fedsag_cli.record import read
+from fedsag_cli.report import Report, ReportBuilder
 from fedsag_cli.simulator.events_file import EventsFile, read_events
 from fedsag_cli.simulator.failures import Failures
 from fedsag_cli.simulator.planning import Planned
-from fedsag_cli.simulator.report import Report, ReportBuilder
 from fedsag_cli.simulator.signals import as_interruption, ignore_signals
 from fedsag_cli.wire.messages import HIDDEN, PRELOAD, PROCESS, SEED, SITE
 from fedsag_cli.workspace import SERVER, Workspace, files_in, site_of, write_json
@@ -66,7 +68,10 @@ class Simulation:
         engine: Engine,
         env: dict[str, str],
         observers: Sequence[Observer],
+        settings: Callable[[], Settings],
     ) -> None:
+        """`settings`: finds those of the job; it is called when the server has been started, as it may take a while."""
+        self._settings = settings
         self._job, self._planned, self._plan = job, planned, planned.plan
         self._workspace, self._engine, self._env = workspace, engine, env
         self._notices = list(planned.notices)
@@ -114,6 +119,7 @@ class Simulation:
             self._tell(Notice(text=text))
         self._engine.prepare([*self._plan.preload, *_modules_of_server(self._plan)])
         self._start(self._server())
+        self._tell_settings()
         self._handle_events()
         self._check_strict()
         self._check_models()
@@ -337,6 +343,11 @@ class Simulation:
             launcher=plan.launcher,
             versions=_versions(plan.preload),
         )
+
+    def _tell_settings(self) -> None:
+        with contextlib.suppress(JobError):  # the job has been read, and its files may be gone by now
+            found = self._settings()
+            self._tell(RunSettings(template=found.template, settings=dict(found.values), changed=dict(found.changed)))
 
     def _server(self) -> ProcessSpec:
         return ProcessSpec(

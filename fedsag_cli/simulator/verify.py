@@ -12,8 +12,8 @@ import msgspec
 from fedsag_cli.errors import WorkspaceError
 from fedsag_cli.events import from_line
 from fedsag_cli.record import Found, Proof, read, sha256_of
+from fedsag_cli.report import Report, ReportBuilder, RoundReport
 from fedsag_cli.simulator import resume
-from fedsag_cli.simulator.report import Report, ReportBuilder, RoundReport
 from fedsag_cli.workspace import Workspace, checkpoints_in
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from fedsag_cli import events
 from fedsag_cli.cli import views
 from fedsag_cli.events import Failure
-from fedsag_cli.simulator.report import Report, ReportBuilder, RoundReport
+from fedsag_cli.report import Report, ReportBuilder, RoundReport
 
 STARTED = events.RunStarted(
     job="j", workspace="/w", sites=["site-1", "site-2"], slots=2, threads=1, seed=7, launcher="fork", versions={}

@@ -28,6 +28,7 @@ from fedsag_cli.events import (
     ClientReady,
     ClientWanted,
     Failure,
+    ModelSent,
     NotAwaited,
     Notice,
     ProcessExited,
@@ -455,7 +456,14 @@ def test_what_is_told_of_a_round_has_its_sizes_steps_and_metrics(house):
     home.ask(round_num=4)
 
     sent, accepted = home.of(TaskSent)[0], home.of(ReplyAccepted)[0]
-    assert [type(event) for event in home.told] == [ClientWanted, ClientReady, TaskSent, ReplyArrived, ReplyAccepted]
+    assert [type(event) for event in home.told] == [
+        ModelSent,
+        ClientWanted,
+        ClientReady,
+        TaskSent,
+        ReplyArrived,
+        ReplyAccepted,
+    ]
     assert (sent.site, sent.workflow, sent.task, sent.round_num) == ("a", "warm_up", "train", 4)
     assert (accepted.site, accepted.workflow, accepted.task, accepted.round_num) == ("a", "warm_up", "train", 4)
     assert (accepted.num_steps, accepted.metrics) == (12, {"acc": 1.0})

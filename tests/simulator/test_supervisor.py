@@ -24,10 +24,10 @@ from fedsag_cli.events import (
     WillWrite,
     WorkflowFinished,
 )
+from fedsag_cli.report import Report
 from fedsag_cli.simulator import simulate
 from fedsag_cli.simulator.events_file import read_events
 from fedsag_cli.simulator.options import Options
-from fedsag_cli.simulator.report import Report
 
 
 class FakeEngine:

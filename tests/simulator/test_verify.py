@@ -9,7 +9,7 @@ from fedsag_cli import events
 from fedsag_cli.errors import WorkspaceError
 from fedsag_cli.model import FLModel
 from fedsag_cli.plan import FORMAT, Plan, ServerPlan
-from fedsag_cli.simulator.report import ReportBuilder
+from fedsag_cli.report import ReportBuilder
 from fedsag_cli.simulator.verify import verify
 from fedsag_cli.workflows.run import Run
 from fedsag_cli.workspace import Workspace, write_json

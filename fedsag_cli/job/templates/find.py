@@ -101,8 +101,9 @@ def templates_folders(given: Path | None = None) -> Iterator[TemplatesFolder]:
     if given is not None:
         yield TemplatesFolder(folder=settings.absolute(given), named_by="-d")
         return
-    if home := os.environ.get("FEDSAG_HOME"):
-        yield TemplatesFolder(folder=settings.absolute(Path(home, "job_templates")), named_by="$FEDSAG_HOME")
+    home = os.environ.get("FEDSAG_HOME")
+    if home and (own := settings.absolute(Path(home, "job_templates"))).exists():  # the folder is for other files too
+        yield TemplatesFolder(folder=own, named_by="$FEDSAG_HOME")
     if stored := settings.templates_dir():
         yield TemplatesFolder(folder=settings.absolute(stored), named_by=str(settings.config_file()))
     yield TemplatesFolder(folder=_shipped(), named_by=SHIPPED)
@@ -143,15 +144,22 @@ def _readable(folder: Path, where: TemplatesFolder, problems: list[str]) -> Temp
 @files.reading()
 def find_template(name: str, given: Path | None = None) -> Template:
     """The template named `name`, or the one in the folder `name`. Raises JobError with the nearest known name."""
+    folder, source = find_folder(name, given)
+    return Template.read(folder, name="" if source else str(folder), source=source)
+
+
+@files.reading()
+def find_folder(name: str, given: Path | None = None) -> tuple[Path, str]:
+    """The folder of this template, and where it was found; empty if `name` is a folder. Raises as `find_template`."""
     folder = settings.absolute(name)
     if folder.is_dir() and ((folder / TEMPLATE_FILE).is_file() or (os.sep in name and _has_job_files(folder))):
-        return Template.read(folder, name=str(folder))
+        return folder, ""
     known: list[str] = []
     searched: list[str] = []
     for where in templates_folders(given):
         folders = {found.name: found for found in _folders(where)}
         if name in folders:
-            return Template.read(folders[name], source=where.shown)
+            return folders[name], where.shown
         known += folders
         searched.append(f"{where.folder} ({where.named_by})")
     raise JobError(

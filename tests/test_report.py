@@ -5,7 +5,7 @@ import pytest
 
 from fedsag_cli import events
 from fedsag_cli.events import Failure
-from fedsag_cli.simulator.report import ReportBuilder
+from fedsag_cli.report import ReportBuilder
 
 
 def folded(*history):

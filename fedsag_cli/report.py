@@ -106,6 +106,10 @@ class Report(msgspec.Struct, kw_only=True):
     seed: int = 0
     launcher: str = ""
     versions: dict[str, str] = {}
+    began: float = 0.0  # seconds since 1970; of the first part of a run that was resumed
+    template: str = ""
+    settings: dict[str, Any] = {}  # by config file and key
+    changed: dict[str, Any] = {}  # those that the template has otherwise, with its values
     rounds: list[RoundReport] = []
     validations: list[ValidationReport] = []
     tables: list[TableReport] = []
@@ -157,12 +161,15 @@ class ReportBuilder:
         match event:
             case events.RunStarted():
                 self._began = event.at
+                report.began = report.began or event.at
                 self._moments.clear()
                 self._earlier_notices = set(report.notices)
                 if event.workspace != report.workspace:
                     report.models, report.curves = [], []
                 for name in _SETTINGS:
                     setattr(report, name, getattr(event, name))
+            case events.RunSettings():
+                report.template, report.settings, report.changed = event.template, event.settings, event.changed
             case events.ServerReady():
                 self._moments["server_ready"] = event.at
                 self._resume(event)

@@ -1,0 +1,105 @@
+"""The settings of a job, and which of them its template has otherwise."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+import fedsag_cli
+from fedsag_cli.errors import JobError
+from fedsag_cli.job import Job
+from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, files, hocon, tree
+from fedsag_cli.job.templates.create import template_of
+from fedsag_cli.job.templates.draft import META, FileNames, make_draft
+from fedsag_cli.job.templates.find import find_folder, find_template
+from fedsag_cli.machine import fedsag_home
+from fedsag_cli.workspace import write_whole
+
+_NAME = f"{META} name"  # that of the job's folder
+_READ = ("meta", SERVER_FILE, CLIENT_FILE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The values in a job's config files, by file and key, as in "config_fed_server.conf workflows[0].args.num_rounds".
+
+    `template`: empty if the job was not made from one, or it is not found. `changed`: the settings that the template
+    has otherwise, with the template's values; None for what it does not have.
+    """
+
+    values: Mapping[str, Any]
+    template: str = ""
+    changed: Mapping[str, Any] = field(default_factory=dict)
+
+
+@files.reading()
+def settings_of(job: Job) -> Settings:
+    """The settings of a job. Raises JobError."""
+    values = _flat(job.written())
+    name = template_of(job.folder)
+    if name is None:
+        return Settings(values=values)
+    try:
+        defaults = _defaults(name)
+    except JobError:  # it is gone, or has changed
+        return Settings(values=values)
+    keys = dict.fromkeys([*values, *defaults])
+    del keys[_NAME]
+    changed = {key: defaults.get(key) for key in keys if not _is_same(key, values, defaults)}
+    return Settings(values=values, template=name, changed=changed)
+
+
+def _is_same(key: str, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> bool:
+    """With ==, 1 would be equal to true."""
+    return key in values and key in defaults and repr(values[key]) == repr(defaults[key])
+
+
+def _defaults(name: str) -> dict[str, Any]:
+    """The settings of a job that was made from the template without a change.
+
+    Making one takes half a second, so they are kept, with a digest of all that they are made of.
+    """
+    folder, _ = find_folder(name)
+    kept = fedsag_home() / "cache" / f"template-{_digest(folder)}.json"
+    with contextlib.suppress(OSError, msgspec.DecodeError):
+        return msgspec.json.decode(kept.read_bytes(), type=dict[str, Any])
+    found = _flat(dict(_files_of(name)))
+    with contextlib.suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(kept, lambda file: file.write(msgspec.json.encode(found)), shared=True)
+    return found
+
+
+def _digest(folder: Path) -> str:
+    sha = hashlib.sha256(fedsag_cli.__version__.encode())
+    for name, path in files.below(folder):
+        if path.suffix in hocon.CONFIG_SUFFIXES:
+            sha.update(f"\0{name}\0".encode() + path.read_bytes())
+    return sha.hexdigest()[:32]
+
+
+def _files_of(name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    draft = make_draft(find_template(name), "job")
+    for path in dict.fromkeys([*draft.texts, *draft.copies]):
+        file = Path(path)
+        if file.stem not in _READ or file.suffix not in hocon.CONFIG_SUFFIXES or "custom" in file.parts:
+            continue
+        if path in draft.texts:
+            yield path, hocon.loads(draft.texts[path], name=path, suffix=file.suffix)
+        else:
+            yield path, hocon.load(draft.copies[path], name=path)
+
+
+def _flat(texts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    names = FileNames(list(texts), list({path.partition("/")[0] for path in texts if "/" in path}))
+    return {
+        f"{names.short(path)} {tree.written(at)}": value
+        for path, conf in texts.items()
+        for at, value in tree.leaves(conf)
+    }
