@@ -3,19 +3,23 @@
 import importlib.util
 import json
 import math
+import os
 import re
+import signal
 import subprocess
 import sys
 import threading
+import uuid
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
-from runs import ADDS_ONE, job
+from runs import ADDS_ONE, FEDSAG, LIMIT_S, MARK, eventually, job, marked
 
 import fedsag_cli
 from fedsag_cli.errors import JobError, RunError, UsageError
 from fedsag_cli.notebook import Run
-from fedsag_cli.simulator.report import BestReport, Report, RoundReport
+from fedsag_cli.report import BestReport, Report, RoundReport
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -181,3 +185,153 @@ def test_a_run_that_fails_raises_what_the_command_says_with_the_report(tmp_path)
     assert set(caught.value.report.failures) == {"site-1", "site-2"}
     frames = [entry.path.name for entry in caught.traceback]
     assert frames == [Path(__file__).name, "__init__.py"], "only the call and the door"
+
+
+HANGS = """
+    import os
+    import time
+
+    import fedsag_cli.client as flare
+
+    flare.init()
+    while flare.is_running():
+        model = flare.receive()
+        while model.current_round == 1 and os.path.exists({path!r}):
+            time.sleep(0.02)
+        flare.send(flare.FLModel(params={{k: v + 1 for k, v in model.params.items()}}))
+"""
+
+
+@pytest.fixture
+def hanging(tmp_path):
+    """A job whose clients hang in round 1 as long as a file is there: the job, and the file."""
+    path = tmp_path / "hang"
+    path.touch()
+    return job(tmp_path / "j", HANGS.format(path=str(path)), num_rounds=3), path
+
+
+@pytest.fixture
+def kernel(tmp_path, monkeypatch):
+    """A notebook's kernel with a client that talks to it, and the mark of all processes under it."""
+    manager_of = pytest.importorskip("jupyter_client.manager").KernelManager
+    pytest.importorskip("ipykernel")
+    monkeypatch.setenv("HOME", str(tmp_path))  # so that no kernel of the user's is taken
+    monkeypatch.setenv(MARK, mark := uuid.uuid4().hex)
+    manager = manager_of(kernel_name="python3")
+    manager.start_kernel(cwd=str(tmp_path))
+    client = manager.blocking_client()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=LIMIT_S)
+        yield manager, client, mark
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
+
+@pytest.mark.slow
+def test_interrupting_the_kernel_ends_the_run_with_all_its_processes_and_it_can_go_on(kernel, hanging, tmp_path):
+    manager, client, mark = kernel
+    made, path = hanging
+    before = set(marked(mark))
+    given = f"{str(made)!r}, clients=2, threads=2, workspace={str(tmp_path / 'ws')!r}, seed=1"
+
+    def interrupts(message):
+        if "round 1 started" in message["content"].get("text", ""):
+            manager.interrupt_kernel()
+
+    def ran(code, output_hook=lambda message: None):
+        return client.execute_interactive(code, output_hook=output_hook, timeout=LIMIT_S)["content"]
+
+    stopped = ran(f"import fedsag_cli; fedsag_cli.simulate({given})", interrupts)
+    left = set(marked(mark)) - before
+    path.unlink()
+    resumed = ran(f"assert len(fedsag_cli.simulate({given}, resume=True, quiet=True).rounds) == 3")
+
+    assert stopped["ename"] == "KeyboardInterrupt"
+    assert re.search("1 round done. Continue .* --resume", stopped["evalue"])
+    assert left == set()
+    assert resumed["status"] == "ok", resumed
+
+
+@pytest.mark.slow
+def test_a_script_that_is_told_to_end_ends_its_run_and_then_itself_by_that_signal(hanging, tmp_path):
+    made, _ = hanging
+    mark = uuid.uuid4().hex
+    code = f"""
+import fedsag_cli
+try:
+    fedsag_cli.simulate({str(made)!r}, clients=2, threads=2, workspace={str(tmp_path / "ws")!r})
+except fedsag_cli.errors.FedsagError:
+    print("goes on")
+"""
+    env = os.environ | {"HOME": str(tmp_path), MARK: mark}
+    with subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True) as script:
+        next(line for line in script.stdout if "round 1 started" in line)
+        script.terminate()
+        rest = script.stdout.read()
+
+    assert script.returncode == -signal.SIGTERM
+    assert "goes on" not in rest
+    eventually(lambda: not marked(mark))
+
+
+NOTEBOOK = ROOT / "examples" / "cifar10" / "sag" / "sag.ipynb"
+
+
+@pytest.fixture(scope="module")
+def notebook():
+    return json.loads(NOTEBOOK.read_text())
+
+
+def test_the_notebook_is_stored_without_outputs_and_has_the_pictures_and_pages_it_shows(notebook):
+    texts = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
+    targets = re.findall(r"\]\((?!https://)([^)]+)\)", "\n".join(texts))
+
+    assert all(
+        not cell["outputs"] and cell["execution_count"] is None for cell in notebook["cells"] if "outputs" in cell
+    )
+    assert sum(target.endswith(".svg") for target in targets) == 4
+    for target in targets:
+        assert (NOTEBOOK.parent / target).is_file(), target
+
+
+def test_the_pictures_are_what_the_script_draws(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    from drawing.tutorial import PICTURES
+
+    drawn = {f"{name}.svg": str(draw()) for name, draw in PICTURES.items()}
+
+    assert drawn == {path.name: path.read_text() for path in (NOTEBOOK.parent / "pictures").iterdir()}
+    for svg in drawn.values():
+        assert ElementTree.fromstring(svg).tag.endswith("svg")
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(FEDSAG).parent), os.environ["PATH"]]))
+    monkeypatch.delenv("FEDSAG_HOME", raising=False)
+    say = {
+        "/tmp/fedsag": str(tmp_path / "fedsag"),
+        "python ../data/download.py": "true",  # which needs a network
+        "--batch_size 6": "--batch_size 6 --limit 60",
+    }
+    read = nbformat.read(NOTEBOOK, as_version=4)
+    code = [cell for cell in read.cells if cell.cell_type == "code"]
+    for cell in code:
+        for told, instead in say.items():
+            cell.source = cell.source.replace(told, instead)
+        if cell.source.lstrip().startswith("!") or "\n! " in cell.source:
+            cell.source += "\nassert _exit_code == 0"
+
+    nbclient.NotebookClient(read, timeout=LIMIT_S, resources={"metadata": {"path": str(NOTEBOOK.parent)}}).execute()
+
+    outputs = {cell.source.splitlines()[0]: cell.outputs for cell in code}
+    printed = "".join(output.get("text", "") for told in outputs.values() for output in told)
+    assert [output.data["text/html"].startswith("<svg") for output in outputs["run.plot()"]] == [True]
+    assert "round 4 finished" in printed
+    assert "rounds     5 of 5 proven" in printed
+    assert "no CIFAR-10 in" in printed

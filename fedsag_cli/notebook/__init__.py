@@ -24,9 +24,9 @@ from fedsag_cli.arguments import declared, problems
 from fedsag_cli.cli import views
 from fedsag_cli.errors import FedsagError, Interrupted, UsageError, counted, nearest
 from fedsag_cli.notebook.chart import Chart, chart_of
+from fedsag_cli.report import BestReport, Report, RoundReport
 from fedsag_cli.simulator import simulate as _simulate
 from fedsag_cli.simulator.options import Options
-from fedsag_cli.simulator.report import BestReport, Report, RoundReport
 
 __all__ = ["Run", "simulate"]
 
@@ -81,9 +81,9 @@ def simulate(
         folders = Path(job).expanduser(), Path(workspace).expanduser()  # there is no shell to do it
         return Run(_simulate(*folders, options, [] if quiet else [views.PlainView()]))
     except Interrupted as stopped:
-        if stopped.exit_code == 128 + signal.SIGINT:
-            raise KeyboardInterrupt(str(stopped)) from None
-        raise stopped.with_traceback(None) from None
+        if (number := stopped.exit_code - 128) != signal.SIGINT:
+            signal.raise_signal(number)  # now that the run has ended, this process does what it was told to do
+        raise KeyboardInterrupt(str(stopped)) from None
     except FedsagError as error:
         raise error.with_traceback(None) from None  # a notebook shows every frame: the message would be far from it
 
@@ -149,10 +149,11 @@ class Run:
     def _said(self) -> str:
         report, best = self.report, self.best
         facts = [counted(len(report.rounds), "round"), counted(len(report.sites), "client"), f"seed {report.seed}"]
-        facts += [f"final {name} {_short(value)}" for name, value in list(report.final_metrics.items())[:1]]
         if best:
             which = "of the final model" if best.is_final else f"in round {best.round_num}"
             facts.append(f"best {best.metric} {_short(best.score)} {which}")
+        if not (best and best.is_final):
+            facts += [f"final {name} {_short(value)}" for name, value in list(report.final_metrics.items())[:1]]
         return f"{report.job}: {', '.join(facts)}"
 
 
