@@ -22,6 +22,8 @@ from fedsag_cli.notebook import Run
 from fedsag_cli.report import BestReport, Report, RoundReport
 
 ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOK = ROOT / "examples" / "cifar10" / "sag" / "sag.ipynb"
+SVGS = [*(NOTEBOOK.parent / "pictures").iterdir(), ROOT / "docs" / "pictures" / "run.svg"]
 
 
 def round_of(number, accuracy, *own, workflow="sag"):
@@ -99,6 +101,15 @@ def test_of_many_sites_the_chart_shows_the_range():
 
     assert re.findall(r'<polygon points="(.*?)"', svg) == ["68.0,240.0 608.0,40.0 608.0,40.0 68.0,240.0"]
     assert len(svg) < 4000
+
+
+@pytest.mark.parametrize("values", [(0.3, 0.1 + 0.2), (0.0, 0.0), (-5.0, -5.0), (1e300, -1e300), (7.0,)])
+def test_values_that_are_alike_or_far_apart_have_a_place_in_the_chart(values):
+    svg = str(Run(report(rounds=[round_of(at, value, value) for at, value in enumerate(values)])).plot("accuracy"))
+
+    places = [float(y) for y in re.findall(r'<circle cx="[^"]*" cy="([^"]*)"', svg)]
+    assert len(places) == len(values)
+    assert all(40 <= y <= 240 for y in places)
 
 
 def test_a_metric_that_the_run_has_not_is_told_with_the_nearest_one():
@@ -276,9 +287,6 @@ except fedsag_cli.errors.FedsagError:
     eventually(lambda: not marked(mark))
 
 
-NOTEBOOK = ROOT / "examples" / "cifar10" / "sag" / "sag.ipynb"
-
-
 @pytest.fixture(scope="module")
 def notebook():
     return json.loads(NOTEBOOK.read_text())
@@ -303,8 +311,15 @@ def test_the_pictures_are_what_the_script_draws(monkeypatch):
     drawn = {f"{name}.svg": str(draw()) for name, draw in PICTURES.items()}
 
     assert drawn == {path.name: path.read_text() for path in (NOTEBOOK.parent / "pictures").iterdir()}
-    for svg in drawn.values():
-        assert ElementTree.fromstring(svg).tag.endswith("svg")
+
+
+@pytest.mark.parametrize("path", SVGS, ids=lambda path: path.stem)
+def test_a_picture_is_small_and_needs_nothing_from_elsewhere(path):
+    svg = path.read_text()
+
+    assert ElementTree.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
+    assert len(svg) < 60_000
+    assert re.findall(r"https?://[^\"]*", svg) == ["http://www.w3.org/2000/svg"]
 
 
 @pytest.mark.slow
@@ -318,6 +333,7 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
         "/tmp/fedsag": str(tmp_path / "fedsag"),
         "python ../data/download.py": "true",  # which needs a network
         "--batch_size 6": "--batch_size 6 --limit 60",
+        "num_rounds=5": "num_rounds=2",
     }
     read = nbformat.read(NOTEBOOK, as_version=4)
     code = [cell for cell in read.cells if cell.cell_type == "code"]
@@ -332,6 +348,6 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
     outputs = {cell.source.splitlines()[0]: cell.outputs for cell in code}
     printed = "".join(output.get("text", "") for told in outputs.values() for output in told)
     assert [output.data["text/html"].startswith("<svg") for output in outputs["run.plot()"]] == [True]
-    assert "round 4 finished" in printed
-    assert "rounds     5 of 5 proven" in printed
+    assert "round 1 finished" in printed
+    assert "rounds     2 of 2 proven" in printed
     assert "no CIFAR-10 in" in printed

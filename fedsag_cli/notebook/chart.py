@@ -122,7 +122,8 @@ def _curve(plane: _Plane, mean: Sequence[float | None], labels: Sequence[str], m
 
 def _ticks(low: float, high: float, wanted: int) -> list[float]:
     """Round numbers from below `low` to above `high`, about as many as wanted."""
-    span = high - low or abs(high) or 1.0
+    size_of_all = max(abs(low), abs(high)) or 1.0
+    span = high - low if high - low > 1e-6 * size_of_all else size_of_all  # values that differ in rounding alone
     size = 10.0 ** math.floor(math.log10(span / wanted))
     step = next(size * factor for factor in (1, 2, 2.5, 5, 10) if size * factor * wanted >= span)
     first, last = math.floor(low / step), math.ceil(high / step)
