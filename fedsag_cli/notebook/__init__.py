@@ -137,16 +137,16 @@ class Run:
         return chart_of(self.report, usual if metric is None else metric)
 
     def __repr__(self) -> str:
-        return f"<Run {self._said()}>"
+        return f"<Run {self.report.job}: {self._facts()}>"
 
     def _repr_html_(self) -> str:
         told = {"workspace": self.report.workspace, "digest": self.digest}
-        lines = [f"<b>{html.escape(self._said())}</b>"]
+        lines = [f"<b>{html.escape(self.report.job)}</b>: {html.escape(self._facts())}"]
         lines += [f"{name} <code>{html.escape(value)}</code>" for name, value in told.items() if value]
         drawn = str(self.plot()) if any(each.metrics for each in self.report.rounds) else ""
         return f"<div>{'<br>'.join(lines)}</div>{drawn}"
 
-    def _said(self) -> str:
+    def _facts(self) -> str:
         report, best = self.report, self.best
         facts = [counted(len(report.rounds), "round"), counted(len(report.sites), "client"), f"seed {report.seed}"]
         if best:
@@ -154,7 +154,7 @@ class Run:
             facts.append(f"best {best.metric} {_short(best.score)} {which}")
         if not (best and best.is_final):
             facts += [f"final {name} {_short(value)}" for name, value in list(report.final_metrics.items())[:1]]
-        return f"{report.job}: {', '.join(facts)}"
+        return ", ".join(facts)
 
 
 def _names(clients: int | str | Sequence[str] | None) -> list[str]:

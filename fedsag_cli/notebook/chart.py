@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ _WIDTH, _HEIGHT = 640, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 620, 40, 240  # of the plane within
 _MEAN = "#2f80d0"  # stands out on white and on black
 _MOST_LINES = 10  # sites with a line of their own; of more, the range is shown
+_MOST_LABELS, _LABEL = 12, 36  # below the plane: how many, and the room for one
+_MOST_DOTS = 40
+_FINAL = "final"
 _STYLE = "font-family:system-ui,sans-serif;font-size:12px;max-width:100%;height:auto"
 
 
@@ -37,7 +41,7 @@ def chart_of(report: Report, metric: str) -> Chart:
     """The mean of a metric, and what each site measured; the model after the last round too, if it was measured."""
     steps = [(str(each.round_num), each.metrics, each.metrics_by_site) for each in report.rounds]
     if metric in report.final_metrics:
-        steps.append(("final", report.final_metrics, report.final_metrics_by_site))
+        steps.append((_FINAL, report.final_metrics, report.final_metrics_by_site))
     mean = [metrics.get(metric) for _, metrics, _ in steps]
     own = {site: [by_site.get(site, {}).get(metric) for _, _, by_site in steps] for site in report.sites}
     own = {site: values for site, values in own.items() if any(value is not None for value in values)}
@@ -88,9 +92,10 @@ def _axes(plane: _Plane, labels: Sequence[str]) -> Iterator[str]:
         y = plane.y(value)
         yield f'<path d="M{_LEFT} {y}H{_RIGHT}" stroke="currentColor" opacity=".15"/>'
         yield f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end" opacity=".65">{value:.6g}</text>'
-    every = math.ceil(len(labels) / 12)
+    every = next(size for size in _sizes() if size * _MOST_LABELS >= len(labels))
     for step, label in enumerate(labels):
-        if step % every == 0 or label == "final":
+        is_covered = labels[-1] == _FINAL != label and plane.x(len(labels) - 1) - plane.x(step) < _LABEL
+        if label == _FINAL or (int(label) % every == 0 and not is_covered):
             yield f'<text x="{plane.x(step)}" y="{_BOTTOM + 18}" text-anchor="middle" opacity=".65">{label}</text>'
     yield f'<text x="{(_LEFT + _RIGHT) / 2}" y="{_HEIGHT - 6}" text-anchor="middle" opacity=".65">round</text>'
 
@@ -113,11 +118,19 @@ def _sites(plane: _Plane, own: Mapping[str, Sequence[float | None]]) -> Iterator
 
 def _curve(plane: _Plane, mean: Sequence[float | None], labels: Sequence[str], metric: str) -> Iterator[str]:
     yield f'<path d="{plane.path(mean)}" fill="none" stroke="{_MEAN}" stroke-width="2.5" stroke-linejoin="round"/>'
+    radius = 4 if len(labels) <= _MOST_DOTS else 2
     for step, (value, label) in enumerate(zip(mean, labels, strict=True)):
         if value is None:
             continue
-        said = html.escape(f"{'final model' if label == 'final' else f'round {label}'}: {metric} {value:.4g}")
-        yield f'<circle cx="{plane.x(step)}" cy="{plane.y(value)}" r="4" fill="{_MEAN}"><title>{said}</title></circle>'
+        said = html.escape(f"{'final model' if label == _FINAL else f'round {label}'}: {metric} {value:.4g}")
+        place = f'cx="{plane.x(step)}" cy="{plane.y(value)}" r="{radius}"'
+        yield f'<circle {place} fill="{_MEAN}"><title>{said}</title></circle>'
+
+
+def _sizes() -> Iterator[int]:
+    """1, 2, 5, 10, 20, 50, …"""
+    for power in itertools.count():
+        yield from (factor * 10**power for factor in (1, 2, 5))
 
 
 def _ticks(low: float, high: float, wanted: int) -> list[float]:
