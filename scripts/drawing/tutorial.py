@@ -11,20 +11,20 @@ _SITES = (("site-1", "a"), ("site-2", "b"), ("site-3", "c"))
 
 
 def mpi_scatter() -> Picture:
-    picture = Picture(380, 230, "MPI scatter: one process holds an array and sends each process another part of it")
+    picture = Picture(350, 220, "MPI scatter: one process holds an array and sends each process another part of it")
     _array(picture, 34, "process 0 has the array")
     for index, x in enumerate(_columns()):
-        picture.arrow(190 + 40 * (index - 1.5), 92, x, 138)
+        picture.arrow(175 + 40 * (index - 1.5), 92, x, 138)
         picture.cell(x, 144, _PARTS[index], _PARTS[index])
         picture.text(x, 200, f"process {index}", "soft")
     return picture
 
 
 def mpi_gather() -> Picture:
-    picture = Picture(380, 230, "MPI gather: one process collects a part from every process and puts them together")
+    picture = Picture(350, 220, "MPI gather: one process collects a part from every process and puts them together")
     _array(picture, 34, "process 0 gets the array")
     for index, x in enumerate(_columns()):
-        picture.arrow(x, 140, 190 + 40 * (index - 1.5), 94)
+        picture.arrow(x, 140, 175 + 40 * (index - 1.5), 94)
         picture.cell(x, 144, _PARTS[index], _PARTS[index])
         picture.text(x, 200, f"process {index}", "soft")
     return picture
@@ -83,13 +83,13 @@ def scatter_and_gather() -> Picture:
 
 
 def _array(picture: Picture, y: float, caption: str) -> None:
-    picture.text(190, y - 8, caption, "strong")
+    picture.text(175, y - 8, caption, "strong")
     for index, part in enumerate(_PARTS):
-        picture.cell(190 + 40 * (index - 1.5), y + 14, part, part)
+        picture.cell(175 + 40 * (index - 1.5), y + 14, part, part)
 
 
 def _columns() -> list[float]:
-    return [190 + 88 * (index - 1.5) for index in range(len(_PARTS))]
+    return [175 + 84 * (index - 1.5) for index in range(len(_PARTS))]
 
 
 PICTURES: dict[str, Callable[[], Picture]] = {
