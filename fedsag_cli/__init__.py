@@ -8,11 +8,17 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+_OF_NOTEBOOK = ("Run", "simulate")
+
 
 def __getattr__(name: str) -> Any:
     """Only who asks for a run from Python imports what it needs: a training script does not."""
-    if name in ("Run", "simulate"):
+    if name in _OF_NOTEBOOK:
         import importlib
 
         return getattr(importlib.import_module("fedsag_cli.notebook"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_OF_NOTEBOOK})

@@ -1,6 +1,7 @@
 """Runs from Python: what `fedsag_cli.simulate` gives, in a script, in a thread and in the kernel of a notebook."""
 
 import importlib.util
+import inspect
 import json
 import math
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from runs import ADDS_ONE, FEDSAG, LIMIT_S, MARK, eventually, job, marked
+from runs import ADDS_ONE, FEDSAG, LIMIT_S, MARK, eventually, fedsag, job, marked
 
 import fedsag_cli
 from fedsag_cli.errors import JobError, RunError, UsageError
@@ -152,11 +153,22 @@ def test_a_job_that_is_not_there_is_an_error_with_a_way_out(tmp_path):
         fedsag_cli.simulate(tmp_path / "nowhere", workspace=tmp_path / "ws")
 
 
+def test_the_page_lists_every_argument_and_the_flag_that_it_stands_for():
+    [section] = re.findall(r"## Arguments.*?(?=## )", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", section, re.MULTILINE))
+    help_text = fedsag("simulator", "--help", cwd=ROOT, env={"COLUMNS": "200"}).out
+
+    assert list(rows) == list(inspect.signature(fedsag_cli.simulate).parameters)[1:]
+    for flag in re.findall(r"`(-[\w-]+)`", " ".join(rows.values())):
+        assert re.search(rf"(?<![\w-]){flag}[ ,]", help_text), flag
+
+
 def test_who_imports_fedsag_or_its_client_api_does_not_pay_for_the_door():
     code = "import sys, fedsag_cli, fedsag_cli.client; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
     assert {"fedsag_cli.notebook", "fedsag_cli.simulator", "fedsag_cli.cli", "typer"}.isdisjoint(loaded)
+    assert {"simulate", "Run"} <= set(dir(fedsag_cli)), "the Tab key finds them"
     with pytest.raises(AttributeError, match="no attribute 'simulat'"):
         fedsag_cli.simulat  # noqa: B018
 
