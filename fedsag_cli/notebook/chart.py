@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from fedsag_cli.errors import counted
 from fedsag_cli.report import Report
 
 _WIDTH, _HEIGHT = 640, 280
@@ -56,7 +57,7 @@ def chart_of(report: Report, metric: str) -> Chart:
         f'aria-label="{html.escape(metric)} by round" fill="currentColor" style="{_STYLE}">'
         f"{heading}{side}{''.join(parts)}</svg>"
     )
-    return Chart(f"{metric} over {len(report.rounds)} rounds", svg)
+    return Chart(f"{metric} over {counted(len(report.rounds), 'round')}", svg)
 
 
 class _Plane:
@@ -135,8 +136,8 @@ def _sizes() -> Iterator[int]:
 
 def _ticks(low: float, high: float, wanted: int) -> list[float]:
     """Round numbers from below `low` to above `high`, about as many as wanted."""
-    size_of_all = max(abs(low), abs(high)) or 1.0
-    span = high - low if high - low > 1e-6 * size_of_all else size_of_all  # values that differ in rounding alone
+    largest = max(abs(low), abs(high)) or 1.0
+    span = high - low if high - low > 1e-6 * largest else largest  # values that differ in rounding alone
     size = 10.0 ** math.floor(math.log10(span / wanted))
     step = next(size * factor for factor in (1, 2, 2.5, 5, 10) if size * factor * wanted >= span)
     first, last = math.floor(low / step), math.ceil(high / step)
