@@ -1,6 +1,6 @@
 """The workspace, a folder with every file of a run; and `write_whole`, which writes a file completely or not at all.
 
-W/plan.json  events.jsonl  report.json
+W/plan.json  events.jsonl  report.json  report.html
 W/.fedsag/                                        the lock, and the list of the files that fedsag made
 W/server/log.txt
 W/server/simulate_job/app_server/                 the server's app, its working directory; models are written here
@@ -71,6 +71,10 @@ class Workspace:
     @property
     def report(self) -> Path:
         return self.root / "report.json"
+
+    @property
+    def report_page(self) -> Path:
+        return self.root / "report.html"
 
     @property
     def scratch(self) -> Path:

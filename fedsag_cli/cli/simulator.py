@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
-from fedsag_cli.cli import display
+from fedsag_cli.cli import completion, display
 from fedsag_cli.cli.display import Format
+from fedsag_cli.cli.examples import example
 from fedsag_cli.errors import RunError, UsageError
+
+EXAMPLE = example("fedsag simulator jobs/first -w workspaces/first -n 2 -t 2 --seed 1")
 
 
 def _named(folder: str | Path) -> Path:
@@ -19,7 +22,9 @@ def _named(folder: str | Path) -> Path:
 
 
 def simulator(
-    job: Annotated[Path, typer.Argument(metavar="JOB", help="The job's folder.")] = Path("current_job"),
+    job: Annotated[
+        Path, typer.Argument(metavar="JOB", autocompletion=completion.jobs, help="The job's folder.")
+    ] = Path("current_job"),
     workspace: Annotated[
         Path | None,
         typer.Option(
@@ -27,6 +32,7 @@ def simulator(
             "--workspace",
             metavar="WS",
             parser=_named,
+            autocompletion=completion.workspaces,
             help="The folder for all files of the run; a finished run there is replaced (default: simulator_workspace, "
             "from which an earlier run is moved to simulator_workspace.runs).",
         ),
@@ -60,7 +66,10 @@ def simulator(
     launcher: Annotated[
         str | None,
         typer.Option(
-            "--launcher", metavar="fork|spawn", help="How processes start: fork (default on Linux, faster) or spawn."
+            "--launcher",
+            metavar="fork|spawn",
+            autocompletion=completion.launchers,
+            help="How processes start: fork (default on Linux, faster) or spawn.",
         ),
     ] = None,
     seed: Annotated[

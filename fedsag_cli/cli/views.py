@@ -360,6 +360,7 @@ def summary(report: Report) -> None:
         display.line(f"curves     {view}")
     if report.rounds:  # without a round, nothing was trained
         display.line(f"digest     {report.digest}")
+    display.line(f"page       {report.workspace}/report.html")
     display.line(f"report     {report.workspace}/report.json")
     display.line(f"events     {report.workspace}/events.jsonl")
     display.line(f"logs       {report.workspace}/<site>/log.txt")
