@@ -38,7 +38,7 @@ def simulate(
     *,
     clients: int | str | Sequence[str] | None = None,
     threads: int | None = None,
-    workspace: str | Path = "simulator_workspace",
+    workspace: str | Path | None = None,
     seed: int | None = None,
     gpu: str | None = None,
     torch_threads: int | None = None,
@@ -61,8 +61,8 @@ def simulate(
     """
     for name, problem in problems(declared(simulate), locals()).items():
         raise UsageError(f"{name} {problem}")
-    for name, value in {"workspace": str(workspace), "clients": clients}.items():
-        if value in ("", [], ()):  # an empty path is the current folder; no names would mean the default
+    for name, value in {"workspace": workspace, "clients": clients}.items():
+        if value in ("", [], ()):  # to Path, it is the current folder; no names would mean the default
             raise UsageError(f"{name} is empty", hint="is a variable empty that it was made of?")
     options = Options(
         num_clients=clients if isinstance(clients, int) else None,
@@ -78,8 +78,8 @@ def simulate(
         strict=strict,
     )
     try:
-        folders = Path(job).expanduser(), Path(workspace).expanduser()  # there is no shell to do it
-        return Run(_simulate(*folders, options, [] if quiet else [views.PlainView()]))
+        folder = None if workspace is None else Path(workspace).expanduser()  # there is no shell to do it
+        return Run(_simulate(Path(job).expanduser(), folder, options, [] if quiet else [views.PlainView()]))
     except Interrupted as stopped:
         if (number := stopped.exit_code - 128) != signal.SIGINT:
             signal.raise_signal(number)  # now that the run has ended, this process does what it was told to do

@@ -1,4 +1,4 @@
-"""Writes the pictures: `scripts/pictures [--only NAME,…]`. `run` needs `pip install pyte`, and a minute."""
+"""Writes the pictures: `scripts/pictures [--only NAME,…]`. `run` needs a minute."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def main() -> None:
         if name in only:
             _write(OF_THE_NOTEBOOK / f"{name}.svg", str(draw()))
     if RUN.stem in only:
-        from drawing import terminal  # it needs pyte, which nothing else does
+        from drawing import terminal  # it needs tools of `.[dev]`
 
         _write(RUN, terminal.run())
 
