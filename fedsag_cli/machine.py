@@ -1,13 +1,17 @@
-"""Facts about this machine: the home folder, cores, GPUs, free memory, and the memory of this process."""
+"""Facts about this machine: the home folder, cores, GPUs, free memory, the memory of this process, and versions."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
+
+from fedsag_cli import __version__
 
 _GROUPS, _GROUPS_OF_PROCESS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
@@ -30,6 +34,18 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def versions(preload: Collection[str]) -> dict[str, str]:
+    """The versions on which the numbers of a run depend; torch's if a run imports these modules with torch."""
+    packages = ["numpy", *(["torch"] if "torch" in preload else [])]
+    known = {"fedsag": __version__, "python": platform.python_version()}
+    for package in packages:
+        try:
+            known[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return known | {"platform": f"{sys.platform} {platform.machine()}"}
 
 
 def free_memory() -> int:

@@ -86,7 +86,7 @@ _METHODS = {  # by the last word of a base class of NVFLARE: what takes the plac
     "Aggregator": "an aggregator has accept(reply) and aggregate()",
     "Filter": "a filter has process(model, exchange)",
     "Persistor": "a persistor has load(), save(model), save_best(model) and files",
-    "Receiver": "a tracker has open(job), write(values) and close()",
+    "Receiver": "a tracker has begin(facts), write(values) and finish(end)",
     "Widget": "one that only listens can have disabled = true: all events are in events.jsonl",
 }
 _NO_BASE_CLASS = (

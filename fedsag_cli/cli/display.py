@@ -96,6 +96,11 @@ def line(text: str) -> None:
     _write(sys.stdout, _safe(text))
 
 
+def offer(word: str, meaning: str) -> None:
+    """Print a word that a shell may complete, and its meaning."""
+    _write(sys.stdout, f"{_safe(word)}\t{_safe(meaning)}")
+
+
 def document(value: Any) -> None:
     import json  # --version does not need it
 

@@ -1,4 +1,4 @@
-"""The options that say what a run shows: those of `fedsag simulator` and of `fedsag watch`."""
+"""What several commands take: how a run is named, and what of it is shown."""
 
 from __future__ import annotations
 
@@ -7,13 +7,21 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from fedsag_cli.cli import completion
 from fedsag_cli.cli.display import Columns, Format
 from fedsag_cli.errors import UsageError
 
+RunArgument: TypeAlias = Annotated[
+    str,
+    typer.Argument(metavar="RUN", autocompletion=completion.runs, help="A run: its number, last, or its workspace."),
+]
 FollowOption: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
-        "--follow", metavar="SITE", help="Print the log of this client too, line by line. May be given several times."
+        "--follow",
+        metavar="SITE",
+        autocompletion=completion.sites,
+        help="Print the log of this client too, line by line. May be given several times.",
     ),
 ]
 TableOption: TypeAlias = Annotated[

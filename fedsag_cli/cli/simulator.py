@@ -7,10 +7,13 @@ from typing import Annotated
 
 import typer
 
-from fedsag_cli.cli import display
+from fedsag_cli.cli import completion, display
 from fedsag_cli.cli.display import Columns, Format
+from fedsag_cli.cli.examples import example
 from fedsag_cli.cli.options import FollowOption, FormatOption, QuietOption, TableOption, check_output
 from fedsag_cli.errors import RunError, UsageError
+
+EXAMPLE = example("fedsag simulator jobs/first -w workspaces/first -n 2 -t 2 --seed 1")
 
 
 def _named(folder: str | Path) -> Path:
@@ -20,11 +23,21 @@ def _named(folder: str | Path) -> Path:
 
 
 def simulator(
-    job: Annotated[Path, typer.Argument(metavar="JOB", help="The job's folder.")] = Path("current_job"),
+    job: Annotated[
+        Path, typer.Argument(metavar="JOB", autocompletion=completion.jobs, help="The job's folder.")
+    ] = Path("current_job"),
     workspace: Annotated[
-        Path,
-        typer.Option("-w", "--workspace", metavar="WS", parser=_named, help="The folder for all files of the run."),
-    ] = Path("simulator_workspace"),
+        Path | None,
+        typer.Option(
+            "-w",
+            "--workspace",
+            metavar="WS",
+            parser=_named,
+            autocompletion=completion.workspaces,
+            help="The folder for all files of the run; a finished run there is replaced (default: simulator_workspace, "
+            "from which an earlier run is moved to simulator_workspace.runs).",
+        ),
+    ] = None,
     num_clients: Annotated[
         int | None,
         typer.Option("-n", "--n_clients", metavar="N", help="Number of clients; their names are site-1 to site-N."),
@@ -54,7 +67,10 @@ def simulator(
     launcher: Annotated[
         str | None,
         typer.Option(
-            "--launcher", metavar="fork|spawn", help="How processes start: fork (default on Linux, faster) or spawn."
+            "--launcher",
+            metavar="fork|spawn",
+            autocompletion=completion.launchers,
+            help="How processes start: fork (default on Linux, faster) or spawn.",
         ),
     ] = None,
     seed: Annotated[
@@ -105,6 +121,7 @@ def simulator(
       130  interrupted by Ctrl-C
       143  ended by SIGTERM
     """
+    from fedsag_cli import history
     from fedsag_cli.cli import views
     from fedsag_cli.cli.failures import failures
     from fedsag_cli.cli.follow import Follow
@@ -144,3 +161,5 @@ def simulator(
         ignore_signals()  # how the command ends is known, and is in the report
     if output is Format.TXT:
         summary(report, columns, quiet=quiet)
+        if not quiet and (number := history.number_of(Path(report.workspace))):
+            display.line(f"run        {number}: fedsag runs show {number}")

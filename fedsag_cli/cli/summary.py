@@ -68,6 +68,7 @@ def _places(report: Report) -> None:
     if report.rounds:  # without a round, nothing was trained
         display.line(f"digest     {report.digest}")
     display.line(f"report     {report.workspace}/report.json")
+    display.line(f"page       {report.workspace}/report.html")
     display.line(f"events     {report.workspace}/events.jsonl")
     display.line(f"logs       {report.workspace}/<site>/log.txt")
     display.line(f"seconds    {report.times.get('run_finished_s', 0.0):.1f}")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from fedsag_cli.cli import display
 from fedsag_cli.cli.display import Columns, Format
-from fedsag_cli.cli.options import FollowOption, FormatOption, QuietOption, TableOption, check_output
-from fedsag_cli.errors import Interrupted, RunError, WorkspaceError, counted
+from fedsag_cli.cli.options import FollowOption, FormatOption, QuietOption, RunArgument, TableOption, check_output
+from fedsag_cli.errors import Interrupted, RunError, counted
 
 if TYPE_CHECKING:
     from fedsag_cli.cli.failures import Kind
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def watch(
-    run: Annotated[Path, typer.Argument(metavar="WS", help="The workspace of the run.")] = Path("simulator_workspace"),
+    run: RunArgument = "last",
     follow: FollowOption = None,
     columns: TableOption = Columns.BRIEF,
     quiet: QuietOption = False,
@@ -31,6 +30,7 @@ def watch(
     What it shows begins with the start of the run. At its end, the command ends with the run's table and exit code; if
     the run is over, it does so at once. Ctrl-C ends the watching, not the run.
     """
+    from fedsag_cli import history
     from fedsag_cli.cli import views
     from fedsag_cli.cli.failures import failures
     from fedsag_cli.cli.follow import Follow
@@ -40,9 +40,10 @@ def watch(
     from fedsag_cli.simulator.options import Options, check_followed
     from fedsag_cli.simulator.signals import signals_interrupt
     from fedsag_cli.simulator.watching import Told
+    from fedsag_cli.workspace import Workspace
 
     check_output(output, follow or (), quiet=quiet)
-    workspace = workspace_of(run)
+    workspace = Workspace(history.workspace_of(run))
     told = Told(workspace)
     builder = ReportBuilder()
     printed: Collection[tuple[str, Kind]] = ()
@@ -72,18 +73,6 @@ def watch(
     error = _error_of(report) if told.has_end else _killed(workspace, builder.rounds_done)
     error.details = failures(report, printed)
     raise error
-
-
-def workspace_of(word: Path) -> Workspace:
-    """The workspace of a run. Raises WorkspaceError if there is none."""
-    from fedsag_cli.workspace import Workspace
-
-    workspace = Workspace(word)
-    if not workspace.has_run:
-        raise WorkspaceError(
-            f"there is no run in {workspace.root}", hint="give the folder that fedsag simulator has after -w"
-        )
-    return workspace
 
 
 def _error_of(report: Report) -> RunError:

@@ -5,20 +5,18 @@ They are XXH3, which is as fast as memory. It finds differences; it is no proof 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import xxhash
 
-from fedsag_cli.params.encoding import flattened
+from fedsag_cli.params.tensor_file import TensorFile
 
 _DIGITS = 8  # hex digits for each tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprints:
-    """`digest`: of names, dtypes, shapes and bytes; `tensors`: eight hex digits for each of `names`."""
+    """`digest`: of names, kinds, dtypes, shapes and bytes; `tensors`: eight hex digits for each of `names`."""
 
     digest: str = ""
     tensors: str = ""
@@ -28,16 +26,16 @@ class Fingerprints:
 NONE = Fingerprints()
 
 
-def fingerprints(params: Mapping[str, Any] | None) -> Fingerprints:
-    """Those of `params`, in the order of the keys. Raises TensorError."""
-    if params is None:
+def fingerprints(file: TensorFile | None) -> Fingerprints:
+    """Those of the params in a file, in the order of the keys. Raises TensorError if the file is damaged."""
+    if file is None:
         return NONE
     whole = xxhash.xxh3_128()
-    tensors = []
-    for name, value in params.items():
-        flat = flattened(name, value)
-        found = xxhash.xxh3_128(flat.data)
-        found.update(f"{flat.kind}\0{flat.dtype}\0{flat.shape}".encode())
+    names, tensors = [], []
+    for name, form, data in file.pieces():
+        found = xxhash.xxh3_128(data)
+        found.update(form.encode())
         whole.update(f"{name}\0{found.hexdigest()}\0".encode())
+        names.append(name)
         tensors.append(found.hexdigest()[:_DIGITS])
-    return Fingerprints(whole.hexdigest(), "".join(tensors), tuple(params))
+    return Fingerprints(whole.hexdigest(), "".join(tensors), tuple(names)) if names else NONE

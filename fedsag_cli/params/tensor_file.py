@@ -124,6 +124,20 @@ class TensorFile:
         value_of = self._values()
         return {name: value_of(name) for name in names}
 
+    def pieces(self) -> Iterator[tuple[str, str, memoryview]]:
+        """Each of the params in order: its name, its kind, dtype and shape in one text, and its bytes in the file.
+
+        Raises TensorError if the file is damaged.
+        """
+        entries, extra, start = self._read_header()
+        names = _keys_in(extra)
+        memory = memoryview(self._memory()) if names else memoryview(b"")
+        for name in names:
+            entry = entries[extra.ties.get(name, name)]
+            first, last = entry.data_offsets
+            kind = extra.kinds.get(name, "torch")
+            yield name, f"{kind} {entry.dtype} {entry.shape}", memory[start + first : start + last]
+
     def tree(self, name: str) -> Tree:
         """The tree of this name, mapped as params are. Raises TensorError if there is none, or the file is damaged."""
         if name not in self.trees:

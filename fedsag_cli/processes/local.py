@@ -92,6 +92,8 @@ class LocalEngine:
             for pid in list(self._pids.values()):
                 kill_group(pid)
             kill_marked(TOKEN, self._token)
+        for reader in self._readers.values():
+            reader.join(timeout=1.0)  # they read to the end, unless a stranger holds the other end
         for link in self._links.values():
             link.close()
 

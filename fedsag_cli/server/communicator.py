@@ -88,6 +88,7 @@ from fedsag_cli.wire.channel import Listener
 from fedsag_cli.wire.messages import Answer, Assignment, LogValues, Welcome
 from fedsag_cli.workspace import SERVER, site_of
 
+_LOGGED_S = 1.0
 _LAST_LOGS_S = 10.0  # for so long after the last task, values that a script logs are received
 
 
@@ -255,6 +256,18 @@ class Communicator:
         for state in self._states.values():
             state.close()
         self._states_spool.close()
+
+    def receive_logged(self) -> None:
+        """Receive what clients have logged so far, when a run fails: a second of it at most."""
+        ends = time.monotonic() + _LOGGED_S
+        for site in self._channels.sites:
+            for news in self._channels.receive_all(site) if time.monotonic() < ends else ():
+                match news:
+                    case Heard(message=LogValues()):
+                        self._hear(news)
+                    case Heard():
+                        for file in filter(None, (news.file, news.state)):
+                            file.close()
 
     # a task and its replies
 

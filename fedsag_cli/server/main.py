@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import resource
+import signal
 import socket
 import sys
 import threading
@@ -14,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedsag_cli import catalog, events, foreign
+from fedsag_cli import catalog, events, foreign, machine
 from fedsag_cli.accountants import Accountant
 from fedsag_cli.errors import FedsagError, JobError, of_system
 from fedsag_cli.events import Event, Notice, Observer, RunFailed, WillWrite, WorkflowFinished, WorkflowStarted
@@ -32,14 +34,16 @@ from fedsag_cli.server.listeners import Listeners
 from fedsag_cli.server.memory import Memory
 from fedsag_cli.server.model_controller import RunsModelController
 from fedsag_cli.server.tracking import Tracking
-from fedsag_cli.trackers import Tracker
+from fedsag_cli.trackers import RunFacts, ShortTracker, Status, Tracker, is_tracker
 from fedsag_cli.wire.channel import Listener
 from fedsag_cli.wire.messages import ADDRESS, HIDDEN, TOKEN, Welcome
 from fedsag_cli.workflows import Controller
 from fedsag_cli.workflows.run import Run
 from fedsag_cli.workspace import JOB_ID, SERVER, Workspace
 
-_AFTER_A_FAILURE_S = 1.0  # trackers get only this long to end, so that the user sees the cause soon
+
+class _Stopped(BaseException):
+    """The parent ends this process. Not an Exception: no component shall take it for a failure of its own."""
 
 
 def serve(root: str, *, link: int) -> int:
@@ -61,31 +65,40 @@ def _serve(root: str, link: int) -> int:
     runs: list[Run] = []  # one, once it is there
 
     def emit(event: Event) -> None:
+        for observer in observers:
+            observer.on(event)
         with lock:
             for run in runs:
                 run.on(event)
             parent.sendall(events.to_line(event))
-        for observer in observers:
-            observer.on(event)
 
     try:
         workspace = Workspace(Path(root))
         _run(read_plan(workspace.plan), workspace, parent, emit, observers, runs)
-    except FedsagError as error:
-        _print_traceback()
-        emit(RunFailed(cause=error.message, hint=error.hint, exit_code=error.exit_code))
-        return error.exit_code
+    except _Stopped:
+        return 128 + signal.SIGTERM
     except Exception as error:
-        # a component's error, perhaps the user's own: the run failed, and its traceback is in the server's log
+        # perhaps of a component, even the user's own: the run failed, and its traceback is in the server's log
         _print_traceback()
-        if refused := of_system(error):
-            emit(RunFailed(cause=f"the server: {refused.message}", hint=refused.hint, exit_code=refused.exit_code))
-            return refused.exit_code
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        cause = f"the server: {type(error).__name__}: {error} ({where.filename}:{where.lineno})"
-        emit(RunFailed(cause=cause, hint=f"its traceback is in {workspace.log(SERVER)}", exit_code=4))
-        return 4
+        failed = _as_event(error, workspace)
+        emit(failed)
+        return failed.exit_code
     return 0
+
+
+def _as_event(error: Exception, workspace: Workspace) -> RunFailed:
+    if isinstance(error, FedsagError):
+        return RunFailed(cause=error.message, hint=error.hint, exit_code=error.exit_code)
+    if refused := of_system(error):
+        return RunFailed(cause=f"the server: {refused.message}", hint=refused.hint, exit_code=refused.exit_code)
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    cause = f"the server: {type(error).__name__}: {error} ({where.filename}:{where.lineno})"
+    return RunFailed(cause=cause, hint=f"its traceback is in {workspace.log(SERVER)}", exit_code=4)
+
+
+def _stop(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise _Stopped
 
 
 def _print_traceback() -> None:
@@ -136,7 +149,7 @@ def _run(
         if isinstance(workflow, RunsModelController):
             workflow.components = parts
     writers = [part for part in (*parts.values(), *workflows) if isinstance(part, WritesFiles)]
-    trackers = [part for part in parts.values() if isinstance(part, Tracker)]
+    trackers = [part for part in parts.values() if is_tracker(part)]
     emit(
         WillWrite(
             paths=[workspace.place(path) for part in writers for path in part.files],
@@ -161,8 +174,19 @@ def _run(
     emit(run.as_event())
     for text in run.notes:
         emit(Notice(text=text))
-    tracking = Tracking(trackers, plan.job, emit, several_workflows=len(workflows) > 1)
+    facts = RunFacts(
+        job=plan.job,
+        workspace=workspace.root,
+        sites=plan.site_names,
+        seed=plan.seed,
+        settings=foreign.masked(plan.shown_settings),
+        versions=machine.versions(plan.preload) if trackers else {},
+        is_resumed=run.whole_rounds > 0,
+    )
+    tracking = Tracking(trackers, facts, emit, several_workflows=len(workflows) > 1)
     observers.append(tracking)
+    if trackers:
+        signal.signal(signal.SIGTERM, _stop)  # nothing that was logged is lost, and trackers are told how the run ended
     listeners = Listeners(parts)
     try:
         listeners.tell(EventType.START_RUN)
@@ -175,14 +199,22 @@ def _run(
         listeners.tell(EventType.END_RUN)
         digest = tensor_file.digest((run.trained.params if run.trained else None) or {})
         run.finished(digest)
-    except BaseException:
+        seeded = communicator.seeded_themselves
+        emit(WorkflowFinished(digest=digest, seeded_themselves=seeded, late=communicator.late))
+        communicator.close()
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # the parent may have ended
+            communicator.receive_logged()
+        if isinstance(error, Exception):
+            tracking.close(Status.FAILED, cause=foreign.masked(_as_event(error, workspace).cause))
+        else:
+            tracking.close(Status.KILLED)
         run.close()
-        tracking.close(_AFTER_A_FAILURE_S)
         raise
-    seeded = communicator.seeded_themselves
-    emit(WorkflowFinished(digest=digest, seeded_themselves=seeded, late=communicator.late))
-    communicator.close()
-    tracking.close()
+    else:
+        tracking.close(Status.FINISHED, digest=digest)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _check_files(of_workflows: Mapping[str, Sequence[Path]]) -> None:
@@ -219,7 +251,7 @@ def _influential(
     plan: Plan, parts: Mapping[str, Any], workflows: Sequence[Controller], chains: Sequence[Chain]
 ) -> dict[str, object]:
     """The components on which the model depends, by what the user calls them. Not those that say what they keep."""
-    found = {name: part for name, part in parts.items() if not isinstance(part, WritesFiles | Tracker)}
+    found = {name: part for name, part in parts.items() if not isinstance(part, WritesFiles | Tracker | ShortTracker)}
     found |= {spec.id or spec.path: part for spec, part in zip(plan.server.workflows, workflows, strict=True)}
     found |= dict(_links(chains))
     return {name: part for name, part in found.items() if not isinstance(part, Stateful)}

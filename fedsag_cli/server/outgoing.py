@@ -90,7 +90,7 @@ class Outgoing:
         self.facts, self.file = packed(model, scratch=scratch)
         if model.params is not None and self.file is not None:
             model.params.update(self.file.load())
-        self.prints = fingerprints(model.params)
+        self.prints = fingerprints(self.file)
 
     @property
     def model_owner(self) -> str:
@@ -117,9 +117,9 @@ class Outgoing:
 
         Raises FilterError; ValueError if it does not fit the task.
         """
-        model = unpacked(received.answer.model, None if received.file is None else received.file.take())
-        received.params = model.params
-        received.prints = fingerprints(model.params)  # now: whoever processes the model may change it
+        file = None if received.file is None else received.file.take()
+        model = unpacked(received.answer.model, file)
+        received.params, received.prints = model.params, fingerprints(file)
         model = self.filtered(filtering, model, site, sent=self.task.model)
         left_out: Sequence[str] = ()
         known = {**(self.task.model.params or {}), **self.whole}  # a filter may have changed its dtype and shape

@@ -9,20 +9,24 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
+from fedsag_cli import trackers
 from fedsag_cli.events import (
+    ClientReady,
     CurvesKept,
     Event,
     ModelValidated,
     Notice,
     ReplyAccepted,
+    ReplyFailed,
     RoundFinished,
     ValuesLogged,
 )
-from fedsag_cli.trackers import Tracker
+from fedsag_cli.trackers import RunEnd, RunFacts, ShortTracker, Status, Tracker
 from fedsag_cli.workspace import SERVER
 
 _ROUND = "round/"  # prefix of what a round measured: scripts may log the same names, with their own steps
-_CLOSING_LIMIT_S = 15.0
+_CLOSING_LIMITS_S = {Status.FINISHED: 15.0, Status.FAILED: 15.0, Status.KILLED: 4.0}  # who is killed has 5 s in all
+_TOLD_AFTER_S = 5.0  # the user is told why the run does not end yet
 _MOST_WAITING = 64 << 20  # bytes that may wait for one tracker, whose server may be down; what is more is dropped
 _VALUE_SIZE = 100  # bytes of memory for a value, without its name and its text
 _MOST_NAMES = 100  # in one batch: MLflow takes no more params
@@ -37,25 +41,37 @@ class Tracking:
 
     def __init__(
         self,
-        trackers: Sequence[Tracker],
-        job: str,
+        known: Sequence[Tracker | ShortTracker],
+        facts: RunFacts,
         emit: Callable[[Event], None],
         *,
         several_workflows: bool = False,
     ) -> None:
         self._several = several_workflows
-        self._threads = [_TrackerThread(tracker, job, emit) for tracker in trackers]
+        self._threads = [_TrackerThread(tracker, facts, emit) for tracker in known]
+        self._failed_sites: set[str] = set()
 
     def on(self, event: Event) -> None:
-        for logged in self._logged(event) if self._threads else ():
+        if not self._threads:
+            return
+        match event:
+            case ClientReady():  # the parent has started a client: before that, it has checked the trackers' folders
+                for thread in self._threads:
+                    thread.begin()
+            case ReplyFailed():
+                self._failed_sites.add(event.site)
+            case ReplyAccepted():
+                self._failed_sites.discard(event.site)
+        for logged in self._logged(event):
             for thread in self._threads:
                 thread.put(logged)
 
-    def close(self, limit_s: float = _CLOSING_LIMIT_S) -> None:
+    def close(self, status: Status, *, cause: str = "", digest: str = "", limit_s: float | None = None) -> None:
         """Wait until everything is written, for `limit_s` seconds at most."""
-        ends = time.monotonic() + limit_s
+        ends = time.monotonic() + (_CLOSING_LIMITS_S[status] if limit_s is None else limit_s)
+        end = RunEnd(status=status, cause=cause, digest=digest, failed_sites=frozenset(self._failed_sites))
         for thread in self._threads:
-            thread.end()
+            thread.end(end)
         for thread in self._threads:
             thread.wait(ends)
 
@@ -78,16 +94,21 @@ class Tracking:
 class _TrackerThread(threading.Thread):
     """Writes to one tracker what waits for it."""
 
-    def __init__(self, tracker: Tracker, job: str, emit: Callable[[Event], None]) -> None:
+    def __init__(self, tracker: Tracker | ShortTracker, facts: RunFacts, emit: Callable[[Event], None]) -> None:
         super().__init__(daemon=True, name=type(tracker).__name__)
-        self._tracker, self._job, self._emit = tracker, job, emit
-        self._waiting: queue.SimpleQueue[tuple[ValuesLogged, int] | None] = queue.SimpleQueue()  # with its size
+        self._tracker, self._facts, self._emit = tracker, facts, emit
+        self._waiting: queue.SimpleQueue[tuple[ValuesLogged, int] | RunEnd] = queue.SimpleQueue()  # with its size
         self._counting = threading.Lock()
         self._waiting_bytes = self._dropped = self._refused = 0
         self._is_open, self._has_kept = True, False
-        self.start()
+
+    def begin(self) -> None:
+        """From now on, the tracker may write."""
+        if self.ident is None:
+            self.start()
 
     def put(self, logged: ValuesLogged) -> None:
+        self.begin()
         size = _size(logged)
         with self._counting:
             if not self._is_open:
@@ -98,12 +119,20 @@ class _TrackerThread(threading.Thread):
             self._waiting_bytes += size
         self._waiting.put((logged, size))
 
-    def end(self) -> None:
+    def end(self, end: RunEnd) -> None:
         """Nothing more will be put."""
-        self._waiting.put(None)
+        if self.ident is None:
+            # no client has started: whether a folder that exists is the run's own is not known
+            if end.status is Status.KILLED or any(folder.exists() for folder in self._tracker.folders):
+                return
+            self.begin()
+        self._waiting.put(end)
 
     def wait(self, ends: float) -> None:
-        self.join(max(0.0, ends - time.monotonic()))
+        self._join_until(min(ends, time.monotonic() + _TOLD_AFTER_S))
+        if self.is_alive() and (left := ends - time.monotonic()) > 0:
+            self._say(f"the run has ended, and waits until the last values are stored, {left:.0f} seconds at most")
+            self._join_until(ends)
         if self.is_alive():
             self._say(f"it did not finish in time: its last values may be lost; {self._tracker.view}")
         if self._dropped:
@@ -111,9 +140,13 @@ class _TrackerThread(threading.Thread):
         if self._refused > 1:
             self._say(f"{self._refused} values were refused in all")
 
+    def _join_until(self, ends: float) -> None:
+        if self.ident is not None:
+            self.join(max(0.0, ends - time.monotonic()))
+
     def run(self) -> None:
         try:
-            self._tracker.open(self._job)
+            trackers.begin(self._tracker, self._facts)
         except Exception as error:
             # a tracker's library may raise anything, and the run goes on without it
             with self._counting:
@@ -123,30 +156,30 @@ class _TrackerThread(threading.Thread):
                 why = f"{error}; `pip install 'fedsag[{self._tracker.extra}]'` brings it"
             self._say(f"{why}; the run goes on without")
             return
-        more = True
-        while more:
-            batch, more = self._next_batch()
+        end = None
+        while end is None:
+            batch, end = self._next_batch()
             for few in _batches(batch):
                 self._keep(few)
         try:
-            self._tracker.close()
+            trackers.finish(self._tracker, end)
         except Exception as error:
             # as above
             self._say(f"{type(error).__name__}: {error}")
 
-    def _next_batch(self) -> tuple[list[ValuesLogged], bool]:
-        """Everything that waits, and at least one; and whether more may come."""
+    def _next_batch(self) -> tuple[list[ValuesLogged], RunEnd | None]:
+        """Everything that waits, and at least one; or the end, after which no more comes."""
         batch: list[ValuesLogged] = []
         while True:
             next_one = self._waiting.get()
-            if next_one is None:
-                return batch, False
+            if isinstance(next_one, RunEnd):
+                return batch, next_one
             logged, size = next_one
             batch.append(logged)
             with self._counting:
                 self._waiting_bytes -= size
             if self._waiting.empty():
-                return batch, True
+                return batch, None
 
     def _keep(self, batch: Sequence[ValuesLogged]) -> None:
         """Where one value is refused, the others are kept."""

@@ -1,8 +1,9 @@
-"""Stores logged values for TensorBoard: a folder of event files for each site."""
+"""Stores logged values and the settings for TensorBoard: a folder of event files for each site and the whole run."""
 
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,16 +11,20 @@ from typing import Annotated, Any
 from fedsag_cli.arguments import Form, checked
 from fedsag_cli.events import ValuesLogged
 from fedsag_cli.facts import Facts, Nvflare
+from fedsag_cli.trackers import RunEnd, RunFacts, Status
+from fedsag_cli.workspace import SERVER
 
 _NEW_FOLDER = Form(
     r"(?!(?:\.\.?|app_server|checkpoints|models)\Z)[^/]+", "a folder name that nothing else uses", "tb_events"
 )
+_SESSION = ".hparams"  # at the end of the names of the files with the settings and the status
 
 
 class TBAnalyticsReceiver:
     """Writes logged values to TensorBoard's event files.
 
-    Numbers become scalars, at step 0 if the script gave no step. Params, tags and texts become texts.
+    Numbers become scalars, at step 0 if the script gave no step. Params, tags and texts become texts. The folder
+    `server` has the settings, for the page HParams, where runs are compared.
     To see them: `tensorboard --logdir WS/server/simulate_job/tb_events`.
     """
 
@@ -43,6 +48,9 @@ class TBAnalyticsReceiver:
         self._folder = Path("..", tb_folder)
         self._files: dict[str, Any] = {}
         self._proto: Any = None
+        self._hparams: Any = None
+        self._api: Any = None
+        self._about_session: Any = None
         self._new_file: Any = None
 
     @property
@@ -53,15 +61,29 @@ class TBAnalyticsReceiver:
     def view(self) -> str:
         return f"tensorboard --logdir {shlex.quote(str(self._folder.resolve()))}"
 
-    def open(self, job: str) -> None:  # noqa: ARG002
+    def begin(self, facts: RunFacts) -> None:
         import tensorboard.compat.proto.event_pb2
         import tensorboard.compat.proto.summary_pb2
         import tensorboard.compat.proto.tensor_pb2
         import tensorboard.compat.proto.tensor_shape_pb2
         import tensorboard.compat.proto.types_pb2
+        from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         self._proto, self._new_file = tensorboard.compat.proto, EventFileWriter
+        self._hparams, self._api, self._about_session = plugin_data_pb2, api_pb2, metadata
+        started = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
+        given = {**facts.settings, "seed": facts.seed, "clients": len(facts.sites)}
+        for name, value in given.items():
+            if isinstance(value, bool):
+                started.hparams[name].bool_value = value
+            elif isinstance(value, int | float):
+                started.hparams[name].number_value = value
+            else:
+                started.hparams[name].string_value = str(value)
+        for earlier in (self._folder / SERVER).glob(f"*{_SESSION}"):  # TensorBoard would read it, and not the new one
+            earlier.unlink()
+        self._write_session(metadata.SESSION_START_INFO_TAG, session_start_info=started)
 
     def write(self, values: Sequence[ValuesLogged]) -> None:
         events = [self._event(each) for each in values]  # all are created before the first is written
@@ -72,9 +94,21 @@ class TBAnalyticsReceiver:
             self._files[site].add_event(event)
         self._files[site].flush()
 
-    def close(self) -> None:
+    def finish(self, end: RunEnd) -> None:
+        status = self._api.STATUS_SUCCESS if end.status is Status.FINISHED else self._api.STATUS_FAILURE
+        ended = self._hparams.SessionEndInfo(status=status, end_time_secs=time.time())
+        self._write_session(self._about_session.SESSION_END_INFO_TAG, session_end_info=ended)
         for file in self._files.values():
             file.close()
+
+    def _write_session(self, tag: str, **info: Any) -> None:
+        """Write that what the page HParams calls a session starts, or ends."""
+        about = self._about_session.create_summary_metadata(self._hparams.HParamsPluginData(**info))
+        value = self._proto.summary_pb2.Summary.Value(tag=tag, metadata=about, tensor=self._about_session.NULL_TENSOR)
+        summary = self._proto.summary_pb2.Summary(value=[value])
+        file = self._new_file(str(self._folder / SERVER), filename_suffix=_SESSION)
+        file.add_event(self._proto.event_pb2.Event(wall_time=time.time(), summary=summary))
+        file.close()
 
     def _event(self, logged: ValuesLogged) -> Any:
         of_kind = self._scalar if logged.kind == "metric" else self._text

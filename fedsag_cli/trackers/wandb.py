@@ -1,4 +1,4 @@
-"""Stores logged values for Weights & Biases: a run for each site, in files until `wandb sync` sends them."""
+"""Stores logged values for Weights & Biases, a run for each site, in files until `wandb sync` sends them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from typing import Annotated, Any
 from fedsag_cli.arguments import OneOf, checked
 from fedsag_cli.events import ValuesLogged
 from fedsag_cli.facts import Facts, Nvflare
+from fedsag_cli.trackers import RunEnd, RunFacts, Status
+from fedsag_cli.workspace import SERVER
 
 _FOLDER = Path("..", "wandb")
 
 
 class WandBReceiver:
-    """Stores logged values in runs of Weights & Biases, one for each site.
+    """Stores logged values in runs of Weights & Biases: one for each site, and one, `server`, for the whole run.
 
+    The run `server` has the settings, the seed and the versions as its config, and the digest in its summary.
     To send offline runs: `wandb sync WS/server/simulate_job/wandb/offline-run-*`.
     """
 
@@ -59,10 +62,13 @@ class WandBReceiver:
             return "https://wandb.ai/home" if self._mode == "online" else ""
         return f"wandb sync {shlex.quote(str(_FOLDER.resolve()))}/offline-run-*"
 
-    def open(self, job: str) -> None:
+    def begin(self, facts: RunFacts) -> None:
         import wandb  # noqa: F401
 
-        self._job = job
+        self._job = facts.job
+        given = {**facts.settings, "seed": facts.seed, "clients": len(facts.sites)}
+        versions = {f"versions.{name}": version for name, version in facts.versions.items()}
+        self._run_of(SERVER).config.update(given | versions)
 
     def write(self, values: Sequence[ValuesLogged]) -> None:
         for each in values:
@@ -73,11 +79,13 @@ class WandBReceiver:
             else:
                 run.config.update({name: str(text) for name, text in each.values.items()}, allow_val_change=True)
 
-    def close(self) -> None:
+    def finish(self, end: RunEnd) -> None:
         import wandb
 
-        for run in self._runs.values():
-            run.finish()
+        self._runs[SERVER].summary.update({"status": end.status.value} | ({"digest": end.digest} if end.digest else {}))
+        for site, run in self._runs.items():
+            status = end.status if site == SERVER else end.of(site)
+            run.finish(exit_code=0 if status is Status.FINISHED else 1)
         wandb.teardown()  # ends the process that wandb started
 
     def _run_of(self, site: str) -> Any:

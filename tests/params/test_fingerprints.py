@@ -7,9 +7,16 @@ import pytest
 import torch
 import xxhash
 
-from fedsag_cli.params.fingerprints import NONE, fingerprints
+from fedsag_cli.params import fingerprints as under_test
+from fedsag_cli.params.fingerprints import NONE
+from fedsag_cli.params.tensor_file import TensorFile
 
 PARAMS = {"w": np.arange(4, dtype=np.float32), "b": np.zeros(2, np.float32)}
+
+
+def fingerprints(params):
+    with TensorFile.write(params) as file:
+        return under_test.fingerprints(file)
 
 
 def test_the_same_bits_have_the_same_fingerprints():
@@ -44,11 +51,19 @@ def test_other_names_or_another_order_are_a_difference():
 
 
 def test_a_fingerprint_is_xxh3_of_bytes_kind_dtype_and_shape():
-    expected = xxhash.xxh3_128(np.zeros(2, np.float32).tobytes() + b"numpy\0F32\0(2,)").hexdigest()
+    expected = xxhash.xxh3_128(np.zeros(2, np.float32).tobytes() + b"numpy F32 (2,)").hexdigest()
 
     assert fingerprints({"b": PARAMS["b"]}).tensors == expected[:8]
 
 
-def test_no_params_have_no_fingerprints_and_empty_ones_have():
-    assert fingerprints(None) == NONE
-    assert fingerprints({}).digest == xxhash.xxh3_128(b"").hexdigest()
+def test_tied_tensors_have_the_same_fingerprint_and_a_tree_has_none():
+    tied = torch.ones(3)
+    with TensorFile.write({"a": tied, "b": tied}, trees={"meta": {"x": torch.ones(2)}}) as file:
+        found = under_test.fingerprints(file)
+
+    assert found.names == ("a", "b")
+    assert found.tensors[:8] == found.tensors[8:]
+
+
+def test_no_params_have_no_fingerprints():
+    assert under_test.fingerprints(None) == fingerprints({}) == NONE

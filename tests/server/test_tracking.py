@@ -1,7 +1,9 @@
 """What scripts log, and each round's metrics, in the files of TensorBoard, MLflow and Weights & Biases."""
 
+import dataclasses
 import json
 import math
+import signal
 import sys
 import tempfile
 import threading
@@ -9,22 +11,25 @@ import time
 from pathlib import Path
 
 import pytest
-from runs import ADDS_ONE, job, run
+from runs import ADDS_ONE, Running, job, run
 
 from fedsag_cli.client.analytics import AnalyticsDataType, log_values
 from fedsag_cli.errors import ClientError, JobError
 from fedsag_cli.events import (
+    ClientReady,
     CurvesKept,
+    Failure,
     ModelValidated,
     Notice,
     ReplyAccepted,
+    ReplyFailed,
     RoundFinished,
     ValuesLogged,
     from_line,
     to_line,
 )
 from fedsag_cli.server.tracking import Tracking
-from fedsag_cli.trackers import Tracker
+from fedsag_cli.trackers import RunEnd, RunFacts, Status, Tracker, is_tracker
 from fedsag_cli.trackers.mlflow import MLflowReceiver
 from fedsag_cli.trackers.tensorboard import TBAnalyticsReceiver
 from fedsag_cli.trackers.wandb import WandBReceiver
@@ -60,34 +65,36 @@ class Kept:
     view = "show kept"
 
     def __init__(self, fails=None):
-        self.values, self.closed, self.job, self.fails = [], False, "", dict(fails or {})
-        self.thread = None
+        self.values, self.facts, self.end, self.fails = [], None, None, dict(fails or {})
 
-    def open(self, job):
-        self.job, self.thread = job, threading.current_thread()
-        self._perhaps_fail("open")
+    def begin(self, facts):
+        self.facts = facts
+        self._perhaps_fail("begin")
 
     def write(self, values):
         assert values
         self._perhaps_fail("write")
         self.values += values
 
-    def close(self):
-        self.closed = True
-        self._perhaps_fail("close")
+    def finish(self, end):
+        self.end = end
+        self._perhaps_fail("finish")
 
     def _perhaps_fail(self, name):
         if name in self.fails:
             raise self.fails[name]
 
 
+FACTS = RunFacts(job="my job", sites=["site-1", "site-2"], seed=7)
+
+
 def recorded(*events, tracker=None, **how):
     """What a tracker keeps of these events, and what was said meanwhile."""
     tracker, said = tracker or Kept(), []
-    tracking = Tracking([tracker], "my job", said.append, **how)
+    tracking = Tracking([tracker], FACTS, said.append, **how)
     for event in events:
         tracking.on(event)
-    tracking.close()
+    tracking.close(Status.FINISHED, digest="d1")
     return tracker, [event for event in said if isinstance(event, Notice)]
 
 
@@ -95,23 +102,114 @@ def logged(**values):
     return ValuesLogged(site="site-1", kind="metric", values=values, step=7)
 
 
+def accepted(site, **metrics):
+    return ReplyAccepted(site=site, task="train", round_num=3, metrics=metrics, num_steps=1, size=1, work_s=0.1)
+
+
+def failed(site):
+    return ReplyFailed(site=site, task="train", round_num=3, failure=Failure(cause="no"))
+
+
 @pytest.mark.parametrize("tracker", [Kept(), TBAnalyticsReceiver(), MLflowReceiver(), WandBReceiver()])
 def test_each_tracker_keeps_the_contract(tracker):
     assert isinstance(tracker, Tracker)
 
 
-def test_a_tracker_gets_what_scripts_log_in_its_order_and_is_closed():
+def test_a_tracker_gets_what_scripts_log_in_its_order_and_how_it_ended():
     first, second = logged(loss=0.5), ValuesLogged(site="site-2", kind="text", values={"a.txt": "hello"})
 
     tracker, said = recorded(first, second)
 
-    assert (tracker.values, tracker.closed, tracker.job, said) == ([first, second], True, "my job", [])
+    assert (tracker.facts, tracker.values, said) == (FACTS, [first, second], [])
+    assert tracker.end == RunEnd(status=Status.FINISHED, digest="d1")
+
+
+class ShortKept:
+    """The short form."""
+
+    extra, folders, view = "kept", (), ""
+
+    def __init__(self):
+        self.called = []
+
+    def open(self, job):
+        self.called.append(job)
+
+    def write(self, values):
+        self.called += values
+
+    def close(self):
+        self.called.append("closed")
+
+
+def test_a_tracker_that_needs_only_the_jobs_name_has_open_and_close():
+    value = logged(a=1)
+
+    tracker, _ = recorded(value, tracker=ShortKept())
+
+    assert is_tracker(tracker)
+    assert tracker.called == ["my job", value, "closed"]
+
+
+def test_a_tracker_is_told_how_the_run_ended_and_each_sites_part_in_it():
+    tracker = Kept()
+    tracking = Tracking([tracker], FACTS, [].append)
+    for event in (failed("a"), failed("b"), accepted("a"), accepted("c")):
+        tracking.on(event)
+    tracking.close(Status.FAILED, cause="too few")
+
+    assert tracker.end == RunEnd(status=Status.FAILED, cause="too few", failed_sites=frozenset({"b"}))
+    assert [tracker.end.of(site) for site in "abc"] == [Status.KILLED, Status.FAILED, Status.KILLED]
+    assert RunEnd(status=Status.FINISHED, failed_sites=frozenset({"b"})).of("a") is Status.FINISHED
+
+
+@pytest.mark.parametrize(
+    ("status", "there", "begins"),
+    [(Status.KILLED, False, False), (Status.FAILED, False, True), (Status.FAILED, True, False)],
+)
+def test_where_no_client_has_started_a_tracker_writes_into_no_folder_that_may_be_the_users(
+    tmp_path, status, there, begins
+):
+    """The server knows only from its first client that the command has found the folders to be free."""
+    tracker = Kept()
+    tracker.folders = [tmp_path if there else tmp_path / "new"]
+    tracking = Tracking([tracker], FACTS, [].append)
+    tracking.on(failed("site-1"))
+    tracking.close(status)
+
+    assert (tracker.facts is not None, tracker.end is not None) == (begins, begins)
+
+
+def test_a_tracker_begins_when_a_client_has_started():
+    tracker = Kept()
+    tracker.folders = [Path.cwd()]
+    tracking = Tracking([tracker], FACTS, [].append)
+    tracking.on(ClientReady(site="site-1"))
+    tracking.close(Status.KILLED)
+
+    assert tracker.end == RunEnd(status=Status.KILLED)
+
+
+def test_the_user_is_told_why_the_run_does_not_end_yet(monkeypatch):
+    monkeypatch.setattr("fedsag_cli.server.tracking._TOLD_AFTER_S", 0.01)
+    tracker, goes_on = Kept(), threading.Event()
+    tracker.finish = lambda end: goes_on.wait()
+    told = []
+
+    def emit(event):
+        told.append(event)
+        goes_on.set()
+
+    tracking = Tracking([tracker], FACTS, emit)
+    tracking.on(ClientReady(site="site-1"))
+    tracking.close(Status.FINISHED)
+
+    assert "waits until the last values are stored" in told[0].text
+    assert len(told) == 1, "it did finish"
 
 
 def test_a_tracker_gets_each_rounds_metrics_under_names_of_their_own():
-    reply = ReplyAccepted(
-        site="site-2", task="train", round_num=3, metrics={"accuracy": 50.0}, num_steps=1, size=1, work_s=0.1
-    )
+    reply = accepted("site-2", accuracy=50.0)
     finished = RoundFinished(
         round_num=3, sites=["site-2"], metrics={"accuracy": 60.0}, wait_s=0, aggregate_s=0, save_s=0
     )
@@ -140,15 +238,13 @@ def test_the_rounds_of_several_workflows_get_names_of_their_own():
 
 
 def test_events_without_metrics_are_nothing_to_keep():
-    reply = ReplyAccepted(site="site-2", task="train", round_num=3, metrics={}, num_steps=1, size=1, work_s=0.1)
-
-    assert recorded(reply, Notice(text="x"))[0].values == []
+    assert recorded(accepted("site-2"), Notice(text="x"))[0].values == []
 
 
 def test_a_tracker_that_is_not_installed_is_one_line_that_says_what_to_install():
     missing = ModuleNotFoundError("No module named 'kept'")
 
-    tracker, said = recorded(logged(a=1), logged(a=2), tracker=Kept({"open": missing}))
+    tracker, said = recorded(logged(a=1), logged(a=2), tracker=Kept({"begin": missing}))
 
     text = "Kept: No module named 'kept'; `pip install 'fedsag[kept]'` brings it; the run goes on without"
     assert [each.text for each in said] == [text]
@@ -157,7 +253,7 @@ def test_a_tracker_that_is_not_installed_is_one_line_that_says_what_to_install()
 
 @pytest.mark.parametrize(
     ("when", "text"),
-    [("open", "OSError: disk full; the run goes on without"), ("close", "OSError: disk full"),
+    [("begin", "OSError: disk full; the run goes on without"), ("finish", "OSError: disk full"),
      ("write", "it did not keep 'a' of site-1: OSError: disk full")],
 )  # fmt: skip
 def test_whatever_a_tracker_raises_is_said_once_in_one_line(when, text):
@@ -207,47 +303,143 @@ def test_a_tracker_is_given_a_hundred_names_at_most():
     assert {name: value for each in tracker.values for name, value in each.values.items()} == {**many, "a": 1}
 
 
-def test_mlflow_keeps_all_of_a_batch_or_none(tmp_path, monkeypatch):
-    tracking = pytest.importorskip("mlflow.tracking")
-    (tmp_path / "app").mkdir()
-    monkeypatch.chdir(tmp_path / "app")
+@pytest.fixture
+def server_folder(tmp_path, monkeypatch):
+    """Where the server works."""
+    folder = tmp_path / "app"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    return folder
+
+
+def mlflow_runs(folder, experiment="mine"):
+    """MLflow's runs in this folder, by name; the newest last."""
+    client = pytest.importorskip("mlflow.tracking").MlflowClient(folder.as_uri())
+    found = client.search_runs([client.get_experiment_by_name(experiment).experiment_id], order_by=["start_time"])
+    return {each.info.run_name: each for each in found}
+
+
+def ended(runs):
+    return {name: each.info.status for name, each in runs.items()}
+
+
+def test_mlflow_keeps_all_of_a_batch_or_none(server_folder):
+    pytest.importorskip("mlflow")
     tracker = MLflowReceiver()
-    tracker.open("mine")
+    tracker.begin(RunFacts(job="mine"))
     bad = ValuesLogged(site="site-1", kind="metric", values={"no @ such": 1.0})
 
     with pytest.raises(Exception, match="no @ such"):
         tracker.write([logged(loss=1.0), bad])
     tracker.write([logged(rate=2.0)])
-    tracker.close()
+    tracker.finish(RunEnd(status=Status.FINISHED))
 
-    client = tracking.MlflowClient((tmp_path / "mlruns").as_uri())
-    [kept] = client.search_runs([client.get_experiment_by_name("mine").experiment_id])
-    assert kept.data.metrics == {"rate": 2.0}
+    assert mlflow_runs(server_folder / ".." / "mlruns")["site-1"].data.metrics == {"rate": 2.0}
+
+
+def test_mlflow_has_one_run_with_the_settings_and_the_true_status_and_resume_continues_it(server_folder):
+    pytest.importorskip("mlflow")
+    store = server_folder / ".." / "mlruns"
+    settings = {"server.conf workflows[0].args.num_rounds": 5, "server.conf odd[2].k=ey": ["é"]}
+    facts = RunFacts(job="mine", sites=["site-1", "site-2"], seed=7, settings=settings, versions={"torch": "2.0"})
+    tracker = MLflowReceiver()
+    tracker.begin(facts)
+    assert mlflow_runs(store)["mine"].info.status == "RUNNING"
+    tracker.write([logged(loss=1.0)])
+    tracker.finish(RunEnd(status=Status.FAILED, cause="site-1: no luck", failed_sites=frozenset({"site-1"})))
+
+    first = mlflow_runs(store)
+    assert ended(first) == {"mine": "FAILED", "site-1": "FAILED"}
+    assert first["site-1"].data.tags["mlflow.parentRunId"] == first["mine"].info.run_id
+    assert first["mine"].data.tags["fedsag.cause"] == "site-1: no luck"
+    assert first["mine"].data.params == {
+        "server.conf workflows.0.args.num_rounds": "5",
+        "server.conf odd.2.k_ey": "['é']",
+        "seed": "7",
+        "clients": "2",
+        "versions.torch": "2.0",
+    }
+
+    tracker = MLflowReceiver()
+    tracker.begin(dataclasses.replace(facts, is_resumed=True, versions={"torch": "2.1"}))
+    tracker.write([logged(loss=0.5)])
+    tracker.write([ValuesLogged(site="site-2", kind="metric", values={"loss": 3.0})])
+    tracker.finish(RunEnd(status=Status.FINISHED, digest="d1"))
+
+    again = mlflow_runs(store)
+    assert ended(again) == {"mine": "FINISHED", "site-1": "FINISHED", "site-2": "FINISHED"}
+    assert [again[name].info.run_id for name in first] == [each.info.run_id for each in first.values()]
+    assert again["mine"].data.params == first["mine"].data.params | {"digest": "d1"}
+    assert "fedsag.cause" not in again["mine"].data.tags
+    assert {name: each.data.metrics for name, each in again.items()} == {
+        "mine": {}, "site-1": {"loss": 0.5}, "site-2": {"loss": 3.0},
+    }  # fmt: skip
+
+
+def test_in_a_store_of_many_a_resumed_run_continues_the_newest_of_its_workspace(server_folder, tmp_path):
+    pytest.importorskip("mlflow")
+
+    def ids(name, *, resumed=False):
+        tracker = MLflowReceiver((tmp_path / "all").as_uri(), {"run_name": name})
+        tracker.begin(RunFacts(job="mine", workspace=tmp_path / name, is_resumed=resumed))
+        tracker.finish(RunEnd(status=Status.KILLED))
+        return mlflow_runs(tmp_path / "all")[name].info.run_id
+
+    first, other, second = ids("it's"), ids("other"), ids("it's")
+
+    assert len({first, other, second}) == 3
+    assert ids("it's", resumed=True) == second
+
+
+def test_tensorboards_page_hparams_has_the_settings_and_the_status_also_of_a_resumed_run(server_folder):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams import api_pb2, metadata
+
+    settings = {"server.conf rounds": 5, "server.conf lr": 0.5, "server.conf name": "é", "x": True, "y": None}
+    facts = RunFacts(job="mine", sites=["a", "b"], seed=7, settings=settings)
+    for status, shown in ((Status.KILLED, api_pb2.STATUS_FAILURE), (Status.FINISHED, api_pb2.STATUS_SUCCESS)):
+        tracker = TBAnalyticsReceiver()
+        tracker.begin(facts)
+        tracker.write([ValuesLogged(site="server", kind="metric", values={"round/accuracy": 0.5}, step=0)])
+        tracker.finish(RunEnd(status=status))
+
+        found = EventAccumulator(str(server_folder / ".." / "tb_events" / "server"))
+        found.Reload()
+        kept = found.PluginTagToContent("hparams")
+        started = metadata.parse_session_start_info_plugin_data(kept[metadata.SESSION_START_INFO_TAG])
+        assert {name: getattr(value, value.WhichOneof("kind")) for name, value in started.hparams.items()} == {
+            **settings, "y": "None", "seed": 7, "clients": 2,
+        }  # fmt: skip
+        ended = metadata.parse_session_end_info_plugin_data(kept[metadata.SESSION_END_INFO_TAG])
+        assert ended.status == shown
+    assert [each.value for each in found.Scalars("round/accuracy")] == [0.5, 0.5]
 
 
 def test_a_tracker_that_could_not_open_is_told_nothing_more(monkeypatch):
     monkeypatch.setattr("fedsag_cli.server.tracking._MOST_WAITING", 250)
     said = []
-    tracking = Tracking([Kept({"open": ImportError("no kept")})], "job", said.append)
+    tracking = Tracking([Kept({"begin": ImportError("no kept")})], FACTS, said.append)
+    tracking.on(ClientReady(site="site-1"))
     while not said:
         time.sleep(0.001)
     for number in range(100):
         tracking.on(logged(a=number))
-    tracking.close()
+    tracking.close(Status.FINISHED)
 
     assert len(said) == 1, "nothing was dropped by it"
 
 
 def test_after_a_bad_batch_the_next_is_kept():
     tracker, said = Kept({"write": ValueError("no")}), []
-    tracking = Tracking([tracker], "job", said.append)
+    tracking = Tracking([tracker], FACTS, said.append)
     tracking.on(logged(a=1))
     while not said:
         time.sleep(0.001)
     tracker.fails.clear()
     tracking.on(logged(a=2))
-    tracking.close()
+    tracking.close(Status.FINISHED)
 
     assert [dict(each.values) for each in tracker.values] == [{"a": 2}]
 
@@ -256,9 +448,9 @@ def test_a_tracker_that_does_not_end_holds_the_run_up_for_a_while_only():
     goes_on = threading.Event()
     tracker, said = Kept(), []
     tracker.write = lambda values: goes_on.wait()
-    tracking = Tracking([tracker], "job", said.append)
+    tracking = Tracking([tracker], FACTS, said.append)
     tracking.on(logged(a=1))
-    tracking.close(0.05)
+    tracking.close(Status.FINISHED, limit_s=0.05)
     goes_on.set()
 
     assert "did not finish in time" in said[0].text
@@ -277,13 +469,13 @@ def test_values_beyond_what_a_slow_tracker_can_wait_with_are_dropped_and_counted
         keeps(values)
 
     tracker.write, said = slowly, []
-    tracking = Tracking([tracker], "job", said.append)
+    tracking = Tracking([tracker], FACTS, said.append)
     tracking.on(logged(a=0))
     began.wait()
     for number in range(1, 5):
         tracking.on(logged(a=number))
     goes_on.set()
-    tracking.close()
+    tracking.close(Status.FINISHED)
 
     assert [dict(each.values) for each in tracker.values] == [{"a": 0}, {"a": 1}, {"a": 2}]
     assert "2 values were dropped" in said[-1].text
@@ -292,10 +484,10 @@ def test_values_beyond_what_a_slow_tracker_can_wait_with_are_dropped_and_counted
 
 def test_what_shows_the_curves_is_told_once_and_not_before_there_are_any():
     told = []
-    tracking = Tracking([Kept({"write": ValueError("no")}), Kept()], "job", told.append)
+    tracking = Tracking([Kept({"write": ValueError("no")}), Kept()], FACTS, told.append)
     tracking.on(logged(a=1))
     tracking.on(logged(a=2))
-    tracking.close()
+    tracking.close(Status.FINISHED)
 
     assert [event.view for event in told if isinstance(event, CurvesKept)] == ["show kept"]
 
@@ -335,7 +527,7 @@ def test_where_mlflow_has_no_pages_its_view_installs_them_first(monkeypatch):
 
 def test_a_job_without_trackers_has_no_thread_for_them():
     before = threading.active_count()
-    tracking = Tracking([], "job", lambda _: None)
+    tracking = Tracking([], FACTS, lambda _: None)
     tracking.on(logged(a=1))
 
     assert threading.active_count() == before
@@ -456,7 +648,9 @@ def test_mlflow_has_a_run_for_each_site_in_its_files(tmp_path, monkeypatch):
     experiment = client.get_experiment_by_name("mine")
     assert experiment.tags["a"] == "b"
     runs = {each.info.run_name: each for each in client.search_runs([experiment.experiment_id])}
-    assert set(runs) == {"site-1-first", "site-2-first", "server-first"}
+    assert set(runs) == {"first", "site-1-first", "site-2-first"}
+    whole = runs["first"]
+    assert {each.data.tags.get("mlflow.parentRunId") for each in runs.values()} == {None, whole.info.run_id}
     mine = runs["site-2-first"]
     assert mine.info.status == "FINISHED"
     assert mine.data.params == {"lr": "0.1", "name": "é"}
@@ -465,6 +659,116 @@ def test_mlflow_has_a_run_for_each_site_in_its_files(tmp_path, monkeypatch):
     assert history == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3)), (4, 0.25)]
     artifacts = folder_of(ran) / "mlruns" / experiment.experiment_id / mine.info.run_id / "artifacts"
     assert (artifacts / "notes" / "text.txt").read_text() == "round 1"
+
+
+DIES = """
+    import os, signal, time
+    import fedsag_cli.client as flare
+    from fedsag_cli.client.tracking import SummaryWriter
+
+    flare.init()
+    writer = SummaryWriter()
+    while flare.is_running():
+        model = flare.receive()
+        for step in range(3):
+            writer.add_scalar("loss", step, step)
+        if flare.get_site_name() == "site-2":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise ValueError("no luck")
+"""
+
+
+@pytest.mark.slow
+def test_what_clients_logged_before_they_died_is_kept_and_the_run_has_failed(tmp_path, monkeypatch):
+    pytest.importorskip("mlflow")
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+
+    ran = run(tracked(tmp_path, DIES, tb={}, mlflow={}), "-n", 2, "-t", 2)
+
+    assert ran.code == 4, ran
+    runs = mlflow_runs(folder_of(ran) / "mlruns", "job")
+    assert {name: each.info.status for name, each in runs.items()} == dict.fromkeys(
+        ("job", "site-1", "site-2"), "FAILED"
+    )
+    assert "2 answers are needed" in runs["job"].data.tags["fedsag.cause"]
+    assert runs["job"].data.params["config_fed_server.json workflows.0.args.num_rounds"] == "2"
+    assert {"seed", "clients", "versions.fedsag", "versions.python"} <= runs["job"].data.params.keys()
+    for site in ("site-1", "site-2"):
+        assert runs[site].data.metrics == {"loss": 2.0}
+        found = EventAccumulator(str(folder_of(ran) / "tb_events" / site))
+        found.Reload()
+        assert [each.value for each in found.Scalars("loss")] == [0.0, 1.0, 2.0]
+
+
+@pytest.mark.slow
+def test_what_a_script_logs_while_the_server_fails_is_kept(tmp_path, monkeypatch):
+    """The aggregator fails after the script has logged, and before the server has read that."""
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    there = tmp_path / "logged"
+    script = f"""
+        import pathlib, time
+        import fedsag_cli.client as flare
+        from fedsag_cli.client.tracking import SummaryWriter
+
+        flare.init()
+        model = flare.receive()
+        flare.send(model)
+        SummaryWriter().add_scalar("after", 1.0)
+        pathlib.Path({str(there)!r}).touch()
+        time.sleep(600)
+    """
+    aggregator = f"""
+        import pathlib, time
+
+        class Breaks:
+            def accept(self, site, update):
+                while not pathlib.Path({str(there)!r}).exists():
+                    time.sleep(0.01)
+                raise RuntimeError("no room")
+
+            def aggregate(self): ...
+    """
+    parts = {"mlflow": {"path": "MLflowReceiver"}, "aggregator": {"path": "breaks.Breaks"}}
+    folder = job(tmp_path / "job", script, components=parts, files={"breaks.py": aggregator}, min_clients=1)
+
+    ran = run(folder, "-n", 1)
+
+    assert ran.code == 4, ran
+    runs = mlflow_runs(folder_of(ran) / "mlruns", "job")
+    assert ended(runs) == {"job": "FAILED", "site-1": "KILLED"}
+    assert runs["site-1"].data.metrics == {"after": 1.0}
+    assert [dict(each["values"]) for each in ran.told("ValuesLogged")] == [{"after": 1.0}]
+
+
+@pytest.mark.slow
+def test_a_run_that_ctrl_c_ended_is_killed_in_mlflow_and_has_all_that_was_logged(tmp_path, monkeypatch):
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    script = """
+        import itertools, time
+        import fedsag_cli.client as flare
+        from fedsag_cli.client.tracking import SummaryWriter
+
+        flare.init()
+        flare.receive()
+        for step in itertools.count():
+            SummaryWriter().add_scalar("loss", step, step)
+            time.sleep(0.01)
+    """
+    with Running(tracked(tmp_path, script, mlflow={}), "-n", 2, "-t", 2) as running:
+        running.wait_until_told("CurvesKept")
+        running.process.send_signal(signal.SIGINT)
+        ran = running.outcome()
+
+    assert (ran.code, ran.left_alive) == (130, []), ran
+    runs = mlflow_runs(folder_of(ran) / "mlruns", "job")
+    assert ended(runs) == {"job": "KILLED", "site-1": "KILLED", "site-2": "KILLED"}
+    for each in ran.told("ValuesLogged"):
+        assert runs[each["site"]].data.metrics["loss"] >= each["values"]["loss"]
 
 
 @pytest.mark.slow
@@ -481,7 +785,7 @@ def test_mlflow_may_be_told_of_a_store_elsewhere(tmp_path, monkeypatch):
     client = tracking.MlflowClient(uri)
     experiment = client.get_experiment_by_name("job")
     names = sorted(each.info.run_name for each in client.search_runs([experiment.experiment_id]))
-    assert names == ["server", "server", "site-1", "site-1"]
+    assert names == ["job", "job", "site-1", "site-1"]
 
 
 def small_log(data):
@@ -504,18 +808,26 @@ def test_wandb_has_a_run_for_each_site_that_can_be_sent_later(tmp_path):
         left = list(Path(tmp).iterdir())
 
     assert ran.code == 0, ran
-    found = {}
+    found, ends, config, summary = {}, {}, {}, {}
     for path in folder_of(ran).glob("wandb/offline-run-*/*.wandb"):
         name, rows = "", []
         for data in small_log(path.read_bytes()):
             record = wandb_internal_pb2.Record()
             record.ParseFromString(data)
             name = record.run.display_name or name
+            if record.HasField("exit"):
+                ends[name] = record.exit.exit_code
+            if name == "server-first":
+                config |= {each.key: json.loads(each.value_json) for each in record.config.update}
+                summary |= {each.key: json.loads(each.value_json) for each in record.summary.update if each.key}
             if record.history.item:
                 items = record.history.item
                 rows.append({each.key or "/".join(each.nested_key): json.loads(each.value_json) for each in items})
         found[name] = rows
     assert set(found) == {"site-1-first", "site-2-first", "server-first"}
+    assert ends == dict.fromkeys(found, 0)
+    assert (config["seed"], config["config_fed_server.json workflows[0].args.num_rounds"]) == (ran.report["seed"], 2)
+    assert (summary["digest"], summary["status"]) == (ran.report["digest"], "FINISHED")
     losses = [(row["global_step"], row["loss"]) for row in found["site-2-first"] if "loss" in row]
     assert losses == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3)), (4, 0.25)]
     assert (ran.left_alive, left) == ([], [])

@@ -41,7 +41,7 @@ class Settings:
 @files.reading()
 def settings_of(job: Job) -> Settings:
     """The settings of a job. Raises JobError."""
-    values = _flat(job.written())
+    values = values_of(job)
     name = template_of(job.folder)
     if name is None:
         return Settings(values=values)
@@ -53,6 +53,11 @@ def settings_of(job: Job) -> Settings:
     del keys[_NAME]
     changed = {key: defaults.get(key) for key in keys if not _is_same(key, values, defaults)}
     return Settings(values=values, template=name, changed=changed)
+
+
+def values_of(job: Job) -> dict[str, Any]:
+    """The values in a job's config files, by file and key. Raises JobError."""
+    return _flat(job.written())
 
 
 def _is_same(key: str, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> bool:
