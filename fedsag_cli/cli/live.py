@@ -26,6 +26,7 @@ from fedsag_cli.cli.display import Row
 from fedsag_cli.cli.pace import Pace
 from fedsag_cli.errors import counted
 from fedsag_cli.events import Event
+from fedsag_cli.history import curves
 
 _SIGNS = {  # of one client in the map of many; the order is that of the counts
     FAILED: ("x", "red"),
@@ -74,9 +75,7 @@ class Progress:
                 self._pace, self._stage, self._began, self._slots = None, "starting", event.at, event.slots
             case events.WorkflowStarted():
                 self._pace = Pace(slots=self._slots)
-                self._workflow = (
-                    f"{foreign.shortened(event.workflow, _LONGEST_NAME)}: " if event.num_workflows > 1 else ""
-                )
+                self._workflow = event.workflow if event.num_workflows > 1 else ""
                 self._stage, self._measured, self._key_metric = "running", {}, ""
             case events.RoundStarted():
                 self._stage = ""
@@ -181,7 +180,9 @@ class Progress:
 def _trend(name: str, values: Sequence[float | None]) -> str:
     """The last value, and how it came to it."""
     name = foreign.shortened(name, _LONGEST_NAME)
-    return f"{name} {wording.number(values[-1])} {wording.sparkline(list(values)[-_TREND:])}".rstrip()
+    last = list(values)[-_TREND:]
+    bars = curves.sparkline(last, _TREND) if len(last) > 1 else ""
+    return f"{name} {wording.number(values[-1])} {bars}".rstrip()
 
 
 def _counts(states: Mapping[str, str], columns: int, *, with_signs: bool) -> Iterator[Row]:

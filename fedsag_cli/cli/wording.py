@@ -9,7 +9,6 @@ from fedsag_cli.events import Metrics
 
 _MOST_METRICS = 6  # in one line
 _MOST_NAMES = 4  # of sites, or rounds, in one line
-_LEVELS = "▁▂▃▄▅▆▇█"
 
 
 def number(value: float | None) -> str:
@@ -53,16 +52,3 @@ def few(names: Sequence[str]) -> str:
     if len(names) <= _MOST_NAMES:
         return ", ".join(names)
     return f"{', '.join(names[: _MOST_NAMES - 1])}, … {names[-1]}"
-
-
-def sparkline(values: Sequence[float | None]) -> str:
-    """A bar for each value, from the lowest to the highest; empty for fewer than two."""
-    known = [value for value in values if value is not None]
-    if len(known) < 2:
-        return ""
-    low, height = min(known), max(known) - min(known)
-    top = len(_LEVELS) - 1
-    return "".join(
-        " " if value is None else _LEVELS[round((value - low) / height * top) if height else top // 2]
-        for value in values
-    )

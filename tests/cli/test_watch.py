@@ -47,7 +47,7 @@ def test_a_run_that_is_over_shows_its_table_at_once(workspace, capsys):
     write(workspace, *told(workspace))
     workspace.release()
 
-    watch(workspace.root)
+    watch(str(workspace.root))
 
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].startswith("round  accuracy (sites)")
@@ -68,7 +68,7 @@ def test_a_run_that_goes_on_is_shown_from_its_beginning_and_to_its_end(workspace
 
     later = threading.Timer(0.3, go_on)
     later.start()
-    watch(workspace.root)
+    watch(str(workspace.root))
     later.join()
 
     lines = capsys.readouterr().out.splitlines()
@@ -85,7 +85,7 @@ def test_the_error_of_a_failed_run_is_the_error_of_who_watches_it(workspace, cap
     workspace.release()
 
     with pytest.raises(RunError) as raised:
-        watch(workspace.root)
+        watch(str(workspace.root))
 
     assert (raised.value.message, raised.value.hint, raised.value.exit_code) == ("too few", "look", 4)
     assert raised.value.details == ["site-3, round 2, train: boom", "    at /job/train.py:3"]
@@ -99,7 +99,7 @@ def test_a_run_that_was_killed_is_told_though_it_could_not_tell_it(workspace, ca
     workspace.release()
 
     with pytest.raises(RunError, match="was killed") as raised:
-        watch(workspace.root)
+        watch(str(workspace.root))
 
     assert "3 rounds done" in raised.value.hint
     assert raised.value.exit_code == 4
@@ -116,7 +116,7 @@ def test_the_run_that_is_just_starting_is_shown_and_not_the_one_before(workspace
     later = threading.Timer(0.3, start)
     later.start()
     with pytest.raises(RunError, match="the next run"):
-        watch(workspace.root)
+        watch(str(workspace.root))
     later.join()
 
 
@@ -128,19 +128,19 @@ def test_lines_that_fedsag_did_not_write_are_passed_over(workspace, capsys):
     write(workspace, *others)
     workspace.release()
 
-    watch(workspace.root)
+    watch(str(workspace.root))
 
     assert LAST_ROUND in capsys.readouterr().out
 
 
 def test_a_folder_without_a_run_and_a_client_without_a_name_are_errors(workspace, tmp_path):
     with pytest.raises(WorkspaceError, match="there is no run in"):
-        watch(tmp_path / "nothing")
+        watch(str(tmp_path / "nothing"))
     with pytest.raises(UsageError, match="exclude each other"):
-        watch(workspace.root, None, Columns.BRIEF, quiet=True, output=Format.JSON)
+        watch(str(workspace.root), None, Columns.BRIEF, quiet=True, output=Format.JSON)
     write(workspace, *told(workspace)[:3])
     with pytest.raises(UsageError, match="--follow site-9") as raised:
-        watch(workspace.root, ["site-9"])
+        watch(str(workspace.root), ["site-9"])
     assert "did you mean 'site-" in raised.value.hint
 
 
