@@ -121,7 +121,6 @@ def simulator(
       130  interrupted by Ctrl-C
       143  ended by SIGTERM
     """
-    from fedsag_cli import history
     from fedsag_cli.cli import views
     from fedsag_cli.cli.failures import failures
     from fedsag_cli.cli.follow import Follow
@@ -161,5 +160,3 @@ def simulator(
         ignore_signals()  # how the command ends is known, and is in the report
     if output is Format.TXT:
         summary(report, columns, quiet=quiet)
-        if not quiet and (number := history.number_of(Path(report.workspace))):
-            display.line(f"run        {number}: fedsag runs show {number}")

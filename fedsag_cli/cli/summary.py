@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
+from pathlib import Path
 
+from fedsag_cli import history
 from fedsag_cli.cli import display, failures, table, wording
 from fedsag_cli.cli.display import Columns
 from fedsag_cli.errors import counted
@@ -72,6 +74,8 @@ def _places(report: Report) -> None:
     display.line(f"events     {report.workspace}/events.jsonl")
     display.line(f"logs       {report.workspace}/<site>/log.txt")
     display.line(f"seconds    {report.times.get('run_finished_s', 0.0):.1f}")
+    if number := history.number_of(Path(report.workspace)):
+        display.line(f"run        {number}: fedsag runs show {number}")
 
 
 def _result(found: TableReport) -> None:

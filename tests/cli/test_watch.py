@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import threading
@@ -193,7 +194,9 @@ def test_who_watches_a_run_ends_with_it_and_who_stops_watching_does_not_end_it(t
     with Running(folder, "-n", 2, "-t", 2, "--follow", "site-2") as running:
         running.wait_until_told("RoundStarted", 2)
         words = [FEDSAG, "watch", str(running.workspace)]
-        stays, leaves = (subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2))
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        env = {name: value for name, value in os.environ.items() if name != "FEDSAG_HOME"} | {"HOME": str(tmp_path)}
+        stays, leaves = (subprocess.Popen(words, env=env, **pipes) for _ in range(2))
         assert leaves.stdout.readline().startswith(b"job j: 2 clients")
         leaves.send_signal(signal.SIGINT)
         _, last_words = leaves.communicate(timeout=60)
