@@ -78,15 +78,14 @@ class Clients:
         return list(self._by_site.values())
 
     def states(self) -> dict[str, str]:
-        """The state of each client. Those that are asked, and for which no slot is free, wait for a slot."""
-        free = self._slots - sum(client.state in _HOLDS_A_SLOT for client in self.all)
-        states = {}
-        for client in self.all:
-            states[client.site] = client.state
-            if client.is_asked and client.state in (WAITING, NOT_STARTED):
-                free -= 1
-                states[client.site] = FOR_A_SLOT if free < 0 else client.state
-        return states
+        """The state of each client. Where no slot is free, those that are asked wait for one."""
+        is_full = sum(client.state in _HOLDS_A_SLOT for client in self.all) >= self._slots
+        return {
+            client.site: FOR_A_SLOT
+            if is_full and client.is_asked and client.state in (WAITING, NOT_STARTED)
+            else client.state
+            for client in self.all
+        }
 
     @property
     def working(self) -> list[Client]:

@@ -153,6 +153,23 @@ def test_a_client_is_shown_as_what_it_is(monkeypatch):
     assert [states([*told, gone, late, again])[site] for site in "bc"] == ["failed", "waiting"]
 
 
+def test_who_waits_for_its_turn_while_a_slot_is_free_does_not_wait_for_a_slot():
+    sites = ["a", "b", "c"]
+    told = [
+        events.RunStarted(
+            job="j", workspace="/w", sites=sites, slots=2, threads=1, seed=7, launcher="fork", versions={}, at=0
+        ),
+        *(events.ProcessStarted(name=site, pid=1, at=0) for site in sites),
+        *(events.ClientReady(site=site, at=0) for site in sites),
+        events.RoundStarted(round_num=0, first_round=0, num_rounds=2, sites=sites, at=1),
+        events.TaskSent(site="a", task="train", round_num=0, size=1, at=1),
+    ]
+    assert states(told) == {"a": "working", "b": "waiting", "c": "waiting"}
+
+    second = events.TaskSent(site="b", task="train", round_num=0, size=1, at=1)
+    assert states([*told, second]) == {"a": "working", "b": "working", "c": "waiting for a slot"}
+
+
 def states(told) -> dict[str, str]:
     progress = Progress()
     for event in told:
