@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -26,7 +26,11 @@ app = typer.Typer(
 
 _MOST_LISTED = 20
 
-FormatOption = Annotated[Format, typer.Option("--format", help="Output: txt, or json for programs.")]
+RunsArgument: TypeAlias = Annotated[
+    list[str],
+    typer.Argument(metavar="RUN...", autocompletion=completion.runs, help="Runs: numbers, last, or workspaces."),
+]
+FormatOption: TypeAlias = Annotated[Format, typer.Option("--format", help="Output: txt, or json for programs.")]
 
 
 @app.callback(invoke_without_command=True)

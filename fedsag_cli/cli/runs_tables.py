@@ -76,8 +76,8 @@ def show_list(found: Sequence[Found]) -> None:
     """Only settings that differ have a column, as many as there is room for."""
     reports = [each.report for each in found]
     leading = [next(iter(curves.metrics_of(report)), "") for report in reports]
-    same = len(set(filter(None, leading))) == 1
-    name = foreign.shortened(max(leading), _LONGEST_CELL) if same else ""
+    same = len(set(filter(None, leading))) <= 1
+    name = foreign.shortened(max(leading, default=""), _LONGEST_CELL) if same else ""
     cells: _Cells = {"run": [each.name for each in found], "age": [_age(report.began) for report in reports]}
     ends: _Cells = {"status": [_status(each) for each in found]}
     if not same:
@@ -106,7 +106,7 @@ def show_list(found: Sequence[Found]) -> None:
     cells |= ends
     display.table([{head: cells[head][index] for head in cells} for index in range(len(found))], list(cells))
     if left:
-        display.line(f"they differ in {counted(left, 'more setting')}: see fedsag runs compare")
+        display.line(f"the runs differ in {counted(left, 'more setting')}: see fedsag runs compare")
 
 
 def show_run(found: Found) -> None:
@@ -115,7 +115,7 @@ def show_run(found: Found) -> None:
     display.line("")
     if report.rounds:
         _show_rounds(found)
-        display.line("")
+        _gap()
     for site, first in report.failures.items():
         _fact("failed", f"{site}: {first.failure.cause}")
     for path in report.models if found.root else ():
@@ -136,19 +136,19 @@ def show_run(found: Found) -> None:
 
 def _show_rounds(found: Found) -> None:
     """The database has less of them than the run's own report."""
-    from fedsag_cli.cli.views import table_of
+    from fedsag_cli.cli.table import brief
 
     report = found.report
     if found.root is not None:
-        table, columns = table_of(report, display.width())
-    else:
-        metrics = curves.metrics_of(report)[:_MOST_METRICS]
-        columns = ["round", *metrics]
-        table = [
-            {"round": str(each.round_num)} | {name: _number(each.metrics.get(name)) for name in metrics}
-            for each in report.rounds
-        ]
-    display.table(table, columns)
+        made = brief(report, display.width())
+        display.table(made.rows, made.columns, wraps=False)
+        return
+    metrics = curves.metrics_of(report)[:_MOST_METRICS]
+    rows = [
+        {"round": str(each.round_num)} | {name: _number(each.metrics.get(name)) for name in metrics}
+        for each in report.rounds
+    ]
+    display.table(rows, ["round", *metrics])
 
 
 def show_facts(found: Found) -> None:
@@ -195,7 +195,7 @@ def show_settings(settings: Mapping[str, Sequence[Any]], names: Sequence[str]) -
             ],
             ["setting", *heads.values()],
         )
-        display.line("")
+        _gap()
 
 
 def show_comparison(found: Sequence[Found]) -> None:
@@ -225,7 +225,7 @@ def show_comparison(found: Sequence[Found]) -> None:
                 }
             )
         display.table(table, ["run", "curve", "first", "best", "last", "rounds"])
-        display.line("")
+        _gap()
     if len(metrics) > _MOST_METRICS:
         display.line(f"{counted(len(metrics) - _MOST_METRICS, 'more metric')}: --format json has all")
 
@@ -235,7 +235,8 @@ def said_of(compared: Compared, names: Sequence[str], digests: Sequence[str]) ->
     same = f"{counted(compared.models, 'model')} in {counted(compared.rounds, 'round')}"
     if compared.parting is not None:
         yield _parting(compared.parting, names)
-        yield f"the same in both: {same}"
+        if compared.models:
+            yield f"the same in both: {same}"
     elif not compared.models and compared.longer is None:
         yield "a run has no digests of its models by round: it was made by an older version, or sent none"
         if all(digests):
@@ -288,6 +289,12 @@ def _now(found: Found, path: str) -> Any:
     from fedsag_cli.history.reading import path_now
 
     return path_now(found.report, found.root, path) if found.root else path
+
+
+def _gap() -> None:
+    """An empty line after a table, which has one on a terminal."""
+    if not display.on_terminal():
+        display.line("")
 
 
 def _fact(label: str, text: str) -> None:

@@ -120,8 +120,8 @@ def _lines(report: Report) -> list[_Line]:
                 lines.append(_Line(workflow, str(each.round_num), each.metrics, each.metrics_by_site, answers, seconds))
         for final in report.validations:
             if final.workflow == workflow and final.metrics:
-                answered = len(final.metrics_by_site)
-                answers = f"{answered} of {answered + len(final.failed)}"
+                count = len(final.metrics_by_site)
+                answers = f"{count} of {count + len(final.failed)}"
                 lines.append(_Line(workflow, "final", final.metrics, final.metrics_by_site, answers, ""))
         if (best := report.best) and best.workflow == workflow and not best.is_final:
             label = f"best: {best.round_num}"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from fedsag_cli.report import Report
 
+_FILE = re.compile(r"[\w.-]+\.(conf|json|yml|yaml) ")
+_GENERAL = {"id", "path", "name", "args", "tasks"}  # words that do not say whose they are
 _JOB = "meta.conf name"  # is the name of the job
 
 
@@ -22,16 +25,16 @@ def settings(reports: Sequence[Report], *, chance: bool = True) -> dict[str, lis
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
-    """For each name of a setting, as much of its end as tells it from the others."""
-    words = {name: name.replace(" ", ".").split(".") for name in names}
-    short = {}
+    """For each name of a setting, as much of its end as tells it from the others, and what it is."""
+    words = {name: name.partition(" ")[2].split(".") for name in names if _FILE.match(name)}
+    short = {name: name for name in names}
     for name, parts in words.items():
-        others = [other for other in words.values() if other != parts]
-        size = next(
-            (size for size in range(1, len(parts)) if not any(other[-size:] == parts[-size:] for other in others)),
-            len(parts),
-        )
-        short[name] = ".".join(parts[-size:]) if size < len(parts) else name
+        others = [other for named, other in words.items() if named != name]
+        least = 2 if parts[-1] in _GENERAL else 1
+        for size in range(least, len(parts) + 1):
+            if not any(other[-size:] == parts[-size:] for other in others):
+                short[name] = ".".join(parts[-size:])
+                break
     return short
 
 

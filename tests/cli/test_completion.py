@@ -11,6 +11,7 @@ import sys
 import pytest
 from typer.main import get_command
 
+from fedsag_cli import history
 from fedsag_cli.cli import commands, completion, position, shells
 from fedsag_cli.errors import UsageError
 

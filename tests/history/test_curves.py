@@ -51,9 +51,16 @@ def test_only_settings_that_differ_are_told():
 
 
 def test_a_setting_is_called_by_as_much_of_its_end_as_is_its_own():
-    names = ["server.conf workflows[0].args.lr", "client.conf executors[0].args.lr", "server.conf num_rounds"]
+    names = [
+        "server.conf workflows[0].args.lr", "client.conf executors[0].args.lr", "server.conf num_rounds",
+        "server.conf components[3].id", "version of torch", "server.conf x", "client.conf x",
+    ]  # fmt: skip
 
     assert differing.short_names(names) == {
+        "server.conf components[3].id": "components[3].id",
+        "version of torch": "version of torch",
+        "server.conf x": "server.conf x",
+        "client.conf x": "client.conf x",
         "server.conf workflows[0].args.lr": "workflows[0].args.lr",
         "client.conf executors[0].args.lr": "executors[0].args.lr",
         "server.conf num_rounds": "num_rounds",
