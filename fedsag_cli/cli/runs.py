@@ -9,19 +9,44 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedsag_cli.cli import display
+from fedsag_cli.cli import completion, display
 from fedsag_cli.cli.display import Format
+from fedsag_cli.cli.examples import example
 from fedsag_cli.errors import UsageError, counted, nearest
 
 if TYPE_CHECKING:
     from fedsag_cli.history.finding import Found
 
-app = typer.Typer(name="runs", help="Show, compare and find the runs of this user. RUN is a number, last, or a folder.")
+app = typer.Typer(
+    name="runs",
+    help="Show, compare and find your runs. RUN is a number, last, or a workspace. Without a command: list.",
+    epilog=example("fedsag runs list", "fedsag runs show last"),
+)
 
 _MOST_LISTED = 20
 
+
+def _run_names(incomplete: str) -> list[completion.Offer]:
+    from fedsag_cli.history import known_runs
+
+    return completion.run_names(known_runs(), incomplete)
+
+
+def _sites(ctx: typer.Context) -> list[completion.Offer]:
+    from fedsag_cli.history import workspace_of
+
+    return [(site, "") for site in completion.sites_in(workspace_of(ctx.params["run"][-1]))]
+
+
 FormatOption = Annotated[Format, typer.Option("--format", help="Output: txt, or json for programs.")]
-Run = Annotated[str, typer.Argument(metavar="RUN", help="A run: its number, last, or its workspace.")]
+Run = Annotated[
+    str,
+    typer.Argument(metavar="RUN", autocompletion=_run_names, help="A run: its number, last, or its workspace."),
+]
+Runs = Annotated[
+    list[str],
+    typer.Argument(metavar="RUN...", autocompletion=_run_names, help="Runs: numbers, last, or workspaces."),
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -30,7 +55,7 @@ def runs(ctx: typer.Context) -> None:
         list_()
 
 
-@app.command("list")
+@app.command("list", epilog=example("fedsag runs list -n 5"))
 def list_(
     most: Annotated[int, typer.Option("-n", "--number", metavar="N", min=1, help="List the last N runs.")] = (
         _MOST_LISTED
@@ -55,7 +80,7 @@ def list_(
         display.line(f"{counted(number - len(found), 'older run')}: fedsag runs list -n {number}")
 
 
-@app.command()
+@app.command(epilog=example("fedsag runs show last"))
 def show(run: Run = "last", output: FormatOption = Format.TXT) -> None:
     """Show a run: how it ended, its settings, its metrics by round, and where its files are."""
     from fedsag_cli.cli import runs_tables
@@ -67,27 +92,40 @@ def show(run: Run = "last", output: FormatOption = Format.TXT) -> None:
         runs_tables.show_run(found)
 
 
-@app.command()
+@app.command(epilog=example("fedsag runs compare 1 last", "fedsag runs compare 1 2 3 --html compared.html"))
 def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Runs: numbers, last, or workspaces.")],
+    runs: Runs,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a page for a browser, with charts, too.")
+    ] = None,
     output: FormatOption = Format.TXT,
 ) -> None:
     """Compare runs: the settings in which they differ, and their curves."""
+    from fedsag_cli import pages
     from fedsag_cli.cli import runs_tables
 
     if len(runs) < 2:
         raise UsageError("compare needs at least two runs", hint="example: fedsag runs compare 3 last")
     found = [_found(word) for word in runs]
+    if html is not None:
+        try:
+            pages.comparison([each.report for each in found], html, [f"run {each.name}" for each in found])
+        except OSError as error:
+            raise UsageError(f"--html {html} cannot be written: {error.strerror}") from None
+        if not pages.has_charts():
+            display.note(f"the page has tables only: for charts, {pages.INSTALL}")
     if output is Format.JSON:
         display.document(runs_tables.comparison_as_json(found))
-    else:
-        runs_tables.show_comparison(found)
+        return
+    runs_tables.show_comparison(found)
+    if html is not None:
+        display.line(f"page       {html.absolute()}")
 
 
-@app.command()
+@app.command(epilog=example("fedsag runs diff 1 last"))
 def diff(
     run: Run,
-    other: Annotated[str, typer.Argument(metavar="RUN", help="The run to compare it with.")],
+    other: Annotated[str, typer.Argument(metavar="RUN", autocompletion=_run_names, help="The run to compare it with.")],
     output: FormatOption = Format.TXT,
 ) -> None:
     """Find where two runs part: their settings, and the first round, site and tensor that are not the same."""
@@ -117,7 +155,7 @@ def diff(
         display.line(text)
 
 
-@app.command()
+@app.command(epilog=example("fedsag runs best --metric accuracy", "fedsag runs best --metric val_loss --min"))
 def best(
     metric: Annotated[str, typer.Option("--metric", metavar="NAME", help="The metric that decides.")],
     lowest: Annotated[bool, typer.Option("--min", help="The lowest value is the best.")] = False,
@@ -163,10 +201,10 @@ def best(
     runs_tables.show_facts(winner)
 
 
-@app.command()
+@app.command(epilog=example("fedsag runs logs last site-1", "fedsag runs logs last server -f"))
 def logs(
     run: Run,
-    site: Annotated[str, typer.Argument(metavar="SITE", help="A site, or server.")],
+    site: Annotated[str, typer.Argument(metavar="SITE", autocompletion=_sites, help="A site, or server.")],
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as the log grows, until the run ends.")] = False,
     output: FormatOption = Format.TXT,
 ) -> None:
@@ -193,7 +231,7 @@ def logs(
             display.line(text)
 
 
-@app.command("open")
+@app.command("open", epilog=example("fedsag runs open last"))
 def open_(run: Run = "last", output: FormatOption = Format.TXT) -> None:
     """Open the page of a run in the browser; print its path where there is no display."""
     import os
@@ -216,7 +254,7 @@ def open_(run: Run = "last", output: FormatOption = Format.TXT) -> None:
         webbrowser.open(page.as_uri())
 
 
-@app.command()
+@app.command(epilog=example('fedsag runs query "SELECT number, job, seconds FROM runs"'))
 def query(
     select: Annotated[str, typer.Argument(metavar="SQL", help="A SELECT statement of SQLite.")],
     output: FormatOption = Format.TXT,
@@ -232,9 +270,9 @@ def query(
         runs_tables.show_answer(answer)
 
 
-@app.command("rm")
+@app.command("rm", epilog=example("fedsag runs rm 1 2", "fedsag runs rm last --files"))
 def remove(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs: numbers, last, or workspaces.")],
+    runs: Runs,
     files: Annotated[
         bool, typer.Option("--files", help="Remove also the files that the runs made in their workspaces.")
     ] = False,
@@ -251,9 +289,12 @@ def remove(
         display.line(each.said)
 
 
-@app.command("import")
+@app.command("import", epilog=example("fedsag runs import workspaces/first simulator_workspace.runs/*"))
 def import_(
-    workspaces: Annotated[list[Path], typer.Argument(metavar="WS...", help="Folders with runs made before.")],
+    workspaces: Annotated[
+        list[Path],
+        typer.Argument(metavar="WS...", autocompletion=completion.workspaces, help="Folders with runs made before."),
+    ],
     output: FormatOption = Format.TXT,
 ) -> None:
     """Take runs into the list that were made elsewhere, or before there was one."""
