@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="runs",
-    help="Show, compare and find the runs of this user. RUN is a number, last, or a folder.",
+    help="Show, compare and find your runs. RUN is a number, last, or a workspace. Without a command: list.",
     epilog=example("fedsag runs list", "fedsag runs show last"),
 )
 
 _MOST_LISTED = 20
 
+FormatOption: TypeAlias = Annotated[Format, typer.Option("--format", help="Output: txt, or json for programs.")]
 RunsArgument: TypeAlias = Annotated[
     list[str],
     typer.Argument(metavar="RUN...", autocompletion=completion.runs, help="Runs: numbers, last, or workspaces."),
 ]
-FormatOption: TypeAlias = Annotated[Format, typer.Option("--format", help="Output: txt, or json for programs.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -76,16 +76,11 @@ def show(run: RunArgument = "last", output: FormatOption = Format.TXT) -> None:
         runs_tables.show_run(found)
 
 
-@app.command(epilog=example("fedsag runs compare 1 last"))
+@app.command(epilog=example("fedsag runs compare 1 last", "fedsag runs compare 1 2 3 --html compared.html"))
 def compare(
-    runs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="RUN RUN...", autocompletion=completion.runs, help="Runs: numbers, last, or workspaces."
-        ),
-    ],
-    page: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write the comparison as a page for the browser.")
+    runs: RunsArgument,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a page for a browser, with charts, too.")
     ] = None,
     output: FormatOption = Format.TXT,
 ) -> None:
@@ -96,16 +91,19 @@ def compare(
     if len(runs) < 2:
         raise UsageError("compare needs at least two runs", hint="example: fedsag runs compare 3 last")
     found = [_found(word) for word in runs]
-    if page is not None:
+    if html is not None:
         try:
-            pages.comparison([each.report for each in found], page, [each.name for each in found])
+            pages.comparison([each.report for each in found], html, [f"run {each.name}" for each in found])
         except OSError as error:
-            raise UsageError(f"--html {page}: {error.strerror}") from None
-        display.note(f"the page is {page}")
+            raise UsageError(f"--html {html} cannot be written: {error.strerror}") from None
+        if not pages.has_charts():
+            display.note(f"the page has tables only: for charts, {pages.INSTALL}")
     if output is Format.JSON:
         display.document(runs_tables.comparison_as_json(found))
-    else:
-        runs_tables.show_comparison(found)
+        return
+    runs_tables.show_comparison(found)
+    if html is not None:
+        display.line(f"page       {html.absolute()}")
 
 
 @app.command(epilog=example("fedsag runs diff 1 last"))
@@ -143,7 +141,7 @@ def diff(
         display.line(text)
 
 
-@app.command(epilog=example("fedsag runs best --metric accuracy"))
+@app.command(epilog=example("fedsag runs best --metric accuracy", "fedsag runs best --metric val_loss --min"))
 def best(
     metric: Annotated[str, typer.Option("--metric", metavar="NAME", help="The metric that decides.")],
     lowest: Annotated[bool, typer.Option("--min", help="The lowest value is the best.")] = False,
@@ -189,7 +187,7 @@ def best(
     runs_tables.show_facts(winner)
 
 
-@app.command(epilog=example("fedsag runs logs last site-1"))
+@app.command(epilog=example("fedsag runs logs last site-1", "fedsag runs logs last server -f"))
 def logs(
     run: RunArgument,
     site: Annotated[str, typer.Argument(metavar="SITE", autocompletion=completion.sites, help="A site, or server.")],
@@ -242,7 +240,7 @@ def open_(run: RunArgument = "last", output: FormatOption = Format.TXT) -> None:
         webbrowser.open(page.as_uri())
 
 
-@app.command(epilog=example('fedsag runs query "select number, job, seconds from runs"'))
+@app.command(epilog=example('fedsag runs query "SELECT number, job, seconds FROM runs"'))
 def query(
     select: Annotated[str, typer.Argument(metavar="SQL", help="A SELECT statement of SQLite.")],
     output: FormatOption = Format.TXT,
@@ -258,12 +256,9 @@ def query(
         runs_tables.show_answer(answer)
 
 
-@app.command("rm", epilog=example("fedsag runs rm 3"))
+@app.command("rm", epilog=example("fedsag runs rm 1 2", "fedsag runs rm last --files"))
 def remove(
-    runs: Annotated[
-        list[str],
-        typer.Argument(metavar="RUN...", autocompletion=completion.runs, help="Runs: numbers, last, or workspaces."),
-    ],
+    runs: RunsArgument,
     files: Annotated[
         bool, typer.Option("--files", help="Remove also the files that the runs made in their workspaces.")
     ] = False,
@@ -280,7 +275,7 @@ def remove(
         display.line(each.said)
 
 
-@app.command("import", epilog=example("fedsag runs import workspaces/first"))
+@app.command("import", epilog=example("fedsag runs import workspaces/first simulator_workspace.runs/*"))
 def import_(
     workspaces: Annotated[
         list[Path],

@@ -16,12 +16,17 @@ _JOB = "meta.conf name"  # is the name of the job
 def settings(reports: Sequence[Report], *, chance: bool = True) -> dict[str, list[Any]]:
     """Each setting that is not the same in all runs, and its value in each; None where a run has none.
 
-    Without `chance`, those that differ by themselves from run to run, such as a seed, are left out.
+    A run of an older version, which told no settings, is not compared by them. Without `chance`, those that differ by
+    themselves from run to run, such as a seed, are left out.
     """
-    every = [_of(report, chance) for report in reports]
-    names = dict.fromkeys(name for each in every for name in each)
-    values = {name: [each.get(name) for each in every] for name in names}
-    return {name: of_runs for name, of_runs in values.items() if any(value != of_runs[0] for value in of_runs)}
+    return _differing([_facts(report, chance) for report in reports]) | _differing(list(map(_told, reports)))
+
+
+def _differing(runs: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    known = [each for each in runs if each]
+    names = dict.fromkeys(name for each in known for name in each)
+    differ = [name for name in names if any(each.get(name) != known[0].get(name) for each in known)]
+    return {name: [each.get(name) for each in runs] for name in differ}
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
@@ -38,9 +43,16 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     return short
 
 
-def _of(report: Report, chance: bool) -> dict[str, Any]:
-    known: dict[str, Any] = {"job": report.job, "template": report.template or None, "clients": len(report.sites)}
+def _facts(report: Report, chance: bool) -> dict[str, Any]:
+    known: dict[str, Any] = {"job": report.job, "clients": len(report.sites)}
     if chance:
         known |= {"seed": report.seed, "torch threads": report.threads}
         known |= {f"version of {name}": version for name, version in report.versions.items()}
-    return known | {name: value for name, value in report.settings.items() if name != _JOB}
+    return known
+
+
+def _told(report: Report) -> dict[str, Any]:
+    if not report.settings:
+        return {}
+    own = {name: value for name, value in report.settings.items() if name != _JOB}
+    return {"template": report.template or None, **own}

@@ -47,7 +47,10 @@ class Parting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
-    """`models`: how many were compared. `longer`: 0 or 1, the run that goes on where the other has ended."""
+    """`models`: how many are the same, in how many rounds; 0 without digests, as of older versions.
+
+    `longer`: 0 or 1, the run that goes on where the other has ended.
+    """
 
     parting: Parting | None
     models: int
@@ -74,6 +77,8 @@ def compare(one: Path, other: Path) -> Compared:
     """Compare the runs in two workspaces. Raises WorkspaceError if their events cannot be read."""
     files = [Workspace(one).events, Workspace(other).events]
     first, second = (_digests(file) for file in files)
+    if not (any(first.values()) and any(second.values())):
+        return Compared(parting=None, models=0, rounds=0)
     stages = [{_stage(model): None for model in models} for models in (first, second)]
     rank = {stage: number for number, stage in enumerate(stages[0] | stages[1])}
     in_both = stages[0].keys() & stages[1].keys()

@@ -118,11 +118,11 @@ class Recorder:
         self._written_at = time.monotonic()
 
     def _later(self, write: _Write) -> None:
-        if not self._is_off:
+        if self._database is not None:
             self._waiting.append(write)
 
     def _flush(self) -> None:
-        if self._database is None or not self.number:
+        if self._database is None:
             return
         try:
             self._database.execute("PRAGMA busy_timeout = 0")

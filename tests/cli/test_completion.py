@@ -135,7 +135,7 @@ class Typed:
         self.params = params
 
 
-def test_the_sites_are_those_of_the_command_line_or_of_the_run_or_of_the_job(tmp_path):
+def test_the_sites_are_those_of_the_command_line_or_of_the_run_or_of_the_job(tmp_path, monkeypatch):
     for name in ("server", "site-10", "site-9"):
         (tmp_path / "ws" / name).mkdir(parents=True)
         (tmp_path / "ws" / name / "log.txt").touch()
@@ -147,7 +147,8 @@ def test_the_sites_are_those_of_the_command_line_or_of_the_run_or_of_the_job(tmp
 
     assert sites(num_clients=["2"]) == ["site-1", "site-2"]
     assert sites(clients=["a, b"], num_clients=["3"]) == ["a", "b"]
-    assert sites(run=[str(tmp_path / "ws")]) == ["server", "site-9", "site-10"]
+    monkeypatch.setattr(history, "workspace_of", {"7": tmp_path / "ws"}.get)
+    assert sites(run=["7"]) == ["server", "site-9", "site-10"]
     assert sites(job=[str(tmp_path / "job")]) == ["berlin", "oslo"]
 
 

@@ -10,8 +10,10 @@ from contextlib import closing
 import pytest
 from finished_runs import history, write_run
 from runs import fedsag, job, run
+from typer.main import get_command
 
 from fedsag_cli import cli
+from fedsag_cli.cli import commands, position
 from fedsag_cli.history import database
 from fedsag_cli.history.importing import take_in
 
@@ -135,6 +137,28 @@ def test_a_comparison_has_the_settings_that_differ_and_curves_on_one_scale(call)
     assert as_json["settings"] == {"config_fed_client.conf lr": [0.1, 0.2]}
     assert as_json["curves"] == {"accuracy": [[0.0, 0.5], [0.5, 1.0]]}
     assert "compare needs at least two runs" in call("compare", 1, code=2)
+
+
+def test_a_comparison_can_be_a_page_too(call, tmp_path):
+    made({"accuracy": (0.0, 0.5)}, {"accuracy": (0.5, 1.0)})
+
+    out = call("compare", 1, 2, "--html", "compared.html")
+
+    assert out.endswith(f"page       {tmp_path}/compared.html\n")
+    assert "run 2" in (tmp_path / "compared.html").read_text()
+    assert "--html nowhere/x.html cannot be written" in call("compare", 1, 2, "--html", "nowhere/x.html", code=2)
+
+
+def test_the_tab_key_offers_runs_and_the_sites_of_the_run(call, tmp_path):
+    made({}, {})
+    (tmp_path / "ws2" / "site-1").mkdir()
+    (tmp_path / "ws2" / "site-1" / "log.txt").write_text("")
+
+    def offered(*words):
+        return [word for word, _ in position.offers(get_command(commands.app), ["runs", *words])[1]]
+
+    assert offered("show", "") == ["2", "1", "last", "ws1", "ws2"]
+    assert offered("logs", "2", "") == ["site-1"]
 
 
 def test_the_best_run_has_the_highest_value_or_with_min_the_lowest(call):
