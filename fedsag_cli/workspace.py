@@ -1,6 +1,6 @@
 """The workspace, a folder with every file of a run; and `write_whole`, which writes a file completely or not at all.
 
-W/plan.json  events.jsonl  report.json
+W/plan.json  events.jsonl  report.json  report.html
 W/.fedsag/                                        the lock, and the list of the files that fedsag made
 W/server/log.txt
 W/server/simulate_job/app_server/                 the server's app, its working directory; models are written here
@@ -73,6 +73,10 @@ class Workspace:
         return self.root / "report.json"
 
     @property
+    def report_page(self) -> Path:
+        return self.root / "report.html"
+
+    @property
     def scratch(self) -> Path:
         return self.root / ".fedsag"
 
@@ -101,9 +105,25 @@ class Workspace:
         return self.checkpoints / RECORD
 
     @property
+    def lock(self) -> Path:
+        return self.scratch / "lock"
+
+    @property
     def has_run(self) -> bool:
         """Whether fedsag has used this folder before."""
         return self.scratch.is_dir()
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether a run uses this folder now."""
+        try:
+            with (self.scratch / "lock").open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
 
     @property
     def _list_of_made(self) -> Path:
@@ -119,12 +139,12 @@ class Workspace:
             str(self.root).encode()
         except UnicodeEncodeError:
             raise WorkspaceError("the path of the workspace is not UTF-8: plan.json cannot contain it") from None
-        for path in (self.scratch, self.scratch / "lock", self.scratch / SERVER, self._list_of_made):
+        for path in (self.scratch, self.lock, self.scratch / SERVER, self._list_of_made):
             if path.is_symlink():  # what it leads to is not ours to write
                 raise WorkspaceError(f"{path} is a link", hint=_MOVE)
         try:
             self.scratch.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.scratch / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._lock = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise WorkspaceError(
                 f"the workspace {self.root} cannot be used: {error.strerror}: {error.filename}"
@@ -139,6 +159,8 @@ class Workspace:
                 hint="wait for it, or choose another folder with -w",
             ) from None
         try:
+            if not self.lock.exists() or not os.path.samestat(os.fstat(self._lock), self.lock.stat()):
+                raise OSError(errno.EBUSY, "another run has just moved it aside")
             _, self.mark_before = self._holder()
             os.ftruncate(self._lock, 0)
             os.pwrite(self._lock, f"{os.getpid()}\n{os.fstat(self._lock).st_ino}\n{self.mark}\n".encode(), 0)
@@ -180,6 +202,38 @@ class Workspace:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+    def move_to(self, place: Path) -> None:
+        """Move the folder with all that is in it, and take a new one where it was. Raises OSError, WorkspaceError.
+
+        `place` does not exist. If the folder cannot be moved, nothing has changed.
+        """
+        place.parent.mkdir(exist_ok=True)
+        before = self.mark_before
+        self.root.rename(place)
+        moved, self._lock = self._lock, -1  # held until the new folder is taken: nobody resumes the run meanwhile
+        try:
+            self.take()
+        finally:
+            os.close(moved)
+        self.mark_before = before
+
+    def remove(self) -> bool:
+        """Remove what the run made in the folder, which is taken, and the folder. Raises OSError.
+
+        Returns whether it stays, as something else is in it.
+        """
+        self.clear()
+        for path in (self._list_of_made, self.scratch / SERVER, self.lock):
+            path.unlink(missing_ok=True)
+        for folder in (self.scratch, self.root):
+            try:
+                folder.rmdir()
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:
+                    raise
+                return True
+        return False
 
     def reopen(self) -> None:
         """Read the record of earlier runs. Incomplete files are removed. Raises OSError."""

@@ -1,10 +1,17 @@
 """Settings of all tests, and what many of them stand on."""
 
+import atexit
 import os
 import random
+import shutil
+import tempfile
 
 import pytest
 from hypothesis import settings
+
+# The runs of the tests are not runs of who tests.
+os.environ["FEDSAG_HOME"] = tempfile.mkdtemp(prefix="fedsag-home-")
+atexit.register(shutil.rmtree, os.environ["FEDSAG_HOME"], ignore_errors=True)
 
 # No deadline: two tests run at a time, beside whatever else the machine does. The same examples each time, so that none
 # fails for who changed something else. HYPOTHESIS_RANDOM=1 looks for more.

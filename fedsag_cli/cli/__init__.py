@@ -1,61 +1,39 @@
-"""The command line: `fedsag config`, `job …`, `simulator` and `verify`. `main` prints errors and exits."""
+"""The command line. `main` runs a command, prints its errors and exits; `commands` has the tree of all commands."""
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
-from collections.abc import Mapping
-from typing import Annotated, Any
-
-import typer
-from typer.exceptions import TyperException
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import fedsag_cli
-from fedsag_cli.cli import config, display, job, simulator, verify
+from fedsag_cli.cli import display
 from fedsag_cli.errors import FedsagError, UsageError
-from fedsag_cli.interop import commands
+
+if TYPE_CHECKING:
+    from typer.exceptions import TyperException
+
+COMPLETES = "_FEDSAG_COMPLETE"
+"""The variable with which the functions of `shells` ask what may follow."""
 
 _EXPECTED = {"int": "it must be a whole number", "float": "it must be a number", "bool": "it must be yes or no"}
-
-app = typer.Typer(
-    name="fedsag",
-    help="Federated learning from the command line: create a job from a template, run it, get a model and a report.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # rich's boxes cut the names of options on a narrow terminal
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command("config")(config.config)
-app.add_typer(job.app, name="job")
-app.command("simulator")(simulator.simulator)
-app.command("verify")(verify.verify)
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        display.line(f"fedsag {fedsag_cli.__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _fedsag(
-    version: Annotated[
-        bool, typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Show the version.")
-    ] = False,
-) -> None:
-    pass
 
 
 def main() -> None:
     display.escape_unencodable()
+    words = sys.argv[1:]
+    if os.environ.pop(COMPLETES, ""):
+        raise SystemExit(_complete(words))
+    code: int | None = 0
     try:
-        commands.check(sys.argv[1:])
-        code = app(prog_name="fedsag", standalone_mode=False)
+        if words in (["--version"], ["-V"]):  # at once: importing typer takes most of the time of a short command
+            show_version()
+        else:
+            code = _run(words)
     except FedsagError as error:
         code = _failed(error)
-    except TyperException as error:
-        code = _refused(error)
     except KeyboardInterrupt:
         code = 130
     except Exception as error:
@@ -63,6 +41,40 @@ def main() -> None:
         display.bug(error)
         code = 1
     raise SystemExit(code or 0)
+
+
+def show_version() -> None:
+    display.line(f"fedsag {fedsag_cli.__version__}")
+
+
+def _complete(words: Sequence[str]) -> int:
+    """Print what may follow the words that are typed so far. Nothing else is printed: the user is still typing."""
+    try:
+        from typer.main import get_command
+
+        from fedsag_cli.cli import commands, position
+
+        otherwise, offers = position.offers(get_command(commands.app), words)
+        display.line(otherwise)
+        for word, meaning in offers:
+            display.offer(word, meaning)
+    except (Exception, KeyboardInterrupt):
+        return 1
+    return 0
+
+
+def _run(words: Sequence[str]) -> int | None:
+    from typer.exceptions import TyperException
+
+    from fedsag_cli.cli import commands
+    from fedsag_cli.interop import commands as nvflares
+
+    try:
+        nvflares.check(words)
+        code: int | None = commands.app(prog_name="fedsag", standalone_mode=False)
+    except TyperException as error:
+        return _refused(error)
+    return code
 
 
 def _failed(error: FedsagError) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 import sys
 from enum import Enum
@@ -10,75 +9,39 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
-from fedsag_cli.cli import display
+from fedsag_cli.cli import completion, display
 from fedsag_cli.cli.display import Format
-from fedsag_cli.errors import JobError, UsageError
+from fedsag_cli.cli.examples import example
+from fedsag_cli.cli.overrides import FILE_FLAGS, FORCE_FLAGS, CommandWithOverrides, unfold
+from fedsag_cli.errors import JobError
 
 if TYPE_CHECKING:
     from fedsag_cli.job.templates.variables import Row
 
-app = typer.Typer(name="job", help="Make a job from a template, and show its variables.", no_args_is_help=True)
-
-_FILE_FLAGS = ("-f", "--config_file", "--config-file")
-_FORCE_FLAGS = ("-force", "--force")
-_SEPARATOR = "\0"  # no word of a command line can contain it
+app = typer.Typer(
+    name="job",
+    help="Make a job from a template, and show its variables.",
+    epilog=example("fedsag job create -w sag_np", "fedsag job show_variables"),
+    no_args_is_help=True,
+)
 
 TemplatesDir = Annotated[
     Path | None,
     typer.Option("-d", "--job_templates_dir", "--job-templates-dir", help="Folder with job templates."),
 ]
-JobFolder = Annotated[Path, typer.Option("-j", "--job_folder", "--job-folder", help="The job's folder.")]
+JobFolder = Annotated[
+    Path,
+    typer.Option("-j", "--job_folder", "--job-folder", autocompletion=completion.jobs, help="The job's folder."),
+]
 FormatOption = Annotated[Format, typer.Option("--format", help="Output: txt, or json for programs.")]
+_LIST_EXAMPLE = example("fedsag job list_templates --format json")
+_SHOW_EXAMPLE = example("fedsag job show_variables -j jobs/first")
 Debug = Annotated[bool, typer.Option("-debug", "--debug", help="Show the traceback of an error.")]
 
 
-class CommandWithOverrides(TyperCommand):
-    """A command whose option `-f` takes a file and all `key=value` words after it."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, fold(args))
-
-
-def fold(args: list[str]) -> list[str]:
-    """Join the words of `-f FILE k=v k=v`, up to the next flag, into one value of `-f`. Raises UsageError."""
-    folded: list[str] = []
-    words = iter(args)
-    group: list[str] | None = None
-    for word in words:
-        flag, equals, file = word.partition("=")
-        if word in _FILE_FLAGS or (equals and flag in _FILE_FLAGS):
-            file = file if equals else next(words, "")
-            if not file or file.startswith("-"):
-                raise UsageError(
-                    f"{flag} needs a file of the job", hint="example: -f config_fed_server.conf num_rounds=5"
-                )
-            group = [file]
-            folded += ["-f", file]
-        elif group is not None and not word.startswith("-"):
-            if "=" not in word and not word.endswith("-"):
-                raise UsageError(
-                    f"-f {group[0]}: {word!r}: key=value is expected",
-                    hint='put quotes around a value with spaces: app_config="--lr 0.1"; key- removes a key',
-                )
-            group.append(word)
-            folded[-1] = _SEPARATOR.join(group)
-        elif word.startswith("-f") and word not in _FORCE_FLAGS:
-            raise _unknown_option(word)  # click would read -forec as -f with the file "orec"
-        else:
-            group = None
-            folded.append(word)
-    return folded
-
-
-def _unknown_option(word: str) -> UsageError:
-    near = difflib.get_close_matches(word, _FORCE_FLAGS, n=1)
-    return UsageError(f"unknown option {word!r}", hint=f"did you mean {near[0] if near else f'-f {word[2:]}'!r}?")
-
-
-@app.command("list-templates", hidden=True)
-@app.command("list_templates")
+@app.command("list-templates", hidden=True, epilog=_LIST_EXAMPLE)
+@app.command("list_templates", epilog=_LIST_EXAMPLE)
 def list_templates(
     job_templates_dir: TemplatesDir = None,
     output: FormatOption = Format.TXT,
@@ -102,8 +65,8 @@ def list_templates(
         display.warning(problem)
 
 
-@app.command("show-variables", hidden=True)
-@app.command("show_variables")
+@app.command("show-variables", hidden=True, epilog=_SHOW_EXAMPLE)
+@app.command("show_variables", epilog=_SHOW_EXAMPLE)
 def show_variables(
     job_folder: JobFolder = Path("current_job"),
     output: FormatOption = Format.TXT,
@@ -121,17 +84,29 @@ def show_variables(
         _show(rows)
 
 
-@app.command("create", cls=CommandWithOverrides)
+@app.command(
+    "create",
+    cls=CommandWithOverrides,
+    epilog=example(
+        "fedsag job create -w sag_np -j jobs/first \\",
+        "    -f config_fed_server.conf num_rounds=3 min_clients=2 \\",
+        '    -f config_fed_client.conf app_config="--delta 2"',
+    ),
+)
 def create(
     job_folder: JobFolder = Path("current_job"),
     template: Annotated[
-        str, typer.Option("-w", "--template", help="A template's name, or a folder with one.")
+        str,
+        typer.Option(
+            "-w", "--template", autocompletion=completion.templates, help="A template's name, or a folder with one."
+        ),
     ] = "sag_pt",
     config_file: Annotated[
         list[str] | None,
         typer.Option(
-            *_FILE_FLAGS,
+            *FILE_FLAGS,
             metavar="FILE KEY=VALUE...",
+            autocompletion=completion.keys,
             help="Set values in a file of the job; key- removes a key. Can be repeated.",
         ),
     ] = None,
@@ -141,7 +116,7 @@ def create(
             "-sd", "--script_dir", "--script-dir", help="Folder with your scripts; they replace the template's."
         ),
     ] = None,
-    force: Annotated[bool, typer.Option(*_FORCE_FLAGS, help="Replace an existing job.")] = False,
+    force: Annotated[bool, typer.Option(*FORCE_FLAGS, help="Replace an existing job.")] = False,
     job_templates_dir: TemplatesDir = None,
     output: FormatOption = Format.TXT,
     debug: Debug = False,
@@ -153,11 +128,10 @@ def create(
 
     if debug:
         display.show_tracebacks()
-    groups = [word.split(_SEPARATOR) for word in config_file or []]
     made = make(
         job_folder,
         template,
-        overrides=[(file, words) for file, *words in groups],
+        overrides=unfold(config_file or []),
         script_dir=script_dir,
         force=force,
         templates_dir=job_templates_dir,
@@ -190,12 +164,14 @@ class Target(str, Enum):
     NVFLARE = "nvflare"
 
 
-@app.command("export")
+@app.command("export", epilog=example("fedsag job export jobs/first exported --to nvflare"))
 def export(
-    job_folder: Annotated[Path, typer.Argument(metavar="JOB", help="The job's folder.")],
+    job_folder: Annotated[
+        Path, typer.Argument(metavar="JOB", autocompletion=completion.jobs, help="The job's folder.")
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
     to: Annotated[Target, typer.Option("--to", help="The system that will run the job.")] = Target.NVFLARE,
-    force: Annotated[bool, typer.Option(*_FORCE_FLAGS, help="Replace an existing job.")] = False,
+    force: Annotated[bool, typer.Option(*FORCE_FLAGS, help="Replace an existing job.")] = False,
     output: FormatOption = Format.TXT,
     debug: Debug = False,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedsag_cli.cli import display
+from fedsag_cli.cli import completion, display
 from fedsag_cli.cli.display import Format
 from fedsag_cli.errors import RunError
 
@@ -18,9 +18,9 @@ _MOST_SHOWN = 20
 
 
 def verify(
-    workspace: Annotated[Path, typer.Argument(metavar="WS", help="The workspace of the run.")] = Path(
-        "simulator_workspace"
-    ),
+    workspace: Annotated[
+        Path, typer.Argument(metavar="WS", autocompletion=completion.workspaces, help="The workspace of the run.")
+    ] = Path("simulator_workspace"),
     output: Annotated[Format, typer.Option("--format", help="Output: txt, or json for programs.")] = Format.TXT,
     debug: Annotated[bool, typer.Option("-debug", "--debug", help="Show the traceback of an error.")] = False,
 ) -> None:

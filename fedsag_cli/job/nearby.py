@@ -22,7 +22,7 @@ def hint(folder: Path) -> str:
     if above := [path for path in folder.parents[:_DEEPEST] if _is_job(path)]:
         return f"did you mean {above[-1]}?"
     there = next(path for path in (folder, *folder.parents) if path.is_dir())
-    jobs = list(itertools.islice(_jobs_below(there), _SHOWN + 1 if there == folder else _MOST_FOLDERS))
+    jobs = list(itertools.islice(jobs_below(there), _SHOWN + 1 if there == folder else _MOST_FOLDERS))
     if there != folder:
         alike = difflib.get_close_matches(folder.name, [job.name for job in jobs], n=1)
         jobs = [job for job in jobs if job.name in alike]
@@ -36,7 +36,7 @@ def is_template(folder: Path) -> bool:
     return (folder / TEMPLATE_FILE).is_file()
 
 
-def _jobs_below(folder: Path) -> Iterator[Path]:
+def jobs_below(folder: Path) -> Iterator[Path]:
     """The jobs in subfolders, those that are less deep first. Links are not followed."""
     level, seen = [folder], 0
     for _ in range(_DEEPEST):

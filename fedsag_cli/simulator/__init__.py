@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from fedsag_cli.errors import RunError, system_errors
+from fedsag_cli.errors import FedsagError, RunError, system_errors
 from fedsag_cli.events import STARTED, Notice, Observer
+from fedsag_cli.history.recorder import Recorder
 from fedsag_cli.interop import reading
 from fedsag_cli.interop.records import Records, meta_of
 from fedsag_cli.job import Job
@@ -27,18 +28,22 @@ from fedsag_cli.wire.channel import private_address
 from fedsag_cli.wire.messages import ADDRESS, RUN, STARTED_AT, TOKEN
 from fedsag_cli.workspace import SERVER, Workspace
 
+WORKSPACE = Path("simulator_workspace")
+"""The folder of a run for which the user names none."""
+
 
 @system_errors()
-def simulate(job: Path, workspace: Path, options: Options, observers: Sequence[Observer] = ()) -> Report:
+def simulate(job: Path, workspace: Path | None, options: Options, observers: Sequence[Observer] = ()) -> Report:
     """Run the job in the folder `job`, write all files to the folder `workspace`, and return the report.
 
+    A finished run in `workspace` is replaced. Without a `workspace`, it is WORKSPACE, and a run there is moved aside.
     With `options.resume`, continue the run in the workspace after its last complete round. `observers` get every event.
     Raises UsageError, JobError and WorkspaceError before a process is started; RunError if the run failed (with
     `options.strict`, if any client failed) and Interrupted on SIGINT and SIGTERM, both with the `report`. The report
     is written to the workspace in any case.
     """
     have_standard_streams()
-    with Workspace(workspace) as run_folder:
+    with Workspace(workspace or WORKSPACE) as run_folder:
         before = None
         if options.resume:
             resume.check_has_run(run_folder)
@@ -46,11 +51,17 @@ def simulate(job: Path, workspace: Path, options: Options, observers: Sequence[O
             before = resume.plan_in(run_folder)
         if before is not None:
             options = resume.settings_of(before, options)
-        return _simulate(job, run_folder, before, options, observers)
+        return _simulate(job, run_folder, before, options, observers, moves=workspace is None)
 
 
 def _simulate(
-    job: Path, run_folder: Workspace, before: Plan | None, options: Options, observers: Sequence[Observer]
+    job: Path,
+    run_folder: Workspace,
+    before: Plan | None,
+    options: Options,
+    observers: Sequence[Observer],
+    *,
+    moves: bool,
 ) -> Report:
     fork = options.launcher in (None, FORK) and can_fork()
     with signals_interrupt(), private_address() as address:
@@ -86,10 +97,28 @@ def _simulate(
                 planned.notices.extend(resume.notes_on_state(run_folder, planned.plan, custom, force=options.force))
             if left := kill_marked(RUN, run_folder.mark_before) if run_folder.mark_before else []:
                 planned.notices.append(f"processes of an earlier run were left, and are ended: {', '.join(left)}")
+            recorder = Recorder(job, run_folder)
+            moves = moves and not options.resume and not job.resolve().is_relative_to(run_folder.root)
+            planned.notices.extend(recorder.begin(resumed=before is not None, moves=moves))
             records = Records(run_folder, meta_of(read), planned.plan.server.components)
-            watching = [records, *observers]
+            watching = [records, *observers, recorder]
             settings = partial(settings_of, read)
             simulation = Simulation(job, planned, run_folder, engine, env, watching, settings)
-            return simulation.run(resume=before is not None)
+            return _recorded(recorder, observers, lambda: simulation.run(resume=before is not None))
         finally:
             engine.stop(grace_s=0.0)
+
+
+def _recorded(recorder: Recorder, observers: Sequence[Observer], run: Callable[[], Report]) -> Report:
+    """Run, and let the recorder have the report."""
+    report: Report | None = None
+    try:
+        report = run()
+        return report
+    except FedsagError as error:
+        report = error.report
+        raise
+    finally:
+        for text in recorder.finish(report):
+            for observer in observers:
+                observer.on(Notice(text=text))

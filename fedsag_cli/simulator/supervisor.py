@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from fedsag_cli import catalog, foreign, machine
+from fedsag_cli import catalog, foreign, machine, pages
 from fedsag_cli.errors import FedsagError, Interrupted, JobError, RunError, WorkspaceError, counted, of_system
 from fedsag_cli.events import (
     ClientReady,
@@ -164,22 +164,37 @@ class Simulation:
         """Write the report. If that fails, a run that went well has failed."""
         finished = foreign.masked(self._outcome(error))
         self._report.on(finished)
+        shown = foreign.masked(self._report.report)
         try:
             try:
-                write_json(self._workspace.report, foreign.masked(self._report.report))
+                write_json(self._workspace.report, shown)
             except OSError:  # the disk may have been full for a moment only
-                write_json(self._workspace.report, foreign.masked(self._report.report))
+                write_json(self._workspace.report, shown)
         except OSError as failed:
             if error is None:
                 error = of_system(failed)
                 finished = foreign.masked(self._outcome(error))
+                self._report.on(finished)
+                shown = foreign.masked(self._report.report)
             else:
                 self._tell(Notice(text=f"{self._workspace.report} cannot be written: {failed.strerror}"))
+        self._write_page(shown)
         try:
             self._workspace.settle()
         except OSError as failed:
             self._tell(Notice(text=f"the list of the run's files cannot be written: {failed.strerror}"))
         return error, finished
+
+    def _write_page(self, report: Report) -> None:
+        """Write the page of the run. Whatever fails, the run has gone as it has."""
+        try:
+            pages.write(report, self._workspace.events, self._workspace.report_page)
+        except Exception as failed:
+            why = failed.strerror if isinstance(failed, OSError) else f"a bug in fedsag: {failed!r}"
+            self._tell(Notice(text=f"{self._workspace.report_page} cannot be written: {why}"))
+            return
+        if not pages.has_charts():
+            self._tell(Notice(text=f"report.html has tables only; for charts: {pages.INSTALL}"))
 
     def _outcome(self, error: Exception | None) -> RunFinished:
         report = str(self._workspace.report)
@@ -191,7 +206,8 @@ class Simulation:
         return RunFinished(ok=False, exit_code=1, cause="a bug in fedsag", report=report)
 
     def _prepare_workspace(self) -> None:
-        files = [self._workspace.plan, self._workspace.events, self._workspace.report, self._workspace.record]
+        here = self._workspace
+        files = [here.plan, here.events, here.report, here.report_page, here.record]
         deployed = [
             path for name, app in self._planned.apps.items() for path in self._workspace.files_of(app.folder, name)
         ]
@@ -209,7 +225,8 @@ class Simulation:
     def _reopen_workspace(self) -> None:
         self._can_continue = False  # until the server has found the checkpoint to be what it was
         self._workspace.reopen()
-        self._workspace.check_free(self._workspace.plan, self._workspace.events, self._workspace.report)
+        here = self._workspace
+        here.check_free(here.plan, here.events, here.report, here.report_page)
         for event in read_events(self._workspace.events) if self._workspace.events.exists() else ():
             self._report.on(event)
         rounds = read(self._workspace.record, self._plan.identity).rounds
@@ -220,10 +237,11 @@ class Simulation:
         failed = {site: each.round_num for each in report.rounds if each.is_whole for site in each.failed}
         for site, round_num in failed.items() if self._plan.strict else ():
             raise WorkspaceError(f"--strict: no client may fail, but {site} failed in round {round_num} of this run")
-        self._workspace.report.unlink(missing_ok=True)
+        here.report.unlink(missing_ok=True)
+        here.report_page.unlink(missing_ok=True)
         for name, app in self._planned.apps.items():
             self._workspace.restore(app.folder, name)
-        self._workspace.claim(self._workspace.record)
+        here.claim(here.record, here.report_page)
         write_json(self._workspace.plan, self._plan)
         earlier = report.versions
         for name, version in self._run_started().versions.items():

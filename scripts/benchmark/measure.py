@@ -75,7 +75,7 @@ def run(
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env=os.environ | {_MARK: mark} | dict(env or {}),
+            env=os.environ | {_MARK: mark, "FEDSAG_HOME": str(folder)} | dict(env or {}),
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=subprocess.STDOUT,

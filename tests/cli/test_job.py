@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from fedsag_cli.cli.job import fold
+from fedsag_cli.cli.overrides import fold
 from fedsag_cli.errors import UsageError
 from fedsag_cli.job import Job
 from fedsag_cli.job.config import hocon

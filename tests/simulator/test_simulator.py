@@ -412,8 +412,8 @@ def test_no_process_of_a_numpy_job_has_torch_in_it(tmp_path):
     assert len(server_and_clients) == 3
     assert len(maps) >= 5  # with the command and its nursery
     assert not any("libtorch" in text or "torch/_C" in text for text in maps.values())
-    assert all("numpy" in maps[pid] for pid in server_and_clients)
-    assert "numpy" not in maps[running.process.pid]
+    assert all("/numpy/" in maps[pid] for pid in server_and_clients)
+    assert "/numpy/" not in maps[running.process.pid]  # this folder is named so too
 
 
 def test_a_command_of_another_kind_runs_as_it_is(tmp_path):
@@ -621,7 +621,7 @@ def test_piped_nothing_is_wrapped_or_coloured_whatever_the_width(tmp_path):
     for each in (ran, failed):
         assert "\x1b" not in each.out + each.err
     assert f"model      {tmp_path}/ws/server/simulate_job/models/server.npy" in ran.out.splitlines()
-    assert any(re.match(r"round +mean +site-1 +site-2 +answered +seconds$", line) for line in ran.out.splitlines())
+    assert any(re.match(r"round +mean +answered +seconds$", line) for line in ran.out.splitlines())
     assert any("ValueError: " + "x" * 300 in line for line in failed.out.splitlines())
     assert any(line.startswith("error: ") and "x" * 300 in line for line in failed.err.splitlines())
 
@@ -654,7 +654,7 @@ def test_on_a_terminal_it_lives_and_ends_with_the_table(tmp_path):
     assert "\x1b[" in said
     assert "site-1" in plain
     assert re.search(r"round +│? *mean", plain)
-    assert plain.rstrip().splitlines()[-1].startswith("seconds")
+    assert [line.split()[0] for line in plain.rstrip().splitlines()[-2:]] == ["seconds", "run"]
     assert "Traceback" not in plain
 
 
@@ -666,6 +666,28 @@ def test_the_default_job_and_workspace_are_in_the_current_folder(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "2 clients" in done.stdout
     assert json.loads((tmp_path / "simulator_workspace" / "report.json").read_text())["sites"] == ["site-1", "site-2"]
+
+
+def test_without_w_the_run_before_is_kept_beside_it_and_with_w_it_is_replaced_and_both_are_said(tmp_path):
+    made = job(tmp_path / "current_job")
+    env = os.environ | {"FEDSAG_HOME": str(tmp_path / "home")}
+    told = []
+
+    for words in ((), (), ("-w", "simulator_workspace")):
+        command = [FEDSAG, "simulator", str(made), *words]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=LIMIT_S)
+        assert done.returncode == 0, done.stderr
+        told += [line for line in done.stdout.splitlines() if line.startswith(("note: ", "run "))]
+
+    here = tmp_path / "simulator_workspace"
+    assert told == [
+        "run        1: fedsag runs show 1",
+        f"note: run 1, which was in {here}, is now in {here}.runs/1; the last 10 are kept",
+        "run        2: fedsag runs show 2",
+        f"note: run 2, which was in {here}, is replaced",
+        "run        3: fedsag runs show 3",
+    ]
+    assert json.loads((tmp_path / "simulator_workspace.runs" / "1" / "report.json").read_text())["ok"]
 
 
 def test_paths_with_blanks_commas_and_signs_are_fine(tmp_path):

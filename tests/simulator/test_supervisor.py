@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from runs import ADDS_ONE, job
 
-from fedsag_cli import simulator, workspace
+from fedsag_cli import pages, simulator, workspace
 from fedsag_cli.errors import Interrupted, RunError, WorkspaceError
 from fedsag_cli.events import (
     ClientStopped,
@@ -195,6 +195,7 @@ def test_an_interrupted_run_says_so_and_writes_its_report(lived):
     engine = lived(up("server"), Interrupted(2))
 
     assert engine.came.exit_code == 130
+    assert '"exit_code":130' in (engine.workspace / "report.html").read_text()
 
 
 def test_what_scripts_logged_until_they_were_stopped_is_told_and_nothing_else(lived):
@@ -285,6 +286,35 @@ def test_what_cannot_be_tidied_up_is_a_note(tmp_path, monkeypatch):
     assert engine.watcher.seen[-1].cause == engine.came.message
     notes = [event.text for event in engine.watcher.seen if isinstance(event, Notice)]
     assert len([note for note in notes if "Input/output error" in note]) == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (ValueError("odd"), "a bug in fedsag: ValueError('odd')"),
+    ],
+)
+def test_a_page_that_cannot_be_written_is_a_note_and_the_run_stands(tmp_path, monkeypatch, fault, said):
+    def fail(*_):
+        raise fault
+
+    monkeypatch.setattr(pages, "write", fail)
+
+    engine = simulated(tmp_path, monkeypatch, *WELL)
+
+    assert engine.came.ok
+    notes = [event.text for event in engine.watcher.seen if isinstance(event, Notice)]
+    assert notes == [f"{tmp_path}/ws/report.html cannot be written: {said}"]
+
+
+def test_a_run_whose_page_has_no_charts_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(pages, "has_charts", lambda: False)
+
+    engine = simulated(tmp_path, monkeypatch, *WELL)
+
+    (note,) = [event.text for event in engine.watcher.seen if isinstance(event, Notice)]
+    assert note == "report.html has tables only; for charts: pip install 'fedsag[charts]'"
 
 
 def test_a_file_that_sites_share_and_a_script_changed_is_a_note_of_the_run(tmp_path, monkeypatch):

@@ -169,7 +169,13 @@ def test_a_secret_stands_in_nothing_that_fedsag_writes_or_shows(tmp_path):
     outcome = run(made, "-n", 2, "-t", 2, env=env)
 
     assert outcome.code == 4
-    names = ("report.json", "events.jsonl", "server/log.txt", "server/simulate_job/checkpoints/record.jsonl")
+    names = (
+        "report.json",
+        "report.html",
+        "events.jsonl",
+        "server/log.txt",
+        "server/simulate_job/checkpoints/record.jsonl",
+    )
     written = [(outcome.workspace / name).read_text() for name in names]
     for text in (*written, outcome.out, outcome.err):
         assert "hunte" not in text

@@ -77,3 +77,4 @@ def test_it_works_from_anywhere(installed, tmp_path):
 
     assert all(name in listed for name in ("sag_np", "sag_pt", "sag_pt_in_proc", "sag_pt_deploy_map"))
     assert (tmp_path / "simulator_workspace" / "report.json").exists()
+    assert "uPlot" in (tmp_path / "simulator_workspace" / "report.html").read_text()  # with the files that draw it

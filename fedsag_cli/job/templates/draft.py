@@ -43,20 +43,16 @@ class Draft:
 
 def make_draft(template: Template, name: str, overrides: FileOverrides = (), script_dir: Path | None = None) -> Draft:
     """The draft of a job named `name`. Raises JobError naming file, key, and the nearest known name."""
-    draft = Draft(apps=list(template.apps))
+    draft = Draft(apps=list(template.apps), copies=_configs(template))
     customs: dict[str, list[Path]] = {}
     project = Project(script_dir) if script_dir else None
     code = project.files() if project else []
     draft.notes += project.notes() if project else []
     for app, folder in template.apps.items():
         customs[app] = [script_dir] if script_dir else _custom_folders(template, folder)
-        draft.copies |= {f"{app}/config/{path}": file for path, file in _config_files(template, folder)}
         for custom in customs[app]:
             found = code if project else _sources(custom, template.bounds)
             draft.copies |= {f"{app}/custom/{path}": file for path, file in found}
-    meta = hocon.find(template.folder, "meta")
-    if meta:
-        draft.copies[META] = meta
 
     names = FileNames([META, *draft.copies], draft.apps)
     declared = declared_in(template, names)
@@ -83,6 +79,50 @@ def make_draft(template: Template, name: str, overrides: FileOverrides = (), scr
             else:
                 draft.copies.pop(path, None)
     return draft
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unchanged:
+    """One file of the jobs that a template makes, with the template's values: its short name, and what is in it."""
+
+    name: str
+    conf: Mapping[str, Any]
+    variables: Sequence[Variable]
+    custom: Path
+
+
+def file_names(template: Template) -> list[str]:
+    """The short names of the files in which `-f` sets values. Raises JobError."""
+    paths = [META, *_configs(template)]
+    names = FileNames(paths, list(template.apps))
+    return [names.short(path) for path in dict.fromkeys(paths) if PurePosixPath(path).suffix in hocon.CONFIG_SUFFIXES]
+
+
+def variables_of(template: Template, file: str) -> list[Variable]:
+    """The variables that the template declares for the file that users call `file`. Raises JobError."""
+    names = FileNames([META, *_configs(template)], list(template.apps))
+    return declared_in(template, names).get(names.find(file), [])
+
+
+def unchanged(template: Template, file: str) -> Unchanged:
+    """The file that users call `file`, as the template makes it. Raises JobError."""
+    configs = _configs(template)
+    apps = list(template.apps)
+    names = FileNames([META, *configs], apps)
+    path = names.find(file)
+    variables = declared_in(template, names).get(path, [])
+    entry = _File(
+        path=path,
+        short=names.short(path),
+        source=configs.get(path),
+        variables={variable.name: variable for variable in variables},
+        overrides=[],
+        search=[],
+        shipped=[],
+        elsewhere={},
+    )
+    custom = template.apps.get(path.partition("/")[0], template.folder) / "custom"
+    return Unchanged(name=entry.short, conf=entry.conf(template), variables=variables, custom=custom)
 
 
 class FileNames:
@@ -129,6 +169,17 @@ def declared_in(template: Template, names: FileNames) -> dict[str, list[Variable
             raise JobError(f"{where}: {error.message.removeprefix('-f ')}", hint=error.hint) from None
         declared.setdefault(path, []).append(variable)
     return declared
+
+
+def _configs(template: Template) -> dict[str, Path]:
+    """The template's config files, by their path in the job. Raises JobError."""
+    found = {
+        f"{app}/config/{path}": file
+        for app, folder in template.apps.items()
+        for path, file in _config_files(template, folder)
+    }
+    meta = hocon.find(template.folder, "meta")
+    return found | ({META: meta} if meta else {})
 
 
 def _sources(folder: Path, bounds: Bounds | None) -> Iterator[tuple[str, Path]]:
@@ -208,6 +259,10 @@ class _File:
             keys = ", ".join(override.key for override in edits) or "name"
             draft.notes.append(f"{self.short} was rewritten to set {keys}: its comments are lost")
         return hocon.dumps(changed, name=self.short, suffix=self._suffix)
+
+    def conf(self, template: Template) -> dict[str, Any]:
+        """What is in the file without overrides. Raises JobError."""
+        return self._read(self._rendered(template, template.folder.name, Draft(apps=list(template.apps))))
 
     @property
     def _suffix(self) -> str:

@@ -14,10 +14,10 @@ from fedsag_cli.job import components, meta, nearby, reader
 from fedsag_cli.job.components import Named
 from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, files, hocon, literals, placeholders, tree
 from fedsag_cli.job.config.tree import KeyPath
-from fedsag_cli.job.templates import overrides
+from fedsag_cli.job.templates import draft, overrides
 from fedsag_cli.job.templates.create import template_of
 from fedsag_cli.job.templates.draft import FileNames, declared_in
-from fedsag_cli.job.templates.find import Variable, find_template
+from fedsag_cli.job.templates.find import Template, Variable, find_template
 
 _NOT_SHOWN = ("id", "path", "class_path", "name", "format_version")
 _LISTS = ("args", "components", "task_data_filters", "task_result_filters")  # not shown if empty
@@ -68,6 +68,13 @@ def of_job(folder: Path, templates_dir: Path | None = None) -> list[Row]:
         custom = folder / path.partition("/")[0] / "custom"
         rows += _File(conf, names.short(path), declared.get(path, []), custom).rows()
     return rows
+
+
+@files.reading()
+def of_template(template: Template, file: str) -> list[Row]:
+    """All keys that can be set in one file of the jobs that a template makes. Raises JobError."""
+    found = draft.unchanged(template, file)
+    return _File(found.conf, found.name, found.variables, found.custom).rows()
 
 
 def _configs(folder: Path) -> Iterator[Path]:

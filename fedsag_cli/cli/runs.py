@@ -1,0 +1,363 @@
+"""The commands `fedsag runs …`: list, show and compare the runs that were made on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import typer
+
+from fedsag_cli.cli import completion, display
+from fedsag_cli.cli.display import Format
+from fedsag_cli.cli.examples import example
+from fedsag_cli.cli.options import RunArgument
+from fedsag_cli.errors import UsageError, counted, nearest
+
+if TYPE_CHECKING:
+    from fedsag_cli.history.finding import Found
+
+app = typer.Typer(
+    name="runs",
+    help="Show, compare and find the runs of this user. RUN is a number, last, or a folder.",
+    epilog=example("fedsag runs list", "fedsag runs show last"),
+)
+
+_MOST_LISTED = 20
+
+RunsArgument: TypeAlias = Annotated[
+    list[str],
+    typer.Argument(metavar="RUN...", autocompletion=completion.runs, help="Runs: numbers, last, or workspaces."),
+]
+FormatOption: TypeAlias = Annotated[Format, typer.Option("--format", help="Output: txt, or json for programs.")]
+
+
+@app.callback(invoke_without_command=True)
+def runs(ctx: typer.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        list_()
+
+
+@app.command("list", epilog=example("fedsag runs list -n 5"))
+def list_(
+    most: Annotated[int, typer.Option("-n", "--number", metavar="N", min=1, help="List the last N runs.")] = (
+        _MOST_LISTED
+    ),
+    output: FormatOption = Format.TXT,
+) -> None:
+    """List the last runs, the newest first, with the settings in which they differ."""
+    from fedsag_cli.cli import runs_tables
+    from fedsag_cli.history import finding, rows
+    from fedsag_cli.history.database import database_file, faults_named, open_to_read
+
+    finding.refresh()
+    with closing(open_to_read()) as database, faults_named(database_file()):
+        listed = rows.rows(database, f"ORDER BY number DESC LIMIT {most}")
+        number = database.execute("SELECT count(*) FROM runs").fetchone()[0]
+        found = [finding.of_row(database, row) for row in listed]
+    if output is Format.JSON:
+        display.document([runs_tables.as_json(each, whole=False) for each in found])
+        return
+    runs_tables.show_list(found)
+    if number > len(found):
+        display.line(f"{counted(number - len(found), 'older run')}: fedsag runs list -n {number}")
+
+
+@app.command(epilog=example("fedsag runs show last"))
+def show(run: RunArgument = "last", output: FormatOption = Format.TXT) -> None:
+    """Show a run: how it ended, its settings, its metrics by round, and where its files are."""
+    from fedsag_cli.cli import runs_tables
+
+    found = _found(run)
+    if output is Format.JSON:
+        display.document(runs_tables.as_json(found))
+    else:
+        runs_tables.show_run(found)
+
+
+@app.command(epilog=example("fedsag runs compare 1 last"))
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN RUN...", autocompletion=completion.runs, help="Runs: numbers, last, or workspaces."
+        ),
+    ],
+    page: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write the comparison as a page for the browser.")
+    ] = None,
+    output: FormatOption = Format.TXT,
+) -> None:
+    """Compare runs: the settings in which they differ, and their curves."""
+    from fedsag_cli import pages
+    from fedsag_cli.cli import runs_tables
+
+    if len(runs) < 2:
+        raise UsageError("compare needs at least two runs", hint="example: fedsag runs compare 3 last")
+    found = [_found(word) for word in runs]
+    if page is not None:
+        try:
+            pages.comparison([each.report for each in found], page, [each.name for each in found])
+        except OSError as error:
+            raise UsageError(f"--html {page}: {error.strerror}") from None
+        display.note(f"the page is {page}")
+    if output is Format.JSON:
+        display.document(runs_tables.comparison_as_json(found))
+    else:
+        runs_tables.show_comparison(found)
+
+
+@app.command(epilog=example("fedsag runs diff 1 last"))
+def diff(
+    run: RunArgument,
+    other: Annotated[
+        str, typer.Argument(metavar="RUN", autocompletion=completion.runs, help="The run to compare it with.")
+    ],
+    output: FormatOption = Format.TXT,
+) -> None:
+    """Find where two runs part: their settings, and the first round, site and tensor that are not the same."""
+    import msgspec
+
+    from fedsag_cli.cli import runs_tables
+    from fedsag_cli.history import differing, parting
+
+    pair = [_found(run), _found(other)]
+    compared = parting.compare(pair[0].folder(), pair[1].folder())
+    settings = differing.settings([each.report for each in pair])
+    digests = [each.report.digest for each in pair]
+    if output is Format.JSON:
+        same = compared.parting is None and compared.longer is None and compared.models > 0
+        display.document(
+            {
+                "runs": [each.name for each in pair],
+                "identical": same and digests[0] == digests[1],
+                "settings": settings,
+                "digests": digests,
+                **msgspec.to_builtins(compared),
+            }
+        )
+        return
+    runs_tables.show_settings(settings, [each.name for each in pair])
+    for text in runs_tables.said_of(compared, [each.name for each in pair], digests):
+        display.line(text)
+
+
+@app.command(epilog=example("fedsag runs best --metric accuracy"))
+def best(
+    metric: Annotated[str, typer.Option("--metric", metavar="NAME", help="The metric that decides.")],
+    lowest: Annotated[bool, typer.Option("--min", help="The lowest value is the best.")] = False,
+    output: FormatOption = Format.TXT,
+) -> None:
+    """Find the run with the best value of a metric, of all runs."""
+    from fedsag_cli.cli import runs_tables
+    from fedsag_cli.history import curves, finding, rows
+    from fedsag_cli.history.database import database_file, faults_named, open_to_read
+    from fedsag_cli.params.metrics import looks_lower_is_better
+
+    finding.refresh()
+    with closing(open_to_read()) as database, faults_named(database_file()):
+        having = "SELECT run FROM {} WHERE name = ? AND value IS NOT NULL"
+        both = f"{having.format('metrics')} UNION {having.format('final_metrics')}"
+        found = [
+            finding.of_row(database, row)
+            for row in rows.rows(database, f"WHERE number IN ({both}) ORDER BY number", [metric, metric])
+        ]
+        names = [name for (name,) in database.execute("SELECT name FROM metrics UNION SELECT name FROM final_metrics")]
+    if not found:
+        raise UsageError(f"no run has the metric {metric!r}", hint=nearest(metric, names))
+    ranked = [(each, value) for each in found if (value := curves.best(each.report, metric, lowest=lowest))]
+    ranked.sort(key=lambda pair: pair[1].value, reverse=not lowest)
+    winner, value = ranked[0]
+    if looks_lower_is_better(metric) and not lowest:
+        display.warning(f"{metric!r} looks like a loss, of which the lowest value is the best: see --min")
+    if output is Format.JSON:
+        display.document(
+            {
+                "metric": metric,
+                "value": value.value,
+                "round": value.round_num,
+                "of_runs": len(ranked),
+                **runs_tables.as_json(winner, whole=False),
+            }
+        )
+        return
+    where = "the final model" if value.round_num is None else f"the model sent in round {value.round_num}"
+    display.line(
+        f"run {winner.name} has the best {metric} of {counted(len(ranked), 'run')}: {value.value:.6g}, {where}"
+    )
+    runs_tables.show_facts(winner)
+
+
+@app.command(epilog=example("fedsag runs logs last site-1"))
+def logs(
+    run: RunArgument,
+    site: Annotated[str, typer.Argument(metavar="SITE", autocompletion=completion.sites, help="A site, or server.")],
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as the log grows, until the run ends.")] = False,
+    output: FormatOption = Format.TXT,
+) -> None:
+    """Print the log of a site, or of the server."""
+    from fedsag_cli import foreign
+    from fedsag_cli.workspace import SERVER, Workspace
+
+    found = _found(run)
+    workspace = Workspace(found.folder())
+    known = [SERVER, *found.report.sites]
+    file = workspace.log(site)
+    if site.partition(":")[0] not in known:
+        raise UsageError(f"run {found.name} has no site {site!r}", hint=nearest(site, known))
+    if not file.is_file():
+        raise UsageError(f"{site} of run {found.name} has no log: {file} does not exist")
+    lines = (foreign.log_line(text) for text in _lines_of(file, run if follow else ""))
+    if output is Format.JSON and not follow:
+        display.document({"run": found.name, "site": site, "file": str(file), "lines": list(lines)})
+        return
+    for text in lines:
+        if output is Format.JSON:
+            display.json_line(_json(text))
+        else:
+            display.line(text)
+
+
+@app.command("open", epilog=example("fedsag runs open last"))
+def open_(run: RunArgument = "last", output: FormatOption = Format.TXT) -> None:
+    """Open the page of a run in the browser; print its path where there is no display."""
+    import os
+    import sys
+
+    found = _found(run)
+    page = found.folder() / "report.html"
+    if not page.is_file():
+        raise UsageError(
+            f"run {found.name} has no page: {page} does not exist",
+            hint=f"it is written at the end of a run; `fedsag runs show {found.name}` shows what there is",
+        )
+    if output is Format.JSON:
+        display.document({"run": found.name, "page": str(page)})
+        return
+    display.line(str(page))
+    if sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        import webbrowser
+
+        webbrowser.open(page.as_uri())
+
+
+@app.command(epilog=example('fedsag runs query "select number, job, seconds from runs"'))
+def query(
+    select: Annotated[str, typer.Argument(metavar="SQL", help="A SELECT statement of SQLite.")],
+    output: FormatOption = Format.TXT,
+) -> None:
+    """Ask the database of runs; nothing can be changed. The tables are described in docs/runs.md."""
+    from fedsag_cli.cli import runs_tables
+    from fedsag_cli.history import asking
+
+    answer = asking.ask(select)
+    if output is Format.JSON:
+        display.document([dict(zip(answer.columns, row, strict=True)) for row in answer.rows])
+    else:
+        runs_tables.show_answer(answer)
+
+
+@app.command("rm", epilog=example("fedsag runs rm 3"))
+def remove(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", autocompletion=completion.runs, help="Runs: numbers, last, or workspaces."),
+    ],
+    files: Annotated[
+        bool, typer.Option("--files", help="Remove also the files that the runs made in their workspaces.")
+    ] = False,
+    output: FormatOption = Format.TXT,
+) -> None:
+    """Remove runs from the list. Their files stay, unless --files is given; your own files stay always."""
+    from fedsag_cli.history import removing
+
+    removed = [removing.remove(each, files=files) for each in _unique([_found(word) for word in runs])]
+    if output is Format.JSON:
+        display.document([{"run": each.name, "said": each.said} for each in removed])
+        return
+    for each in removed:
+        display.line(each.said)
+
+
+@app.command("import", epilog=example("fedsag runs import workspaces/first"))
+def import_(
+    workspaces: Annotated[
+        list[Path],
+        typer.Argument(metavar="WS...", autocompletion=completion.workspaces, help="Folders with runs made before."),
+    ],
+    output: FormatOption = Format.TXT,
+) -> None:
+    """Take runs into the list that were made elsewhere, or before there was one."""
+    from fedsag_cli.errors import WorkspaceError
+    from fedsag_cli.history import rows
+    from fedsag_cli.history.database import database_file, faults_named, open_to_write, writing
+    from fedsag_cli.history.importing import take_in
+    from fedsag_cli.history.reading import read_workspace
+
+    taken: list[tuple[Path, rows.Row]] = []
+    refused: list[str] = []
+    with closing(open_to_write(5.0)) as database, faults_named(database_file()):
+        for root in workspaces:
+            try:
+                faults = read_workspace(root).faults
+                with writing(database):
+                    taken.append((root, take_in(database, root)))
+            except WorkspaceError as error:
+                refused.append(error.message)
+                continue
+            for fault in faults:
+                display.warning(fault)
+    if output is Format.JSON:
+        display.document([{"run": row.number, "workspace": str(root), "status": row.status} for root, row in taken])
+    else:
+        for root, row in taken:
+            display.line(f"run {row.number}: {root}, job {row.job or 'unknown'}, {row.status}")
+    if refused:
+        failed = UsageError(f"{len(refused)} of {counted(len(workspaces), 'folder')} cannot be taken in")
+        failed.details = [f"    {text}" for text in refused]
+        raise failed
+
+
+def _found(word: str) -> Found:
+    """The run; what of it cannot be read is told."""
+    from fedsag_cli.history import finding
+
+    finding.refresh()
+    found = finding.find(word)
+    for fault in found.faults:
+        display.warning(fault)
+    return found
+
+
+def _unique(found: Sequence[Found]) -> list[Found]:
+    return list({each.name: each for each in found}.values())
+
+
+def _lines_of(file: Path, run: str) -> Iterator[str]:
+    """The lines of a log. With a `run`, it is followed until that ends."""
+    import time
+
+    from fedsag_cli.history import finding
+    from fedsag_cli.history.reading import RUNNING
+
+    rest = ""
+    with file.open(errors="replace", newline="\n") as log:
+        while True:
+            is_over = not run or finding.find(run).status != RUNNING
+            for text in log:
+                rest += text
+                if rest.endswith("\n"):
+                    yield rest.rstrip("\n")
+                    rest = ""
+            if is_over:
+                break
+            time.sleep(0.3)
+    if rest:
+        yield rest
+
+
+def _json(text: Any) -> str:
+    import json
+
+    return json.dumps(text)

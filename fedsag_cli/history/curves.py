@@ -1,0 +1,73 @@
+"""What a run's rounds say of one metric: its values, the best of them, the last, and a line of them for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypeAlias
+
+from fedsag_cli.params.metrics import looks_lower_is_better
+from fedsag_cli.report import Report
+
+Curve: TypeAlias = "list[float | None]"
+"""A value for each round, in their order; None where it was not measured, or is not finite."""
+
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+class Best(NamedTuple):
+    """`round_num`: the round whose *sent* model has the value; None for the final model."""
+
+    value: float
+    round_num: int | None
+
+
+def metrics_of(report: Report) -> list[str]:
+    """The names of the metrics by which the model was measured; the one that selects the best model is the first."""
+    names = dict.fromkeys(name for each in report.rounds for name in each.metrics) | dict.fromkeys(report.final_metrics)
+    first = report.best.metric if report.best else ""
+    return [first, *(name for name in names if name != first)] if first in names else list(names)
+
+
+def curve(report: Report, metric: str) -> Curve:
+    return [each.metrics.get(metric) for each in report.rounds]
+
+
+def final(report: Report, metric: str) -> float | None:
+    """The value of the last model that was measured."""
+    if metric in report.final_metrics:
+        return report.final_metrics[metric]
+    return next((each.metrics[metric] for each in reversed(report.rounds) if metric in each.metrics), None)
+
+
+def best(report: Report, metric: str, *, lowest: bool | None = None) -> Best | None:
+    """`lowest`: whether the lowest value is the best; None: as the metric's name says."""
+    lowest = looks_lower_is_better(metric) if lowest is None else lowest
+    found = [Best(value, each.round_num) for each in report.rounds if (value := each.metrics.get(metric)) is not None]
+    if (value := report.final_metrics.get(metric)) is not None:
+        found.append(Best(value, None))
+    if not found:
+        return None
+    return (min if lowest else max)(found, key=lambda each: each.value)
+
+
+def sparkline(values: Sequence[float | None], width: int, scale: Iterable[float | None] = ()) -> str:
+    """The values as bars, at most `width` of them, each the mean of its neighbours. `scale`: further values."""
+    shown = _means(values, width)
+    known = [value for value in [*values, *scale] if value is not None]
+    if not known:
+        return ""
+    low, high = min(known) / 2, max(known) / 2  # halves: the difference of two large numbers may be infinite
+    span = high - low
+    steps = len(_BARS) - 1
+    return "".join(
+        " " if value is None else _BARS[round((value / 2 - low) / span * steps) if span else steps // 2]
+        for value in shown
+    )
+
+
+def _means(values: Sequence[float | None], width: int) -> Curve:
+    if len(values) <= width:
+        return list(values)
+    parts = [values[len(values) * at // width : len(values) * (at + 1) // width] for at in range(width)]
+    known = [[value for value in part if value is not None] for part in parts]
+    return [sum(part) / len(part) if part else None for part in known]

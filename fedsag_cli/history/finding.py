@@ -1,0 +1,151 @@
+"""Finds a run by the word that a user gives: its number, `last`, or its workspace."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from fedsag_cli.errors import UsageError, WorkspaceError
+from fedsag_cli.history import rows
+from fedsag_cli.history.alive import holds, is_gone
+from fedsag_cli.history.aside import folder_of
+from fedsag_cli.history.database import NoRuns, database_file, faults_named, open_to_read, open_to_write, writing
+from fedsag_cli.history.importing import take_in
+from fedsag_cli.history.reading import RUNNING, STOPPED, has_run, identity_of, read_workspace
+from fedsag_cli.report import Report
+from fedsag_cli.workspace import Workspace
+
+if TYPE_CHECKING:
+    import sqlite3
+
+LAST = "last"
+_MOST_NAMED = 6
+
+
+class Found(NamedTuple):
+    """A run. `row`: what the database has of it; `root`: its workspace; None where there is no such thing.
+
+    `faults`: what could not be read.
+    """
+
+    report: Report
+    status: str
+    row: rows.Row | None
+    root: Path | None
+    faults: list[str]
+
+    @property
+    def number(self) -> int:
+        return self.row.number if self.row else 0
+
+    @property
+    def name(self) -> str:
+        """The word by which it is found."""
+        return str(self.number) if self.row else str(self.root)
+
+    def folder(self) -> Path:
+        """The workspace. Raises UsageError if it is gone."""
+        if self.root is None:
+            where = self.row.workspace if self.row else ""
+            raise UsageError(
+                f"the files of run {self.number} are gone: {where} has another run, or was removed",
+                hint=f"`fedsag runs show {self.number}` shows what the database has",
+            )
+        return self.root
+
+
+def find(word: str) -> Found:
+    """Raises UsageError naming the runs that there are."""
+    if word == LAST or word.isdecimal():
+        with closing(open_to_read()) as database, faults_named(database_file()):
+            known = rows.row(database, "1") if word == LAST else rows.row(database, "number = CAST(? AS INTEGER)", word)
+            if known is None:
+                raise UsageError(f"there is no run {word}", hint=_numbers(database))
+            return found_of(database, known)
+    root = Path(word)
+    if not root.is_dir() or not has_run(root):
+        raise WorkspaceError(f"there is no run in {word}", hint=_hint())
+    report, status, faults = read_workspace(root)
+    row = None
+    try:
+        with closing(open_to_read()) as database, faults_named(database_file()):
+            row = rows.row(database, "id = ?", identity_of(root))
+    except NoRuns:
+        pass
+    except UsageError as fault:
+        faults = [*faults, fault.message]
+    if status == STOPPED and (holds(Workspace(root).lock) or (row is not None and _runs(row))):
+        status = RUNNING
+    return Found(report, status, row, root.resolve(), faults)
+
+
+def found_of(database: sqlite3.Connection, row: rows.Row) -> Found:
+    """What the workspace of this row tells; if it is gone, what the row tells."""
+    root = place_of(row)
+    if root is None:
+        return of_row(database, row)
+    report, status, faults = read_workspace(root)
+    if status == STOPPED and _runs(row):
+        status = RUNNING
+    return Found(report, status, row, root, faults)
+
+
+def of_row(database: sqlite3.Connection, row: rows.Row) -> Found:
+    """What the rows tell, without a look into the workspace. Raises sqlite3.Error."""
+    status = STOPPED if row.status == RUNNING and not _runs(row) else row.status
+    return Found(rows.read(database, row), status, row, None, [])
+
+
+def place_of(row: rows.Row) -> Path | None:
+    """The workspace of this row; None if it is gone, or another run is there."""
+    named = Path(row.workspace)
+    if not named.name:
+        return None
+    if row.id is None:
+        return named if _runs(row) and has_run(named) else None
+    if has_run(named) and identity_of(named) == row.id:
+        return named
+    try:  # it was moved when the database could not be written
+        beside = sorted(folder_of(named).iterdir())
+    except OSError:
+        return None
+    return next((each for each in beside if has_run(each) and identity_of(each) == row.id), None)
+
+
+def refresh() -> None:
+    """Let the rows tell the truth about runs that were killed, and about folders. What cannot be written stays."""
+    try:
+        with closing(open_to_read()) as database, faults_named(database_file()):
+            running = [row for row in rows.rows(database, f"WHERE status = '{RUNNING}'") if not _runs(row)]
+        if not running:
+            return
+        with closing(open_to_write(0.5)) as database, faults_named(database_file()), writing(database):
+            for row in running:
+                root = place_of(row)
+                if root is not None:
+                    take_in(database, root)
+                else:
+                    rows.change(database, row.number, status=STOPPED)
+    except UsageError:
+        return
+
+
+def _runs(row: rows.Row) -> bool:
+    return row.status == RUNNING and (not is_gone(row.process) or holds(Workspace(Path(row.workspace)).lock))
+
+
+def _hint() -> str:
+    try:
+        with closing(open_to_read()) as database, faults_named(database_file()):
+            return _numbers(database)
+    except UsageError:
+        return "RUN is a number, `last`, or the folder that -w gave to the simulator"
+
+
+def _numbers(database: sqlite3.Connection) -> str:
+    numbers = [str(row.number) for row in rows.rows(database, f"ORDER BY number DESC LIMIT {_MOST_NAMED + 1}")]
+    if not numbers:
+        return "there are no runs yet"
+    more = ", …" if len(numbers) > _MOST_NAMED else ""
+    return f"the last runs are {', '.join(numbers[:_MOST_NAMED])}{more}; `fedsag runs list` shows them"

@@ -1,0 +1,168 @@
+"""Where two runs part: the first round, site and tensor that are not the same, by the digests in events.jsonl."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import msgspec
+
+from fedsag_cli.errors import WorkspaceError
+from fedsag_cli.workspace import Workspace
+
+_PRINT = 8  # hex digits for each tensor
+_KINDS = (
+    b'{"event":"ModelSent"',
+    b'{"event":"ReplyAccepted"',
+    b'{"event":"RoundStarted"',
+)
+
+
+class Model(NamedTuple):
+    """A model that travelled: to the clients if `site` is empty. `number`: the how many-th of the task in the round."""
+
+    workflow: str
+    round_num: int
+    task: str
+    number: int
+    site: str
+    owner: str = ""
+
+
+class Parting(msgspec.Struct, frozen=True, kw_only=True):
+    """The first model that is not the same. `site` is empty for a model that the server sent.
+
+    `tensor`: the first that differs; empty if it is not known. `only_in`: 0 or 1, the run that alone has this model;
+    None if both have it.
+    """
+
+    workflow: str
+    round_num: int
+    task: str
+    site: str
+    tensor: str = ""
+    num_tensors: int = 0
+    only_in: int | None = None
+
+
+class Compared(msgspec.Struct, frozen=True, kw_only=True):
+    """`models`: how many were compared. `longer`: 0 or 1, the run that goes on where the other has ended."""
+
+    parting: Parting | None
+    models: int
+    rounds: int
+    longer: int | None = None
+
+
+_Digests: TypeAlias = "dict[Model, str]"
+
+
+class _Prints(msgspec.Struct):
+    event: str
+    round_num: int
+    workflow: str = ""
+    task: str = ""
+    site: str = ""
+    model_owner: str = ""
+    digest: str = ""
+    tensors: str = ""
+    names: list[str] = []
+
+
+def compare(one: Path, other: Path) -> Compared:
+    """Compare the runs in two workspaces. Raises WorkspaceError if their events cannot be read."""
+    files = [Workspace(one).events, Workspace(other).events]
+    first, second = (_digests(file) for file in files)
+    stages = [{_stage(model): None for model in models} for models in (first, second)]
+    rank = {stage: number for number, stage in enumerate(stages[0] | stages[1])}
+    in_both = stages[0].keys() & stages[1].keys()
+    unlike = [model for model in first | second if first.get(model) != second.get(model) and _stage(model) in in_both]
+    found = min(unlike, key=lambda model: (rank[_stage(model)], _by_number(model.site)), default=None)
+    ends = next((stage for stage in rank if stage not in in_both), None)
+    same = [model for model in first if first[model] and first[model] == second.get(model)]
+    if ends is not None and (found is None or rank[ends] < rank[_stage(found)]):
+        parting, longer = None, 0 if ends in stages[0] else 1
+    else:
+        parting, longer = None if found is None else _parting(found, files, first, second), None
+    rounds = len({(model.workflow, model.round_num) for model in same})
+    return Compared(parting=parting, models=len(same), rounds=rounds, longer=longer)
+
+
+def _stage(model: Model) -> Model:
+    return model._replace(site="", owner="")
+
+
+def _by_number(site: str) -> tuple[str, int]:
+    """site-2 before site-10; before all, the model that is sent."""
+    word = site.rstrip("0123456789")
+    return word, int(site[len(word) :] or 0)
+
+
+def _digests(file: Path) -> _Digests:
+    """The digest of each model. Of a round that was run again, by a resumed run, only the last is kept."""
+    found: _Digests = {}
+    begun: set[tuple[str, int]] = set()
+    for model, line in _models(file):
+        if model is None:
+            if (named := (line.workflow, line.round_num)) in begun:
+                found = {each: digest for each, digest in found.items() if (each.workflow, each.round_num) != named}
+            begun.add(named)
+        else:
+            found[model] = line.digest
+    return found
+
+
+def _models(file: Path) -> Iterator[tuple[Model | None, _Prints]]:
+    """Each model of a run, and its line; None where a round begins."""
+    decoder = msgspec.json.Decoder(_Prints)
+    sent: dict[tuple[str, int, str], int] = {}
+    try:
+        with file.open("rb") as lines:
+            for text in lines:
+                if not text.startswith(_KINDS):
+                    continue
+                try:
+                    line = decoder.decode(text)
+                except (msgspec.DecodeError, UnicodeDecodeError):  # half written
+                    continue
+                named = (line.workflow, line.round_num, line.task)
+                if line.event == "RoundStarted":
+                    sent = {key: number for key, number in sent.items() if key[:2] != named[:2]}
+                    yield None, line
+                    continue
+                if line.event == "ModelSent":
+                    sent[named] = sent.get(named, 0) + 1
+                yield Model(*named, sent.get(named, 0), line.site, line.model_owner), line
+    except OSError as error:
+        raise WorkspaceError(f"{file} cannot be read: {error.strerror}") from None
+
+
+def _parting(found: Model, files: list[Path], first: _Digests, second: _Digests) -> Parting:
+    only_in = None if found in first and found in second else 0 if found in first else 1
+    tensor, number = "", 0
+    if only_in is None:
+        before, after = (_prints(file, found) for file in files)
+        differ = [name for name in before | after if before.get(name) != after.get(name)]
+        tensor, number = (differ or [""])[0], len(differ)
+    return Parting(
+        workflow=found.workflow,
+        round_num=found.round_num,
+        task=found.task,
+        site=found.site,
+        tensor=tensor,
+        num_tensors=number,
+        only_in=only_in,
+    )
+
+
+def _prints(file: Path, wanted: Model) -> dict[str, str]:
+    """The digest of each tensor of a model."""
+    names: list[str] = []
+    found: dict[str, str] = {}
+    for model, line in _models(file):
+        if model == _stage(wanted):
+            names = line.names
+        if model == wanted:
+            found = {name: line.tensors[at * _PRINT : (at + 1) * _PRINT] for at, name in enumerate(line.names or names)}
+    return found

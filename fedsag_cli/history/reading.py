@@ -1,0 +1,128 @@
+"""What a workspace tells of its run: the whole report, or what there is of one that is half written or broken."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from fedsag_cli import events
+from fedsag_cli.errors import WorkspaceError
+from fedsag_cli.events import Event
+from fedsag_cli.plan import read_plan
+from fedsag_cli.report import Report, ReportBuilder
+from fedsag_cli.workspace import Workspace
+
+RUNNING, FINISHED, FAILED, INTERRUPTED, STOPPED = "running", "finished", "failed", "interrupted", "stopped"
+"""How a run stands. STOPPED: its process was killed, and could not say how it ended."""
+
+_SIGNALLED = 128  # exit codes from there on: ended by a signal
+
+
+class Told(NamedTuple):
+    """What a workspace tells. `faults`: which of its files could not be read, and why."""
+
+    report: Report
+    status: str
+    faults: list[str]
+
+
+def has_run(root: Path) -> bool:
+    """Whether files of a run of fedsag are in this folder."""
+    folder = Workspace(root)
+    return folder.has_run and any(path.is_file() for path in (folder.plan, folder.events, folder.report))
+
+
+def identity_of(root: Path) -> str:
+    """The same for a run wherever its workspace is moved or copied to, and for no other run."""
+    folder = Workspace(root)
+    for file in (folder.events, folder.plan, folder.report):
+        try:
+            with file.open("rb") as opened:
+                first = opened.readline() if file == folder.events else opened.read()
+        except OSError:
+            continue
+        if first.strip():
+            return identity(first)
+    return identity(str(folder.root).encode(errors="surrogateescape"))
+
+
+def identity(first: bytes) -> str:
+    """That of the run of which this is the first event, as a line."""
+    return hashlib.sha256(first).hexdigest()[:32]
+
+
+def read_workspace(root: Path) -> Told:
+    """Raises WorkspaceError if no run is there."""
+    folder = Workspace(root)
+    if not has_run(root):
+        raise WorkspaceError(f"there is no run in {root}", hint="name the folder that -w gave to the simulator")
+    faults: list[str] = []
+    try:
+        report = msgspec.json.decode(folder.report.read_bytes(), type=Report)
+    except FileNotFoundError:
+        pass
+    except (OSError, msgspec.DecodeError) as error:
+        faults.append(_fault(folder.report, error))
+    else:
+        if not report.began:
+            report.began = next((event.at for event in _events(folder.events, [])), 0.0)
+        return Told(report, status_of(report), faults)
+    builder = ReportBuilder()
+    for event in _events(folder.events, faults):
+        builder.on(event)
+    report = builder.report
+    if not report.job:
+        _of_plan(folder, report, faults)
+    return Told(report, status_of(report), faults)
+
+
+def status_of(report: Report) -> str:
+    """STOPPED if the report does not say how the run ended; it may still run."""
+    if report.ok:
+        return FINISHED
+    if not report.cause:
+        return STOPPED
+    return INTERRUPTED if report.exit_code > _SIGNALLED else FAILED
+
+
+def path_now(report: Report, root: Path, path: str) -> Path:
+    """Where a file of a run is now, if its workspace was moved to `root`."""
+    was = Path(path)
+    return root / was.relative_to(report.workspace) if was.is_relative_to(report.workspace) else was
+
+
+def _events(file: Path, faults: list[str]) -> Iterator[Event]:
+    """The events of a file that can be read, one after the other."""
+    broken = 0
+    try:
+        with file.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.endswith(b"\n"):  # it is just being written, or its writer was killed
+                    break
+                try:
+                    yield events.from_line(line)
+                except (msgspec.DecodeError, UnicodeDecodeError):  # of another version, or half written
+                    broken = broken or number
+    except OSError as error:
+        faults.append(_fault(file, error))
+    if broken:
+        faults.append(f"{file}: line {broken} cannot be read, and is left out")
+
+
+def _of_plan(folder: Workspace, report: Report, faults: list[str]) -> None:
+    try:
+        plan = read_plan(folder.plan)
+    except (OSError, msgspec.DecodeError) as error:
+        faults.append(_fault(folder.plan, error))
+        return
+    report.job, report.seed, report.sites = plan.job, plan.seed, plan.site_names
+    report.slots, report.threads, report.launcher = plan.slots, plan.threads, plan.launcher
+    report.workspace = str(folder.root)
+
+
+def _fault(file: Path, error: Exception) -> str:
+    return f"{file} cannot be read: {getattr(error, 'strerror', None) or error}"

@@ -1,0 +1,88 @@
+"""The timeline of a page: each span of time. Of many, those of the last rounds, and for each moment the shares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fedsag_cli.pages.activity import SAVED, SERVER, WAITED, Activity, Span
+from fedsag_cli.pages.numbers import packed
+
+_MOST_SPANS = 8000
+_CLOSE_SPANS = 1600
+_MOST_CELLS = 160_000  # sites and moments
+_MOST_ROWS = 2000
+_MOST_MOMENTS = 1000
+_FEW_ROUNDS = 60
+_ROUNDS_A_MOMENT = 4  # with fewer, one sees how rounds and moments fall together, and not the run
+_MOST_TASKS = 500
+
+
+def of(sites: Sequence[str], activity: Activity) -> dict[str, Any]:
+    """Empty if no site had a task."""
+    if not activity.names or activity.total <= 0:
+        return {}
+    order = {site: at for at, site in enumerate(dict.fromkeys([*sites, *activity.names]))}
+    names = list(order)[:_MOST_ROWS]
+    place = [order[site] for site in activity.names]  # a span has the number of a site as the events named it
+    page = {
+        "sites": names,
+        "total": activity.total,
+        "resumed": activity.resumed,
+        "skipped": activity.skipped,
+    }
+    if len(activity.spans) <= _MOST_SPANS:
+        return page | {"spans": _spans(activity.spans, place, len(names))}
+    last = _of_last_rounds(activity.spans, max(_CLOSE_SPANS, 4 * len(names)))
+    return page | {"spans": _spans(last, place, len(names)), "shares": _shares(activity, place, len(names))}
+
+
+def _of_last_rounds(spans: Sequence[Span], most: int) -> list[Span]:
+    """The spans since the end of a round: as many rounds as have few enough."""
+    some = spans[-most:]
+    since = next((each.end for each in some if each.kind == SAVED), some[0].start)
+    return [each for each in some if each.start >= since]
+
+
+def _spans(spans: Sequence[Span], place: Sequence[int], count: int) -> dict[str, Any]:
+    placed = [(place[each.row] if each.row != SERVER else SERVER, each) for each in spans]
+    shown = sorted(((row, each) for row, each in placed if row < count), key=lambda found: found[1].start)
+    tasks = list(dict.fromkeys(each.task for _, each in shown))[:_MOST_TASKS]
+    numbers = {task: number for number, task in enumerate(tasks)}
+    return {
+        "rows": packed([row for row, _ in shown], "h"),
+        "kinds": packed([each.kind for _, each in shown], "b"),
+        "starts": packed([each.start for _, each in shown]),
+        "ends": packed([each.end for _, each in shown]),
+        "rounds": packed([each.round_num for _, each in shown], "i"),
+        "tasks": packed([numbers.get(each.task, -1) for _, each in shown], "h"),
+        "names": tasks,
+    }
+
+
+def _shares(activity: Activity, place: Sequence[int], count: int) -> dict[str, Any]:
+    """For each site and moment 0 to 255: how much of it was worked, and waited. The server's row is the last."""
+    rounds = sum(each.kind == SAVED for each in activity.spans)
+    wanted = _MOST_MOMENTS if rounds <= _FEW_ROUNDS else rounds // _ROUNDS_A_MOMENT
+    moments = max(20, min(_MOST_MOMENTS, wanted, _MOST_CELLS // (count + 1)))
+    worked = [0.0] * ((count + 1) * moments)
+    waited = worked.copy()
+    scale = moments / activity.total
+    for span in activity.spans:
+        line = count if span.row == SERVER else place[span.row]
+        if line >= count and span.row != SERVER:
+            continue
+        cells, base = waited if span.kind == WAITED else worked, line * moments
+        since, until = span.start * scale, span.end * scale
+        at, last = int(since), min(int(until), moments - 1)
+        if at < last:
+            cells[base + at] += at + 1 - since
+            for between in range(base + at + 1, base + last):
+                cells[between] += 1.0
+            since = last
+        cells[base + last] += until - since
+    return {
+        "moments": moments,
+        "worked": packed([min(255, int(255.5 * share)) for share in worked], "B"),
+        "waited": packed([min(255, int(255.5 * share)) for share in waited], "B"),
+    }

@@ -1,0 +1,265 @@
+"""`fedsag runs …`: what a user sees of the runs that were made, as text and as JSON."""
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+
+import pytest
+from finished_runs import history, write_run
+from runs import fedsag, job, run
+
+from fedsag_cli import cli
+from fedsag_cli.history import database
+from fedsag_cli.history.importing import take_in
+
+SCRIPT = """
+    import sys
+    import numpy as np
+    import fedsag_cli.client as flare
+
+    flare.init()
+    lr = float(sys.argv[1]) if flare.get_site_name() == "site-2" else 1.0
+    while flare.is_running():
+        model = flare.receive()
+        params = {k: v + lr * np.random.rand(*v.shape).astype(v.dtype) for k, v in model.params.items()}
+        flare.send(flare.FLModel(params=params, metrics={"mean": 0.5}))
+"""
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDSAG_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """`fedsag runs …`: its output; `code` is its exit code."""
+
+    def called(*words, code=0):
+        monkeypatch.setattr(sys, "argv", ["fedsag", "runs", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        assert ended.value.code == code, err
+        return out if code == 0 else err
+
+    return called
+
+
+def made(*told_of):
+    """Workspaces in this folder, each of which has a row; `told_of`: the arguments of `history`."""
+    for number, settings in enumerate(told_of, 1):
+        name = f"ws{number}"
+        root = os.path.realpath(name)
+        write_run(database.Path(root), history(database.Path(root), at=float(number), **settings))
+        with closing(database.open_to_write(1.0)) as opened, database.writing(opened):
+            take_in(opened, database.Path(root))
+
+
+def test_the_newest_run_comes_first_with_the_settings_that_differ_and_a_curve(call):
+    made({"accuracy": (0.1, 0.5, 0.4)}, {"accuracy": (0.1, 0.9), "config_fed_client.conf lr": 0.2})
+
+    out = call("list")
+
+    assert [line.split() for line in out.splitlines()] == [
+        ["run", "age", "lr", "status", "best", "accuracy", "last", "curve"],
+        ["2", "1970-01-01", "0.2", "finished", "0.9", "0.9", "▁█"],
+        ["1", "1970-01-01", "0.1", "finished", "0.5", "0.4", "▁█▆"],
+    ]
+    assert call() == out
+
+
+def test_a_list_says_how_many_older_runs_there_are_and_fits_80_columns(call):
+    wide = {f"config_fed_client.conf a_long_name_of_a_setting_{n}": "x" * 200 for n in range(9)}
+    made({}, {}, wide | {"accuracy": (1e-300, -123456.789)})
+
+    out = call("list", "-n", 2)
+
+    assert max(map(len, out.splitlines())) <= 80
+    assert "1 older run: fedsag runs list -n 3" in out
+    assert "more settings: see fedsag runs compare" in out
+
+
+def test_the_list_as_json_has_the_best_and_the_last_value_of_each_metric(call):
+    made({"accuracy": (0.1, 0.5, 0.4)})
+
+    [listed] = json.loads(call("list", "--format", "json"))
+
+    assert listed["metrics"] == {"accuracy": {"best": 0.5, "best_round": 1, "last": 0.4}}
+    assert (listed["run"], listed["status"], listed["job"], listed["seed"]) == (1, "finished", "fruit", 7)
+
+
+def test_a_run_is_shown_with_its_settings_rounds_and_files(call, tmp_path):
+    made({"config_fed_client.conf lr": 0.2})
+
+    out = call("show", 1)
+
+    assert "run        1, finished after 10.0 s" in out
+    assert "changed    config_fed_client.conf lr = 0.2; the template does not have it" in out
+    assert "metric     accuracy: best 0.75 (round 1), last 0.75" in out
+    assert f"report     {tmp_path}/ws1/report.json" in out
+    assert json.loads(call("show", "ws1", "--format", "json"))["report"]["digest"] == "d1"
+
+
+def test_of_a_run_whose_folder_is_gone_the_database_shows_what_it_has(call, tmp_path):
+    made({})
+    (tmp_path / "ws1").rename(tmp_path / "elsewhere")
+
+    out = call("show")
+
+    assert "1      0.75" in out
+    assert f"files      gone: {tmp_path}/ws1 has no run, or another one" in out
+    assert "the files of run 1 are gone" in call("logs", 1, "site-1", code=2)
+
+
+def test_a_comparison_has_the_settings_that_differ_and_curves_on_one_scale(call):
+    made({"accuracy": (0.0, 0.5)}, {"accuracy": (0.5, 1.0), "config_fed_client.conf lr": 0.2})
+
+    out = call("compare", 1, "last")
+
+    rows = [line.split() for line in out.splitlines() if line]
+    assert rows == [
+        ["setting", "run", "1", "run", "2"],
+        ["lr", "0.1", "0.2"],
+        ["accuracy:", "by", "round,", "from", "0", "to", "1"],
+        ["run", "curve", "first", "best", "last", "rounds"],
+        ["1", "▁▅", "0", "0.5", "in", "round", "1", "0.5", "2"],
+        ["2", "▅█", "0.5", "1", "in", "round", "1", "1", "2"],
+    ]
+    as_json = json.loads(call("compare", 1, 2, "--format", "json"))
+    assert as_json["settings"] == {"config_fed_client.conf lr": [0.1, 0.2]}
+    assert as_json["curves"] == {"accuracy": [[0.0, 0.5], [0.5, 1.0]]}
+    assert "compare needs at least two runs" in call("compare", 1, code=2)
+
+
+def test_the_best_run_has_the_highest_value_or_with_min_the_lowest(call):
+    made({"accuracy": (0.1, 0.9)}, {"accuracy": (0.95, 0.2)}, {"accuracy": (0.05, 0.3)})
+
+    assert call("best", "--metric", "accuracy").startswith(
+        "run 2 has the best accuracy of 3 runs: 0.95, the model sent in round 0"
+    )
+    lowest = json.loads(call("best", "--metric", "accuracy", "--min", "--format", "json"))
+    assert (lowest["run"], lowest["value"], lowest["round"]) == (3, 0.05, 0)
+    assert "did you mean 'accuracy'?" in call("best", "--metric", "acuracy", code=2)
+
+
+def test_a_log_is_printed_line_by_line_without_what_a_terminal_would_act_on(call, tmp_path):
+    made({})
+    (tmp_path / "ws1" / "site-1").mkdir()
+    (tmp_path / "ws1" / "site-1" / "log.txt").write_text("10%\r20%\n\x1b[31mred\x1b[0m \x1b]0;title\x07\nlast")
+
+    assert call("logs", "last", "site-1") == "20%\nred \\x1b]0;title\\x07\nlast\n"
+    assert json.loads(call("logs", 1, "site-1", "--format", "json"))["lines"] == ["20%", "red \x1b]0;title\x07", "last"]
+    assert "did you mean 'site-1'?" in call("logs", 1, "site1", code=2)
+    assert "has no log" in call("logs", 1, "server", code=2)
+
+
+def test_the_page_of_a_run_is_printed_where_there_is_no_display(call, tmp_path, monkeypatch):
+    made({})
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+
+    assert "run 1 has no page" in call("open", code=2)
+    (tmp_path / "ws1" / "report.html").write_text("<p>")
+    assert call("open", "last") == f"{tmp_path}/ws1/report.html\n"
+
+
+def test_a_query_reads_the_tables_and_changes_nothing(call, home):
+    made({"accuracy": (0.1, 0.5)}, {})
+
+    assert call("query", "SELECT number, job FROM runs ORDER BY 1") == "number  job\n1       fruit\n2       fruit\n"
+    asked = "SELECT round, value, value FROM metrics WHERE run = 1"
+    assert json.loads(call("query", asked, "--format", "json"))[1] == {"round": 1, "value": 0.5, "value (2)": 0.5}
+    before = (home / "runs.db").read_bytes()
+    for sql in (
+        "DELETE FROM runs",
+        "DROP TABLE runs",
+        f"ATTACH '{home}/new.db' AS x",
+        "PRAGMA user_version = 3",
+        "VACUUM",
+    ):
+        call("query", sql, code=2)
+    assert (home / "runs.db").read_bytes() == before
+    assert not (home / "new.db").exists()
+    assert "no such column" in call("query", "SELECT nix FROM runs", code=2)
+    assert "one statement" in call("query", "SELECT 1; SELECT 2", code=2)
+
+
+def test_a_run_is_removed_from_the_list_and_its_files_only_if_that_is_said(call, tmp_path):
+    made({}, {"accuracy": (0.5,)})
+    (tmp_path / "ws2" / "notes.txt").write_text("mine")
+
+    assert call("rm", 1) == f"run 1 is removed; its files stay in {tmp_path}/ws1\n"
+    said = call("rm", 2, "--files")
+
+    assert "but for files that fedsag did not make" in said
+    assert (tmp_path / "ws1" / "report.json").exists()
+    assert [path.name for path in (tmp_path / "ws2").iterdir()] == ["notes.txt"]
+    assert json.loads(call("list", "--format", "json")) == []
+    assert call("import", "ws1") == "run 3: ws1, job fruit, finished\n"
+
+
+def test_folders_without_a_run_are_named_and_the_others_are_taken_in(call, tmp_path):
+    write_run(tmp_path / "old", history(tmp_path / "old", ends=False))
+    (tmp_path / "empty").mkdir()
+
+    err = call("import", "empty", "old", "nowhere", code=2)
+
+    assert "2 of 3 folders cannot be taken in" in err
+    assert "there is no run in empty" in err
+    assert "stopped 2/2" in call("list")
+
+
+def test_a_database_that_is_broken_is_an_error_that_says_what_to_do(call, home, tmp_path):
+    write_run(tmp_path / "ws1", history(tmp_path / "ws1"))
+    home.mkdir()
+    (home / "runs.db").write_text("x" * 5000)
+
+    assert "file is not a database" in call("list", code=2)
+    assert "`fedsag runs import WS` fills it again" in call("list", code=2)
+    assert "finished" in call("show", "ws1")
+
+
+def test_rows_that_another_program_wrote_wrongly_do_not_stop_the_list(call, home):
+    made({})
+    with closing(sqlite3.connect(home / "runs.db")) as opened, opened:
+        opened.execute("UPDATE settings SET value = 'not json'")
+        opened.execute("UPDATE runs SET process = 'odd', status = 'running', workspace = ''")
+
+    assert "stopped" in call("list")
+
+
+def test_the_command_starts_without_torch_and_numpy_and_draws_without_rich():
+    program = (
+        "import sys; sys.argv = ['fedsag', 'runs', 'list']\n"
+        "from fedsag_cli import cli\n"
+        "try: cli.main()\n"
+        "except SystemExit: print(sorted({'torch', 'numpy', 'rich.console', 'pyhocon', 'jinja2'} & set(sys.modules)))"
+    )
+    made({})
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.slow
+def test_real_runs_with_the_same_seed_are_identical_and_another_rate_parts_at_the_site_that_uses_it(tmp_path):
+    env = {"FEDSAG_HOME": str(tmp_path / "home")}
+    for name, args in (("a", "0.1"), ("b", "0.1"), ("c", "0.2")):
+        made_job = job(tmp_path / f"job_{name}" / "job", SCRIPT, args=args)
+        ran = run(made_job, "-n", 2, "-t", 2, "--seed", 3, workspace=tmp_path / name, env=env)
+        assert ran.code == 0, ran
+        assert f"run        {'abc'.index(name) + 1}: fedsag runs show" in ran.out
+
+    same = fedsag("runs", "diff", 1, 2, cwd=tmp_path, env=env)
+    other = fedsag("runs", "diff", 1, "last", cwd=tmp_path, env=env)
+
+    assert "identical, bit for bit: 6 models in 2 rounds" in same.out
+    assert "the runs part in round 0, site-2: its answer (train), tensor numpy_key" in other.out
+    assert "custom/train.py 0.2" in other.out

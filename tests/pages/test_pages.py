@@ -1,0 +1,298 @@
+"""The files that are pages: what is in them, and what is not."""
+
+import base64
+import hashlib
+import json
+import re
+from array import array
+
+import pytest
+from reports import EVIL, a_round, logged, started, task
+
+from fedsag_cli import events, pages
+from fedsag_cli.events import Failure
+from fedsag_cli.pages import activity, curves, document, numbers, timeline
+from fedsag_cli.report import Report, SiteFailure, TableReport, ValidationReport
+
+
+def data_of(path):
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', path.read_text(), re.DOTALL)
+    return json.loads(found[1])
+
+
+def unpacked(text, kind="f"):
+    return list(array(kind, base64.b64decode(text)))
+
+
+@pytest.fixture
+def told(tmp_path):
+    """What is read of a file with these events, or raw lines."""
+
+    def tell(*history):
+        lines = [each if isinstance(each, bytes) else events.to_line(each) for each in history]
+        (tmp_path / "events.jsonl").write_bytes(b"".join(lines))
+        return activity.read(tmp_path / "events.jsonl")
+
+    return tell
+
+
+# the file
+
+
+def test_a_page_is_one_file_that_loads_nothing_and_runs_only_its_own_scripts(tmp_path):
+    pages.write(Report(job="mine", ok=True), tmp_path / "none.jsonl", tmp_path / "report.html")
+
+    text = (tmp_path / "report.html").read_text()
+    assert re.findall(r'(?:src|href)="([^"]*)"', text) == ["data:,"]
+    assert "default-src 'none'" in text
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    allowed = [base64.b64encode(hashlib.sha256(each.encode()).digest()).decode() for each in scripts]
+    assert re.findall(r"'sha256-([^']*)'", text) == allowed
+
+
+def test_text_of_others_cannot_end_the_block_it_stands_in(tmp_path):
+    report = Report(
+        job=EVIL,
+        sites=[EVIL],
+        rounds=[a_round(0, {EVIL: {EVIL: 1.0}})],
+        failures={EVIL: SiteFailure(round_num=0, task=EVIL, failure=Failure(cause=EVIL, log_tail=[EVIL]))},
+        tables=[TableReport(title=EVIL, columns=[EVIL], rows=[[EVIL]])],
+        settings={EVIL: EVIL},
+    )
+    pages.write(report, tmp_path / "none.jsonl", tmp_path / "report.html")
+
+    assert "<img" not in (tmp_path / "report.html").read_text()
+    assert data_of(tmp_path / "report.html")["head"]["job"] == EVIL
+
+
+def test_without_the_library_a_page_has_its_numbers_and_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(document.importlib.util, "find_spec", lambda name: None)
+    pages.write(Report(job="mine"), tmp_path / "none.jsonl", tmp_path / "report.html")
+
+    assert not pages.has_charts()
+    assert "uPlot.js" not in (tmp_path / "report.html").read_text()
+    assert pages.INSTALL in (tmp_path / "report.html").read_text()
+
+
+def test_a_package_of_another_with_the_librarys_name_is_not_taken_for_it(tmp_path, monkeypatch):
+    (tmp_path / "uplot").mkdir()
+    (tmp_path / "uplot" / "__init__.py").write_text("raise SystemExit('imported')")
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    document.importlib.util.find_spec.__globals__["sys"].modules.pop("uplot", None)
+
+    assert not pages.has_charts()
+
+
+@pytest.mark.parametrize(("sites", "rounds"), [(200, 500), (2, 5000), (3000, 4)])
+def test_a_page_of_many_sites_or_rounds_has_at_most_2_mb(tmp_path, sites, rounds):
+    names = [f"site-{number}" for number in range(sites)]
+    by_site = {name: {"accuracy": 0.123456 * number, "loss": 1 / (1 + number)} for number, name in enumerate(names)}
+    done = activity.Activity()
+    done.names, done.total = {name: number for number, name in enumerate(names)}, float(rounds)
+    for at in range(rounds):
+        done.spans += [activity.Span(row, activity.WORKED, at, at + 0.9, at, "train") for row in range(0, sites, 4)]
+        done.spans.append(activity.Span(activity.SERVER, activity.SAVED, at + 0.9, at + 1.0, at, ""))
+    report = Report(sites=names, rounds=[a_round(at, by_site) for at in range(rounds)])
+
+    document.write(tmp_path / "report.html", "many", pages.run.page_of(report, done))
+
+    assert 100_000 < (tmp_path / "report.html").stat().st_size <= 2_000_000
+
+
+# the curves
+
+
+def test_every_site_has_its_own_values_and_the_final_model_is_the_last_point():
+    report = Report(
+        sites=["a", "b"],
+        rounds=[a_round(0, {"a": {"x": 1.0}, "b": {"x": 3.0}}), a_round(1, {"b": {"x": 4.0}})],
+        validations=[
+            ValidationReport(workflow="sag", round_num=1, metrics={"x": 5.0}, metrics_by_site={"a": {"x": 5.0}})
+        ],
+    )
+
+    (flow,) = curves.by_workflow(report)
+
+    (metric,) = flow["metrics"]
+    assert (flow["rounds"], flow["has_final"], flow["places"]) == ([0, 1], True, [0, 1, 2])
+    assert unpacked(metric["mean"]) == [2.0, 4.0, 5.0]
+    assert [str(unpacked(own)) for own in metric["by_site"]] == ["[1.0, nan, 5.0]", "[3.0, 4.0, nan]"]
+
+
+def test_of_many_rounds_some_are_shown_and_always_the_first_and_the_last():
+    assert list(numbers.some(4, 10)) == [0, 1, 2, 3]
+    assert list(numbers.some(10, 4)) == [0, 3, 6, 9]
+    assert list(numbers.some(100, 4)) == [0, 33, 66, 99]
+    assert list(numbers.some(11, 3)) == [0, 5, 10]
+
+
+def test_a_curve_with_many_values_keeps_its_form_and_its_end(told):
+    found = told(*(logged(1.0, {"loss": 2.0 * step}, step) for step in range(5000)))
+    (curve,) = curves.logged(found, ["a"])["curves"]
+
+    steps, values = unpacked(curve["sites"][0]["steps"]), unpacked(curve["sites"][0]["values"])
+    assert (steps[0], steps[-1]) == (0, 4999)
+    assert 200 < len(steps) <= 1100
+    assert values == [2 * step for step in steps]
+
+
+def test_values_without_steps_are_counted_and_texts_are_kept_apart(told):
+    found = told(
+        logged(1.0, {"lr": 0.5}),
+        logged(2.0, {"lr": None}),
+        logged(3.0, {"lr": 0.25, "note": "warm"}),
+        logged(4.0, {"optimizer": "SGD"}, kind="param", site="b"),
+    )
+
+    page = curves.logged(found, ["a", "b"])
+
+    assert unpacked(page["curves"][0]["sites"][0]["steps"]) == [0.0, 1.0, 2.0]
+    assert str(unpacked(page["curves"][0]["sites"][0]["values"])) == "[0.5, nan, 0.25]"
+    assert page["texts"] == [["a", "note", "warm"], ["b", "optimizer", "SGD"]]
+
+
+# who worked when
+
+
+def test_a_task_is_work_until_its_answer_and_the_time_before_it_is_a_wait(told):
+    found = told(
+        started(100.0),
+        events.RoundStarted(at=101.0, round_num=0, first_round=0, num_rounds=1, sites=["a", "b"]),
+        task(events.TaskSent, 101.0, "a", size=1),
+        task(events.ReplyArrived, 103.0, "a"),
+        task(events.TaskSent, 103.0, "b", size=1),
+        task(events.ReplyFailed, 104.0, "b", failure=Failure(cause="gone")),
+        events.RoundFinished(at=106.0, round_num=0, sites=["a"], metrics={}, wait_s=3.0, aggregate_s=1.0, save_s=0.5),
+    )
+
+    assert [(each.row, each.kind, each.start, each.end) for each in found.spans] == [
+        (0, activity.WAITED, 1.0, 1.0),
+        (0, activity.WORKED, 1.0, 3.0),
+        (1, activity.WAITED, 1.0, 3.0),
+        (1, activity.FAILED, 3.0, 4.0),
+        (activity.SERVER, activity.AGGREGATED, 4.5, 5.5),
+        (activity.SERVER, activity.SAVED, 5.5, 6.0),
+    ]
+
+
+def test_the_time_between_an_end_and_a_resume_is_left_out(told):
+    found = told(
+        started(100.0),
+        task(events.TaskSent, 101.0, "a", size=1),
+        task(events.ReplyArrived, 102.0, "a"),
+        task(events.TaskSent, 102.0, "a", size=1),  # and the run is killed
+        started(9000.0),
+        task(events.TaskSent, 9001.0, "b", size=1),
+        task(events.ReplyArrived, 9003.0, "b"),
+    )
+
+    assert (found.total, found.resumed) == (5.0, [2.0])
+    assert [(each.row, each.start, each.end) for each in found.spans] == [(0, 1.0, 2.0), (0, 2.0, 2.0), (1, 3.0, 5.0)]
+
+
+def test_a_task_without_an_answer_lasts_until_the_run_ended(told, tmp_path):
+    begun = (started(100.0), task(events.TaskSent, 101.0, "a", size=1))
+    told(*begun)
+
+    (one,) = activity.read(tmp_path / "events.jsonl", 30.0).spans
+    (other,) = told(*begun, events.RunFinished(at=120.0, ok=False, exit_code=130, cause="interrupted")).spans
+
+    assert [(each.start, each.end) for each in (one, other)] == [(1.0, 30.0), (1.0, 20.0)]
+
+
+def test_a_damaged_line_is_skipped_and_a_missing_file_is_empty(told, tmp_path):
+    sent, answered = task(events.TaskSent, 2.0, "a", size=1), task(events.ReplyArrived, 3.0, "a")
+
+    found = told(
+        started(1.0), b"\xff\xfe garbage\n", b'{"event":"TaskSent","at":"x"}\n', sent, answered, b'{"event":"Re'
+    )
+
+    assert [(each.start, each.end) for each in found.spans] == [(1.0, 2.0)]
+    assert timeline.of(["a"], activity.read(tmp_path / "none.jsonl")) == {}
+
+
+def test_of_a_file_that_is_too_long_the_end_is_read(told, monkeypatch):
+    monkeypatch.setattr(activity, "_MOST_BYTES", 2000)
+
+    found = told(started(1.0), *(task(events.TaskSent, 2.0 + at, "a", at, size=1) for at in range(100)))
+
+    assert found.skipped > 5000
+    assert 5 < len(found.spans) < 50
+    assert found.spans[-1].round_num == 99
+
+
+def test_of_many_tasks_the_timeline_has_shares_and_the_last_rounds_one_by_one():
+    done = activity.Activity()
+    done.names, done.total = {"b": 0, "a": 1}, 10_000.0
+    for second in range(10_000):
+        done.spans.append(activity.Span(0, activity.WORKED, second, second + 0.5, second, "train"))
+        done.spans.append(activity.Span(activity.SERVER, activity.SAVED, second + 0.75, second + 1.0, second, ""))
+
+    page = timeline.of(["a", "b"], done)
+
+    assert page["sites"] == ["a", "b"]
+    moments = page["shares"]["moments"]
+    worked = unpacked(page["shares"]["worked"], "B")
+    assert set(worked[:moments]) == {0}  # a
+    assert set(worked[moments : 2 * moments]) == {127}  # b: half of 255
+    assert set(worked[2 * moments :]) == {63}  # the server: a quarter
+    assert set(unpacked(page["spans"]["rows"], "h")) == {1, -1}
+    assert min(unpacked(page["spans"]["starts"])) > 9000
+
+
+# the rest
+
+
+def test_settings_that_differ_from_the_template_come_first_with_its_value():
+    report = Report(
+        template="sag_np",
+        settings={"meta.conf name": "x", "server num_rounds": 7, "server new": True},
+        changed={"server num_rounds": 5, "server new": None, "server gone": 1},
+    )
+
+    assert pages.run.page_of(report, activity.Activity())["settings"] == [
+        {"key": "server num_rounds", "value": "7", "template": "5"},
+        {"key": "server new", "value": "true", "template": None},
+        {"key": "server gone", "value": None, "template": "1"},
+        {"key": "meta.conf name", "value": "x"},
+    ]
+
+
+def test_failures_that_are_alike_are_told_once_with_their_sites():
+    def failed(site, cause):
+        return SiteFailure(round_num=2, task="train", failure=Failure(cause=cause, log_tail=[f"log of {site}"]))
+
+    causes = {"site-1": "site-1: shard 7 is gone", "site-2": "site-2: shard 8 is gone", "site-3": "no memory"}
+    report = Report(failures={site: failed(site, cause) for site, cause in causes.items()})
+
+    first, second = pages.run.page_of(report, activity.Activity())["failures"]
+
+    assert (first["sites"], first["tail"]) == (["site-1", "site-2"], ["log of site-1"])
+    assert (second["sites"], second["cause"]) == (["site-3"], "no memory")
+
+
+def test_a_server_that_died_is_among_the_failures(told):
+    found = told(started(1.0), events.ProcessExited(name="server", exit_code=1, failure=Failure(cause="a bug")))
+
+    (only,) = pages.run.page_of(Report(ok=False), found)["failures"]
+
+    assert (only["sites"], only["cause"]) == (["server"], "a bug")
+
+
+def test_a_comparison_has_only_the_settings_that_differ_and_the_curves_of_all(tmp_path):
+    one = Report(job="j", seed=1, settings={"lr": 0.1, "rounds": 2}, rounds=[a_round(0, {"a": {"x": 1.0}})])
+    two = Report(job="j", seed=1, settings={"lr": 0.2, "rounds": 2}, rounds=[a_round(0, {"a": {"x": 2.0}})])
+    old = Report(job="j", seed=1, rounds=[a_round(0, {"a": {"x": 3.0}})])
+
+    pages.comparison([one, two, old], tmp_path / "compared.html", ["11", "12", "13"])
+
+    page = data_of(tmp_path / "compared.html")
+    assert [run["name"] for run in page["runs"]] == ["11", "12", "13"]
+    assert page["settings"] == [{"key": "lr", "values": ["0.1", "0.2", None]}]
+    assert [unpacked(run["values"]) for run in page["metrics"][0]["runs"]] == [[1.0], [2.0], [3.0]]
+
+
+def test_runs_of_one_job_are_told_apart_without_names(tmp_path):
+    pages.comparison([Report(job="j"), Report(job="j"), Report(job="k")], tmp_path / "compared.html")
+
+    assert [run["name"] for run in data_of(tmp_path / "compared.html")["runs"]] == ["j (1)", "j (2)", "k"]
