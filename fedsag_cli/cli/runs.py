@@ -62,7 +62,10 @@ def list_(
     ),
     output: FormatOption = Format.TXT,
 ) -> None:
-    """List the last runs, the newest first, with the settings in which they differ."""
+    """List the last runs, the newest first.
+
+    Settings in which they differ have columns.
+    """
     from fedsag_cli.cli import runs_tables
     from fedsag_cli.history import finding, rows
     from fedsag_cli.history.database import database_file, faults_named, open_to_read
@@ -82,7 +85,10 @@ def list_(
 
 @app.command(epilog=example("fedsag runs show last"))
 def show(run: Run = "last", output: FormatOption = Format.TXT) -> None:
-    """Show a run: how it ended, its settings, its metrics by round, and where its files are."""
+    """Show what is known of a run.
+
+    How it ended, its settings, its metrics by round, and where its files are.
+    """
     from fedsag_cli.cli import runs_tables
 
     found = _found(run)
@@ -100,7 +106,7 @@ def compare(
     ] = None,
     output: FormatOption = Format.TXT,
 ) -> None:
-    """Compare runs: the settings in which they differ, and their curves."""
+    """Compare settings and curves of runs."""
     from fedsag_cli import pages
     from fedsag_cli.cli import runs_tables
 
@@ -128,7 +134,10 @@ def diff(
     other: Annotated[str, typer.Argument(metavar="RUN", autocompletion=_run_names, help="The run to compare it with.")],
     output: FormatOption = Format.TXT,
 ) -> None:
-    """Find where two runs part: their settings, and the first round, site and tensor that are not the same."""
+    """Find where two runs part.
+
+    Their settings, and the first round, site and tensor that are not the same.
+    """
     import msgspec
 
     from fedsag_cli.cli import runs_tables
@@ -161,7 +170,7 @@ def best(
     lowest: Annotated[bool, typer.Option("--min", help="The lowest value is the best.")] = False,
     output: FormatOption = Format.TXT,
 ) -> None:
-    """Find the run with the best value of a metric, of all runs."""
+    """Find the best of all runs by a metric."""
     from fedsag_cli.cli import runs_tables
     from fedsag_cli.history import curves, finding, rows
     from fedsag_cli.history.database import database_file, faults_named, open_to_read
@@ -208,7 +217,7 @@ def logs(
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as the log grows, until the run ends.")] = False,
     output: FormatOption = Format.TXT,
 ) -> None:
-    """Print the log of a site, or of the server."""
+    """Print the log of a site or of the server."""
     from fedsag_cli import foreign
     from fedsag_cli.workspace import SERVER, Workspace
 
@@ -233,7 +242,10 @@ def logs(
 
 @app.command("open", epilog=example("fedsag runs open last"))
 def open_(run: Run = "last", output: FormatOption = Format.TXT) -> None:
-    """Open the page of a run in the browser; print its path where there is no display."""
+    """Open the page of a run in the browser.
+
+    Where there is no display, its path is printed.
+    """
     import os
     import sys
 
@@ -259,7 +271,10 @@ def query(
     select: Annotated[str, typer.Argument(metavar="SQL", help="A SELECT statement of SQLite.")],
     output: FormatOption = Format.TXT,
 ) -> None:
-    """Ask the database of runs; nothing can be changed. The tables are described in docs/runs.md."""
+    """Ask the database of runs in SQL.
+
+    Nothing can be changed. The tables are described in docs/runs.md.
+    """
     from fedsag_cli.cli import runs_tables
     from fedsag_cli.history import asking
 
@@ -278,7 +293,10 @@ def remove(
     ] = False,
     output: FormatOption = Format.TXT,
 ) -> None:
-    """Remove runs from the list. Their files stay, unless --files is given; your own files stay always."""
+    """Remove runs from the list.
+
+    Their files stay, unless --files is given; your own files stay always.
+    """
     from fedsag_cli.history import removing
 
     removed = [removing.remove(each, files=files) for each in _unique([_found(word) for word in runs])]
@@ -297,7 +315,10 @@ def import_(
     ],
     output: FormatOption = Format.TXT,
 ) -> None:
-    """Take runs into the list that were made elsewhere, or before there was one."""
+    """Take in runs that were made before.
+
+    Also runs of older versions, and such as are half written: what there is, is taken.
+    """
     from fedsag_cli.errors import WorkspaceError
     from fedsag_cli.history import rows
     from fedsag_cli.history.database import database_file, faults_named, open_to_write, writing
