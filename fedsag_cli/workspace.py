@@ -114,6 +114,18 @@ class Workspace:
         return self.scratch.is_dir()
 
     @property
+    def is_in_use(self) -> bool:
+        """Whether a run uses this folder now."""
+        try:
+            with (self.scratch / "lock").open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    @property
     def _list_of_made(self) -> Path:
         return self.scratch / "made"
 

@@ -1,61 +1,65 @@
-"""Runs as events write them, without a process: what is in a workspace when a run has ended."""
+"""The events of whole runs, as a server would tell them: any number of clients and slots, each with its own speed."""
 
-import json
-from pathlib import Path
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator
 
 from fedsag_cli import events
 from fedsag_cli.events import Event
-from fedsag_cli.report import Report, ReportBuilder
-from fedsag_cli.workspace import Workspace, write_json
 
-SETTINGS = {"config_fed_server.conf num_rounds": 2, "config_fed_client.conf lr": 0.1}
+START = 1000.0
 
 
-def history(root: Path, *, accuracy=(0.5, 0.75), at=1000.0, ends=True, **settings) -> list[Event]:
-    """A run of two sites; `ends`: it could say how it ended."""
-    started = events.RunStarted(
-        at=at, job="fruit", workspace=str(root), sites=["site-1", "site-2"], slots=2, threads=1, seed=7,
-        launcher="fork", versions={"fedsag": "0.1.0"},
-    )  # fmt: skip
-    told: list[Event] = [
-        started,
-        events.RunSettings(at=at, template="sag_np", settings=SETTINGS | settings, changed=dict.fromkeys(settings)),
-        events.ServerReady(at=at),
-    ]
-    for number, value in enumerate(accuracy):
-        told += round_of(number, len(accuracy), value)
-    if ends:
-        told += [
-            events.WorkflowFinished(at=at + 9, digest="d1", seeded_themselves=[]),
-            events.RunFinished(at=at + 10, ok=True, exit_code=0, cause="every round is done"),
-        ]
-    return told
+def history(
+    clients: int,
+    *,
+    slots: int,
+    rounds: int = 4,
+    work_s: Callable[[int, int], float] = lambda client, round_num: 1.0 + client % 3,
+    start_s: float = 0.5,
+    save_s: float = 0.1,
+    metrics: Callable[[int, int], dict[str, float]] = lambda client, round_num: {"accuracy": 10.0 * round_num + client},
+) -> list[Event]:
+    """A run in which client k works `work_s(k, round)` seconds; its process takes `start_s` to start, once."""
+    return list(_told(clients, slots, rounds, work_s, start_s, save_s, metrics))
 
 
-def round_of(number: int, num_rounds: int, accuracy: float) -> list[Event]:
-    return [
-        events.RoundStarted(
-            workflow="w", round_num=number, first_round=0, num_rounds=num_rounds, sites=["site-1", "site-2"]
-        ),
-        events.RoundFinished(
-            workflow="w", round_num=number, sites=["site-1", "site-2"], metrics={"accuracy": accuracy}, wait_s=0.0,
-            aggregate_s=0.0, save_s=0.0,
-        ),
-    ]  # fmt: skip
-
-
-def write_run(root: Path, told: list[Event]) -> Report:
-    """The workspace of a run in which this was told, with all files as fedsag makes them."""
-    with Workspace(root) as workspace:
-        workspace.take()
-        workspace.reopen()
-        workspace.claim(workspace.events, workspace.report, workspace.plan)
-        workspace.events.write_bytes(b"".join(map(events.to_line, told)))
-        workspace.plan.write_text(json.dumps({"job": "fruit"}))
-        builder = ReportBuilder()
-        for event in told:
-            builder.on(event)
-        if any(isinstance(event, events.RunFinished) for event in told):
-            write_json(workspace.report, builder.report)
-        workspace.settle()
-    return builder.report
+def _told(clients, slots, rounds, work_s, start_s, save_s, metrics) -> Iterator[Event]:
+    sites = [f"site-{number}" for number in range(1, clients + 1)]
+    now = START
+    yield events.RunStarted(
+        at=now, job="j", workspace="/w", sites=sites, slots=slots, threads=1, seed=7, launcher="fork", versions={}
+    )
+    yield events.ServerReady(at=now)
+    yield events.WorkflowStarted(at=now, workflow="w", number=1, num_workflows=1)
+    for round_num in range(rounds):
+        named = {"workflow": "w", "round_num": round_num}
+        yield events.RoundStarted(at=now, first_round=0, num_rounds=rounds, sites=sites, **named)
+        free = [now] * slots
+        told: list[Event] = []
+        for number, site in enumerate(sites):
+            begins = heapq.heappop(free)
+            if round_num == 0:
+                told.append(events.ProcessStarted(at=begins, name=site, pid=number + 1))
+                begins += start_s
+                told.append(events.ClientReady(at=begins, site=site))
+            ends = begins + work_s(number, round_num)
+            told.append(events.TaskSent(at=begins, site=site, task="train", size=1, **named))
+            told.append(events.ReplyArrived(at=ends, site=site, task="train", **named))
+            heapq.heappush(free, ends)
+        told.sort(key=lambda event: event.at)
+        yield from told
+        now = max(event.at for event in told)
+        measured = {site: metrics(number, round_num) for number, site in enumerate(sites)}
+        for site in sites:
+            yield events.ReplyAccepted(
+                at=now, site=site, task="train", metrics=measured[site], num_steps=1, size=1, work_s=1.0, **named
+            )
+        now += save_s
+        means = {name: sum(each[name] for each in measured.values()) / clients for name in measured[sites[0]]}
+        yield events.RoundFinished(
+            at=now, sites=sites, metrics=means, by_site=measured, wait_s=1.0, aggregate_s=0.0, save_s=save_s, **named
+        )
+    yield events.WorkflowFinished(at=now, digest="d", seeded_themselves=[])
+    yield events.RunFinished(at=now, ok=True, exit_code=0, cause="every round is done", report="/w/report.json")

@@ -382,6 +382,7 @@ def test_a_page_begins_with_a_heading_and_a_sentence_that_says_what_it_answers(p
     ("words", "page", "heading"),
     [
         ("simulator", "simulator.md", "flag"),
+        ("watch", "simulator.md", "flag of `fedsag watch`"),
         ("job create", "jobs-and-templates.md", "flag of `fedsag job create`"),
         ("job export", "coming-from-nvflare.md", "flag of `fedsag job export`"),
     ],

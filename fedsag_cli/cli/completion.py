@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -79,7 +79,7 @@ def sites(ctx: typer.Context) -> list[Offer]:
         clients=[name.strip() for name in names.split(",")] if names else (),
         max_clients=_MOST,
     )
-    workspace = _folder(ctx, "run") or _folder(ctx, "workspace")
+    workspace = _folder_of_run(_typed(ctx, "run")) or _folder(ctx, "workspace")
     found = site_names(options) or (sites_in(workspace) if workspace else []) or _sites_of_job(_folder(ctx, "job"))
     return [(name, "") for name in found]
 
@@ -89,9 +89,11 @@ def sites_in(workspace: Path) -> list[str]:
     return sorted((path.parent.name for path in workspace.glob("*/log.txt")), key=_by_number)
 
 
-def run_names(known: Iterable[tuple[int, str]], incomplete: str) -> list[Offer]:
-    """What names a run: its number, `last`, its workspace. `known`: numbers and names of jobs, the newest first."""
-    numbers = [(str(number), job) for number, job in itertools.islice(known, _MOST)]
+def runs(incomplete: str) -> list[Offer]:
+    """What names a run: its number, `last`, its workspace."""
+    from fedsag_cli.history import known_runs
+
+    numbers = [(str(number), job) for number, job in known_runs()[:_MOST]]
     return [*numbers, *([("last", "the newest run")] if numbers else []), *workspaces(incomplete)]
 
 
@@ -115,6 +117,12 @@ def _sites_of_job(job: Path | None) -> list[str]:
     from fedsag_cli.job import Job
 
     return Job.load(job or Path("current_job")).named_sites() or ["site-1", "site-2"]
+
+
+def _folder_of_run(word: str) -> Path | None:
+    from fedsag_cli.history import workspace_of
+
+    return workspace_of(word) if word else None
 
 
 def _typed(ctx: typer.Context, name: str) -> str:

@@ -9,6 +9,8 @@ import io
 import os
 import shutil
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
@@ -21,7 +23,14 @@ from fedsag_cli.errors import FedsagError
 Cell: TypeAlias = "tuple[str, str]"
 """A text and its style: "bold", "dim", or a colour."""
 
-_WIDTH = 80  # of what is fitted where there is no terminal
+Row: TypeAlias = "Sequence[Cell]"
+
+_WIDTH, _HEIGHT = 80, 24  # of what is fitted where there is no terminal
+_REDRAW_S, _GATHER_S = 0.25, 0.1
+_HIDE_CURSOR, _SHOW_CURSOR, _ERASE_BELOW = "\x1b[?25l", "\x1b[?25h", "\x1b[J"
+_PLAIN_SIGNS = str.maketrans({"–": "-", "…": "."} | dict.fromkeys("▁▂▃▄▅▆▇█", " "))  # of ours
+_CI = ("CI", "GITHUB_ACTIONS", "GITLAB_CI", "TF_BUILD", "JENKINS_URL", "TEAMCITY_VERSION")
+_KERNEL = {"TERM": "xterm-color", "PAGER": "cat", "GIT_PAGER": "cat"}  # what IPython's kernel sets for `!command`
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 
 
@@ -30,6 +39,13 @@ class Format(str, Enum):
 
     TXT = "txt"
     JSON = "json"
+
+
+class Columns(str, Enum):
+    """The value of --table."""
+
+    BRIEF = "brief"
+    FULL = "full"
 
 
 class _Shown:
@@ -43,8 +59,13 @@ def on_terminal() -> bool:
 
 
 def can_redraw() -> bool:
-    """Whether standard output is a terminal whose cursor can move up. In a notebook and with TERM=dumb it cannot."""
-    return _is_capable(sys.stdout) and "JPY_PARENT_PID" not in os.environ
+    """Whether standard output is a terminal whose cursor can move up, and somebody looks at it.
+
+    In a notebook and with TERM=dumb the cursor cannot move; in CI, the output becomes a log.
+    """
+    in_notebook = "JPY_PARENT_PID" in os.environ or all(os.environ.get(key) == is_ for key, is_ in _KERNEL.items())
+    in_ci = any(os.environ.get(name, "false").lower() not in ("", "0", "false") for name in _CI)
+    return _is_capable(sys.stdout) and not in_notebook and not in_ci
 
 
 def share_a_reader() -> bool:
@@ -121,13 +142,14 @@ def help_text(text: str) -> None:
         _write(sys.stderr, _safe(each))
 
 
-def table(rows: Sequence[Mapping[str, str]], columns: Sequence[str], *, by: str = "") -> None:
+def table(rows: Sequence[Mapping[str, str]], columns: Sequence[str], *, by: str = "", wraps: bool = True) -> None:
     """Print a table: in a pipe one line for each row, with `-` for an empty cell; on a terminal long cells are wrapped.
 
-    `by`: on a terminal, this column is a heading above its rows.
+    `by`: on a terminal, this column is a heading above its rows. Where it does not wrap, each row is one line, and
+    the caller has made it fit.
     """
     cells = [{column: _safe(row[column]) for column in columns} for row in rows]
-    if on_terminal():
+    if on_terminal() and wraps:
         shown = [column for column in columns if column != by]
         for title, group in groupby(cells, key=lambda row: row[by] if by else ""):
             if title:
@@ -135,10 +157,11 @@ def table(rows: Sequence[Mapping[str, str]], columns: Sequence[str], *, by: str 
             _wrapped_table([_safe(column) for column in shown], [[row[column] for column in shown] for row in group])
             _write(sys.stdout, "")
         return
-    lines = [[_safe(column) for column in columns], *([row[column] or "-" for column in columns] for row in cells)]
+    empty = "" if on_terminal() else "-"
+    lines = [[_safe(column) for column in columns], *([row[column] or empty for column in columns] for row in cells)]
     widths = [max(map(len_of, column)) for column in zip(*lines, strict=True)]
-    for texts in lines:
-        _write(sys.stdout, _aligned(texts, widths))
+    for number, texts in enumerate(lines):
+        _write(sys.stdout, _aligned(texts, widths) if number else _styled(_aligned(texts, widths), "bold"))
 
 
 def shown(value: Any) -> str:
@@ -159,80 +182,132 @@ def len_of(text: str) -> int:
     return cell_len(text)
 
 
+def bar(share: float, width: int) -> str:
+    """A bar of which this part is done."""
+    done = round(width * share)
+    full, rest = ("━", "─") if _can_write("━─") else ("#", "-")
+    return full * done + rest * (width - done)
+
+
 class Screen:
-    """Rows at the bottom of the terminal that are drawn anew several times a second, and lines above them."""
+    """Rows at the bottom of the terminal that are drawn anew several times a second, and lines above them.
 
-    def __init__(self, rows: Callable[[], Sequence[Sequence[Cell]]]) -> None:
-        from rich.console import Console
-        from rich.live import Live
+    Between two drawings, the cursor is at the beginning of the first row: a terminal whose size changes moves it with
+    that row, so what was drawn for another size is always found and erased.
+    """
 
+    def __init__(self, rows: Callable[[int, int], Sequence[Row]]) -> None:
+        """`rows` gives at most as many rows as its second argument says; the first is the number of columns."""
         self._rows = rows
-        self._console = Console(file=_Output(), highlight=False, markup=False, emoji=False)  # type: ignore[arg-type]
-        self._live = Live(
-            console=self._console,
-            refresh_per_second=8,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-            get_renderable=self._drawn,
-        )
+        self._lines: list[str] = []
+        self._shown = ""
+        self._lock = threading.Lock()
+        self._changed, self._is_over = threading.Event(), False
+        self._thread = threading.Thread(target=self._redraw, name="screen", daemon=True)
 
     def __enter__(self) -> Screen:
-        self._live.start()
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._live.stop()
+        self._is_over = True
+        self._changed.set()
+        self._thread.join()
+        self._write("")
+        _write(sys.stdout, _SHOW_CURSOR, end="")
 
     def line(self, text: str) -> None:
-        from rich.text import Text
+        with self._lock:
+            self._lines.append(_safe(text))
+        self._changed.set()
+        if self._is_over:
+            self._write("")
 
-        self._console.print(Text(_safe(text)), soft_wrap=True)
+    def _redraw(self) -> None:
+        _write(sys.stdout, _HIDE_CURSOR, end="")
+        try:
+            while not self._is_over:
+                self._write(self._drawn())
+                if self._changed.wait(_REDRAW_S):
+                    time.sleep(_GATHER_S)  # many lines that come together are one drawing
+                    self._changed.clear()
+        except Exception as failure:
+            # whatever it is: the lines, and the run, go on without the rows
+            self._is_over = True
+            self.line(f"note: a bug in fedsag ended the live view: {failure!r}")
 
-    def _drawn(self) -> Any:
-        """Rows of the same number of cells are aligned."""
-        from rich.console import Group
-        from rich.table import Table
-        from rich.text import Text
+    def _write(self, drawn: str) -> None:
+        with self._lock:
+            lines, self._lines = self._lines, []
+        if lines or drawn != self._shown:
+            above = "".join(f"{line}\n" for line in lines)
+            _write(sys.stdout, f"\r{_ERASE_BELOW}{above}{drawn}", end="")
+            self._shown = drawn
 
-        grids = []
-        has_colours = _has_colours(sys.stdout)
-        for count, rows in groupby(self._rows(), key=len):
-            grids.append(grid := Table.grid(padding=(0, 2)))
-            for number in range(count):  # where the room is short, the last column is cut, not the names before it
-                grid.add_column(no_wrap=number < count - 1)
-            for row in rows:
-                styled = ((_safe(text), style if has_colours else "") for text, style in row)
-                grid.add_row(*(Text(text, style, no_wrap=True, overflow="ellipsis") for text, style in styled))
-        return Group(*grids)
+    def _drawn(self) -> str:
+        """Rows of the same number of cells are aligned. What does not fit is cut at the end of the row."""
+        columns, height = _size_of_terminal()
+        texts = []
+        rows = [[(_safe(text), style) for text, style in row] for row in self._rows(columns - 1, height - 1)]
+        for _, group in groupby(rows[: height - 1], key=len):
+            alike = list(group)
+            widths = [max(len_of(row[number][0]) for row in alike) for number in range(len(alike[0]))]
+            texts += [_fitted(row, widths, columns - 1) for row in alike]
+        return "\n".join(texts) + (f"\x1b[{len(texts) - 1}A" if len(texts) > 1 else "") + "\r"
 
 
-class _Output(io.TextIOBase):
-    """Standard output for rich: like all output, it may close while the run goes on."""
+def _fitted(row: Row, widths: Sequence[int], columns: int) -> str:
+    """The row, each cell as wide as `widths` says, in at most this number of columns."""
+    parts = []
+    has_colours = _has_colours(sys.stdout)
+    for number, ((text, style), width) in enumerate(zip(row, widths, strict=True)):
+        gap = "  " if number else ""
+        room = columns - len(gap)
+        if room <= 0:
+            break
+        cut = text if len_of(text) <= room else _cut(text.rstrip(), room)
+        is_styled = cut.strip() and style and has_colours
+        parts.append(gap + (f"\x1b[{_STYLES[style]}m{cut}\x1b[0m" if is_styled else cut))
+        if cut != text or number == len(row) - 1:
+            break
+        padding = min(width - len_of(text), room - len_of(text))
+        parts.append(" " * padding)
+        columns = room - len_of(text) - padding
+    return _encodable("".join(parts))
 
-    def __init__(self) -> None:
-        self._parts: list[str] = []
 
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        return sys.stdout.encoding
+def _cut(text: str, columns: int) -> str:
+    """The text, or its beginning with a sign that it goes on."""
+    if len_of(text) <= columns:
+        return text
+    if text.isascii():
+        return f"{text[: columns - 1]}…"
+    while len_of(text) > columns - 1:
+        text = text[:-1]
+    return f"{text}…"
 
-    def isatty(self) -> bool:
-        return sys.stdout.isatty()
 
-    def fileno(self) -> int:
-        return sys.stdout.fileno()
+def _size_of_terminal() -> tuple[int, int]:
+    """Columns and rows. The terminal is asked each time: it knows when its size changes, unlike the environment."""
+    try:
+        columns, rows = os.get_terminal_size(sys.stdout.fileno())
+    except (OSError, ValueError):  # it is no terminal any more
+        columns = rows = 0
+    return columns or _WIDTH, rows or _HEIGHT
 
-    def writable(self) -> bool:
-        return True
 
-    def write(self, text: str) -> int:
-        self._parts.append(text)
-        return len(text)
+def _can_write(text: str) -> bool:
+    return _encodable(text) == text
 
-    def flush(self) -> None:
-        parts, self._parts = self._parts, []
-        _write(sys.stdout, "".join(parts), end="")
+
+def _encodable(text: str) -> str:
+    """The text with other signs for those that the terminal's encoding does not have: as wide as it was."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(_PLAIN_SIGNS).encode(encoding, "replace").decode(encoding)
+    return text
 
 
 def _safe(text: str) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
 from fedsag_cli.cli import completion, display
 from fedsag_cli.cli.display import Format
 from fedsag_cli.cli.examples import example
+from fedsag_cli.cli.options import RunArgument
 from fedsag_cli.errors import UsageError, counted, nearest
 
 if TYPE_CHECKING:
@@ -25,27 +26,10 @@ app = typer.Typer(
 
 _MOST_LISTED = 20
 
-
-def _run_names(incomplete: str) -> list[completion.Offer]:
-    from fedsag_cli.history import known_runs
-
-    return completion.run_names(known_runs(), incomplete)
-
-
-def _sites(ctx: typer.Context) -> list[completion.Offer]:
-    from fedsag_cli.history import workspace_of
-
-    return [(site, "") for site in completion.sites_in(workspace_of(ctx.params["run"][-1]))]
-
-
-FormatOption = Annotated[Format, typer.Option("--format", help="Output: txt, or json for programs.")]
-Run = Annotated[
-    str,
-    typer.Argument(metavar="RUN", autocompletion=_run_names, help="A run: its number, last, or its workspace."),
-]
-Runs = Annotated[
+FormatOption: TypeAlias = Annotated[Format, typer.Option("--format", help="Output: txt, or json for programs.")]
+RunsArgument: TypeAlias = Annotated[
     list[str],
-    typer.Argument(metavar="RUN...", autocompletion=_run_names, help="Runs: numbers, last, or workspaces."),
+    typer.Argument(metavar="RUN...", autocompletion=completion.runs, help="Runs: numbers, last, or workspaces."),
 ]
 
 
@@ -84,7 +68,7 @@ def list_(
 
 
 @app.command(epilog=example("fedsag runs show last"))
-def show(run: Run = "last", output: FormatOption = Format.TXT) -> None:
+def show(run: RunArgument = "last", output: FormatOption = Format.TXT) -> None:
     """Show what is known of a run.
 
     How it ended, its settings, its metrics by round, and where its files are.
@@ -100,7 +84,7 @@ def show(run: Run = "last", output: FormatOption = Format.TXT) -> None:
 
 @app.command(epilog=example("fedsag runs compare 1 last", "fedsag runs compare 1 2 3 --html compared.html"))
 def compare(
-    runs: Runs,
+    runs: RunsArgument,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write a page for a browser, with charts, too.")
     ] = None,
@@ -130,8 +114,10 @@ def compare(
 
 @app.command(epilog=example("fedsag runs diff 1 last"))
 def diff(
-    run: Run,
-    other: Annotated[str, typer.Argument(metavar="RUN", autocompletion=_run_names, help="The run to compare it with.")],
+    run: RunArgument,
+    other: Annotated[
+        str, typer.Argument(metavar="RUN", autocompletion=completion.runs, help="The run to compare it with.")
+    ],
     output: FormatOption = Format.TXT,
 ) -> None:
     """Find where two runs part.
@@ -212,8 +198,8 @@ def best(
 
 @app.command(epilog=example("fedsag runs logs last site-1", "fedsag runs logs last server -f"))
 def logs(
-    run: Run,
-    site: Annotated[str, typer.Argument(metavar="SITE", autocompletion=_sites, help="A site, or server.")],
+    run: RunArgument,
+    site: Annotated[str, typer.Argument(metavar="SITE", autocompletion=completion.sites, help="A site, or server.")],
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as the log grows, until the run ends.")] = False,
     output: FormatOption = Format.TXT,
 ) -> None:
@@ -241,7 +227,7 @@ def logs(
 
 
 @app.command("open", epilog=example("fedsag runs open last"))
-def open_(run: Run = "last", output: FormatOption = Format.TXT) -> None:
+def open_(run: RunArgument = "last", output: FormatOption = Format.TXT) -> None:
     """Open the page of a run in the browser.
 
     Where there is no display, its path is printed.
@@ -287,7 +273,7 @@ def query(
 
 @app.command("rm", epilog=example("fedsag runs rm 1 2", "fedsag runs rm last --files"))
 def remove(
-    runs: Runs,
+    runs: RunsArgument,
     files: Annotated[
         bool, typer.Option("--files", help="Remove also the files that the runs made in their workspaces.")
     ] = False,

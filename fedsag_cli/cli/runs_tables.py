@@ -136,19 +136,19 @@ def show_run(found: Found) -> None:
 
 def _show_rounds(found: Found) -> None:
     """The database has less of them than the run's own report."""
-    from fedsag_cli.cli.views import table_of
+    from fedsag_cli.cli.table import brief
 
     report = found.report
     if found.root is not None:
-        table, columns = table_of(report, display.width())
-    else:
-        metrics = curves.metrics_of(report)[:_MOST_METRICS]
-        columns = ["round", *metrics]
-        table = [
-            {"round": str(each.round_num)} | {name: _number(each.metrics.get(name)) for name in metrics}
-            for each in report.rounds
-        ]
-    display.table(table, columns)
+        made = brief(report, display.width())
+        display.table(made.rows, made.columns, wraps=False)
+        return
+    metrics = curves.metrics_of(report)[:_MOST_METRICS]
+    rows = [
+        {"round": str(each.round_num)} | {name: _number(each.metrics.get(name)) for name in metrics}
+        for each in report.rounds
+    ]
+    display.table(rows, ["round", *metrics])
 
 
 def show_facts(found: Found) -> None:

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from fedsag_cli.cli import completion, display
-from fedsag_cli.cli.display import Format
+from fedsag_cli.cli.display import Columns, Format
 from fedsag_cli.cli.examples import example
+from fedsag_cli.cli.options import FollowOption, FormatOption, QuietOption, TableOption, check_output
 from fedsag_cli.errors import RunError, UsageError
 
 EXAMPLE = example("fedsag simulator jobs/first -w workspaces/first -n 2 -t 2 --seed 1")
@@ -94,9 +95,10 @@ def simulator(
     max_clients: Annotated[
         int, typer.Option("-m", "--max_clients", metavar="MAX", help="Largest number of clients allowed.")
     ] = 100,
-    output: Annotated[
-        Format, typer.Option("--format", help="Output: txt, or json with one event per line.")
-    ] = Format.TXT,
+    quiet: QuietOption = False,
+    follow: FollowOption = None,
+    columns: TableOption = Columns.BRIEF,
+    output: FormatOption = Format.TXT,
     debug: Annotated[bool, typer.Option("-debug", "--debug", help="Show the traceback of an error.")] = False,
     log_config: Annotated[  # noqa: ARG001
         str | None,
@@ -119,8 +121,10 @@ def simulator(
       130  interrupted by Ctrl-C
       143  ended by SIGTERM
     """
-    from fedsag_cli import history
     from fedsag_cli.cli import views
+    from fedsag_cli.cli.failures import failures
+    from fedsag_cli.cli.follow import Follow
+    from fedsag_cli.cli.summary import summary
     from fedsag_cli.simulator import simulate
     from fedsag_cli.simulator.options import Options
     from fedsag_cli.simulator.signals import ignore_signals
@@ -139,20 +143,20 @@ def simulator(
         resume=resume,
         force=force,
         strict=strict,
+        follow=follow or (),
     )
+    check_output(output, options.follow, quiet=quiet)
     try:
-        with views.view(output) as shown:
-            report = simulate(job, workspace, options, [shown])
+        with views.view(output, quiet=quiet) as shown, Follow(options.follow, shown.line) as followed:
+            report = simulate(job, workspace, options, [shown, followed])
     except RunError as error:
         if error.report is not None:
             error.details = [
-                *views.failures(error.report, shown.told if display.share_a_reader() else ()),
+                *failures(error.report, shown.told if display.share_a_reader() else ()),
                 *error.details,
             ]
         raise
     finally:
         ignore_signals()  # how the command ends is known, and is in the report
     if output is Format.TXT:
-        views.summary(report)
-        if number := history.number_of(Path(report.workspace)):
-            display.line(f"run        {number}: fedsag runs show {number}")
+        summary(report, columns, quiet=quiet)

@@ -1,9 +1,12 @@
-"""The file events.jsonl: written event by event, and read when a run is resumed."""
+"""The file events.jsonl: written event by event, read when a run is resumed, and followed by who watches a run."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -31,6 +34,37 @@ def read_events(path: Path) -> list[Event]:
         *lines, rest = file.read().split(b"\n")
         if rest:
             file.truncate(file.tell() - len(rest))
+    return _events_in(lines)
+
+
+class EventsTail:
+    """The events of a file that another process writes, as they come."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+        self._rest = b""
+
+    def more(self) -> list[Event]:
+        """The events since the last call; none if there is no file yet. Raises OSError."""
+        if self._file is None:
+            try:
+                self._file = self._path.open("rb")
+            except FileNotFoundError:
+                return []
+        *lines, self._rest = (self._rest + self._file.read()).split(b"\n")
+        return _events_in(lines)
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether there is another file now, or none."""
+        try:
+            return self._file is not None and not os.path.samestat(self._path.stat(), os.fstat(self._file.fileno()))
+        except OSError:
+            return True
+
+
+def _events_in(lines: Sequence[bytes]) -> list[Event]:
     found = []
     for line in lines:
         with contextlib.suppress(msgspec.DecodeError):  # not a line of ours

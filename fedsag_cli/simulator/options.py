@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedsag_cli import machine
-from fedsag_cli.errors import UsageError, counted, there_are
+from fedsag_cli.errors import UsageError, counted, nearest, there_are
+from fedsag_cli.workspace import SERVER
 
 FORK, SPAWN = "fork", "spawn"
 _GPU = r"(?:\d+|(?:GPU|MIG)-[\w/-]+)"  # a number, or the name that nvidia-smi -L shows
@@ -30,6 +31,7 @@ class Options:
     resume: bool = False  # continue the run in the workspace
     force: bool = False  # start anew over an unfinished run; with `resume`, continue without what components kept
     strict: bool = False  # any failure of a client ends the run
+    follow: Sequence[str] = ()  # clients whose logs are shown; or the server
 
 
 def site_names(options: Options) -> list[str]:
@@ -43,6 +45,13 @@ def site_names(options: Options) -> list[str]:
             f"-n {options.num_clients}: at most {counted(options.max_clients, 'client')}", hint="-m raises the limit"
         )
     return [f"site-{number}" for number in range(1, options.num_clients + 1)]
+
+
+def check_followed(options: Options, names: Sequence[str]) -> None:
+    """Raises UsageError if --follow names what the run does not have."""
+    for site in options.follow:
+        if site not in (*names, SERVER):
+            raise UsageError(f"--follow {site}: there is no such client", hint=nearest(site, [*names, SERVER]))
 
 
 def gpu_groups(gpus: str | None) -> list[str]:

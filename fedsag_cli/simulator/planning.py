@@ -31,7 +31,7 @@ from fedsag_cli.job.templates.changes import values_of
 from fedsag_cli.params.metrics import looks_lower_is_better
 from fedsag_cli.plan import FORMAT, Plan, ServerPlan, SitePlan, matches
 from fedsag_cli.simulator import environment, outside
-from fedsag_cli.simulator.options import FORK, SPAWN, Options, gpu_groups, site_names, slots_of
+from fedsag_cli.simulator.options import FORK, SPAWN, Options, check_followed, gpu_groups, site_names, slots_of
 from fedsag_cli.simulator.preloading import imports_of_components, imports_of_scripts, preload, variables_set
 from fedsag_cli.workspace import JOB_ID, SERVER, Workspace, files_in, site_of
 
@@ -76,6 +76,7 @@ def make_plan(
     notices = environment.notes(os.environ)
     env = environment.for_processes(os.environ)
     names = _site_names(job, options, notices)
+    check_followed(options, names)
     _check_descriptors(len(names))
     groups = gpu_groups(options.gpus)
     if len(groups) > len(names):

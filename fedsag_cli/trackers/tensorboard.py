@@ -17,6 +17,7 @@ from fedsag_cli.workspace import SERVER
 _NEW_FOLDER = Form(
     r"(?!(?:\.\.?|app_server|checkpoints|models)\Z)[^/]+", "a folder name that nothing else uses", "tb_events"
 )
+_SESSION = ".hparams"  # at the end of the names of the files with the settings and the status
 
 
 class TBAnalyticsReceiver:
@@ -80,32 +81,34 @@ class TBAnalyticsReceiver:
                 started.hparams[name].number_value = value
             else:
                 started.hparams[name].string_value = str(value)
-        self._write(SERVER, [self._of_session(metadata.SESSION_START_INFO_TAG, session_start_info=started)])
+        for earlier in (self._folder / SERVER).glob(f"*{_SESSION}"):  # TensorBoard would read it, and not the new one
+            earlier.unlink()
+        self._write_session(metadata.SESSION_START_INFO_TAG, session_start_info=started)
 
     def write(self, values: Sequence[ValuesLogged]) -> None:
-        self._write(values[0].site, [self._event(each) for each in values])  # all are made before the first is written
-
-    def finish(self, end: RunEnd) -> None:
-        status = self._api.STATUS_SUCCESS if end.status is Status.FINISHED else self._api.STATUS_FAILURE
-        ended = self._hparams.SessionEndInfo(status=status, end_time_secs=time.time())
-        self._write(SERVER, [self._of_session(self._about_session.SESSION_END_INFO_TAG, session_end_info=ended)])
-        for file in self._files.values():
-            file.close()
-
-    def _write(self, site: str, events: Sequence[Any]) -> None:
+        events = [self._event(each) for each in values]  # all are created before the first is written
+        site = values[0].site
         if site not in self._files:
             self._files[site] = self._new_file(str(self._folder / site))
         for event in events:
             self._files[site].add_event(event)
         self._files[site].flush()
 
-    def _of_session(self, tag: str, **info: Any) -> Any:
-        """What the page HParams calls a session starts, or ends."""
+    def finish(self, end: RunEnd) -> None:
+        status = self._api.STATUS_SUCCESS if end.status is Status.FINISHED else self._api.STATUS_FAILURE
+        ended = self._hparams.SessionEndInfo(status=status, end_time_secs=time.time())
+        self._write_session(self._about_session.SESSION_END_INFO_TAG, session_end_info=ended)
+        for file in self._files.values():
+            file.close()
+
+    def _write_session(self, tag: str, **info: Any) -> None:
+        """Write that what the page HParams calls a session starts, or ends."""
         about = self._about_session.create_summary_metadata(self._hparams.HParamsPluginData(**info))
         value = self._proto.summary_pb2.Summary.Value(tag=tag, metadata=about, tensor=self._about_session.NULL_TENSOR)
-        return self._proto.event_pb2.Event(
-            wall_time=time.time(), summary=self._proto.summary_pb2.Summary(value=[value])
-        )
+        summary = self._proto.summary_pb2.Summary(value=[value])
+        file = self._new_file(str(self._folder / SERVER), filename_suffix=_SESSION)
+        file.add_event(self._proto.event_pb2.Event(wall_time=time.time(), summary=summary))
+        file.close()
 
     def _event(self, logged: ValuesLogged) -> Any:
         of_kind = self._scalar if logged.kind == "metric" else self._text

@@ -11,6 +11,7 @@ import sys
 import pytest
 from typer.main import get_command
 
+from fedsag_cli import history
 from fedsag_cli.cli import commands, completion, position, shells
 from fedsag_cli.errors import UsageError
 
@@ -134,7 +135,7 @@ class Typed:
         self.params = params
 
 
-def test_the_sites_are_those_of_the_command_line_or_of_the_run_or_of_the_job(tmp_path):
+def test_the_sites_are_those_of_the_command_line_or_of_the_run_or_of_the_job(tmp_path, monkeypatch):
     for name in ("server", "site-10", "site-9"):
         (tmp_path / "ws" / name).mkdir(parents=True)
         (tmp_path / "ws" / name / "log.txt").touch()
@@ -146,20 +147,18 @@ def test_the_sites_are_those_of_the_command_line_or_of_the_run_or_of_the_job(tmp
 
     assert sites(num_clients=["2"]) == ["site-1", "site-2"]
     assert sites(clients=["a, b"], num_clients=["3"]) == ["a", "b"]
-    assert sites(run=[str(tmp_path / "ws")]) == ["server", "site-9", "site-10"]
+    monkeypatch.setattr(history, "workspace_of", {"7": tmp_path / "ws"}.get)
+    assert sites(run=["7"]) == ["server", "site-9", "site-10"]
     assert sites(job=[str(tmp_path / "job")]) == ["berlin", "oslo"]
 
 
-def test_a_run_is_a_number_with_its_job_or_the_last_one_or_a_workspace(tmp_path):
+def test_a_run_is_a_number_with_its_job_or_the_last_one_or_a_workspace(tmp_path, monkeypatch):
     (tmp_path / "here" / "ws" / ".fedsag").mkdir(parents=True)
 
-    assert completion.run_names([(12, "sag_np"), (3, "mine")], "") == [
-        ("12", "sag_np"),
-        ("3", "mine"),
-        ("last", "the newest run"),
-        ("ws", ""),
-    ]
-    assert completion.run_names([], "") == [("ws", "")]
+    monkeypatch.setattr(history, "known_runs", lambda: [(12, "sag_np"), (3, "mine")])
+    assert completion.runs("") == [("12", "sag_np"), ("3", "mine"), ("last", "the newest run"), ("ws", "")]
+    monkeypatch.setattr(history, "known_runs", list)
+    assert completion.runs("") == [("ws", "")]
 
 
 # the command and the shells

@@ -1,10 +1,11 @@
 """What reaches a terminal or a pipe: one line for each text, escaped, masked and fitted."""
 
 import io
+import re
 from types import SimpleNamespace
 
 import pytest
-from rich.console import Console
+from terminals import Terminal
 
 from fedsag_cli import foreign
 from fedsag_cli.cli import display
@@ -14,22 +15,13 @@ EVIL = "[/red]\x1b]0;owned\x07\x1b[31m\u202e\nrc=0"
 HARMLESS = r"[/red]\x1b]0;owned\x07\x1b[31m\u202e\nrc=0"
 
 
-class Terminal(io.StringIO):
-    encoding = "utf-8"
-
-    def isatty(self):
-        return True
-
-
 @pytest.fixture(params=["a terminal", "a pipe"])
 def printed(request, monkeypatch):
     """What the test has printed so far."""
-    stream = Terminal() if request.param == "a terminal" else io.StringIO()
+    stream = Terminal().use(monkeypatch) if request.param == "a terminal" else io.StringIO()
     monkeypatch.setattr(display, "sys", SimpleNamespace(stdout=stream, stderr=stream))  # pytest has its own
-    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.delenv("JPY_PARENT_PID", raising=False)
     return stream.getvalue
 
 
@@ -75,20 +67,63 @@ def test_a_line_of_json_stays_json_and_nothing_in_it_acts(printed):
 
 
 def test_the_screen_draws_texts_not_markup(printed):
-    with display.Screen(lambda: [[(EVIL, "bold"), ("x", "")]]) as screen:
+    with display.Screen(lambda columns, rows: [[(EVIL, "bold"), ("x", "")]]) as screen:
         screen.line(EVIL)
 
-    assert HARMLESS in printed()
+    assert f"{HARMLESS}\n" in printed()
     assert "\x1b]0" not in printed()
 
 
-def test_where_the_room_is_short_the_last_column_of_the_screen_is_cut_and_no_name():
-    screen = display.Screen(lambda: [[("site-1", ""), ("answered", ""), ("accuracy 0.5, " * 9, "")]])
-    drawn = io.StringIO()
+def test_where_the_room_is_short_the_last_column_of_the_screen_is_cut_and_no_name(monkeypatch):
+    terminal = Terminal(40, 24).use(monkeypatch)
 
-    Console(file=drawn, width=40).print(screen._drawn())
+    screen = display.Screen(lambda columns, rows: [[("site-1", ""), ("answered", ""), ("accuracy 0.5, " * 9, "")]])
+    screen._write(screen._drawn())
 
-    assert drawn.getvalue() == "site-1  answered  accuracy 0.5, accurac…\n"
+    assert terminal.shown[0] == "site-1  answered  accuracy 0.5, accura…"
+
+
+def test_the_screen_shows_lines_above_its_rows_and_leaves_nothing_else_behind(monkeypatch):
+    terminal = Terminal(40, 10).use(monkeypatch)
+
+    with display.Screen(lambda columns, rows: [[(f"row {number}", "red")] for number in range(rows)]) as screen:
+        for number in range(20):
+            screen.line(f"line {number}")
+
+    assert [*terminal.scrolled_out, *terminal.shown][:21] == [*(f"line {number}" for number in range(20)), ""]
+    assert not any("row" in line for line in [*terminal.scrolled_out, *terminal.shown])
+    assert not terminal.screen.cursor.hidden
+
+
+def test_lines_are_shown_though_the_rows_cannot_be_drawn(monkeypatch):
+    terminal = Terminal().use(monkeypatch)
+
+    def broken(columns, rows):
+        raise ValueError("no rows")
+
+    with display.Screen(broken) as screen:
+        screen._thread.join()
+        screen.line("a line")
+
+        assert terminal.shown[0] == "note: a bug in fedsag ended the live view: ValueError('no rows')"
+        assert terminal.shown[1] == "a line"
+
+
+def test_no_colour_is_written_where_the_environment_says_so(monkeypatch):
+    terminal = Terminal().use(monkeypatch)
+    monkeypatch.setenv("NO_COLOR", "1")
+    screen = display.Screen(lambda columns, rows: [[("x", "red")], [("y", "bold")]])
+    screen._write(screen._drawn())
+    display.table([{"a": "1"}], ["a"])
+    display.error(JobError("wrong", hint="look"))
+    assert not re.search(r"\x1b\[[0-9;]*m", terminal.getvalue())
+
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "dumb")
+    told = len(terminal.getvalue())
+    display.table([{"a": "1"}], ["a"])
+    display.error(JobError("wrong", hint="look"))
+    assert "\x1b" not in terminal.getvalue()[told:]
 
 
 @pytest.mark.parametrize(
@@ -96,11 +131,29 @@ def test_where_the_room_is_short_the_last_column_of_the_screen_is_cut_and_no_nam
     [("xterm", False, True), ("xterm", True, False), ("dumb", False, False), ("", False, False), (None, False, False)],
 )
 def test_only_a_terminal_whose_cursor_moves_is_drawn_on(monkeypatch, term, notebook, can):
-    monkeypatch.setattr(display, "sys", SimpleNamespace(stdout=Terminal()))
+    Terminal().use(monkeypatch)
     for name, value in (("TERM", term), ("JPY_PARENT_PID", "1" if notebook else None)):
         monkeypatch.delenv(name, raising=False)
         if value is not None:
             monkeypatch.setenv(name, value)
+
+    assert display.can_redraw() is can
+
+
+@pytest.mark.parametrize(
+    ("env", "can"),
+    [
+        ({"CI": "true"}, False),
+        ({"CI": "false"}, True),
+        ({"GITHUB_ACTIONS": "true"}, False),
+        ({"TERM": "xterm-color", "PAGER": "cat", "GIT_PAGER": "cat"}, False),  # a kernel without JPY_PARENT_PID
+        ({"PAGER": "cat"}, True),
+    ],
+)
+def test_a_log_of_ci_and_a_cell_of_a_notebook_get_lines_and_no_frames(monkeypatch, env, can):
+    Terminal().use(monkeypatch)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
 
     assert display.can_redraw() is can
 
@@ -131,6 +184,6 @@ def test_a_reader_that_has_gone_ends_nothing(monkeypatch, tmp_path):
 
     monkeypatch.setattr(display, "sys", SimpleNamespace(stdout=Closed()))
 
-    with display.Screen(lambda: [[("x", "")]]) as screen:
+    with display.Screen(lambda columns, rows: [[("x", "")]]) as screen:
         screen.line("y")
     display.line("z")

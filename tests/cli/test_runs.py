@@ -8,7 +8,7 @@ import sys
 from contextlib import closing
 
 import pytest
-from histories import history, write_run
+from finished_runs import history, write_run
 from runs import fedsag, job, run
 from typer.main import get_command
 

@@ -6,7 +6,7 @@ import shutil
 from contextlib import closing
 
 import pytest
-from histories import history, write_run
+from finished_runs import history, write_run
 
 from fedsag_cli.errors import WorkspaceError
 from fedsag_cli.history import aside, database, finding, rows

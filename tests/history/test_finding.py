@@ -4,7 +4,7 @@ import shutil
 from contextlib import closing
 
 import pytest
-from histories import history, write_run
+from finished_runs import history, write_run
 
 from fedsag_cli.errors import UsageError
 from fedsag_cli.history import database, finding, known_runs, number_of, reading, rows, workspace_of

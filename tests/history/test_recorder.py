@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from histories import history, write_run
+from finished_runs import history, write_run
 
 from fedsag_cli.history import database, finding, rows
 from fedsag_cli.history.recorder import Recorder

@@ -392,25 +392,29 @@ def test_in_a_store_of_many_a_resumed_run_continues_the_newest_of_its_workspace(
     assert ids("it's", resumed=True) == second
 
 
-def test_tensorboards_page_hparams_has_the_settings_and_the_status(server_folder):
+def test_tensorboards_page_hparams_has_the_settings_and_the_status_also_of_a_resumed_run(server_folder):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.plugins.hparams import api_pb2, metadata
 
     settings = {"server.conf rounds": 5, "server.conf lr": 0.5, "server.conf name": "é", "x": True, "y": None}
-    tracker = TBAnalyticsReceiver()
-    tracker.begin(RunFacts(job="mine", sites=["a", "b"], seed=7, settings=settings))
-    tracker.finish(RunEnd(status=Status.KILLED))
+    facts = RunFacts(job="mine", sites=["a", "b"], seed=7, settings=settings)
+    for status, shown in ((Status.KILLED, api_pb2.STATUS_FAILURE), (Status.FINISHED, api_pb2.STATUS_SUCCESS)):
+        tracker = TBAnalyticsReceiver()
+        tracker.begin(facts)
+        tracker.write([ValuesLogged(site="server", kind="metric", values={"round/accuracy": 0.5}, step=0)])
+        tracker.finish(RunEnd(status=status))
 
-    found = EventAccumulator(str(server_folder / ".." / "tb_events" / "server"))
-    found.Reload()
-    kept = found.PluginTagToContent("hparams")
-    started = metadata.parse_session_start_info_plugin_data(kept[metadata.SESSION_START_INFO_TAG])
-    assert {name: getattr(value, value.WhichOneof("kind")) for name, value in started.hparams.items()} == {
-        **settings, "y": "None", "seed": 7, "clients": 2,
-    }  # fmt: skip
-    ended = metadata.parse_session_end_info_plugin_data(kept[metadata.SESSION_END_INFO_TAG])
-    assert ended.status == api_pb2.STATUS_FAILURE
+        found = EventAccumulator(str(server_folder / ".." / "tb_events" / "server"))
+        found.Reload()
+        kept = found.PluginTagToContent("hparams")
+        started = metadata.parse_session_start_info_plugin_data(kept[metadata.SESSION_START_INFO_TAG])
+        assert {name: getattr(value, value.WhichOneof("kind")) for name, value in started.hparams.items()} == {
+            **settings, "y": "None", "seed": 7, "clients": 2,
+        }  # fmt: skip
+        ended = metadata.parse_session_end_info_plugin_data(kept[metadata.SESSION_END_INFO_TAG])
+        assert ended.status == shown
+    assert [each.value for each in found.Scalars("round/accuracy")] == [0.5, 0.5]
 
 
 def test_a_tracker_that_could_not_open_is_told_nothing_more(monkeypatch):

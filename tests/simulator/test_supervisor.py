@@ -18,9 +18,11 @@ from fedsag_cli.events import (
     Notice,
     ProcessExited,
     ProcessStarted,
+    RoundStarted,
     RunFailed,
     RunFinished,
     ServerReady,
+    ValuesLogged,
     WillWrite,
     WorkflowFinished,
 )
@@ -194,6 +196,15 @@ def test_an_interrupted_run_says_so_and_writes_its_report(lived):
 
     assert engine.came.exit_code == 130
     assert '"exit_code":130' in (engine.workspace / "report.html").read_text()
+
+
+def test_what_scripts_logged_until_they_were_stopped_is_told_and_nothing_else(lived):
+    logged = ValuesLogged(site="site-1", kind="metric", values={"loss": 0.5})
+    engine = lived(
+        up("server"), Interrupted(2), RoundStarted(round_num=0, first_round=0, num_rounds=1, sites=[]), logged
+    )
+
+    assert [event for event in engine.watcher.seen if isinstance(event, ValuesLogged | RoundStarted)] == [logged]
 
 
 def test_a_file_of_the_users_where_the_server_would_write_is_refused_and_stays(lived, tmp_path):

@@ -62,7 +62,7 @@ def test_a_template_runs_as_it_is(tmp_path, template, launcher):
         assert {path.name for path in server.glob("tb_events/*")} == {"server", "site-1", "site-2"}
     if template == "sag_pt_mlflow":
         names = {path.read_text() for path in server.glob("mlruns/*/*/tags/mlflow.runName")}
-        assert names == {"server-first", "site-1-first", "site-2-first"}
+        assert names == {"first", "site-1-first", "site-2-first"}
     if template == "sag_pt_deploy_map":
         assert report["rounds"][0]["num_steps"] == {"site-1": 3.0, "site-2": 2.0}
 

@@ -1,0 +1,89 @@
+"""How failures are told: those that are alike once, with their number, their sites and one log."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from typing import TypeAlias
+
+from fedsag_cli.cli import wording
+from fedsag_cli.errors import counted
+from fedsag_cli.events import Failure
+from fedsag_cli.report import Report
+
+Kind: TypeAlias = "tuple[str, str]"
+"""What failures have in common: the cause, without names and numbers, and the place."""
+
+
+def failures(report: Report, told: Collection[tuple[str, Kind]] = ()) -> list[str]:
+    """For the failures that were not told: the sites, round, task, cause, the line in the job, the end of the log.
+
+    `told`: those that were, by site and kind.
+    """
+    texts = []
+    for sites in _by_kind(report):
+        first = report.failures[sites[0]]
+        if all((site, kind_of(site, report.failures[site].failure)) in told for site in sites):
+            continue
+        when = "" if first.round_num is None else f", round {first.round_num}"
+        task = f", {first.task}" if first.task else ""
+        if len(sites) > 1:
+            texts.append(f"{_who(sites, report)}; the first:")
+        texts += whole(f"{sites[0]}{when}{task}", first.failure)
+    return texts
+
+
+def failed_sites(report: Report) -> list[str]:
+    """One line for all sites that failed alike: the rounds, and the first cause."""
+    several = len({each.workflow for each in report.rounds}) > 1
+    failed = [
+        (f"{each.workflow} round {each.round_num}" if several else f"round {each.round_num}", each.failed)
+        for each in report.rounds
+    ]
+    failed += [("validation", each.failed) for each in report.validations] or [("validation", report.final_failed)]
+    texts = []
+    for sites in _by_kind(report):
+        labels = [label for label, failures in failed if any(site in failures for site in sites)]
+        rounds = wording.few(labels).replace(", round ", ", ")
+        who = _who(sites, report) if len(sites) > 1 else f"failed: {sites[0]}"
+        texts.append(f"{who}{f' in {rounds}' if rounds else ''}: {report.failures[sites[0]].failure.cause}")
+    return texts
+
+
+def whole(head: str, failure: Failure) -> list[str]:
+    """A failure with its place and the end of its log."""
+    texts = [f"{head}: {failure.cause}"]
+    if failure.where:
+        texts.append(f"    at {failure.where}")
+    if failure.log_tail:
+        texts.append(f"    the last lines of {failure.log}:")
+        texts += [f"    | {text}" for text in failure.log_tail]
+    elif failure.log:
+        texts.append(f"    its log: {failure.log}")
+    return texts
+
+
+def alike(number: int, clients: int) -> str:
+    return f"{number} of {counted(clients, 'client')} failed alike"
+
+
+def kind_of(site: str, failure: Failure) -> Kind:
+    """What this failure has in common with those of other sites."""
+    return re.sub(r"\d+(\.\d+)?", "#", of_any_site(site, failure.cause)), failure.where
+
+
+def of_any_site(site: str, cause: str) -> str:
+    return re.sub(rf"(?<![\w.-]){re.escape(site)}(?![\w-])", "<site>", cause)
+
+
+def _who(sites: Sequence[str], report: Report) -> str:
+    """How many failed alike, and their names, the first to fail first."""
+    return f"{alike(len(sites), len(report.sites))}: {wording.few(sites)}"
+
+
+def _by_kind(report: Report) -> list[list[str]]:
+    """The sites that failed, in order; those that failed alike together."""
+    sites: dict[Kind, list[str]] = {}
+    for site, first in report.failures.items():
+        sites.setdefault(kind_of(site, first.failure), []).append(site)
+    return list(sites.values())

@@ -1,0 +1,110 @@
+"""What the end of a run prints: the table of its rounds, its results, its failures, and where everything is."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from pathlib import Path
+
+from fedsag_cli import history
+from fedsag_cli.cli import display, failures, table, wording
+from fedsag_cli.cli.display import Columns
+from fedsag_cli.errors import counted
+from fedsag_cli.report import Report, TableReport
+
+_MOST_SITES = 6  # in one line
+
+
+def summary(report: Report, columns: Columns = Columns.BRIEF, *, quiet: bool = False) -> None:
+    """What a run prints that is done. `quiet`: only the table, the failures and the path of the report."""
+    rounds(report, columns)
+    if not quiet:
+        for each in report.tables:
+            _result(each)
+        _results(report)
+    for text in [*failures.failed_sites(report), *_not_waited_for(report)]:
+        display.line(text)
+    if quiet:
+        display.line(f"report     {report.workspace}/report.json")
+    else:
+        _places(report)
+
+
+def rounds(report: Report, columns: Columns = Columns.BRIEF) -> None:
+    """The table alone."""
+    display.line("")
+    if columns is Columns.FULL:
+        for each in table.full(report, display.width() if display.on_terminal() else None):
+            _print(each)
+        return
+    made = table.brief(report, display.width())
+    _print(made)
+    if made.left_out:
+        again = f"fedsag watch {shlex.quote(report.workspace)} --table full"
+        display.line(f"not in the table: {made.left_out}. `{again}` shows all")
+
+
+def _print(made: table.Table) -> None:
+    if made.rows:
+        display.table(made.rows, made.columns, wraps=False)
+        display.line("")
+
+
+def _results(report: Report) -> None:
+    if report.rounds:
+        measured = "" if report.final_metrics else "; the final model was not measured"
+        display.line(f"metrics of a round are of the model that each client received, before training{measured}")
+    if best := report.best:
+        which = "the final model" if best.is_final else f"the model sent in round {best.round_num}"
+        display.line(f"best: {which}, {best.metric} {wording.number(best.score)}, as the model selector weighs it")
+    if spent := next((each.privacy for each in reversed(report.rounds) if each.privacy), None):
+        epsilon = "infinite" if spent.epsilon is None else wording.number(spent.epsilon)
+        display.line(f"privacy: epsilon {epsilon} at delta {spent.delta:g}, {spent.mechanism}")
+
+
+def _places(report: Report) -> None:
+    for path in report.models:
+        display.line(f"model      {path}")
+    for view in report.curves:
+        display.line(f"curves     {view}")
+    if report.rounds:  # without a round, nothing was trained
+        display.line(f"digest     {report.digest}")
+    display.line(f"report     {report.workspace}/report.json")
+    display.line(f"page       {report.workspace}/report.html")
+    display.line(f"events     {report.workspace}/events.jsonl")
+    display.line(f"logs       {report.workspace}/<site>/log.txt")
+    display.line(f"seconds    {report.times.get('run_finished_s', 0.0):.1f}")
+    if number := history.number_of(Path(report.workspace)):
+        display.line(f"run        {number}: fedsag runs show {number}")
+
+
+def _result(found: TableReport) -> None:
+    """A table that a workflow found, with as many of its columns as fit."""
+    cells = [[_cell(value) for value in row] for row in found.rows]
+    free = display.width()
+    count = 0
+    for number, name in enumerate(found.columns):
+        free -= 2 + max(map(display.len_of, [name, *(row[number] for row in cells)]))
+        if number and free < 0:
+            break
+        count = number + 1
+    display.line(f"{found.title}:")
+    shown = found.columns[:count]
+    display.table([dict(zip(shown, row[:count], strict=True)) for row in cells], shown)
+    if count < len(found.columns):
+        left_out = f"{len(found.columns) - count} of {len(found.columns)} columns"
+        display.line(f"not in the table: {left_out}; report.json has all")
+    if not display.on_terminal():
+        display.line("")
+
+
+def _cell(value: str | float | None) -> str:
+    return value if isinstance(value, str) else "" if value is None else wording.number(value)
+
+
+def _not_waited_for(report: Report) -> list[str]:
+    """One line for the sites whose answers some rounds did not wait for."""
+    counts = Counter(site for each in report.rounds for site in each.not_waited_for)
+    named = [f"{site} in {counted(counts[site], 'round')}" for site in report.sites if site in counts]
+    more = [f"{len(named) - _MOST_SITES} more"] if len(named) > _MOST_SITES else []
+    return [f"not waited for: {', '.join([*named[:_MOST_SITES], *more])}"] if named else []

@@ -1,0 +1,87 @@
+"""The command `fedsag watch`, which shows a run from another terminal, or the end of one that is over."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+import typer
+
+from fedsag_cli.cli import display
+from fedsag_cli.cli.display import Columns, Format
+from fedsag_cli.cli.options import FollowOption, FormatOption, QuietOption, RunArgument, TableOption, check_output
+from fedsag_cli.errors import Interrupted, RunError, counted
+
+if TYPE_CHECKING:
+    from fedsag_cli.cli.failures import Kind
+    from fedsag_cli.report import Report
+    from fedsag_cli.workspace import Workspace
+
+
+def watch(
+    run: RunArgument = "last",
+    follow: FollowOption = None,
+    columns: TableOption = Columns.BRIEF,
+    quiet: QuietOption = False,
+    output: FormatOption = Format.TXT,
+) -> None:
+    """Watch a run from another terminal.
+
+    What it shows begins with the start of the run. At its end, the command ends with the run's table and exit code; if
+    the run is over, it does so at once. Ctrl-C ends the watching, not the run.
+    """
+    from fedsag_cli import history
+    from fedsag_cli.cli import views
+    from fedsag_cli.cli.failures import failures
+    from fedsag_cli.cli.follow import Follow
+    from fedsag_cli.cli.summary import rounds, summary
+    from fedsag_cli.events import RunStarted
+    from fedsag_cli.report import ReportBuilder
+    from fedsag_cli.simulator.options import Options, check_followed
+    from fedsag_cli.simulator.signals import signals_interrupt
+    from fedsag_cli.simulator.watching import Told
+    from fedsag_cli.workspace import Workspace
+
+    check_output(output, follow or (), quiet=quiet)
+    workspace = Workspace(history.workspace_of(run))
+    told = Told(workspace)
+    builder = ReportBuilder()
+    printed: Collection[tuple[str, Kind]] = ()
+    try:
+        with signals_interrupt():
+            if told.is_over and output is Format.TXT:
+                for event in told:
+                    builder.on(event)
+            else:
+                with views.view(output, quiet=quiet) as shown, Follow(follow or (), shown.line) as followed:
+                    for event in told:
+                        if isinstance(event, RunStarted):
+                            check_followed(Options(follow=follow or ()), event.sites)
+                        for observer in (builder, shown, followed):
+                            observer.on(event)
+                    printed = shown.told if display.share_a_reader() else ()
+    except Interrupted as interrupted:
+        display.note("the run goes on: the same command watches it again")
+        raise typer.Exit(interrupted.exit_code) from None
+    report = builder.report
+    if report.ok and told.has_end:
+        if output is Format.TXT:
+            summary(report, columns, quiet=quiet)
+        return
+    if output is Format.TXT and builder.rounds_done:
+        rounds(report, columns)
+    error = _error_of(report) if told.has_end else _killed(workspace, builder.rounds_done)
+    error.details = failures(report, printed)
+    raise error
+
+
+def _error_of(report: Report) -> RunError:
+    """The error with which the run ended."""
+    error = RunError(report.cause, hint=report.hint)
+    error.exit_code = report.exit_code
+    return error
+
+
+def _killed(workspace: Workspace, rounds_done: int) -> RunError:
+    done = f"{counted(rounds_done, 'round')} done. To continue, repeat its command with --resume" if rounds_done else ""
+    return RunError(f"the run in {workspace.root} was killed: it has not told its end", hint=done)

@@ -1,0 +1,54 @@
+"""How numbers, times, metrics and lists of names are written on a line."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
+
+from fedsag_cli.events import Metrics
+
+_MOST_METRICS = 6  # in one line
+_MOST_NAMES = 4  # of sites, or rounds, in one line
+
+
+def number(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4g}"
+
+
+def spread(values: Collection[float | None]) -> str:
+    """The lowest and the highest of several values; empty if they look alike."""
+    known = [value for value in values if value is not None]
+    if len(known) < 2 or number(low := min(known)) == number(high := max(known)):
+        return ""
+    return f"{number(low)}–{number(high)}" if low >= 0 else f"{number(low)} to {number(high)}"
+
+
+def metrics(measured: Metrics, most: int = _MOST_METRICS, by_site: Mapping[str, Metrics] | None = None) -> str:
+    """The first `most` metrics; with `by_site`, the spread of each over the sites."""
+    first = []
+    for name, value in islice(measured.items(), most):
+        range_ = spread([each[name] for each in (by_site or {}).values() if name in each])
+        first.append(f"{name} {number(value)}{f' ({range_})' if range_ else ''}")
+    more = f" and {len(measured) - most:,} more" if len(measured) > most else ""
+    return ", ".join(first) + more
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, with hours if there are any: 1:05, 2:00:00."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def duration(seconds: float) -> str:
+    """A short time to a tenth of a second, a longer one to a second, a long one as a clock."""
+    if seconds < 9.95:
+        return f"{max(0.0, seconds):.1f} s"
+    return f"{seconds:.0f} s" if seconds < 99.5 else clock(seconds)
+
+
+def few(names: Sequence[str]) -> str:
+    """The names, or the first and the last of many."""
+    if len(names) <= _MOST_NAMES:
+        return ", ".join(names)
+    return f"{', '.join(names[: _MOST_NAMES - 1])}, … {names[-1]}"
