@@ -46,7 +46,10 @@ def list_(
     ),
     output: FormatOption = Format.TXT,
 ) -> None:
-    """List the last runs, the newest first, with the settings in which they differ."""
+    """List the last runs, the newest first.
+
+    Settings in which they differ have columns.
+    """
     from fedsag_cli.cli import runs_tables
     from fedsag_cli.history import finding, rows
     from fedsag_cli.history.database import database_file, faults_named, open_to_read
@@ -66,7 +69,10 @@ def list_(
 
 @app.command(epilog=example("fedsag runs show last"))
 def show(run: RunArgument = "last", output: FormatOption = Format.TXT) -> None:
-    """Show a run: how it ended, its settings, its metrics by round, and where its files are."""
+    """Show what is known of a run.
+
+    How it ended, its settings, its metrics by round, and where its files are.
+    """
     from fedsag_cli.cli import runs_tables
 
     found = _found(run)
@@ -84,7 +90,7 @@ def compare(
     ] = None,
     output: FormatOption = Format.TXT,
 ) -> None:
-    """Compare runs: the settings in which they differ, and their curves."""
+    """Compare settings and curves of runs."""
     from fedsag_cli import pages
     from fedsag_cli.cli import runs_tables
 
@@ -114,7 +120,10 @@ def diff(
     ],
     output: FormatOption = Format.TXT,
 ) -> None:
-    """Find where two runs part: their settings, and the first round, site and tensor that are not the same."""
+    """Find where two runs part.
+
+    Their settings, and the first round, site and tensor that are not the same.
+    """
     import msgspec
 
     from fedsag_cli.cli import runs_tables
@@ -147,7 +156,7 @@ def best(
     lowest: Annotated[bool, typer.Option("--min", help="The lowest value is the best.")] = False,
     output: FormatOption = Format.TXT,
 ) -> None:
-    """Find the run with the best value of a metric, of all runs."""
+    """Find the best of all runs by a metric."""
     from fedsag_cli.cli import runs_tables
     from fedsag_cli.history import curves, finding, rows
     from fedsag_cli.history.database import database_file, faults_named, open_to_read
@@ -194,7 +203,7 @@ def logs(
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as the log grows, until the run ends.")] = False,
     output: FormatOption = Format.TXT,
 ) -> None:
-    """Print the log of a site, or of the server."""
+    """Print the log of a site or of the server."""
     from fedsag_cli import foreign
     from fedsag_cli.workspace import SERVER, Workspace
 
@@ -219,7 +228,10 @@ def logs(
 
 @app.command("open", epilog=example("fedsag runs open last"))
 def open_(run: RunArgument = "last", output: FormatOption = Format.TXT) -> None:
-    """Open the page of a run in the browser; print its path where there is no display."""
+    """Open the page of a run in the browser.
+
+    Where there is no display, its path is printed.
+    """
     import os
     import sys
 
@@ -245,7 +257,10 @@ def query(
     select: Annotated[str, typer.Argument(metavar="SQL", help="A SELECT statement of SQLite.")],
     output: FormatOption = Format.TXT,
 ) -> None:
-    """Ask the database of runs; nothing can be changed. The tables are described in docs/runs.md."""
+    """Ask the database of runs in SQL.
+
+    Nothing can be changed. The tables are described in docs/runs.md.
+    """
     from fedsag_cli.cli import runs_tables
     from fedsag_cli.history import asking
 
@@ -264,7 +279,10 @@ def remove(
     ] = False,
     output: FormatOption = Format.TXT,
 ) -> None:
-    """Remove runs from the list. Their files stay, unless --files is given; your own files stay always."""
+    """Remove runs from the list.
+
+    Their files stay, unless --files is given; your own files stay always.
+    """
     from fedsag_cli.history import removing
 
     removed = [removing.remove(each, files=files) for each in _unique([_found(word) for word in runs])]
@@ -283,7 +301,10 @@ def import_(
     ],
     output: FormatOption = Format.TXT,
 ) -> None:
-    """Take runs into the list that were made elsewhere, or before there was one."""
+    """Take in runs that were made before.
+
+    Also runs of older versions, and such as are half written: what there is, is taken.
+    """
     from fedsag_cli.errors import WorkspaceError
     from fedsag_cli.history import rows
     from fedsag_cli.history.database import database_file, faults_named, open_to_write, writing
