@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from fedsag_cli import events
 from fedsag_cli.cli import failures, wording
@@ -81,8 +82,9 @@ class Lines:
                 return [f"{which} is the best so far: {event.metric} {wording.number(event.score)}"]
             case events.RunFinished():
                 how = "failed" if event.exit_code == RunError.exit_code else "ended early"
-                said = [] if event.ok else [f"the run {how}; its report: {event.report}"]
-                return [*self._gathered(), *said]
+                page = Path(event.report).with_name("report.html")
+                said = [f"the run {how}; its report: {event.report}", f"the same for a browser: {page}"]
+                return [*self._gathered(), *(() if event.ok else said)]
         return []
 
     def _finished(self, event: events.RoundFinished) -> list[str]:

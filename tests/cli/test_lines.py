@@ -70,6 +70,7 @@ def test_a_run_is_told_in_plain_lines():
         "note: site-2: it did not answer",
         "note: no pictures",
         "the run failed; its report: /w/report.json",
+        "the same for a browser: /w/report.html",
     ]
 
 
@@ -146,7 +147,10 @@ def test_a_round_tells_whose_updates_krum_chose():
 def test_a_run_that_was_interrupted_has_not_failed():
     over = events.RunFinished(ok=False, exit_code=130, cause="interrupted", report="/w/report.json")
 
-    assert lines_of(over) == ["the run ended early; its report: /w/report.json"]
+    assert lines_of(over) == [
+        "the run ended early; its report: /w/report.json",
+        "the same for a browser: /w/report.html",
+    ]
 
 
 def test_clients_that_fail_alike_are_told_once_with_one_log():
@@ -162,6 +166,7 @@ def test_clients_that_fail_alike_are_told_once_with_one_log():
         "    | b",
         "round 0: 16 of 16 clients failed alike: ValueError: no data in /data/<site>",
         "the run failed; its report: /w/report.json",
+        "the same for a browser: /w/report.html",
     ]
 
 
