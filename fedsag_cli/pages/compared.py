@@ -34,6 +34,7 @@ def _run(name: str, report: Report) -> Page:
         "began": report.began,
         "workspace": report.workspace,
         "ok": report.ok,
+        "exit_code": report.exit_code,
         "cause": report.cause[:500],
         "rounds": sum(each.is_whole for each in report.rounds),
         "sites": len(report.sites),

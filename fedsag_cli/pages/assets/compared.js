@@ -4,7 +4,7 @@ function comparisonPage(data) {
   const { runs } = data;
   const paint = (at) => SERIES[at % SERIES.length];
   const name = (at) => el("span", { style: { display: "inline-flex", "align-items": "center", gap: "7px" } }, el("span", { className: "key box", style: { background: `var(${paint(at)})` } }), runs[at].name);
-  const outcome = (run) => (run.ok ? "finished" : run.cause || "failed");
+  const outcome = (run) => stateOf(run).toLowerCase();
   const best = (run) => (run.best ? `${run.best[0]} ${num(run.best[1])}` : "");
   const overview = runs.map((run, at) => [name(at), day(run.began), outcome(run), run.rounds, run.sites, run.failed_sites, run.seconds, run.bytes, best(run)]);
   const numbers = data.metrics.map((metric) => [metric.name, ...metric.runs.map((run) => run.final ?? run.last)]);
@@ -19,7 +19,7 @@ function comparisonPage(data) {
       section("settings", "Settings that differ", data.settings.length ? "Everything else is the same." : "", el("div", { className: "card" }, data.settings.length ? table([["setting"], ...runs.map((run) => [run.name])], data.settings.map(({ key, values }) => [key, ...values])) : "All settings are the same.")),
       numbers.length > 0 && section("numbers", "Final numbers", "Of the final model where it was measured, else of the model sent in the last round.", el("div", { className: "card" }, table([["metric"], ...runs.map((run) => [run.name, num])], numbers))),
       hasCharts && cards.length > 0 && section("metrics", "Metrics", "Means over the sites, by round.", el("div", { className: cards.length === 1 ? "cards one" : "cards" }, cards)),
-      section("details", "Details", "", el("div", { className: "card" }, definitions(runs.map((run, at) => [name(at), el("span", {}, el("code", {}, run.workspace), run.digest && el("div", { className: "quiet" }, `digest ${run.digest}`))])))),
+      section("details", "Details", "", el("div", { className: "card" }, definitions(runs.map((run, at) => [name(at), el("span", {}, el("code", {}, run.workspace), !run.ok && run.cause && el("div", {}, run.cause), run.digest && el("div", { className: "quiet" }, `digest ${run.digest}`))])))),
     ],
   };
 }

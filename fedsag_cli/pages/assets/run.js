@@ -57,10 +57,14 @@ function pickTools(picks) {
   return el("div", { className: "tools" }, find, list, chips);
 }
 
+function stateOf(run) {
+  if (run.ok) return "Finished";
+  return [129, 130, 143].includes(run.exit_code) ? "Interrupted" : "Failed";
+}
+
 function header(head, details) {
-  const interrupted = [129, 130, 143].includes(head.exit_code);
-  const kind = head.ok ? "good" : interrupted ? "warn" : "bad";
-  const state = head.ok ? "Finished" : interrupted ? "Interrupted" : "Failed";
+  const state = stateOf(head);
+  const kind = { Finished: "good", Interrupted: "warn", Failed: "bad" }[state];
   const facts = [day(head.began), head.template && `template ${head.template}`, `seed ${details.seed}`, details.resumed_at.length > 0 && `resumed ${details.resumed_at.length === 1 ? "once" : `${details.resumed_at.length} times`}`];
   const said = head.ok ? null : el("div", { className: kind === "warn" ? "said warn" : "said" }, el("p", {}, head.cause), head.hint && el("p", {}, head.hint));
   return el("header", {},
