@@ -38,6 +38,7 @@ _CHECKPOINT = re.compile(rf"(?P<kind>{ROUND}|{BEST})(-\d+)?-\d{{6,}}\.safetensor
 _PART = ".part"  # the end of the name of an incomplete file
 _LARGE = 1 << 20  # bytes; the places of a run share one copy of a file that has as many
 _FICLONE = 0x40049409  # of Linux: a file of its own, on the same blocks of the disk until one of the two is written
+_LOOKED_AT_S = 0.1
 _LAST_WORK_S = 10.0  # the server of a killed run is killed with it
 _MOVE = "move it, or choose another folder with -w"
 _COPY = "copy the job to another place, or choose another folder with -w"
@@ -117,7 +118,7 @@ class Workspace:
     def is_in_use(self) -> bool:
         """Whether a run uses this folder now."""
         try:
-            with (self.scratch / "lock").open("rb") as lock:
+            with self.lock.open("rb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
@@ -149,15 +150,13 @@ class Workspace:
             raise WorkspaceError(
                 f"the workspace {self.root} cannot be used: {error.strerror}: {error.filename}"
             ) from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not self._locked():
             pid, _ = self._holder()
             self.release()
             raise WorkspaceError(
                 f"the workspace {self.root} is used by another run, process {pid}",
                 hint="wait for it, or choose another folder with -w",
-            ) from None
+            )
         try:
             if not self.lock.exists() or not os.path.samestat(os.fstat(self._lock), self.lock.stat()):
                 raise OSError(errno.EBUSY, "another run has just moved it aside")
@@ -168,6 +167,19 @@ class Workspace:
         except OSError as error:
             self.release()
             raise WorkspaceError(f"the workspace {self.root} cannot be used: {error.strerror}") from None
+
+    def _locked(self) -> bool:
+        """Whether the lock is ours now. One that only looks, see `is_in_use`, has it for a moment."""
+        ends = time.monotonic() + _LOOKED_AT_S
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                if time.monotonic() > ends:
+                    return False
+                time.sleep(0.01)
+            else:
+                return True
 
     def hold_as_server(self) -> int:
         """Wait for the server of an earlier run to end, and lock: the next run waits while this process lives.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fedsag_cli.errors import UsageError, WorkspaceError
 from fedsag_cli.history import rows
-from fedsag_cli.history.alive import holds, is_gone
+from fedsag_cli.history.alive import is_gone
 from fedsag_cli.history.aside import folder_of
 from fedsag_cli.history.database import NoRuns, database_file, faults_named, open_to_read, open_to_write, writing
 from fedsag_cli.history.importing import take_in
@@ -75,7 +75,7 @@ def find(word: str) -> Found:
         pass
     except UsageError as fault:
         faults = [*faults, fault.message]
-    if status == STOPPED and (holds(Workspace(root).lock) or (row is not None and _runs(row))):
+    if status == STOPPED and (Workspace(root).is_in_use or (row is not None and _runs(row))):
         status = RUNNING
     return Found(report, status, row, root.resolve(), faults)
 
@@ -132,7 +132,7 @@ def refresh() -> None:
 
 
 def _runs(row: rows.Row) -> bool:
-    return row.status == RUNNING and (not is_gone(row.process) or holds(Workspace(Path(row.workspace)).lock))
+    return row.status == RUNNING and not is_gone(row.process)
 
 
 def _hint() -> str:

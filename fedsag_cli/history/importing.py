@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedsag_cli.history import rows
-from fedsag_cli.history.alive import holds, is_gone
+from fedsag_cli.history.alive import is_gone
 from fedsag_cli.history.reading import RUNNING, STOPPED, identity_of, read_workspace
 from fedsag_cli.workspace import Workspace
 
@@ -25,7 +25,7 @@ def take_in(database: sqlite3.Connection, root: Path) -> rows.Row:
     if known is not None and known.status == RUNNING and not is_gone(known.process):
         return known
     report, status, _ = read_workspace(root)
-    if status == STOPPED and holds(folder.lock):
+    if status == STOPPED and folder.is_in_use:
         status = RUNNING
     number = known.number if known else rows.add(database, id=named, status=status)
     rows.write(database, number, report, status)
