@@ -127,7 +127,8 @@ def diff(
     import msgspec
 
     from fedsag_cli.cli import runs_tables
-    from fedsag_cli.history import differing, parting
+    from fedsag_cli.history import parting
+    from fedsag_cli.report import differing
 
     pair = [_found(run), _found(other)]
     compared = parting.compare(pair[0].folder(), pair[1].folder())
@@ -158,9 +159,10 @@ def best(
 ) -> None:
     """Find the best of all runs by a metric."""
     from fedsag_cli.cli import runs_tables
-    from fedsag_cli.history import curves, finding, rows
+    from fedsag_cli.history import finding, rows
     from fedsag_cli.history.database import database_file, faults_named, open_to_read
     from fedsag_cli.params.metrics import looks_lower_is_better
+    from fedsag_cli.report import curves
 
     finding.refresh()
     with closing(open_to_read()) as database, faults_named(database_file()):

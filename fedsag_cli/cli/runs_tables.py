@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fedsag_cli import foreign
-from fedsag_cli.cli import display
+from fedsag_cli.cli import display, wording
 from fedsag_cli.errors import counted
-from fedsag_cli.history import curves, differing, rows
+from fedsag_cli.history import rows
 from fedsag_cli.history.reading import FINISHED, STOPPED
+from fedsag_cli.report import curves, differing
 
 if TYPE_CHECKING:
     from fedsag_cli.history.asking import Answer
@@ -86,9 +87,9 @@ def show_list(found: Sequence[Found]) -> None:
     ends[f"best {name}".strip()] = [_number(top.value) if top else "" for top in tops]
     ends["last"] = [_number(curves.final(report, each)) for report, each in zip(reports, leading, strict=True)]
     ends["curve"] = [
-        curves.sparkline(curves.curve(report, each), _BARS) for report, each in zip(reports, leading, strict=True)
+        wording.sparkline(curves.curve(report, each), _BARS) for report, each in zip(reports, leading, strict=True)
     ]
-    differ = differing.settings(reports, chance=False)
+    differ = differing.settings(reports, whole=False)
     changed = {setting for report in reports for setting in report.changed}
     ranked = sorted(differ, key=lambda setting: " " in setting and setting not in changed)
     short = differing.short_names(list(differ))
@@ -213,7 +214,7 @@ def show_comparison(found: Sequence[Found]) -> None:
         for each, curve in zip(found, every, strict=True):
             top = curves.best(each.report, metric)
             at = "" if top is None else " final" if top.round_num is None else f" in round {top.round_num}"
-            drawn = curves.sparkline(curve, max(1, bars * len(curve) // max(map(len, every))), known)
+            drawn = wording.sparkline(curve, max(1, bars * len(curve) // max(map(len, every))), known)
             table.append(
                 {
                     "run": each.name,
@@ -317,7 +318,7 @@ def _age(began: float) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+    return "" if value is None else wording.number(value)
 
 
 def _heading(name: str, taken: Mapping[str, object]) -> str:

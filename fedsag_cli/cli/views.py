@@ -11,10 +11,10 @@ from typing import Protocol
 from fedsag_cli import events
 from fedsag_cli.cli import display
 from fedsag_cli.cli.display import Format, Row
-from fedsag_cli.cli.failures import Kind
 from fedsag_cli.cli.lines import Lines
 from fedsag_cli.cli.live import Progress
 from fedsag_cli.events import Event
+from fedsag_cli.report.alike import Kind
 from fedsag_cli.simulator import logs
 from fedsag_cli.workspace import Workspace
 

@@ -13,8 +13,8 @@ from fedsag_cli.cli.options import FollowOption, FormatOption, QuietOption, RunA
 from fedsag_cli.errors import Interrupted, RunError, counted
 
 if TYPE_CHECKING:
-    from fedsag_cli.cli.failures import Kind
     from fedsag_cli.report import Report
+    from fedsag_cli.report.alike import Kind
     from fedsag_cli.workspace import Workspace
 
 
