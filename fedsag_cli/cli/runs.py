@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 
 _MOST_LISTED = 20
+_LOOK_S = 0.2  # a file does not say that it has grown
 
 FormatOption: TypeAlias = Annotated[Format, typer.Option("--format", help="Output: txt, or json for programs.")]
 RunsArgument: TypeAlias = Annotated[
@@ -206,24 +207,27 @@ def logs(
     output: FormatOption = Format.TXT,
 ) -> None:
     """Print the log of a site or of the server."""
-    from fedsag_cli import foreign
+    import json
+
+    from fedsag_cli.history.reading import goes_on, identity_of
     from fedsag_cli.workspace import SERVER, Workspace
 
     found = _found(run)
-    workspace = Workspace(found.folder())
+    root = found.folder()
+    workspace, named = Workspace(root), identity_of(root)
     known = [SERVER, *found.report.sites]
     file = workspace.log(site)
     if site.partition(":")[0] not in known:
         raise UsageError(f"run {found.name} has no site {site!r}", hint=nearest(site, known))
     if not file.is_file():
         raise UsageError(f"{site} of run {found.name} has no log: {file} does not exist")
-    lines = (foreign.log_line(text) for text in _lines_of(file, run if follow else ""))
+    lines = _lines_of(file, lambda: follow and goes_on(root, named))
     if output is Format.JSON and not follow:
         display.document({"run": found.name, "site": site, "file": str(file), "lines": list(lines)})
         return
     for text in lines:
         if output is Format.JSON:
-            display.json_line(_json(text))
+            display.json_line(json.dumps(text))
         else:
             display.line(text)
 
@@ -352,30 +356,16 @@ def _unique(found: Sequence[Found]) -> list[Found]:
     return list({each.name: each for each in found}.values())
 
 
-def _lines_of(file: Path, run: str) -> Iterator[str]:
-    """The lines of a log. With a `run`, it is followed until that ends."""
+def _lines_of(log: Path, goes_on: Callable[[], bool]) -> Iterator[str]:
+    """The lines of a log, until its run has ended."""
     import time
 
-    from fedsag_cli.history import finding
-    from fedsag_cli.history.reading import RUNNING
+    from fedsag_cli.simulator.logs import LogTail
 
-    rest = ""
-    with file.open(errors="replace", newline="\n") as log:
-        while True:
-            is_over = not run or finding.find(run).status != RUNNING
-            for text in log:
-                rest += text
-                if rest.endswith("\n"):
-                    yield rest.rstrip("\n")
-                    rest = ""
-            if is_over:
-                break
-            time.sleep(0.3)
-    if rest:
-        yield rest
-
-
-def _json(text: Any) -> str:
-    import json
-
-    return json.dumps(text)
+    tail = LogTail(log)
+    is_last = False
+    while not is_last:
+        is_last = not goes_on()  # asked first: then what was written before the end is read
+        yield from tail.lines(to_the_end=is_last)
+        if not is_last:
+            time.sleep(_LOOK_S)

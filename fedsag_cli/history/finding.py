@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fedsag_cli.errors import UsageError, WorkspaceError
 from fedsag_cli.history import rows
-from fedsag_cli.history.alive import holds, is_gone
+from fedsag_cli.history.alive import is_gone
 from fedsag_cli.history.aside import folder_of
 from fedsag_cli.history.database import NoRuns, database_file, faults_named, open_to_read, open_to_write, writing
 from fedsag_cli.history.importing import take_in
-from fedsag_cli.history.reading import RUNNING, STOPPED, has_run, identity_of, read_workspace
+from fedsag_cli.history.reading import RUNNING, STOPPED, goes_on, has_run, identity_of, read_workspace
 from fedsag_cli.report import Report
 from fedsag_cli.workspace import Workspace
 
@@ -75,7 +75,7 @@ def find(word: str) -> Found:
         pass
     except UsageError as fault:
         faults = [*faults, fault.message]
-    if status == STOPPED and (holds(Workspace(root).lock) or (row is not None and _runs(row))):
+    if status == STOPPED and (Workspace(root).is_in_use or (row is not None and _runs(row))):
         status = RUNNING
     return Found(report, status, row, root.resolve(), faults)
 
@@ -132,7 +132,10 @@ def refresh() -> None:
 
 
 def _runs(row: rows.Row) -> bool:
-    return row.status == RUNNING and (not is_gone(row.process) or holds(Workspace(Path(row.workspace)).lock))
+    """Whether its process lives, or another process uses its workspace for the same run."""
+    if row.status != RUNNING:
+        return False
+    return not is_gone(row.process) or (row.id is not None and goes_on(Path(row.workspace), row.id))
 
 
 def _hint() -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedsag_cli.history import rows
-from fedsag_cli.history.alive import holds, is_gone
+from fedsag_cli.history.alive import is_gone
 from fedsag_cli.history.reading import RUNNING, STOPPED, identity_of, read_workspace
 from fedsag_cli.workspace import Workspace
 
@@ -14,18 +14,19 @@ if TYPE_CHECKING:
     import sqlite3
 
 
-def take_in(database: sqlite3.Connection, root: Path) -> rows.Row:
+def take_in(database: sqlite3.Connection, root: Path, *, is_over: bool = False) -> rows.Row:
     """The row of the run in this workspace, as its files tell it; a new one if it has none.
 
-    A row of a run that goes on stays as it is. Raises WorkspaceError if no run is there, sqlite3.Error.
+    A row of a run that goes on stays as it is. `is_over`: it does not, for the caller has taken the workspace. Raises
+    WorkspaceError if no run is there, sqlite3.Error.
     """
     folder = Workspace(root)
     named = identity_of(root)
     known = rows.row(database, "id = ?", named)
-    if known is not None and known.status == RUNNING and not is_gone(known.process):
+    if not is_over and known is not None and known.status == RUNNING and not is_gone(known.process):
         return known
     report, status, _ = read_workspace(root)
-    if status == STOPPED and holds(folder.lock):
+    if status == STOPPED and not is_over and folder.is_in_use:
         status = RUNNING
     number = known.number if known else rows.add(database, id=named, status=status)
     rows.write(database, number, report, status)

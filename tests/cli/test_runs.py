@@ -5,6 +5,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import closing
 
 import pytest
@@ -16,6 +17,7 @@ from fedsag_cli import cli
 from fedsag_cli.cli import commands, position
 from fedsag_cli.history import database
 from fedsag_cli.history.importing import take_in
+from fedsag_cli.workspace import Workspace
 
 SCRIPT = """
     import sys
@@ -53,9 +55,9 @@ def call(monkeypatch, capsys):
     return called
 
 
-def made(*told_of):
+def made(*told_of, first=1):
     """Workspaces in this folder, each of which has a row; `told_of`: the arguments of `history`."""
-    for number, settings in enumerate(told_of, 1):
+    for number, settings in enumerate(told_of, first):
         name = f"ws{number}"
         root = os.path.realpath(name)
         write_run(database.Path(root), history(database.Path(root), at=float(number), **settings))
@@ -181,6 +183,26 @@ def test_a_log_is_printed_line_by_line_without_what_a_terminal_would_act_on(call
     assert json.loads(call("logs", 1, "site-1", "--format", "json"))["lines"] == ["20%", "red \x1b]0;title\x07", "last"]
     assert "did you mean 'site-1'?" in call("logs", 1, "site1", code=2)
     assert "has no log" in call("logs", 1, "server", code=2)
+
+
+def test_a_log_is_followed_until_its_own_run_ends(call, tmp_path):
+    made({})
+    here = Workspace(tmp_path / "ws1")
+    (here.root / "site-1").mkdir()
+    here.log("site-1").write_text("first\nhal")
+    here.take()
+
+    def goes_on():
+        made({}, first=2)  # now `last` is another run
+        with here.log("site-1").open("a") as log:
+            log.write("f\nlast")
+        here.release()
+
+    later = threading.Timer(0.4, goes_on)
+    later.start()
+
+    assert call("logs", "last", "site-1", "-f") == "first\nhalf\nlast\n"
+    later.join()
 
 
 def test_the_page_of_a_run_is_printed_where_there_is_no_display(call, tmp_path, monkeypatch):
