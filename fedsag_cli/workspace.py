@@ -49,6 +49,12 @@ def site_of(process: str) -> str:
     return process.partition(":")[0]
 
 
+def by_number(name: str) -> tuple[str, int]:
+    """A key that sorts the names of sites: site-2 before site-10."""
+    word = name.rstrip("0123456789")
+    return word, int(name[len(word) :] or 0)
+
+
 class Workspace:
     """A folder for one run at a time. A file in it that fedsag did not make is never deleted."""
 

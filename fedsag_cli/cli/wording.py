@@ -16,6 +16,11 @@ def number(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.4g}"
 
 
+def cell(value: str | float | None) -> str:
+    """The value in a table, in which an empty cell says that there is none."""
+    return value if isinstance(value, str) else "" if value is None else number(value)
+
+
 def spread(values: Collection[float | None]) -> str:
     """The lowest and the highest of several values; empty if they look alike."""
     known = [value for value in values if value is not None]

@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from fedsag_cli.errors import WorkspaceError
 from fedsag_cli.history import rows
 from fedsag_cli.history.alive import is_gone
+from fedsag_cli.history.database import database_file, faults_named, open_to_write, writing
 from fedsag_cli.history.reading import RUNNING, STOPPED, identity_of, read_workspace
 from fedsag_cli.workspace import Workspace
 
 if TYPE_CHECKING:
     import sqlite3
+
+
+_WAITS_S = 5.0  # for runs that write
+
+
+class Taken(NamedTuple):
+    """A run that was taken in. `faults`: what of it cannot be read."""
+
+    root: Path
+    row: rows.Row
+    faults: list[str]
+
+
+def take_in_all(roots: Iterable[Path]) -> tuple[list[Taken], list[str]]:
+    """The runs of these workspaces, and for each that has none, why not. Raises UsageError."""
+    taken: list[Taken] = []
+    refused: list[str] = []
+    with closing(open_to_write(_WAITS_S)) as database, faults_named(database_file()):
+        for root in roots:
+            try:
+                faults = read_workspace(root).faults
+                with writing(database):
+                    taken.append(Taken(root, take_in(database, root), faults))
+            except WorkspaceError as error:
+                refused.append(error.message)
+    return taken, refused
 
 
 def take_in(database: sqlite3.Connection, root: Path, *, is_over: bool = False) -> rows.Row:
