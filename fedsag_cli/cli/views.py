@@ -18,6 +18,8 @@ from fedsag_cli.report.alike import Kind
 from fedsag_cli.simulator import logs
 from fedsag_cli.workspace import Workspace
 
+_LOOKED_AT = 10  # lines: the last ones may be empty
+
 
 class View(Protocol):
     """An observer that shows events. `told`: the failures that it has shown, by site and kind."""
@@ -136,6 +138,3 @@ class NewestLines:
             text = next((line for line in reversed(logs.tail(log, _LOOKED_AT)) if line.strip()), "")
             self._known[site] = now, text.strip()
         return self._known[site][1] if site in self._known else ""
-
-
-_LOOKED_AT = 10  # lines: the last ones may be empty
