@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
-from typing import TypeAlias
 
 from fedsag_cli.cli import wording
 from fedsag_cli.errors import counted
 from fedsag_cli.events import Failure
 from fedsag_cli.report import Report
-
-Kind: TypeAlias = "tuple[str, str]"
-"""What failures have in common: the cause, without names and numbers, and the place."""
+from fedsag_cli.report.alike import Kind, kind_of
 
 
 def failures(report: Report, told: Collection[tuple[str, Kind]] = ()) -> list[str]:
@@ -65,15 +61,6 @@ def whole(head: str, failure: Failure) -> list[str]:
 
 def alike(number: int, clients: int) -> str:
     return f"{number} of {counted(clients, 'client')} failed alike"
-
-
-def kind_of(site: str, failure: Failure) -> Kind:
-    """What this failure has in common with those of other sites."""
-    return re.sub(r"\d+(\.\d+)?", "#", of_any_site(site, failure.cause)), failure.where
-
-
-def of_any_site(site: str, cause: str) -> str:
-    return re.sub(rf"(?<![\w.-]){re.escape(site)}(?![\w-])", "<site>", cause)
 
 
 def _who(sites: Sequence[str], report: Report) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from fedsag_cli import events
 from fedsag_cli.cli import failures, wording
-from fedsag_cli.cli.failures import Kind
 from fedsag_cli.errors import RunError, counted
 from fedsag_cli.events import Event
+from fedsag_cli.report.alike import Kind, kind_of, of_any_site
 
 
 class Lines:
@@ -68,7 +68,7 @@ class Lines:
             case events.ReplyLate():
                 return [f"note: {event.site} answered {event.task} too late: its answer is not used"]
             case events.ClientStopped():
-                self.told.add((event.site, failures.kind_of(event.site, event.failure)))
+                self.told.add((event.site, kind_of(event.site, event.failure)))
                 return failures.whole(f"note: {event.site}", event.failure)
             case events.Notice():
                 return [f"note: {event.text}"]
@@ -99,7 +99,7 @@ class Lines:
         return [*gathered, f"round {event.round_num} finished in {took:.1f} s: {answers}{missing}{measured}", *taken]
 
     def _failed(self, event: events.ReplyFailed) -> list[str]:
-        kind = failures.kind_of(event.site, event.failure)
+        kind = kind_of(event.site, event.failure)
         if (event.site, kind) in self.told:
             return []
         self.told.add((event.site, kind))
@@ -107,7 +107,7 @@ class Lines:
         alike.append(event.site)
         head = f"{self._when(event.round_num)}{event.site} failed in {_task(event)}"
         if kind not in self._causes:
-            self._causes[kind] = failures.of_any_site(event.site, event.failure.cause)
+            self._causes[kind] = of_any_site(event.site, event.failure.cause)
             return failures.whole(head, event.failure)
         return [f"{head}: {event.failure.cause}"] if len(alike) == 1 else []
 

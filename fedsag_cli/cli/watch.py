@@ -13,8 +13,8 @@ from fedsag_cli.cli.options import FollowOption, FormatOption, QuietOption, RunA
 from fedsag_cli.errors import Interrupted, RunError, counted
 
 if TYPE_CHECKING:
-    from fedsag_cli.cli.failures import Kind
     from fedsag_cli.report import Report
+    from fedsag_cli.report.alike import Kind
     from fedsag_cli.workspace import Workspace
 
 
@@ -39,12 +39,12 @@ def watch(
     from fedsag_cli.report import ReportBuilder
     from fedsag_cli.simulator.options import Options, check_followed
     from fedsag_cli.simulator.signals import signals_interrupt
-    from fedsag_cli.simulator.watching import Told
+    from fedsag_cli.simulator.watching import EventStream
     from fedsag_cli.workspace import Workspace
 
     check_output(output, follow or (), quiet=quiet)
     workspace = Workspace(history.workspace_of(run))
-    told = Told(workspace)
+    told = EventStream(workspace)
     builder = ReportBuilder()
     printed: Collection[tuple[str, Kind]] = ()
     try:

@@ -12,7 +12,7 @@ from fedsag_cli.history.alive import is_gone
 from fedsag_cli.history.aside import folder_of
 from fedsag_cli.history.database import NoRuns, database_file, faults_named, open_to_read, open_to_write, writing
 from fedsag_cli.history.importing import take_in
-from fedsag_cli.history.reading import RUNNING, STOPPED, has_run, identity_of, read_workspace
+from fedsag_cli.history.reading import RUNNING, STOPPED, goes_on, has_run, identity_of, read_workspace
 from fedsag_cli.report import Report
 from fedsag_cli.workspace import Workspace
 
@@ -132,7 +132,10 @@ def refresh() -> None:
 
 
 def _runs(row: rows.Row) -> bool:
-    return row.status == RUNNING and not is_gone(row.process)
+    """Whether its process lives, or another process uses its workspace for the same run."""
+    if row.status != RUNNING:
+        return False
+    return not is_gone(row.process) or (row.id is not None and goes_on(Path(row.workspace), row.id))
 
 
 def _hint() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from fedsag_cli.pages import curves, timeline
 from fedsag_cli.pages.activity import Activity
 from fedsag_cli.pages.numbers import packed, some
 from fedsag_cli.report import Report, RoundReport, TableReport
+from fedsag_cli.report.alike import Kind, kind_of
 
 _MOST_ROWS = 400  # of the table of rounds
 _MOST_BARS = 240
@@ -160,14 +160,14 @@ def _sites(report: Report) -> Page:
 
 def _failures(report: Report, activity: Activity) -> list[Page]:
     """Failures that are alike are one, with their sites; the log is that of the first."""
-    kinds: dict[tuple[str, str], Page] = {}
+    kinds: dict[Kind, Page] = {}
     found: list[tuple[str, int | None, str, Failure]] = [
         (site, first.round_num, first.task, first.failure) for site, first in report.failures.items()
     ]
     found += [(site, None, "", failure) for site, failure in report.final_failed.items() if site not in report.failures]
     found += [(name, None, "", failure) for name, failure in activity.failed.items() if not report.ok]
     for site, round_num, task, failure in found:
-        kind = (re.sub(r"\d+(\.\d+)?", "#", failure.cause.replace(site, "…")), failure.where)
+        kind = kind_of(site, failure)
         if kind in kinds:
             kinds[kind]["sites"].append(site)
             continue
