@@ -145,6 +145,22 @@ def test_a_folder_without_a_run_and_a_client_without_a_name_are_errors(workspace
     assert "did you mean 'site-" in raised.value.hint
 
 
+def test_a_run_whose_events_are_lost_is_not_taken_for_one_that_was_killed(workspace):
+    workspace.release()
+    for content in [b"", b"\xff no event\n"]:
+        workspace.events.write_bytes(content)
+        with pytest.raises(WorkspaceError, match="has no events of a run"):
+            watch(str(workspace.root))
+
+
+def test_a_client_without_a_name_is_an_error_in_a_run_that_is_over_too(workspace):
+    write(workspace, *told(workspace))
+    workspace.release()
+
+    with pytest.raises(UsageError, match="--follow site-9"):
+        watch(str(workspace.root), ["site-9"])
+
+
 def test_a_log_is_followed_line_by_line_from_the_start_of_the_run(workspace):
     log = workspace.log("site-1")
     log.parent.mkdir()
