@@ -7,7 +7,7 @@ from reports import EVIL, a_round, logged, started, task
 
 from fedsag_cli import events, pages
 from fedsag_cli.events import Failure
-from fedsag_cli.report import PrivacyReport, Report, SiteFailure, TableReport
+from fedsag_cli.report import PrivacyReport, Report, RoundReport, SiteFailure, TableReport
 
 pytestmark = pytest.mark.slow
 
@@ -220,6 +220,17 @@ def test_a_metric_of_every_second_round_has_a_curve_and_one_without_a_finite_val
     assert page.locator("#metrics h3").all_inner_texts()[0].startswith("never")
     assert page.locator("#metrics .quiet").inner_text() == "No value is finite."
     assert min(painted(page, "--ink")) > 100  # the curve of the mean
+
+
+def test_a_run_without_a_complete_round_has_no_empty_charts(tmp_path, opened):
+    begun = RoundReport(workflow="sag", round_num=0, asked=["a"], failed={"a": Failure(cause="boom")})
+    report = Report(sites=["a"], rounds=[begun], times={"run_finished_s": 3.0, "server_ready_s": 1.0})
+    pages.write(report, tmp_path / "none.jsonl", tmp_path / "report.html")
+
+    page = opened(tmp_path / "report.html")
+
+    assert "The whole run" in page.locator("#stages").inner_text()
+    assert page.locator("canvas").count() == 0
 
 
 def test_a_page_without_the_library_has_the_same_numbers_in_tables(tmp_path, small, opened, monkeypatch):

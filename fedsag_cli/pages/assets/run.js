@@ -243,7 +243,7 @@ function stageSection(stages, head) {
   if (!total) return null;
   const parts = Object.entries(stages.total).filter(([, value]) => value > 0);
   const whole = el("div", { className: "card" },
-    el("h3", {}, "The whole run", el("span", { className: "last" }, secs(total))),
+    el("h3", {}, head.resumed ? "The rounds, and the last start" : "The whole run", el("span", { className: "last" }, secs(total))),
     el("div", { className: "stack" }, parts.map(([name, value]) => el("i", { title: `${name}: ${secs(value)}`, style: { background: `var(${STAGES[name]})`, flex: `${value / total} 0 0` } }))),
     el("div", { className: "legend", style: { margin: "0" } }, parts.map(([name, value]) => el("span", {}, el("span", { className: "key box", style: { background: `var(${STAGES[name]})` } }), `${name} ${secs(value)} (${Math.round((100 * value) / total)} %)`))));
   const blocks = [whole];
@@ -252,12 +252,13 @@ function stageSection(stages, head) {
     const title = (label) => (label.includes("–") ? `rounds ${label}` : `round ${label}`);
     const time = Object.entries(stages.series).map(([name, values]) => ({ name, values, paint: STAGES[name] }));
     const sizes = Object.entries(stages.bytes).map(([name, values], at) => ({ name, values, paint: SERIES[at] }));
-    if (hasCharts) {
+    const isEmpty = [...time, ...sizes].every(({ values }) => values.every((value) => value === 0)); // no round was complete
+    if (hasCharts && !isEmpty) {
       const [left, right] = [el("div", { className: "card" }, el("h3", {}, `Time by ${unit}`)), el("div", { className: "card" }, el("h3", {}, `Bytes by ${unit}`, el("span", { className: "last" }, bytes(head.sent + head.received))))];
       stackChart(left, { labels: stages.labels, series: time, format: secs, title });
       stackChart(right, { labels: stages.labels, series: sizes, format: bytes, title });
       blocks.push(el("div", { className: "cards" }, left, right));
-    } else {
+    } else if (!isEmpty) {
       const columns = [["round"], ...time.map(({ name }) => [name, secs]), ...sizes.map(({ name }) => [name, bytes])];
       const rows = stages.labels.map((label, at) => [label, ...time.map(({ values }) => values[at]), ...sizes.map(({ values }) => values[at])]);
       blocks.push(el("div", { className: "card" }, el("h3", {}, `By ${unit}`), table(columns, rows)));
