@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -14,6 +14,7 @@ from fedsag_cli.workspace import Workspace, site_of
 
 _LOOK_S = 0.2  # a file does not say that it has grown
 _AT_ONCE = 1 << 16  # bytes
+_LONGEST = 500  # characters of a line that is longer than that
 
 
 class Follow:
@@ -64,16 +65,16 @@ class _Log:
         self._at = logs.size(path) if since is None else since
         self._rest = b""
 
-    def lines(self, *, to_the_end: bool) -> list[str]:
+    def lines(self, *, to_the_end: bool) -> Iterator[str]:
         """The lines that have come, with one that is not complete if there will be no more."""
         while chunk := self._chunk():
             self._at += len(chunk)
-            self._rest += chunk
-        *whole, self._rest = self._rest.split(b"\n")
+            *whole, rest = (self._rest + chunk).split(b"\n")
+            self._rest = _as_far_as_shown(rest)
+            yield from map(_shown, whole)
         if to_the_end and self._rest:
-            whole.append(self._rest)
+            yield _shown(self._rest)
             self._rest = b""
-        return [foreign.log_line(line.decode(errors="replace")) for line in whole]
 
     def _chunk(self) -> bytes:
         try:
@@ -82,3 +83,13 @@ class _Log:
                 return file.read(_AT_ONCE)
         except OSError:
             return b""
+
+
+def _as_far_as_shown(line: bytes) -> bytes:
+    """The part that is kept of a line that has no end yet: it may become as long as the log."""
+    return line if len(line) <= _AT_ONCE else line[line.rfind(b"\r", 0, -1) + 1 :][: _AT_ONCE + 1]
+
+
+def _shown(line: bytes) -> str:
+    text = foreign.log_line(line.decode(errors="replace"))
+    return text if len(line) <= _AT_ONCE else f"{text[:_LONGEST]} …"

@@ -15,7 +15,7 @@ from runs import FEDSAG, Running, eventually, fedsag, job
 
 from fedsag_cli import events
 from fedsag_cli.cli.display import Columns, Format
-from fedsag_cli.cli.follow import Follow
+from fedsag_cli.cli.follow import Follow, _Log
 from fedsag_cli.cli.views import NewestLines
 from fedsag_cli.cli.watch import watch
 from fedsag_cli.errors import RunError, UsageError, WorkspaceError
@@ -177,6 +177,20 @@ def test_a_log_is_followed_line_by_line_from_the_start_of_the_run(workspace):
             file.write("o\n\x1b[31mthree\x1b[0m, not complete")
 
     assert said == ["site-1 | one", "site-1 | 90%", "site-1 | two", "site-1 | three, not complete"]
+
+
+def test_a_line_without_an_end_is_not_kept_whole_while_a_log_is_followed(workspace):
+    log = workspace.log("site-1")
+    log.parent.mkdir()
+    followed = _Log(log, since=0)
+    log.write_bytes(b"x" * 1_000_000)
+
+    assert list(followed.lines(to_the_end=False)) == []
+    assert len(followed._rest) < 100_000
+
+    with log.open("ab") as file:
+        file.write(b"end\n" + b"10%\r" * 100_000 + b"100%\n")
+    assert list(followed.lines(to_the_end=False)) == ["x" * 500 + " …", "100%"]
 
 
 def test_the_newest_line_of_a_log_is_its_last_one_with_words(workspace):
