@@ -164,7 +164,7 @@ class Workspace:
             raise WorkspaceError(
                 f"the workspace {self.root} is used by another run, process {pid}",
                 hint="wait for it, or choose another folder with -w",
-            )
+            ) from None
         try:
             if not self.lock.exists() or not os.path.samestat(os.fstat(self._lock), self.lock.stat()):
                 raise OSError(errno.EBUSY, "another run has just moved it aside")

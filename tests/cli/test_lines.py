@@ -170,6 +170,30 @@ def test_clients_that_fail_alike_are_told_once_with_one_log():
     ]
 
 
+def test_of_different_failures_at_one_place_in_the_job_only_the_first_is_told_with_its_log():
+    different = [failed("site-1", "KeyError: 'a'"), failed("site-2", "KeyError: 'b'")]
+    told = [STARTED, started(0, STARTED.sites), *different]
+
+    assert lines_of(*told)[3:] == [
+        "round 0: site-1 failed in train: KeyError: 'a'",
+        "    at /job/train.py:3",
+        "    the last lines of /w/site-1/log.txt:",
+        "    | a",
+        "    | b",
+        "round 0: site-2 failed in train: KeyError: 'b'",
+    ]
+    assert failures.failures(report_of(*told))[-2:] == ["    | b", "site-2, round 0, train: KeyError: 'b'"]
+
+
+def test_of_the_many_rounds_in_which_a_site_failed_the_first_and_the_last_are_named():
+    told = [STARTED]
+    for number in range(7):
+        begun, *others = a_round(number, site_2=1.0)
+        told += [begun, failed("site-1", "boom", round_num=number), *others]
+
+    assert failures.failed_sites(report_of(*told)) == ["failed: site-1 in round 0, 1, 2, … 6: boom"]
+
+
 def test_a_client_that_is_out_of_the_run_is_not_told_again_in_every_round():
     gone = [failed("site-2", "out of the run since round 0: boom", round_num=number) for number in (1, 2, 3)]
     told = [started(0, STARTED.sites), failed("site-2", "boom")]
