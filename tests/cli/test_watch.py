@@ -15,11 +15,12 @@ from runs import FEDSAG, Running, eventually, fedsag, job
 
 from fedsag_cli import events
 from fedsag_cli.cli.display import Columns, Format
-from fedsag_cli.cli.follow import Follow, _Log
+from fedsag_cli.cli.follow import Follow
 from fedsag_cli.cli.views import NewestLines
 from fedsag_cli.cli.watch import watch
 from fedsag_cli.errors import RunError, UsageError, WorkspaceError
 from fedsag_cli.events import Event, Failure
+from fedsag_cli.simulator.logs import LogTail
 from fedsag_cli.workspace import Workspace
 
 LAST_ROUND = "2      21.5 (20–23)      4 of 4    "
@@ -182,7 +183,7 @@ def test_a_log_is_followed_line_by_line_from_the_start_of_the_run(workspace):
 def test_a_line_without_an_end_is_not_kept_whole_while_a_log_is_followed(workspace):
     log = workspace.log("site-1")
     log.parent.mkdir()
-    followed = _Log(log, since=0)
+    followed = LogTail(log)
     log.write_bytes(b"x" * 1_000_000)
 
     assert list(followed.lines(to_the_end=False)) == []
