@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
+from fedsag_cli import foreign
 from fedsag_cli.events import Failure, ProcessExited, ReplyFailed, how_it_ended
 from fedsag_cli.job import App
 from fedsag_cli.plan import SitePlan
@@ -15,6 +17,9 @@ from fedsag_cli.simulator import logs
 from fedsag_cli.workspace import SERVER, Workspace, site_of
 
 _TAIL_LINES = 20
+_ONLY_A_CODE = re.compile(r"the script called sys\.exit\(-?\d+\)|its process ended with exit code \d+")
+_SAYS_WHY = re.compile(r"error|not found|no such|denied|cannot|invalid|failed", re.IGNORECASE)
+_LONGEST_REASON = 200  # characters
 _LEAVE_A_STACK = {signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT, signal.SIGBUS, signal.SIGILL}  # by faulthandler
 
 
@@ -39,6 +44,8 @@ class Failures:
         failure = event.failure or Failure(cause="", exit_code=event.exit_code)
         if event.exit_code and not failure.cause:
             failure = self._from_log(event)
+        if event.exit_code:
+            failure = self._with_reason(event.name, failure)
         may_end = is_over or event.name == SERVER or not self._clients[event.name].config.launch_once
         failure = self._with_log(
             event.name,
@@ -67,6 +74,16 @@ class Failures:
             log=str(log),
             log_tail=[] if is_well else logs.tail(log, _TAIL_LINES, since=since),
         )
+
+    def _with_reason(self, name: str, failure: Failure) -> Failure:
+        """An exit code alone says little: argparse, for example, prints what is wrong and then calls sys.exit(2)."""
+        if not _ONLY_A_CODE.fullmatch(failure.cause):
+            return failure
+        last = "".join(logs.tail(self._workspace.log(name), 1, since=self._since.get(name, 0))).strip()
+        if not _SAYS_WHY.search(last):
+            return failure
+        cause = f"{failure.cause}; the last line of its log: {foreign.shortened(last, _LONGEST_REASON)}"
+        return msgspec.structs.replace(failure, cause=cause)
 
     def _from_log(self, event: ProcessExited) -> Failure:
         """Why a process without an end message ended: a signal, or an error in a command that is no Python script."""

@@ -1,0 +1,40 @@
+"""What the logs of processes add to their failures."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from fedsag_cli.events import Failure, ProcessExited
+from fedsag_cli.simulator.failures import Failures
+from fedsag_cli.workspace import Workspace
+
+EXITS = "the script called sys.exit(2)"
+
+
+@pytest.mark.parametrize(
+    ("told", "last_line", "cause"),
+    [
+        (EXITS, "train.py: error: unknown: --lr", f"{EXITS}; the last line of its log: train.py: error: unknown: --lr"),
+        (EXITS, "epoch 3 of 9", EXITS),
+        ("ValueError: no data", "ValueError: no data", "ValueError: no data"),
+        (
+            "",
+            "train.sh: foo: not found",
+            "its process ended with exit code 2; the last line of its log: train.sh: foo: not found",
+        ),
+    ],
+)
+def test_where_only_an_exit_code_is_known_the_last_line_of_the_log_is_told_if_it_says_why(
+    tmp_path, told, last_line, cause
+):
+    workspace = Workspace(tmp_path)
+    log = workspace.log("site-1")
+    log.parent.mkdir()
+    failures = Failures(workspace, {"site-1": SimpleNamespace(folder=tmp_path / "app")}, {})
+    failures.watch("site-1")
+    log.write_text(f"usage: train.py [--learning_rate RATE]\n{last_line}\n")
+    exited = ProcessExited(name="site-1", exit_code=2, failure=Failure(cause=told, exit_code=2) if told else None)
+
+    assert failures.of_exit(exited, is_over=True).failure.cause == cause
