@@ -66,11 +66,10 @@ class NotEnoughClients(RunError):
     def __init__(
         self, task: str, *, needed: int, possible: int, round_num: int | None = None, cause: str = "", hint: str = ""
     ) -> None:
-        stopped = f"Task {task!r}" if round_num is None else f"Round {round_num}"
-        answers = "1 answer is needed" if needed == 1 else f"{needed} answers are needed"
+        what = f"task {task!r}" if round_num is None else f"round {round_num}"
         clients = {0: "no client", 1: "only 1 client"}.get(possible, f"only {possible} clients")
         super().__init__(
-            f"{stopped} stopped: {answers}, but {clients} can still answer"
+            f"{what} needs {counted(needed, 'answer')}, but {clients} can still answer"
             + (f"; the first failure: {cause}" if cause else ""),
             hint=hint,
         )

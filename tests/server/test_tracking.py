@@ -693,7 +693,7 @@ def test_what_clients_logged_before_they_died_is_kept_and_the_run_has_failed(tmp
     assert {name: each.info.status for name, each in runs.items()} == dict.fromkeys(
         ("job", "site-1", "site-2"), "FAILED"
     )
-    assert "2 answers are needed" in runs["job"].data.tags["fedsag.cause"]
+    assert "needs 2 answers" in runs["job"].data.tags["fedsag.cause"]
     assert runs["job"].data.params["config_fed_server.json workflows.0.args.num_rounds"] == "2"
     assert {"seed", "clients", "versions.fedsag", "versions.python"} <= runs["job"].data.params.keys()
     for site in ("site-1", "site-2"):
