@@ -19,8 +19,11 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
+
+_MOST_KNOWN = 6  # of names that differ in their numbers
 
 
 class FedsagError(Exception):
@@ -119,12 +122,16 @@ def there_are(number: int, noun: str) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint: the known name that is most similar to `name`; if none is similar, all known names."""
-    names = sorted(set(known))
+    """A hint: the known name that is most similar to `name`; if none is similar, all known names.
+
+    A name that differs only in its number, such as site-2 for site-9, is not similar: nobody mistypes it so.
+    """
+    names = sorted(set(known), key=lambda each: re.sub(r"\d+", lambda number: number[0].zfill(20), each))
     near = difflib.get_close_matches(name, names, n=1)
-    if near:
+    if near and re.sub(r"\d+", "#", near[0]) != re.sub(r"\d+", "#", name):
         return f"did you mean {near[0]!r}?"
-    return f"known: {', '.join(names)}" if names else ""
+    shown = names if not near or len(names) <= _MOST_KNOWN else [*names[:_MOST_KNOWN], f"… {names[-1]}"]
+    return f"known: {', '.join(shown)}" if names else ""
 
 
 _WAYS_OUT = {

@@ -143,10 +143,10 @@ def help_text(text: str) -> None:
 
 
 def table(rows: Sequence[Mapping[str, str]], columns: Sequence[str], *, by: str = "", wraps: bool = True) -> None:
-    """Print a table: in a pipe one line for each row, with `-` for an empty cell; on a terminal long cells are wrapped.
+    """Print a table: one line for each row, with `-` for an empty cell; on a terminal long cells are wrapped.
 
-    `by`: on a terminal, this column is a heading above its rows. Where it does not wrap, each row is one line, and
-    the caller has made it fit.
+    `by`: on a terminal, this column is a heading above its rows. Where it does not wrap, a terminal shows it as a pipe
+    does, and the caller has made it fit.
     """
     cells = [{column: _safe(row[column]) for column in columns} for row in rows]
     if on_terminal() and wraps:
@@ -157,8 +157,7 @@ def table(rows: Sequence[Mapping[str, str]], columns: Sequence[str], *, by: str 
             _wrapped_table([_safe(column) for column in shown], [[row[column] for column in shown] for row in group])
             _write(sys.stdout, "")
         return
-    empty = "" if on_terminal() else "-"
-    lines = [[_safe(column) for column in columns], *([row[column] or empty for column in columns] for row in cells)]
+    lines = [[_safe(column) for column in columns], *([row[column] or "-" for column in columns] for row in cells)]
     widths = [max(map(len_of, column)) for column in zip(*lines, strict=True)]
     for number, texts in enumerate(lines):
         _write(sys.stdout, _aligned(texts, widths) if number else _styled(_aligned(texts, widths), "bold"))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fedsag_cli import events
 from fedsag_cli.cli import failures, wording
+from fedsag_cli.cli.summary import where
 from fedsag_cli.errors import RunError, counted
 from fedsag_cli.events import Event
 from fedsag_cli.report.alike import Kind, kind_of, of_any_site
@@ -83,9 +84,8 @@ class Lines:
                 return [f"{which} is the best so far: {event.metric} {wording.number(event.score)}"]
             case events.RunFinished():
                 how = "failed" if event.exit_code == RunError.exit_code else "ended early"
-                page = Path(event.report).with_name("report.html")
-                said = [f"the run {how}; its report: {event.report}", f"the same for a browser: {page}"]
-                return [*self._gathered(), *(() if event.ok else said)]
+                said = () if event.ok else (f"the run {how}", *where(Path(event.report).parent))
+                return [*self._gathered(), *said]
         return []
 
     def _finished(self, event: events.RoundFinished) -> list[str]:

@@ -16,7 +16,7 @@ _MOST_SITES = 6  # in one line
 
 
 def summary(report: Report, columns: Columns = Columns.BRIEF, *, quiet: bool = False) -> None:
-    """What a run prints that is done. `quiet`: only the table, the failures and the path of the report."""
+    """What a run prints that is done. `quiet`: only the table, the failures, and where the run is found."""
     rounds(report, columns)
     if not quiet:
         for each in report.tables:
@@ -24,10 +24,20 @@ def summary(report: Report, columns: Columns = Columns.BRIEF, *, quiet: bool = F
         _results(report)
     for text in [*failures.failed_sites(report), *_not_waited_for(report)]:
         display.line(text)
-    if quiet:
-        display.line(f"report     {report.workspace}/report.json")
-    else:
-        _places(report)
+    for text in where(Path(report.workspace)):
+        display.line(text)
+    if not quiet:
+        _more_places(report)
+
+
+def where(workspace: Path) -> list[str]:
+    """Where the run of a workspace is found, for a person first; also of a run that failed."""
+    number = history.number_of(workspace)
+    return [
+        f"page       {workspace}/report.html",
+        *([f"run        {number}: fedsag runs show {number}"] if number else []),
+        f"report     {workspace}/report.json",
+    ]
 
 
 def rounds(report: Report, columns: Columns = Columns.BRIEF) -> None:
@@ -54,28 +64,21 @@ def _results(report: Report) -> None:
     if report.rounds:
         measured = "" if report.final_metrics else "; the final model was not measured"
         display.line(f"metrics of a round are of the model that each client received, before training{measured}")
-    if best := report.best:
-        which = "the final model" if best.is_final else f"the model sent in round {best.round_num}"
-        display.line(f"best: {which}, {best.metric} {wording.number(best.score)}, as the model selector weighs it")
     if spent := next((each.privacy for each in reversed(report.rounds) if each.privacy), None):
         epsilon = "infinite" if spent.epsilon is None else wording.number(spent.epsilon)
         display.line(f"privacy: epsilon {epsilon} at delta {spent.delta:g}, {spent.mechanism}")
 
 
-def _places(report: Report) -> None:
+def _more_places(report: Report) -> None:
     for path in report.models:
         display.line(f"model      {path}")
     for view in report.curves:
         display.line(f"curves     {view}")
+    display.line(f"logs       {report.workspace}/<site>/log.txt")
     if report.rounds:  # without a round, nothing was trained
         display.line(f"digest     {report.digest}")
-    display.line(f"report     {report.workspace}/report.json")
-    display.line(f"page       {report.workspace}/report.html")
-    display.line(f"events     {report.workspace}/events.jsonl")
-    display.line(f"logs       {report.workspace}/<site>/log.txt")
-    display.line(f"seconds    {report.times.get('run_finished_s', 0.0):.1f}")
-    if number := history.number_of(Path(report.workspace)):
-        display.line(f"run        {number}: fedsag runs show {number}")
+    since = " since the resume" if report.resumed_at else ""
+    display.line(f"seconds    {report.times.get('run_finished_s', 0.0):.1f}{since}")
 
 
 def _result(found: TableReport) -> None:

@@ -123,13 +123,12 @@ def _lines(report: Report) -> list[_Line]:
                 count = len(final.metrics_by_site)
                 answers = f"{count} of {count + len(final.failed)}"
                 lines.append(_Line(workflow, "final", final.metrics, final.metrics_by_site, answers, ""))
-        if (best := report.best) and best.workflow == workflow and not best.is_final:
-            sent = next(
-                (line for line in lines if (line.workflow, line.label) == (workflow, str(best.round_num))), None
-            )
+        if (best := report.best) and best.workflow == workflow:
+            which = "final" if best.is_final else str(best.round_num)
+            sent = next((line for line in lines if (line.workflow, line.label) == (workflow, which)), None)
             row = sent or _Line(workflow, "", {}, {}, "", "")
             means = row.means | {best.metric: best.score}
-            lines.append(row._replace(label=f"best: {best.round_num}", means=means, seconds=""))
+            lines.append(row._replace(label=f"best: {which}", means=means, seconds=""))
     return lines
 
 

@@ -13,6 +13,7 @@ from fedsag_cli.cli import display
 from fedsag_cli.cli.display import Format, Row
 from fedsag_cli.cli.lines import Lines
 from fedsag_cli.cli.live import Progress
+from fedsag_cli.cli.summary import where
 from fedsag_cli.events import Event
 from fedsag_cli.report.alike import Kind
 from fedsag_cli.simulator import logs
@@ -61,13 +62,16 @@ class JsonView:
 
 
 class QuietView:
-    """The notes alone: failures are told at the end."""
+    """The notes alone, and where a run that failed is found: failures are told at the end."""
 
     told: Collection[tuple[str, Kind]] = ()
 
     def on(self, event: Event) -> None:
         if isinstance(event, events.Notice):
             self.line(f"note: {event.text}")
+        elif isinstance(event, events.RunFinished) and not event.ok:
+            for text in where(Path(event.report).parent):
+                self.line(text)
 
     def line(self, text: str) -> None:
         display.line(text)

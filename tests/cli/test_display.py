@@ -126,6 +126,14 @@ def test_no_colour_is_written_where_the_environment_says_so(monkeypatch):
     assert "\x1b" not in terminal.getvalue()[told:]
 
 
+def test_a_table_that_was_fitted_looks_on_a_terminal_as_in_a_pipe(monkeypatch):
+    terminal = Terminal().use(monkeypatch)
+
+    display.table([{"round": "best: 4", "seconds": ""}], ["round", "seconds"], wraps=False)
+
+    assert terminal.shown[:2] == ["round    seconds", "best: 4  -"]
+
+
 @pytest.mark.parametrize(
     ("term", "notebook", "can"),
     [("xterm", False, True), ("xterm", True, False), ("dumb", False, False), ("", False, False), (None, False, False)],

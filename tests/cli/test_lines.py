@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
-from fedsag_cli import events
+from fedsag_cli import events, history
 from fedsag_cli.cli import failures, summary
 from fedsag_cli.cli.lines import Lines
+from fedsag_cli.cli.views import QuietView
 from fedsag_cli.events import Failure
 from fedsag_cli.report import ReportBuilder
 
@@ -69,8 +72,9 @@ def test_a_run_is_told_in_plain_lines():
         "note: site-2 answered train too late: its answer is not used",
         "note: site-2: it did not answer",
         "note: no pictures",
-        "the run failed; its report: /w/report.json",
-        "the same for a browser: /w/report.html",
+        "the run failed",
+        "page       /w/report.html",
+        "report     /w/report.json",
     ]
 
 
@@ -148,9 +152,21 @@ def test_a_run_that_was_interrupted_has_not_failed():
     over = events.RunFinished(ok=False, exit_code=130, cause="interrupted", report="/w/report.json")
 
     assert lines_of(over) == [
-        "the run ended early; its report: /w/report.json",
-        "the same for a browser: /w/report.html",
+        "the run ended early",
+        "page       /w/report.html",
+        "report     /w/report.json",
     ]
+
+
+def test_a_run_that_failed_names_its_page_and_its_number_also_if_only_notes_are_shown(monkeypatch, capsys):
+    monkeypatch.setattr(history, "number_of", lambda workspace: 12 if workspace == Path("/w") else 0)
+    over = events.RunFinished(ok=False, exit_code=4, cause="too few", report="/w/report.json")
+    places = ["page       /w/report.html", "run        12: fedsag runs show 12", "report     /w/report.json"]
+
+    QuietView().on(over)
+
+    assert capsys.readouterr().out.splitlines() == places
+    assert lines_of(over) == ["the run failed", *places]
 
 
 def test_clients_that_fail_alike_are_told_once_with_one_log():
@@ -165,8 +181,9 @@ def test_clients_that_fail_alike_are_told_once_with_one_log():
         "    | a",
         "    | b",
         "round 0: 16 of 16 clients failed alike: ValueError: no data in /data/<site>",
-        "the run failed; its report: /w/report.json",
-        "the same for a browser: /w/report.html",
+        "the run failed",
+        "page       /w/report.html",
+        "report     /w/report.json",
     ]
 
 

@@ -62,7 +62,7 @@ def test_the_final_model_and_the_best_one_are_rows():
     assert cells(table.brief(report, 80))[2:] == [["final", "55", "1 of 2", ""], ["best: 1", "61", "1 of 1", ""]]
 
     report.best = msgspec.structs.replace(best, is_final=True)
-    assert [row[0] for row in cells(table.brief(report, 80))[1:]] == ["1", "final"]
+    assert cells(table.brief(report, 80))[2:] == [["final", "55", "1 of 2", ""], ["best: final", "61", "1 of 2", ""]]
 
 
 def test_the_rounds_of_several_workflows_stand_apart():
@@ -155,7 +155,7 @@ def test_the_full_table_has_every_value_and_no_part_of_it_is_wider_than_the_term
     assert whole.rows[0]["site-19 loss"] == "19.75"
 
 
-def test_a_quiet_end_has_the_table_the_failures_and_the_report_alone(capsys):
+def test_a_quiet_end_has_the_table_the_failures_and_where_the_run_is_found(capsys):
     report = Report(sites=["site-1"], workspace="/w", rounds=[a_round(0, {"site-1": {"accuracy": 10.0}})])
     report.models, report.digest = ["/w/model.pt"], "d1d1"
     report.tables = [TableReport(title="cross", columns=["a"], rows=[[1.0]])]
@@ -167,8 +167,20 @@ def test_a_quiet_end_has_the_table_the_failures_and_the_report_alone(capsys):
         "round  accuracy  answered  seconds",
         "0      10        1 of 1    2.50",
         "",
+        "page       /w/report.html",
         "report     /w/report.json",
     ]
+
+
+def test_the_end_names_the_page_before_all_other_files_and_the_best_model_once(capsys):
+    best = BestReport(round_num=0, metric="accuracy", score=10.0)
+    rounds = [a_round(0, {"site-1": {"accuracy": 10.0}})]
+
+    summary.summary(Report(sites=["site-1"], workspace="/w", rounds=rounds, best=best, models=["/w/m.pt"], digest="d1"))
+
+    table_, _, places = capsys.readouterr().out.partition("was not measured\n")
+    assert [line.split()[0] for line in places.splitlines()] == ["page", "report", "model", "logs", "digest", "seconds"]
+    assert (table_ + places).count("best") == 1
 
 
 @pytest.mark.parametrize(("epsilon", "shown"), [(3.81149, "3.811"), (None, "infinite")])

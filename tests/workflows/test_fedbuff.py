@@ -79,7 +79,7 @@ def test_a_client_that_fails_is_replaced_and_one_whose_update_does_not_fit_too()
 
 
 def test_a_buffer_that_cannot_be_filled_ends_the_run():
-    with pytest.raises(NotEnoughClients, match="round . needs 2 answers, but only 1 client"):
+    with pytest.raises(NotEnoughClients, match=r"round . needs 2 answers, but only 1 client"):
         live(FakeClients(a=lambda model: None, b=adds(1)), buffer_size=2)
     with pytest.raises(JobError, match="buffer_size is 3, and 1 clients"):
         live(FakeClients(a=adds(1)), buffer_size=3)

@@ -78,7 +78,7 @@ def test_errors_name_what_is_wrong_and_the_nearest():
         InitializeGlobalWeights(weight_method="mean")
     with pytest.raises(JobError, match="'site-2' is no client that takes the task 'get_weights'") as wrong:
         first_model(clients(**{"site-1": has(1.0)}), weights_client_name="site-2")
-    assert wrong.value.hint == "did you mean 'site-1'?"
+    assert wrong.value.hint == "known: site-1"
     with pytest.raises(RunError, match="no client sent weights"):
         first_model(clients())
 
