@@ -25,7 +25,7 @@ def failures(report: Report, told: Collection[tuple[str, Kind]] = ()) -> list[st
         when = "" if first.round_num is None else f", round {first.round_num}"
         task = f", {first.task}" if first.task else ""
         if len(sites) > 1:
-            texts.append(f"{_who(sites, report)}; the first:")
+            texts.append(f"{_who(sites, report)}; the first to fail:")
         texts += first_there(f"{sites[0]}{when}{task}", first.failure, places)
     return texts
 
@@ -69,12 +69,13 @@ def whole(head: str, failure: Failure) -> list[str]:
 
 
 def alike(number: int, clients: int) -> str:
-    return f"{number} of {counted(clients, 'client')} failed alike"
+    return f"{number} of {counted(clients, 'client')} failed for the same reason"
 
 
 def _who(sites: Sequence[str], report: Report) -> str:
-    """How many failed alike, and their names, the first to fail first."""
-    return f"{alike(len(sites), len(report.sites))}: {wording.few(sites)}"
+    """How many failed alike, and their names, in the order of the run's sites."""
+    named = wording.few([site for site in report.sites if site in sites])
+    return f"{alike(len(sites), len(report.sites))}: {named}"
 
 
 def _by_kind(report: Report) -> list[list[str]]:

@@ -27,7 +27,8 @@ class Lines:
         self._places: set[str] = set()  # in the job, whose failures were told whole
         self._alike: dict[Kind, list[str]] = {}  # the sites that failed in this round, for what they were not told for
         self._round: int | None = None
-        self._asked = self._clients = 0
+        self._sites: list[str] = []
+        self._asked = 0
         self._sent: dict[str, float] = {}  # when each site got its task
         self._not_awaited: list[str] = []  # in this round
         self._skipped: set[tuple[str, str, str, int]] = set()  # answers that the run does not wait for
@@ -36,11 +37,11 @@ class Lines:
         """The lines for an event; most events have none."""
         match event:
             case events.RunStarted():
-                self._clients = len(event.sites)
+                self._sites = event.sites
                 threads = counted(event.threads, "thread")
                 settings = f"{event.slots} at a time, {threads} each, seed {event.seed}, {event.launcher}"
                 return [
-                    f"job {event.job}: {counted(self._clients, 'client')}, {settings}",
+                    f"job {event.job}: {counted(len(event.sites), 'client')}, {settings}",
                     f"workspace {event.workspace}",
                 ]
             case events.ServerReady() if event.whole_rounds:
@@ -115,11 +116,12 @@ class Lines:
     def _gathered(self) -> list[str]:
         """What is told once for all clients: how many failed alike, and whom the round did not wait for."""
         when = "" if self._round is None else self._when(self._round)
-        clients = self._asked or self._clients
+        clients = self._asked or len(self._sites)
         several = [(kind, sites) for kind, sites in self._alike.items() if len(sites) > 1]
         texts = [f"{when}{failures.alike(len(sites), clients)}: {self._causes[kind]}" for kind, sites in several]
         if self._not_awaited:
-            texts.append(f"{when}{_not_awaited(self._not_awaited)}: enough answered")
+            skipped = [site for site in self._sites if site in self._not_awaited]
+            texts.append(f"{when}{_not_awaited(skipped)}: enough answered")
         self._alike, self._not_awaited = {}, []
         return texts
 

@@ -71,7 +71,10 @@ class Progress:
             self._pace.on(event)
         match event:
             case events.RunStarted():
-                self._pace, self._stage, self._began, self._slots = None, "starting", event.at, event.slots
+                self._pace, self._began, self._slots = None, event.at, event.slots
+                self._stage = "starting: importing torch" if "torch" in event.versions else "starting"
+            case events.ServerReady():
+                self._stage = "starting"
             case events.WorkflowStarted():
                 self._pace = Pace(slots=self._slots)
                 self._workflow = event.workflow if event.num_workflows > 1 else ""
@@ -96,6 +99,8 @@ class Progress:
     def rows(self, now: float, columns: int, height: int, last_line: LastLine) -> list[Row]:
         """At most `height` rows, the most important ones first; cells that do not fit are cut by the display."""
         clients, states = self._clients.all, self._clients.states()
+        if set(states.values()) == {NOT_STARTED}:
+            clients = []  # the count says it
         top = [self._progress(now, columns), *self._metrics()]
         free = height - len(top) - 2
         signs = _map(states, columns) if len(clients) > free else []
@@ -118,7 +123,7 @@ class Progress:
         last = pace.round.first_round + pace.round.num_rounds - 1
         left = pace.left_s(now)
         still = "" if left is None else f"about {wording.clock(left)} left" if left >= 0 else "longer than expected"
-        head = f"round {pace.round.round_num} of {pace.round.first_round}–{last}"
+        head = f"round {pace.round.round_num} (last: {last})"
         texts = [f"{pace.share:4.0%}", spent.rjust(_CLOCK), still.ljust(_STILL)]
         room = columns - sum(2 + len(text) for text in texts) - len(head) - 2
         head = self._named(head, max(0, min(_LONGEST_NAME, room - _SHORTEST_BAR - 2)))

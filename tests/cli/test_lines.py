@@ -90,7 +90,7 @@ def test_those_that_were_not_waited_for_are_told_apart_from_those_that_failed(ca
     assert "not waited for: site-2 in 2 rounds" in said
     assert "failed" not in said
     late = events.ReplyLate(site="site-2", task="train", round_num=0)
-    assert lines_of(started, not_awaited, late, finished)[1:] == [
+    assert lines_of(STARTED, started, not_awaited, late, finished)[3:] == [
         "round 0: site-2 is not waited for: enough answered",
         "round 0 finished in 0.6 s: 1 answer of 2 clients, accuracy 10",
     ]
@@ -180,7 +180,7 @@ def test_clients_that_fail_alike_are_told_once_with_one_log():
         "    the last lines of /w/site-1/log.txt:",
         "    | a",
         "    | b",
-        "round 0: 16 of 16 clients failed alike: ValueError: no data in /data/<site>",
+        "round 0: 16 of 16 clients failed for the same reason: ValueError: no data in /data/<site>",
         "the run failed",
         "page       /w/report.html",
         "report     /w/report.json",
@@ -231,9 +231,21 @@ def test_a_failure_that_was_told_is_not_told_again_at_the_end():
 
     assert failures.failures(report_of(*told), lines.told) == []
     assert failures.failures(report_of(*told))[:2] == [
-        "2 of 2 clients failed alike: site-1, site-2; the first:",
+        "2 of 2 clients failed for the same reason: site-1, site-2; the first to fail:",
         "site-1, round 0, train: boom",
     ]
+
+
+def test_sites_are_named_in_the_order_of_the_run_whoever_failed_or_was_left_first():
+    sites = [f"site-{number}" for number in range(1, 13)]
+    others = [site for site in sites if site not in ("site-2", "site-10")]
+    skipped = [events.NotAwaited(site=site, task="train", round_num=0) for site in reversed(others)]
+    told = [many_clients(12), started(0, sites), failed("site-10", "boom"), failed("site-2", "boom"), *skipped]
+
+    assert failures.failed_sites(report_of(*told)) == [
+        "2 of 12 clients failed for the same reason: site-2, site-10 in round 0: boom"
+    ]
+    assert "(site-1, site-3, site-4, … site-12)" in lines_of(*told, a_round(0, site_1=1.0)[-1])[-2]
 
 
 def test_a_line_names_a_few_of_many_metrics():

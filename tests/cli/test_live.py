@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import msgspec
 import pytest
 from histories import START, history
 from terminals import Terminal
@@ -59,7 +60,7 @@ def test_two_clients_are_shown_whole(monkeypatch):
     shown = at(told, START + 10.2, monkeypatch=monkeypatch, last_line=lambda site: f"log of {site}")
 
     assert re.sub("[━─]+", "━─", "\n".join(shown).rstrip()).splitlines() == [
-        "round 2 of 0–3  ━─   62%     0:10  about 0:06 left",
+        "round 2 (last: 3)  ━─   62%     0:10  about 0:06 left",
         "round 1: accuracy 10.5 ▁█",
         "2 clients: 1 working, 1 answered",
         "slowest: site-2, 2.0 s so far, usually 4.0 s",
@@ -127,7 +128,7 @@ def test_a_terminal_that_changes_its_size_keeps_the_lines_above_and_one_frame(mo
         screen._write(screen._drawn())
 
         assert terminal.shown[0] == "a line above"
-        assert sum("round 0 of" in line for line in terminal.shown) == 1
+        assert sum("round 0 (last" in line for line in terminal.shown) == 1
         assert sum("site-7" in line for line in terminal.shown) == 1
 
 
@@ -186,6 +187,19 @@ def states(told) -> dict[str, str]:
     return progress._clients.states()
 
 
+def test_before_the_server_is_ready_the_view_says_what_starts_and_has_no_row_for_each_client(monkeypatch):
+    run_started, ready, *_ = history(16, slots=4)
+    begun = msgspec.structs.replace(run_started, versions={"torch": "2.9"})
+    ready = msgspec.structs.replace(ready, at=START + 4)
+
+    importing, starting = (
+        at([begun, ready], START + seconds, monkeypatch=monkeypatch, last_line=lambda site: "") for seconds in (3, 5)
+    )
+
+    assert importing[:3] == ["starting: importing torch …  0:03", "16 clients: 16 not started", ""]
+    assert starting[0] == "starting …  0:05"
+
+
 def test_a_task_after_the_last_round_is_named(monkeypatch):
     told = [event for event in history(2, slots=2, rounds=1) if event.at < START + 3]
     sent = events.TaskSent(site="site-1", task="validate", round_num=1, size=1, at=START + 3)
@@ -204,7 +218,7 @@ def test_where_the_encoding_has_no_bars_there_are_signs_of_the_same_width(monkey
 
     screen._write(screen._drawn())
 
-    assert re.match(r"round 2 of 0-3  #+-+   75%", terminal.shown[0])
+    assert re.match(r"round 2 \(last: 3\)  #+-+   75%", terminal.shown[0])
     assert not {"?", "\\"} & set("".join(terminal.shown))
 
 
@@ -216,6 +230,6 @@ def test_of_several_workflows_the_name_stands_in_the_head_as_far_as_there_is_roo
         at([*told[:2], second, *told[3:12]], START + 2, columns, monkeypatch=monkeypatch)[0] for columns in (100, 60)
     )
 
-    assert wide.startswith("a_name_of_many_words: round 0 of 0–1  ━━")
-    assert narrow.startswith("round 0 of 0–1  ━━")
+    assert wide.startswith("a_name_of_many_words: round 0 (last: 1)  ━━")
+    assert narrow.startswith("round 0 (last: 1)  ━━")
     assert "0:02" in narrow

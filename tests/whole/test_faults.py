@@ -377,7 +377,8 @@ def test_all_who_fail_of_one_cause_are_named_the_first_one_first(tmp_path):
     assert ran.code == 4
     first, second = [event["site"] for event in ran.told("ReplyFailed")]
     assert f"the first failure: {first}: ValueError: no data" in ran.err
-    assert f"\n2 of 2 clients failed alike: {first}, {second}; the first:\n{first}, round 1, train: Value" in ran.err
+    assert "\n2 of 2 clients failed for the same reason: site-1, site-2; the first to fail:\n" in ran.err
+    assert f"to fail:\n{first}, round 1, train: Value" in ran.err
     assert list(ran.report["failures"]) == [first, second]
 
 

@@ -128,7 +128,7 @@ def test_a_failure_is_printed_once_for_each_reader(tmp_path):
     apart = run(made, "-n", 3, "-t", 3)
 
     assert together.count("    | ValueError: no data") == 1
-    assert together.count("3 of 3 clients failed alike") == 1
+    assert together.count("3 of 3 clients failed for the same reason") == 1
     assert [text.count("    | ValueError: no data") for text in (apart.out, apart.err)] == [1, 1]
 
 
