@@ -34,8 +34,8 @@ def simulator(
             metavar="WS",
             parser=_named,
             autocompletion=completion.workspaces,
-            help="The folder for all files of the run; a finished run there is replaced (default: simulator_workspace, "
-            "from which an earlier run is moved to simulator_workspace.runs).",
+            help="The folder for all files of the run; a finished run in it is replaced. Default: simulator_workspace; "
+            "a run in it is first moved to simulator_workspace.runs.",
         ),
     ] = None,
     num_clients: Annotated[

@@ -232,7 +232,7 @@ class Simulation:
         rounds = read(self._workspace.record, self._plan.identity).rounds
         self._untold = self._report.complete([[_as_event(raw) for raw in whole.events] for whole in rounds])
         if self._untold:
-            self._notices.append("events.jsonl lacked what happened in whole rounds: it is added")
+            self._notices.append("events.jsonl lacked what happened in complete rounds: it is added")
         report = self._report.report
         failed = {site: each.round_num for each in report.rounds if each.is_whole for site in each.failed}
         for site, round_num in failed.items() if self._plan.strict else ():

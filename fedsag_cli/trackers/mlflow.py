@@ -72,11 +72,12 @@ class MLflowReceiver:
         if self._uri.startswith("http"):
             return re.sub("//[^/]*@", "//", self._uri)  # the address may contain a password
         store = self._uri if ":" in self._uri else str(Path(self._uri or _FOLDER).resolve())
-        command = f"MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri {shlex.quote(store)}"
+        allowed = "MLFLOW_ALLOW_FILE_STORE=true " if _is_folder(self._uri) else ""
+        command = f"{allowed}mlflow ui --backend-store-uri {shlex.quote(store)}"
         return command if find_spec("flask") else f"pip install mlflow && {command}"  # mlflow-skinny has no pages
 
     def begin(self, facts: RunFacts) -> None:
-        if not self._uri or self._uri.startswith("file:") or "://" not in self._uri:
+        if _is_folder(self._uri):
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow stores files only with this variable
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # no warning about a missing git
         from mlflow.tracking import MlflowClient
@@ -170,6 +171,10 @@ class MLflowReceiver:
     def _tags(self, key: str) -> dict[str, str]:
         tags = self._settings.get(key)
         return {str(name): str(value) for name, value in tags.items()} if isinstance(tags, Mapping) else {}
+
+
+def _is_folder(uri: str) -> bool:
+    return uri.startswith("file:") or "://" not in uri
 
 
 def _param_name(key: str) -> str:

@@ -499,10 +499,8 @@ def test_what_shows_the_curves_is_told_once_and_not_before_there_are_any():
         (MLflowReceiver(), "MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri '{here}/a b/mlruns'"),
         (MLflowReceiver("/m"), "MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri /m"),
         (MLflowReceiver("mine"), "MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri '{here}/a b/app/mine'"),
-        (
-            MLflowReceiver("sqlite:///m.db"),
-            "MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri sqlite:///m.db",
-        ),
+        (MLflowReceiver("file:///m"), "MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri file:///m"),
+        (MLflowReceiver("sqlite:///m.db"), "mlflow ui --backend-store-uri sqlite:///m.db"),
         (MLflowReceiver("http://localhost:5000"), "http://localhost:5000"),
         (MLflowReceiver("https://me:word@host/x"), "https://host/x"),
         (WandBReceiver(), "wandb sync '{here}/a b/wandb'/offline-run-*"),

@@ -454,7 +454,7 @@ def test_a_new_run_does_not_remove_the_rounds_of_an_unfinished_one_unless_it_is_
     refused = run(failed, "-n", 2, "-t", 2)
 
     assert refused.code == 2
-    assert f"{tmp_path}/ws has a whole round of a run that is not finished" in refused.err
+    assert f"{tmp_path}/ws has a complete round of a run that is not finished" in refused.err
     assert "--resume continues it, --force removes it and starts anew" in refused.err
     assert (tmp_path / "ws" / "report.json").read_bytes() == before
     assert [each["round_num"] for each in run(failed, "-n", 2, "-t", 2, "--force").told("RoundStarted")] == [0, 1]
@@ -485,7 +485,7 @@ def test_what_only_the_record_knows_is_told_again(tmp_path):
     outcome = run(made, "--resume")
 
     assert "resumed: 3 rounds done" in outcome.out
-    assert "events.jsonl lacked what happened in whole rounds: it is added" in outcome.out
+    assert "events.jsonl lacked what happened in complete rounds: it is added" in outcome.out
     assert outcome.report["rounds"][:3] == whole
     assert [each["round_num"] for each in outcome.told("RoundFinished")] == [0, 1, 2]
 
