@@ -146,8 +146,25 @@ def test_a_line_of_the_record_that_was_not_written_to_its_end_costs_only_its_rou
 
     found = again(tmp_path)
 
-    assert found.next_round == 1
-    assert "record.jsonl is damaged in line 3" in found.notes[0]
+    assert (found.next_round, found.notes) == (1, [])
+
+
+def test_a_kill_within_the_record_of_the_first_round_leaves_a_run_that_begins_anew(tmp_path):
+    Run(emit=lambda event: None, checkpoints=tmp_path).finish_round(finished(0), model(0.0))
+    for size in (40, 0):  # and one between the checkpoint and its record
+        with (tmp_path / "record.jsonl").open("r+b") as file:
+            file.truncate(size)
+
+        assert again(tmp_path).next_round == 0
+
+
+def test_the_record_is_there_before_the_first_checkpoint(tmp_path, monkeypatch):
+    def saved(path, *_):
+        assert (tmp_path / "record.jsonl").exists()
+        path.write_bytes(b"")
+
+    monkeypatch.setattr("fedsag_cli.params.tensor_file.save", saved)
+    Run(emit=lambda event: None, checkpoints=tmp_path).finish_round(finished(0), model(0.0))
 
 
 def test_checkpoints_of_another_plan_are_not_continued(tmp_path):
