@@ -1008,3 +1008,16 @@ def test_a_shared_file_that_a_script_changed_is_told_and_one_that_it_replaced_is
     here.release()
     assert [text.partition(" was changed")[0] for text in told] == [str(changed)]
     assert "2 places share this file" in told[0]
+
+
+def test_one_who_only_looks_whether_a_workspace_is_used_does_not_keep_a_run_from_it(tmp_path):
+    with Workspace(tmp_path / "ws") as before:
+        before.take()
+    looking = (tmp_path / "ws" / ".fedsag" / "lock").open("rb")
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    threading.Timer(0.03, looking.close).start()
+
+    with Workspace(tmp_path / "ws") as workspace:
+        workspace.take()
+
+        assert workspace.is_in_use

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from fedsag_cli import events
 from fedsag_cli.cli import failures, wording
@@ -14,14 +15,15 @@ from fedsag_cli.report.alike import Kind, kind_of, of_any_site
 class Lines:
     """The lines of each event, in the order of the run. An event is shown with its round if that round is running.
 
-    Within a round, an answer is told when it arrives; what was measured is told at the round's end. A failure is told
-    whole the first time. Of failures alike in one round, only the number is told, at its end, and so are the clients
-    that are not waited for.
+    Within a round, an answer is told when it arrives; what was measured is told at the round's end. The first failure
+    at a place in the job is told whole. Of failures alike in one round, only the number is told, at its end, and so are
+    the clients that are not waited for.
     """
 
     def __init__(self) -> None:
         self.told: set[tuple[str, Kind]] = set()
         self._causes: dict[Kind, str] = {}
+        self._places: set[str] = set()  # in the job, whose failures were told whole
         self._alike: dict[Kind, list[str]] = {}  # the sites that failed in this round, for what they were not told for
         self._round: int | None = None
         self._asked = self._clients = 0
@@ -81,8 +83,9 @@ class Lines:
                 return [f"{which} is the best so far: {event.metric} {wording.number(event.score)}"]
             case events.RunFinished():
                 how = "failed" if event.exit_code == RunError.exit_code else "ended early"
-                said = [] if event.ok else [f"the run {how}; its report: {event.report}"]
-                return [*self._gathered(), *said]
+                page = Path(event.report).with_name("report.html")
+                said = [f"the run {how}; its report: {event.report}", f"the same for a browser: {page}"]
+                return [*self._gathered(), *(() if event.ok else said)]
         return []
 
     def _finished(self, event: events.RoundFinished) -> list[str]:
@@ -106,7 +109,7 @@ class Lines:
         head = f"{self._when(event.round_num)}{event.site} failed in {_task(event)}"
         if kind not in self._causes:
             self._causes[kind] = of_any_site(event.site, event.failure.cause)
-            return failures.whole(head, event.failure)
+            return failures.first_there(head, event.failure, self._places)
         return [f"{head}: {event.failure.cause}"] if len(alike) == 1 else []
 
     def _gathered(self) -> list[str]:

@@ -191,7 +191,7 @@ def _counts(states: Mapping[str, str], columns: int, *, with_signs: bool) -> Ite
     for number, state in enumerate(state for state in _SIGNS if found[state]):
         sign = f"{_SIGNS[state][0]} " if with_signs else ""
         more = f"{', ' if number else ''}{sign}{found[state]} {state}"
-        if len(text + more) > columns:
+        if number and len(text + more) > columns:
             yield [(f"{text},", "")]
             text, more = "  ", more.removeprefix(", ")
         text += more

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from fedsag_cli.events import Failure
@@ -44,6 +45,7 @@ def page_of(report: Report, activity: Activity) -> Page:
 
 
 def _head(report: Report) -> Page:
+    whole = [each.total_s for each in report.rounds if each.is_whole]
     return {
         "job": report.job,
         "template": report.template,
@@ -56,6 +58,7 @@ def _head(report: Report) -> Page:
         "sites": len(report.sites),
         "failed_sites": len(report.failures),
         "seconds": report.times.get("run_finished_s"),
+        "seconds_a_round": fmean(whole) if whole else None,
         "resumed": bool(report.resumed_at),
         "sent": sum(each.bytes_sent for each in report.rounds),
         "received": sum(each.bytes_received for each in report.rounds),
@@ -75,7 +78,8 @@ def _head(report: Report) -> Page:
 def _rounds(report: Report) -> Page:
     """The rows of the table of rounds; of many rounds, some."""
     chosen = some(len(report.rounds), _MOST_ROWS)
-    names = list(dict.fromkeys(name for at in chosen for name in report.rounds[at].metrics))[: curves.MOST_METRICS]
+    measured = dict.fromkeys(name for at in chosen for name in report.rounds[at].metrics)
+    names = curves.best_first(measured, report)[: curves.MOST_METRICS]
     rows = []
     for each in (report.rounds[at] for at in chosen):
         answered = f"{len(each.answered)} of {len(each.asked)}" if each.is_whole else "not complete"
@@ -129,7 +133,7 @@ def _span_of(group: Sequence[RoundReport]) -> str:
 def _sites(report: Report) -> Page:
     """One row a site: answers, failures, seconds a task, and its last metrics."""
     measured = next((each.metrics for each in reversed(report.rounds) if each.metrics), {})
-    names = list(measured)[:_MOST_SITE_METRICS]
+    names = curves.best_first(measured, report)[:_MOST_SITE_METRICS]
     count = dict.fromkeys(report.sites, 0)
     failed = dict.fromkeys(report.sites, 0)
     spent = dict.fromkeys(report.sites, 0.0)

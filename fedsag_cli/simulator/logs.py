@@ -54,7 +54,8 @@ class LogTail:
         """The lines since the last call, with one that is not complete if there will be no more."""
         while chunk := self._chunk():
             self._at += len(chunk)
-            *whole, self._rest = (self._rest + chunk).split(b"\n")
+            *whole, rest = (self._rest + chunk).split(b"\n")
+            self._rest = _as_far_as_shown(rest)
             yield from map(_shown, whole)
         if to_the_end and self._rest:
             yield _shown(self._rest)
@@ -69,8 +70,14 @@ class LogTail:
             return b""
 
 
+def _as_far_as_shown(line: bytes) -> bytes:
+    """The part that is kept of a line that has no end yet: it may become as long as the log."""
+    return line if len(line) <= _AT_ONCE else line[line.rfind(b"\r", 0, -1) + 1 :][: _AT_ONCE + 1]
+
+
 def _shown(line: bytes) -> str:
-    return foreign.log_line(line.decode(errors="replace"))
+    text = foreign.log_line(line.decode(errors="replace"))
+    return text if len(line) <= _AT_ONCE else f"{text[:_LONGEST_LINE]} …"
 
 
 def deepest_frame(log: Path, folder: Path, *, since: int = 0) -> str:
