@@ -110,23 +110,6 @@ def test_another_process_is_refused_too_and_named(tmp_path):
     here.release()
 
 
-def test_who_looks_whether_a_workspace_is_used_does_not_keep_a_run_out(tmp_path):
-    here = Workspace(tmp_path / "w")
-    here.take()
-    here.release()
-    with here.lock.open("rb") as look:
-        fcntl.flock(look, fcntl.LOCK_SH)
-        ends = threading.Timer(0.1, fcntl.flock, [look, fcntl.LOCK_UN])
-        ends.start()
-
-        here.take()
-
-        ends.join()
-    assert here.is_in_use
-    here.release()
-    assert not here.is_in_use
-
-
 def test_a_refused_run_leaves_the_first_ones_lock(workspace):
     for _ in range(2):
         with pytest.raises(WorkspaceError):

@@ -75,9 +75,9 @@ def watch(
         if output is Format.TXT:
             summary(report, columns, quiet=quiet)
         return
-    if output is Format.TXT and builder.rounds_done:
+    if output is Format.TXT and report.rounds_done:
         rounds(report, columns)
-    error = _error_of(report) if told.has_end else _killed(workspace, builder.rounds_done)
+    error = _error_of(report) if told.has_end else _killed(workspace, report.rounds_done)
     error.details = failures(report, printed)
     raise error
 

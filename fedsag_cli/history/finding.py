@@ -40,6 +40,11 @@ class Found(NamedTuple):
         return self.row.number if self.row else 0
 
     @property
+    def rounds_done(self) -> int:
+        """The database has no rounds in which nothing was measured, but their number."""
+        return self.row.rounds_done if self.row and self.root is None else self.report.rounds_done
+
+    @property
     def name(self) -> str:
         """The word by which it is found."""
         return str(self.number) if self.row else str(self.root)

@@ -8,12 +8,13 @@ import sys
 import time
 from contextlib import closing
 
+import msgspec
 import pytest
 from finished_runs import history, write_run
 from runs import fedsag, job, run
 from typer.main import get_command
 
-from fedsag_cli import cli
+from fedsag_cli import cli, events
 from fedsag_cli.cli import commands, position
 from fedsag_cli.history import database
 from fedsag_cli.history.importing import take_in
@@ -96,6 +97,17 @@ def test_the_list_as_json_has_the_best_and_the_last_value_of_each_metric(call):
 
     assert listed["metrics"] == {"accuracy": {"best": 0.5, "best_round": 1, "last": 0.4}}
     assert (listed["run"], listed["status"], listed["job"], listed["seed"]) == (1, "finished", "fruit", 7)
+
+
+def test_rounds_in_which_nothing_was_measured_are_counted_in_the_list(call, tmp_path):
+    told = [
+        msgspec.structs.replace(event, metrics={}) if isinstance(event, events.RoundFinished) else event
+        for event in history(tmp_path / "ws1", ends=False)
+    ]
+    write_run(tmp_path / "ws1", told)
+    call("import", "ws1")
+
+    assert "stopped 2/2" in call("list")
 
 
 def test_a_run_is_shown_with_its_settings_rounds_and_files(call, tmp_path):
