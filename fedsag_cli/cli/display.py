@@ -308,12 +308,21 @@ def _can_write(text: str) -> bool:
 
 def _encodable(text: str) -> str:
     """The text with other signs for those that the terminal's encoding does not have: as wide as it was."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    encoding = _encoding(sys.stdout)
+    return _with_plain_signs(text, sys.stdout).encode(encoding, "replace").decode(encoding)
+
+
+def _with_plain_signs(text: str, stream: TextIO | None) -> str:
+    """The text; with plain signs for those of ours, of the same width, if the stream's encoding does not have all."""
     try:
-        text.encode(encoding)
+        text.encode(_encoding(stream))
     except UnicodeEncodeError:
-        return text.translate(_PLAIN_SIGNS).encode(encoding, "replace").decode(encoding)
+        return text.translate(_PLAIN_SIGNS)
     return text
+
+
+def _encoding(stream: TextIO | None) -> str:
+    return getattr(stream, "encoding", None) or "utf-8"
 
 
 def _safe(text: str) -> str:
@@ -354,7 +363,7 @@ def _traceback(error: BaseException) -> None:
 def _write(stream: TextIO | None, text: str, *, end: str = "\n") -> None:
     if stream is not None:  # a process may be started without standard streams
         try:
-            stream.write(text + end)
+            stream.write(_with_plain_signs(text, stream) + end)
             stream.flush()  # the reader of a pipe gets each line at once
         except OSError:  # the reader has gone (`| head`), or the disk is full: the run continues
             nothing = os.open(os.devnull, os.O_WRONLY)

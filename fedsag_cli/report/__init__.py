@@ -322,7 +322,8 @@ class ReportBuilder:
         if isinstance(event, events.TaskSent):
             current.bytes_sent += event.size
             return
-        current.metrics_by_site[event.site] = event.metrics
+        if not current.is_whole:  # otherwise it is late, and counts in a later round
+            current.metrics_by_site[event.site] = event.metrics
         current.num_steps[event.site] = event.num_steps
         current.work_s[event.site] = event.work_s
         current.bytes_received += event.size
