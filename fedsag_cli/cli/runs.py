@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 
 _MOST_LISTED = 20
+_MOST_ROWS = 1 << 40  # SQLite's numbers end at 1 << 63
 
 FormatOption: TypeAlias = Annotated[Format, typer.Option("--format", help="Output: txt, or json for programs.")]
 RunsArgument: TypeAlias = Annotated[
@@ -56,7 +57,7 @@ def list_(
 
     finding.refresh()
     with closing(open_to_read()) as database, faults_named(database_file()):
-        listed = rows.rows(database, f"ORDER BY number DESC LIMIT {most}")
+        listed = rows.rows(database, "ORDER BY number DESC LIMIT ?", [min(most, _MOST_ROWS)])
         number = database.execute("SELECT count(*) FROM runs").fetchone()[0]
         found = [finding.of_row(database, row) for row in listed]
     if output is Format.JSON:
@@ -215,15 +216,20 @@ def logs(
         raise UsageError(f"run {found.name} has no site {site!r}", hint=nearest(site, known))
     if not file.is_file():
         raise UsageError(f"{site} of run {found.name} has no log: {file} does not exist")
-    lines = (foreign.log_line(text) for text in _lines_of(file, run if follow else ""))
-    if output is Format.JSON and not follow:
-        display.document({"run": found.name, "site": site, "file": str(file), "lines": list(lines)})
-        return
-    for text in lines:
-        if output is Format.JSON:
-            display.json_line(_json(text))
-        else:
-            display.line(text)
+    lines = (foreign.log_line(text) for text in _lines_of(file, found if follow else None))
+    try:
+        if output is Format.JSON and not follow:
+            display.document({"run": found.name, "site": site, "file": str(file), "lines": list(lines)})
+            return
+        for text in lines:
+            if output is Format.JSON:
+                display.json_line(_json(text))
+            else:
+                display.line(text)
+            if display.has_no_reader():
+                return
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}") from None
 
 
 @app.command("open", epilog=example("fedsag runs open last"))
@@ -285,12 +291,19 @@ def remove(
     """
     from fedsag_cli.history import removing
 
-    removed = [removing.remove(each, files=files) for each in _unique([_found(word) for word in runs])]
+    removed, refused = [], []
+    for each in _unique([_found(word) for word in runs]):
+        try:
+            removed.append(removing.remove(each, files=files))
+        except UsageError as error:
+            refused.append(error)
     if output is Format.JSON:
         display.document([{"run": each.name, "said": each.said} for each in removed])
-        return
-    for each in removed:
-        display.line(each.said)
+    else:
+        for done in removed:
+            display.line(done.said)
+    if refused:
+        raise _together(refused, f"{len(refused)} of {counted(len(runs), 'run')} cannot be removed")
 
 
 @app.command("import", epilog=example("fedsag runs import workspaces/first simulator_workspace.runs/*"))
@@ -305,23 +318,26 @@ def import_(
 
     Also runs of older versions, and such as are half written: what there is, is taken.
     """
-    from fedsag_cli.errors import WorkspaceError
     from fedsag_cli.history import rows
-    from fedsag_cli.history.database import database_file, faults_named, open_to_write, writing
+    from fedsag_cli.history.database import Locked, database_file, faults_named, open_to_write, writing
     from fedsag_cli.history.importing import take_in
     from fedsag_cli.history.reading import read_workspace
 
     taken: list[tuple[Path, rows.Row]] = []
-    refused: list[str] = []
-    with closing(open_to_write(5.0)) as database, faults_named(database_file()):
+    refused: list[UsageError] = []
+    with closing(open_to_write(5.0)) as database:
         for root in workspaces:
             try:
                 faults = read_workspace(root).faults
-                with writing(database):
-                    taken.append((root, take_in(database, root)))
-            except WorkspaceError as error:
-                refused.append(error.message)
+                with faults_named(database_file()), writing(database):
+                    row = take_in(database, root)
+            except Locked as error:  # each of the others would wait as long
+                refused.append(error)
+                break
+            except UsageError as error:
+                refused.append(error)
                 continue
+            taken.append((root, row))
             for fault in faults:
                 display.warning(fault)
     if output is Format.JSON:
@@ -330,9 +346,8 @@ def import_(
         for root, row in taken:
             display.line(f"run {row.number}: {root}, job {row.job or 'unknown'}, {row.status}")
     if refused:
-        failed = UsageError(f"{len(refused)} of {counted(len(workspaces), 'folder')} cannot be taken in")
-        failed.details = [f"    {text}" for text in refused]
-        raise failed
+        left = len(workspaces) - len(taken)
+        raise _together(refused, f"{left} of {counted(len(workspaces), 'folder')} cannot be taken in")
 
 
 def _found(word: str) -> Found:
@@ -346,31 +361,42 @@ def _found(word: str) -> Found:
     return found
 
 
+def _together(refused: Sequence[UsageError], message: str) -> UsageError:
+    """One error for several; if there is but one, that."""
+    if len(refused) == 1:
+        return refused[0]
+    failed = UsageError(message)
+    failed.details = [f"    {each.message}" for each in refused]
+    return failed
+
+
 def _unique(found: Sequence[Found]) -> list[Found]:
     return list({each.name: each for each in found}.values())
 
 
-def _lines_of(file: Path, run: str) -> Iterator[str]:
-    """The lines of a log. With a `run`, it is followed until that ends."""
+def _lines_of(file: Path, run: Found | None) -> Iterator[str]:
+    """The lines of a log. With a `run`, it is followed until that ends. Raises OSError."""
+    import os
     import time
 
     from fedsag_cli.history import finding
-    from fedsag_cli.history.reading import RUNNING
 
-    rest = ""
-    with file.open(errors="replace", newline="\n") as log:
+    rest = b""
+    with file.open("rb") as log:
         while True:
-            is_over = not run or finding.find(run).status != RUNNING
+            is_over = run is None or not finding.goes_on(run)
+            if os.fstat(log.fileno()).st_size < log.tell():  # it was emptied
+                log.seek(0)
             for text in log:
                 rest += text
-                if rest.endswith("\n"):
-                    yield rest.rstrip("\n")
-                    rest = ""
+                if rest.endswith(b"\n"):
+                    yield rest[:-1].decode(errors="replace")
+                    rest = b""
             if is_over:
                 break
             time.sleep(0.3)
     if rest:
-        yield rest
+        yield rest.decode(errors="replace")
 
 
 def _json(text: Any) -> str:
