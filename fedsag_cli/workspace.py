@@ -39,6 +39,7 @@ _PART = ".part"  # the end of the name of an incomplete file
 _LARGE = 1 << 20  # bytes; the places of a run share one copy of a file that has as many
 _FICLONE = 0x40049409  # of Linux: a file of its own, on the same blocks of the disk until one of the two is written
 _LAST_WORK_S = 10.0  # the server of a killed run is killed with it
+_LOOK_S = 1.0  # a look at the lock is over at once
 _MOVE = "move it, or choose another folder with -w"
 _COPY = "copy the job to another place, or choose another folder with -w"
 
@@ -46,6 +47,12 @@ _COPY = "copy the job to another place, or choose another folder with -w"
 def site_of(process: str) -> str:
     """The site of a process: "site-1" of "site-1", and of "site-1:2", which is its second executor."""
     return process.partition(":")[0]
+
+
+def by_number(name: str) -> tuple[str, int]:
+    """A key that sorts the names of sites: site-2 before site-10."""
+    word = name.rstrip("0123456789")
+    return word, int(name[len(word) :] or 0)
 
 
 class Workspace:
@@ -121,7 +128,7 @@ class Workspace:
     def is_in_use(self) -> bool:
         """Whether a run uses this folder now."""
         try:
-            with (self.scratch / "lock").open("rb") as lock:
+            with self.lock.open("rb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
@@ -154,7 +161,7 @@ class Workspace:
                 f"the workspace {self.root} cannot be used: {error.strerror}: {error.filename}"
             ) from None
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(self._lock)
         except OSError:
             pid, _ = self._holder()
             self.release()
@@ -375,6 +382,18 @@ class Workspace:
         with contextlib.suppress(OSError):
             return checkpoints_in(self.checkpoints)
         return [self.checkpoints / checkpoint_name(ROUND, 0, 0)]
+
+
+def _lock(fd: int) -> None:
+    """Raises OSError if another run has the lock. Who looks at `is_in_use` shares it for a moment."""
+    ends = time.monotonic() + _LOOK_S
+    while True:
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            if time.monotonic() > ends:
+                raise
 
 
 def _is_emptied(source: Path, target: Path) -> bool:

@@ -1,11 +1,13 @@
 """A workspace: one run at a time, and nothing fedsag did not make is ever removed."""
 
+import fcntl
 import os
 import re
 import shutil
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -106,6 +108,23 @@ def test_another_process_is_refused_too_and_named(tmp_path):
     here = Workspace(tmp_path / "w")  # killed hard, it holds nothing any more
     here.take()
     here.release()
+
+
+def test_who_looks_whether_a_workspace_is_used_does_not_keep_a_run_out(tmp_path):
+    here = Workspace(tmp_path / "w")
+    here.take()
+    here.release()
+    with here.lock.open("rb") as look:
+        fcntl.flock(look, fcntl.LOCK_SH)
+        ends = threading.Timer(0.1, fcntl.flock, [look, fcntl.LOCK_UN])
+        ends.start()
+
+        here.take()
+
+        ends.join()
+    assert here.is_in_use
+    here.release()
+    assert not here.is_in_use
 
 
 def test_a_refused_run_leaves_the_first_ones_lock(workspace):
@@ -1001,3 +1020,16 @@ def test_a_path_that_leads_nowhere_is_a_workspace_error(tmp_path):
 
     with pytest.raises(WorkspaceError, match="circle"):
         Workspace(tmp_path / "circle").take()
+
+
+def test_one_who_only_looks_whether_a_workspace_is_used_does_not_keep_a_run_from_it(tmp_path):
+    with Workspace(tmp_path / "ws") as before:
+        before.take()
+    looking = (tmp_path / "ws" / ".fedsag" / "lock").open("rb")
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    threading.Timer(0.03, looking.close).start()
+
+    with Workspace(tmp_path / "ws") as workspace:
+        workspace.take()
+
+        assert workspace.is_in_use

@@ -86,7 +86,9 @@ def sites(ctx: typer.Context) -> list[Offer]:
 
 def sites_in(workspace: Path) -> list[str]:
     """The sites of the run in a workspace, and `server`: those that have a log."""
-    return sorted((path.parent.name for path in workspace.glob("*/log.txt")), key=_by_number)
+    from fedsag_cli.workspace import by_number
+
+    return sorted((path.parent.name for path in workspace.glob("*/log.txt")), key=by_number)
 
 
 def runs(incomplete: str) -> list[Offer]:
@@ -147,8 +149,3 @@ def _meaning(kind: str, default: Any, meaning: str) -> str:
 
 def _shown(value: Any) -> str:
     return value if value and isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _by_number(name: str) -> tuple[str, int]:
-    word, _, number = name.rpartition("-")
-    return (word, int(number)) if number.isdecimal() else (name, -1)

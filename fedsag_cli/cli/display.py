@@ -171,6 +171,12 @@ def table(rows: Sequence[Mapping[str, str]], columns: Sequence[str], *, by: str 
         _write(sys.stdout, _aligned(texts, widths) if number else _styled(_aligned(texts, widths), "bold"))
 
 
+def gap() -> None:
+    """An empty line after a table, which has one on a terminal."""
+    if not on_terminal():
+        line("")
+
+
 def shown(value: Any) -> str:
     """A value on one line, in quotes if it is an empty text or begins or ends with a space."""
     import json

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
-from typing import TypeAlias
 
 from fedsag_cli.cli import wording
 from fedsag_cli.errors import counted
 from fedsag_cli.events import Failure
 from fedsag_cli.report import Report
-
-Kind: TypeAlias = "tuple[str, str]"
-"""What failures have in common: the cause, without names and numbers, and the place."""
+from fedsag_cli.report.alike import Kind, kind_of
 
 
 def failures(report: Report, told: Collection[tuple[str, Kind]] = ()) -> list[str]:
@@ -21,6 +17,7 @@ def failures(report: Report, told: Collection[tuple[str, Kind]] = ()) -> list[st
     `told`: those that were, by site and kind.
     """
     texts = []
+    places = {where for _, (_, where) in told}
     for sites in _by_kind(report):
         first = report.failures[sites[0]]
         if all((site, kind_of(site, report.failures[site].failure)) in told for site in sites):
@@ -29,8 +26,16 @@ def failures(report: Report, told: Collection[tuple[str, Kind]] = ()) -> list[st
         task = f", {first.task}" if first.task else ""
         if len(sites) > 1:
             texts.append(f"{_who(sites, report)}; the first:")
-        texts += whole(f"{sites[0]}{when}{task}", first.failure)
+        texts += first_there(f"{sites[0]}{when}{task}", first.failure, places)
     return texts
+
+
+def first_there(head: str, failure: Failure, places: set[str]) -> list[str]:
+    """A failure, whole if it is the first at its place in the job. `places`: those that were told, to which it adds."""
+    if failure.where in places:
+        return [f"{head}: {failure.cause}"]
+    places |= {failure.where} - {""}
+    return whole(head, failure)
 
 
 def failed_sites(report: Report) -> list[str]:
@@ -44,7 +49,7 @@ def failed_sites(report: Report) -> list[str]:
     texts = []
     for sites in _by_kind(report):
         labels = [label for label, failures in failed if any(site in failures for site in sites)]
-        rounds = wording.few(labels).replace(", round ", ", ")
+        rounds = wording.few(labels).replace(", round ", ", ").replace("… round ", "… ")
         who = _who(sites, report) if len(sites) > 1 else f"failed: {sites[0]}"
         texts.append(f"{who}{f' in {rounds}' if rounds else ''}: {report.failures[sites[0]].failure.cause}")
     return texts
@@ -65,15 +70,6 @@ def whole(head: str, failure: Failure) -> list[str]:
 
 def alike(number: int, clients: int) -> str:
     return f"{number} of {counted(clients, 'client')} failed alike"
-
-
-def kind_of(site: str, failure: Failure) -> Kind:
-    """What this failure has in common with those of other sites."""
-    return re.sub(r"\d+(\.\d+)?", "#", of_any_site(site, failure.cause)), failure.where
-
-
-def of_any_site(site: str, cause: str) -> str:
-    return re.sub(rf"(?<![\w.-]){re.escape(site)}(?![\w-])", "<site>", cause)
 
 
 def _who(sites: Sequence[str], report: Report) -> str:

@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from fedsag_cli import events, foreign
+from fedsag_cli import events
 from fedsag_cli.events import Event
-from fedsag_cli.simulator import logs
+from fedsag_cli.simulator.logs import LogTail, size
 from fedsag_cli.workspace import Workspace, site_of
 
 _LOOK_S = 0.2  # a file does not say that it has grown
-_AT_ONCE = 1 << 16  # bytes
 
 
 class Follow:
@@ -21,7 +20,7 @@ class Follow:
 
     def __init__(self, sites: Sequence[str], say: Callable[[str], None]) -> None:
         self._sites, self._say = sites, say
-        self._logs: dict[str, _Log] = {}  # by process
+        self._logs: dict[str, LogTail] = {}  # by process
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._read, name="follow", daemon=True)
         self._workspace: Workspace | None = None
@@ -40,10 +39,10 @@ class Follow:
         match event:
             case events.RunStarted():
                 self._workspace = workspace = Workspace(Path(event.workspace))
-                self._logs = {site: _Log(workspace.log(site)) for site in self._sites}
+                self._logs = {site: LogTail(log := workspace.log(site), since=size(log)) for site in self._sites}
             case events.ProcessStarted() if self._workspace and site_of(event.name) in self._sites:
                 if event.name not in self._logs:  # a further executor of the site
-                    self._logs |= {event.name: _Log(self._workspace.log(event.name), since=0)}
+                    self._logs |= {event.name: LogTail(self._workspace.log(event.name))}
 
     def _read(self) -> None:
         while True:
@@ -53,32 +52,3 @@ class Follow:
                     self._say(f"{process} | {text}")
             if is_last:
                 return
-
-
-class _Log:
-    """One log, from a place in it on."""
-
-    def __init__(self, path: Path, since: int | None = None) -> None:
-        """`since`: in bytes; by default the present end, what is before it is of an earlier run."""
-        self._path = path
-        self._at = logs.size(path) if since is None else since
-        self._rest = b""
-
-    def lines(self, *, to_the_end: bool) -> list[str]:
-        """The lines that have come, with one that is not complete if there will be no more."""
-        while chunk := self._chunk():
-            self._at += len(chunk)
-            self._rest += chunk
-        *whole, self._rest = self._rest.split(b"\n")
-        if to_the_end and self._rest:
-            whole.append(self._rest)
-            self._rest = b""
-        return [foreign.log_line(line.decode(errors="replace")) for line in whole]
-
-    def _chunk(self) -> bytes:
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._at)
-                return file.read(_AT_ONCE)
-        except OSError:
-            return b""

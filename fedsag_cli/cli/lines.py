@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from fedsag_cli import events
 from fedsag_cli.cli import failures, wording
-from fedsag_cli.cli.failures import Kind
 from fedsag_cli.errors import RunError, counted
 from fedsag_cli.events import Event
+from fedsag_cli.report.alike import Kind, kind_of, of_any_site
 
 
 class Lines:
     """The lines of each event, in the order of the run. An event is shown with its round if that round is running.
 
-    Within a round, an answer is told when it arrives; what was measured is told at the round's end. A failure is told
-    whole the first time. Of failures alike in one round, only the number is told, at its end, and so are the clients
-    that are not waited for.
+    Within a round, an answer is told when it arrives; what was measured is told at the round's end. The first failure
+    at a place in the job is told whole. Of failures alike in one round, only the number is told, at its end, and so are
+    the clients that are not waited for.
     """
 
     def __init__(self) -> None:
         self.told: set[tuple[str, Kind]] = set()
         self._causes: dict[Kind, str] = {}
+        self._places: set[str] = set()  # in the job, whose failures were told whole
         self._alike: dict[Kind, list[str]] = {}  # the sites that failed in this round, for what they were not told for
         self._round: int | None = None
         self._asked = self._clients = 0
@@ -67,7 +69,7 @@ class Lines:
             case events.ReplyLate():
                 return [f"note: {event.site} answered {event.task} too late: its answer is not used"]
             case events.ClientStopped():
-                self.told.add((event.site, failures.kind_of(event.site, event.failure)))
+                self.told.add((event.site, kind_of(event.site, event.failure)))
                 return failures.whole(f"note: {event.site}", event.failure)
             case events.Notice():
                 return [f"note: {event.text}"]
@@ -81,8 +83,9 @@ class Lines:
                 return [f"{which} is the best so far: {event.metric} {wording.number(event.score)}"]
             case events.RunFinished():
                 how = "failed" if event.exit_code == RunError.exit_code else "ended early"
-                said = [] if event.ok else [f"the run {how}; its report: {event.report}"]
-                return [*self._gathered(), *said]
+                page = Path(event.report).with_name("report.html")
+                said = [f"the run {how}; its report: {event.report}", f"the same for a browser: {page}"]
+                return [*self._gathered(), *(() if event.ok else said)]
         return []
 
     def _finished(self, event: events.RoundFinished) -> list[str]:
@@ -97,7 +100,7 @@ class Lines:
         return [*gathered, f"round {event.round_num} finished in {took:.1f} s: {answers}{missing}{measured}", *taken]
 
     def _failed(self, event: events.ReplyFailed) -> list[str]:
-        kind = failures.kind_of(event.site, event.failure)
+        kind = kind_of(event.site, event.failure)
         if (event.site, kind) in self.told:
             return []
         self.told.add((event.site, kind))
@@ -105,8 +108,8 @@ class Lines:
         alike.append(event.site)
         head = f"{self._when(event.round_num)}{event.site} failed in {_task(event)}"
         if kind not in self._causes:
-            self._causes[kind] = failures.of_any_site(event.site, event.failure.cause)
-            return failures.whole(head, event.failure)
+            self._causes[kind] = of_any_site(event.site, event.failure.cause)
+            return failures.first_there(head, event.failure, self._places)
         return [f"{head}: {event.failure.cause}"] if len(alike) == 1 else []
 
     def _gathered(self) -> list[str]:

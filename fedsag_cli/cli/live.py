@@ -26,7 +26,6 @@ from fedsag_cli.cli.display import Row
 from fedsag_cli.cli.pace import Pace
 from fedsag_cli.errors import counted
 from fedsag_cli.events import Event
-from fedsag_cli.history import curves
 
 _SIGNS = {  # of one client in the map of many; the order is that of the counts
     FAILED: ("x", "red"),
@@ -181,7 +180,7 @@ def _trend(name: str, values: Sequence[float | None]) -> str:
     """The last value, and how it came to it."""
     name = foreign.shortened(name, _LONGEST_NAME)
     last = list(values)[-_TREND:]
-    bars = curves.sparkline(last, _TREND) if len(last) > 1 else ""
+    bars = wording.sparkline(last, _TREND) if len(last) > 1 else ""
     return f"{name} {wording.number(values[-1])} {bars}".rstrip()
 
 
@@ -192,7 +191,7 @@ def _counts(states: Mapping[str, str], columns: int, *, with_signs: bool) -> Ite
     for number, state in enumerate(state for state in _SIGNS if found[state]):
         sign = f"{_SIGNS[state][0]} " if with_signs else ""
         more = f"{', ' if number else ''}{sign}{found[state]} {state}"
-        if len(text + more) > columns:
+        if number and len(text + more) > columns:
             yield [(f"{text},", "")]
             text, more = "  ", more.removeprefix(", ")
         text += more

@@ -28,6 +28,7 @@ class Pace:
         self._slots = slots
         self._sent: dict[str, float] = {}
         self._began = 0.0  # the round, or its first task
+        self._at_once = 1  # the most tasks that were open at the same time: a workflow may ask one client after another
         self._works: dict[str, float] = {}  # seconds from task to answer, by site, in this round
         self._over: set[str] = set()  # sites that have answered, have failed or are not waited for
         self._is_first = True  # of those that this process runs
@@ -45,6 +46,7 @@ class Pace:
                 if not self._sent:
                     self._began = event.at
                 self._sent.setdefault(event.site, event.at)
+                self._at_once = min(self._slots, max(self._at_once, len(self._sent.keys() - self._over)))
             case events.ReplyArrived() if self._is_of_round(event.round_num):
                 self._over.add(event.site)
                 if event.site in self._sent:
@@ -79,7 +81,7 @@ class Pace:
         rounds = self.round.first_round + self.round.num_rounds - 1 - self.round.round_num
         open_part = (1.0 - self._share_of_round) * whole
         # answers that clients are working on are not counted, but their time passes
-        at_work = min(1.0, self._slots / max(1, len(self.round.sites))) * whole
+        at_work = min(1.0, self._at_once / max(1, len(self.round.sites))) * whole
         spent = now - self._began
         rest = max(0.0, open_part - at_work, min(open_part, whole - spent))
         left = rest + rounds * whole
@@ -104,9 +106,9 @@ class Pace:
         if self._first_s is not None:
             return self._first_s
         asked = len(self.round.sites) if self.round else 0
-        if asked > self._slots and len(self._works) >= self._slots:
+        if asked > self._at_once and len(self._works) >= self._at_once:
             mean = sum(self._works.values()) / len(self._works)
-            return max(mean * asked / self._slots, *self._works.values())
+            return max([mean * asked / self._at_once, *self._works.values()])
         return None  # as long as nobody has answered, or where all work at once and the fastest have
 
     def _finish(self, event: events.RoundFinished) -> None:
@@ -116,7 +118,7 @@ class Pace:
         elif self._works:
             last = max(self._sent[site] + work for site, work in self._works.items())
             in_order = [self._works[site] for site in self._sent if site in self._works]
-            self._first_s = min(lasted, _makespan(in_order, self._slots) + event.at - last)
+            self._first_s = min(lasted, _makespan(in_order, self._at_once) + event.at - last)
         else:
             self._first_s = lasted
         self._over.update(event.sites)

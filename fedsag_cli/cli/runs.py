@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -25,7 +24,7 @@ app = typer.Typer(
 )
 
 _MOST_LISTED = 20
-_MOST_ROWS = 1 << 40  # SQLite's numbers end at 1 << 63
+_LOOK_S = 0.2  # a file does not say that it has grown
 
 FormatOption: TypeAlias = Annotated[Format, typer.Option("--format", help="Output: txt, or json for programs.")]
 RunsArgument: TypeAlias = Annotated[
@@ -52,20 +51,15 @@ def list_(
     Settings in which they differ have columns.
     """
     from fedsag_cli.cli import runs_tables
-    from fedsag_cli.history import finding, rows
-    from fedsag_cli.history.database import database_file, faults_named, open_to_read
+    from fedsag_cli.history import listing
 
-    finding.refresh()
-    with closing(open_to_read()) as database, faults_named(database_file()):
-        listed = rows.rows(database, "ORDER BY number DESC LIMIT ?", [min(most, _MOST_ROWS)])
-        number = database.execute("SELECT count(*) FROM runs").fetchone()[0]
-        found = [finding.of_row(database, row) for row in listed]
+    listed = listing.newest(most)
     if output is Format.JSON:
-        display.document([runs_tables.as_json(each, whole=False) for each in found])
+        display.document([runs_tables.as_json(each, whole=False) for each in listed.found])
         return
-    runs_tables.show_list(found)
-    if number > len(found):
-        display.line(f"{counted(number - len(found), 'older run')}: fedsag runs list -n {number}")
+    runs_tables.show_list(listed.found)
+    if listed.total > len(listed.found):
+        display.line(f"{counted(listed.total - len(listed.found), 'older run')}: fedsag runs list -n {listed.total}")
 
 
 @app.command(epilog=example("fedsag runs show last"))
@@ -93,7 +87,7 @@ def compare(
 ) -> None:
     """Compare settings and curves of runs."""
     from fedsag_cli import pages
-    from fedsag_cli.cli import runs_tables
+    from fedsag_cli.cli import runs_compared
 
     if len(runs) < 2:
         raise UsageError("compare needs at least two runs", hint="example: fedsag runs compare 3 last")
@@ -106,9 +100,9 @@ def compare(
         if not pages.has_charts():
             display.note(f"the page has tables only: for charts, {pages.INSTALL}")
     if output is Format.JSON:
-        display.document(runs_tables.comparison_as_json(found))
+        display.document(runs_compared.comparison_as_json(found))
         return
-    runs_tables.show_comparison(found)
+    runs_compared.show_comparison(found)
     if html is not None:
         display.line(f"page       {html.absolute()}")
 
@@ -121,21 +115,22 @@ def diff(
     ],
     output: FormatOption = Format.TXT,
 ) -> None:
-    """Find where two runs part.
+    """Find where two runs differ first.
 
     Their settings, and the first round, site and tensor that are not the same.
     """
     import msgspec
 
-    from fedsag_cli.cli import runs_tables
-    from fedsag_cli.history import differing, parting
+    from fedsag_cli.cli import runs_compared
+    from fedsag_cli.history import first_difference
+    from fedsag_cli.report import differing
 
     pair = [_found(run), _found(other)]
-    compared = parting.compare(pair[0].folder(), pair[1].folder())
+    compared = first_difference.compare(pair[0].folder(), pair[1].folder())
     settings = differing.settings([each.report for each in pair])
     digests = [each.report.digest for each in pair]
     if output is Format.JSON:
-        same = compared.parting is None and compared.longer is None and compared.models > 0
+        same = compared.difference is None and compared.longer is None and compared.models > 0
         display.document(
             {
                 "runs": [each.name for each in pair],
@@ -146,8 +141,8 @@ def diff(
             }
         )
         return
-    runs_tables.show_settings(settings, [each.name for each in pair])
-    for text in runs_tables.said_of(compared, [each.name for each in pair], digests):
+    runs_compared.show_settings(settings, [each.name for each in pair])
+    for text in runs_compared.said_of(compared, [each.name for each in pair], digests):
         display.line(text)
 
 
@@ -159,23 +154,10 @@ def best(
 ) -> None:
     """Find the best of all runs by a metric."""
     from fedsag_cli.cli import runs_tables
-    from fedsag_cli.history import curves, finding, rows
-    from fedsag_cli.history.database import database_file, faults_named, open_to_read
+    from fedsag_cli.history import listing
     from fedsag_cli.params.metrics import looks_lower_is_better
 
-    finding.refresh()
-    with closing(open_to_read()) as database, faults_named(database_file()):
-        having = "SELECT run FROM {} WHERE name = ? AND value IS NOT NULL"
-        both = f"{having.format('metrics')} UNION {having.format('final_metrics')}"
-        found = [
-            finding.of_row(database, row)
-            for row in rows.rows(database, f"WHERE number IN ({both}) ORDER BY number", [metric, metric])
-        ]
-        names = [name for (name,) in database.execute("SELECT name FROM metrics UNION SELECT name FROM final_metrics")]
-    if not found:
-        raise UsageError(f"no run has the metric {metric!r}", hint=nearest(metric, names))
-    ranked = [(each, value) for each in found if (value := curves.best(each.report, metric, lowest=lowest))]
-    ranked.sort(key=lambda pair: pair[1].value, reverse=not lowest)
+    ranked = listing.by_metric(metric, lowest=lowest)
     winner, value = ranked[0]
     if looks_lower_is_better(metric) and not lowest:
         display.warning(f"{metric!r} looks like a loss, of which the lowest value is the best: see --min")
@@ -205,31 +187,35 @@ def logs(
     output: FormatOption = Format.TXT,
 ) -> None:
     """Print the log of a site or of the server."""
-    from fedsag_cli import foreign
+    import json
+
+    from fedsag_cli.history.reading import goes_on, identity_of
     from fedsag_cli.workspace import SERVER, Workspace
 
     found = _found(run)
-    workspace = Workspace(found.folder())
+    root = found.folder()
+    workspace, named = Workspace(root), identity_of(root)
     known = [SERVER, *found.report.sites]
     file = workspace.log(site)
     if site.partition(":")[0] not in known:
         raise UsageError(f"run {found.name} has no site {site!r}", hint=nearest(site, known))
     if not file.is_file():
         raise UsageError(f"{site} of run {found.name} has no log: {file} does not exist")
-    lines = (foreign.log_line(text) for text in _lines_of(file, found if follow else None))
     try:
-        if output is Format.JSON and not follow:
-            display.document({"run": found.name, "site": site, "file": str(file), "lines": list(lines)})
-            return
-        for text in lines:
-            if output is Format.JSON:
-                display.json_line(_json(text))
-            else:
-                display.line(text)
-            if display.has_no_reader():
-                return
+        file.open("rb").close()
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror}") from None
+    lines = _lines_of(file, lambda: follow and goes_on(root, named))
+    if output is Format.JSON and not follow:
+        display.document({"run": found.name, "site": site, "file": str(file), "lines": list(lines)})
+        return
+    for text in lines:
+        if output is Format.JSON:
+            display.json_line(json.dumps(text))
+        else:
+            display.line(text)
+        if display.has_no_reader():
+            return
 
 
 @app.command("open", epilog=example("fedsag runs open last"))
@@ -241,8 +227,10 @@ def open_(run: RunArgument = "last", output: FormatOption = Format.TXT) -> None:
     import os
     import sys
 
+    from fedsag_cli.workspace import Workspace
+
     found = _found(run)
-    page = found.folder() / "report.html"
+    page = Workspace(found.folder()).report_page
     if not page.is_file():
         raise UsageError(
             f"run {found.name} has no page: {page} does not exist",
@@ -318,32 +306,17 @@ def import_(
 
     Also runs of older versions, and such as are half written: what there is, is taken.
     """
-    from fedsag_cli.history import rows
-    from fedsag_cli.history.database import Locked, database_file, faults_named, open_to_write, writing
-    from fedsag_cli.history.importing import take_in
-    from fedsag_cli.history.reading import read_workspace
+    from fedsag_cli.history.importing import take_in_all
 
-    taken: list[tuple[Path, rows.Row]] = []
-    refused: list[UsageError] = []
-    with closing(open_to_write(5.0)) as database:
-        for root in workspaces:
-            try:
-                faults = read_workspace(root).faults
-                with faults_named(database_file()), writing(database):
-                    row = take_in(database, root)
-            except Locked as error:  # each of the others would wait as long
-                refused.append(error)
-                break
-            except UsageError as error:
-                refused.append(error)
-                continue
-            taken.append((root, row))
-            for fault in faults:
-                display.warning(fault)
+    taken, refused = take_in_all(workspaces)
+    for fault in (fault for each in taken for fault in each.faults):
+        display.warning(fault)
     if output is Format.JSON:
-        display.document([{"run": row.number, "workspace": str(root), "status": row.status} for root, row in taken])
+        display.document(
+            [{"run": each.row.number, "workspace": str(each.root), "status": each.row.status} for each in taken]
+        )
     else:
-        for root, row in taken:
+        for root, row, _ in taken:
             display.line(f"run {row.number}: {root}, job {row.job or 'unknown'}, {row.status}")
     if refused:
         left = len(workspaces) - len(taken)
@@ -374,32 +347,16 @@ def _unique(found: Sequence[Found]) -> list[Found]:
     return list({each.name: each for each in found}.values())
 
 
-def _lines_of(file: Path, run: Found | None) -> Iterator[str]:
-    """The lines of a log. With a `run`, it is followed until that ends. Raises OSError."""
-    import os
+def _lines_of(log: Path, goes_on: Callable[[], bool]) -> Iterator[str]:
+    """The lines of a log, until its run has ended."""
     import time
 
-    from fedsag_cli.history import finding
+    from fedsag_cli.simulator.logs import LogTail
 
-    rest = b""
-    with file.open("rb") as log:
-        while True:
-            is_over = run is None or not finding.goes_on(run)
-            if os.fstat(log.fileno()).st_size < log.tell():  # it was emptied
-                log.seek(0)
-            for text in log:
-                rest += text
-                if rest.endswith(b"\n"):
-                    yield rest[:-1].decode(errors="replace")
-                    rest = b""
-            if is_over:
-                break
-            time.sleep(0.3)
-    if rest:
-        yield rest.decode(errors="replace")
-
-
-def _json(text: Any) -> str:
-    import json
-
-    return json.dumps(text)
+    tail = LogTail(log)
+    is_last = False
+    while not is_last:
+        is_last = not goes_on()  # asked first: then what was written before the end is read
+        yield from tail.lines(to_the_end=is_last)
+        if not is_last:
+            time.sleep(_LOOK_S)

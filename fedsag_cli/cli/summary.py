@@ -80,7 +80,7 @@ def _places(report: Report) -> None:
 
 def _result(found: TableReport) -> None:
     """A table that a workflow found, with as many of its columns as fit."""
-    cells = [[_cell(value) for value in row] for row in found.rows]
+    cells = [[wording.cell(value) for value in row] for row in found.rows]
     free = display.width()
     count = 0
     for number, name in enumerate(found.columns):
@@ -94,12 +94,7 @@ def _result(found: TableReport) -> None:
     if count < len(found.columns):
         left_out = f"{len(found.columns) - count} of {len(found.columns)} columns"
         display.line(f"not in the table: {left_out}; report.json has all")
-    if not display.on_terminal():
-        display.line("")
-
-
-def _cell(value: str | float | None) -> str:
-    return value if isinstance(value, str) else "" if value is None else wording.number(value)
+    display.gap()
 
 
 def _not_waited_for(report: Report) -> list[str]:

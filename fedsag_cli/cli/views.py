@@ -11,12 +11,14 @@ from typing import Protocol
 from fedsag_cli import events
 from fedsag_cli.cli import display
 from fedsag_cli.cli.display import Format, Row
-from fedsag_cli.cli.failures import Kind
 from fedsag_cli.cli.lines import Lines
 from fedsag_cli.cli.live import Progress
 from fedsag_cli.events import Event
+from fedsag_cli.report.alike import Kind
 from fedsag_cli.simulator import logs
 from fedsag_cli.workspace import Workspace
+
+_LOOKED_AT = 10  # lines: the last ones may be empty
 
 
 class View(Protocol):
@@ -136,6 +138,3 @@ class NewestLines:
             text = next((line for line in reversed(logs.tail(log, _LOOKED_AT)) if line.strip()), "")
             self._known[site] = now, text.strip()
         return self._known[site][1] if site in self._known else ""
-
-
-_LOOKED_AT = 10  # lines: the last ones may be empty

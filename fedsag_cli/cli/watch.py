@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,11 @@ import typer
 from fedsag_cli.cli import display
 from fedsag_cli.cli.display import Columns, Format
 from fedsag_cli.cli.options import FollowOption, FormatOption, QuietOption, RunArgument, TableOption, check_output
-from fedsag_cli.errors import Interrupted, RunError, counted
+from fedsag_cli.errors import Interrupted, RunError, WorkspaceError, counted
 
 if TYPE_CHECKING:
-    from fedsag_cli.cli.failures import Kind
     from fedsag_cli.report import Report
+    from fedsag_cli.report.alike import Kind
     from fedsag_cli.workspace import Workspace
 
 
@@ -39,12 +40,12 @@ def watch(
     from fedsag_cli.report import ReportBuilder
     from fedsag_cli.simulator.options import Options, check_followed
     from fedsag_cli.simulator.signals import signals_interrupt
-    from fedsag_cli.simulator.watching import Told
+    from fedsag_cli.simulator.watching import EventStream
     from fedsag_cli.workspace import Workspace
 
     check_output(output, follow or (), quiet=quiet)
     workspace = Workspace(history.workspace_of(run))
-    told = Told(workspace)
+    told = EventStream(workspace)
     builder = ReportBuilder()
     printed: Collection[tuple[str, Kind]] = ()
     try:
@@ -66,6 +67,12 @@ def watch(
         display.note("the run goes on: the same command watches it again")
         raise typer.Exit(interrupted.exit_code) from None
     report = builder.report
+    if not report.sites:
+        raise WorkspaceError(
+            f"{workspace.events} has no events of a run: it is missing, empty or damaged",
+            hint=f"`fedsag runs show {shlex.quote(run)}` shows what else is known of the run",
+        )
+    check_followed(Options(follow=follow or ()), report.sites)
     if report.ok and told.has_end:
         if output is Format.TXT:
             summary(report, columns, quiet=quiet)

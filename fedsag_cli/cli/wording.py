@@ -1,18 +1,24 @@
-"""How numbers, times, metrics and lists of names are written on a line."""
+"""How numbers, their course, times, metrics and lists of names are written on a line."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 
 from fedsag_cli.events import Metrics
 
 _MOST_METRICS = 6  # in one line
 _MOST_NAMES = 4  # of sites, or rounds, in one line
+_BARS = "▁▂▃▄▅▆▇█"
 
 
 def number(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.4g}"
+
+
+def cell(value: str | float | None) -> str:
+    """The value in a table, in which an empty cell says that there is none."""
+    return value if isinstance(value, str) else "" if value is None else number(value)
 
 
 def spread(values: Collection[float | None]) -> str:
@@ -52,3 +58,26 @@ def few(names: Sequence[str]) -> str:
     if len(names) <= _MOST_NAMES:
         return ", ".join(names)
     return f"{', '.join(names[: _MOST_NAMES - 1])}, … {names[-1]}"
+
+
+def sparkline(values: Sequence[float | None], width: int, scale: Iterable[float | None] = ()) -> str:
+    """The values as bars, at most `width` of them, each the mean of its neighbours. `scale`: further values."""
+    shown = _means(values, width)
+    known = [value for value in [*values, *scale] if value is not None]
+    if not known:
+        return ""
+    low, high = min(known) / 2, max(known) / 2  # halves: the difference of two large numbers may be infinite
+    span = high - low
+    steps = len(_BARS) - 1
+    return "".join(
+        " " if value is None else _BARS[round((value / 2 - low) / span * steps) if span else steps // 2]
+        for value in shown
+    )
+
+
+def _means(values: Sequence[float | None], width: int) -> list[float | None]:
+    if len(values) <= width:
+        return list(values)
+    parts = [values[len(values) * at // width : len(values) * (at + 1) // width] for at in range(width)]
+    known = [[value for value in part if value is not None] for part in parts]
+    return [sum(part) / len(part) if part else None for part in known]

@@ -48,13 +48,3 @@ def _began(pid: int) -> str:
         return ""
     fields = stat.rpartition(")")[2].split()
     return fields[19] if fields[0] != "Z" else "ended"
-
-
-def holds(file: Path) -> bool:
-    """Whether a process of this machine has locked the file. Looks only: a run that starts now is not disturbed."""
-    try:
-        found, locks = file.stat(), Path("/proc/locks").read_text()
-    except OSError:
-        return False
-    named = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
-    return any(named in line.split() for line in locks.splitlines())

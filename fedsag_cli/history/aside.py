@@ -32,7 +32,7 @@ def make_room(workspace: Workspace, database: sqlite3.Connection | None, *, move
     root = workspace.root
     if not has_run(root):
         return []
-    row = _row(database, root)
+    row = _row(database, root, is_over=True)
     named = f"run {row.number}" if row else "the run"
     if not moves:
         return [f"{named}, which was in {root}, is replaced"]
@@ -50,13 +50,13 @@ def make_room(workspace: Workspace, database: sqlite3.Connection | None, *, move
     return [told, *_without_old_ones(place.parent, database)]
 
 
-def _row(database: sqlite3.Connection | None, root: Path) -> rows.Row | None:
+def _row(database: sqlite3.Connection | None, root: Path, *, is_over: bool = False) -> rows.Row | None:
     """The row of the run in a workspace; None if there is no database, or it cannot be used now."""
     if database is None:
         return None
     try:
         with faults_named(database_file()), writing(database):
-            return take_in(database, root)
+            return take_in(database, root, is_over=is_over)
     except UsageError:
         return None
 

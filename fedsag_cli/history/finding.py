@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fedsag_cli.errors import UsageError, WorkspaceError
 from fedsag_cli.history import rows
-from fedsag_cli.history.alive import holds, is_gone
+from fedsag_cli.history.alive import is_gone
 from fedsag_cli.history.aside import folder_of
 from fedsag_cli.history.database import NoRuns, database_file, faults_named, open_to_read, open_to_write, writing
 from fedsag_cli.history.importing import take_in
-from fedsag_cli.history.reading import RUNNING, STOPPED, has_run, has_this_run, identity_of, read_workspace
+from fedsag_cli.history.reading import RUNNING, STOPPED, goes_on, has_run, has_this_run, identity_of, read_workspace
 from fedsag_cli.report import Report
 from fedsag_cli.workspace import Workspace
 
@@ -80,7 +80,7 @@ def find(word: str) -> Found:
         pass
     except UsageError as fault:
         faults = [*faults, fault.message]
-    if status == STOPPED and (holds(Workspace(root).lock) or (row is not None and _runs(row))):
+    if status == STOPPED and (Workspace(root).is_in_use or (row is not None and _runs(row))):
         status = RUNNING
     return Found(report, status, row, root.resolve(), faults)
 
@@ -118,20 +118,6 @@ def place_of(row: rows.Row) -> Path | None:
     return next((each for each in beside if has_this_run(each, row.id)), None)
 
 
-def goes_on(found: Found) -> bool:
-    """Whether a run that was running still does. Cheap: its events are not read again."""
-    if found.status != RUNNING or found.root is None:
-        return False
-    if found.row is None:
-        return holds(Workspace(found.root).lock)
-    try:
-        with closing(open_to_read()) as database, faults_named(database_file()):
-            now = rows.row(database, "number = ?", found.row.number)
-    except UsageError:
-        now = found.row
-    return now is not None and _runs(now)
-
-
 def refresh() -> None:
     """Let the rows tell the truth about runs that were killed, and about folders. What cannot be written stays."""
     try:
@@ -159,7 +145,10 @@ def _refresh(database: sqlite3.Connection, row: rows.Row) -> None:
 
 
 def _runs(row: rows.Row) -> bool:
-    return row.status == RUNNING and (not is_gone(row.process) or holds(Workspace(Path(row.workspace)).lock))
+    """Whether its process lives, or another process uses its workspace for the same run."""
+    if row.status != RUNNING:
+        return False
+    return not is_gone(row.process) or (row.id is not None and goes_on(Path(row.workspace), row.id))
 
 
 def _hint() -> str:

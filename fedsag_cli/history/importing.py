@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from fedsag_cli.errors import UsageError
 from fedsag_cli.history import rows
-from fedsag_cli.history.alive import holds, is_gone
+from fedsag_cli.history.alive import is_gone
+from fedsag_cli.history.database import Locked, database_file, faults_named, open_to_write, writing
 from fedsag_cli.history.reading import RUNNING, STOPPED, has_this_run, identity_of, read_workspace
 from fedsag_cli.workspace import Workspace
 
@@ -14,18 +18,50 @@ if TYPE_CHECKING:
     import sqlite3
 
 
-def take_in(database: sqlite3.Connection, root: Path) -> rows.Row:
+_WAITS_S = 5.0  # for runs that write
+
+
+class Taken(NamedTuple):
+    """A run that was taken in. `faults`: what of it cannot be read."""
+
+    root: Path
+    row: rows.Row
+    faults: list[str]
+
+
+def take_in_all(roots: Iterable[Path]) -> tuple[list[Taken], list[UsageError]]:
+    """The runs of these workspaces, and for each that cannot be taken in, why not. Raises UsageError."""
+    taken: list[Taken] = []
+    refused: list[UsageError] = []
+    with closing(open_to_write(_WAITS_S)) as database:
+        for root in roots:
+            try:
+                faults = read_workspace(root).faults
+                with faults_named(database_file()), writing(database):
+                    row = take_in(database, root)
+            except Locked as error:  # each of the others would wait as long
+                refused.append(error)
+                break
+            except UsageError as error:
+                refused.append(error)
+                continue
+            taken.append(Taken(root, row, faults))
+    return taken, refused
+
+
+def take_in(database: sqlite3.Connection, root: Path, *, is_over: bool = False) -> rows.Row:
     """The row of the run in this workspace, as its files tell it; a new one if it has none.
 
-    A row of a run that goes on stays as it is. Raises WorkspaceError if no run is there, sqlite3.Error.
+    A row of a run that goes on stays as it is. `is_over`: it does not, for the caller has taken the workspace. Raises
+    WorkspaceError if no run is there, sqlite3.Error.
     """
     folder = Workspace(root)
     named = identity_of(root)
     known = rows.row(database, "id = ?", named) or _begun_in(database, folder.root)
-    if known is not None and known.status == RUNNING and not is_gone(known.process):
+    if not is_over and known is not None and known.status == RUNNING and not is_gone(known.process):
         return known
     report, status, _ = read_workspace(root)
-    if status == STOPPED and holds(folder.lock):
+    if status == STOPPED and not is_over and folder.is_in_use:
         status = RUNNING
     number = known.number if known else rows.add(database, status=status)
     rows.change(database, number, id=named)

@@ -23,7 +23,7 @@ RUNNING, FINISHED, FAILED, INTERRUPTED, STOPPED = "running", "finished", "failed
 _SIGNALLED = 128  # exit codes from there on: ended by a signal
 
 
-class Told(NamedTuple):
+class Contents(NamedTuple):
     """What a workspace tells. `faults`: which of its files could not be read, and why."""
 
     report: Report
@@ -89,7 +89,12 @@ def identity(first: bytes) -> str:
     return hashlib.sha256(first).hexdigest()[:32]
 
 
-def read_workspace(root: Path) -> Told:
+def goes_on(root: Path, named: str) -> bool:
+    """Whether the run with this identity uses its workspace now. Another run may use it instead."""
+    return Workspace(root).is_in_use and has_this_run(root, named)
+
+
+def read_workspace(root: Path) -> Contents:
     """Raises WorkspaceError if no run is there."""
     folder = Workspace(root)
     check_run(root)
@@ -103,14 +108,14 @@ def read_workspace(root: Path) -> Told:
     else:
         if not report.began:
             report.began = next((event.at for event in _events(folder.events, [])), 0.0)
-        return Told(report, status_of(report), faults)
+        return Contents(report, status_of(report), faults)
     builder = ReportBuilder()
     for event in _events(folder.events, faults):
         builder.on(event)
     report = builder.report
     if not report.job:
         _of_plan(folder, report, faults)
-    return Told(report, status_of(report), faults)
+    return Contents(report, status_of(report), faults)
 
 
 def status_of(report: Report) -> str:

@@ -145,9 +145,7 @@ class Recorder:
     def _start(self, database: sqlite3.Connection) -> None:
         known = rows.row(database, "id = ?", self._identity) if self._identity else None
         if self._is_resumed and not self._has_started:  # it is resumed: the row gets what the part before this one told
-            if known is not None:
-                rows.change(database, known.number, process="")
-            known = take_in(database, self._workspace.root)
+            known = take_in(database, self._workspace.root, is_over=True)
         self.number = known.number if known else rows.add(database, status=RUNNING, began=time.time())
         where = str(self._workspace.root)
         database.execute(
@@ -198,12 +196,11 @@ class Recorder:
             rows.change(database, self.number, id=self._identity)
             rows.write(database, self.number, report, status_of(report))
         elif self._has_started:
-            rows.change(database, self.number, id=self._identity, process="")
-            take_in(database, self._workspace.root)
+            rows.change(database, self.number, id=self._identity)
+            take_in(database, self._workspace.root, is_over=True)
         else:  # it was refused before its first event
-            rows.change(database, self.number, process="")
             known = rows.row(database, "number = ?", self.number)
             if known is not None and known.id is not None:
-                take_in(database, self._workspace.root)
+                take_in(database, self._workspace.root, is_over=True)
             else:
                 rows.remove(database, self.number)

@@ -10,6 +10,7 @@ import msgspec
 from fedsag_cli.events import Failure, Metrics
 from fedsag_cli.history.database import TABLES
 from fedsag_cli.report import BestReport, Report, RoundReport, SiteFailure
+from fedsag_cli.workspace import by_number
 
 if TYPE_CHECKING:
     import sqlite3
@@ -175,7 +176,7 @@ def read(database: sqlite3.Connection, row: Row) -> Report:
     if row.best_metric is not None and row.best_score is not None:
         report.best = BestReport(metric=row.best_metric, score=row.best_score, round_num=row.best_round or 0)
     sites = _of(database, "sites", "name, failure", number)
-    report.sites = sorted((name for name, _ in sites), key=_by_number)
+    report.sites = sorted((name for name, _ in sites), key=by_number)
     report.failures = {
         name: SiteFailure(round_num=None, task="", failure=Failure(cause=cause)) for name, cause in sites if cause
     }
@@ -203,12 +204,6 @@ def _rounds(found: Iterable[tuple[Any, ...]]) -> list[RoundReport]:
 
 def _of(database: sqlite3.Connection, table: str, columns: str, number: int) -> list[tuple[Any, ...]]:
     return database.execute(f"SELECT {columns} FROM {table} WHERE run = ?", [number]).fetchall()
-
-
-def _by_number(name: str) -> tuple[str, int]:
-    """site-2 before site-10."""
-    word = name.rstrip("0123456789")
-    return word, int(name[len(word) :] or 0)
 
 
 def _text(values: Mapping[str, Any], name: str) -> str | None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsag_cli.arguments import declared, problems
-from fedsag_cli.cli import views
+from fedsag_cli.cli import views, wording
 from fedsag_cli.errors import FedsagError, Interrupted, UsageError, counted, nearest
 from fedsag_cli.notebook.chart import Chart, chart_of
 from fedsag_cli.report import BestReport, Report, RoundReport
@@ -154,9 +154,9 @@ class Run:
         facts = [counted(len(report.rounds), "round"), counted(len(report.sites), "client"), f"seed {report.seed}"]
         if best:
             which = "of the final model" if best.is_final else f"in round {best.round_num}"
-            facts.append(f"best {best.metric} {_short(best.score)} {which}")
+            facts.append(f"best {best.metric} {wording.number(best.score)} {which}")
         if not (best and best.is_final):
-            facts += [f"final {name} {_short(value)}" for name, value in list(report.final_metrics.items())[:1]]
+            facts += [f"final {name} {wording.number(value)}" for name, value in list(report.final_metrics.items())[:1]]
         return ", ".join(facts)
 
 
@@ -183,7 +183,3 @@ def _rows(rounds: Sequence[RoundReport]) -> list[dict[str, Any]]:
 
 def _column(metric: str) -> str:
     return f"{metric} (metric)" if metric in _OURS else metric
-
-
-def _short(value: float | None) -> str:
-    return "not finite" if value is None else f"{value:.4g}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from fedsag_cli.pages.curves import MOST_METRICS, MOST_ROUNDS
 from fedsag_cli.pages.numbers import packed, some
 from fedsag_cli.pages.run import text_of
-from fedsag_cli.report import Report
+from fedsag_cli.report import Report, curves, differing
 
 _MOST_SETTINGS = 400
 
@@ -22,7 +22,7 @@ def page_of(reports: Sequence[Report], names: Sequence[str]) -> Page:
     return {
         "kind": "comparison",
         "runs": [_run(name, report) for name, report in zip(called, reports, strict=True)],
-        "settings": _differences(reports),
+        "settings": _settings(reports),
         "metrics": _metrics(reports),
     }
 
@@ -46,41 +46,16 @@ def _run(name: str, report: Report) -> Page:
     }
 
 
-_FACTS: dict[str, Callable[[Report], Any]] = {
-    "job": lambda report: report.job,
-    "template": lambda report: report.template,
-    "seed": lambda report: report.seed,
-    "sites": lambda report: len(report.sites),
-    "clients at a time": lambda report: report.slots,
-    "threads": lambda report: report.threads,
-    "launcher": lambda report: report.launcher,
-}
-
-
-def _differences(reports: Sequence[Report]) -> list[Page]:
-    """What is not the same in all runs. A run without any settings, made by an older version, is not compared by them.
-
-    None where a run has no such setting.
-    """
-    rows: list[tuple[str, Sequence[str | None]]] = [
-        *((name, [text_of(fact(each)) for each in reports]) for name, fact in _FACTS.items()),
-        *((name, [each.versions.get(name) for each in reports]) for name in _keys(each.versions for each in reports)),
+def _settings(reports: Sequence[Report]) -> list[Page]:
+    """Those that are not the same in all runs. None where a run has no such setting."""
+    found = list(differing.settings(reports).items())[:_MOST_SETTINGS]
+    return [
+        {"key": key, "values": [None if each is None else text_of(each) for each in values]} for key, values in found
     ]
-    differing = [(key, values) for key, values in rows if len(set(values)) > 1]
-    for key in _keys(each.settings for each in reports):
-        values = [text_of(each.settings[key]) if key in each.settings else None for each in reports]
-        if len({value for value, each in zip(values, reports, strict=True) if each.settings}) > 1:
-            differing.append((key, values))
-    return [{"key": key, "values": values} for key, values in differing[:_MOST_SETTINGS]]
-
-
-def _keys(all_of: Iterable[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(key for each in all_of for key in each))
 
 
 def _metrics(reports: Sequence[Report]) -> list[Page]:
-    names = dict.fromkeys(name for report in reports for each in report.rounds for name in each.metrics)
-    names.update(dict.fromkeys(name for report in reports for name in report.final_metrics))
+    names = dict.fromkeys(name for report in reports for name in curves.metrics_of(report))
     chosen = [[report.rounds[at] for at in some(len(report.rounds), MOST_ROUNDS)] for report in reports]
     longest = max(map(len, chosen), default=0)
     most = max(
@@ -94,10 +69,7 @@ def _metrics(reports: Sequence[Report]) -> list[Page]:
                 {
                     "rounds": [each.round_num for each in rounds],
                     "values": packed([each.metrics.get(name) for each in rounds]),
-                    "final": report.final_metrics.get(name),
-                    "last": next(
-                        (each.metrics[name] for each in reversed(report.rounds) if name in each.metrics), None
-                    ),
+                    "last": curves.final(report, name),
                 }
                 for rounds, report in zip(chosen, reports, strict=True)
             ],

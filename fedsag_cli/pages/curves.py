@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -32,14 +32,20 @@ def by_workflow(report: Report) -> list[Page]:
     for workflow, rounds in measured.items():
         final = finals.get(workflow)
         last = (final.metrics, final.metrics_by_site) if final else ({}, {})
-        pages.append(_workflow(workflow, rounds, report.sites, last, room))
+        pages.append(_workflow(workflow, rounds, report, last, room))
     return [page for page in pages if page["metrics"]]
+
+
+def best_first(names: Iterable[str], report: Report) -> list[str]:
+    """The names of metrics; first that by which the best model is chosen: of many metrics, a page shows the first."""
+    chosen = report.best.metric if report.best else ""
+    return sorted(names, key=lambda name: name != chosen)
 
 
 def _workflow(
     name: str,
     rounds: Sequence[RoundReport],
-    sites: Sequence[str],
+    report: Report,
     final: tuple[Metrics, dict[str, Metrics]],
     room: int,
 ) -> Page:
@@ -52,8 +58,8 @@ def _workflow(
         for own in each.metrics_by_site.values():
             metrics.update(dict.fromkeys(own))
     metrics.update(dict.fromkeys(final[0]))
-    names = list(metrics)[:MOST_METRICS]
-    known = [site for site in sites if site in present or site in final[1]] if present or final[1] else []
+    names = best_first(metrics, report)[:MOST_METRICS]
+    known = [site for site in report.sites if site in present or site in final[1]] if present or final[1] else []
     places = some(len(chosen), room // max(1, len(names) * len(known)))
     told = [*((each.metrics, each.metrics_by_site) for each in chosen), *([final] if final[0] else [])]
     own_places = [*places, *([len(chosen)] if final[0] else [])]

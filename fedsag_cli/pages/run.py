@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from fedsag_cli.events import Failure
@@ -11,6 +11,7 @@ from fedsag_cli.pages import curves, timeline
 from fedsag_cli.pages.activity import Activity
 from fedsag_cli.pages.numbers import packed, some
 from fedsag_cli.report import Report, RoundReport, TableReport
+from fedsag_cli.report.alike import Kind, kind_of
 
 _MOST_ROWS = 400  # of the table of rounds
 _MOST_BARS = 240
@@ -44,6 +45,7 @@ def page_of(report: Report, activity: Activity) -> Page:
 
 
 def _head(report: Report) -> Page:
+    whole = [each.total_s for each in report.rounds if each.is_whole]
     return {
         "job": report.job,
         "template": report.template,
@@ -52,10 +54,11 @@ def _head(report: Report) -> Page:
         "exit_code": report.exit_code,
         "cause": report.cause[:_LONGEST],
         "hint": report.hint[:_LONGEST],
-        "rounds": sum(each.is_whole for each in report.rounds),
+        "rounds": len(whole),
         "sites": len(report.sites),
         "failed_sites": len(report.failures),
         "seconds": report.times.get("run_finished_s"),
+        "seconds_a_round": fmean(whole) if whole else None,
         "resumed": bool(report.resumed_at),
         "sent": sum(each.bytes_sent for each in report.rounds),
         "received": sum(each.bytes_received for each in report.rounds),
@@ -75,7 +78,8 @@ def _head(report: Report) -> Page:
 def _rounds(report: Report) -> Page:
     """The rows of the table of rounds; of many rounds, some."""
     chosen = some(len(report.rounds), _MOST_ROWS)
-    names = list(dict.fromkeys(name for at in chosen for name in report.rounds[at].metrics))[: curves.MOST_METRICS]
+    measured = dict.fromkeys(name for at in chosen for name in report.rounds[at].metrics)
+    names = curves.best_first(measured, report)[: curves.MOST_METRICS]
     rows = []
     for each in (report.rounds[at] for at in chosen):
         answered = f"{len(each.answered)} of {len(each.asked)}" if each.is_whole else "not complete"
@@ -129,7 +133,7 @@ def _span_of(group: Sequence[RoundReport]) -> str:
 def _sites(report: Report) -> Page:
     """One row a site: answers, failures, seconds a task, and its last metrics."""
     measured = next((each.metrics for each in reversed(report.rounds) if each.metrics), {})
-    names = list(measured)[:_MOST_SITE_METRICS]
+    names = curves.best_first(measured, report)[:_MOST_SITE_METRICS]
     count = dict.fromkeys(report.sites, 0)
     failed = dict.fromkeys(report.sites, 0)
     spent = dict.fromkeys(report.sites, 0.0)
@@ -160,14 +164,14 @@ def _sites(report: Report) -> Page:
 
 def _failures(report: Report, activity: Activity) -> list[Page]:
     """Failures that are alike are one, with their sites; the log is that of the first."""
-    kinds: dict[tuple[str, str], Page] = {}
+    kinds: dict[Kind, Page] = {}
     found: list[tuple[str, int | None, str, Failure]] = [
         (site, first.round_num, first.task, first.failure) for site, first in report.failures.items()
     ]
     found += [(site, None, "", failure) for site, failure in report.final_failed.items() if site not in report.failures]
     found += [(name, None, "", failure) for name, failure in activity.failed.items() if not report.ok]
     for site, round_num, task, failure in found:
-        kind = (re.sub(r"\d+(\.\d+)?", "#", failure.cause.replace(site, "…")), failure.where)
+        kind = kind_of(site, failure)
         if kind in kinds:
             kinds[kind]["sites"].append(site)
             continue

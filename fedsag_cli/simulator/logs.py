@@ -11,6 +11,7 @@ from typing import NamedTuple
 from fedsag_cli import foreign
 
 _LARGEST_TAIL = 1 << 16  # bytes
+_AT_ONCE = 1 << 16  # bytes
 _LONGEST_LINE = 500  # characters
 _NOTES_IN = 20_000  # the first bytes
 _NOTE = "note: "
@@ -40,6 +41,45 @@ def tail(log: Path, count: int, *, since: int = 0) -> list[str]:
         return []
     lines = [foreign.log_line(line) for line in lines] if lines != [""] else []
     return [line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]} …" for line in lines]
+
+
+class LogTail:
+    """A log that another process writes: its lines as they come, from a place in it on."""
+
+    def __init__(self, log: Path, *, since: int = 0) -> None:
+        self._log, self._at = log, since
+        self._rest = b""
+
+    def lines(self, *, to_the_end: bool) -> Iterator[str]:
+        """The lines since the last call, with one that is not complete if there will be no more."""
+        while chunk := self._chunk():
+            self._at += len(chunk)
+            *whole, rest = (self._rest + chunk).split(b"\n")
+            self._rest = _as_far_as_shown(rest)
+            yield from map(_shown, whole)
+        if to_the_end and self._rest:
+            yield _shown(self._rest)
+            self._rest = b""
+
+    def _chunk(self) -> bytes:
+        try:
+            with self._log.open("rb") as file:
+                if file.seek(0, os.SEEK_END) < self._at:  # it was emptied
+                    self._at = 0
+                file.seek(self._at)
+                return file.read(_AT_ONCE)
+        except OSError:
+            return b""
+
+
+def _as_far_as_shown(line: bytes) -> bytes:
+    """The part that is kept of a line that has no end yet: it may become as long as the log."""
+    return line if len(line) <= _AT_ONCE else line[line.rfind(b"\r", 0, -1) + 1 :][: _AT_ONCE + 1]
+
+
+def _shown(line: bytes) -> str:
+    text = foreign.log_line(line.decode(errors="replace"))
+    return text if len(line) <= _AT_ONCE else f"{text[:_LONGEST_LINE]} …"
 
 
 def deepest_frame(log: Path, folder: Path, *, since: int = 0) -> str:

@@ -13,7 +13,7 @@ from fedsag_cli.workspace import Workspace
 _LOOK_S = 0.2  # a file does not say that it has grown
 
 
-class Told:
+class EventStream:
     """The events of a run in the order of its file, as they come, up to its end.
 
     `is_over`: whether the run has ended already. `has_end`: after all events, whether the run has told its end; one

@@ -69,6 +69,8 @@ Patience: TypeAlias = Annotated[
     "number of rounds without a better value of stop_cond's metric, after which the workflow ends",
 ]
 
+_MOST_NAMES = 6  # of metrics, in a note
+
 
 class Rounds:
     """The rounds of a workflow, as its arguments set them.
@@ -232,7 +234,9 @@ class RoundLoop:
         """Give a note about missing metrics, once, with the names of the metrics that were sent."""
         if text not in self._noted:
             self._noted.add(text)
-            self._run.emit(Notice(text=f"{text}; metrics sent: {', '.join(sorted(names)) or 'none'}"))
+            sent = sorted(names)
+            more = f" and {len(sent) - _MOST_NAMES} more" if len(sent) > _MOST_NAMES else ""
+            self._run.emit(Notice(text=f"{text}; metrics sent: {', '.join(sent[:_MOST_NAMES]) or 'none'}{more}"))
 
     def _sent_in(self, round_num: int) -> FLModel:
         return self.model.at_round(round_num, self._rounds.count, start_round=self._rounds.start)

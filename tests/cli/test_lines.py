@@ -70,6 +70,7 @@ def test_a_run_is_told_in_plain_lines():
         "note: site-2: it did not answer",
         "note: no pictures",
         "the run failed; its report: /w/report.json",
+        "the same for a browser: /w/report.html",
     ]
 
 
@@ -146,7 +147,10 @@ def test_a_round_tells_whose_updates_krum_chose():
 def test_a_run_that_was_interrupted_has_not_failed():
     over = events.RunFinished(ok=False, exit_code=130, cause="interrupted", report="/w/report.json")
 
-    assert lines_of(over) == ["the run ended early; its report: /w/report.json"]
+    assert lines_of(over) == [
+        "the run ended early; its report: /w/report.json",
+        "the same for a browser: /w/report.html",
+    ]
 
 
 def test_clients_that_fail_alike_are_told_once_with_one_log():
@@ -162,7 +166,32 @@ def test_clients_that_fail_alike_are_told_once_with_one_log():
         "    | b",
         "round 0: 16 of 16 clients failed alike: ValueError: no data in /data/<site>",
         "the run failed; its report: /w/report.json",
+        "the same for a browser: /w/report.html",
     ]
+
+
+def test_of_different_failures_at_one_place_in_the_job_only_the_first_is_told_with_its_log():
+    different = [failed("site-1", "KeyError: 'a'"), failed("site-2", "KeyError: 'b'")]
+    told = [STARTED, started(0, STARTED.sites), *different]
+
+    assert lines_of(*told)[3:] == [
+        "round 0: site-1 failed in train: KeyError: 'a'",
+        "    at /job/train.py:3",
+        "    the last lines of /w/site-1/log.txt:",
+        "    | a",
+        "    | b",
+        "round 0: site-2 failed in train: KeyError: 'b'",
+    ]
+    assert failures.failures(report_of(*told))[-2:] == ["    | b", "site-2, round 0, train: KeyError: 'b'"]
+
+
+def test_of_the_many_rounds_in_which_a_site_failed_the_first_and_the_last_are_named():
+    told = [STARTED]
+    for number in range(7):
+        begun, *others = a_round(number, site_2=1.0)
+        told += [begun, failed("site-1", "boom", round_num=number), *others]
+
+    assert failures.failed_sites(report_of(*told)) == ["failed: site-1 in round 0, 1, 2, … 6: boom"]
 
 
 def test_a_client_that_is_out_of_the_run_is_not_told_again_in_every_round():

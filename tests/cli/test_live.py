@@ -83,6 +83,15 @@ def test_sixteen_clients_are_shown_one_by_one_with_the_log_of_the_slowest(monkey
     assert shown[19] == "  site-3 | log of site-3"
 
 
+def test_counts_that_do_not_fit_a_narrow_terminal_go_on_in_the_next_row(monkeypatch):
+    told = history(16, slots=4, work_s=lambda client, round_num: 1.0, start_s=0.0)
+
+    shown = at(told, START + 1.5, 20, 10, monkeypatch=monkeypatch)
+
+    assert [line.split(":")[0] for line in shown[1:3]] == ["16 clients", "  # 4 answered,"]
+    assert "> 4" in shown[1]
+
+
 def test_two_hundred_clients_are_a_map_and_those_that_work(monkeypatch):
     told = history(200, slots=10, work_s=lambda client, round_num: 50.0 if client == 4 else 1.0, start_s=0.0)
 

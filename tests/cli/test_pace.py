@@ -50,6 +50,16 @@ def test_the_processes_that_start_in_the_first_round_do_not_count_for_the_others
     assert left[0] == 9.0
 
 
+def test_clients_that_are_asked_one_after_the_other_are_not_expected_to_work_at_once():
+    """As in a cyclic workflow: three clients work two seconds each, and all of them could work at the same time."""
+    told = history(3, slots=1, rounds=3, start_s=0.0, work_s=lambda client, round_num: 2.0, save_s=0.0)
+
+    shown = list(replayed(told, 3))
+
+    assert next(left for _, _, left, _ in shown if left is not None) == 4.0 + 12.0
+    assert next((left, truth) for round_num, _, left, truth in shown if round_num == 1) == (12.0, 12.0)
+
+
 def test_where_all_work_at_once_nothing_is_told_before_the_first_round_is_done():
     told = history(4, slots=4, work_s=lambda client, round_num: 1.0 + client)
 

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
 
 import pytest
@@ -16,7 +17,7 @@ from typer.main import get_command
 
 from fedsag_cli import cli
 from fedsag_cli.cli import commands, position, runs
-from fedsag_cli.history import asking, database, finding
+from fedsag_cli.history import asking, database
 from fedsag_cli.history.importing import take_in
 from fedsag_cli.workspace import Workspace
 
@@ -56,9 +57,9 @@ def call(monkeypatch, capsys):
     return called
 
 
-def made(*told_of):
+def made(*told_of, first=1):
     """Workspaces in this folder, each of which has a row; `told_of`: the arguments of `history`."""
-    for number, settings in enumerate(told_of, 1):
+    for number, settings in enumerate(told_of, first):
         name = f"ws{number}"
         root = os.path.realpath(name)
         write_run(database.Path(root), history(database.Path(root), at=float(number), **settings))
@@ -186,6 +187,27 @@ def test_a_log_is_printed_line_by_line_without_what_a_terminal_would_act_on(call
     assert "has no log" in call("logs", 1, "server", code=2)
 
 
+def test_a_log_is_followed_until_its_own_run_ends(call, tmp_path, monkeypatch):
+    made({})
+    here = Workspace(tmp_path / "ws1")
+    (here.root / "site-1").mkdir()
+    here.log("site-1").write_text("first\nhal")
+    here.take()
+
+    def last_is_another_run():
+        made({}, first=2)
+
+    def ends():
+        with here.log("site-1").open("a") as log:
+            log.write("f\nlast")
+        here.release()
+
+    while_it_waits = iter([last_is_another_run, ends])
+    monkeypatch.setattr(time, "sleep", lambda _: next(while_it_waits)())
+
+    assert call("logs", "last", "site-1", "-f") == "first\nhalf\nlast\n"
+
+
 def test_the_page_of_a_run_is_printed_where_there_is_no_display(call, tmp_path, monkeypatch):
     made({})
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
@@ -243,9 +265,8 @@ def test_a_log_is_followed_to_the_end_of_its_own_run_also_if_it_is_emptied(tmp_p
     log.write_text("a long first line\n")
     steps = iter([lambda: True, lambda: log.write_text("new\n"), lambda: log.write_text("new\nlast")])
     monkeypatch.setattr("time.sleep", lambda _: None)
-    monkeypatch.setattr(finding, "goes_on", lambda _: next(steps, bool)())
 
-    assert list(runs._lines_of(log, "the run")) == ["a long first line", "new", "last"]
+    assert list(runs._lines_of(log, lambda: next(steps, bool)())) == ["a long first line", "new", "last"]
 
 
 def test_a_reader_that_goes_ends_a_log_that_is_followed(home, tmp_path):
@@ -362,5 +383,5 @@ def test_real_runs_with_the_same_seed_are_identical_and_another_rate_parts_at_th
     other = fedsag("runs", "diff", 1, "last", cwd=tmp_path, env=env)
 
     assert "identical, bit for bit: 6 models in 2 rounds" in same.out
-    assert "the runs part in round 0, site-2: its answer (train), tensor numpy_key" in other.out
+    assert "the runs differ first in round 0, site-2: its answer (train), tensor numpy_key" in other.out
     assert "custom/train.py 0.2" in other.out

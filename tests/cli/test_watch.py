@@ -20,6 +20,7 @@ from fedsag_cli.cli.views import NewestLines
 from fedsag_cli.cli.watch import watch
 from fedsag_cli.errors import RunError, UsageError, WorkspaceError
 from fedsag_cli.events import Event, Failure
+from fedsag_cli.simulator.logs import LogTail
 from fedsag_cli.workspace import Workspace
 
 LAST_ROUND = "2      21.5 (20–23)      4 of 4    "
@@ -145,6 +146,22 @@ def test_a_folder_without_a_run_and_a_client_without_a_name_are_errors(workspace
     assert "did you mean 'site-" in raised.value.hint
 
 
+def test_a_run_whose_events_are_lost_is_not_taken_for_one_that_was_killed(workspace):
+    workspace.release()
+    for content in [b"", b"\xff no event\n"]:
+        workspace.events.write_bytes(content)
+        with pytest.raises(WorkspaceError, match="has no events of a run"):
+            watch(str(workspace.root))
+
+
+def test_a_client_without_a_name_is_an_error_in_a_run_that_is_over_too(workspace):
+    write(workspace, *told(workspace))
+    workspace.release()
+
+    with pytest.raises(UsageError, match="--follow site-9"):
+        watch(str(workspace.root), ["site-9"])
+
+
 def test_a_log_is_followed_line_by_line_from_the_start_of_the_run(workspace):
     log = workspace.log("site-1")
     log.parent.mkdir()
@@ -161,6 +178,20 @@ def test_a_log_is_followed_line_by_line_from_the_start_of_the_run(workspace):
             file.write("o\n\x1b[31mthree\x1b[0m, not complete")
 
     assert said == ["site-1 | one", "site-1 | 90%", "site-1 | two", "site-1 | three, not complete"]
+
+
+def test_a_line_without_an_end_is_not_kept_whole_while_a_log_is_followed(workspace):
+    log = workspace.log("site-1")
+    log.parent.mkdir()
+    followed = LogTail(log)
+    log.write_bytes(b"x" * 1_000_000)
+
+    assert list(followed.lines(to_the_end=False)) == []
+    assert len(followed._rest) < 100_000
+
+    with log.open("ab") as file:
+        file.write(b"end\n" + b"10%\r" * 100_000 + b"100%\n")
+    assert list(followed.lines(to_the_end=False)) == ["x" * 500 + " …", "100%"]
 
 
 def test_the_newest_line_of_a_log_is_its_last_one_with_words(workspace):

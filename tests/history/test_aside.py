@@ -53,6 +53,15 @@ def test_the_run_that_was_there_is_whole_beside_the_workspace_and_its_row_knows_
     assert finding.find("1").report.digest == "d1"
 
 
+def test_a_killed_run_that_is_moved_is_not_taken_for_one_that_goes_on(ws):
+    write_run(ws, history(ws, ends=False))
+
+    make_room(ws)
+
+    with closing(database.open_to_read()) as opened:
+        assert rows.row(opened, "number = 1").status == "stopped"
+
+
 def test_without_a_run_nothing_is_moved(ws):
     ws.mkdir()
     (ws / "notes.txt").write_text("mine")

@@ -7,8 +7,10 @@ import pytest
 from finished_runs import history, write_run
 
 from fedsag_cli.errors import UsageError, WorkspaceError
+from fedsag_cli.events import to_line
 from fedsag_cli.history import database, finding, known_runs, number_of, reading, rows, workspace_of
 from fedsag_cli.history.importing import take_in
+from fedsag_cli.workspace import Workspace
 
 
 @pytest.fixture(autouse=True)
@@ -185,3 +187,17 @@ def test_a_home_that_is_a_file_is_an_error_that_says_so(home):
         database.open_to_read()
     with pytest.raises(UsageError, match=f"{home}: File exists"):
         database.open_to_write(1.0)
+
+
+def test_a_killed_run_does_not_go_on_because_another_run_uses_its_workspace(tmp_path):
+    write_run(tmp_path / "a", history(tmp_path / "a", ends=False))
+    known(tmp_path / "a")
+    with closing(database.open_to_write(1.0)) as opened, database.writing(opened):
+        rows.change(opened, 1, status=reading.RUNNING)  # its process could not say that it was killed
+
+    with Workspace(tmp_path / "a") as workspace:
+        workspace.take()
+        assert finding.find("1").status == "running"  # somebody has resumed it
+        workspace.events.write_bytes(to_line(history(tmp_path / "a", at=2000.0)[0]))
+
+        assert finding.find("1").status == "stopped"

@@ -7,7 +7,7 @@ from reports import EVIL, a_round, logged, started, task
 
 from fedsag_cli import events, pages
 from fedsag_cli.events import Failure
-from fedsag_cli.report import PrivacyReport, Report, SiteFailure, TableReport
+from fedsag_cli.report import PrivacyReport, Report, RoundReport, SiteFailure, TableReport
 
 pytestmark = pytest.mark.slow
 
@@ -179,6 +179,58 @@ def test_of_many_sites_a_reader_finds_one(tmp_path, opened):
     told = hover(page, "#metrics", 0.9999).split("\n")
     assert told[:3] == ["round 499", "site-77", "499.08"]
     assert told[told.index("highest: site-199") + 1] == "499.2"
+
+
+def painted(page, *colours):
+    """How many pixels of the first metric's chart have each of these colours of the style."""
+    return page.evaluate(
+        """(names) => {
+            const canvas = document.querySelector("#metrics canvas");
+            const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+            return names.map((name) => {
+                const wanted = colour(name).slice(1).match(/../g).map((each) => parseInt(each, 16));
+                let found = 0;
+                for (let at = 0; at < data.length; at += 4) found += wanted.every((value, n) => data[at + n] === value);
+                return found;
+            });
+        }""",
+        colours,
+    )
+
+
+def test_a_value_that_no_line_reaches_is_a_point(tmp_path, opened):
+    """One round of twelve sites, as after a failure in the second: without a point, the chart is empty."""
+    own = {f"site-{number}": {"accuracy": float(number)} for number in range(12)}
+    pages.write(Report(sites=list(own), rounds=[a_round(0, own)]), tmp_path / "none.jsonl", tmp_path / "report.html")
+
+    page = opened(tmp_path / "report.html")
+
+    assert min(painted(page, "--s1", "--s2", "--s3")) > 0  # mean, highest and lowest
+
+
+def test_a_metric_of_every_second_round_has_a_curve_and_one_without_a_finite_value_says_so(tmp_path, opened):
+    def own(at):
+        return {"a": {"loss": 1.0 + at}, "b": {"loss": 3.0}} if at % 2 else {"a": {"never": float("nan")}}
+
+    report = Report(sites=["a", "b"], rounds=[a_round(at, own(at)) for at in range(60)])
+    pages.write(report, tmp_path / "none.jsonl", tmp_path / "report.html")
+
+    page = opened(tmp_path / "report.html")
+
+    assert page.locator("#metrics h3").all_inner_texts()[0].startswith("never")
+    assert page.locator("#metrics .quiet").inner_text() == "No value is finite."
+    assert min(painted(page, "--ink")) > 100  # the curve of the mean
+
+
+def test_a_run_without_a_complete_round_has_no_empty_charts(tmp_path, opened):
+    begun = RoundReport(workflow="sag", round_num=0, asked=["a"], failed={"a": Failure(cause="boom")})
+    report = Report(sites=["a"], rounds=[begun], times={"run_finished_s": 3.0, "server_ready_s": 1.0})
+    pages.write(report, tmp_path / "none.jsonl", tmp_path / "report.html")
+
+    page = opened(tmp_path / "report.html")
+
+    assert "The whole run" in page.locator("#stages").inner_text()
+    assert page.locator("canvas").count() == 0
 
 
 def test_a_page_without_the_library_has_the_same_numbers_in_tables(tmp_path, small, opened, monkeypatch):

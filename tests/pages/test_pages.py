@@ -12,7 +12,7 @@ from reports import EVIL, a_round, logged, started, task
 from fedsag_cli import events, pages
 from fedsag_cli.events import Failure
 from fedsag_cli.pages import activity, curves, document, numbers, timeline
-from fedsag_cli.report import Report, SiteFailure, TableReport, ValidationReport
+from fedsag_cli.report import BestReport, Report, SiteFailure, TableReport, ValidationReport
 
 
 def data_of(path):
@@ -296,3 +296,23 @@ def test_runs_of_one_job_are_told_apart_without_names(tmp_path):
     pages.comparison([Report(job="j"), Report(job="j"), Report(job="k")], tmp_path / "compared.html")
 
     assert [run["name"] for run in data_of(tmp_path / "compared.html")["runs"]] == ["j (1)", "j (2)", "k"]
+
+
+def test_of_more_metrics_than_a_page_has_room_for_that_of_the_best_model_is_the_first(tmp_path):
+    own = {f"m{number}": 1.0 for number in range(30)}
+    best = BestReport(metric="m29", score=1.0, round_num=0, workflow="sag")
+    report = Report(sites=["a"], rounds=[a_round(0, {"a": own})], best=best)
+    pages.write(report, tmp_path / "none.jsonl", tmp_path / "report.html")
+
+    page = data_of(tmp_path / "report.html")
+    shown = [each["name"] for each in page["workflows"][0]["metrics"]]
+    assert (shown[0], len(shown), page["workflows"][0]["left_out"]) == ("m29", 24, 6)
+    assert page["rounds"]["metrics"][0] == page["sites"]["metrics"][0] == "m29"
+
+
+def test_the_time_of_a_round_does_not_have_the_start_of_the_run_in_it(tmp_path):
+    rounds = [a_round(0, {"a": {"x": 1.0}}, total_s=2.0), a_round(1, {"a": {"x": 1.0}}, total_s=3.0)]
+    report = Report(sites=["a"], rounds=rounds, times={"run_finished_s": 20.0, "server_ready_s": 15.0})
+    pages.write(report, tmp_path / "none.jsonl", tmp_path / "report.html")
+
+    assert data_of(tmp_path / "report.html")["head"]["seconds_a_round"] == 2.5

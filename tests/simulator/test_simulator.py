@@ -674,10 +674,10 @@ def test_without_w_the_run_before_is_kept_beside_it_and_with_w_it_is_replaced_an
     told = []
 
     for words in ((), (), ("-w", "simulator_workspace")):
-        command = [FEDSAG, "simulator", str(made), *words]
+        command = [FEDSAG, "simulator", str(made), "-n", "2", *words]
         done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=LIMIT_S)
         assert done.returncode == 0, done.stderr
-        told += [line for line in done.stdout.splitlines() if line.startswith(("note: ", "run "))]
+        told += [line for line in done.stdout.splitlines() if line.startswith(("note: run ", "run  "))]
 
     here = tmp_path / "simulator_workspace"
     assert told == [

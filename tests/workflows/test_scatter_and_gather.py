@@ -585,6 +585,15 @@ def test_a_condition_on_what_nobody_measures_is_told_once():
     assert story.w == 3.0
 
 
+def test_of_many_metrics_that_were_sent_a_note_has_the_first_names():
+    many = {f"m{number}": 1.0 for number in range(30)}
+    story = Story(FakeClients(a=adds(1.0, **many)), num_rounds=1, stop_cond="f1 > 0.1")
+
+    [said] = [notice.text for notice in story.of(events.Notice)]
+
+    assert said.endswith("metrics sent: m0, m1, m10, m11, m12, m13 and 24 more")
+
+
 def test_a_run_that_goes_on_after_its_last_round_stops_there_and_its_patience_goes_on_too():
     first, _ = stopping([0.3, 0.2], stop_cond="accuracy > 1", patience=2)
     numbers = iter([0.1, 0.9])

@@ -22,6 +22,7 @@ from fedsag_cli.machine import fedsag_home
 from fedsag_cli.workspace import write_whole
 
 _NAME = f"{META} name"  # that of the job's folder
+_LONGEST, _BEGINNING = 1000, 100  # bytes of a value, as JSON; a model may be written in a config
 _READ = ("meta", SERVER_FILE, CLIENT_FILE)
 
 
@@ -30,7 +31,7 @@ class Settings:
     """The values in a job's config files, by file and key, as in "config_fed_server.conf workflows[0].args.num_rounds".
 
     `template`: empty if the job was not made from one, or it is not found. `changed`: the settings that the template
-    has otherwise, with the template's values; None for what it does not have.
+    has otherwise, with the template's values; None for what it does not have. A long value is shortened.
     """
 
     values: Mapping[str, Any]
@@ -56,7 +57,7 @@ def settings_of(job: Job) -> Settings:
 
 
 def values_of(job: Job) -> dict[str, Any]:
-    """The values in a job's config files, by file and key. Raises JobError."""
+    """The values in a job's config files, by file and key, long ones shortened. Raises JobError."""
     return _flat(job.written())
 
 
@@ -106,5 +107,22 @@ def _flat(texts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {
         f"{names.short(path)} {tree.written(at)}": value
         for path, conf in texts.items()
-        for at, value in tree.leaves(conf)
+        for at, value in tree.leaves(_brief(conf))
     }
+
+
+def _brief(value: Any) -> Any:
+    """The value without what is too long to be shown: of a long text or list there is the beginning, and a digest."""
+    if isinstance(value, Mapping):
+        return {key: _brief(inner) for key, inner in value.items()}
+    if isinstance(value, list) and _has_mapping(value):
+        return [_brief(inner) for inner in value]
+    text = msgspec.json.encode(value)
+    if not isinstance(value, str | list) or len(text) <= _LONGEST:
+        return value
+    begins = text[:_BEGINNING].decode(errors="ignore")
+    return f"{begins}… ({len(text):,} bytes, SHA-256 {hashlib.sha256(text).hexdigest()[:12]})"
+
+
+def _has_mapping(values: list[Any]) -> bool:
+    return any(isinstance(inner, Mapping) or (isinstance(inner, list) and _has_mapping(inner)) for inner in values)

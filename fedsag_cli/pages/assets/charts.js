@@ -76,19 +76,39 @@ const yAxis = (format) => axis(3, (plot, splits) => splits.map((each) => format(
 
 const STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000, 200000, 500000, 1e6, 1e7, 1e8, 1e9];
 
-function withoutNaN(values) {
-  return Array.from(values, (value) => (Number.isNaN(value) ? null : value));
+function finite(values) {
+  return Array.from(values, (value) => (Number.isFinite(value) ? value : null));
+}
+
+// the places of values that no line reaches: without a point, nobody would see them
+function alone(values, spanGaps) {
+  const known = values.flatMap((value, at) => (value === null ? [] : [at]));
+  if (spanGaps) return known.length === 1 ? known : [];
+  return known.filter((at) => (values[at - 1] ?? null) === null && (values[at + 1] ?? null) === null);
+}
+
+// a flat curve is in the middle
+function heights(plot, low, high) {
+  if (low === null) return [null, null];
+  const room = Math.abs(low) * 0.1 || 1;
+  return low === high ? [low - room, high + room] : uPlot.rangeNum(low, high, 0.1, true);
 }
 
 // spec: xs, tick(x), title(index), series [{name, values, paint, width, dash, fill, key, hidden}], bands, rows(index, plot), format, height
 function lineChart(card, spec) {
   const format = spec.format || num;
+  if (!spec.series.some((each) => finite(each.values).some((value) => value !== null))) {
+    card.append(el("p", { className: "quiet" }, "No value is finite."));
+    return null;
+  }
   const box = el("div", { className: "plot" });
   const legend = el("div", { className: "legend" });
   card.append(legend, box);
   const one = keep(box, (parent, width) => {
     let show = null;
-    const series = spec.series.map((each) => ({
+    const values = spec.series.map((each) => finite(each.values));
+    const isPointed = (each) => each.points !== false && spec.xs.length <= 40;
+    const series = spec.series.map((each, at) => ({
       label: each.name,
       show: !each.hidden,
       stroke: each.width === 0 ? undefined : colour(each.paint),
@@ -96,7 +116,12 @@ function lineChart(card, spec) {
       dash: each.dash,
       alpha: each.alpha ?? 1,
       spanGaps: each.spanGaps ?? false,
-      points: { show: each.width === 0 || each.points === false ? false : spec.xs.length <= 40, size: 5, fill: colour(each.paint) },
+      points: {
+        show: each.width !== 0 && isPointed(each),
+        filter: () => (each.width === 0 || isPointed(each) ? null : alone(values[at], each.spanGaps)),
+        size: 5,
+        fill: colour(each.paint),
+      },
     }));
     const options = {
       width,
@@ -105,7 +130,7 @@ function lineChart(card, spec) {
       legend: { show: false },
       cursor: { drag: { x: true, y: false, dist: 6 }, focus: { prox: spec.series.length > 12 ? 1e6 : -1 }, points: { size: 7 } },
       focus: { alpha: spec.series.length > 12 && !spec.bands ? 0.25 : 1 },
-      scales: { x: { time: false, range: (plot, low, high) => (low === high ? [low - 1, high + 1] : [low, high]) } },
+      scales: { x: { time: false, range: (plot, low, high) => (spec.xs.length === 1 ? [spec.xs[0] - 0.5, spec.xs[0] + 0.5] : [low, high]) }, y: { range: heights } },
       axes: [
         axis(2, (plot, splits) => splits.map((each) => spec.tick(each)), { incrs: STEPS, size: 30, space: 46 }),
         yAxis(format),
@@ -120,7 +145,7 @@ function lineChart(card, spec) {
         }],
       },
     };
-    const plot = new uPlot(options, [spec.xs, ...spec.series.map((each) => withoutNaN(each.values))], parent);
+    const plot = new uPlot(options, [spec.xs, ...values], parent);
     show = tipOf(plot);
     return plot;
   });

@@ -7,7 +7,7 @@ function comparisonPage(data) {
   const outcome = (run) => stateOf(run).toLowerCase();
   const best = (run) => (run.best ? `${run.best[0]} ${num(run.best[1])}` : "");
   const overview = runs.map((run, at) => [name(at), day(run.began), outcome(run), run.rounds, run.sites, run.failed_sites, run.seconds, run.bytes, best(run)]);
-  const numbers = data.metrics.map((metric) => [metric.name, ...metric.runs.map((run) => run.final ?? run.last)]);
+  const numbers = data.metrics.map((metric) => [metric.name, ...metric.runs.map((run) => run.last)]);
   const same = runs.length > 1 && runs[0].digest && runs.every((run) => run.digest === runs[0].digest);
   const cards = data.metrics.map((metric) => comparedCard(metric, runs, paint));
   return {

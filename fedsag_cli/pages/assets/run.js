@@ -86,7 +86,7 @@ function tiles(head) {
   }
   made.push(tile("rounds", head.rounds.toLocaleString("en-US"), "complete"));
   made.push(tile("sites", head.sites.toLocaleString("en-US"), head.failed_sites ? `${head.failed_sites} failed` : "no failure", head.failed_sites > 0));
-  made.push(tile("time", secs(head.seconds), head.resumed ? "since the last resume" : head.seconds && head.rounds ? `${secs(head.seconds / head.rounds)} a round` : ""));
+  made.push(tile("time", secs(head.seconds), [head.resumed && "since the last resume", head.rounds > 0 && `${secs(head.seconds_a_round)} a round`].filter(Boolean).join(" · ")));
   made.push(tile("data moved", bytes(head.sent + head.received), `${bytes(head.sent)} out, ${bytes(head.received)} back`));
   return made;
 }
@@ -131,7 +131,8 @@ function metricSection(data, picks) {
   blocks.push(hasCharts
     ? el("details", { className: "card" }, el("summary", { style: { margin: "0" } }, `Table of ${listed}`), table(columns, rows, { find: "find a round …" }))
     : el("div", { className: "card" }, el("h3", {}, `Table of ${listed}`), table(columns, rows, { find: "find a round …" })));
-  const lead = "A round's metrics belong to the model that was sent in it. " + (many ? "Bands show how the sites differ; find a site to see its own curve." : "");
+  const left = workflows.reduce((sum, flow) => sum + flow.left_out, 0);
+  const lead = "A round's metrics belong to the model that was sent in it. " + (many ? "Bands show how the sites differ; find a site to see its own curve. " : "") + (left ? `${count(left, "further metric")} ${left === 1 ? "is" : "are"} in report.json.` : "");
   return section("metrics", "Metrics", lead, blocks);
 }
 
@@ -161,7 +162,7 @@ function metricCard(flow, metric, isNamed, picks) {
   };
   draw();
   if (known.length > FEW) {
-    picks.then(() => { draw().draw(); });
+    picks.then(() => { draw()?.draw(); });
   }
   return card;
 }
@@ -176,7 +177,7 @@ function spread(values, places, length) {
 function lineSpec(mean, known) {
   const own = known.map(({ site, values }, at) => ({ name: site, values, paint: SERIES[at], width: 1.5, spanGaps: true }));
   const isDense = mean.length > 150; // dashes of so many points are a blot
-  const all = { name: "mean", values: mean, paint: "--ink", width: isDense ? 1.25 : 2.25, dash: known.length && !isDense ? [6, 4] : undefined };
+  const all = { name: "mean", values: mean, paint: "--ink", width: isDense ? 1.25 : 2.25, spanGaps: true, dash: known.length && !isDense ? [6, 4] : undefined };
   const series = known.length === 1 ? own : [...own, all];
   return { series, rows: (index) => [...series].reverse().map((each) => [colour(each.paint), each.name, num(each.values[index])]) };
 }
@@ -198,7 +199,7 @@ function bandSpec(mean, known, picks) {
   const picked = picks.names.map((site, at) => [known.find((each) => each.site === site), picks.paint(at)]).filter(([each]) => each);
   const series = [
     edge(lines.high), edge(lines.q75), edge(lines.q25), edge(lines.low),
-    { name: "mean", values: mean, paint: "--s1", width: 2.25, points: false },
+    { name: "mean", values: mean, paint: "--s1", width: 2.25, spanGaps: true, points: false },
     ...ends.map(([name, each, paint]) => thin(name, each, paint, 1)),
     ...picked.map(([each, paint]) => ({ ...thin("", each, paint, 2), name: each.site })),
   ];
@@ -242,7 +243,7 @@ function stageSection(stages, head) {
   if (!total) return null;
   const parts = Object.entries(stages.total).filter(([, value]) => value > 0);
   const whole = el("div", { className: "card" },
-    el("h3", {}, "The whole run", el("span", { className: "last" }, secs(total))),
+    el("h3", {}, head.resumed ? "The rounds, and the last start" : "The whole run", el("span", { className: "last" }, secs(total))),
     el("div", { className: "stack" }, parts.map(([name, value]) => el("i", { title: `${name}: ${secs(value)}`, style: { background: `var(${STAGES[name]})`, flex: `${value / total} 0 0` } }))),
     el("div", { className: "legend", style: { margin: "0" } }, parts.map(([name, value]) => el("span", {}, el("span", { className: "key box", style: { background: `var(${STAGES[name]})` } }), `${name} ${secs(value)} (${Math.round((100 * value) / total)} %)`))));
   const blocks = [whole];
@@ -251,12 +252,13 @@ function stageSection(stages, head) {
     const title = (label) => (label.includes("–") ? `rounds ${label}` : `round ${label}`);
     const time = Object.entries(stages.series).map(([name, values]) => ({ name, values, paint: STAGES[name] }));
     const sizes = Object.entries(stages.bytes).map(([name, values], at) => ({ name, values, paint: SERIES[at] }));
-    if (hasCharts) {
+    const isEmpty = [...time, ...sizes].every(({ values }) => values.every((value) => value === 0)); // no round was complete
+    if (hasCharts && !isEmpty) {
       const [left, right] = [el("div", { className: "card" }, el("h3", {}, `Time by ${unit}`)), el("div", { className: "card" }, el("h3", {}, `Bytes by ${unit}`, el("span", { className: "last" }, bytes(head.sent + head.received))))];
       stackChart(left, { labels: stages.labels, series: time, format: secs, title });
       stackChart(right, { labels: stages.labels, series: sizes, format: bytes, title });
       blocks.push(el("div", { className: "cards" }, left, right));
-    } else {
+    } else if (!isEmpty) {
       const columns = [["round"], ...time.map(({ name }) => [name, secs]), ...sizes.map(({ name }) => [name, bytes])];
       const rows = stages.labels.map((label, at) => [label, ...time.map(({ values }) => values[at]), ...sizes.map(({ values }) => values[at])]);
       blocks.push(el("div", { className: "card" }, el("h3", {}, `By ${unit}`), table(columns, rows)));
@@ -333,7 +335,8 @@ function settingSection(settings, head) {
   const shown = (value) => value ?? el("span", { className: "quiet" }, "not set");
   const row = ({ key, value, template }) => Object.assign([key, shown(value), template === undefined ? "" : shown(template)], { changed: template !== undefined });
   const lead = changed.length ? `${count(changed.length, "setting")} differ${changed.length === 1 ? "s" : ""} from the template${head.template ? ` ${head.template}` : ""}; marked, and first.` : head.template ? `All are as in the template ${head.template}.` : "";
-  return section("settings", "Settings", lead, el("div", { className: "card" }, table([["setting"], ["value"], ["in the template"]], settings.map(row), { find: "find a setting …" })));
+  const columns = [["setting"], ["value"], ...(changed.length ? [["in the template"]] : [])];
+  return section("settings", "Settings", lead, el("div", { className: "card" }, table(columns, settings.map(row), { find: "find a setting …" })));
 }
 
 function detailSection(details) {

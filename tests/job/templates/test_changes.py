@@ -72,3 +72,20 @@ def test_a_home_that_cannot_be_written_changes_nothing(home, tmp_path):
     create(tmp_path / "job", "sag_np")
 
     assert settings(tmp_path / "job").template == "sag_np"
+
+
+def test_of_a_long_value_the_beginning_and_a_digest_are_kept(home, tmp_path):
+    create(tmp_path / "job", "sag_np")
+    file = tmp_path / "job" / "app" / "config" / SERVER
+    written = file.read_text()
+
+    def shown(matrix):
+        file.write_text(f"{written}\nmatrix = {json.dumps(matrix)}\n")
+        return settings(tmp_path / "job").values[f"{SERVER} matrix"]
+
+    one = shown([[0.5] * 100] * 10)
+    assert one.startswith("[[0.5,0.5,")
+    assert "(4,021 bytes, SHA-256 " in one
+    assert len(one) < 200
+    assert shown([[0.5] * 100] * 9 + [[0.5] * 99 + [0.6]]) != one
+    assert f"{SERVER} components[0].id" in settings(tmp_path / "job").values

@@ -1,8 +1,7 @@
-"""What a run's rounds say of one metric: its values, the best of them, the last, and a line of them for a terminal."""
+"""What a run's rounds say of one metric: its values, the best of them, and the last."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
 from fedsag_cli.params.metrics import looks_lower_is_better
@@ -10,8 +9,6 @@ from fedsag_cli.report import Report
 
 Curve: TypeAlias = "list[float | None]"
 """A value for each round, in their order; None where it was not measured, or is not finite."""
-
-_BARS = "▁▂▃▄▅▆▇█"
 
 
 class Best(NamedTuple):
@@ -48,26 +45,3 @@ def best(report: Report, metric: str, *, lowest: bool | None = None) -> Best | N
     if not found:
         return None
     return (min if lowest else max)(found, key=lambda each: each.value)
-
-
-def sparkline(values: Sequence[float | None], width: int, scale: Iterable[float | None] = ()) -> str:
-    """The values as bars, at most `width` of them, each the mean of its neighbours. `scale`: further values."""
-    shown = _means(values, width)
-    known = [value for value in [*values, *scale] if value is not None]
-    if not known:
-        return ""
-    low, high = min(known) / 2, max(known) / 2  # halves: the difference of two large numbers may be infinite
-    span = high - low
-    steps = len(_BARS) - 1
-    return "".join(
-        " " if value is None else _BARS[round((value / 2 - low) / span * steps) if span else steps // 2]
-        for value in shown
-    )
-
-
-def _means(values: Sequence[float | None], width: int) -> Curve:
-    if len(values) <= width:
-        return list(values)
-    parts = [values[len(values) * at // width : len(values) * (at + 1) // width] for at in range(width)]
-    known = [[value for value in part if value is not None] for part in parts]
-    return [sum(part) / len(part) if part else None for part in known]

@@ -1,4 +1,4 @@
-"""Where two runs part: the first round, site and tensor that are not the same, by the digests in events.jsonl."""
+"""Where two runs differ first: the round, site and tensor that are not the same, by the digests in events.jsonl."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 import msgspec
 
 from fedsag_cli.errors import WorkspaceError
-from fedsag_cli.workspace import Workspace
+from fedsag_cli.workspace import Workspace, by_number
 
 _TRAVELS = ("ModelSent", "ReplyAccepted")
 _PRINT = 8  # hex digits for each tensor
@@ -36,7 +36,7 @@ class Model(NamedTuple):
     owner: str = ""
 
 
-class Parting(msgspec.Struct, frozen=True, kw_only=True):
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """The first model that is not the same. `site` is empty for a model that the server sent.
 
     `tensor`: the first that differs; empty if it is not known. `only_in`: 0 or 1, the run that alone has this model;
@@ -58,7 +58,7 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     `longer`: 0 or 1, the run that goes on where the other has ended.
     """
 
-    parting: Parting | None
+    difference: Difference | None
     models: int
     rounds: int
     longer: int | None = None
@@ -85,7 +85,7 @@ def compare(one: Path, other: Path) -> Compared:
     files = [Workspace(one).events, Workspace(other).events]
     (first, is_whole), (second, other_is_whole) = (_digests(file) for file in files)
     if not (any(first.values()) and any(second.values())):
-        return Compared(parting=None, models=0, rounds=0)
+        return Compared(difference=None, models=0, rounds=0)
     stages = [{_stage(model): None for model in models} for models in (first, second)]
     rank = {stage: number for number, stage in enumerate(stages[0] | stages[1])}
     in_both = stages[0].keys() & stages[1].keys()
@@ -97,17 +97,17 @@ def compare(one: Path, other: Path) -> Compared:
         and _stage(model) in in_both
         and not any(model in each for each in beyond)
     ]
-    found = min(unlike, key=lambda model: (rank[_stage(model)], _by_number(model.site)), default=None)
+    found = min(unlike, key=lambda model: (rank[_stage(model)], by_number(model.site)), default=None)
     only = [(place, 0 if stage in stages[0] else 1) for stage, place in rank.items() if stage not in in_both]
     only += [(rank[_stage(model)], run) for run, models in enumerate(beyond) for model in models]
     ends = min(only, default=None)
     same = [model for model in first if first[model] and first[model] == second.get(model)]
     if ends is not None and (found is None or ends[0] < rank[_stage(found)]):
-        parting, longer = None, ends[1]
+        difference, longer = None, ends[1]
     else:
-        parting, longer = None if found is None else _parting(found, files, first, second), None
+        difference, longer = None if found is None else _difference(found, files, first, second), None
     rounds = len({(model.workflow, model.round_num) for model in same})
-    return Compared(parting=parting, models=len(same), rounds=rounds, longer=longer)
+    return Compared(difference=difference, models=len(same), rounds=rounds, longer=longer)
 
 
 def _stage(model: Model) -> Model:
@@ -122,12 +122,6 @@ def _beyond(run: _Digests, stopped: _Digests) -> _Digests:
             break
         found[model] = run[model]
     return found
-
-
-def _by_number(site: str) -> tuple[str, int]:
-    """site-2 before site-10; before all, the model that is sent."""
-    word = site.rstrip("0123456789")
-    return word, int(site[len(word) :] or 0)
 
 
 def _digests(file: Path) -> tuple[_Digests, bool]:
@@ -183,14 +177,14 @@ def _models(file: Path) -> Iterator[tuple[Model | None, _Prints]]:
         raise WorkspaceError(f"{file} cannot be read: {error.strerror}") from None
 
 
-def _parting(found: Model, files: list[Path], first: _Digests, second: _Digests) -> Parting:
+def _difference(found: Model, files: list[Path], first: _Digests, second: _Digests) -> Difference:
     only_in = None if found in first and found in second else 0 if found in first else 1
     tensor, number = "", 0
     if only_in is None:
         before, after = (_prints(file, found) for file in files)
         differ = [name for name in before | after if before.get(name) != after.get(name)]
         tensor, number = (differ or [""])[0], len(differ)
-    return Parting(
+    return Difference(
         workflow=found.workflow,
         round_num=found.round_num,
         task=found.task,

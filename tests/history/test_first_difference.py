@@ -4,9 +4,9 @@ import msgspec
 import pytest
 
 from fedsag_cli import events
-from fedsag_cli.cli.runs_tables import said_of
+from fedsag_cli.cli.runs_compared import said_of
 from fedsag_cli.errors import WorkspaceError
-from fedsag_cli.history.parting import Compared, Parting, compare
+from fedsag_cli.history.first_difference import Compared, Difference, compare
 
 NAMES = ["conv.weight", "conv.bias", "fc.weight"]
 
@@ -55,20 +55,20 @@ def written(tmp_path):
     return write
 
 
-def parting(written, told, other):
+def difference(written, told, other):
     return compare(written("a", told), written("b", other))
 
 
 def test_runs_that_are_the_same_are_identical(written):
-    assert parting(written, three_rounds(), three_rounds()) == Compared(parting=None, models=12, rounds=3)
+    assert difference(written, three_rounds(), three_rounds()) == Compared(difference=None, models=12, rounds=3)
 
 
 def test_the_first_answer_that_differs_is_named_with_its_first_tensor(written):
     change = {("site-10", 1): [3, 9, 9], ("sent", 2): [7, 7, 7], ("site-1", 2): [7, 7, 7]}
 
-    found = parting(written, three_rounds(), three_rounds(change))
+    found = difference(written, three_rounds(), three_rounds(change))
 
-    assert found.parting == Parting(
+    assert found.difference == Difference(
         workflow="w", round_num=1, task="train", site="site-10", tensor="conv.bias", num_tensors=2
     )
     assert (found.models, found.rounds) == (9, 3)
@@ -77,7 +77,7 @@ def test_the_first_answer_that_differs_is_named_with_its_first_tensor(written):
 def test_of_several_sites_the_first_by_number_is_named(written):
     change = {("site-10", 0): [9, 4, 0], ("site-2", 0): [3, 4, 9]}
 
-    found = parting(written, three_rounds(), three_rounds(change)).parting
+    found = difference(written, three_rounds(), three_rounds(change)).difference
 
     assert (found.site, found.tensor, found.num_tensors) == ("site-2", "fc.weight", 1)
 
@@ -85,7 +85,7 @@ def test_of_several_sites_the_first_by_number_is_named(written):
 def test_a_model_that_the_server_sent_comes_before_the_answers_to_it(written):
     change = {("sent", 2): [1, 2, 9], ("site-1", 2): [9, 9, 9]}
 
-    found = parting(written, three_rounds(), three_rounds(change)).parting
+    found = difference(written, three_rounds(), three_rounds(change)).difference
 
     assert (found.round_num, found.site, found.tensor) == (2, "", "fc.weight")
 
@@ -94,32 +94,34 @@ def test_answers_with_tensors_of_their_own_are_compared_by_name(written):
     told = [begins(0), sent(0, [1, 2, 3]), answer("site-1", 0, [5, 6], names=["fc.weight", "conv.weight"])]
     other = [begins(0), sent(0, [1, 2, 3]), answer("site-1", 0, [6, 5], names=["conv.weight", "extra"])]
 
-    found = parting(written, told, other).parting
+    found = difference(written, told, other).difference
 
     assert (found.tensor, found.num_tensors) == ("fc.weight", 2)  # conv.weight has the same print in both
 
 
 def test_a_site_that_answered_in_one_run_only_is_where_they_part(written):
-    found = parting(written, three_rounds(), three_rounds(sites=("site-1", "site-10"))).parting
+    found = difference(written, three_rounds(), three_rounds(sites=("site-1", "site-10"))).difference
 
     assert (found.round_num, found.site, found.only_in) == (0, "site-2", 0)
 
 
 def test_a_run_that_goes_on_is_identical_as_far_as_both_go(written):
-    assert parting(written, three_rounds()[:-5], three_rounds()) == Compared(parting=None, models=8, rounds=2, longer=1)
+    assert difference(written, three_rounds()[:-5], three_rounds()) == Compared(
+        difference=None, models=8, rounds=2, longer=1
+    )
 
 
 def test_of_a_round_that_a_resumed_run_did_again_the_last_time_counts(written):
     resumed = [*three_rounds()[:5], begins(1), sent(1, [8, 8, 8]), answer("site-1", 1, [8, 8, 8]), *three_rounds()[5:]]
 
-    assert parting(written, three_rounds(), resumed).parting is None
+    assert difference(written, three_rounds(), resumed).difference is None
 
 
 def test_several_models_of_one_task_in_a_round_are_compared_in_their_order(written):
     told = [begins(0), sent(0, [1, 1, 1]), sent(0, [2, 2, 2]), answer("site-1", 0, [3, 3, 3])]
     other = [begins(0), sent(0, [1, 1, 1]), sent(0, [2, 9, 2]), answer("site-1", 0, [3, 3, 3])]
 
-    found = parting(written, told, other).parting
+    found = difference(written, told, other).difference
 
     assert (found.site, found.tensor) == ("", "conv.bias")
 
@@ -128,7 +130,7 @@ def test_runs_of_a_version_without_digests_have_no_model_to_compare(written):
     without = {"digest": "", "tensors": ""}
     old = [begins(0), msgspec.structs.replace(answer("site-1", 0, []), **without)]
 
-    assert parting(written, old, three_rounds()) == Compared(parting=None, models=0, rounds=0)
+    assert difference(written, old, three_rounds()) == Compared(difference=None, models=0, rounds=0)
 
 
 def test_events_that_cannot_be_read_are_an_error_that_names_the_file(written, tmp_path):
@@ -137,15 +139,15 @@ def test_events_that_cannot_be_read_are_an_error_that_names_the_file(written, tm
 
 
 def test_a_run_that_was_stopped_within_a_round_is_identical_as_far_as_it_goes(written):
-    found = parting(written, three_rounds()[:-1], three_rounds())
+    found = difference(written, three_rounds()[:-1], three_rounds())
 
-    assert found == Compared(parting=None, models=11, rounds=3, longer=1)
+    assert found == Compared(difference=None, models=11, rounds=3, longer=1)
 
 
 def test_an_answer_that_a_whole_run_lacks_at_its_very_end_is_where_they_part(written):
     done = events.WorkflowFinished(digest="d", seeded_themselves=[])
 
-    found = parting(written, [*three_rounds()[:-1], done], [*three_rounds(), done]).parting
+    found = difference(written, [*three_rounds()[:-1], done], [*three_rounds(), done]).difference
 
     assert (found.round_num, found.site, found.only_in) == (2, "site-10", 1)
 
@@ -153,20 +155,20 @@ def test_an_answer_that_a_whole_run_lacks_at_its_very_end_is_where_they_part(wri
 def test_what_a_killed_part_did_in_a_round_that_was_done_again_does_not_count(written):
     again = [*three_rounds()[:5], started(), *three_rounds(sites=["site-1"])]
 
-    assert parting(written, three_rounds(sites=["site-1"]), again).parting is None
+    assert difference(written, three_rounds(sites=["site-1"]), again).difference is None
 
 
 def test_a_model_that_a_resumed_run_sends_again_is_the_same_model(written):
     late = [begins(0), sent(0, [1, 1, 1]), answer("site-1", 0, [2, 2, 2]), begins(1), answer("site-2", 0, [3, 3, 3])]
     resumed = [*late[:-1], started(), sent(0, [1, 1, 1]), late[-1]]
 
-    assert parting(written, late, resumed) == Compared(parting=None, models=3, rounds=1)
+    assert difference(written, late, resumed) == Compared(difference=None, models=3, rounds=1)
 
 
 def test_runs_of_other_workflows_have_no_model_in_common(written):
     other = [msgspec.structs.replace(each, workflow="v") for each in three_rounds()]
 
-    found = parting(written, three_rounds(), other)
+    found = difference(written, three_rounds(), other)
 
-    assert (found.parting, found.models) == (None, 0)
+    assert (found.difference, found.models) == (None, 0)
     assert "no model in common" in " ".join(said_of(found, ["1", "2"], ["d", "e"]))

@@ -13,19 +13,20 @@ _GENERAL = {"id", "path", "name", "args", "tasks"}  # words that do not say whos
 _JOB = "meta.conf name"  # is the name of the job
 
 
-def settings(reports: Sequence[Report], *, chance: bool = True) -> dict[str, list[Any]]:
+def settings(reports: Sequence[Report], *, whole: bool = True) -> dict[str, list[Any]]:
     """Each setting that is not the same in all runs, and its value in each; None where a run has none.
 
-    A run of an older version, which told no settings, is not compared by them. Without `chance`, those that differ by
-    themselves from run to run, such as a seed, are left out.
+    A run of an older version, which told no settings, is not compared by them. `whole`: with the seed, the versions and
+    how the run was started, which differ from run to run though the job is the same.
     """
-    return _differing([_facts(report, chance) for report in reports]) | _differing(list(map(_told, reports)))
+    return _differing([_facts(report, whole) for report in reports]) | _differing(list(map(_told, reports)))
 
 
 def _differing(runs: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
     known = [each for each in runs if each]
     names = dict.fromkeys(name for each in known for name in each)
-    differ = [name for name in names if any(each.get(name) != known[0].get(name) for each in known)]
+    # with ==, 1 would be equal to true
+    differ = [name for name in names if len({repr(each.get(name)) for each in known}) > 1]
     return {name: [each.get(name) for each in runs] for name in differ}
 
 
@@ -43,10 +44,11 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     return short
 
 
-def _facts(report: Report, chance: bool) -> dict[str, Any]:
+def _facts(report: Report, whole: bool) -> dict[str, Any]:
     known: dict[str, Any] = {"job": report.job, "clients": len(report.sites)}
-    if chance:
-        known |= {"seed": report.seed, "torch threads": report.threads}
+    if whole:
+        known |= {"seed": report.seed, "clients at a time": report.slots, "torch threads": report.threads}
+        known["launcher"] = report.launcher
         known |= {f"version of {name}": version for name, version in report.versions.items()}
     return known
 
