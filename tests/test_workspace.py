@@ -993,6 +993,18 @@ def test_a_shared_file_that_a_script_changed_is_told_and_one_that_it_replaced_is
     assert "2 places share this file" in told[0]
 
 
+def test_a_folder_that_the_system_refuses_is_a_workspace_that_cannot_be_used(tmp_path):
+    with pytest.raises(WorkspaceError, match="cannot be used: File name too long"):
+        Workspace(tmp_path / ("x" * 300)).take()
+
+
+def test_a_path_that_leads_nowhere_is_a_workspace_error(tmp_path):
+    (tmp_path / "circle").symlink_to("circle")
+
+    with pytest.raises(WorkspaceError, match="circle"):
+        Workspace(tmp_path / "circle").take()
+
+
 def test_one_who_only_looks_whether_a_workspace_is_used_does_not_keep_a_run_from_it(tmp_path):
     with Workspace(tmp_path / "ws") as before:
         before.take()

@@ -6,6 +6,7 @@ It escapes and masks every text: other modules pass what they have, and styles b
 from __future__ import annotations
 
 import io
+import math
 import os
 import shutil
 import sys
@@ -49,9 +50,15 @@ class Columns(str, Enum):
 
 
 class _Shown:
-    """Whether an error is printed with its traceback: -debug."""
+    """`tracebacks`: whether an error is printed with its traceback, -debug. `to_nobody`: the reader has gone."""
 
     tracebacks = False
+    to_nobody = False
+
+
+def has_no_reader() -> bool:
+    """Whether nobody reads standard output any more: a command that only shows has nothing left to do."""
+    return _Shown.to_nobody
 
 
 def on_terminal() -> bool:
@@ -104,7 +111,7 @@ def offer(word: str, meaning: str) -> None:
 def document(value: Any) -> None:
     import json  # --version does not need it
 
-    _write(sys.stdout, json.dumps(foreign.masked(value), indent=2))
+    _write(sys.stdout, json.dumps(_finite(foreign.masked(value)), indent=2))
 
 
 def json_line(text: str) -> None:
@@ -329,6 +336,15 @@ def _safe(text: str) -> str:
     return foreign.one_line(foreign.masked(text))
 
 
+def _finite(value: Any) -> Any:
+    """The value with None for each number that JSON does not have."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
 def _json_escaped(char: str) -> str:
     if char.isprintable():
         return char
@@ -369,6 +385,7 @@ def _write(stream: TextIO | None, text: str, *, end: str = "\n") -> None:
             nothing = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nothing, stream.fileno())
             os.close(nothing)
+            _Shown.to_nobody |= stream is sys.stdout
 
 
 def _aligned(texts: Sequence[str], widths: Sequence[int]) -> str:

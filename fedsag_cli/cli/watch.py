@@ -60,6 +60,8 @@ def watch(
                             check_followed(Options(follow=follow or ()), event.sites)
                         for observer in (builder, shown, followed):
                             observer.on(event)
+                        if display.has_no_reader():
+                            return
                     printed = shown.told if display.share_a_reader() else ()
     except Interrupted as interrupted:
         display.note("the run goes on: the same command watches it again")

@@ -41,7 +41,7 @@ class Checkpoints:
         self._settling: frozenset[Path] = frozenset()  # those that the thread is busy with
         self._durable: frozenset[Path] = frozenset()  # those that a power cut leaves
         self._superseded: set[Path] = set()
-        self._lock = threading.Lock()  # of these sets
+        self._lock = threading.Lock()  # of these sets, and of opening the record
         self._synced_at = float("-inf")
         self.note = ""  # why a resumed run does not continue after the last round of its record
 
@@ -156,9 +156,10 @@ class Checkpoints:
 
     @property
     def _record(self) -> Record:
-        if self._opened is None:
-            self._opened = Record(self._folder / RECORD, self._identity, self._kept, self._num_lines)
-        return self._opened
+        with self._lock:
+            if self._opened is None:
+                self._opened = Record(self._folder / RECORD, self._identity, self._kept, self._num_lines)
+            return self._opened
 
     @property
     def _is_due(self) -> bool:

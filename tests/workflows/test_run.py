@@ -224,13 +224,14 @@ def test_what_the_server_told_of_a_round_is_in_the_record_with_it(tmp_path):
     here = Run(emit=lambda event: None, checkpoints=tmp_path)
     here.on(events.RoundStarted(round_num=0, first_round=0, num_rounds=2, sites=["a"]))
     here.on(events.ClientReady(site="a"))
+    here.on(events.ModelSent(task="train", round_num=0, size=1))
     here.finish_round(finished(0), model(0.0))
     here.on(events.RoundStarted(round_num=1, first_round=0, num_rounds=2, sites=["a"]))
 
     (whole,) = record.read(tmp_path / "record.jsonl", "").rounds
 
     told = [events.from_line(bytes(raw)) for raw in whole.events]
-    assert [type(event) for event in told] == [events.RoundStarted, events.RoundFinished]
+    assert [type(event) for event in told] == [events.RoundStarted, events.ModelSent, events.RoundFinished]
 
 
 def test_a_run_that_keeps_what_no_checkpoint_has_says_so_once_and_records_it(tmp_path):
