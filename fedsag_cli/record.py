@@ -52,7 +52,8 @@ Line: TypeAlias = Union[Whole, Proof, End]  # noqa: UP007  msgspec reads it at r
 class Found(msgspec.Struct, frozen=True):
     """The lines of a record that are proven, the size of the file up to the end of each, and the links after each.
 
-    `damaged` is the number of the first line that is not what the server wrote, from 1; 0 if every line is.
+    `damaged` is the number of the first line that is not what the server wrote, from 1; 0 if every line is. A last line
+    without its end is none: the server was killed while it wrote it.
     """
 
     lines: Sequence[Line] = ()
@@ -87,9 +88,12 @@ def read(path: Path, identity: str) -> Found:
     at, link = 0, identity
     while at < len(data):
         end = data.find(b"\n", at) + 1
+        if not end:
+            at = len(data)
+            break
         text = data[at + _LINK_SIZE + 1 : end - 1]
         link = _linked(link, text)
-        if not end or data[at : at + _LINK_SIZE + 1] != f"{link} ".encode():
+        if data[at : at + _LINK_SIZE + 1] != f"{link} ".encode():
             break
         try:
             lines.append(msgspec.json.decode(text, type=Line))

@@ -59,7 +59,11 @@ class Workspace:
     """A folder for one run at a time. A file in it that fedsag did not make is never deleted."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root.resolve()  # the server gives its paths in this form
+        """Raises WorkspaceError if the path leads nowhere."""
+        try:
+            self.root = root.resolve()  # the server gives its paths in this form
+        except (RuntimeError, ValueError) as error:  # links in a circle; a null byte
+            raise WorkspaceError(f"{root} is not a folder: {error}", hint="choose another folder") from None
         checkpoints = str(self.checkpoints.relative_to(self.root))
         self._made = Made(self.root, self._list_of_made, {checkpoints: _CHECKPOINT.pattern})
         self._first: dict[Path, Path] = {}  # by large file of an app: its first copy of this run
@@ -146,10 +150,10 @@ class Workspace:
             str(self.root).encode()
         except UnicodeEncodeError:
             raise WorkspaceError("the path of the workspace is not UTF-8: plan.json cannot contain it") from None
-        for path in (self.scratch, self.lock, self.scratch / SERVER, self._list_of_made):
-            if path.is_symlink():  # what it leads to is not ours to write
-                raise WorkspaceError(f"{path} is a link", hint=_MOVE)
         try:
+            for path in (self.scratch, self.lock, self.scratch / SERVER, self._list_of_made):
+                if path.is_symlink():  # what it leads to is not ours to write
+                    raise WorkspaceError(f"{path} is a link", hint=_MOVE)
             self.scratch.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:

@@ -138,6 +138,8 @@ def test_a_notebook_shows_the_run_with_its_curve_and_texts_from_outside_are_no_h
         ({"clients": 2.0}, "clients must be a whole number or a text or a list, not 2.0"),
         ({"clients": []}, "clients is empty"),
         ({"workspace": ""}, "workspace is empty"),
+        ({"workspace": b"here"}, "workspace must be a text or a Path, not b'here'"),
+        ({"workspace": "a\0b"}, "embedded null byte"),
         ({"clients": 0}, "-n 0: a run needs at least one client"),
     ],
 )
@@ -151,6 +153,12 @@ def test_a_wrong_argument_is_named_before_anything_starts(tmp_path, given, said)
 def test_a_job_that_is_not_there_is_an_error_with_a_way_out(tmp_path):
     with pytest.raises(JobError, match=r"there is no job folder .*fedsag job create"):
         fedsag_cli.simulate(tmp_path / "nowhere", workspace=tmp_path / "ws")
+
+
+@pytest.mark.parametrize(("given", "said"), [("", "job is empty"), (None, "job must be a text or a Path, not None")])
+def test_a_job_that_is_no_name_of_a_folder_is_an_error(given, said):
+    with pytest.raises(UsageError, match=said):
+        fedsag_cli.simulate(given)
 
 
 def test_the_page_lists_every_argument_and_the_flag_that_it_stands_for():

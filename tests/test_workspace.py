@@ -110,23 +110,6 @@ def test_another_process_is_refused_too_and_named(tmp_path):
     here.release()
 
 
-def test_who_looks_whether_a_workspace_is_used_does_not_keep_a_run_out(tmp_path):
-    here = Workspace(tmp_path / "w")
-    here.take()
-    here.release()
-    with here.lock.open("rb") as look:
-        fcntl.flock(look, fcntl.LOCK_SH)
-        ends = threading.Timer(0.1, fcntl.flock, [look, fcntl.LOCK_UN])
-        ends.start()
-
-        here.take()
-
-        ends.join()
-    assert here.is_in_use
-    here.release()
-    assert not here.is_in_use
-
-
 def test_a_refused_run_leaves_the_first_ones_lock(workspace):
     for _ in range(2):
         with pytest.raises(WorkspaceError):
@@ -1008,6 +991,18 @@ def test_a_shared_file_that_a_script_changed_is_told_and_one_that_it_replaced_is
     here.release()
     assert [text.partition(" was changed")[0] for text in told] == [str(changed)]
     assert "2 places share this file" in told[0]
+
+
+def test_a_folder_that_the_system_refuses_is_a_workspace_that_cannot_be_used(tmp_path):
+    with pytest.raises(WorkspaceError, match="cannot be used: File name too long"):
+        Workspace(tmp_path / ("x" * 300)).take()
+
+
+def test_a_path_that_leads_nowhere_is_a_workspace_error(tmp_path):
+    (tmp_path / "circle").symlink_to("circle")
+
+    with pytest.raises(WorkspaceError, match="circle"):
+        Workspace(tmp_path / "circle").take()
 
 
 def test_one_who_only_looks_whether_a_workspace_is_used_does_not_keep_a_run_from_it(tmp_path):

@@ -6,6 +6,7 @@ It escapes and masks every text: other modules pass what they have, and styles b
 from __future__ import annotations
 
 import io
+import math
 import os
 import shutil
 import sys
@@ -49,9 +50,15 @@ class Columns(str, Enum):
 
 
 class _Shown:
-    """Whether an error is printed with its traceback: -debug."""
+    """`tracebacks`: whether an error is printed with its traceback, -debug. `to_nobody`: the reader has gone."""
 
     tracebacks = False
+    to_nobody = False
+
+
+def has_no_reader() -> bool:
+    """Whether nobody reads standard output any more: a command that only shows has nothing left to do."""
+    return _Shown.to_nobody
 
 
 def on_terminal() -> bool:
@@ -104,7 +111,7 @@ def offer(word: str, meaning: str) -> None:
 def document(value: Any) -> None:
     import json  # --version does not need it
 
-    _write(sys.stdout, json.dumps(foreign.masked(value), indent=2))
+    _write(sys.stdout, json.dumps(_finite(foreign.masked(value)), indent=2))
 
 
 def json_line(text: str) -> None:
@@ -307,16 +314,34 @@ def _can_write(text: str) -> bool:
 
 def _encodable(text: str) -> str:
     """The text with other signs for those that the terminal's encoding does not have: as wide as it was."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    encoding = _encoding(sys.stdout)
+    return _with_plain_signs(text, sys.stdout).encode(encoding, "replace").decode(encoding)
+
+
+def _with_plain_signs(text: str, stream: TextIO | None) -> str:
+    """The text; with plain signs for those of ours, of the same width, if the stream's encoding does not have all."""
     try:
-        text.encode(encoding)
+        text.encode(_encoding(stream))
     except UnicodeEncodeError:
-        return text.translate(_PLAIN_SIGNS).encode(encoding, "replace").decode(encoding)
+        return text.translate(_PLAIN_SIGNS)
     return text
+
+
+def _encoding(stream: TextIO | None) -> str:
+    return getattr(stream, "encoding", None) or "utf-8"
 
 
 def _safe(text: str) -> str:
     return foreign.one_line(foreign.masked(text))
+
+
+def _finite(value: Any) -> Any:
+    """The value with None for each number that JSON does not have."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def _json_escaped(char: str) -> str:
@@ -353,12 +378,13 @@ def _traceback(error: BaseException) -> None:
 def _write(stream: TextIO | None, text: str, *, end: str = "\n") -> None:
     if stream is not None:  # a process may be started without standard streams
         try:
-            stream.write(text + end)
+            stream.write(_with_plain_signs(text, stream) + end)
             stream.flush()  # the reader of a pipe gets each line at once
         except OSError:  # the reader has gone (`| head`), or the disk is full: the run continues
             nothing = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nothing, stream.fileno())
             os.close(nothing)
+            _Shown.to_nobody |= stream is sys.stdout
 
 
 def _aligned(texts: Sequence[str], widths: Sequence[int]) -> str:

@@ -201,6 +201,10 @@ def logs(
         raise UsageError(f"run {found.name} has no site {site!r}", hint=nearest(site, known))
     if not file.is_file():
         raise UsageError(f"{site} of run {found.name} has no log: {file} does not exist")
+    try:
+        file.open("rb").close()
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}") from None
     lines = _lines_of(file, lambda: follow and goes_on(root, named))
     if output is Format.JSON and not follow:
         display.document({"run": found.name, "site": site, "file": str(file), "lines": list(lines)})
@@ -210,6 +214,8 @@ def logs(
             display.json_line(json.dumps(text))
         else:
             display.line(text)
+        if display.has_no_reader():
+            return
 
 
 @app.command("open", epilog=example("fedsag runs open last"))
@@ -273,12 +279,19 @@ def remove(
     """
     from fedsag_cli.history import removing
 
-    removed = [removing.remove(each, files=files) for each in _unique([_found(word) for word in runs])]
+    removed, refused = [], []
+    for each in _unique([_found(word) for word in runs]):
+        try:
+            removed.append(removing.remove(each, files=files))
+        except UsageError as error:
+            refused.append(error)
     if output is Format.JSON:
         display.document([{"run": each.name, "said": each.said} for each in removed])
-        return
-    for each in removed:
-        display.line(each.said)
+    else:
+        for done in removed:
+            display.line(done.said)
+    if refused:
+        raise _together(refused, f"{len(refused)} of {counted(len(runs), 'run')} cannot be removed")
 
 
 @app.command("import", epilog=example("fedsag runs import workspaces/first simulator_workspace.runs/*"))
@@ -306,9 +319,8 @@ def import_(
         for root, row, _ in taken:
             display.line(f"run {row.number}: {root}, job {row.job or 'unknown'}, {row.status}")
     if refused:
-        failed = UsageError(f"{len(refused)} of {counted(len(workspaces), 'folder')} cannot be taken in")
-        failed.details = [f"    {text}" for text in refused]
-        raise failed
+        left = len(workspaces) - len(taken)
+        raise _together(refused, f"{left} of {counted(len(workspaces), 'folder')} cannot be taken in")
 
 
 def _found(word: str) -> Found:
@@ -320,6 +332,15 @@ def _found(word: str) -> Found:
     for fault in found.faults:
         display.warning(fault)
     return found
+
+
+def _together(refused: Sequence[UsageError], message: str) -> UsageError:
+    """One error for several; if there is but one, that."""
+    if len(refused) == 1:
+        return refused[0]
+    failed = UsageError(message)
+    failed.details = [f"    {each.message}" for each in refused]
+    return failed
 
 
 def _unique(found: Sequence[Found]) -> list[Found]:

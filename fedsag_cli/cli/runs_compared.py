@@ -96,6 +96,8 @@ def said_of(compared: Compared, names: Sequence[str], digests: Sequence[str]) ->
         if all(digests):
             ends = "the same model" if digests[0] == digests[1] else "different models"
             yield f"the runs end with {ends}, by their digests"
+    elif not compared.models:
+        yield "the runs have no model in common: they do not have the same workflows, rounds and tasks"
     elif compared.longer is not None:
         yield f"identical as far as both go: {same}; run {names[compared.longer]} goes on"
     elif all(digests) and digests[0] != digests[1]:

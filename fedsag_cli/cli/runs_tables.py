@@ -113,7 +113,7 @@ def show_run(found: Found) -> None:
         _fact("files", _gone(found))
         return
     _fact("workspace", str(found.root))
-    if found.status == STOPPED and found.row and any(each.is_whole for each in report.rounds):
+    if found.status == STOPPED and found.row and found.rounds_done:
         words = [found.row.job_folder or "JOB", "-w", str(found.root), "--resume"]
         _fact("continue", f"fedsag simulator {shlex.join(words)}")
     for name in ("report.html", "report.json", "events.jsonl"):
@@ -200,8 +200,7 @@ def _fact(label: str, text: str) -> None:
 def _status(found: Found) -> str:
     if found.status == FINISHED:
         return found.status
-    done = sum(each.is_whole for each in found.report.rounds)
-    return f"{found.status} {done}/{found.report.num_rounds}" if found.report.num_rounds else found.status
+    return f"{found.status} {found.rounds_done}/{found.report.num_rounds}" if found.report.num_rounds else found.status
 
 
 def _age(began: float) -> str:

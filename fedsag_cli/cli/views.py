@@ -115,7 +115,7 @@ class LiveView:
         if isinstance(event, events.RunStarted):
             self._newest = NewestLines(Workspace(Path(event.workspace)))
         texts = self._lines.of(event)
-        for text in texts if not isinstance(event, events.RoundStarted | events.ReplyArrived) else ():
+        for text in texts if not _is_in_the_rows(event) else ():
             self.line(text)
 
     def line(self, text: str) -> None:
@@ -124,6 +124,16 @@ class LiveView:
     def _rows(self, columns: int, height: int) -> Sequence[Row]:
         with self._lock:
             return self._progress.rows(events.now(), columns, height, self._newest.of)
+
+
+def _is_in_the_rows(event: Event) -> bool:
+    """Whether the rows show it. So are the answers about the models of others: as many as clients times models."""
+    match event:
+        case events.ReplyAccepted():
+            return bool(event.model_owner)
+        case events.RoundStarted() | events.ReplyArrived():
+            return True
+    return False
 
 
 class NewestLines:

@@ -60,6 +60,8 @@ def watch(
                             check_followed(Options(follow=follow or ()), event.sites)
                         for observer in (builder, shown, followed):
                             observer.on(event)
+                        if display.has_no_reader():
+                            return
                     printed = shown.told if display.share_a_reader() else ()
     except Interrupted as interrupted:
         display.note("the run goes on: the same command watches it again")
@@ -75,9 +77,9 @@ def watch(
         if output is Format.TXT:
             summary(report, columns, quiet=quiet)
         return
-    if output is Format.TXT and builder.rounds_done:
+    if output is Format.TXT and report.rounds_done:
         rounds(report, columns)
-    error = _error_of(report) if told.has_end else _killed(workspace, builder.rounds_done)
+    error = _error_of(report) if told.has_end else _killed(workspace, report.rounds_done)
     error.details = failures(report, printed)
     raise error
 

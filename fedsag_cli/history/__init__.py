@@ -14,9 +14,14 @@ def workspace_of(word: str) -> Path:
 
 def number_of(workspace: Path) -> int:
     """The number of the run in a workspace; 0 if it has none, or the database cannot be read."""
+    from fedsag_cli.errors import WorkspaceError
     from fedsag_cli.history.reading import identity_of
 
-    found = _asked("WHERE id = ?", identity_of(workspace))
+    try:
+        named = identity_of(workspace)
+    except WorkspaceError:
+        return 0
+    found = _asked("WHERE id = ?", named)
     return found[0][0] if found else 0
 
 

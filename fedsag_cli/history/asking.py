@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from contextlib import closing
+from itertools import islice
 from typing import Any, NamedTuple
 
 from fedsag_cli.errors import UsageError
 from fedsag_cli.history.database import database_file, faults_named, open_to_read
 
+_MOST_ROWS = 1_000_000  # a SELECT may have no end, and the memory has one
 _OFTEN = 100_000  # steps of SQLite, after which Ctrl-C is looked at
 
 
@@ -29,13 +31,15 @@ def ask(select: str) -> Answer:
             return sqlite3.SQLITE_OK if action in allowed else sqlite3.SQLITE_DENY
 
         database.set_authorizer(judge)
-        database.set_progress_handler(lambda: 0, _OFTEN)
+        database.set_progress_handler(_go_on, _OFTEN)
         try:
             cursor = database.execute(select)
             names = _unique([each[0] for each in cursor.description or ()])
-            return Answer(names, [tuple(map(_plain, row)) for row in cursor])
+            found = [tuple(map(_plain, row)) for row in islice(cursor, _MOST_ROWS + 1)]
         except sqlite3.DatabaseError as error:
-            if "not authorized" in str(error):
+            if str(error) == "interrupted":  # by Ctrl-C, of which the handler cannot say more
+                raise KeyboardInterrupt from None
+            if "not authorized" in str(error) or "authorization denied" in str(error):
                 raise UsageError("only SELECT is possible: runs are not changed here", hint=_tables()) from None
             if isinstance(error, (sqlite3.OperationalError, sqlite3.ProgrammingError)):
                 raise UsageError(f"the database does not understand this: {error}", hint=_tables()) from None
@@ -43,6 +47,16 @@ def ask(select: str) -> Answer:
                 raise
         except (sqlite3.Warning, OverflowError, ValueError) as error:
             raise UsageError(f"the database does not understand this: {error}", hint=_tables()) from None
+        if not names:
+            raise UsageError("this is no SELECT", hint=_tables())
+        if len(found) > _MOST_ROWS:
+            raise UsageError(f"the answer has more than {_MOST_ROWS:,} rows", hint="LIMIT gives fewer; count(*) counts")
+        return Answer(names, found)
+
+
+def _go_on() -> int:
+    """SQLite calls it: meanwhile Python looks at signals."""
+    return 0
 
 
 def _tables() -> str:

@@ -111,8 +111,10 @@ def faults_named(file: Path) -> Iterator[None]:
         kind = Locked if "locked" in str(error) or "busy" in str(error) else UsageError
         raise kind(f"the database of runs {file} cannot be used: {error}", hint=_hint(file, error)) from None
     except OSError as error:
+        where = "" if error.filename in (None, str(file)) else f"{error.filename}: "
         raise UsageError(
-            f"the database of runs {file} cannot be used: {error.strerror}", hint="FEDSAG_HOME names another folder"
+            f"the database of runs {file} cannot be used: {where}{error.strerror}",
+            hint="FEDSAG_HOME names another folder",
         ) from None
     except (ValueError, OverflowError) as error:  # a text that is not UTF-8, a number that is too large
         raise UsageError(f"the database of runs {file} cannot have this: {error}") from None
@@ -153,9 +155,11 @@ def open_to_read() -> sqlite3.Connection:
     import sqlite3
 
     file = database_file()
-    if not file.exists():
-        raise NoRuns(file)
     with faults_named(file):
+        try:
+            file.stat()
+        except FileNotFoundError:
+            raise NoRuns(file) from None
         try:
             return _read_only(file, "mode=ro")
         except sqlite3.OperationalError:  # in a folder that cannot be written

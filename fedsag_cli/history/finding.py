@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,7 +13,7 @@ from fedsag_cli.history.alive import is_gone
 from fedsag_cli.history.aside import folder_of
 from fedsag_cli.history.database import NoRuns, database_file, faults_named, open_to_read, open_to_write, writing
 from fedsag_cli.history.importing import take_in
-from fedsag_cli.history.reading import RUNNING, STOPPED, goes_on, has_run, identity_of, read_workspace
+from fedsag_cli.history.reading import RUNNING, STOPPED, goes_on, has_run, has_this_run, identity_of, read_workspace
 from fedsag_cli.report import Report
 from fedsag_cli.workspace import Workspace
 
@@ -40,6 +41,11 @@ class Found(NamedTuple):
         return self.row.number if self.row else 0
 
     @property
+    def rounds_done(self) -> int:
+        """The database has no rounds in which nothing was measured, but their number."""
+        return self.row.rounds_done if self.row and self.root is None else self.report.rounds_done
+
+    @property
     def name(self) -> str:
         """The word by which it is found."""
         return str(self.number) if self.row else str(self.root)
@@ -63,10 +69,14 @@ def find(word: str) -> Found:
             if known is None:
                 raise UsageError(f"there is no run {word}", hint=_numbers(database))
             return found_of(database, known)
+    if not word:
+        raise UsageError("RUN is empty", hint=_hint())
     root = Path(word)
-    if not root.is_dir() or not has_run(root):
-        raise WorkspaceError(f"there is no run in {word}", hint=_hint())
-    report, status, faults = read_workspace(root)
+    try:
+        report, status, faults = read_workspace(root)
+    except WorkspaceError as error:
+        error.hint = _hint()
+        raise
     row = None
     try:
         with closing(open_to_read()) as database, faults_named(database_file()):
@@ -104,13 +114,13 @@ def place_of(row: rows.Row) -> Path | None:
         return None
     if row.id is None:
         return named if _runs(row) and has_run(named) else None
-    if has_run(named) and identity_of(named) == row.id:
+    if has_this_run(named, row.id):
         return named
     try:  # it was moved when the database could not be written
         beside = sorted(folder_of(named).iterdir())
     except OSError:
         return None
-    return next((each for each in beside if has_run(each) and identity_of(each) == row.id), None)
+    return next((each for each in beside if has_this_run(each, row.id)), None)
 
 
 def refresh() -> None:
@@ -120,15 +130,23 @@ def refresh() -> None:
             running = [row for row in rows.rows(database, f"WHERE status = '{RUNNING}'") if not _runs(row)]
         if not running:
             return
-        with closing(open_to_write(0.5)) as database, faults_named(database_file()), writing(database):
+        with closing(open_to_write(0.5)) as database:
             for row in running:
-                root = place_of(row)
-                if root is not None:
-                    take_in(database, root)
-                else:
-                    rows.change(database, row.number, status=STOPPED)
+                _refresh(database, row)
     except UsageError:
         return
+
+
+def _refresh(database: sqlite3.Connection, row: rows.Row) -> None:
+    """Raises UsageError if the database cannot be written."""
+    root = place_of(row) if row.id is not None else Path(row.workspace)
+    taken = 0
+    if root is not None:
+        with contextlib.suppress(UsageError), faults_named(database_file()), writing(database):
+            taken = take_in(database, root).number
+    if taken != row.number:  # its files are gone, or tell what cannot be kept
+        with faults_named(database_file()), writing(database):
+            rows.change(database, row.number, status=STOPPED)
 
 
 def _runs(row: rows.Row) -> bool:

@@ -11,16 +11,22 @@ import msgspec
 from fedsag_cli.errors import WorkspaceError
 from fedsag_cli.workspace import Workspace, by_number
 
+_TRAVELS = ("ModelSent", "ReplyAccepted")
 _PRINT = 8  # hex digits for each tensor
 _KINDS = (
     b'{"event":"ModelSent"',
     b'{"event":"ReplyAccepted"',
     b'{"event":"RoundStarted"',
+    b'{"event":"RunStarted"',
+    b'{"event":"WorkflowFinished"',
 )
 
 
 class Model(NamedTuple):
-    """A model that travelled: to the clients if `site` is empty. `number`: the how many-th of the task in the round."""
+    """A model that travelled: to the clients if `site` is empty. `number`: the how many-th of the task in the round.
+
+    One that is sent again, as to a client that had no slot, or in a resumed run, is the same model.
+    """
 
     workflow: str
     round_num: int
@@ -59,11 +65,12 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _Digests: TypeAlias = "dict[Model, str]"
+"""In the order of the run."""
 
 
 class _Prints(msgspec.Struct):
     event: str
-    round_num: int
+    round_num: int = 0
     workflow: str = ""
     task: str = ""
     site: str = ""
@@ -76,18 +83,27 @@ class _Prints(msgspec.Struct):
 def compare(one: Path, other: Path) -> Compared:
     """Compare the runs in two workspaces. Raises WorkspaceError if their events cannot be read."""
     files = [Workspace(one).events, Workspace(other).events]
-    first, second = (_digests(file) for file in files)
+    (first, is_whole), (second, other_is_whole) = (_digests(file) for file in files)
     if not (any(first.values()) and any(second.values())):
         return Compared(difference=None, models=0, rounds=0)
     stages = [{_stage(model): None for model in models} for models in (first, second)]
     rank = {stage: number for number, stage in enumerate(stages[0] | stages[1])}
     in_both = stages[0].keys() & stages[1].keys()
-    unlike = [model for model in first | second if first.get(model) != second.get(model) and _stage(model) in in_both]
+    beyond = ({} if other_is_whole else _beyond(first, second), {} if is_whole else _beyond(second, first))
+    unlike = [
+        model
+        for model in first | second
+        if first.get(model) != second.get(model)
+        and _stage(model) in in_both
+        and not any(model in each for each in beyond)
+    ]
     found = min(unlike, key=lambda model: (rank[_stage(model)], by_number(model.site)), default=None)
-    ends = next((stage for stage in rank if stage not in in_both), None)
+    only = [(place, 0 if stage in stages[0] else 1) for stage, place in rank.items() if stage not in in_both]
+    only += [(rank[_stage(model)], run) for run, models in enumerate(beyond) for model in models]
+    ends = min(only, default=None)
     same = [model for model in first if first[model] and first[model] == second.get(model)]
-    if ends is not None and (found is None or rank[ends] < rank[_stage(found)]):
-        difference, longer = None, 0 if ends in stages[0] else 1
+    if ends is not None and (found is None or ends[0] < rank[_stage(found)]):
+        difference, longer = None, ends[1]
     else:
         difference, longer = None if found is None else _difference(found, files, first, second), None
     rounds = len({(model.workflow, model.round_num) for model in same})
@@ -98,24 +114,45 @@ def _stage(model: Model) -> Model:
     return model._replace(site="", owner="")
 
 
-def _digests(file: Path) -> _Digests:
-    """The digest of each model. Of a round that was run again, by a resumed run, only the last is kept."""
+def _beyond(run: _Digests, stopped: _Digests) -> _Digests:
+    """What the run has after the last model that one which was stopped has too."""
     found: _Digests = {}
-    begun: set[tuple[str, int]] = set()
-    for model, line in _models(file):
-        if model is None:
-            if (named := (line.workflow, line.round_num)) in begun:
-                found = {each: digest for each, digest in found.items() if (each.workflow, each.round_num) != named}
-            begun.add(named)
-        else:
-            found[model] = line.digest
+    for model in reversed(run):
+        if model in stopped:
+            break
+        found[model] = run[model]
     return found
 
 
+def _digests(file: Path) -> tuple[_Digests, bool]:
+    """The digest of each model, and whether all workflows are done.
+
+    Of a round that was run again, by a resumed run, what the part before it did is left out.
+    """
+    found: _Digests = {}
+    earlier: set[Model] = set()
+    is_whole = False
+    for model, line in _models(file):
+        if model is not None:
+            found.pop(model, None)  # it comes later now
+            found[model] = line.digest
+            earlier.discard(model)
+        elif line.event == "RunStarted":
+            earlier = set(found)
+        elif line.event == "WorkflowFinished":
+            is_whole = True
+        else:
+            named = (line.workflow, line.round_num)
+            again = {each for each in earlier if (each.workflow, each.round_num) == named}
+            found = {each: digest for each, digest in found.items() if each not in again} if again else found
+            earlier -= again
+    return found, is_whole
+
+
 def _models(file: Path) -> Iterator[tuple[Model | None, _Prints]]:
-    """Each model of a run, and its line; None where a round begins."""
+    """Each model of a run, and its line; None for what else a line tells."""
     decoder = msgspec.json.Decoder(_Prints)
-    sent: dict[tuple[str, int, str], int] = {}
+    sent: dict[tuple[str, int, str], list[str]] = {}
     try:
         with file.open("rb") as lines:
             for text in lines:
@@ -126,13 +163,16 @@ def _models(file: Path) -> Iterator[tuple[Model | None, _Prints]]:
                 except (msgspec.DecodeError, UnicodeDecodeError):  # half written
                     continue
                 named = (line.workflow, line.round_num, line.task)
-                if line.event == "RoundStarted":
-                    sent = {key: number for key, number in sent.items() if key[:2] != named[:2]}
+                if line.event not in _TRAVELS:
+                    if line.event == "RoundStarted":
+                        sent = {key: digests for key, digests in sent.items() if key[:2] != named[:2]}
                     yield None, line
                     continue
-                if line.event == "ModelSent":
-                    sent[named] = sent.get(named, 0) + 1
-                yield Model(*named, sent.get(named, 0), line.site, line.model_owner), line
+                digests = sent.setdefault(named, [])
+                if line.event == "ModelSent" and line.digest not in digests:
+                    digests.append(line.digest)
+                number = digests.index(line.digest) + 1 if line.event == "ModelSent" else len(digests)
+                yield Model(*named, number, line.site, line.model_owner), line
     except OSError as error:
         raise WorkspaceError(f"{file} cannot be read: {error.strerror}") from None
 

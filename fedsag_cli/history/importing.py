@@ -7,11 +7,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from fedsag_cli.errors import WorkspaceError
+from fedsag_cli.errors import UsageError
 from fedsag_cli.history import rows
 from fedsag_cli.history.alive import is_gone
-from fedsag_cli.history.database import database_file, faults_named, open_to_write, writing
-from fedsag_cli.history.reading import RUNNING, STOPPED, identity_of, read_workspace
+from fedsag_cli.history.database import Locked, database_file, faults_named, open_to_write, writing
+from fedsag_cli.history.reading import RUNNING, STOPPED, has_this_run, identity_of, read_workspace
 from fedsag_cli.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -29,18 +29,23 @@ class Taken(NamedTuple):
     faults: list[str]
 
 
-def take_in_all(roots: Iterable[Path]) -> tuple[list[Taken], list[str]]:
-    """The runs of these workspaces, and for each that has none, why not. Raises UsageError."""
+def take_in_all(roots: Iterable[Path]) -> tuple[list[Taken], list[UsageError]]:
+    """The runs of these workspaces, and for each that cannot be taken in, why not. Raises UsageError."""
     taken: list[Taken] = []
-    refused: list[str] = []
-    with closing(open_to_write(_WAITS_S)) as database, faults_named(database_file()):
+    refused: list[UsageError] = []
+    with closing(open_to_write(_WAITS_S)) as database:
         for root in roots:
             try:
                 faults = read_workspace(root).faults
-                with writing(database):
-                    taken.append(Taken(root, take_in(database, root), faults))
-            except WorkspaceError as error:
-                refused.append(error.message)
+                with faults_named(database_file()), writing(database):
+                    row = take_in(database, root)
+            except Locked as error:  # each of the others would wait as long
+                refused.append(error)
+                break
+            except UsageError as error:
+                refused.append(error)
+                continue
+            taken.append(Taken(root, row, faults))
     return taken, refused
 
 
@@ -52,13 +57,14 @@ def take_in(database: sqlite3.Connection, root: Path, *, is_over: bool = False) 
     """
     folder = Workspace(root)
     named = identity_of(root)
-    known = rows.row(database, "id = ?", named)
+    known = rows.row(database, "id = ?", named) or _begun_in(database, folder.root)
     if not is_over and known is not None and known.status == RUNNING and not is_gone(known.process):
         return known
     report, status, _ = read_workspace(root)
     if status == STOPPED and not is_over and folder.is_in_use:
         status = RUNNING
-    number = known.number if known else rows.add(database, id=named, status=status)
+    number = known.number if known else rows.add(database, status=status)
+    rows.change(database, number, id=named)
     rows.write(database, number, report, status)
     if known is None or not _is_there(known):
         rows.change(database, number, workspace=str(folder.root), files=rows.THERE)
@@ -67,6 +73,12 @@ def take_in(database: sqlite3.Connection, root: Path, *, is_over: bool = False) 
     return made
 
 
+def _begun_in(database: sqlite3.Connection, root: Path) -> rows.Row | None:
+    """The row of the last run that began in this workspace, if it was killed before it could be described."""
+    last = rows.row(database, "workspace = ?", str(root))
+    return last if last is not None and last.id is None and is_gone(last.process) else None
+
+
 def _is_there(row: rows.Row) -> bool:
     """Whether the row's own workspace has its run: another may be a copy."""
-    return Path(row.workspace).is_dir() and identity_of(Path(row.workspace)) == row.id
+    return bool(row.workspace) and has_this_run(Path(row.workspace), row.id)

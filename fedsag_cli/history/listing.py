@@ -13,6 +13,8 @@ from fedsag_cli.history.finding import Found, of_row, refresh
 from fedsag_cli.report import curves
 from fedsag_cli.report.curves import Best
 
+_MOST = 1 << 40  # SQLite's numbers end at 1 << 63
+
 
 class Newest(NamedTuple):
     """Runs, the newest first. `total`: how many there are in all."""
@@ -25,7 +27,9 @@ def newest(most: int) -> Newest:
     """Raises UsageError."""
     refresh()
     with closing(open_to_read()) as database, faults_named(database_file()):
-        found = [of_row(database, row) for row in rows.rows(database, f"ORDER BY number DESC LIMIT {most}")]
+        found = [
+            of_row(database, row) for row in rows.rows(database, "ORDER BY number DESC LIMIT ?", [min(most, _MOST)])
+        ]
         return Newest(found, database.execute("SELECT count(*) FROM runs").fetchone()[0])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,22 +33,55 @@ class Contents(NamedTuple):
 
 def has_run(root: Path) -> bool:
     """Whether files of a run of fedsag are in this folder."""
+    try:
+        check_run(root)
+    except WorkspaceError:
+        return False
+    return True
+
+
+def check_run(root: Path) -> None:
+    """Raises WorkspaceError if no run is in this folder, or the folder cannot be read."""
     folder = Workspace(root)
-    return folder.has_run and any(path.is_file() for path in (folder.plan, folder.events, folder.report))
+    try:
+        found = folder.has_run and any(path.is_file() for path in (folder.plan, folder.events, folder.report))
+    except OSError as error:  # a folder of another user, a name that is too long
+        raise WorkspaceError(f"{root} cannot be read: {error.strerror}") from None
+    if not found:
+        raise WorkspaceError(f"there is no run in {root}", hint="name the folder that -w gave to the simulator")
+
+
+def has_this_run(root: Path, named: str | None) -> bool:
+    """Whether the run that `identity_of` names so is in this folder, and can be read."""
+    try:
+        return has_run(root) and identity_of(root) == named
+    except WorkspaceError:
+        return False
 
 
 def identity_of(root: Path) -> str:
-    """The same for a run wherever its workspace is moved or copied to, and for no other run."""
+    """The same for a run wherever its workspace is moved or copied to, and for no other run.
+
+    Raises WorkspaceError if its files cannot be read.
+    """
     folder = Workspace(root)
-    for file in (folder.events, folder.plan, folder.report):
+    for read in (partial(first_event, root), folder.plan.read_bytes, folder.report.read_bytes):
         try:
-            with file.open("rb") as opened:
-                first = opened.readline() if file == folder.events else opened.read()
-        except OSError:
+            first = read()
+        except FileNotFoundError:
             continue
+        except OSError as error:
+            raise WorkspaceError(f"{error.filename} cannot be read: {error.strerror}") from None
         if first.strip():
             return identity(first)
     return identity(str(folder.root).encode(errors="surrogateescape"))
+
+
+def first_event(root: Path) -> bytes:
+    """The first event of a run, as a line; empty if it was not written whole. Raises OSError."""
+    with Workspace(root).events.open("rb") as lines:
+        line = lines.readline()
+    return line if line.endswith(b"\n") else b""
 
 
 def identity(first: bytes) -> str:
@@ -57,14 +91,13 @@ def identity(first: bytes) -> str:
 
 def goes_on(root: Path, named: str) -> bool:
     """Whether the run with this identity uses its workspace now. Another run may use it instead."""
-    return Workspace(root).is_in_use and identity_of(root) == named
+    return Workspace(root).is_in_use and has_this_run(root, named)
 
 
 def read_workspace(root: Path) -> Contents:
     """Raises WorkspaceError if no run is there."""
     folder = Workspace(root)
-    if not has_run(root):
-        raise WorkspaceError(f"there is no run in {root}", hint="name the folder that -w gave to the simulator")
+    check_run(root)
     faults: list[str] = []
     try:
         report = msgspec.json.decode(folder.report.read_bytes(), type=Report)

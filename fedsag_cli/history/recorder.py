@@ -15,7 +15,7 @@ from fedsag_cli.history import aside, rows
 from fedsag_cli.history.alive import this_process
 from fedsag_cli.history.database import Locked, database_file, faults_named, open_to_write, writing
 from fedsag_cli.history.importing import take_in
-from fedsag_cli.history.reading import RUNNING, identity, identity_of, status_of
+from fedsag_cli.history.reading import RUNNING, first_event, identity, status_of
 from fedsag_cli.report import Report
 from fedsag_cli.workspace import Workspace
 
@@ -40,7 +40,7 @@ class Recorder:
         self._job, self._workspace = job.absolute(), workspace
         self._database: sqlite3.Connection | None = None
         self._is_off = False  # what the user was told
-        self._has_started = False
+        self._has_started = self._is_resumed = False
         self._identity: str | None = None
         self._rounds: tuple[int, int] | None = None
         self._step = 0
@@ -52,9 +52,10 @@ class Recorder:
 
         `moves`: a run that is there is moved aside. Raises WorkspaceError if that is not possible.
         """
+        self._is_resumed = resumed
         notes = self._tried(self._open)
         if resumed:
-            self._identity = identity_of(self._workspace.root)
+            self._identity = self._first_identity()
         else:
             notes += aside.make_room(self._workspace, self._database, moves=moves)
         if self._database is not None:
@@ -67,6 +68,7 @@ class Recorder:
                 self._has_started = True
                 self._identity = self._identity or identity(events.to_line(event))
                 self._later(lambda database: self._describe(database, event))
+                self._flush()  # at once: the server may need a while to start
             case events.RunSettings():
                 self._later(lambda database: self._set(database, event))
             case events.ServerReady():
@@ -86,7 +88,8 @@ class Recorder:
         if self._is_off:
             return []
         self._waiting.clear()  # the report has it
-        notes = self._tried(lambda: self._end(report))
+        is_known = self.number or self._has_started  # else it was refused before it had a row
+        notes = self._tried(lambda: self._end(report)) if is_known else []
         if self._database is not None:
             self._database.close()
             self._database = None
@@ -131,9 +134,17 @@ class Recorder:
             return
         self._waiting.clear()
 
+    def _first_identity(self) -> str | None:
+        """That of the run that is resumed; None if it was killed before its first event."""
+        try:
+            first = first_event(self._workspace.root)
+        except OSError:
+            return None
+        return identity(first) if first else None
+
     def _start(self, database: sqlite3.Connection) -> None:
         known = rows.row(database, "id = ?", self._identity) if self._identity else None
-        if self._identity and not self._has_started:  # it is resumed: the row gets what the part before this one told
+        if self._is_resumed and not self._has_started:  # it is resumed: the row gets what the part before this one told
             known = take_in(database, self._workspace.root, is_over=True)
         self.number = known.number if known else rows.add(database, status=RUNNING, began=time.time())
         where = str(self._workspace.root)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from fedsag_cli.errors import UsageError, WorkspaceError
 from fedsag_cli.history import rows
 from fedsag_cli.history.database import database_file, faults_named, open_to_write, writing
-from fedsag_cli.history.finding import Found
+from fedsag_cli.history.finding import Found, place_of
 from fedsag_cli.history.reading import RUNNING
 from fedsag_cli.workspace import Workspace
 
@@ -32,6 +32,8 @@ def remove(found: Found, *, files: bool) -> Removed:
             raise WorkspaceError(f"the files of run {found.name} cannot be removed: {error}") from None
         others = f", but for files that fedsag did not make: they stay in {found.root}" if has_others else ""
         said = f"its files in {found.root} are removed{others}"
+    if files and found.row is not None and (place := place_of(found.row)) not in (None, found.root):
+        return Removed(found.name, f"{said}; run {found.name} stays in the list: it is in {place}")
     if found.row is not None:
         with closing(open_to_write(5.0)) as database, faults_named(database_file()), writing(database):
             rows.remove(database, found.row.number)

@@ -105,7 +105,7 @@ def write(database: sqlite3.Connection, number: int, report: Report, status: str
         clients=len(report.sites),
         first_round=report.first_round,
         num_rounds=report.num_rounds,
-        rounds_done=sum(each.is_whole for each in report.rounds),
+        rounds_done=report.rounds_done,
         best_metric=best.metric if best else None,
         best_score=best.score if best else None,
         best_round=best.round_num if best else None,

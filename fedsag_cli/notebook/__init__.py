@@ -61,7 +61,10 @@ def simulate(
     """
     for name, problem in problems(declared(simulate), locals()).items():
         raise UsageError(f"{name} {problem}")
-    for name, value in {"workspace": workspace, "clients": clients}.items():
+    for name, place in {"job": job, "workspace": workspace}.items():
+        if not isinstance(place, (str, Path)) and not (name == "workspace" and place is None):
+            raise UsageError(f"{name} must be a text or a Path, not {place!r}")
+    for name, value in {"job": job, "workspace": workspace, "clients": clients}.items():
         if value in ("", [], ()):  # to Path, it is the current folder; no names would mean the default
             raise UsageError(f"{name} is empty", hint="is a variable empty that it was made of?")
     options = Options(

@@ -36,7 +36,7 @@ def _run(name: str, report: Report) -> Page:
         "ok": report.ok,
         "exit_code": report.exit_code,
         "cause": report.cause[:500],
-        "rounds": sum(each.is_whole for each in report.rounds),
+        "rounds": report.rounds_done,
         "sites": len(report.sites),
         "seconds": report.times.get("run_finished_s"),
         "bytes": sum(each.bytes_sent + each.bytes_received for each in report.rounds),

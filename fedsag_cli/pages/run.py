@@ -54,7 +54,7 @@ def _head(report: Report) -> Page:
         "exit_code": report.exit_code,
         "cause": report.cause[:_LONGEST],
         "hint": report.hint[:_LONGEST],
-        "rounds": len(whole),
+        "rounds": report.rounds_done,
         "sites": len(report.sites),
         "failed_sites": len(report.failures),
         "seconds": report.times.get("run_finished_s"),

@@ -127,6 +127,10 @@ class Report(msgspec.Struct, kw_only=True):
     exit_codes: dict[str, int] = {}
     times: dict[str, float] = {}
 
+    @property
+    def rounds_done(self) -> int:
+        return sum(each.is_whole for each in self.rounds)
+
 
 class ReportBuilder:
     """An observer that builds the report, event by event."""
@@ -136,10 +140,6 @@ class ReportBuilder:
         self._began = self._round_began = 0.0
         self._moments: dict[str, float] = {}
         self._earlier_notices: set[str] = set()  # from before the last resume
-
-    @property
-    def rounds_done(self) -> int:
-        return sum(each.is_whole for each in self.report.rounds)
 
     def complete(self, rounds: Sequence[Sequence[Event]]) -> list[Event]:
         """Hear again what happened in whole rounds from the first one on that was not heard to its end; return that."""
@@ -322,7 +322,8 @@ class ReportBuilder:
         if isinstance(event, events.TaskSent):
             current.bytes_sent += event.size
             return
-        current.metrics_by_site[event.site] = event.metrics
+        if not current.is_whole:  # otherwise it is late, and counts in a later round
+            current.metrics_by_site[event.site] = event.metrics
         current.num_steps[event.site] = event.num_steps
         current.work_s[event.site] = event.work_s
         current.bytes_received += event.size

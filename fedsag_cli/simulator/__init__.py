@@ -99,12 +99,16 @@ def _simulate(
                 planned.notices.append(f"processes of an earlier run were left, and are ended: {', '.join(left)}")
             recorder = Recorder(job, run_folder)
             moves = moves and not options.resume and not job.resolve().is_relative_to(run_folder.root)
-            planned.notices.extend(recorder.begin(resumed=before is not None, moves=moves))
-            records = Records(run_folder, meta_of(read), planned.plan.server.components)
-            watching = [records, *observers, recorder]
-            settings = partial(settings_of, read)
-            simulation = Simulation(job, planned, run_folder, engine, env, watching, settings)
-            return _recorded(recorder, observers, lambda: simulation.run(resume=before is not None))
+
+            def run() -> Report:
+                planned.notices.extend(recorder.begin(resumed=before is not None, moves=moves))
+                records = Records(run_folder, meta_of(read), planned.plan.server.components)
+                watching = [records, *observers, recorder]
+                settings = partial(settings_of, read)
+                simulation = Simulation(job, planned, run_folder, engine, env, watching, settings)
+                return simulation.run(resume=before is not None)
+
+            return _recorded(recorder, observers, run)
         finally:
             engine.stop(grace_s=0.0)
 

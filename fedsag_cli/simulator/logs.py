@@ -64,6 +64,8 @@ class LogTail:
     def _chunk(self) -> bytes:
         try:
             with self._log.open("rb") as file:
+                if file.seek(0, os.SEEK_END) < self._at:  # it was emptied
+                    self._at = 0
                 file.seek(self._at)
                 return file.read(_AT_ONCE)
         except OSError:

@@ -127,7 +127,7 @@ class Simulation:
         """End what still runs, write the report and say how the run ended. Raises `error` with the report, if there is
         one: nothing that fails here takes its place.
         """
-        if isinstance(error, FedsagError) and (rounds := self._report.rounds_done) and self._can_continue:
+        if isinstance(error, FedsagError) and (rounds := self._report.report.rounds_done) and self._can_continue:
             error.hint = f"{error.hint}; " * bool(error.hint) + self._how_to_continue(rounds)
         if error is not None:
             cause = "it did not answer until the run ended, and was stopped"

@@ -41,7 +41,7 @@ class Checkpoints:
         self._settling: frozenset[Path] = frozenset()  # those that the thread is busy with
         self._durable: frozenset[Path] = frozenset()  # those that a power cut leaves
         self._superseded: set[Path] = set()
-        self._lock = threading.Lock()  # of these sets
+        self._lock = threading.Lock()  # of these sets, and of opening the record
         self._synced_at = float("-inf")
         self.note = ""  # why a resumed run does not continue after the last round of its record
 
@@ -109,14 +109,15 @@ class Checkpoints:
         Raises OSError (that of an earlier checkpoint too), TensorError.
         """
         file = self._folder / whole.checkpoint
+        record = self._record  # it is there before the first file that it proves
         # a new name each time: a rename over an old file waits for the disk, 2.3 ms against 0.03
         tensor_file.save(file, params, trees)
         small = _is_small(file)
         if small:
-            self._record.append(whole, Proof(file=file.name, sha256=sha256_of(file)))
+            record.append(whole, Proof(file=file.name, sha256=sha256_of(file)))
         else:
             self._wait()
-            self._record.append(whole)
+            record.append(whole)
         with self._lock:
             self._superseded |= self._latest
             self._latest = frozenset({file, best} if best else {file})
@@ -155,9 +156,10 @@ class Checkpoints:
 
     @property
     def _record(self) -> Record:
-        if self._opened is None:
-            self._opened = Record(self._folder / RECORD, self._identity, self._kept, self._num_lines)
-        return self._opened
+        with self._lock:
+            if self._opened is None:
+                self._opened = Record(self._folder / RECORD, self._identity, self._kept, self._num_lines)
+            return self._opened
 
     @property
     def _is_due(self) -> bool:

@@ -84,11 +84,14 @@ class FedBuff:
                 current.announce(self._time.sites)
                 if callable(begin := getattr(self._aggregator, "begin", None)):
                     begin(current.model, current.cohort(self._time.sites))
+                current.lap("aggregate")
                 for finished in self._time:
+                    current.lap("wait")
                     received += self._accept(finished, current)
                     if received == self._buffer_size:
                         break
                     self._fill(sites, current, rng)
+                    current.lap("aggregate")
                 if received < self._buffer_size:
                     raise NotEnoughClients(
                         self._train, round_num=current.number, needed=self._buffer_size, possible=received

@@ -14,6 +14,7 @@ from fedsag_cli.accountants import Accountant
 from fedsag_cli.events import (
     BestModel,
     Event,
+    ModelSent,
     ModelValidated,
     NotAwaited,
     Notice,
@@ -37,6 +38,7 @@ from fedsag_cli.workspace import BEST, ROUND, SERVER
 
 _OF_A_ROUND = (
     RoundStarted,
+    ModelSent,
     TaskSent,
     ReplyAccepted,
     ReplyFailed,

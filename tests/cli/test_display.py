@@ -195,3 +195,12 @@ def test_a_reader_that_has_gone_ends_nothing(monkeypatch, tmp_path):
     with display.Screen(lambda columns, rows: [[("x", "")]]) as screen:
         screen.line("y")
     display.line("z")
+
+
+def test_a_range_is_not_an_escape_where_the_encoding_has_no_dash(monkeypatch):
+    terminal = Terminal(80, 24, encoding="latin-1").use(monkeypatch)
+
+    display.line("accuracy 1.5 (1–2), café …")
+    display.table([{"a": "1–2", "b": "x"}], ["a", "b"], wraps=False)
+
+    assert terminal.shown[:3] == ["accuracy 1.5 (1-2), café .", "a    b", "1-2  x"]

@@ -12,6 +12,7 @@ from terminals import Terminal
 from fedsag_cli import events
 from fedsag_cli.cli import display
 from fedsag_cli.cli.live import Progress
+from fedsag_cli.cli.views import LiveView
 from fedsag_cli.events import Failure
 
 LOG = "epoch 3: loss 0.25 " + "日本語 and a very long line of a log " * 8
@@ -198,6 +199,18 @@ def test_before_the_server_is_ready_the_view_says_what_starts_and_has_no_row_for
 
     assert importing[:3] == ["starting: importing torch …  0:03", "16 clients: 16 not started", ""]
     assert starting[0] == "starting …  0:05"
+
+
+def test_the_answers_of_a_cross_site_evaluation_are_no_lines_above_the_view(monkeypatch):
+    """Sixteen clients with two models each, and the server's two, would be 544 lines; the end has their table."""
+    view, said = LiveView(), []
+    monkeypatch.setattr(view.screen, "line", said.append)
+    named = {"task": "validate", "metrics": {"accuracy": 1.0}, "num_steps": 1.0, "size": 1, "work_s": 0.1}
+
+    for owner in ("site-2", ""):
+        view.on(events.ReplyAccepted(site="site-1", round_num=0, model_owner=owner, **named))
+
+    assert said == ["site-1 answered validate in 0.1 s, accuracy 1"]
 
 
 def test_a_task_after_the_last_round_is_named(monkeypatch):

@@ -2,20 +2,23 @@
 
 import json
 import os
+import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
 import time
 from contextlib import closing
 
+import msgspec
 import pytest
 from finished_runs import history, write_run
 from runs import fedsag, job, run
 from typer.main import get_command
 
-from fedsag_cli import cli
-from fedsag_cli.cli import commands, position
-from fedsag_cli.history import database
+from fedsag_cli import cli, events
+from fedsag_cli.cli import commands, position, runs
+from fedsag_cli.history import asking, database
 from fedsag_cli.history.importing import take_in
 from fedsag_cli.workspace import Workspace
 
@@ -44,13 +47,13 @@ def home(tmp_path, monkeypatch):
 def call(monkeypatch, capsys):
     """`fedsag runs …`: its output; `code` is its exit code."""
 
-    def called(*words, code=0):
+    def called(*words, code=0, shown=False):
         monkeypatch.setattr(sys, "argv", ["fedsag", "runs", *map(str, words)])
         with pytest.raises(SystemExit) as ended:
             cli.main()
         out, err = capsys.readouterr()
         assert ended.value.code == code, err
-        return out if code == 0 else err
+        return out + err if shown else out if code == 0 else err
 
     return called
 
@@ -96,6 +99,17 @@ def test_the_list_as_json_has_the_best_and_the_last_value_of_each_metric(call):
 
     assert listed["metrics"] == {"accuracy": {"best": 0.5, "best_round": 1, "last": 0.4}}
     assert (listed["run"], listed["status"], listed["job"], listed["seed"]) == (1, "finished", "fruit", 7)
+
+
+def test_rounds_in_which_nothing_was_measured_are_counted_in_the_list(call, tmp_path):
+    told = [
+        msgspec.structs.replace(event, metrics={}) if isinstance(event, events.RoundFinished) else event
+        for event in history(tmp_path / "ws1", ends=False)
+    ]
+    write_run(tmp_path / "ws1", told)
+    call("import", "ws1")
+
+    assert "stopped 2/2" in call("list")
 
 
 def test_a_run_is_shown_with_its_settings_rounds_and_files(call, tmp_path):
@@ -235,6 +249,52 @@ def test_a_query_reads_the_tables_and_changes_nothing(call, home):
     assert not (home / "new.db").exists()
     assert "no such column" in call("query", "SELECT nix FROM runs", code=2)
     assert "one statement" in call("query", "SELECT 1; SELECT 2", code=2)
+    assert "only SELECT" in call("query", f"VACUUM INTO '{home}/new.db'", code=2)
+    assert "no SELECT" in call("query", " ", code=2)
+
+
+def test_an_answer_without_an_end_is_an_error_and_a_number_that_json_does_not_have_is_null(call, monkeypatch):
+    made({})
+    monkeypatch.setattr(asking, "_MOST_ROWS", 10)
+    without_end = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT x FROM c"
+
+    assert "more than 10 rows" in call("query", without_end, code=2)
+    assert json.loads(call("query", "SELECT 9e999 AS x", "--format", "json"), parse_constant=pytest.fail) == [
+        {"x": None}
+    ]
+
+
+def test_ctrl_c_ends_a_query(call, monkeypatch):
+    made({})
+    monkeypatch.setattr(asking, "_OFTEN", 1)
+    monkeypatch.setattr(asking, "_go_on", lambda: signal.raise_signal(signal.SIGINT))
+
+    call("query", "SELECT count(*) FROM runs", code=130)
+
+
+def test_a_log_is_followed_to_the_end_of_its_own_run_also_if_it_is_emptied(tmp_path, monkeypatch):
+    log = tmp_path / "log.txt"
+    log.write_text("a long first line\n")
+    steps = iter([lambda: True, lambda: log.write_text("new\n"), lambda: log.write_text("new\nlast")])
+    monkeypatch.setattr("time.sleep", lambda _: None)
+
+    assert list(runs._lines_of(log, lambda: next(steps, bool)())) == ["a long first line", "new", "last"]
+
+
+def test_a_reader_that_goes_ends_a_log_that_is_followed(home, tmp_path):
+    made({"ends": False})
+    (tmp_path / "ws1" / "site-1").mkdir()
+    log = tmp_path / "ws1" / "site-1" / "log.txt"
+    log.write_text("first\n")
+    with Workspace(tmp_path / "ws1") as workspace:
+        workspace.take()
+        command = [sys.executable, "-m", "fedsag_cli", "runs", "logs", "ws1", "site-1", "-f"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as following:
+            assert following.stdout.readline() == b"first\n"
+            following.stdout.close()
+            log.write_text("first\nsecond\n")
+
+            assert following.wait(timeout=60) == 0
 
 
 def test_a_run_is_removed_from_the_list_and_its_files_only_if_that_is_said(call, tmp_path):
@@ -260,6 +320,33 @@ def test_folders_without_a_run_are_named_and_the_others_are_taken_in(call, tmp_p
     assert "2 of 3 folders cannot be taken in" in err
     assert "there is no run in empty" in err
     assert "stopped 2/2" in call("list")
+
+
+def test_a_folder_that_the_database_cannot_keep_and_a_run_that_goes_on_do_not_hide_what_was_done(call, tmp_path):
+    for name, at in (("a", 1.0), ("b", 2.0), ("c", 3.0)):
+        write_run(tmp_path / name, history(tmp_path / name, at=at))
+    report = tmp_path / "b" / "report.json"
+    report.write_text(report.read_text().replace('"seed": 7', f'"seed": {10**30}'))
+    said = call("import", "a", "b", "c", code=2, shown=True)
+    assert "run 1: a" in said
+    assert "run 2: c" in said
+    assert "cannot have this" in said
+
+    with Workspace(tmp_path / "c") as workspace:
+        workspace.take()
+        said = call("rm", 2, 1, "--files", code=2, shown=True)
+
+    assert "run 1 is removed" in said
+    assert "used by another run" in said
+
+
+def test_a_copy_whose_files_are_removed_leaves_the_run_in_the_list(call, tmp_path):
+    made({})
+    shutil.copytree("ws1", "copy")
+
+    assert f"run 1 stays in the list: it is in {tmp_path}/ws1" in call("rm", "copy", "--files")
+    assert not (tmp_path / "copy").exists()
+    assert "fruit" in call("show", 1)
 
 
 def test_a_database_that_is_broken_is_an_error_that_says_what_to_do(call, home, tmp_path):

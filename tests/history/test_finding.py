@@ -6,7 +6,7 @@ from contextlib import closing
 import pytest
 from finished_runs import history, write_run
 
-from fedsag_cli.errors import UsageError
+from fedsag_cli.errors import UsageError, WorkspaceError
 from fedsag_cli.events import to_line
 from fedsag_cli.history import database, finding, known_runs, number_of, reading, rows, workspace_of
 from fedsag_cli.history.importing import take_in
@@ -147,6 +147,46 @@ def test_numbers_are_not_given_twice(tmp_path):
         rows.remove(opened, 1)
 
     assert known(tmp_path / "a") == [2]
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_a_row_that_leads_to_it_tells_what_the_database_has(tmp_path):
+    write_run(tmp_path / "a", history(tmp_path / "a"))
+    known(tmp_path / "a")
+    unreadable = tmp_path / ("x" * 300)
+
+    with pytest.raises(WorkspaceError, match="cannot be read: File name too long"):
+        finding.find(str(unreadable))
+
+    with closing(database.open_to_write(1.0)) as opened, database.writing(opened):
+        rows.change(opened, 1, workspace=str(unreadable))
+    assert finding.find("1").root is None
+    assert finding.find("1").report.job == "fruit"
+
+
+def test_a_run_whose_files_cannot_be_read_is_not_taken_in_as_another(tmp_path):
+    write_run(tmp_path / "a", history(tmp_path / "a"))
+    (tmp_path / "a" / "events.jsonl").unlink()
+    (tmp_path / "a" / "events.jsonl").mkdir()
+
+    with pytest.raises(WorkspaceError, match=r"events\.jsonl cannot be read: Is a directory"):
+        known(tmp_path / "a")
+
+
+def test_an_empty_word_names_no_run_also_where_the_current_folder_has_one(tmp_path, monkeypatch):
+    write_run(tmp_path / "a", history(tmp_path / "a"))
+    monkeypatch.chdir(tmp_path / "a")
+
+    with pytest.raises(UsageError, match="RUN is empty"):
+        finding.find("")
+
+
+def test_a_home_that_is_a_file_is_an_error_that_says_so(home):
+    home.write_text("mine")
+
+    with pytest.raises(UsageError, match="Not a directory"):
+        database.open_to_read()
+    with pytest.raises(UsageError, match=f"{home}: File exists"):
+        database.open_to_write(1.0)
 
 
 def test_a_killed_run_does_not_go_on_because_another_run_uses_its_workspace(tmp_path):

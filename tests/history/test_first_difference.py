@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from fedsag_cli import events
+from fedsag_cli.cli.runs_compared import said_of
 from fedsag_cli.errors import WorkspaceError
 from fedsag_cli.history.first_difference import Compared, Difference, compare
 
@@ -29,6 +30,10 @@ def answer(site, round_num, prints, *, names=(), digest="", task="train"):
 
 def begins(round_num):
     return events.RoundStarted(workflow="w", round_num=round_num, first_round=0, num_rounds=3, sites=["site-1"])
+
+
+def started():
+    return events.RunStarted(job="j", workspace="w", sites=[], slots=1, threads=1, seed=1, launcher="fork", versions={})
 
 
 def three_rounds(change=None, *, sites=("site-1", "site-2", "site-10")):
@@ -131,3 +136,39 @@ def test_runs_of_a_version_without_digests_have_no_model_to_compare(written):
 def test_events_that_cannot_be_read_are_an_error_that_names_the_file(written, tmp_path):
     with pytest.raises(WorkspaceError, match=r"gone/events.jsonl cannot be read"):
         compare(written("a", three_rounds()), tmp_path / "gone")
+
+
+def test_a_run_that_was_stopped_within_a_round_is_identical_as_far_as_it_goes(written):
+    found = difference(written, three_rounds()[:-1], three_rounds())
+
+    assert found == Compared(difference=None, models=11, rounds=3, longer=1)
+
+
+def test_an_answer_that_a_whole_run_lacks_at_its_very_end_is_where_they_part(written):
+    done = events.WorkflowFinished(digest="d", seeded_themselves=[])
+
+    found = difference(written, [*three_rounds()[:-1], done], [*three_rounds(), done]).difference
+
+    assert (found.round_num, found.site, found.only_in) == (2, "site-10", 1)
+
+
+def test_what_a_killed_part_did_in_a_round_that_was_done_again_does_not_count(written):
+    again = [*three_rounds()[:5], started(), *three_rounds(sites=["site-1"])]
+
+    assert difference(written, three_rounds(sites=["site-1"]), again).difference is None
+
+
+def test_a_model_that_a_resumed_run_sends_again_is_the_same_model(written):
+    late = [begins(0), sent(0, [1, 1, 1]), answer("site-1", 0, [2, 2, 2]), begins(1), answer("site-2", 0, [3, 3, 3])]
+    resumed = [*late[:-1], started(), sent(0, [1, 1, 1]), late[-1]]
+
+    assert difference(written, late, resumed) == Compared(difference=None, models=3, rounds=1)
+
+
+def test_runs_of_other_workflows_have_no_model_in_common(written):
+    other = [msgspec.structs.replace(each, workflow="v") for each in three_rounds()]
+
+    found = difference(written, three_rounds(), other)
+
+    assert (found.difference, found.models) == (None, 0)
+    assert "no model in common" in " ".join(said_of(found, ["1", "2"], ["d", "e"]))

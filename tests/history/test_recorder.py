@@ -7,6 +7,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 from finished_runs import history, write_run
 
@@ -242,6 +243,51 @@ def test_a_resumed_run_keeps_its_number_also_if_the_database_is_new(tmp_path, ho
         for file in home.iterdir() if number == 0 else ():
             file.unlink()
     assert [(row.number, row.status, row.rounds_done) for row in all_rows()] == [(1, "finished", 2)]
+
+
+def test_a_run_that_was_killed_before_its_first_event_is_one_row_with_the_run_that_resumes_it(tmp_path):
+    told = history(tmp_path / "ws")
+    for resumed in (False, True):
+        with Workspace(tmp_path / "ws") as workspace:
+            workspace.take()
+            recorder = Recorder(tmp_path / "job", workspace)
+            recorder.begin(resumed=resumed, moves=False)
+            if not resumed:
+                workspace.reopen()
+                workspace.claim(workspace.plan)
+                workspace.plan.write_text('{"job": "fruit"}')
+                workspace.settle()
+                workspace.release()
+                with closing(sqlite3.connect(database.database_file())) as opened, opened:
+                    opened.execute("UPDATE runs SET process = ''")
+                finding.refresh()
+                assert [(row.number, row.status) for row in all_rows()] == [(1, "stopped")]
+                continue
+            recorder.on(told[0])
+            recorder.finish(write_run_in(workspace, told))
+
+    [row] = all_rows()
+    assert (row.number, row.status, finding.place_of(row)) == (1, "finished", tmp_path / "ws")
+
+
+def test_the_row_says_what_runs_before_the_server_is_ready(tmp_path):
+    record(tmp_path / "ws", history(tmp_path / "ws")[:1], finishes=False)
+
+    assert [(row.job, row.clients, row.status) for row in all_rows()] == [("fruit", 2, "running")]
+
+
+def test_files_that_the_database_cannot_keep_do_not_stop_other_rows_from_being_refreshed(tmp_path):
+    for name, seed in (("a", 10**30), ("b", 1)):
+        told = history(tmp_path / name, ends=False)
+        record(tmp_path / name, told, finishes=False)
+        write_run(tmp_path / name, [msgspec.structs.replace(told[0], seed=seed), *told[1:]])
+    with closing(sqlite3.connect(database.database_file())) as opened, opened:
+        opened.execute("UPDATE runs SET process = ''")
+    assert [row.status for row in all_rows()] == ["running", "running"]
+
+    finding.refresh()
+
+    assert [row.status for row in all_rows()] == ["stopped", "stopped"]
 
 
 def test_the_page_describes_every_table_and_column():

@@ -11,7 +11,7 @@ from reports import EVIL, a_round, logged, started, task
 
 from fedsag_cli import events, pages
 from fedsag_cli.events import Failure
-from fedsag_cli.pages import activity, curves, document, numbers, timeline
+from fedsag_cli.pages import activity, curves, document, numbers, run, timeline
 from fedsag_cli.report import BestReport, Report, SiteFailure, TableReport, ValidationReport
 
 
@@ -94,7 +94,7 @@ def test_a_page_of_many_sites_or_rounds_has_at_most_2_mb(tmp_path, sites, rounds
         done.spans.append(activity.Span(activity.SERVER, activity.SAVED, at + 0.9, at + 1.0, at, ""))
     report = Report(sites=names, rounds=[a_round(at, by_site) for at in range(rounds)])
 
-    document.write(tmp_path / "report.html", "many", pages.run.page_of(report, done))
+    document.write(tmp_path / "report.html", "many", run.page_of(report, done))
 
     assert 100_000 < (tmp_path / "report.html").stat().st_size <= 2_000_000
 
@@ -250,7 +250,7 @@ def test_settings_that_differ_from_the_template_come_first_with_its_value():
         changed={"server num_rounds": 5, "server new": None, "server gone": 1},
     )
 
-    assert pages.run.page_of(report, activity.Activity())["settings"] == [
+    assert run.page_of(report, activity.Activity())["settings"] == [
         {"key": "server num_rounds", "value": "7", "template": "5"},
         {"key": "server new", "value": "true", "template": None},
         {"key": "server gone", "value": None, "template": "1"},
@@ -265,7 +265,7 @@ def test_failures_that_are_alike_are_told_once_with_their_sites():
     causes = {"site-1": "site-1: shard 7 is gone", "site-2": "site-2: shard 8 is gone", "site-3": "no memory"}
     report = Report(failures={site: failed(site, cause) for site, cause in causes.items()})
 
-    first, second = pages.run.page_of(report, activity.Activity())["failures"]
+    first, second = run.page_of(report, activity.Activity())["failures"]
 
     assert (first["sites"], first["tail"]) == (["site-1", "site-2"], ["log of site-1"])
     assert (second["sites"], second["cause"]) == (["site-3"], "no memory")
@@ -274,7 +274,7 @@ def test_failures_that_are_alike_are_told_once_with_their_sites():
 def test_a_server_that_died_is_among_the_failures(told):
     found = told(started(1.0), events.ProcessExited(name="server", exit_code=1, failure=Failure(cause="a bug")))
 
-    (only,) = pages.run.page_of(Report(ok=False), found)["failures"]
+    (only,) = run.page_of(Report(ok=False), found)["failures"]
 
     assert (only["sites"], only["cause"]) == (["server"], "a bug")
 

@@ -113,6 +113,23 @@ def test_rounds_are_kept_apart():
     assert [each.answered for each in report.rounds] == [["a", "b"], ["a"]]
 
 
+def test_an_answer_that_counts_in_a_later_round_does_not_change_the_values_of_the_round_in_which_it_was_asked():
+    """As in FedBuff: b is asked in round 0, and its answer is in the buffer of round 1."""
+    values = [{"a": {"accuracy": 0.5}}, {"b": {"accuracy": 0.9}}]
+    over = [msgspec.structs.replace(ended(at, 110.0 + at, [site]), by_site=values[at]) for at, site in enumerate("ab")]
+    report = folded(
+        STARTED,
+        began(0, 101.0),
+        accepted("a", accuracy=0.5),
+        over[0],
+        began(1, 110.0),
+        accepted("b", round_num=0, accuracy=0.9),
+        over[1],
+    )
+
+    assert [each.metrics_by_site for each in report.rounds] == [{"a": {"accuracy": 0.5}}, {"b": {"accuracy": 0.9}}]
+
+
 def test_validating_the_last_model_is_no_part_of_the_last_round():
     report = folded(
         STARTED,

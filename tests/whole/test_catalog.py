@@ -218,7 +218,7 @@ def test_a_component_has_the_same_bits_for_any_t_and_launcher_and_after_a_kill(t
     assert killed.code == 4, killed
     resumed = run(made, "--resume")
 
-    assert resumed.code == 0, resumed
+    assert resumed.code == 0, resumed.err
     assert results(resumed) == results(whole)
     assert resumed.report["resumed_at"] or not whole.report["rounds"]
 

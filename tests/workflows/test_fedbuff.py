@@ -69,6 +69,21 @@ def test_the_buffer_has_the_mean_of_its_updates():
     assert [event.sites for event in told if isinstance(event, RoundFinished)] == [["a", "b"], ["c", "a"]]
 
 
+def test_the_time_that_clients_train_is_time_that_the_server_waits(monkeypatch):
+    """Each training takes 8 seconds of a clock that nothing else moves."""
+    now = [0.0]
+    monkeypatch.setattr("fedsag_cli.workflows.rounds.time.monotonic", lambda: now[0])
+
+    def trains(model):
+        now[0] += 8
+        return adds(1)(model)
+
+    _, told = live(FakeClients(a=trains, b=trains), buffer_size=2, num_rounds=2)
+
+    times = [(event.wait_s, event.aggregate_s) for event in told if isinstance(event, RoundFinished)]
+    assert times == [(16.0, 0.0), (16.0, 0.0)]
+
+
 def test_a_client_that_fails_is_replaced_and_one_whose_update_does_not_fit_too():
     clients = FakeClients(a=lambda model: None, b=lambda model: update(), c=adds(4))
 

@@ -146,8 +146,25 @@ def test_a_line_of_the_record_that_was_not_written_to_its_end_costs_only_its_rou
 
     found = again(tmp_path)
 
-    assert found.next_round == 1
-    assert "record.jsonl is damaged in line 3" in found.notes[0]
+    assert (found.next_round, found.notes) == (1, [])
+
+
+def test_a_kill_within_the_record_of_the_first_round_leaves_a_run_that_begins_anew(tmp_path):
+    Run(emit=lambda event: None, checkpoints=tmp_path).finish_round(finished(0), model(0.0))
+    for size in (40, 0):  # and one between the checkpoint and its record
+        with (tmp_path / "record.jsonl").open("r+b") as file:
+            file.truncate(size)
+
+        assert again(tmp_path).next_round == 0
+
+
+def test_the_record_is_there_before_the_first_checkpoint(tmp_path, monkeypatch):
+    def saved(path, *_):
+        assert (tmp_path / "record.jsonl").exists()
+        path.write_bytes(b"")
+
+    monkeypatch.setattr("fedsag_cli.params.tensor_file.save", saved)
+    Run(emit=lambda event: None, checkpoints=tmp_path).finish_round(finished(0), model(0.0))
 
 
 def test_checkpoints_of_another_plan_are_not_continued(tmp_path):
@@ -207,13 +224,14 @@ def test_what_the_server_told_of_a_round_is_in_the_record_with_it(tmp_path):
     here = Run(emit=lambda event: None, checkpoints=tmp_path)
     here.on(events.RoundStarted(round_num=0, first_round=0, num_rounds=2, sites=["a"]))
     here.on(events.ClientReady(site="a"))
+    here.on(events.ModelSent(task="train", round_num=0, size=1))
     here.finish_round(finished(0), model(0.0))
     here.on(events.RoundStarted(round_num=1, first_round=0, num_rounds=2, sites=["a"]))
 
     (whole,) = record.read(tmp_path / "record.jsonl", "").rounds
 
     told = [events.from_line(bytes(raw)) for raw in whole.events]
-    assert [type(event) for event in told] == [events.RoundStarted, events.RoundFinished]
+    assert [type(event) for event in told] == [events.RoundStarted, events.ModelSent, events.RoundFinished]
 
 
 def test_a_run_that_keeps_what_no_checkpoint_has_says_so_once_and_records_it(tmp_path):

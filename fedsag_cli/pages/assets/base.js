@@ -84,6 +84,11 @@ function section(id, title, lead, ...inside) {
   return el("section", { id }, el("h2", {}, title), lead && el("p", { className: "lead" }, lead), ...inside);
 }
 
+function withoutCharts(more) {
+  const why = `This page has no charts: the package that draws them was not installed when it was made. ${more}`;
+  return !hasCharts && el("p", { className: "no-charts" }, why, el("code", {}, "pip install 'fedsag[charts]'"));
+}
+
 function tile(name, value, note, isBad) {
   const text = el("div", { className: isBad ? "note bad" : "note" }, note || "");
   return el("div", { className: "tile" }, el("div", { className: "name", title: name }, name), el("div", { className: "value" }, value), text);

@@ -14,7 +14,7 @@ function comparisonPage(data) {
     title: `${runs.length} runs compared`,
     blocks: [
       el("header", {}, el("h1", {}, `${runs.length} runs compared`), el("p", { className: "under" }, same ? "All ended with the same final model, bit for bit." : "")),
-      !hasCharts && el("p", { className: "no-charts" }, "This page has no charts: the package that draws them was not installed when it was made. To have charts: ", el("code", {}, "pip install 'fedsag[charts]'")),
+      withoutCharts("To have charts: "),
       section("runs", "Runs", "", el("div", { className: "card" }, table([["run"], ["began"], ["outcome"], ["rounds", num], ["sites", num], ["failed", num], ["time", secs], ["data moved", bytes], ["best"]], overview))),
       section("settings", "Settings that differ", data.settings.length ? "Everything else is the same." : "", el("div", { className: "card" }, data.settings.length ? table([["setting"], ...runs.map((run) => [run.name])], data.settings.map(({ key, values }) => [key, ...values])) : "All settings are the same.")),
       numbers.length > 0 && section("numbers", "Final numbers", "Of the final model where it was measured, else of the model sent in the last round.", el("div", { className: "card" }, table([["metric"], ...runs.map((run) => [run.name, num])], numbers))),

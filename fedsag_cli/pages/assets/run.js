@@ -9,7 +9,7 @@ function runPage(data) {
     title: head.job || "run",
     blocks: [
       header(head, data.details),
-      !hasCharts && el("p", { className: "no-charts" }, "This page has no charts: the package that draws them was not installed when it was made. It shows the same numbers in tables. To have charts in the next run: ", el("code", {}, "pip install 'fedsag[charts]'")),
+      withoutCharts("It shows the same numbers in tables. To have charts in the next run: "),
       failureSection(data.failures, head),
       metricSection(data, picks),
       tableSection(data.tables),
