@@ -106,7 +106,7 @@ def show_run(found: Found) -> None:
     for site, first in report.failures.items():
         _fact("failed", f"{site}: {first.failure.cause}")
     for path in report.models if found.root else ():
-        _fact("model", str(_now(found, path)))
+        _fact("model", path)
     if report.digest:
         _fact("digest", report.digest)
     if found.root is None:
@@ -185,12 +185,6 @@ def _gone(found: Found) -> str:
     if row.files == rows.REMOVED:
         return f"removed from {row.workspace}, where only the last runs are kept"
     return f"gone: another run replaced them in {row.workspace}"
-
-
-def _now(found: Found, path: str) -> Any:
-    from fedsag_cli.history.reading import path_now
-
-    return path_now(found.report, found.root, path) if found.root else path
 
 
 def _fact(label: str, text: str) -> None:

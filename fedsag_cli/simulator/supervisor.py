@@ -44,6 +44,7 @@ from fedsag_cli.processes.engine import Engine
 from fedsag_cli.processes.local import NURSERY
 from fedsag_cli.record import read
 from fedsag_cli.report import Report, ReportBuilder
+from fedsag_cli.report.places import relative
 from fedsag_cli.simulator.events_file import EventsFile, read_events
 from fedsag_cli.simulator.failures import Failures
 from fedsag_cli.simulator.planning import Planned
@@ -164,7 +165,7 @@ class Simulation:
         """Write the report. If that fails, a run that went well has failed."""
         finished = foreign.masked(self._outcome(error))
         self._report.on(finished)
-        shown = foreign.masked(self._report.report)
+        shown = foreign.masked(relative(self._report.report))
         try:
             try:
                 write_json(self._workspace.report, shown)
@@ -175,7 +176,7 @@ class Simulation:
                 error = of_system(failed)
                 finished = foreign.masked(self._outcome(error))
                 self._report.on(finished)
-                shown = foreign.masked(self._report.report)
+                shown = foreign.masked(relative(self._report.report))
             else:
                 self._tell(Notice(text=f"{self._workspace.report} cannot be written: {failed.strerror}"))
         self._write_page(shown)

@@ -66,7 +66,7 @@ function header(head, details) {
   const state = stateOf(head);
   const kind = { Finished: "good", Interrupted: "warn", Failed: "bad" }[state];
   const facts = [day(head.began), head.template && `template ${head.template}`, `seed ${details.seed}`, details.resumed_at.length > 0 && `resumed ${details.resumed_at.length === 1 ? "once" : `${details.resumed_at.length} times`}`];
-  const said = head.ok ? null : el("div", { className: kind === "warn" ? "said warn" : "said" }, el("p", {}, head.cause), head.hint && el("p", {}, head.hint));
+  const said = head.ok ? null : el("div", { className: kind === "warn" ? "said warn" : "said" }, el("p", {}, head.cause), head.hint && el("p", {}, head.hint, head.hint.includes(" -w . ") && " (-w . is the folder of this page)"));
   return el("header", {},
     el("h1", {}, head.job || "run"),
     el("p", { className: "under" }, el("span", { className: `pill ${kind}` }, state), facts.filter(Boolean).map((each) => el("span", {}, each))),
@@ -344,9 +344,9 @@ function detailSection(details) {
   const versions = Object.entries(details.versions).map(([name, version]) => `${name} ${version}`).join(", ");
   const codes = Object.entries(details.exit_codes).map(([name, code]) => `${name}: ${code}`);
   return section("details", "Details", "", el("div", { className: "card" }, definitions([
-    ["workspace", el("code", {}, details.workspace)],
-    ["models", lines(details.models)],
-    ["curves", lines(details.curves)],
+    ["ran in", el("code", {}, details.workspace)],
+    ["models, beside this page", lines(details.models)],
+    ["curves, from the folder of this page", lines(details.curves)],
     ["notes", lines(details.notices)],
     ["digest of the final model", details.digest && el("code", {}, details.digest)],
     ["clients at a time", details.slots ? String(details.slots) : ""],
