@@ -40,7 +40,7 @@ def as_json(found: Found, *, whole: bool = True) -> dict[str, Any]:
         "job": report.job,
         "template": report.template,
         "began": report.began,
-        "seconds": report.times.get("run_finished_s"),
+        "seconds": report.seconds,
         "seed": report.seed,
         "clients": len(report.sites),
         "workspace": str(found.root) if found.root else found.row.workspace if found.row else "",
@@ -140,7 +140,7 @@ def _show_rounds(found: Found) -> None:
 
 def show_facts(found: Found) -> None:
     report = found.report
-    took = report.times.get("run_finished_s")
+    took = report.seconds
     how = f" after {took:.1f} s" if took is not None else ""
     _fact("run", f"{found.name}, {_status(found)}{how}")
     if report.cause and found.status != FINISHED:

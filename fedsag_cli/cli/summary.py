@@ -73,7 +73,8 @@ def _places(report: Report) -> None:
     display.line(f"page       {report.workspace}/report.html")
     display.line(f"events     {report.workspace}/events.jsonl")
     display.line(f"logs       {report.workspace}/<site>/log.txt")
-    display.line(f"seconds    {report.times.get('run_finished_s', 0.0):.1f}")
+    since = f", {report.times.get('run_finished_s', 0.0):.1f} of them since the resume" if report.earlier_s else ""
+    display.line(f"seconds    {report.seconds or 0.0:.1f}{since}")
     if number := history.number_of(Path(report.workspace)):
         display.line(f"run        {number}: fedsag runs show {number}")
 

@@ -97,7 +97,7 @@ def write(database: sqlite3.Connection, number: int, report: Report, status: str
         job=report.job,
         template=report.template,
         began=report.began,
-        seconds=report.times.get("run_finished_s"),
+        seconds=report.seconds,
         seed=report.seed,
         slots=report.slots,
         threads=report.threads,

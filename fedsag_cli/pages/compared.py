@@ -38,7 +38,7 @@ def _run(name: str, report: Report) -> Page:
         "cause": report.cause[:500],
         "rounds": sum(each.is_whole for each in report.rounds),
         "sites": len(report.sites),
-        "seconds": report.times.get("run_finished_s"),
+        "seconds": report.seconds,
         "bytes": sum(each.bytes_sent + each.bytes_received for each in report.rounds),
         "digest": report.digest,
         "failed_sites": len(report.failures),

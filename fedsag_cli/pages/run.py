@@ -32,7 +32,7 @@ def page_of(report: Report, activity: Activity) -> Page:
         "head": _head(report),
         "workflows": curves.by_workflow(report),
         "rounds": _rounds(report),
-        "stages": _stages(report),
+        "stages": _stages(report, activity),
         "sites": _sites(report),
         "timeline": timeline.of(report.sites, activity),
         "failures": _failures(report, activity),
@@ -57,9 +57,9 @@ def _head(report: Report) -> Page:
         "rounds": len(whole),
         "sites": len(report.sites),
         "failed_sites": len(report.failures),
-        "seconds": report.times.get("run_finished_s"),
+        "seconds": report.seconds,
         "seconds_a_round": fmean(whole) if whole else None,
-        "resumed": bool(report.resumed_at),
+        "resumed": report.earlier_s > 0,
         "sent": sum(each.bytes_sent for each in report.rounds),
         "received": sum(each.bytes_received for each in report.rounds),
         "final": report.final_metrics,
@@ -87,13 +87,13 @@ def _rounds(report: Report) -> Page:
     return {"count": len(report.rounds), "metrics": names, "rows": rows}
 
 
-def _stages(report: Report) -> Page:
+def _stages(report: Report, activity: Activity) -> Page:
     """Where the time went and how many bytes travelled, in all and by round; of many rounds, some are summed."""
     rounds, times = report.rounds, report.times
     waited, aggregated = sum(each.wait_s for each in rounds), sum(each.aggregate_s for each in rounds)
     saved, whole = sum(each.save_s for each in rounds), sum(each.total_s for each in rounds)
-    ended = times.get("run_finished_s", 0.0)
-    started = min(times.get("server_ready_s", ended), ended)
+    ended = report.seconds or 0.0
+    started = min(activity.starting or times.get("server_ready_s", ended), ended)
     within = {
         "starting": started,
         "clients work": waited,
@@ -101,8 +101,7 @@ def _stages(report: Report) -> Page:
         "saving": saved,
         "rest of the rounds": max(0.0, whole - waited - aggregated - saved),
     }
-    if not report.resumed_at:  # the times are those since the last resume, the rounds are all
-        within["outside rounds"] = max(0.0, ended - started - whole)
+    within["outside complete rounds"] = max(0.0, ended - started - whole)
     step = -(-len(rounds) // _MOST_BARS) or 1
     groups = [rounds[at : at + step] for at in range(0, len(rounds), step)]
     return {

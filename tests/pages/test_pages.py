@@ -12,7 +12,7 @@ from reports import EVIL, a_round, logged, started, task
 from fedsag_cli import events, pages
 from fedsag_cli.events import Failure
 from fedsag_cli.pages import activity, curves, document, numbers, timeline
-from fedsag_cli.report import BestReport, Report, SiteFailure, TableReport, ValidationReport
+from fedsag_cli.report import BestReport, Report, ReportBuilder, SiteFailure, TableReport, ValidationReport
 
 
 def data_of(path):
@@ -188,6 +188,33 @@ def test_the_time_between_an_end_and_a_resume_is_left_out(told):
 
     assert (found.total, found.resumed) == (5.0, [2.0])
     assert [(each.row, each.start, each.end) for each in found.spans] == [(0, 1.0, 2.0), (0, 2.0, 2.0), (1, 3.0, 5.0)]
+
+
+def test_a_resumed_run_has_one_time_in_all_of_its_page(tmp_path):
+    """Parts of 10 s and 20 s, which start in 3 s and 4 s, and a round of 2 s in each."""
+    history = [
+        started(100.0),
+        events.ServerReady(at=103.0),
+        task(events.TaskSent, 104.0, "a", size=1),
+        task(events.ReplyArrived, 105.0, "a"),
+        events.ProcessExited(at=110.0, name="server", exit_code=1),
+        started(9000.0),
+        events.ServerReady(at=9004.0),
+        task(events.TaskSent, 9005.0, "a", 1, size=1),
+        events.RunFinished(at=9020.0, ok=True, exit_code=0, cause=""),
+    ]
+    builder = ReportBuilder()
+    for event in history:
+        builder.on(event)
+    builder.report.rounds = [a_round(at, {"a": {"x": 1.0}}, wait_s=2.0, total_s=2.0) for at in range(2)]
+    (tmp_path / "events.jsonl").write_bytes(b"".join(map(events.to_line, history)))
+    pages.write(builder.report, tmp_path / "events.jsonl", tmp_path / "report.html")
+
+    page = data_of(tmp_path / "report.html")
+
+    assert page["head"]["seconds"] == page["timeline"]["total"] == sum(page["stages"]["total"].values()) == 30.0
+    assert page["stages"]["total"]["starting"] == 7.0
+    assert page["timeline"]["resumed"] == [10.0]
 
 
 def test_a_task_without_an_answer_lasts_until_the_run_ended(told, tmp_path):

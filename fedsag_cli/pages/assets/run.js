@@ -86,7 +86,7 @@ function tiles(head) {
   }
   made.push(tile("rounds", head.rounds.toLocaleString("en-US"), "complete"));
   made.push(tile("sites", head.sites.toLocaleString("en-US"), head.failed_sites ? `${head.failed_sites} failed` : "no failure", head.failed_sites > 0));
-  made.push(tile("time", secs(head.seconds), [head.resumed && "since the last resume", head.rounds > 0 && `${secs(head.seconds_a_round)} a round`].filter(Boolean).join(" · ")));
+  made.push(tile("time", secs(head.seconds), [head.resumed && "without the time between its parts", head.rounds > 0 && `${secs(head.seconds_a_round)} a round`].filter(Boolean).join(" · ")));
   made.push(tile("data moved", bytes(head.sent + head.received), `${bytes(head.sent)} out, ${bytes(head.received)} back`));
   return made;
 }
@@ -236,14 +236,14 @@ function tableSection(tables) {
 
 // time and bytes
 
-const STAGES = { starting: "--s8", "clients work": "--s1", aggregation: "--s4", saving: "--s7", "rest of the rounds": "--faint", rest: "--faint", "outside rounds": "--line" };
+const STAGES = { starting: "--s8", "clients work": "--s1", aggregation: "--s4", saving: "--s7", "rest of the rounds": "--faint", rest: "--faint", "outside complete rounds": "--line" };
 
 function stageSection(stages, head) {
   const total = Object.values(stages.total).reduce((sum, each) => sum + each, 0);
   if (!total) return null;
   const parts = Object.entries(stages.total).filter(([, value]) => value > 0);
   const whole = el("div", { className: "card" },
-    el("h3", {}, head.resumed ? "The rounds, and the last start" : "The whole run", el("span", { className: "last" }, secs(total))),
+    el("h3", {}, "The whole run", el("span", { className: "last" }, secs(total))),
     el("div", { className: "stack" }, parts.map(([name, value]) => el("i", { title: `${name}: ${secs(value)}`, style: { background: `var(${STAGES[name]})`, flex: `${value / total} 0 0` } }))),
     el("div", { className: "legend", style: { margin: "0" } }, parts.map(([name, value]) => el("span", {}, el("span", { className: "key box", style: { background: `var(${STAGES[name]})` } }), `${name} ${secs(value)} (${Math.round((100 * value) / total)} %)`))));
   const blocks = [whole];
