@@ -25,11 +25,11 @@ _LONGEST = 2000  # characters of one text
 Page = dict[str, Any]
 
 
-def page_of(report: Report, activity: Activity) -> Page:
+def page_of(report: Report, activity: Activity, number: int = 0) -> Page:
     """What the scripts of a page show. All of it is plain JSON; a block that has nothing is empty."""
     return {
         "kind": "run",
-        "head": _head(report),
+        "head": _head(report) | {"run": number},
         "workflows": curves.by_workflow(report),
         "rounds": _rounds(report),
         "stages": _stages(report, activity),
@@ -130,7 +130,7 @@ def _span_of(group: Sequence[RoundReport]) -> str:
 
 
 def _sites(report: Report) -> Page:
-    """One row a site: answers, failures, seconds a task, and its last metrics."""
+    """One row a site: its last metrics, answers, failures, seconds of all tasks and of the longest."""
     measured = next((each.metrics for each in reversed(report.rounds) if each.metrics), {})
     names = curves.best_first(measured, report)[:_MOST_SITE_METRICS]
     count = dict.fromkeys(report.sites, 0)
@@ -150,11 +150,11 @@ def _sites(report: Report) -> Page:
     rows = [
         [
             site,
+            *(last.get(site, {}).get(name) for name in names),
             count[site],
             failed[site],
             round(spent[site], 4),
             round(longest[site], 4),
-            *(last.get(site, {}).get(name) for name in names),
         ]
         for site in report.sites
     ]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from fedsag_cli import catalog, foreign, machine, pages
+from fedsag_cli import catalog, foreign, history, machine, pages
 from fedsag_cli.errors import FedsagError, Interrupted, JobError, RunError, WorkspaceError, counted, of_system
 from fedsag_cli.events import (
     ClientReady,
@@ -189,7 +189,8 @@ class Simulation:
     def _write_page(self, report: Report) -> None:
         """Write the page of the run. Whatever fails, the run has gone as it has."""
         try:
-            pages.write(report, self._workspace.events, self._workspace.report_page)
+            number = history.number_of(self._workspace.root)
+            pages.write(report, self._workspace.events, self._workspace.report_page, number)
         except Exception as failed:
             why = failed.strerror if isinstance(failed, OSError) else f"a bug in fedsag: {failed!r}"
             self._tell(Notice(text=f"{self._workspace.report_page} cannot be written: {why}"))

@@ -319,6 +319,17 @@ def test_a_comparison_has_only_the_settings_that_differ_and_the_curves_of_all(tm
     assert [unpacked(run["values"]) for run in page["metrics"][0]["runs"]] == [[1.0], [2.0], [3.0]]
 
 
+def test_a_comparison_says_in_what_each_run_differs_and_which_is_the_best(tmp_path):
+    def run(lr, loss):
+        return Report(settings={"lr": lr}, changed={"lr": 1}, rounds=[a_round(0, {"a": {"loss": loss}})])
+
+    pages.comparison([run(0.1, 2.0), run(0.2, 1.0), run(0.3, 1.0)], tmp_path / "compared.html")
+
+    page = data_of(tmp_path / "compared.html")
+    assert [each["differs"] for each in page["runs"]] == ["lr 0.1", "lr 0.2", "lr 0.3"]
+    assert page["metrics"][0]["best"] == {"values": [2.0, 1.0, 1.0], "of": [1, 2]}
+
+
 def test_runs_of_one_job_are_told_apart_without_names(tmp_path):
     pages.comparison([Report(job="j"), Report(job="j"), Report(job="k")], tmp_path / "compared.html")
 
