@@ -256,7 +256,7 @@ function stageSection(stages, head) {
   if (!total) return null;
   const parts = Object.entries(stages.total).filter(([, value]) => value > 0);
   const whole = el("div", { className: "card" },
-    el("h3", {}, "The whole run", el("span", { className: "last" }, secs(total))),
+    el("h3", {}, "The whole run", el("span", { className: "last" }, secs(head.seconds ?? total))),
     el("div", { className: "stack" }, parts.map(([name, value]) => el("i", { title: `${name}: ${secs(value)}`, style: { background: `var(${STAGES[name]})`, flex: `${value / total} 0 0` } }))),
     el("div", { className: "legend", style: { margin: "0" } }, parts.map(([name, value]) => el("span", {}, el("span", { className: "key box", style: { background: `var(${STAGES[name]})` } }), `${name} ${secs(value)} (${Math.round((100 * value) / total)} %)`))));
   const blocks = [whole];
