@@ -40,7 +40,7 @@ def as_json(found: Found, *, whole: bool = True) -> dict[str, Any]:
         "job": report.job,
         "template": report.template,
         "began": report.began,
-        "seconds": report.times.get("run_finished_s"),
+        "seconds": report.seconds,
         "seed": report.seed,
         "clients": len(report.sites),
         "workspace": str(found.root) if found.root else found.row.workspace if found.row else "",
@@ -106,7 +106,7 @@ def show_run(found: Found) -> None:
     for site, first in report.failures.items():
         _fact("failed", f"{site}: {first.failure.cause}")
     for path in report.models if found.root else ():
-        _fact("model", str(_now(found, path)))
+        _fact("model", path)
     if report.digest:
         _fact("digest", report.digest)
     if found.root is None:
@@ -140,7 +140,7 @@ def _show_rounds(found: Found) -> None:
 
 def show_facts(found: Found) -> None:
     report = found.report
-    took = report.times.get("run_finished_s")
+    took = report.seconds
     how = f" after {took:.1f} s" if took is not None else ""
     _fact("run", f"{found.name}, {_status(found)}{how}")
     if report.cause and found.status != FINISHED:
@@ -185,12 +185,6 @@ def _gone(found: Found) -> str:
     if row.files == rows.REMOVED:
         return f"removed from {row.workspace}, where only the last runs are kept"
     return f"gone: another run replaced them in {row.workspace}"
-
-
-def _now(found: Found, path: str) -> Any:
-    from fedsag_cli.history.reading import path_now
-
-    return path_now(found.report, found.root, path) if found.root else path
 
 
 def _fact(label: str, text: str) -> None:

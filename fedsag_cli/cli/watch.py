@@ -38,6 +38,7 @@ def watch(
     from fedsag_cli.cli.summary import rounds, summary
     from fedsag_cli.events import RunStarted
     from fedsag_cli.report import ReportBuilder
+    from fedsag_cli.report.places import located
     from fedsag_cli.simulator.options import Options, check_followed
     from fedsag_cli.simulator.signals import signals_interrupt
     from fedsag_cli.simulator.watching import EventStream
@@ -66,7 +67,7 @@ def watch(
     except Interrupted as interrupted:
         display.note("the run goes on: the same command watches it again")
         raise typer.Exit(interrupted.exit_code) from None
-    report = builder.report
+    report = located(builder.report, workspace.root)
     if not report.sites:
         raise WorkspaceError(
             f"{workspace.events} has no events of a run: it is missing, empty or damaged",

@@ -15,6 +15,7 @@ from fedsag_cli.errors import WorkspaceError
 from fedsag_cli.events import Event
 from fedsag_cli.plan import read_plan
 from fedsag_cli.report import Report, ReportBuilder
+from fedsag_cli.report.places import located
 from fedsag_cli.workspace import Workspace
 
 RUNNING, FINISHED, FAILED, INTERRUPTED, STOPPED = "running", "finished", "failed", "interrupted", "stopped"
@@ -95,7 +96,7 @@ def goes_on(root: Path, named: str) -> bool:
 
 
 def read_workspace(root: Path) -> Contents:
-    """Raises WorkspaceError if no run is there."""
+    """Its paths are those of now. Raises WorkspaceError if no run is there."""
     folder = Workspace(root)
     check_run(root)
     faults: list[str] = []
@@ -108,11 +109,11 @@ def read_workspace(root: Path) -> Contents:
     else:
         if not report.began:
             report.began = next((event.at for event in _events(folder.events, [])), 0.0)
-        return Contents(report, status_of(report), faults)
+        return Contents(located(report, folder.root), status_of(report), faults)
     builder = ReportBuilder()
     for event in _events(folder.events, faults):
         builder.on(event)
-    report = builder.report
+    report = located(builder.report, folder.root)
     if not report.job:
         _of_plan(folder, report, faults)
     return Contents(report, status_of(report), faults)
@@ -125,12 +126,6 @@ def status_of(report: Report) -> str:
     if not report.cause:
         return STOPPED
     return INTERRUPTED if report.exit_code > _SIGNALLED else FAILED
-
-
-def path_now(report: Report, root: Path, path: str) -> Path:
-    """Where a file of a run is now, if its workspace was moved to `root`."""
-    was = Path(path)
-    return root / was.relative_to(report.workspace) if was.is_relative_to(report.workspace) else was
 
 
 def _events(file: Path, faults: list[str]) -> Iterator[Event]:
@@ -159,7 +154,6 @@ def _of_plan(folder: Workspace, report: Report, faults: list[str]) -> None:
         return
     report.job, report.seed, report.sites = plan.job, plan.seed, plan.site_names
     report.slots, report.threads, report.launcher = plan.slots, plan.threads, plan.launcher
-    report.workspace = str(folder.root)
 
 
 def _fault(file: Path, error: Exception) -> str:

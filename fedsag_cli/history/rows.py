@@ -97,7 +97,7 @@ def write(database: sqlite3.Connection, number: int, report: Report, status: str
         job=report.job,
         template=report.template,
         began=report.began,
-        seconds=report.times.get("run_finished_s"),
+        seconds=report.seconds,
         seed=report.seed,
         slots=report.slots,
         threads=report.threads,
@@ -157,7 +157,7 @@ def read(database: sqlite3.Connection, row: Row) -> Report:
     number = row.number
     report = Report(
         job=row.job,
-        workspace=row.workspace,
+        workspace=row.workspace if row.files == THERE else "",
         ok=row.exit_code == 0,
         exit_code=1 if row.exit_code is None else row.exit_code,
         cause=row.cause,

@@ -65,7 +65,7 @@ class Activity:
         self.names: dict[str, int] = {}  # of sites, in the order in which they had tasks
         self.spans: list[Span] = []
         self.resumed: list[float] = []
-        self.total = 0.0
+        self.total = self.starting = 0.0
         self.skipped = 0  # bytes of events that were not read
         self.curves: dict[str, dict[str, Curve]] = defaultdict(dict)
         self.curves_left_out = 0
@@ -98,6 +98,7 @@ def read(path: Path, ended_s: float = 0.0) -> Activity:
     reader = _Reader(activity)
     kinds: dict[bytes, tuple[type[msgspec.Struct], Callable[[Any], None]]] = {
         b"RunStarted": (_Known, reader.begin),
+        b"ServerReady": (_Known, reader.ready),
         b"RoundStarted": (_Started, reader.start_round),
         b"TaskSent": (_Task, reader.send),
         b"ReplyArrived": (_Task, reader.answer),
@@ -114,7 +115,12 @@ def read(path: Path, ended_s: float = 0.0) -> Activity:
         file.seek(activity.skipped)
         if activity.skipped:
             file.readline()
+        before = b""
         for line in file:
+            before, earlier = line, before
+            if line.startswith(b'{"event":"RunStarted"'):  # the part before it lasted until its last event, of any kind
+                with contextlib.suppress(msgspec.DecodeError):
+                    reader.finish(msgspec.json.decode(earlier, type=_Known))
             found = ways.get(line[10 : line.find(b'"', 10)])  # after {"event":"
             if found is None:
                 continue
@@ -124,7 +130,7 @@ def read(path: Path, ended_s: float = 0.0) -> Activity:
             except msgspec.DecodeError:
                 continue
             on(event)
-    activity.total = max(activity.total, (activity.resumed or [0.0])[-1] + ended_s)
+    activity.total = max(activity.total, reader.part + ended_s)
     reader.end()
     return activity
 
@@ -169,6 +175,7 @@ class _Reader:
 
     def __init__(self, activity: Activity) -> None:
         self._activity = activity
+        self.part = 0.0  # when the last part of the run began
         self._base: float | None = None  # when the run would have begun, had it never been stopped
         self._doing: dict[str, _Task] = {}  # by site
         self._waiting: dict[str, float] = {}  # since when, by site
@@ -182,6 +189,10 @@ class _Reader:
         if activity.spans:
             activity.resumed.append(activity.total)
         self._base = event.at - activity.total
+        self.part = activity.total
+
+    def ready(self, event: _Known) -> None:
+        self._activity.starting += self._now(event) - self.part
 
     def start_round(self, event: _Started) -> None:
         self._waiting = dict.fromkeys(event.sites, self._now(event))

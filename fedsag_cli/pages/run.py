@@ -25,14 +25,14 @@ _LONGEST = 2000  # characters of one text
 Page = dict[str, Any]
 
 
-def page_of(report: Report, activity: Activity) -> Page:
+def page_of(report: Report, activity: Activity, number: int = 0) -> Page:
     """What the scripts of a page show. All of it is plain JSON; a block that has nothing is empty."""
     return {
         "kind": "run",
-        "head": _head(report),
+        "head": _head(report) | {"run": number},
         "workflows": curves.by_workflow(report),
         "rounds": _rounds(report),
-        "stages": _stages(report),
+        "stages": _stages(report, activity),
         "sites": _sites(report),
         "timeline": timeline.of(report.sites, activity),
         "failures": _failures(report, activity),
@@ -57,9 +57,9 @@ def _head(report: Report) -> Page:
         "rounds": report.rounds_done,
         "sites": len(report.sites),
         "failed_sites": len(report.failures),
-        "seconds": report.times.get("run_finished_s"),
+        "seconds": report.seconds,
         "seconds_a_round": fmean(whole) if whole else None,
-        "resumed": bool(report.resumed_at),
+        "resumed": report.earlier_s > 0,
         "sent": sum(each.bytes_sent for each in report.rounds),
         "received": sum(each.bytes_received for each in report.rounds),
         "final": report.final_metrics,
@@ -87,13 +87,13 @@ def _rounds(report: Report) -> Page:
     return {"count": len(report.rounds), "metrics": names, "rows": rows}
 
 
-def _stages(report: Report) -> Page:
+def _stages(report: Report, activity: Activity) -> Page:
     """Where the time went and how many bytes travelled, in all and by round; of many rounds, some are summed."""
     rounds, times = report.rounds, report.times
     waited, aggregated = sum(each.wait_s for each in rounds), sum(each.aggregate_s for each in rounds)
     saved, whole = sum(each.save_s for each in rounds), sum(each.total_s for each in rounds)
-    ended = times.get("run_finished_s", 0.0)
-    started = min(times.get("server_ready_s", ended), ended)
+    ended = report.seconds or 0.0
+    started = min(activity.starting or times.get("server_ready_s", ended), ended)
     within = {
         "starting": started,
         "clients work": waited,
@@ -101,8 +101,7 @@ def _stages(report: Report) -> Page:
         "saving": saved,
         "rest of the rounds": max(0.0, whole - waited - aggregated - saved),
     }
-    if not report.resumed_at:  # the times are those since the last resume, the rounds are all
-        within["outside rounds"] = max(0.0, ended - started - whole)
+    within["outside complete rounds"] = max(0.0, ended - started - whole)
     step = -(-len(rounds) // _MOST_BARS) or 1
     groups = [rounds[at : at + step] for at in range(0, len(rounds), step)]
     return {
@@ -131,7 +130,7 @@ def _span_of(group: Sequence[RoundReport]) -> str:
 
 
 def _sites(report: Report) -> Page:
-    """One row a site: answers, failures, seconds a task, and its last metrics."""
+    """One row a site: its last metrics, answers, failures, seconds of all tasks and of the longest."""
     measured = next((each.metrics for each in reversed(report.rounds) if each.metrics), {})
     names = curves.best_first(measured, report)[:_MOST_SITE_METRICS]
     count = dict.fromkeys(report.sites, 0)
@@ -151,11 +150,11 @@ def _sites(report: Report) -> Page:
     rows = [
         [
             site,
+            *(last.get(site, {}).get(name) for name in names),
             count[site],
             failed[site],
             round(spent[site], 4),
             round(longest[site], 4),
-            *(last.get(site, {}).get(name) for name in names),
         ]
         for site in report.sites
     ]

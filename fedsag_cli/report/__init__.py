@@ -126,6 +126,13 @@ class Report(msgspec.Struct, kw_only=True):
     notices: list[str] = []
     exit_codes: dict[str, int] = {}
     times: dict[str, float] = {}
+    earlier_s: float = 0.0  # how long the run went on before it was last resumed, without the time between
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the whole run went on, without the time between its parts; None if it has not ended."""
+        last = self.times.get("run_finished_s")
+        return None if last is None else self.earlier_s + last
 
     @property
     def rounds_done(self) -> int:
@@ -137,7 +144,7 @@ class ReportBuilder:
 
     def __init__(self) -> None:
         self.report = Report()
-        self._began = self._round_began = 0.0
+        self._began = self._round_began = self._last = 0.0
         self._moments: dict[str, float] = {}
         self._earlier_notices: set[str] = set()  # from before the last resume
 
@@ -160,7 +167,8 @@ class ReportBuilder:
         report = self.report
         match event:
             case events.RunStarted():
-                self._began = event.at
+                report.earlier_s += max(0.0, self._last - self._began)
+                self._began = self._last = event.at
                 report.began = report.began or event.at
                 self._moments.clear()
                 self._earlier_notices = set(report.notices)
@@ -233,6 +241,7 @@ class ReportBuilder:
                 elif any(each.workflow == event.workflow for each in report.rounds):
                     report.final_failed[event.site] = event.failure
                 self._fail(event)
+        self._last = max(self._last, event.at)
 
     def _add_table(self, event: events.ResultTable) -> None:
         made = TableReport(workflow=event.workflow, title=event.title, columns=event.columns, rows=event.rows)

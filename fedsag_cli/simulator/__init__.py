@@ -80,7 +80,7 @@ def _simulate(
                 if not options.force:
                     resume.check_nothing_is_lost(run_folder)
             report = resume.finished_report(run_folder) if before is not None else None
-            gone = resume.missing_models(run_folder, report) if report else []
+            gone = resume.missing_models(report) if report else []
             planned.notices.extend(f"this run is complete, but {path} is gone" for path in gone)
             if report is not None and not gone:
                 if planned.plan.strict and report.failures:

@@ -14,6 +14,7 @@ from fedsag_cli.errors import UsageError, WorkspaceError
 from fedsag_cli.plan import FORMAT, Plan, read_plan
 from fedsag_cli.record import Found, read
 from fedsag_cli.report import Report
+from fedsag_cli.report.places import located
 from fedsag_cli.simulator.options import Options, site_names
 from fedsag_cli.workspace import ROUND, Workspace
 
@@ -61,22 +62,17 @@ def check_nothing_is_lost(workspace: Workspace) -> None:
 
 
 def finished_report(workspace: Workspace) -> Report | None:
-    """The report of a run that is complete; None if it is not."""
+    """The report of a run that is complete, with the paths of now; None if it is not."""
     try:
         report = msgspec.json.decode(workspace.report.read_bytes(), type=Report)
     except (OSError, msgspec.DecodeError):
         return None
-    return report if report.ok else None
+    return located(report, workspace.root) if report.ok else None
 
 
-def missing_models(workspace: Workspace, report: Report) -> list[Path]:
-    """The models of a complete run that are gone. The workspace may have been moved."""
-    there = [Path(model) for model in report.models]
-    here = [
-        workspace.root / path.relative_to(report.workspace) if path.is_relative_to(report.workspace) else path
-        for path in there
-    ]
-    return [path for path in here if not path.is_file()]
+def missing_models(report: Report) -> list[Path]:
+    """The models of a complete run that are gone."""
+    return [path for path in map(Path, report.models) if not path.is_file()]
 
 
 def notes_on_state(workspace: Workspace, plan: Plan, custom: Path, *, force: bool) -> Iterator[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from fedsag_cli import catalog, foreign, machine, pages
+from fedsag_cli import catalog, foreign, history, machine, pages
 from fedsag_cli.errors import FedsagError, Interrupted, JobError, RunError, WorkspaceError, counted, of_system
 from fedsag_cli.events import (
     ClientReady,
@@ -44,6 +44,7 @@ from fedsag_cli.processes.engine import Engine
 from fedsag_cli.processes.local import NURSERY
 from fedsag_cli.record import read
 from fedsag_cli.report import Report, ReportBuilder
+from fedsag_cli.report.places import relative
 from fedsag_cli.simulator.events_file import EventsFile, read_events
 from fedsag_cli.simulator.failures import Failures
 from fedsag_cli.simulator.planning import Planned
@@ -164,7 +165,7 @@ class Simulation:
         """Write the report. If that fails, a run that went well has failed."""
         finished = foreign.masked(self._outcome(error))
         self._report.on(finished)
-        shown = foreign.masked(self._report.report)
+        shown = foreign.masked(relative(self._report.report))
         try:
             try:
                 write_json(self._workspace.report, shown)
@@ -175,7 +176,7 @@ class Simulation:
                 error = of_system(failed)
                 finished = foreign.masked(self._outcome(error))
                 self._report.on(finished)
-                shown = foreign.masked(self._report.report)
+                shown = foreign.masked(relative(self._report.report))
             else:
                 self._tell(Notice(text=f"{self._workspace.report} cannot be written: {failed.strerror}"))
         self._write_page(shown)
@@ -188,7 +189,8 @@ class Simulation:
     def _write_page(self, report: Report) -> None:
         """Write the page of the run. Whatever fails, the run has gone as it has."""
         try:
-            pages.write(report, self._workspace.events, self._workspace.report_page)
+            number = history.number_of(self._workspace.root)
+            pages.write(report, self._workspace.events, self._workspace.report_page, number)
         except Exception as failed:
             why = failed.strerror if isinstance(failed, OSError) else f"a bug in fedsag: {failed!r}"
             self._tell(Notice(text=f"{self._workspace.report_page} cannot be written: {why}"))

@@ -192,3 +192,10 @@ def test_the_end_tells_what_privacy_was_spent(capsys, epsilon, shown):
 
     told = capsys.readouterr().out.splitlines()
     assert [line for line in told if "privacy" in line] == [f"privacy: epsilon {shown} at delta 1e-05, by noise"]
+
+
+@pytest.mark.parametrize(("earlier_s", "shown"), [(12.0, "29.5, 17.5 of them since the resume"), (0.0, "17.5")])
+def test_the_seconds_of_a_run_are_those_of_all_its_parts(capsys, earlier_s, shown):
+    summary.summary(Report(earlier_s=earlier_s, times={"run_finished_s": 17.5}))
+
+    assert f"seconds    {shown}" in capsys.readouterr().out.splitlines()

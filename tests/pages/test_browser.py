@@ -254,4 +254,30 @@ def test_runs_that_are_compared_have_their_curves_in_one_chart(tmp_path, opened)
 
     assert hover(page, "#metrics", 0.5).split() == ["round", "1", "11", "2", "12", "6"]
     assert page.locator("#settings td").all_inner_texts() == ["seed", "1", "2"]
-    assert page.locator("#numbers td").all_inner_texts() == ["x", "3", "6"]
+    assert page.locator("#numbers td").all_inner_texts() == ["x", "best", "3", "6 best", "x", "last", "3", "6"]
+    assert page.locator("#runs td").all_inner_texts()[1] == "3"
+
+
+def test_sites_whose_curves_would_hide_each_other_are_one_curve_and_it_says_so(tmp_path, opened):
+    own = {f"site-{number}": {"accuracy": 1.0} for number in range(40)}
+    two = {"a": {"loss": 2.0}, "b": {"loss": 3.0}, "c": {"loss": 2.0}}
+    pages.write(Report(sites=list(own), rounds=[a_round(0, own)]), tmp_path / "none", tmp_path / "one.html")
+    pages.write(Report(sites=list(two), rounds=[a_round(0, two)]), tmp_path / "none", tmp_path / "two.html")
+
+    page, other = opened(tmp_path / "one.html"), opened(tmp_path / "two.html")
+
+    assert page.locator("#metrics .legend").inner_text() == "all 40 sites are equal"
+    assert other.locator("#metrics .legend button").all_inner_texts() == ["a, c (equal)", "b", "mean"]
+
+
+def test_a_table_that_is_wider_than_a_phone_fades_at_the_side_where_there_is_more(tmp_path, opened):
+    own = {"a": {f"metric number {number}": 1.0 for number in range(6)}}
+    pages.write(Report(sites=["a"], rounds=[a_round(0, own)]), tmp_path / "none", tmp_path / "report.html", 27)
+
+    page = opened(tmp_path / "report.html", width=390)
+
+    box = page.locator("#sites .scroll")
+    page.wait_for_function("document.querySelector('#sites .scroll').classList.contains('more-right')")
+    box.evaluate("box => box.scrollLeft = box.scrollWidth")
+    page.wait_for_function("document.querySelector('#sites .scroll').className === 'scroll more-left'")
+    assert "run 27" in page.locator("header").inner_text()

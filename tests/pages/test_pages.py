@@ -12,7 +12,7 @@ from reports import EVIL, a_round, logged, started, task
 from fedsag_cli import events, pages
 from fedsag_cli.events import Failure
 from fedsag_cli.pages import activity, curves, document, numbers, run, timeline
-from fedsag_cli.report import BestReport, Report, SiteFailure, TableReport, ValidationReport
+from fedsag_cli.report import BestReport, Report, ReportBuilder, SiteFailure, TableReport, ValidationReport
 
 
 def data_of(path):
@@ -190,6 +190,33 @@ def test_the_time_between_an_end_and_a_resume_is_left_out(told):
     assert [(each.row, each.start, each.end) for each in found.spans] == [(0, 1.0, 2.0), (0, 2.0, 2.0), (1, 3.0, 5.0)]
 
 
+def test_a_resumed_run_has_one_time_in_all_of_its_page(tmp_path):
+    """Parts of 10 s and 20 s, which start in 3 s and 4 s, and a round of 2 s in each."""
+    history = [
+        started(100.0),
+        events.ServerReady(at=103.0),
+        task(events.TaskSent, 104.0, "a", size=1),
+        task(events.ReplyArrived, 105.0, "a"),
+        events.ProcessExited(at=110.0, name="server", exit_code=1),
+        started(9000.0),
+        events.ServerReady(at=9004.0),
+        task(events.TaskSent, 9005.0, "a", 1, size=1),
+        events.RunFinished(at=9020.0, ok=True, exit_code=0, cause=""),
+    ]
+    builder = ReportBuilder()
+    for event in history:
+        builder.on(event)
+    builder.report.rounds = [a_round(at, {"a": {"x": 1.0}}, wait_s=2.0, total_s=2.0) for at in range(2)]
+    (tmp_path / "events.jsonl").write_bytes(b"".join(map(events.to_line, history)))
+    pages.write(builder.report, tmp_path / "events.jsonl", tmp_path / "report.html")
+
+    page = data_of(tmp_path / "report.html")
+
+    assert page["head"]["seconds"] == page["timeline"]["total"] == sum(page["stages"]["total"].values()) == 30.0
+    assert page["stages"]["total"]["starting"] == 7.0
+    assert page["timeline"]["resumed"] == [10.0]
+
+
 def test_a_task_without_an_answer_lasts_until_the_run_ended(told, tmp_path):
     begun = (started(100.0), task(events.TaskSent, 101.0, "a", size=1))
     told(*begun)
@@ -290,6 +317,17 @@ def test_a_comparison_has_only_the_settings_that_differ_and_the_curves_of_all(tm
     assert [run["name"] for run in page["runs"]] == ["11", "12", "13"]
     assert page["settings"] == [{"key": "lr", "values": ["0.1", "0.2", None]}]
     assert [unpacked(run["values"]) for run in page["metrics"][0]["runs"]] == [[1.0], [2.0], [3.0]]
+
+
+def test_a_comparison_says_in_what_each_run_differs_and_which_is_the_best(tmp_path):
+    def run(lr, loss):
+        return Report(settings={"lr": lr}, changed={"lr": 1}, rounds=[a_round(0, {"a": {"loss": loss}})])
+
+    pages.comparison([run(0.1, 2.0), run(0.2, 1.0), run(0.3, 1.0)], tmp_path / "compared.html")
+
+    page = data_of(tmp_path / "compared.html")
+    assert [each["differs"] for each in page["runs"]] == ["lr 0.1", "lr 0.2", "lr 0.3"]
+    assert page["metrics"][0]["best"] == {"values": [2.0, 1.0, 1.0], "of": [1, 2]}
 
 
 def test_runs_of_one_job_are_told_apart_without_names(tmp_path):

@@ -445,7 +445,9 @@ def test_notices_are_not_doubled_and_a_moved_runs_models_are_where_it_is(tmp_pat
     report = run(made, "--resume", workspace=tmp_path / "moved").report
 
     assert len(report["notices"]) == len(set(report["notices"]))
-    assert all(path.startswith(f"{tmp_path}/moved/") for path in report["models"])
+    logs = [first["failure"]["log"] for first in report["failures"].values() if first["failure"]["log"]]
+    assert logs
+    assert all((tmp_path / "moved" / log).is_file() and not log.startswith("/") for log in logs)
 
 
 def test_a_new_run_does_not_remove_the_rounds_of_an_unfinished_one_unless_it_is_told_to(failed, tmp_path):

@@ -27,6 +27,7 @@ from fedsag_cli.events import (
     WorkflowFinished,
 )
 from fedsag_cli.report import Report
+from fedsag_cli.report.places import located
 from fedsag_cli.simulator import simulate
 from fedsag_cli.simulator.events_file import read_events
 from fedsag_cli.simulator.options import Options
@@ -91,7 +92,7 @@ def lived(tmp_path, monkeypatch):
         assert last.exit_code == getattr(engine.came, "exit_code", 0)
         assert last.cause == getattr(engine.came, "message", engine.came.cause if last.ok else "")
         written = msgspec.json.decode((tmp_path / "ws" / "report.json").read_bytes(), type=Report)
-        assert written == (engine.came if last.ok else engine.came.report)
+        assert located(written, tmp_path / "ws") == (engine.came if last.ok else engine.came.report)
         return engine
 
     return live

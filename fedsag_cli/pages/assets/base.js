@@ -78,6 +78,19 @@ function faded(name, percent) {
 
 const SERIES = ["--s1", "--s2", "--s3", "--s4", "--s5", "--s6", "--s7", "--s8"];
 
+// a box that scrolls sideways fades at the side where there is more
+function fadedSides(box) {
+  const look = () => {
+    box.classList.toggle("more-left", box.scrollLeft > 2);
+    box.classList.toggle("more-right", box.scrollLeft + box.clientWidth < box.scrollWidth - 2);
+  };
+  box.addEventListener("scroll", look, { passive: true });
+  const watcher = new ResizeObserver(look);
+  watcher.observe(box);
+  for (const each of box.children) watcher.observe(each);
+  return box;
+}
+
 // blocks
 
 function section(id, title, lead, ...inside) {
@@ -141,6 +154,6 @@ function table(columns, rows, options = {}) {
     fill();
   });
   fill();
-  const whole = el("div", { className: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, heads)), body), more);
+  const whole = fadedSides(el("div", { className: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, heads)), body), more));
   return rows.length > 20 ? [el("div", { className: "tools" }, find), whole] : [whole];
 }

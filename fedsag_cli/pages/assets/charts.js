@@ -70,6 +70,9 @@ function axis(side, values, extra) {
   };
 }
 
+// what the numbers under an axis count
+const named = (label) => ({ label, labelSize: 18, labelGap: 0, labelFont: '12px system-ui, "DejaVu Sans", sans-serif' });
+
 const yAxis = (format) => axis(3, (plot, splits) => splits.map((each) => format(each)), {
   size: (plot, values) => 14 + 6.9 * Math.max(3, ...(values || []).map((each) => String(each).length)),
 });
@@ -94,7 +97,7 @@ function heights(plot, low, high) {
   return low === high ? [low - room, high + room] : uPlot.rangeNum(low, high, 0.1, true);
 }
 
-// spec: xs, tick(x), title(index), series [{name, values, paint, width, dash, fill, key, hidden}], bands, rows(index, plot), format, height
+// spec: xs, label (of xs), tick(x), title(index), series [{name, values, paint, width, dash, fill, key, hidden}], bands, rows(index, plot), format, height
 function lineChart(card, spec) {
   const format = spec.format || num;
   if (!spec.series.some((each) => finite(each.values).some((value) => value !== null))) {
@@ -125,14 +128,14 @@ function lineChart(card, spec) {
     }));
     const options = {
       width,
-      height: spec.height || 230,
+      height: spec.height || 245,
       padding: [10, 14, 0, 0],
       legend: { show: false },
       cursor: { drag: { x: true, y: false, dist: 6 }, focus: { prox: spec.series.length > 12 ? 1e6 : -1 }, points: { size: 7 } },
       focus: { alpha: spec.series.length > 12 && !spec.bands ? 0.25 : 1 },
       scales: { x: { time: false, range: (plot, low, high) => (spec.xs.length === 1 ? [spec.xs[0] - 0.5, spec.xs[0] + 0.5] : [low, high]) }, y: { range: heights } },
       axes: [
-        axis(2, (plot, splits) => splits.map((each) => spec.tick(each)), { incrs: STEPS, size: 30, space: 46 }),
+        axis(2, (plot, splits) => splits.map((each) => spec.tick(each)), { incrs: STEPS, size: 30, space: 46, ...named(spec.label) }),
         yAxis(format),
       ],
       series: [{}, ...series],
@@ -189,7 +192,7 @@ function stackChart(card, { labels, series, format, title }) {
     let show = null;
     const plot = new uPlot({
       width,
-      height: 200,
+      height: 215,
       padding: [10, 14, 0, 0],
       legend: { show: false },
       cursor: { drag: { x: true, y: false, dist: 6 }, points: { show: false } },
@@ -198,7 +201,7 @@ function stackChart(card, { labels, series, format, title }) {
         y: { range: (plot, low, high) => [0, (high || 1) * 1.06] },
       },
       axes: [
-        axis(2, (plot, splits) => splits.map((each) => (Number.isInteger(each) && labels[each] !== undefined ? labels[each].split("–")[0] : "")), { incrs: STEPS, size: 30, space: 46 }),
+        axis(2, (plot, splits) => splits.map((each) => (Number.isInteger(each) && labels[each] !== undefined ? labels[each].split("–")[0] : "")), { incrs: STEPS, size: 30, space: 46, ...named("round") }),
         yAxis(format),
       ],
       series: [{}, ...series.map(({ paint }) => ({ paths: bars, fill: colour(paint), stroke: colour(paint), width: labels.length > 60 ? 1 : 0, points: { show: false } })).reverse()],

@@ -65,8 +65,8 @@ function stateOf(run) {
 function header(head, details) {
   const state = stateOf(head);
   const kind = { Finished: "good", Interrupted: "warn", Failed: "bad" }[state];
-  const facts = [day(head.began), head.template && `template ${head.template}`, `seed ${details.seed}`, details.resumed_at.length > 0 && `resumed ${details.resumed_at.length === 1 ? "once" : `${details.resumed_at.length} times`}`];
-  const said = head.ok ? null : el("div", { className: kind === "warn" ? "said warn" : "said" }, el("p", {}, head.cause), head.hint && el("p", {}, head.hint));
+  const facts = [head.run > 0 && `run ${head.run}`, day(head.began), head.template && `template ${head.template}`, `seed ${details.seed}`, details.resumed_at.length > 0 && `resumed ${details.resumed_at.length === 1 ? "once" : `${details.resumed_at.length} times`}`];
+  const said = head.ok ? null : el("div", { className: kind === "warn" ? "said warn" : "said" }, el("p", {}, head.cause), head.hint && el("p", {}, head.hint, head.hint.includes(" -w . ") && " (-w . is the folder of this page)"));
   return el("header", {},
     el("h1", {}, head.job || "run"),
     el("p", { className: "under" }, el("span", { className: `pill ${kind}` }, state), facts.filter(Boolean).map((each) => el("span", {}, each))),
@@ -86,7 +86,7 @@ function tiles(head) {
   }
   made.push(tile("rounds", head.rounds.toLocaleString("en-US"), "complete"));
   made.push(tile("sites", head.sites.toLocaleString("en-US"), head.failed_sites ? `${head.failed_sites} failed` : "no failure", head.failed_sites > 0));
-  made.push(tile("time", secs(head.seconds), [head.resumed && "since the last resume", head.rounds > 0 && `${secs(head.seconds_a_round)} a round`].filter(Boolean).join(" · ")));
+  made.push(tile("time", secs(head.seconds), [head.resumed && "without the time between its parts", head.rounds > 0 && `${secs(head.seconds_a_round)} a round`].filter(Boolean).join(" · ")));
   made.push(tile("data moved", bytes(head.sent + head.received), `${bytes(head.sent)} out, ${bytes(head.received)} back`));
   return made;
 }
@@ -113,7 +113,7 @@ function metricSection(data, picks) {
   const { workflows, rounds } = data;
   if (!workflows.length && !rounds.rows.length) return null;
   const blocks = [];
-  const many = workflows.some((each) => each.sites.length > FEW);
+  const many = workflows.some((each) => each.metrics.some((metric) => new Set(metric.by_site).size > FEW));
   const cards = el("div", { className: "cards" });
   if (hasCharts) {
     if (many) blocks.push(pickTools(picks));
@@ -142,10 +142,11 @@ function metricCard(flow, metric, isNamed, picks) {
   const name = isNamed ? `${metric.name} · ${flow.name}` : metric.name;
   const card = el("div", { className: "card" });
   const heading = el("h3", {}, el("span", {}, name), el("span", { className: "last" }, last === undefined ? "" : num(last)));
-  const sites = flow.sites.map((site, at) => ({ site, values: spread(unpack(metric.by_site[at]), flow.places, mean.length) }));
+  const sites = flow.sites.map((site, at) => ({ site, packed: metric.by_site[at], values: spread(unpack(metric.by_site[at]), flow.places, mean.length) }));
   const known = sites.filter(({ values }) => values.some((value) => !Number.isNaN(value)));
   const label = (at) => (flow.has_final && at === mean.length - 1 ? "final model" : `round ${flow.rounds[at]}`);
   const common = {
+    label: "round",
     xs: Array.from(mean, (_, at) => at),
     tick: (at) => (!Number.isInteger(at) ? "" : flow.has_final && at === mean.length - 1 ? "final" : String(flow.rounds[at] ?? "")),
     title: label,
@@ -157,7 +158,8 @@ function metricCard(flow, metric, isNamed, picks) {
       drawn.splice(at, 1);
     }
     card.replaceChildren(heading);
-    const spec = known.length > FEW ? bandSpec(mean, known, picks) : lineSpec(mean, known);
+    const kinds = alike(known);
+    const spec = kinds.length > FEW ? bandSpec(mean, known, picks) : lineSpec(mean, known, kinds);
     return lineChart(card, { ...common, ...spec });
   };
   draw();
@@ -174,11 +176,22 @@ function spread(values, places, length) {
   return whole;
 }
 
-function lineSpec(mean, known) {
-  const own = known.map(({ site, values }, at) => ({ name: site, values, paint: SERIES[at], width: 1.5, spanGaps: true }));
+// sites with one curve, which would hide each other: [{sites, values}]
+function alike(known) {
+  const kinds = new Map();
+  for (const { site, packed, values } of known) {
+    if (kinds.has(packed)) kinds.get(packed).sites.push(site);
+    else kinds.set(packed, { sites: [site], values });
+  }
+  return [...kinds.values()];
+}
+
+function lineSpec(mean, known, kinds) {
+  const called = (sites) => (sites.length === 1 ? sites[0] : sites.length === known.length ? `all ${sites.length} sites are equal` : `${few(sites, 3)} (equal)`);
+  const own = kinds.map(({ sites, values }, at) => ({ name: called(sites), values, paint: SERIES[at], width: 1.5, spanGaps: true }));
   const isDense = mean.length > 150; // dashes of so many points are a blot
   const all = { name: "mean", values: mean, paint: "--ink", width: isDense ? 1.25 : 2.25, spanGaps: true, dash: known.length && !isDense ? [6, 4] : undefined };
-  const series = known.length === 1 ? own : [...own, all];
+  const series = kinds.length === 1 ? own : [...own, all];
   return { series, rows: (index) => [...series].reverse().map((each) => [colour(each.paint), each.name, num(each.values[index])]) };
 }
 
@@ -236,14 +249,14 @@ function tableSection(tables) {
 
 // time and bytes
 
-const STAGES = { starting: "--s8", "clients work": "--s1", aggregation: "--s4", saving: "--s7", "rest of the rounds": "--faint", rest: "--faint", "outside rounds": "--line" };
+const STAGES = { starting: "--s8", "clients work": "--s1", aggregation: "--s4", saving: "--s7", "rest of the rounds": "--faint", rest: "--faint", "outside complete rounds": "--line" };
 
 function stageSection(stages, head) {
   const total = Object.values(stages.total).reduce((sum, each) => sum + each, 0);
   if (!total) return null;
   const parts = Object.entries(stages.total).filter(([, value]) => value > 0);
   const whole = el("div", { className: "card" },
-    el("h3", {}, head.resumed ? "The rounds, and the last start" : "The whole run", el("span", { className: "last" }, secs(total))),
+    el("h3", {}, "The whole run", el("span", { className: "last" }, secs(head.seconds ?? total))),
     el("div", { className: "stack" }, parts.map(([name, value]) => el("i", { title: `${name}: ${secs(value)}`, style: { background: `var(${STAGES[name]})`, flex: `${value / total} 0 0` } }))),
     el("div", { className: "legend", style: { margin: "0" } }, parts.map(([name, value]) => el("span", {}, el("span", { className: "key box", style: { background: `var(${STAGES[name]})` } }), `${name} ${secs(value)} (${Math.round((100 * value) / total)} %)`))));
   const blocks = [whole];
@@ -296,7 +309,7 @@ function loggedCard({ name, sites }, picks) {
     const few = known.length <= FEW;
     return { name: site, values: whole, paint: few ? SERIES[at] : "--s1", alpha: few ? 1 : 0.45, width: few ? 1.5 : 1, spanGaps: true, key: few, points: few ? undefined : false };
   });
-  lineChart(card, { xs, tick: (x) => num(x), title: (at) => `step ${num(xs[at])}`, series, rows: (index, plot) => nearest(series, index, plot, num) });
+  lineChart(card, { xs, label: "step", tick: (x) => num(x), title: (at) => `step ${num(xs[at])}`, series, rows: (index, plot) => nearest(series, index, plot, num) });
   return card;
 }
 
@@ -309,6 +322,7 @@ function privacySection(privacy) {
   const card = el("div", { className: "card" }, el("h3", {}, "epsilon by round", el("span", { className: "last" }, spent)));
   if (hasCharts) {
     lineChart(card, {
+      label: "round",
       xs: Array.from(epsilon, (_, at) => at),
       tick: (at) => (Number.isInteger(at) ? String(privacy.rounds[at] ?? "") : ""),
       title: (at) => `after round ${privacy.rounds[at]}`,
@@ -325,8 +339,8 @@ function privacySection(privacy) {
 
 function siteSection(sites) {
   if (!sites.rows.length) return null;
-  const columns = [["site"], ["answers", num], ["failures", num], ["works", secs], ["longest task", secs], ...sites.metrics.map((name) => [name, num])];
-  return section("sites", "Sites", "Each site's answers, its time on tasks, and its last metrics. Click a heading to sort.", el("div", { className: "card" }, table(columns, sites.rows, { find: "find a site …" })));
+  const columns = [["site"], ...sites.metrics.map((name) => [name, num]), ["answers", num], ["failures", num], ["time at work", secs], ["longest task", secs]];
+  return section("sites", "Sites", "Each site's last metrics, its answers and its time on tasks. Click a heading to sort.", el("div", { className: "card" }, table(columns, sites.rows, { find: "find a site …" })));
 }
 
 function settingSection(settings, head) {
@@ -344,9 +358,9 @@ function detailSection(details) {
   const versions = Object.entries(details.versions).map(([name, version]) => `${name} ${version}`).join(", ");
   const codes = Object.entries(details.exit_codes).map(([name, code]) => `${name}: ${code}`);
   return section("details", "Details", "", el("div", { className: "card" }, definitions([
-    ["workspace", el("code", {}, details.workspace)],
-    ["models", lines(details.models)],
-    ["curves", lines(details.curves)],
+    ["ran in", el("code", {}, details.workspace)],
+    ["models, beside this page", lines(details.models)],
+    ["curves, from the folder of this page", lines(details.curves)],
     ["notes", lines(details.notices)],
     ["digest of the final model", details.digest && el("code", {}, details.digest)],
     ["clients at a time", details.slots ? String(details.slots) : ""],

@@ -27,7 +27,7 @@ function start() {
   const main = el("main", {}, blocks.flat());
   const links = [...main.querySelectorAll("section")].map((each) => el("a", { href: `#${each.id}` }, each.querySelector("h2").textContent));
   const page = document.getElementById("page");
-  page.append(el("div", { className: "bar" }, el("span", { className: "brand" }, "fedsag"), el("nav", {}, links), button), main);
+  page.append(el("div", { className: "bar" }, el("span", { className: "brand" }, "fedsag"), fadedSides(el("nav", {}, links)), button), main);
   drawAll();
   if (hasCharts) followWidth();
   const again = () => { paintTheme(button); drawAll(); };
