@@ -165,6 +165,7 @@ class Recorder:
             launcher=event.launcher,
             clients=len(event.sites),
         )
+        rows.write_sites(database, self.number, event.sites)
 
     def _set(self, database: sqlite3.Connection, event: events.RunSettings) -> None:
         rows.change(database, self.number, template=event.template)
