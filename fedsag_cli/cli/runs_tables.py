@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fedsag_cli import foreign
+from fedsag_cli import foreign, history
 from fedsag_cli.cli import display, wording
 from fedsag_cli.errors import counted
 from fedsag_cli.history import rows
@@ -114,8 +113,7 @@ def show_run(found: Found) -> None:
         return
     _fact("workspace", str(found.root))
     if found.status == STOPPED and found.row and any(each.is_whole for each in report.rounds):
-        words = [found.row.job_folder or "JOB", "-w", str(found.root), "--resume"]
-        _fact("continue", f"fedsag simulator {shlex.join(words)}")
+        _fact("continue", history.command_to_continue(found.root))
     for name in ("report.html", "report.json", "events.jsonl"):
         if (found.root / name).is_file():
             _fact(name.partition(".")[0] if name != "report.html" else "page", str(found.root / name))

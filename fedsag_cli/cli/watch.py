@@ -90,5 +90,9 @@ def _error_of(report: Report) -> RunError:
 
 
 def _killed(workspace: Workspace, rounds_done: int) -> RunError:
-    done = f"{counted(rounds_done, 'round')} done. To continue, repeat its command with --resume" if rounds_done else ""
-    return RunError(f"the run in {workspace.root} was killed: it has not told its end", hint=done)
+    from fedsag_cli import history
+
+    if not rounds_done:
+        return RunError(f"the run in {workspace.root} was killed")
+    done, again = counted(rounds_done, "round"), history.command_to_continue(workspace.root)
+    return RunError(f"the run in {workspace.root} was killed", hint=f"{done} done. Continue it: {again}")

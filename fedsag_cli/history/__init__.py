@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
+from typing import Any
 
 
 def workspace_of(word: str) -> Path:
@@ -16,16 +18,30 @@ def number_of(workspace: Path) -> int:
     """The number of the run in a workspace; 0 if it has none, or the database cannot be read."""
     from fedsag_cli.history.reading import identity_of
 
-    found = _asked("WHERE id = ?", identity_of(workspace))
-    return found[0][0] if found else 0
+    found = _asked("number", "WHERE id = ?", identity_of(workspace))
+    return int(found[0][0]) if found else 0
+
+
+def job_folder_of(workspace: Path) -> Path | None:
+    """The job of the run in a workspace; None if it is not known."""
+    from fedsag_cli.history.reading import identity_of
+
+    found = _asked("job_folder", "WHERE id = ?", identity_of(workspace))
+    return Path(found[0][0]) if found and found[0][0] else None
+
+
+def command_to_continue(workspace: Path) -> str:
+    """The command that continues the run in a workspace; with JOB where its job is not known."""
+    words = [str(job_folder_of(workspace) or "JOB"), "-w", str(workspace), "--resume"]
+    return f"fedsag simulator {shlex.join(words)}"
 
 
 def known_runs() -> list[tuple[int, str]]:
     """The number and the job of each run, the newest first; none if the database cannot be read."""
-    return _asked("ORDER BY number DESC")
+    return _asked("number, job", "ORDER BY number DESC")
 
 
-def _asked(rest: str, *values: str) -> list[tuple[int, str]]:
+def _asked(columns: str, rest: str, *values: str) -> list[tuple[Any, ...]]:
     from contextlib import closing
 
     from fedsag_cli.errors import UsageError
@@ -33,6 +49,6 @@ def _asked(rest: str, *values: str) -> list[tuple[int, str]]:
 
     try:
         with closing(open_to_read()) as database, faults_named(database_file()):
-            return database.execute(f"SELECT number, job FROM runs {rest}", values).fetchall()
+            return database.execute(f"SELECT {columns} FROM runs {rest}", values).fetchall()
     except (UsageError, ImportError):  # Python may be built without sqlite3
         return []
