@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -120,12 +121,18 @@ def there_are(number: int, noun: str) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint: the known name that is most similar to `name`; if none is similar, all known names."""
-    names = sorted(set(known))
+    """A hint: the known name that is most similar to `name`; if none is, or only one with another number, all names."""
+    names = sorted(set(known), key=lambda each: re.sub(r"\d+", lambda digits: digits[0].zfill(9), each))
     near = difflib.get_close_matches(name, names, n=1)
-    if near:
+    if near and not _is_counted_alike(name, near[0]):
         return f"did you mean {near[0]!r}?"
     return f"known: {', '.join(names)}" if names else ""
+
+
+def _is_counted_alike(name: str, known: str) -> bool:
+    """Whether they differ in their number only: then it is no slip of the keyboard, but a thing that is not there."""
+    numbered = re.compile(r"\d+$")
+    return name != known and numbered.sub("#", name) == numbered.sub("#", known)
 
 
 _WAYS_OUT = {
