@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fedsag_cli import foreign, history
-from fedsag_cli.cli import display, wording
+from fedsag_cli.cli import display, failures, wording
 from fedsag_cli.errors import counted
 from fedsag_cli.history import rows
 from fedsag_cli.history.reading import FINISHED, STOPPED
@@ -102,8 +102,8 @@ def show_run(found: Found) -> None:
     if report.rounds:
         _show_rounds(found)
         display.gap()
-    for site, first in report.failures.items():
-        _fact("failed", f"{site}: {first.failure.cause}")
+    for text in failures.failed_sites(report):
+        display.line(text)
     for path in report.models if found.root else ():
         _fact("model", str(_now(found, path)))
     if report.digest:

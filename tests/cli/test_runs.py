@@ -8,12 +8,13 @@ import sys
 import time
 from contextlib import closing
 
+import msgspec
 import pytest
 from finished_runs import history, write_run
 from runs import fedsag, job, run
 from typer.main import get_command
 
-from fedsag_cli import cli
+from fedsag_cli import cli, events
 from fedsag_cli.cli import commands, position
 from fedsag_cli.history import database
 from fedsag_cli.history.importing import take_in
@@ -110,6 +111,25 @@ def test_a_run_is_shown_with_its_settings_rounds_and_files(call, tmp_path):
     assert json.loads(call("show", "ws1", "--format", "json"))["report"]["digest"] == "d1"
 
 
+def test_sites_that_failed_for_one_reason_are_shown_in_one_line_in_the_order_of_their_numbers(call):
+    sites = [f"site-{number}" for number in (10, 2, 1)]
+    failed = [
+        events.ReplyFailed(
+            site=site, workflow="w", task="train", round_num=1, failure=events.Failure(cause=f"{site} has no data")
+        )
+        for site in sites
+    ]
+    root = database.Path(os.path.realpath("ws1"))
+    told = history(root)
+    write_run(root, [msgspec.structs.replace(told[0], sites=sites), *told[1:5], *failed, *told[5:]])
+
+    out = call("show", "ws1")
+
+    [line] = [line for line in out.splitlines() if "has no data" in line]
+    assert line.startswith("3 of 3 clients failed")
+    assert "site-1, site-2, site-10" in line
+
+
 def test_of_a_run_whose_folder_is_gone_the_database_shows_what_it_has(call, tmp_path):
     made({})
     (tmp_path / "ws1").rename(tmp_path / "elsewhere")
@@ -182,6 +202,7 @@ def test_a_log_is_printed_line_by_line_without_what_a_terminal_would_act_on(call
     assert call("logs", "last", "site-1") == "20%\nred \\x1b]0;title\\x07\nlast\n"
     assert json.loads(call("logs", 1, "site-1", "--format", "json"))["lines"] == ["20%", "red \x1b]0;title\x07", "last"]
     assert "did you mean 'site-1'?" in call("logs", 1, "site1", code=2)
+    assert "known: server, site-1, site-2" in call("logs", 1, "site-9", code=2)
     assert "has no log" in call("logs", 1, "server", code=2)
 
 
