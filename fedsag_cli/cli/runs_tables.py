@@ -10,7 +10,7 @@ from fedsag_cli import foreign, history
 from fedsag_cli.cli import display, failures, wording
 from fedsag_cli.errors import counted
 from fedsag_cli.history import rows
-from fedsag_cli.history.reading import FINISHED, STOPPED
+from fedsag_cli.history.reading import FINISHED, RUNNING, STOPPED
 from fedsag_cli.report import curves, differing
 
 if TYPE_CHECKING:
@@ -65,7 +65,9 @@ def show_list(found: Sequence[Found]) -> None:
     same = len(set(filter(None, leading))) <= 1
     name = foreign.shortened(max(leading, default=""), _LONGEST_CELL) if same else ""
     cells: _Cells = {"run": [each.name for each in found], "age": [_age(report.began) for report in reports]}
-    ends: _Cells = {"status": [_status(each) for each in found]}
+    ends: _Cells = {"status": [each.status for each in found]}
+    if any(each.status != FINISHED for each in found):
+        ends["rounds"] = [_rounds_done(each, "/") for each in found]
     if not same:
         ends["metric"] = [foreign.shortened(each, _LONGEST_CELL) for each in leading]
     tops = [curves.best(report, metric) for report, metric in zip(reports, leading, strict=True)]
@@ -93,6 +95,14 @@ def show_list(found: Sequence[Found]) -> None:
     display.table([{head: cells[head][index] for head in cells} for index in range(len(found))], list(cells))
     if left:
         display.line(f"the runs differ in {counted(left, 'more setting')}: see fedsag runs compare")
+
+
+def headline(found: Found) -> str:
+    """Which run it is: its number, its job, its status and its age."""
+    named = f"run {found.name}" if found.row else f"the run in {found.name}"
+    began = found.report.began
+    since = f"began {_age(began)}{' ago' if time.time() - began < _AGES[-1][0] else ''}" if began else ""
+    return ", ".join(filter(None, [named, f"job {found.report.job}" * bool(found.report.job), _status(found), since]))
 
 
 def show_run(found: Found) -> None:
@@ -139,8 +149,8 @@ def _show_rounds(found: Found) -> None:
 def show_facts(found: Found) -> None:
     report = found.report
     took = report.times.get("run_finished_s")
-    how = f" after {took:.1f} s" if took is not None else ""
-    _fact("run", f"{found.name}, {_status(found)}{how}")
+    joined = " after" if found.status == FINISHED else ","
+    _fact("run", f"{found.name}, {_status(found)}{f'{joined} {took:.1f} s' if took is not None else ''}")
     if report.cause and found.status != FINISHED:
         _fact("cause", report.cause)
     _fact("job", f"{report.job or 'unknown'}{f', from the template {report.template}' if report.template else ''}")
@@ -198,8 +208,18 @@ def _fact(label: str, text: str) -> None:
 def _status(found: Found) -> str:
     if found.status == FINISHED:
         return found.status
-    done = sum(each.is_whole for each in found.report.rounds)
-    return f"{found.status} {done}/{found.report.num_rounds}" if found.report.num_rounds else found.status
+    done = _rounds_done(found, " of ")
+    if done and found.status == RUNNING:
+        return f"{found.status}, {done} rounds done"
+    return f"{found.status} after {done} rounds" if done else found.status
+
+
+def _rounds_done(found: Found, of: str) -> str:
+    """As `3 of 6`, of the last workflow; empty if their number is not known."""
+    report = found.report
+    last = report.rounds[-1].workflow if report.rounds else ""
+    done = sum(each.is_whole for each in report.rounds if each.workflow == last)
+    return f"{done}{of}{report.num_rounds}" if report.num_rounds else ""
 
 
 def _age(began: float) -> str:

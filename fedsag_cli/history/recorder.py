@@ -67,6 +67,7 @@ class Recorder:
                 self._has_started = True
                 self._identity = self._identity or identity(events.to_line(event))
                 self._later(lambda database: self._describe(database, event))
+                self._flush()  # until the server is ready, torch may take seconds
             case events.RunSettings():
                 self._later(lambda database: self._set(database, event))
             case events.ServerReady():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -280,7 +281,9 @@ def test_folders_without_a_run_are_named_and_the_others_are_taken_in(call, tmp_p
 
     assert "2 of 3 folders cannot be taken in" in err
     assert "there is no run in empty" in err
-    assert "stopped 2/2" in call("list")
+    assert call("list").split()[-1] == "▁█"
+    assert re.search(r"status +rounds .*\n.* stopped +2/2 ", call("list"))
+    assert "run        1, stopped after 2 of 2 rounds\n" in call("show", 1)
 
 
 def test_a_database_that_is_broken_is_an_error_that_says_what_to_do(call, home, tmp_path):
