@@ -18,7 +18,7 @@ def number_of(workspace: Path) -> int:
     """The number of the run in a workspace; 0 if it has none, or the database cannot be read."""
     from fedsag_cli.history.reading import identity_of
 
-    found = _asked("number", "WHERE id = ?", identity_of(workspace))
+    found = _asked("SELECT number FROM runs WHERE id = ?", identity_of(workspace))
     return int(found[0][0]) if found else 0
 
 
@@ -26,7 +26,7 @@ def job_folder_of(workspace: Path) -> Path | None:
     """The job of the run in a workspace; None if it is not known."""
     from fedsag_cli.history.reading import identity_of
 
-    found = _asked("job_folder", "WHERE id = ?", identity_of(workspace))
+    found = _asked("SELECT job_folder FROM runs WHERE id = ?", identity_of(workspace))
     return Path(found[0][0]) if found and found[0][0] else None
 
 
@@ -38,10 +38,15 @@ def command_to_continue(workspace: Path) -> str:
 
 def known_runs() -> list[tuple[int, str]]:
     """The number and the job of each run, the newest first; none if the database cannot be read."""
-    return _asked("number, job", "ORDER BY number DESC")
+    return _asked("SELECT number, job FROM runs ORDER BY number DESC")
 
 
-def _asked(columns: str, rest: str, *values: str) -> list[tuple[Any, ...]]:
+def known_metrics() -> list[str]:
+    """The names of all metrics of all runs; none if the database cannot be read."""
+    return [name for (name,) in _asked("SELECT name FROM metrics UNION SELECT name FROM final_metrics")]
+
+
+def _asked(select: str, *values: str) -> list[tuple[Any, ...]]:
     from contextlib import closing
 
     from fedsag_cli.errors import UsageError
@@ -49,6 +54,6 @@ def _asked(columns: str, rest: str, *values: str) -> list[tuple[Any, ...]]:
 
     try:
         with closing(open_to_read()) as database, faults_named(database_file()):
-            return database.execute(f"SELECT {columns} FROM runs {rest}", values).fetchall()
+            return database.execute(select, values).fetchall()
     except (UsageError, ImportError):  # Python may be built without sqlite3
         return []

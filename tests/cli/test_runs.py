@@ -182,17 +182,34 @@ def test_the_tab_key_offers_runs_and_the_sites_of_the_run(call, tmp_path):
 
     assert offered("show", "") == ["2", "1", "last", "ws1", "ws2"]
     assert offered("logs", "2", "") == ["site-1"]
+    assert offered("best", "--metric", "") == ["accuracy"]
+    assert offered("list", "--job", "") == ["fruit"]
 
 
 def test_the_best_run_has_the_highest_value_or_with_min_the_lowest(call):
     made({"accuracy": (0.1, 0.9)}, {"accuracy": (0.95, 0.2)}, {"accuracy": (0.05, 0.3)})
 
     assert call("best", "--metric", "accuracy").startswith(
-        "run 2 has the best accuracy of 3 runs: 0.95, the model sent in round 0"
+        "run 2 has the highest accuracy of 3 runs: 0.95, the model sent in round 0"
     )
+    assert call("best", "--min").startswith("run 3 has the lowest accuracy of 3 runs: 0.05")
+    assert call("best", 1, 3).startswith("run 1 has the highest accuracy of 2 runs: 0.9")
     lowest = json.loads(call("best", "--metric", "accuracy", "--min", "--format", "json"))
     assert (lowest["run"], lowest["value"], lowest["round"]) == (3, 0.05, 0)
     assert "did you mean 'accuracy'?" in call("best", "--metric", "acuracy", code=2)
+
+
+def test_runs_of_one_job_are_listed_and_ranked_alone(call, monkeypatch, capsys):
+    made({"accuracy": (0.9,)}, {"accuracy": (0.2,), "job": "vegetables"}, {"accuracy": (0.1,), "job": "vegetables"})
+
+    assert [line.split()[0] for line in call("list", "--job", "vegetables").splitlines()] == ["run", "3", "2"]
+    assert "1 older run: fedsag runs list -n 2 --job vegetables" in call("list", "--job", "vegetables", "-n", 1)
+    assert call("best", "--job", "vegetables").startswith("run 2 has the highest accuracy of 2 runs: 0.2")
+    assert "did you mean 'vegetables'?" in call("best", "--job", "vegetable", code=2)
+    monkeypatch.setattr(sys, "argv", ["fedsag", "runs", "best"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "these are runs of 2 jobs: fruit, vegetables; --job NAME looks at those of one" in capsys.readouterr().err
 
 
 def test_a_log_is_printed_line_by_line_without_what_a_terminal_would_act_on(call, tmp_path):
