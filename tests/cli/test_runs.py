@@ -16,7 +16,7 @@ from runs import fedsag, job, run
 from typer.main import get_command
 
 from fedsag_cli import cli, events
-from fedsag_cli.cli import commands, position
+from fedsag_cli.cli import commands, display, position
 from fedsag_cli.history import database
 from fedsag_cli.history.importing import take_in
 from fedsag_cli.workspace import Workspace
@@ -80,15 +80,33 @@ def test_the_newest_run_comes_first_with_the_settings_that_differ_and_a_curve(ca
     assert call() == out
 
 
-def test_a_list_says_how_many_older_runs_there_are_and_fits_80_columns(call):
+def test_a_list_says_how_many_older_runs_there_are_and_fits_a_terminal(call, monkeypatch):
+    monkeypatch.setattr(display, "on_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
     wide = {f"config_fed_client.conf a_long_name_of_a_setting_{n}": "x" * 200 for n in range(9)}
     made({}, {}, wide | {"accuracy": (1e-300, -123456.789)})
 
     out = call("list", "-n", 2)
 
-    assert max(map(len, out.splitlines())) <= 80
+    assert max(map(len, out.splitlines()[:3])) <= 80  # the table
     assert "1 older run: fedsag runs list -n 3" in out
     assert "more settings: see fedsag runs compare" in out
+
+
+def test_the_list_has_the_options_that_differ_first_and_in_a_pipe_all_that_users_gave(call, monkeypatch):
+    line = "config_fed_client.conf app_config"
+    common = "--batch_size 4096 --momentum 0.9 --data /somewhere"
+    given = {f"config_fed_client.conf by_hand_{n}": n for n in range(9)}
+    made({line: f"{common} --lr 0.1"}, {line: f"{common} --lr 0.25"} | given, {line: f"{common} --lr 0.5"})
+
+    out = call("list")
+    monkeypatch.setattr(display, "on_terminal", lambda: True)
+    shown = call("list")
+
+    assert [row.split()[2:4] for row in out.splitlines()[1:]] == [["--lr", "0.5"], ["--lr", "0.25"], ["--lr", "0.1"]]
+    assert all(f"by_hand_{n}" in out for n in range(9))
+    assert "--lr 0.25" in shown
+    assert re.search(r"the runs differ also in .*by_hand_\d, .* and \d more settings?: see fedsag runs compare", shown)
 
 
 def test_the_list_as_json_has_the_best_and_the_last_value_of_each_metric(call):
