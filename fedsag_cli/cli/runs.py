@@ -151,6 +151,8 @@ def diff(
     runs_compared.show_settings(settings, [each.name for each in pair])
     for text in runs_compared.said_of(compared, [each.name for each in pair], digests):
         display.line(text)
+    if "seed" in settings:
+        display.line("the seeds differ: with the same --seed, only the settings make a difference")
 
 
 @app.command(epilog=example("fedsag runs best --job fruit", "fedsag runs best 5 6 7 --metric val_loss --min"))

@@ -81,9 +81,10 @@ def show_list(found: Sequence[Found]) -> None:
     ends["curve"] = [
         wording.sparkline(curves.curve(report, each), _BARS) for report, each in zip(reports, leading, strict=True)
     ]
-    left = show_with_settings(cells, differing.settings(reports, whole=False), ends, reports)
-    if left:
-        display.line(f"the runs differ also in {_few(left)}: see fedsag runs compare")
+    settings = differing.settings(reports, whole=False)
+    if left := show_with_settings(cells, settings, ends, reports):
+        short = differing.short_names(list(settings))
+        display.line(f"the runs differ also in {_few([short[name] for name in left])}: see fedsag runs compare")
 
 
 def show_with_settings(
@@ -91,7 +92,7 @@ def show_with_settings(
 ) -> list[str]:
     """A table with a row for each run: `cells`, then as many settings as there is room for, then `ends`.
 
-    In a pipe, all that a user gave have room. Returns the short names of the settings for which there is none.
+    In a pipe, all that a user gave have room. Returns the settings for which there is none.
     """
     short = differing.short_names(list(settings))
     fits = display.on_terminal()
@@ -109,7 +110,7 @@ def show_with_settings(
     display.table(
         [{head: table[head][index] for head in table} for index in range(len(reports))], list(table), wraps=False
     )
-    return [foreign.shortened(short[name], _LONGEST_NAME) for name in left]
+    return left
 
 
 def _values(values: Sequence[Any], free: int | None) -> list[str]:
@@ -129,7 +130,7 @@ def _values(values: Sequence[Any], free: int | None) -> list[str]:
 def _few(names: Sequence[str]) -> str:
     """The first names, and how many more there are."""
     more = f" and {counted(len(names) - _MOST_NAMED, 'more setting')}" if len(names) > _MOST_NAMED else ""
-    return f"{', '.join(names[:_MOST_NAMED])}{more}"
+    return f"{', '.join(foreign.shortened(name, _LONGEST_NAME) for name in names[:_MOST_NAMED])}{more}"
 
 
 def headline(found: Found) -> str:

@@ -165,19 +165,32 @@ def test_a_comparison_has_the_settings_that_differ_and_curves_on_one_scale(call)
 
     out = call("compare", 1, "last")
 
-    rows = [line.split() for line in out.splitlines() if line]
-    assert rows == [
-        ["setting", "run", "1", "run", "2"],
-        ["lr", "0.1", "0.2"],
-        ["accuracy:", "by", "round,", "from", "0", "to", "1"],
-        ["run", "curve", "first", "best", "last", "rounds"],
-        ["1", "▁▅", "0", "0.5", "in", "round", "1", "0.5", "2"],
-        ["2", "▅█", "0.5", "1", "in", "round", "1", "1", "2"],
+    title, *rows = [line for line in out.splitlines() if line]
+    assert title == "accuracy: the highest is 1, of run 2; the curves have one scale, from 0 to 1"
+    assert [row.split() for row in rows] == [
+        ["run", "lr", "best", "last", "rounds", "curve"],
+        ["1", "0.1", "0.5", "in", "round", "1", "0.5", "2", "▁▅"],
+        ["2", "0.2", "1", "in", "round", "1", "1", "2", "▅█"],
     ]
     as_json = json.loads(call("compare", 1, 2, "--format", "json"))
     assert as_json["settings"] == {"config_fed_client.conf lr": [0.1, 0.2]}
     assert as_json["curves"] == {"accuracy": [[0.0, 0.5], [0.5, 1.0]]}
     assert "compare needs at least two runs" in call("compare", 1, code=2)
+
+
+def test_curves_that_would_be_flat_on_one_scale_have_their_own_and_settings_without_room_follow(call):
+    others = {f"config_fed_client.conf a{n}": 1 for n in range(20)}
+    made({"accuracy": (0.0, 1.0)}, {"accuracy": (0.0, 100.0)} | others)
+    unchanged = database.Path("ws2") / "report.json"
+    told = json.loads(unchanged.read_text())
+    unchanged.write_text(json.dumps(told | {"changed": {}}))
+
+    out = call("compare", 1, 2)
+
+    assert "accuracy: the highest is 100, of run 2; each curve has a scale of its own" in out
+    assert out.count("▁█") == 2
+    assert "setting  run 1  run 2\n" in out
+    assert re.search(r"^a19 +- +1$", out, re.M)
 
 
 def test_a_comparison_can_be_a_page_too(call, tmp_path):
@@ -188,6 +201,12 @@ def test_a_comparison_can_be_a_page_too(call, tmp_path):
     assert out.endswith(f"page       {tmp_path}/compared.html\n")
     assert "run 2" in (tmp_path / "compared.html").read_text()
     assert "--html nowhere/x.html cannot be written" in call("compare", 1, 2, "--html", "nowhere/x.html", code=2)
+
+
+def test_runs_with_different_seeds_are_said_to_differ_by_them(call):
+    made({}, {"seed": 8})
+
+    assert "the seeds differ: with the same --seed, only the settings" in call("diff", 1, 2)
 
 
 def test_the_tab_key_offers_runs_and_the_sites_of_the_run(call, tmp_path):
@@ -367,5 +386,6 @@ def test_real_runs_with_the_same_seed_are_identical_and_another_rate_parts_at_th
     other = fedsag("runs", "diff", 1, "last", cwd=tmp_path, env=env)
 
     assert "identical, bit for bit: 6 models in 2 rounds" in same.out
-    assert "the runs differ first in round 0, site-2: its answer (train), tensor numpy_key" in other.out
+    assert "first difference: round 0, the answer of site-2 (train), tensor numpy_key" in other.out
     assert "custom/train.py 0.2" in other.out
+    assert "seeds" not in other.out
