@@ -278,7 +278,7 @@ def query(
 ) -> None:
     """Ask the database of runs in SQL.
 
-    Nothing can be changed. The tables are described in docs/runs.md.
+    Nothing can be changed. A SELECT that is wrong is answered with all tables and columns.
     """
     from fedsag_cli.cli import runs_tables
     from fedsag_cli.history import asking
@@ -320,9 +320,9 @@ def import_(
     ],
     output: FormatOption = Format.TXT,
 ) -> None:
-    """Take in runs that were made before.
+    """Import runs that were made before into the list.
 
-    Also runs of older versions, and such as are half written: what there is, is taken.
+    Also runs of older versions, and runs that are half written: what there is, is imported.
     """
     from fedsag_cli.history.importing import take_in_all
 
@@ -331,13 +331,24 @@ def import_(
         display.warning(fault)
     if output is Format.JSON:
         display.document(
-            [{"run": each.row.number, "workspace": str(each.root), "status": each.row.status} for each in taken]
+            [
+                {
+                    "run": each.row.number,
+                    "workspace": str(each.root),
+                    "status": each.row.status,
+                    "was_known": each.was_known,
+                }
+                for each in taken
+            ]
         )
     else:
-        for root, row, _ in taken:
-            display.line(f"run {row.number}: {root}, job {row.job or 'unknown'}, {row.status}")
+        for each in taken:
+            there = ", was in the list already" if each.was_known else ""
+            display.line(
+                f"run {each.row.number}: {each.root}, job {each.row.job or 'unknown'}, {each.row.status}{there}"
+            )
     if refused:
-        failed = UsageError(f"{len(refused)} of {counted(len(workspaces), 'folder')} cannot be taken in")
+        failed = UsageError(f"{len(refused)} of {counted(len(workspaces), 'folder')} cannot be imported")
         failed.details = [f"    {text}" for text in refused]
         raise failed
 

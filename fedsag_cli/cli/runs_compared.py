@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fedsag_cli.report.curves import Best
 
 _MOST_BARS = 16
-_FLAT = 8  # bars differ in height by so many steps
+_FLAT = 20  # more than twice the steps of height that bars have
 _MOST_METRICS = 6
 _LONGEST_NAME = 40  # of a setting
 _COLUMN = 18  # of a run, with the gap before it

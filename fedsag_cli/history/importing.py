@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,7 +12,7 @@ from fedsag_cli.errors import WorkspaceError
 from fedsag_cli.history import rows
 from fedsag_cli.history.alive import is_gone
 from fedsag_cli.history.database import database_file, faults_named, open_to_write, writing
-from fedsag_cli.history.reading import RUNNING, STOPPED, identity_of, read_workspace
+from fedsag_cli.history.reading import RUNNING, STOPPED, has_run, identity_of, read_workspace
 from fedsag_cli.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -19,14 +20,17 @@ if TYPE_CHECKING:
 
 
 _WAITS_S = 5.0  # for runs that write
+_MOST_LOOKED_AT = 2000  # paths below a folder
+_MOST_NAMED = 5
 
 
 class Taken(NamedTuple):
-    """A run that was taken in. `faults`: what of it cannot be read."""
+    """A run that was taken in. `faults`: what of it cannot be read. `was_known`: it had a row before."""
 
     root: Path
     row: rows.Row
     faults: list[str]
+    was_known: bool
 
 
 def take_in_all(roots: Iterable[Path]) -> tuple[list[Taken], list[str]]:
@@ -38,10 +42,20 @@ def take_in_all(roots: Iterable[Path]) -> tuple[list[Taken], list[str]]:
             try:
                 faults = read_workspace(root).faults
                 with writing(database):
-                    taken.append(Taken(root, take_in(database, root), faults))
+                    was_known = rows.row(database, "id = ?", identity_of(root)) is not None
+                    taken.append(Taken(root, take_in(database, root), faults, was_known))
             except WorkspaceError as error:
-                refused.append(error.message)
+                refused.append(f"{error.message}{_below(root)}")
     return taken, refused
+
+
+def _below(root: Path) -> str:
+    """The end of a sentence on a folder that is no workspace: those in it."""
+    inside = (each for pattern in ("*", "*/*") for each in root.glob(pattern))
+    found = sorted(str(each) for each in islice(inside, _MOST_LOOKED_AT) if has_run(each))
+    if not found:
+        return ""
+    return f"; below it are {', '.join(found[:_MOST_NAMED])}{', …' if len(found) > _MOST_NAMED else ''}"
 
 
 def take_in(database: sqlite3.Connection, root: Path, *, is_over: bool = False) -> rows.Row:
