@@ -96,7 +96,7 @@ class NoRuns(UsageError):
     def __init__(self, file: Path) -> None:
         super().__init__(
             f"there are no runs yet in {file}",
-            hint="`fedsag simulator` adds them; `fedsag runs import WS` takes in runs made before",
+            hint="`fedsag simulator` adds them; `fedsag runs import WS` imports runs made before",
         )
 
 

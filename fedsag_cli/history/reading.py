@@ -17,7 +17,7 @@ from fedsag_cli.report import Report, ReportBuilder
 from fedsag_cli.workspace import Workspace
 
 RUNNING, FINISHED, FAILED, INTERRUPTED, STOPPED = "running", "finished", "failed", "interrupted", "stopped"
-"""How a run stands. STOPPED: its process was killed, and could not say how it ended."""
+"""The status of a run. STOPPED: its process was killed, and could not say how it ended."""
 
 _SIGNALLED = 128  # exit codes from there on: ended by a signal
 
