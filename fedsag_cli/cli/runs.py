@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from fedsag_cli.cli import completion, display, wording
+from fedsag_cli.cli import completion, display
 from fedsag_cli.cli.display import Format
 from fedsag_cli.cli.examples import example
 from fedsag_cli.cli.options import RunArgument
@@ -180,7 +180,7 @@ def best(
     output: FormatOption = Format.TXT,
 ) -> None:
     """Find the best run by a metric."""
-    from fedsag_cli.cli import runs_tables
+    from fedsag_cli.cli import runs_tables, wording
     from fedsag_cli.history import listing
     from fedsag_cli.params.metrics import looks_lower_is_better
 
