@@ -11,10 +11,10 @@ from fedsag_cli.workspace import Workspace, write_json
 SETTINGS = {"config_fed_server.conf num_rounds": 2, "config_fed_client.conf lr": 0.1}
 
 
-def history(root: Path, *, accuracy=(0.5, 0.75), at=1000.0, ends=True, **settings) -> list[Event]:
+def history(root: Path, *, accuracy=(0.5, 0.75), at=1000.0, ends=True, job="fruit", seed=7, **settings) -> list[Event]:
     """A run of two sites; `ends`: it could say how it ended."""
     started = events.RunStarted(
-        at=at, job="fruit", workspace=str(root), sites=["site-1", "site-2"], slots=2, threads=1, seed=7,
+        at=at, job=job, workspace=str(root), sites=["site-1", "site-2"], slots=2, threads=1, seed=seed,
         launcher="fork", versions={"fedsag": "0.1.0"},
     )  # fmt: skip
     told: list[Event] = [

@@ -99,6 +99,20 @@ def runs(incomplete: str) -> list[Offer]:
     return [*numbers, *([("last", "the newest run")] if numbers else []), *workspaces(incomplete)]
 
 
+def jobs_of_runs() -> list[Offer]:
+    """The names of the jobs that have runs."""
+    from fedsag_cli.history import known_runs
+
+    return [(job, "") for job in dict.fromkeys(job for _, job in known_runs()) if job]
+
+
+def metrics() -> list[Offer]:
+    """The metrics of the runs."""
+    from fedsag_cli.history import known_metrics
+
+    return [(name, "") for name in known_metrics()]
+
+
 def launchers() -> list[Offer]:
     return [("fork", "the default on Linux, and faster"), ("spawn", "every process begins anew")]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -31,6 +32,10 @@ RunsArgument: TypeAlias = Annotated[
     list[str],
     typer.Argument(metavar="RUN...", autocompletion=completion.runs, help="Runs: numbers, last, or workspaces."),
 ]
+JobOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--job", metavar="NAME", autocompletion=completion.jobs_of_runs, help="Only runs of this job."),
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -44,6 +49,7 @@ def list_(
     most: Annotated[int, typer.Option("-n", "--number", metavar="N", min=1, help="List the last N runs.")] = (
         _MOST_LISTED
     ),
+    job: JobOption = None,
     output: FormatOption = Format.TXT,
 ) -> None:
     """List the last runs, the newest first.
@@ -53,13 +59,14 @@ def list_(
     from fedsag_cli.cli import runs_tables
     from fedsag_cli.history import listing
 
-    listed = listing.newest(most)
+    listed = listing.newest(most, job)
     if output is Format.JSON:
         display.document([runs_tables.as_json(each, whole=False) for each in listed.found])
         return
     runs_tables.show_list(listed.found)
     if listed.total > len(listed.found):
-        display.line(f"{counted(listed.total - len(listed.found), 'older run')}: fedsag runs list -n {listed.total}")
+        all_of_it = ["fedsag", "runs", "list", "-n", str(listed.total), *(["--job", job] if job else [])]
+        display.line(f"{counted(listed.total - len(listed.found), 'older run')}: {shlex.join(all_of_it)}")
 
 
 @app.command(epilog=example("fedsag runs show last"))
@@ -144,21 +151,44 @@ def diff(
     runs_compared.show_settings(settings, [each.name for each in pair])
     for text in runs_compared.said_of(compared, [each.name for each in pair], digests):
         display.line(text)
+    if "seed" in settings:
+        display.line("the seeds differ: with the same --seed, only the settings make a difference")
 
 
-@app.command(epilog=example("fedsag runs best --metric accuracy", "fedsag runs best --metric val_loss --min"))
+@app.command(epilog=example("fedsag runs best --job fruit", "fedsag runs best 5 6 7 --metric val_loss --min"))
 def best(
-    metric: Annotated[str, typer.Option("--metric", metavar="NAME", help="The metric that decides.")],
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN...]",
+            show_default=False,
+            autocompletion=completion.runs,
+            help="Runs: numbers, last, or workspaces (default: all).",
+        ),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            "--metric",
+            metavar="NAME",
+            autocompletion=completion.metrics,
+            help="The metric that decides (default: that of the last run).",
+        ),
+    ] = None,
+    job: JobOption = None,
     lowest: Annotated[bool, typer.Option("--min", help="The lowest value is the best.")] = False,
     output: FormatOption = Format.TXT,
 ) -> None:
-    """Find the best of all runs by a metric."""
-    from fedsag_cli.cli import runs_tables
+    """Find the best run by a metric."""
+    from fedsag_cli.cli import runs_tables, wording
     from fedsag_cli.history import listing
     from fedsag_cli.params.metrics import looks_lower_is_better
 
-    ranked = listing.by_metric(metric, lowest=lowest)
+    among = _unique([_found(word) for word in runs]) if runs else None
+    metric, ranked = listing.ranked(metric, lowest=lowest, job=job, among=among)
     winner, value = ranked[0]
+    if len(jobs := list(dict.fromkeys(each.report.job for each, _ in ranked))) > 1:
+        display.note(f"these are runs of {len(jobs)} jobs: {wording.few(jobs)}; --job NAME looks at those of one")
     if looks_lower_is_better(metric) and not lowest:
         display.warning(f"{metric!r} looks like a loss, of which the lowest value is the best: see --min")
     if output is Format.JSON:
@@ -173,8 +203,9 @@ def best(
         )
         return
     where = "the final model" if value.round_num is None else f"the model sent in round {value.round_num}"
+    superlative = "lowest" if lowest else "highest"
     display.line(
-        f"run {winner.name} has the best {metric} of {counted(len(ranked), 'run')}: {value.value:.6g}, {where}"
+        f"run {winner.name} has the {superlative} {metric} of {counted(len(ranked), 'run')}: {value.value:.6g}, {where}"
     )
     runs_tables.show_facts(winner)
 
@@ -253,7 +284,7 @@ def query(
 ) -> None:
     """Ask the database of runs in SQL.
 
-    Nothing can be changed. The tables are described in docs/runs.md.
+    Nothing can be changed. A SELECT that is wrong is answered with all tables and columns.
     """
     from fedsag_cli.cli import runs_tables
     from fedsag_cli.history import asking
@@ -302,9 +333,9 @@ def import_(
     ],
     output: FormatOption = Format.TXT,
 ) -> None:
-    """Take in runs that were made before.
+    """Import runs that were made before into the list.
 
-    Also runs of older versions, and such as are half written: what there is, is taken.
+    Also runs of older versions, and runs that are half written: what there is, is imported.
     """
     from fedsag_cli.history.importing import take_in_all
 
@@ -313,14 +344,25 @@ def import_(
         display.warning(fault)
     if output is Format.JSON:
         display.document(
-            [{"run": each.row.number, "workspace": str(each.root), "status": each.row.status} for each in taken]
+            [
+                {
+                    "run": each.row.number,
+                    "workspace": str(each.root),
+                    "status": each.row.status,
+                    "was_known": each.was_known,
+                }
+                for each in taken
+            ]
         )
     else:
-        for root, row, _ in taken:
-            display.line(f"run {row.number}: {root}, job {row.job or 'unknown'}, {row.status}")
+        for each in taken:
+            there = ", was in the list already" if each.was_known else ""
+            display.line(
+                f"run {each.row.number}: {each.root}, job {each.row.job or 'unknown'}, {each.row.status}{there}"
+            )
     if refused:
         left = len(workspaces) - len(taken)
-        raise _together(refused, f"{left} of {counted(len(workspaces), 'folder')} cannot be taken in")
+        raise _together(refused, f"{left} of {counted(len(workspaces), 'folder')} cannot be imported")
 
 
 def _found(word: str) -> Found:

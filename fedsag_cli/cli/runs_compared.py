@@ -1,4 +1,4 @@
-"""What the commands `fedsag runs compare` and `diff` print: settings side by side, curves on one scale, differences."""
+"""What the commands `fedsag runs compare` and `diff` print: curves and settings by run, differences."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from fedsag_cli import foreign
 from fedsag_cli.cli import display, wording
-from fedsag_cli.cli.runs_tables import as_json
+from fedsag_cli.cli.runs_tables import Cells, as_json, show_with_settings
 from fedsag_cli.errors import counted
+from fedsag_cli.params.metrics import looks_lower_is_better
 from fedsag_cli.report import curves, differing
 
 if TYPE_CHECKING:
     from fedsag_cli.history.finding import Found
     from fedsag_cli.history.first_difference import Compared, Difference
+    from fedsag_cli.report.curves import Best
 
-_MOST_BARS = 32
+_MOST_BARS = 16
+_FLAT = 20  # more than twice the steps of height that bars have
 _MOST_METRICS = 6
 _LONGEST_NAME = 40  # of a setting
 _COLUMN = 18  # of a run, with the gap before it
@@ -53,44 +56,82 @@ def show_settings(settings: Mapping[str, Sequence[Any]], names: Sequence[str]) -
 
 
 def show_comparison(found: Sequence[Found]) -> None:
+    """For each metric a table with a row for each run; then the settings for which a row had no room."""
     reports = [each.report for each in found]
-    names = [each.name for each in found]
-    show_settings(differing.settings(reports), names)
+    settings = differing.settings(reports)
     metrics = list(dict.fromkeys(name for report in reports for name in curves.metrics_of(report)))
+    left = list(settings)
     for metric in metrics[:_MOST_METRICS]:
-        every = [curves.curve(report, metric) for report in reports]
-        known = [value for curve in every for value in curve if value is not None]
-        if known:
-            display.line(f"{metric}: by round, from {wording.cell(min(known))} to {wording.cell(max(known))}")
-        bars = min(_MOST_BARS, max(map(len, every)))
-        table = []
-        for each, curve in zip(found, every, strict=True):
-            top = curves.best(each.report, metric)
-            at = "" if top is None else " final" if top.round_num is None else f" in round {top.round_num}"
-            drawn = wording.sparkline(curve, max(1, bars * len(curve) // max(map(len, every))), known)
-            table.append(
-                {
-                    "run": each.name,
-                    "curve": drawn,
-                    "first": wording.cell(next((value for value in curve if value is not None), None)),
-                    "best": f"{wording.cell(top.value)}{at}" if top else "",
-                    "last": wording.cell(curves.final(each.report, metric)),
-                    "rounds": str(len(curve)),
-                }
-            )
-        display.table(table, ["run", "curve", "first", "best", "last", "rounds"])
+        left = _show_metric(found, metric, settings)
         display.gap()
     if len(metrics) > _MOST_METRICS:
         display.line(f"{counted(len(metrics) - _MOST_METRICS, 'more metric')}: --format json has all")
+    if left or not settings:
+        show_settings({name: settings[name] for name in left}, [each.name for each in found])
+
+
+def _show_metric(found: Sequence[Found], metric: str, settings: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Returns the settings for which there was no room."""
+    reports = [each.report for each in found]
+    every = [curves.curve(report, metric) for report in reports]
+    tops = [curves.best(report, metric) for report in reports]
+    display.line(f"{metric}: {_best_of(found, metric, tops)}{_scale_of(every)}")
+    known = [value for curve in every for value in curve if value is not None]
+    scale = () if _need_own_scales(every) else known
+    longest = max(map(len, every))
+    bars = min(_MOST_BARS, longest)
+    ends: Cells = {
+        "best": [f"{wording.cell(top.value)}{_where(top)}" if top else "" for top in tops],
+        "last": [wording.cell(curves.final(report, metric)) for report in reports],
+        "rounds": [str(len(curve)) for curve in every],
+        "curve": [wording.sparkline(curve, max(1, bars * len(curve) // max(1, longest)), scale) for curve in every],
+    }
+    return show_with_settings({"run": [each.name for each in found]}, settings, ends, reports)
+
+
+def _best_of(found: Sequence[Found], metric: str, tops: Sequence[Best | None]) -> str:
+    values = [(top.value, each.name) for top, each in zip(tops, found, strict=True) if top]
+    if not values:
+        return "no value is finite"
+    lowest = looks_lower_is_better(metric)
+    value = (min if lowest else max)(value for value, _ in values)
+    best = [name for each, name in values if each == value]
+    named = f"run {best[0]}" if len(best) == 1 else f"runs {wording.few(best)}"
+    return f"the {'lowest' if lowest else 'highest'} is {wording.cell(value)}, of {named}"
+
+
+def _where(top: Best) -> str:
+    return " final" if top.round_num is None else f" in round {top.round_num}"
+
+
+def _scale_of(every: Sequence[curves.Curve]) -> str:
+    known = [value for curve in every for value in curve if value is not None]
+    if not known:
+        return ""
+    if _need_own_scales(every):
+        return "; each curve has a scale of its own"
+    return f"; the curves have one scale, from {wording.cell(min(known))} to {wording.cell(max(known))}"
+
+
+def _need_own_scales(every: Sequence[curves.Curve]) -> bool:
+    """Whether a curve would be flat on the scale of all."""
+    spans = [span for curve in every if (span := _span(curve))]
+    return bool(spans) and min(spans) * _FLAT < _span([value for curve in every for value in curve])
+
+
+def _span(curve: curves.Curve) -> float:
+    """Halved: the difference of two large numbers may be infinite."""
+    known = [value / 2 for value in curve if value is not None]
+    return max(known) - min(known) if known else 0.0
 
 
 def said_of(compared: Compared, names: Sequence[str], digests: Sequence[str]) -> Iterator[str]:
     """Sentences on where two runs differ first."""
     same = f"{counted(compared.models, 'model')} in {counted(compared.rounds, 'round')}"
     if compared.difference is not None:
-        yield _difference(compared.difference, names)
-        if compared.models:
-            yield f"the same in both: {same}"
+        yield f"first difference: {_difference(compared.difference, names)}"
+        before = "1 model in 1 round is" if compared.models == 1 else f"{same} are"
+        yield f"{before} the same in both" if compared.models else "no model is the same in both"
     elif not compared.models and compared.longer is None:
         yield "a run has no digests of its models by round: it was made by an older version, or sent none"
         if all(digests):
@@ -108,12 +149,10 @@ def said_of(compared: Compared, names: Sequence[str], digests: Sequence[str]) ->
 
 def _difference(difference: Difference, names: Sequence[str]) -> str:
     where = f"round {difference.round_num}"
+    what = f"the answer of {difference.site}" if difference.site else "the model that the server sent"
+    told = f"{where}, {what} ({difference.task})"
     if difference.only_in is not None:
-        what = f"the answer of {difference.site}" if difference.site else "a model that the server sent"
-        return (
-            f"the runs differ first in {where}: {what} ({difference.task}) is in run {names[difference.only_in]} only"
-        )
-    who = f"{difference.site}: its answer" if difference.site else "server: the model that it sent"
+        return f"{told}, which is in run {names[difference.only_in]} only"
     tensor = f", tensor {difference.tensor}" if difference.tensor else ""
     more = f" and {counted(difference.num_tensors - 1, 'other')}" if difference.num_tensors > 1 else ""
-    return f"the runs differ first in {where}, {who} ({difference.task}){tensor}{more}"
+    return f"{told}{tensor}{more}"

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from fedsag_cli import foreign
-from fedsag_cli.cli import display, wording
+from fedsag_cli import foreign, history
+from fedsag_cli.cli import display, failures, wording
 from fedsag_cli.errors import counted
 from fedsag_cli.history import rows
-from fedsag_cli.history.reading import FINISHED, STOPPED
+from fedsag_cli.history.reading import FINISHED, RUNNING, STOPPED
 from fedsag_cli.report import curves, differing
 
 if TYPE_CHECKING:
     from fedsag_cli.history.asking import Answer
     from fedsag_cli.history.finding import Found
+    from fedsag_cli.report import Report
 
 _BARS = 8  # of a curve in a list
 _MOST_METRICS = 6
 _LONGEST_CELL = 16
+_LONGEST_COMMAND = 32
+_LONGEST_NAME = 40  # of a setting
+_MOST_NAMED = 4  # settings for which there is no room
 _LABEL = 11  # columns
 _GAP = 2  # between columns
 _AGES = ((60, 1, "s"), (3600, 60, "min"), (86400, 3600, "h"), (864000, 86400, "d"))
 
-_Cells = dict[str, list[str]]  # by heading: a cell for each row
+Cells: TypeAlias = "dict[str, list[str]]"
+"""By heading: a cell for each row."""
 
 
 def as_json(found: Found, *, whole: bool = True) -> dict[str, Any]:
@@ -65,8 +69,10 @@ def show_list(found: Sequence[Found]) -> None:
     leading = [next(iter(curves.metrics_of(report)), "") for report in reports]
     same = len(set(filter(None, leading))) <= 1
     name = foreign.shortened(max(leading, default=""), _LONGEST_CELL) if same else ""
-    cells: _Cells = {"run": [each.name for each in found], "age": [_age(report.began) for report in reports]}
-    ends: _Cells = {"status": [_status(each) for each in found]}
+    cells: Cells = {"run": [each.name for each in found], "age": [_age(report.began) for report in reports]}
+    ends: Cells = {"status": [each.status for each in found]}
+    if any(each.status != FINISHED for each in found):
+        ends["rounds"] = [_rounds_done(each, "/") for each in found]
     if not same:
         ends["metric"] = [foreign.shortened(each, _LONGEST_CELL) for each in leading]
     tops = [curves.best(report, metric) for report, metric in zip(reports, leading, strict=True)]
@@ -75,25 +81,64 @@ def show_list(found: Sequence[Found]) -> None:
     ends["curve"] = [
         wording.sparkline(curves.curve(report, each), _BARS) for report, each in zip(reports, leading, strict=True)
     ]
-    differ = differing.settings(reports, whole=False)
-    changed = {setting for report in reports for setting in report.changed}
-    ranked = sorted(differ, key=lambda setting: " " in setting and setting not in changed)
-    short = differing.short_names(list(differ))
+    settings = differing.settings(reports, whole=False)
+    if left := show_with_settings(cells, settings, ends, reports):
+        short = differing.short_names(list(settings))
+        display.line(f"the runs differ also in {_few([short[name] for name in left])}: see fedsag runs compare")
+
+
+def show_with_settings(
+    cells: Cells, settings: Mapping[str, Sequence[Any]], ends: Cells, reports: Sequence[Report]
+) -> list[str]:
+    """A table with a row for each run: `cells`, then as many settings as there is room for, then `ends`.
+
+    In a pipe, all that a user gave have room. Returns the settings for which there is none.
+    """
+    short = differing.short_names(list(settings))
+    fits = display.on_terminal()
     free = display.width() - _wide(cells) - _wide(ends) + _GAP
-    for setting in ranked:
-        heading = _heading(short[setting], {**cells, **ends})
-        column = [
-            "" if value is None else foreign.shortened(display.shown(value), _LONGEST_CELL) for value in differ[setting]
-        ]
+    left: list[str] = []
+    for name in differing.by_hand_first(settings, reports):
+        heading = _heading(short[name], {**cells, **ends})
+        column = _values(settings[name], free if fits else None)
         free -= _wide({heading: column})
-        if free < 0:
-            break
-        cells[heading] = column
-    left = len(differ) - (len(cells) - 2)
-    cells |= ends
-    display.table([{head: cells[head][index] for head in cells} for index in range(len(found))], list(cells))
-    if left:
-        display.line(f"the runs differ in {counted(left, 'more setting')}: see fedsag runs compare")
+        if (left or free < 0) if fits else not differing.is_by_hand(name, reports):
+            left.append(name)
+            continue
+        cells = {**cells, heading: column}
+    table = {**cells, **ends}
+    display.table(
+        [{head: table[head][index] for head in table} for index in range(len(reports))], list(table), wraps=False
+    )
+    return left
+
+
+def _values(values: Sequence[Any], free: int | None) -> list[str]:
+    """The cells of a setting; `free`: the room for them, None in a pipe. A command line is cut at its end: cut in the
+    middle, it would show the name of one option with the value of another.
+    """
+    own = differing.without_common_options(values)
+    texts = ["" if value is None else foreign.one_line(foreign.masked(display.shown(value))) for value in own]
+    if free is None:
+        return texts
+    if any(" -" in f" {text}" for text in texts):
+        longest = max(_LONGEST_CELL, min(_LONGEST_COMMAND, free - _GAP))
+        return [text if len(text) <= longest else f"{text[: longest - 1]}…" for text in texts]
+    return [foreign.shortened(text, _LONGEST_CELL) for text in texts]
+
+
+def _few(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {counted(len(names) - _MOST_NAMED, 'more setting')}" if len(names) > _MOST_NAMED else ""
+    return f"{', '.join(foreign.shortened(name, _LONGEST_NAME) for name in names[:_MOST_NAMED])}{more}"
+
+
+def headline(found: Found) -> str:
+    """Which run it is: its number, its job, its status and its age."""
+    named = f"run {found.name}" if found.row else f"the run in {found.name}"
+    began = found.report.began
+    since = f"began {_age(began)}{' ago' if time.time() - began < _AGES[-1][0] else ''}" if began else ""
+    return ", ".join(filter(None, [named, f"job {found.report.job}" * bool(found.report.job), _status(found), since]))
 
 
 def show_run(found: Found) -> None:
@@ -103,8 +148,8 @@ def show_run(found: Found) -> None:
     if report.rounds:
         _show_rounds(found)
         display.gap()
-    for site, first in report.failures.items():
-        _fact("failed", f"{site}: {first.failure.cause}")
+    for text in failures.failed_sites(report):
+        display.line(text)
     for path in report.models if found.root else ():
         _fact("model", path)
     if report.digest:
@@ -114,8 +159,7 @@ def show_run(found: Found) -> None:
         return
     _fact("workspace", str(found.root))
     if found.status == STOPPED and found.row and found.rounds_done:
-        words = [found.row.job_folder or "JOB", "-w", str(found.root), "--resume"]
-        _fact("continue", f"fedsag simulator {shlex.join(words)}")
+        _fact("continue", history.command_to_continue(found.root))
     for name in ("report.html", "report.json", "events.jsonl"):
         if (found.root / name).is_file():
             _fact(name.partition(".")[0] if name != "report.html" else "page", str(found.root / name))
@@ -141,8 +185,8 @@ def _show_rounds(found: Found) -> None:
 def show_facts(found: Found) -> None:
     report = found.report
     took = report.seconds
-    how = f" after {took:.1f} s" if took is not None else ""
-    _fact("run", f"{found.name}, {_status(found)}{how}")
+    joined = " after" if found.status == FINISHED else ","
+    _fact("run", f"{found.name}, {_status(found)}{f'{joined} {took:.1f} s' if took is not None else ''}")
     if report.cause and found.status != FINISHED:
         _fact("cause", report.cause)
     _fact("job", f"{report.job or 'unknown'}{f', from the template {report.template}' if report.template else ''}")
@@ -194,7 +238,18 @@ def _fact(label: str, text: str) -> None:
 def _status(found: Found) -> str:
     if found.status == FINISHED:
         return found.status
-    return f"{found.status} {found.rounds_done}/{found.report.num_rounds}" if found.report.num_rounds else found.status
+    done = _rounds_done(found, " of ")
+    if done and found.status == RUNNING:
+        return f"{found.status}, {done} rounds done"
+    return f"{found.status} after {done} rounds" if done else found.status
+
+
+def _rounds_done(found: Found, of: str) -> str:
+    """As `3 of 6`, of the last workflow; empty if their number is not known."""
+    report = found.report
+    last = report.rounds[-1].workflow if report.rounds else ""
+    done = sum(each.is_whole for each in report.rounds if each.workflow == last)
+    return f"{done}{of}{report.num_rounds}" if report.num_rounds else ""
 
 
 def _age(began: float) -> str:
@@ -212,5 +267,5 @@ def _heading(name: str, taken: Mapping[str, object]) -> str:
     return heading
 
 
-def _wide(cells: _Cells) -> int:
+def _wide(cells: Cells) -> int:
     return sum(_GAP + max(map(display.len_of, [head, *column])) for head, column in cells.items())

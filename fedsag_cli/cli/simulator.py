@@ -86,7 +86,8 @@ def simulator(
         bool,
         typer.Option(
             "--force",
-            help="Start anew, and remove an unfinished run; with --resume: continue all the same.",
+            help="Start a new run though WS has an unfinished one, which is replaced, or without -w moved aside; with "
+            "--resume: continue all the same.",
         ),
     ] = False,
     strict: Annotated[

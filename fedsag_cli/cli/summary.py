@@ -77,19 +77,8 @@ def _more_places(report: Report) -> None:
     display.line(f"logs       {report.workspace}/<site>/log.txt")
     if report.rounds:  # without a round, nothing was trained
         display.line(f"digest     {report.digest}")
-<<<<<<< HEAD
-    since = " since the resume" if report.resumed_at else ""
-    display.line(f"seconds    {report.times.get('run_finished_s', 0.0):.1f}{since}")
-=======
-    display.line(f"report     {report.workspace}/report.json")
-    display.line(f"page       {report.workspace}/report.html")
-    display.line(f"events     {report.workspace}/events.jsonl")
-    display.line(f"logs       {report.workspace}/<site>/log.txt")
     since = f", {report.times.get('run_finished_s', 0.0):.1f} of them since the resume" if report.earlier_s else ""
     display.line(f"seconds    {report.seconds or 0.0:.1f}{since}")
-    if number := history.number_of(Path(report.workspace)):
-        display.line(f"run        {number}: fedsag runs show {number}")
->>>>>>> st_page
 
 
 def _result(found: TableReport) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,13 @@ from fedsag_cli.cli.options import FollowOption, FormatOption, QuietOption, RunA
 from fedsag_cli.errors import Interrupted, RunError, WorkspaceError, counted
 
 if TYPE_CHECKING:
+    from fedsag_cli.history.finding import Found
     from fedsag_cli.report import Report
     from fedsag_cli.report.alike import Kind
     from fedsag_cli.workspace import Workspace
+
+_LOOK_S = 0.1
+_BEGINS_S = 10.0
 
 
 def watch(
@@ -31,8 +36,7 @@ def watch(
     What it shows begins with the start of the run. At its end, the command ends with the run's table and exit code; if
     the run is over, it does so at once. Ctrl-C ends the watching, not the run.
     """
-    from fedsag_cli import history
-    from fedsag_cli.cli import views
+    from fedsag_cli.cli import runs_tables, views
     from fedsag_cli.cli.failures import failures
     from fedsag_cli.cli.follow import Follow
     from fedsag_cli.cli.summary import rounds, summary
@@ -45,8 +49,11 @@ def watch(
     from fedsag_cli.workspace import Workspace
 
     check_output(output, follow or (), quiet=quiet)
-    workspace = Workspace(history.workspace_of(run))
+    found = _with_files(run)
+    workspace = Workspace(found.folder())
     told = EventStream(workspace)
+    if output is Format.TXT and not quiet:
+        display.line(runs_tables.headline(found))
     builder = ReportBuilder()
     printed: Collection[tuple[str, Kind]] = ()
     try:
@@ -85,6 +92,17 @@ def watch(
     raise error
 
 
+def _with_files(run: str) -> Found:
+    """The run; one that has just begun is waited for until its first file is there."""
+    from fedsag_cli.history import finding
+    from fedsag_cli.history.reading import RUNNING
+
+    ends = time.monotonic() + _BEGINS_S
+    while (found := finding.find(run)).root is None and found.status == RUNNING and time.monotonic() < ends:
+        time.sleep(_LOOK_S)
+    return found
+
+
 def _error_of(report: Report) -> RunError:
     """The error with which the run ended."""
     error = RunError(report.cause, hint=report.hint)
@@ -93,5 +111,9 @@ def _error_of(report: Report) -> RunError:
 
 
 def _killed(workspace: Workspace, rounds_done: int) -> RunError:
-    done = f"{counted(rounds_done, 'round')} done. To continue, repeat its command with --resume" if rounds_done else ""
-    return RunError(f"the run in {workspace.root} was killed: it has not told its end", hint=done)
+    from fedsag_cli import history
+
+    if not rounds_done:
+        return RunError(f"the run in {workspace.root} was killed")
+    done, again = counted(rounds_done, "round"), history.command_to_continue(workspace.root)
+    return RunError(f"the run in {workspace.root} was killed", hint=f"{done} done. Continue it: {again}")

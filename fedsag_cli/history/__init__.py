@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
+from typing import Any
 
 
 def workspace_of(word: str) -> Path:
@@ -21,16 +23,40 @@ def number_of(workspace: Path) -> int:
         named = identity_of(workspace)
     except WorkspaceError:
         return 0
-    found = _asked("WHERE id = ?", named)
-    return found[0][0] if found else 0
+    found = _asked("SELECT number FROM runs WHERE id = ?", named)
+    return int(found[0][0]) if found else 0
+
+
+def job_folder_of(workspace: Path) -> Path | None:
+    """The job of the run in a workspace; None if it is not known."""
+    from fedsag_cli.errors import WorkspaceError
+    from fedsag_cli.history.reading import identity_of
+
+    try:
+        named = identity_of(workspace)
+    except WorkspaceError:
+        return None
+    found = _asked("SELECT job_folder FROM runs WHERE id = ?", named)
+    return Path(found[0][0]) if found and found[0][0] else None
+
+
+def command_to_continue(workspace: Path) -> str:
+    """The command that continues the run in a workspace; with JOB where its job is not known."""
+    words = [str(job_folder_of(workspace) or "JOB"), "-w", str(workspace), "--resume"]
+    return f"fedsag simulator {shlex.join(words)}"
 
 
 def known_runs() -> list[tuple[int, str]]:
     """The number and the job of each run, the newest first; none if the database cannot be read."""
-    return _asked("ORDER BY number DESC")
+    return _asked("SELECT number, job FROM runs ORDER BY number DESC")
 
 
-def _asked(rest: str, *values: str) -> list[tuple[int, str]]:
+def known_metrics() -> list[str]:
+    """The names of all metrics of all runs; none if the database cannot be read."""
+    return [name for (name,) in _asked("SELECT name FROM metrics UNION SELECT name FROM final_metrics")]
+
+
+def _asked(select: str, *values: str) -> list[tuple[Any, ...]]:
     from contextlib import closing
 
     from fedsag_cli.errors import UsageError
@@ -38,6 +64,6 @@ def _asked(rest: str, *values: str) -> list[tuple[int, str]]:
 
     try:
         with closing(open_to_read()) as database, faults_named(database_file()):
-            return database.execute(f"SELECT number, job FROM runs {rest}", values).fetchall()
+            return database.execute(select, values).fetchall()
     except (UsageError, ImportError):  # Python may be built without sqlite3
         return []

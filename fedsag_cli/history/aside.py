@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedsag_cli.errors import UsageError, WorkspaceError
+from fedsag_cli.errors import UsageError, WorkspaceError, counted
 from fedsag_cli.history import rows
 from fedsag_cli.history.database import database_file, faults_named, writing
 from fedsag_cli.history.importing import take_in
@@ -14,6 +15,8 @@ from fedsag_cli.workspace import Workspace
 
 if TYPE_CHECKING:
     import sqlite3
+
+_MOST_NAMED = 4  # files
 
 KEPT = 10
 """The number of runs that are kept in one folder."""
@@ -98,9 +101,16 @@ def _without_old_ones(folder: Path, database: sqlite3.Connection | None) -> list
             continue
         if row is not None:
             _change(database, row.number, files=rows.REMOVED)
-        stays = f", but for files that fedsag did not make: they stay in {old}" if left else ""
-        told.append(f"{old} was older, and is removed{stays}")
+        told.append(f"{old} was older, and is removed{what_stays(old) if left else ''}")
     return told
+
+
+def what_stays(root: Path) -> str:
+    """The end of a sentence on a workspace that was removed: the files that are left in it."""
+    files = sorted(str(Path(base, name).relative_to(root)) for base, _, names in os.walk(root) for name in names)
+    named = ", ".join(files[:_MOST_NAMED]) + (", …" if len(files) > _MOST_NAMED else "")
+    what = f"{counted(len(files), 'file')} that fedsag did not make ({named})" if files else "folders of yours"
+    return f", but {what} {'stays' if len(files) == 1 else 'stay'} in {root}"
 
 
 def _in(folder: Path) -> list[Path]:

@@ -62,8 +62,12 @@ def _go_on() -> int:
 def _tables() -> str:
     """The tables and their columns, as a hint."""
     with closing(open_to_read()) as database, faults_named(database_file()):
-        names = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-    return f"the tables are {', '.join(name for name in names if not name.startswith('sqlite_'))}; see docs/runs.md"
+        columns = database.execute(
+            "SELECT tables.name, group_concat(columns.name, ', ') FROM sqlite_master AS tables, "
+            "pragma_table_info(tables.name) AS columns "
+            "WHERE tables.type = 'table' AND tables.name NOT LIKE 'sqlite%' GROUP BY tables.name ORDER BY tables.rowid"
+        )
+        return "the tables are " + "; ".join(f"{table} ({names})" for table, names in columns)
 
 
 def _unique(names: list[str]) -> list[str]:

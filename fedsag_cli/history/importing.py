@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from fedsag_cli.errors import UsageError
+from fedsag_cli.errors import UsageError, WorkspaceError
 from fedsag_cli.history import rows
 from fedsag_cli.history.alive import is_gone
 from fedsag_cli.history.database import Locked, database_file, faults_named, open_to_write, writing
-from fedsag_cli.history.reading import RUNNING, STOPPED, has_this_run, identity_of, read_workspace
+from fedsag_cli.history.reading import RUNNING, STOPPED, has_run, has_this_run, identity_of, read_workspace
 from fedsag_cli.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -19,14 +20,17 @@ if TYPE_CHECKING:
 
 
 _WAITS_S = 5.0  # for runs that write
+_MOST_LOOKED_AT = 2000  # paths below a folder
+_MOST_NAMED = 5
 
 
 class Taken(NamedTuple):
-    """A run that was taken in. `faults`: what of it cannot be read."""
+    """A run that was taken in. `faults`: what of it cannot be read. `was_known`: it had a row before."""
 
     root: Path
     row: rows.Row
     faults: list[str]
+    was_known: bool
 
 
 def take_in_all(roots: Iterable[Path]) -> tuple[list[Taken], list[UsageError]]:
@@ -38,15 +42,28 @@ def take_in_all(roots: Iterable[Path]) -> tuple[list[Taken], list[UsageError]]:
             try:
                 faults = read_workspace(root).faults
                 with faults_named(database_file()), writing(database):
+                    was_known = rows.row(database, "id = ?", identity_of(root)) is not None
                     row = take_in(database, root)
             except Locked as error:  # each of the others would wait as long
                 refused.append(error)
                 break
+            except WorkspaceError as error:
+                refused.append(WorkspaceError(f"{error.message}{_below(root)}", hint=error.hint))
+                continue
             except UsageError as error:
                 refused.append(error)
                 continue
-            taken.append(Taken(root, row, faults))
+            taken.append(Taken(root, row, faults, was_known))
     return taken, refused
+
+
+def _below(root: Path) -> str:
+    """The end of a sentence on a folder that is no workspace: those in it."""
+    inside = (each for pattern in ("*", "*/*") for each in root.glob(pattern))
+    found = sorted(str(each) for each in islice(inside, _MOST_LOOKED_AT) if has_run(each))
+    if not found:
+        return ""
+    return f"; below it are {', '.join(found[:_MOST_NAMED])}{', …' if len(found) > _MOST_NAMED else ''}"
 
 
 def take_in(database: sqlite3.Connection, root: Path, *, is_over: bool = False) -> rows.Row:

@@ -19,7 +19,7 @@ from fedsag_cli.report.places import located
 from fedsag_cli.workspace import Workspace
 
 RUNNING, FINISHED, FAILED, INTERRUPTED, STOPPED = "running", "finished", "failed", "interrupted", "stopped"
-"""How a run stands. STOPPED: its process was killed, and could not say how it ended."""
+"""The status of a run. STOPPED: its process was killed, and could not say how it ended."""
 
 _SIGNALLED = 128  # exit codes from there on: ended by a signal
 

@@ -68,7 +68,7 @@ class Recorder:
                 self._has_started = True
                 self._identity = self._identity or identity(events.to_line(event))
                 self._later(lambda database: self._describe(database, event))
-                self._flush()  # at once: the server may need a while to start
+                self._flush()  # until the server is ready, torch may take seconds
             case events.RunSettings():
                 self._later(lambda database: self._set(database, event))
             case events.ServerReady():
@@ -176,6 +176,7 @@ class Recorder:
             launcher=event.launcher,
             clients=len(event.sites),
         )
+        rows.write_sites(database, self.number, event.sites)
 
     def _set(self, database: sqlite3.Connection, event: events.RunSettings) -> None:
         rows.change(database, self.number, template=event.template)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from fedsag_cli.errors import UsageError, WorkspaceError
 from fedsag_cli.history import rows
+from fedsag_cli.history.aside import what_stays
 from fedsag_cli.history.database import database_file, faults_named, open_to_write, writing
 from fedsag_cli.history.finding import Found, place_of
 from fedsag_cli.history.reading import RUNNING
@@ -30,8 +31,7 @@ def remove(found: Found, *, files: bool) -> Removed:
                 has_others = workspace.remove()
         except OSError as error:
             raise WorkspaceError(f"the files of run {found.name} cannot be removed: {error}") from None
-        others = f", but for files that fedsag did not make: they stay in {found.root}" if has_others else ""
-        said = f"its files in {found.root} are removed{others}"
+        said = f"its files in {found.root} are removed{what_stays(found.root) if has_others else ''}"
     if files and found.row is not None and (place := place_of(found.row)) not in (None, found.root):
         return Removed(found.name, f"{said}; run {found.name} stays in the list: it is in {place}")
     if found.row is not None:

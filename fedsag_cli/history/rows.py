@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -114,10 +115,7 @@ def write(database: sqlite3.Connection, number: int, report: Report, status: str
     for table in TABLES:
         database.execute(f"DELETE FROM {table} WHERE run = ?", [number])
     write_settings(database, number, report.settings, report.changed)
-    causes = {site: first.failure.cause for site, first in report.failures.items()}
-    database.executemany(
-        "INSERT INTO sites VALUES (?, ?, ?)", ((number, site, causes.get(site)) for site in dict.fromkeys(report.sites))
-    )
+    write_sites(database, number, report.sites, {site: each.failure.cause for site, each in report.failures.items()})
     for step, each in enumerate(report.rounds):
         write_round(database, number, step, each.workflow, each.round_num, each.metrics)
     database.executemany(
@@ -126,6 +124,15 @@ def write(database: sqlite3.Connection, number: int, report: Report, status: str
     )
     database.executemany(
         "INSERT INTO versions VALUES (?, ?, ?)", ((number, name, each) for name, each in report.versions.items())
+    )
+
+
+def write_sites(
+    database: sqlite3.Connection, number: int, sites: Iterable[str], causes: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """`causes`: why sites failed. Raises sqlite3.Error."""
+    database.executemany(
+        "INSERT OR REPLACE INTO sites VALUES (?, ?, ?)", ((number, site, causes.get(site)) for site in sites)
     )
 
 

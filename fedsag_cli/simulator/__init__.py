@@ -49,9 +49,10 @@ def simulate(job: Path, workspace: Path | None, options: Options, observers: Seq
             resume.check_has_run(run_folder)
             run_folder.take()  # before its plan is read, which another run could replace
             before = resume.plan_in(run_folder)
+        moves = workspace is None and not job.resolve().is_relative_to(run_folder.root)
         if before is not None:
-            options = resume.settings_of(before, options)
-        return _simulate(job, run_folder, before, options, observers, moves=workspace is None)
+            options = resume.settings_of(before, options, moves=moves)
+        return _simulate(job, run_folder, before, options, observers, moves=moves)
 
 
 def _simulate(
@@ -74,11 +75,11 @@ def _simulate(
             if options.resume and before is None:
                 planned.notices.append("the earlier run ended before its plan was written: this is a new run")
             if before is not None:
-                resume.check_same_job(before, planned.plan)
+                resume.check_same_job(before, planned.plan, run_folder, job, moves=moves)
             if not options.resume:
                 run_folder.take()
                 if not options.force:
-                    resume.check_nothing_is_lost(run_folder)
+                    resume.check_nothing_is_lost(run_folder, moves=moves)
             report = resume.finished_report(run_folder) if before is not None else None
             gone = resume.missing_models(report) if report else []
             planned.notices.extend(f"this run is complete, but {path} is gone" for path in gone)

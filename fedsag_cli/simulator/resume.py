@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from fedsag_cli import catalog
-from fedsag_cli.errors import UsageError, WorkspaceError
+from fedsag_cli import catalog, history
+from fedsag_cli.errors import UsageError, WorkspaceError, counted
 from fedsag_cli.plan import FORMAT, Plan, read_plan
 from fedsag_cli.record import Found, read
 from fedsag_cli.report import Report
@@ -44,8 +44,11 @@ def plan_in(workspace: Workspace) -> Plan | None:
     return plan
 
 
-def check_nothing_is_lost(workspace: Workspace) -> None:
-    """Raises WorkspaceError if a new run would remove whole rounds of a run that is not finished."""
+def check_nothing_is_lost(workspace: Workspace, *, moves: bool) -> None:
+    """Raises WorkspaceError if a new run would take the place of complete rounds of a run that is not finished.
+
+    `moves`: a new run moves the one before it aside; else it replaces it.
+    """
     if not workspace.plan.exists() or finished_report(workspace) is not None:
         return
     try:
@@ -54,10 +57,11 @@ def check_nothing_is_lost(workspace: Workspace) -> None:
         found = Found()
     if found.digest or not (found.rounds or any(workspace.checkpoints.glob(f"{ROUND}-*"))):
         return
-    done = f"{len(found.rounds)} whole rounds" if len(found.rounds) > 1 else "a whole round"
+    done = counted(len(found.rounds) or 1, "complete round")
+    kept = "moves it aside" if moves else "removes it"
     raise WorkspaceError(
         f"{workspace.root} has {done} of a run that is not finished",
-        hint="--resume continues it, --force removes it and starts anew; or choose another folder with -w",
+        hint=f"--resume continues it; --force {kept} and starts a new run; or choose another folder with -w",
     )
 
 
@@ -97,10 +101,10 @@ def notes_on_state(workspace: Workspace, plan: Plan, custom: Path, *, force: boo
             yield f"workflow {spec.id or path} is the job's own: what its run() kept in variables begins anew"
 
 
-def settings_of(plan: Plan, options: Options) -> Options:
+def settings_of(plan: Plan, options: Options, *, moves: bool) -> Options:
     """The options of the earlier run, but with the new -t, -gpu and --launcher, which do not change the result.
 
-    Raises UsageError naming an option whose value differs from the earlier run.
+    `moves`: as in `check_nothing_is_lost`. Raises UsageError naming an option whose value differs from the earlier run.
     """
     names = plan.site_names
     given = site_names(options)
@@ -113,7 +117,7 @@ def settings_of(plan: Plan, options: Options) -> Options:
             now, then = (", ".join(each) if isinstance(each, list) else each for each in (value, was))
             raise UsageError(
                 f"{flag}: the run to resume has {then}, not {now}",
-                hint=f"leave {flag} out; or start anew with --force, which removes the rounds that are done",
+                hint=f"leave {flag} out; {_or_anew(moves=moves)}",
             )
     several_groups = len({site.group for site in plan.sites}) > 1
     slots = None if several_groups and options.gpus is None else plan.slots
@@ -132,15 +136,30 @@ def settings_of(plan: Plan, options: Options) -> Options:
     )
 
 
-def check_same_job(before: Plan, now: Plan) -> None:
-    """Raises WorkspaceError naming what has changed in the job since the run began."""
+def check_same_job(before: Plan, now: Plan, workspace: Workspace, job: Path, *, moves: bool) -> None:
+    """Raises WorkspaceError naming what has changed in the job since the run began, or the run's own job.
+
+    `moves`: as in `check_nothing_is_lost`.
+    """
+    known = history.job_folder_of(workspace.root)
+    if before.job != now.job and known != job.absolute():
+        own = history.command_to_continue(workspace.root) if known else "name that job with --resume"
+        raise WorkspaceError(
+            f"the run in {workspace.root} is of the job {before.job}, not of {now.job}",
+            hint=f"to continue it: {own}; {_or_anew(moves=moves)}",
+        )
     changes = [*_changed_files(before.files, now.files), *_changed("", before.settings, now.settings)]
     if changes:
         more = f" and {len(changes) - 5} more" if len(changes) > 5 else ""
         raise WorkspaceError(
             f"the job has changed since this run began: {'; '.join(changes[:5])}{more}",
-            hint="undo the change; or start anew with --force, which removes the rounds that are done",
+            hint=f"undo the change; {_or_anew(moves=moves)}",
         )
+
+
+def _or_anew(*, moves: bool) -> str:
+    kept = "moves this run aside" if moves else "removes this run"
+    return f"or give --force in place of --resume, which {kept} and starts a new one"
 
 
 def _changed_files(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -17,7 +18,7 @@ from runs import fedsag, job, run
 from typer.main import get_command
 
 from fedsag_cli import cli, events
-from fedsag_cli.cli import commands, position, runs
+from fedsag_cli.cli import commands, display, position, runs
 from fedsag_cli.history import asking, database
 from fedsag_cli.history.importing import take_in
 from fedsag_cli.workspace import Workspace
@@ -81,15 +82,33 @@ def test_the_newest_run_comes_first_with_the_settings_that_differ_and_a_curve(ca
     assert call() == out
 
 
-def test_a_list_says_how_many_older_runs_there_are_and_fits_80_columns(call):
+def test_a_list_says_how_many_older_runs_there_are_and_fits_a_terminal(call, monkeypatch):
+    monkeypatch.setattr(display, "on_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
     wide = {f"config_fed_client.conf a_long_name_of_a_setting_{n}": "x" * 200 for n in range(9)}
     made({}, {}, wide | {"accuracy": (1e-300, -123456.789)})
 
     out = call("list", "-n", 2)
 
-    assert max(map(len, out.splitlines())) <= 80
+    assert max(map(len, out.splitlines()[:3])) <= 80  # the table
     assert "1 older run: fedsag runs list -n 3" in out
     assert "more settings: see fedsag runs compare" in out
+
+
+def test_the_list_has_the_options_that_differ_first_and_in_a_pipe_all_that_users_gave(call, monkeypatch):
+    line = "config_fed_client.conf app_config"
+    common = "--batch_size 4096 --momentum 0.9 --data /somewhere"
+    given = {f"config_fed_client.conf by_hand_{n}": n for n in range(9)}
+    made({line: f"{common} --lr 0.1"}, {line: f"{common} --lr 0.25"} | given, {line: f"{common} --lr 0.5"})
+
+    out = call("list")
+    monkeypatch.setattr(display, "on_terminal", lambda: True)
+    shown = call("list")
+
+    assert [row.split()[2:4] for row in out.splitlines()[1:]] == [["--lr", "0.5"], ["--lr", "0.25"], ["--lr", "0.1"]]
+    assert all(f"by_hand_{n}" in out for n in range(9))
+    assert "--lr 0.25" in shown
+    assert re.search(r"the runs differ also in .*by_hand_\d, .* and \d more settings?: see fedsag runs compare", shown)
 
 
 def test_the_list_as_json_has_the_best_and_the_last_value_of_each_metric(call):
@@ -124,6 +143,25 @@ def test_a_run_is_shown_with_its_settings_rounds_and_files(call, tmp_path):
     assert json.loads(call("show", "ws1", "--format", "json"))["report"]["digest"] == "d1"
 
 
+def test_sites_that_failed_for_one_reason_are_shown_in_one_line_in_the_order_of_their_numbers(call):
+    sites = [f"site-{number}" for number in (10, 2, 1)]
+    failed = [
+        events.ReplyFailed(
+            site=site, workflow="w", task="train", round_num=1, failure=events.Failure(cause=f"{site} has no data")
+        )
+        for site in sites
+    ]
+    root = database.Path(os.path.realpath("ws1"))
+    told = history(root)
+    write_run(root, [msgspec.structs.replace(told[0], sites=sites), *told[1:5], *failed, *told[5:]])
+
+    out = call("show", "ws1")
+
+    [line] = [line for line in out.splitlines() if "has no data" in line]
+    assert line.startswith("3 of 3 clients failed")
+    assert "site-1, site-2, site-10" in line
+
+
 def test_of_a_run_whose_folder_is_gone_the_database_shows_what_it_has(call, tmp_path):
     made({})
     (tmp_path / "ws1").rename(tmp_path / "elsewhere")
@@ -140,19 +178,32 @@ def test_a_comparison_has_the_settings_that_differ_and_curves_on_one_scale(call)
 
     out = call("compare", 1, "last")
 
-    rows = [line.split() for line in out.splitlines() if line]
-    assert rows == [
-        ["setting", "run", "1", "run", "2"],
-        ["lr", "0.1", "0.2"],
-        ["accuracy:", "by", "round,", "from", "0", "to", "1"],
-        ["run", "curve", "first", "best", "last", "rounds"],
-        ["1", "▁▅", "0", "0.5", "in", "round", "1", "0.5", "2"],
-        ["2", "▅█", "0.5", "1", "in", "round", "1", "1", "2"],
+    title, *rows = [line for line in out.splitlines() if line]
+    assert title == "accuracy: the highest is 1, of run 2; the curves have one scale, from 0 to 1"
+    assert [row.split() for row in rows] == [
+        ["run", "lr", "best", "last", "rounds", "curve"],
+        ["1", "0.1", "0.5", "in", "round", "1", "0.5", "2", "▁▅"],
+        ["2", "0.2", "1", "in", "round", "1", "1", "2", "▅█"],
     ]
     as_json = json.loads(call("compare", 1, 2, "--format", "json"))
     assert as_json["settings"] == {"config_fed_client.conf lr": [0.1, 0.2]}
     assert as_json["curves"] == {"accuracy": [[0.0, 0.5], [0.5, 1.0]]}
     assert "compare needs at least two runs" in call("compare", 1, code=2)
+
+
+def test_curves_that_would_be_flat_on_one_scale_have_their_own_and_settings_without_room_follow(call):
+    others = {f"config_fed_client.conf a{n}": 1 for n in range(20)}
+    made({"accuracy": (0.0, 1.0)}, {"accuracy": (0.0, 100.0)} | others)
+    unchanged = database.Path("ws2") / "report.json"
+    told = json.loads(unchanged.read_text())
+    unchanged.write_text(json.dumps(told | {"changed": {}}))
+
+    out = call("compare", 1, 2)
+
+    assert "accuracy: the highest is 100, of run 2; each curve has a scale of its own" in out
+    assert out.count("▁█") == 2
+    assert "setting  run 1  run 2\n" in out
+    assert re.search(r"^a19 +- +1$", out, re.M)
 
 
 def test_a_comparison_can_be_a_page_too(call, tmp_path):
@@ -165,6 +216,12 @@ def test_a_comparison_can_be_a_page_too(call, tmp_path):
     assert "--html nowhere/x.html cannot be written" in call("compare", 1, 2, "--html", "nowhere/x.html", code=2)
 
 
+def test_runs_with_different_seeds_are_said_to_differ_by_them(call):
+    made({}, {"seed": 8})
+
+    assert "the seeds differ: with the same --seed, only the settings" in call("diff", 1, 2)
+
+
 def test_the_tab_key_offers_runs_and_the_sites_of_the_run(call, tmp_path):
     made({}, {})
     (tmp_path / "ws2" / "site-1").mkdir()
@@ -175,17 +232,34 @@ def test_the_tab_key_offers_runs_and_the_sites_of_the_run(call, tmp_path):
 
     assert offered("show", "") == ["2", "1", "last", "ws1", "ws2"]
     assert offered("logs", "2", "") == ["site-1"]
+    assert offered("best", "--metric", "") == ["accuracy"]
+    assert offered("list", "--job", "") == ["fruit"]
 
 
 def test_the_best_run_has_the_highest_value_or_with_min_the_lowest(call):
     made({"accuracy": (0.1, 0.9)}, {"accuracy": (0.95, 0.2)}, {"accuracy": (0.05, 0.3)})
 
     assert call("best", "--metric", "accuracy").startswith(
-        "run 2 has the best accuracy of 3 runs: 0.95, the model sent in round 0"
+        "run 2 has the highest accuracy of 3 runs: 0.95, the model sent in round 0"
     )
+    assert call("best", "--min").startswith("run 3 has the lowest accuracy of 3 runs: 0.05")
+    assert call("best", 1, 3).startswith("run 1 has the highest accuracy of 2 runs: 0.9")
     lowest = json.loads(call("best", "--metric", "accuracy", "--min", "--format", "json"))
     assert (lowest["run"], lowest["value"], lowest["round"]) == (3, 0.05, 0)
     assert "did you mean 'accuracy'?" in call("best", "--metric", "acuracy", code=2)
+
+
+def test_runs_of_one_job_are_listed_and_ranked_alone(call, monkeypatch, capsys):
+    made({"accuracy": (0.9,)}, {"accuracy": (0.2,), "job": "vegetables"}, {"accuracy": (0.1,), "job": "vegetables"})
+
+    assert [line.split()[0] for line in call("list", "--job", "vegetables").splitlines()] == ["run", "3", "2"]
+    assert "1 older run: fedsag runs list -n 2 --job vegetables" in call("list", "--job", "vegetables", "-n", 1)
+    assert call("best", "--job", "vegetables").startswith("run 2 has the highest accuracy of 2 runs: 0.2")
+    assert "did you mean 'vegetables'?" in call("best", "--job", "vegetable", code=2)
+    monkeypatch.setattr(sys, "argv", ["fedsag", "runs", "best"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "these are runs of 2 jobs: fruit, vegetables; --job NAME looks at those of one" in capsys.readouterr().err
 
 
 def test_a_log_is_printed_line_by_line_without_what_a_terminal_would_act_on(call, tmp_path):
@@ -196,6 +270,7 @@ def test_a_log_is_printed_line_by_line_without_what_a_terminal_would_act_on(call
     assert call("logs", "last", "site-1") == "20%\nred \\x1b]0;title\\x07\nlast\n"
     assert json.loads(call("logs", 1, "site-1", "--format", "json"))["lines"] == ["20%", "red \x1b]0;title\x07", "last"]
     assert "did you mean 'site-1'?" in call("logs", 1, "site1", code=2)
+    assert "known: server, site-1, site-2" in call("logs", 1, "site-9", code=2)
     assert "has no log" in call("logs", 1, "server", code=2)
 
 
@@ -247,7 +322,9 @@ def test_a_query_reads_the_tables_and_changes_nothing(call, home):
         call("query", sql, code=2)
     assert (home / "runs.db").read_bytes() == before
     assert not (home / "new.db").exists()
-    assert "no such column" in call("query", "SELECT nix FROM runs", code=2)
+    refused = call("query", "SELECT nix FROM runs", code=2)
+    assert "no such column" in refused
+    assert "metrics (run, step, workflow, round, name, value)" in " ".join(refused.split())
     assert "one statement" in call("query", "SELECT 1; SELECT 2", code=2)
     assert "only SELECT" in call("query", f"VACUUM INTO '{home}/new.db'", code=2)
     assert "no SELECT" in call("query", " ", code=2)
@@ -304,7 +381,7 @@ def test_a_run_is_removed_from_the_list_and_its_files_only_if_that_is_said(call,
     assert call("rm", 1) == f"run 1 is removed; its files stay in {tmp_path}/ws1\n"
     said = call("rm", 2, "--files")
 
-    assert "but for files that fedsag did not make" in said
+    assert said.endswith(f"are removed, but 1 file that fedsag did not make (notes.txt) stays in {tmp_path}/ws2\n")
     assert (tmp_path / "ws1" / "report.json").exists()
     assert [path.name for path in (tmp_path / "ws2").iterdir()] == ["notes.txt"]
     assert json.loads(call("list", "--format", "json")) == []
@@ -317,9 +394,13 @@ def test_folders_without_a_run_are_named_and_the_others_are_taken_in(call, tmp_p
 
     err = call("import", "empty", "old", "nowhere", code=2)
 
-    assert "2 of 3 folders cannot be taken in" in err
+    assert "2 of 3 folders cannot be imported" in err
     assert "there is no run in empty" in err
-    assert "stopped 2/2" in call("list")
+    assert f"there is no run in {tmp_path}; below it are {tmp_path}/old" in call("import", tmp_path, code=2)
+    assert call("import", "old") == "run 1: old, job fruit, stopped, was in the list already\n"
+    assert call("list").split()[-1] == "▁█"
+    assert re.search(r"status +rounds .*\n.* stopped +2/2 ", call("list"))
+    assert "run        1, stopped after 2 of 2 rounds\n" in call("show", 1)
 
 
 def test_a_folder_that_the_database_cannot_keep_and_a_run_that_goes_on_do_not_hide_what_was_done(call, tmp_path):
@@ -395,5 +476,6 @@ def test_real_runs_with_the_same_seed_are_identical_and_another_rate_parts_at_th
     other = fedsag("runs", "diff", 1, "last", cwd=tmp_path, env=env)
 
     assert "identical, bit for bit: 6 models in 2 rounds" in same.out
-    assert "the runs differ first in round 0, site-2: its answer (train), tensor numpy_key" in other.out
+    assert "first difference: round 0, the answer of site-2 (train), tensor numpy_key" in other.out
     assert "custom/train.py 0.2" in other.out
+    assert "seeds" not in other.out

@@ -20,6 +20,7 @@ from fedsag_cli.cli.views import NewestLines
 from fedsag_cli.cli.watch import watch
 from fedsag_cli.errors import RunError, UsageError, WorkspaceError
 from fedsag_cli.events import Event, Failure
+from fedsag_cli.history.recorder import Recorder
 from fedsag_cli.simulator.logs import LogTail
 from fedsag_cli.workspace import Workspace
 
@@ -52,7 +53,8 @@ def test_a_run_that_is_over_shows_its_table_at_once(workspace, capsys):
     watch(str(workspace.root))
 
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].startswith("round  accuracy (sites)")
+    assert lines[0].startswith(f"the run in {workspace.root}, job j, finished, began ")
+    assert lines[2].startswith("round  accuracy (sites)")
     assert any(line.startswith(LAST_ROUND) for line in lines)
     assert not any("answered train" in line for line in lines)
 
@@ -74,9 +76,29 @@ def test_a_run_that_goes_on_is_shown_from_its_beginning_and_to_its_end(workspace
     later.join()
 
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("job j: 4 clients")
+    assert "job j, running, 0 of 3 rounds done, began " in lines[0]
+    assert lines[1].startswith("job j: 4 clients")
     assert sum("answered train" in line for line in lines) == 12
     assert any(line.startswith(LAST_ROUND) for line in lines)
+
+
+def test_a_run_that_has_just_begun_is_waited_for_and_not_taken_for_one_whose_files_are_gone(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("FEDSAG_HOME", str(tmp_path / "home"))
+    with Workspace(tmp_path / "w") as begun:
+        begun.take()
+        Recorder(tmp_path / "job", begun).begin(resumed=False, moves=False)
+
+        def start(_):
+            if not begun.events.exists():
+                write(begun, *told(begun))
+                begun.release()
+
+        monkeypatch.setattr("fedsag_cli.cli.watch.time.sleep", start)
+        watch("last")
+
+    assert LAST_ROUND in capsys.readouterr().out
 
 
 def test_the_error_of_a_failed_run_is_the_error_of_who_watches_it(workspace, capsys):
@@ -103,7 +125,7 @@ def test_a_run_that_was_killed_is_told_though_it_could_not_tell_it(workspace, ca
     with pytest.raises(RunError, match="was killed") as raised:
         watch(str(workspace.root))
 
-    assert "3 rounds done" in raised.value.hint
+    assert raised.value.hint == (f"3 rounds done. Continue it: fedsag simulator JOB -w {workspace.root} --resume")
     assert raised.value.exit_code == 4
 
 

@@ -85,7 +85,7 @@ def test_the_last_ten_are_kept_and_of_older_ones_only_what_the_user_put_there(ws
     assert tree(runs / "2") == {"notes.txt": b"mine"}
     assert said == [
         f"{runs}/1 was older, and is removed",
-        f"{runs}/2 was older, and is removed, but for files that fedsag did not make: they stay in {runs}/2",
+        f"{runs}/2 was older, and is removed, but 1 file that fedsag did not make (notes.txt) stays in {runs}/2",
         f"{runs}/3 was older, and is removed",
     ]
     with closing(database.open_to_read()) as opened:

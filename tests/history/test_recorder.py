@@ -75,8 +75,11 @@ def test_while_a_run_goes_on_its_row_says_so_and_has_the_rounds_so_far(tmp_path,
             recorder.on(event)
 
         [row] = all_rows()
+        with closing(database.open_to_read()) as opened:
+            report = rows.read(opened, row)
 
     assert (row.status, row.rounds_done, row.num_rounds, row.template) == ("running", 1, 1, "sag_np")
+    assert report.sites == ["site-1", "site-2"]
     assert finding._runs(row)
 
 

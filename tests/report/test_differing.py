@@ -28,7 +28,21 @@ def test_how_a_run_was_started_is_told_only_in_a_whole_comparison():
     ]
 
     told = {"seed": [1, 2], "clients at a time": [1, 2], "launcher": ["fork", "spawn"]}
-    assert (differing.settings(made), differing.settings(made, whole=False)) == (told, {})
+    assert (differing.settings(made), differing.settings(made, whole=False)) == (told, {"seed": [1, 2]})
+
+
+def test_what_users_changed_most_often_comes_first():
+    first, second = Report(changed={"s.conf lr": 1, "s.conf n": 1}), Report(changed={"s.conf n": 1})
+
+    names = ["clients", "s.conf x", "s.conf lr", "job", "s.conf n"]
+    assert differing.by_hand_first(names, [first, second]) == ["job", "s.conf n", "s.conf lr", "clients", "s.conf x"]
+
+
+def test_of_command_lines_only_the_options_are_told_that_are_not_in_all_of_them():
+    assert differing.without_common_options(["-x 1 --lr 0.1 --n 2", "-x 1 --n 2"]) == ["--lr 0.1", None]
+    assert differing.without_common_options(["a.b.Net", "a.b.Other"]) == ["a.b.Net", "a.b.Other"]
+    assert differing.without_common_options(["--a 1 --b 2", "--b 2 --a 1"]) == ["--a 1 --b 2", "--b 2 --a 1"]
+    assert differing.without_common_options([1, "-x"]) == [1, "-x"]
 
 
 def test_a_setting_is_called_by_as_much_of_its_end_as_is_its_own():

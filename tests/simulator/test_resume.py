@@ -247,7 +247,7 @@ def test_a_job_that_changed_is_refused_naming_what_changed(failed, tmp_path, cha
 
     assert outcome.code == 2
     assert said in outcome.err
-    assert "start anew with --force" in outcome.err
+    assert "give --force in place of --resume" in outcome.err
 
 
 def test_a_comment_in_a_config_changes_nothing(tmp_path):
@@ -456,10 +456,26 @@ def test_a_new_run_does_not_remove_the_rounds_of_an_unfinished_one_unless_it_is_
     refused = run(failed, "-n", 2, "-t", 2)
 
     assert refused.code == 2
-    assert f"{tmp_path}/ws has a whole round of a run that is not finished" in refused.err
-    assert "--resume continues it, --force removes it and starts anew" in refused.err
+    assert f"{tmp_path}/ws has 1 complete round of a run that is not finished" in refused.err
+    assert "--resume continues it; --force removes it and starts a new run" in refused.err
     assert (tmp_path / "ws" / "report.json").read_bytes() == before
     assert [each["round_num"] for each in run(failed, "-n", 2, "-t", 2, "--force").told("RoundStarted")] == [0, 1]
+
+
+def test_without_w_the_unfinished_run_is_said_to_be_moved_aside(failed, tmp_path):
+    shutil.move(tmp_path / "ws", tmp_path / "simulator_workspace")
+
+    refused = fedsag("simulator", failed, "-n", 2, cwd=tmp_path)
+
+    assert "--force moves it aside and starts a new run" in refused.err
+
+
+def test_of_a_run_of_another_job_the_command_is_told_that_continues_it(failed, tmp_path):
+    refused = run(job(tmp_path / "other"), "--resume")
+
+    assert refused.code == 2
+    assert f"the run in {tmp_path}/ws is of the job {failed.name}, not of other" in refused.err
+    assert f"to continue it: fedsag simulator {failed} -w {tmp_path}/ws --resume; or give --force" in refused.err
 
 
 @pytest.mark.parametrize("older", ["", '"format": 1,'], ids=["the first", "the second"])
