@@ -23,8 +23,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-_MOST_KNOWN = 6  # of names that differ in their numbers
-
 
 class FedsagError(Exception):
     """An error that the user can act on: `message` says what is wrong and where, `hint` what to do now.
@@ -122,16 +120,18 @@ def there_are(number: int, noun: str) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint: the known name that is most similar to `name`; if none is similar, all known names.
-
-    A name that differs only in its number, such as site-2 for site-9, is not similar: nobody mistypes it so.
-    """
-    names = sorted(set(known), key=lambda each: re.sub(r"\d+", lambda number: number[0].zfill(20), each))
+    """A hint: the known name that is most similar to `name`; if none is, or only one with another number, all names."""
+    names = sorted(set(known), key=lambda each: re.sub(r"\d+", lambda digits: digits[0].zfill(9), each))
     near = difflib.get_close_matches(name, names, n=1)
-    if near and re.sub(r"\d+", "#", near[0]) != re.sub(r"\d+", "#", name):
+    if near and not _is_counted_alike(name, near[0]):
         return f"did you mean {near[0]!r}?"
-    shown = names if not near or len(names) <= _MOST_KNOWN else [*names[:_MOST_KNOWN], f"… {names[-1]}"]
-    return f"known: {', '.join(shown)}" if names else ""
+    return f"known: {', '.join(names)}" if names else ""
+
+
+def _is_counted_alike(name: str, known: str) -> bool:
+    """Whether they differ in their number only: then it is no slip of the keyboard, but a thing that is not there."""
+    numbered = re.compile(r"\d+$")
+    return name != known and numbered.sub("#", name) == numbered.sub("#", known)
 
 
 _WAYS_OUT = {

@@ -9,6 +9,7 @@ from fedsag_cli.errors import counted
 from fedsag_cli.events import Failure
 from fedsag_cli.report import Report
 from fedsag_cli.report.alike import Kind, kind_of
+from fedsag_cli.workspace import by_number
 
 
 def failures(report: Report, told: Collection[tuple[str, Kind]] = ()) -> list[str]:
@@ -73,9 +74,8 @@ def alike(number: int, clients: int) -> str:
 
 
 def _who(sites: Sequence[str], report: Report) -> str:
-    """How many failed alike, and their names, in the order of the run's sites."""
-    named = wording.few([site for site in report.sites if site in sites])
-    return f"{alike(len(sites), len(report.sites))}: {named}"
+    """How many failed alike, and their names, in the order of their numbers."""
+    return f"{alike(len(sites), len(report.sites))}: {wording.few(sorted(sites, key=by_number))}"
 
 
 def _by_kind(report: Report) -> list[list[str]]:

@@ -53,7 +53,7 @@ def check_nothing_is_lost(workspace: Workspace) -> None:
         found = Found()
     if found.digest or not (found.rounds or any(workspace.checkpoints.glob(f"{ROUND}-*"))):
         return
-    done = f"{len(found.rounds)} complete rounds" if len(found.rounds) > 1 else "a complete round"
+    done = f"{len(found.rounds)} whole rounds" if len(found.rounds) > 1 else "a whole round"
     raise WorkspaceError(
         f"{workspace.root} has {done} of a run that is not finished",
         hint="--resume continues it, --force removes it and starts anew; or choose another folder with -w",

@@ -454,7 +454,7 @@ def test_a_new_run_does_not_remove_the_rounds_of_an_unfinished_one_unless_it_is_
     refused = run(failed, "-n", 2, "-t", 2)
 
     assert refused.code == 2
-    assert f"{tmp_path}/ws has a complete round of a run that is not finished" in refused.err
+    assert f"{tmp_path}/ws has a whole round of a run that is not finished" in refused.err
     assert "--resume continues it, --force removes it and starts anew" in refused.err
     assert (tmp_path / "ws" / "report.json").read_bytes() == before
     assert [each["round_num"] for each in run(failed, "-n", 2, "-t", 2, "--force").told("RoundStarted")] == [0, 1]

@@ -189,7 +189,7 @@ def test_a_wrong_argument_is_named(settings, says):
         Cyclic(FakePersistor(), **settings)
 
 
-def test_a_name_in_the_order_that_is_no_client_is_named_and_so_is_the_nearest():
+def test_a_name_in_the_order_that_is_no_client_is_named_and_so_are_the_clients():
     with pytest.raises(JobError, match="order: 'site-3' is no client that takes the task 'train'") as wrong:
         live(FakeClients(**{"site-1": doubles_and_adds(1)}), order=["site-1", "site-3"])
 

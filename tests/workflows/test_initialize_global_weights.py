@@ -71,7 +71,7 @@ def test_the_workflow_after_it_starts_from_these_weights_and_not_from_its_persis
     assert run.model.params["w"].tolist() == [6.0]
 
 
-def test_errors_name_what_is_wrong_and_the_nearest():
+def test_errors_name_what_is_wrong_and_what_there_is():
     with pytest.raises(JobError, match="weight_method 'client' needs weights_client_name"):
         InitializeGlobalWeights(weight_method="client")
     with pytest.raises(JobError, match="weight_method must be 'first' or 'client', not 'mean'"):

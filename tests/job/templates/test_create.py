@@ -351,7 +351,7 @@ def test_a_config_file_among_the_scripts_can_be_set_too(shop, tmp_path):
         ("sag", ("/x/meta.conf", "a=1"), "/x/meta.conf: use the file's name in the job", "'meta.conf'"),
         ("sag", ("../sag/meta.conf", "a=1"), "no such file", "meta.conf"),
         ("several", ("config_fed_client.conf", "lr=1"), "several apps", "app_1/config_fed_client.conf, app_2/config"),
-        ("several", ("app_3/config_fed_client.conf", "lr=1"), "no such file", "app_2/config_fed_client.conf"),
+        ("several", ("app_3/config_fed_client.conf", "lr=1"), "no such file", "config_fed_client.conf'"),
         ("sag", ("config_fed_server.conf", "num_round=1"), "no key 'num_round'", "'num_rounds'"),
         ("sag", ("meta.conf", "num_rounds=1"), "meta.conf has no key 'num_rounds'", "config_fed_server.conf"),
         ("sag", ("config_fed_server.conf", "num_rounds=abc"), "num_rounds must be a whole number, not 'abc'", ""),
