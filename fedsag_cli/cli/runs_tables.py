@@ -248,7 +248,7 @@ def _rounds_done(found: Found, of: str) -> str:
     """As `3 of 6`, of the last workflow; empty if their number is not known."""
     report = found.report
     last = report.rounds[-1].workflow if report.rounds else ""
-    done = sum(each.is_whole for each in report.rounds if each.workflow == last)
+    done = found.rounds_done - sum(each.is_whole for each in report.rounds if each.workflow != last)
     return f"{done}{of}{report.num_rounds}" if report.num_rounds else ""
 
 

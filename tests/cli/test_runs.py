@@ -128,7 +128,7 @@ def test_rounds_in_which_nothing_was_measured_are_counted_in_the_list(call, tmp_
     write_run(tmp_path / "ws1", told)
     call("import", "ws1")
 
-    assert "stopped 2/2" in call("list")
+    assert re.search(r"status +rounds .*\n.* stopped +2/2 ", call("list"))
 
 
 def test_a_run_is_shown_with_its_settings_rounds_and_files(call, tmp_path):
