@@ -179,6 +179,8 @@ def test_a_table_fits_the_terminal(monkeypatch, width):
 
 
 def test_a_reader_that_has_gone_ends_nothing(monkeypatch, tmp_path):
+    monkeypatch.setattr(display._Shown, "to_nobody", False)  # it is set by this test, and put back after it
+
     class Closed(Terminal):
         def __init__(self):
             super().__init__()
