@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import shutil
@@ -10,8 +9,6 @@ import subprocess
 import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
-
-from fedsag_cli import __version__
 
 _GROUPS, _GROUPS_OF_PROCESS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
@@ -38,6 +35,10 @@ def cores() -> int:
 
 def versions(preload: Collection[str]) -> dict[str, str]:
     """The versions on which the numbers of a run depend; torch's if a run imports these modules with torch."""
+    import importlib.metadata  # clients, which import this module, need neither
+
+    from fedsag_cli import __version__
+
     packages = ["numpy", *(["torch"] if "torch" in preload else [])]
     known = {"fedsag": __version__, "python": platform.python_version()}
     for package in packages:

@@ -250,7 +250,7 @@ def test_who_watches_a_run_ends_with_it_and_who_stops_watching_does_not_end_it(t
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         env = {name: value for name, value in os.environ.items() if name != "FEDSAG_HOME"} | {"HOME": str(tmp_path)}
         stays, leaves = (subprocess.Popen(words, env=env, **pipes) for _ in range(2))
-        assert leaves.stdout.readline().startswith(b"job j: 2 clients")
+        assert leaves.stdout.readline().startswith(b"run 1, job j, running, ")
         leaves.send_signal(signal.SIGINT)
         _, last_words = leaves.communicate(timeout=60)
         go.touch()

@@ -518,7 +518,7 @@ def test_what_was_written_runs_here_by_a_command_of_the_users_too(tmp_path):
 
     ran = run(tmp_path / "out", "-n", 1)
 
-    assert ran.code == 0, ran
+    assert ran.code == 0, ran.err
 
 
 def test_a_job_that_begins_without_a_model_has_no_persistor_with_nvflare(tmp_path):

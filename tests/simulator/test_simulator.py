@@ -654,7 +654,7 @@ def test_on_a_terminal_it_lives_and_ends_with_the_table(tmp_path):
     assert "\x1b[" in said
     assert "site-1" in plain
     assert re.search(r"round +│? *mean", plain)
-    assert [line.split()[0] for line in plain.rstrip().splitlines()[-2:]] == ["seconds", "run"]
+    assert [line.split()[0] for line in plain.rstrip().splitlines()[-2:]] == ["digest", "seconds"]
     assert "Traceback" not in plain
 
 
