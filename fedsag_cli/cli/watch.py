@@ -52,12 +52,12 @@ def watch(
     found = _with_files(run)
     workspace = Workspace(found.folder())
     told = EventStream(workspace)
-    if output is Format.TXT and not quiet:
-        display.line(runs_tables.headline(found))
     builder = ReportBuilder()
     printed: Collection[tuple[str, Kind]] = ()
     try:
         with signals_interrupt():
+            if output is Format.TXT and not quiet:
+                display.line(runs_tables.headline(found))
             if told.is_over and output is Format.TXT:
                 for event in told:
                     builder.on(event)
