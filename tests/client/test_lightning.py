@@ -857,7 +857,8 @@ BY_TASK = """
             if flare.get_site_name() == "site-1":
                 time.sleep(2.0)
             trainer.fit(model, data)
-        print("rank", trainer.global_rank, "has", model.w.item(), "to evaluate:", flare.is_evaluate())
+        # one write: both ranks print to the same log
+        print(f"rank {trainer.global_rank} has {model.w.item()} to evaluate: {flare.is_evaluate()}\\n", end="")
         _set_pg_timeout(timedelta(seconds=0.5))
 """
 
