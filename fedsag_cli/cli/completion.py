@@ -63,9 +63,11 @@ def jobs(incomplete: str) -> list[Offer]:
 
 def workspaces(incomplete: str) -> list[Offer]:
     """The folders with the files of a run."""
+    from fedsag_cli.workspace import Workspace
+
     base, typed = _base(incomplete)
     with contextlib.suppress(OSError):
-        return [(f"{typed}{path.name}", "") for path in sorted(base.iterdir()) if (path / ".fedsag").is_dir()]
+        return [(f"{typed}{path.name}", "") for path in sorted(base.iterdir()) if Workspace(path).has_run]
     return []
 
 

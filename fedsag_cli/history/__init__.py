@@ -16,28 +16,13 @@ def workspace_of(word: str) -> Path:
 
 def number_of(workspace: Path) -> int:
     """The number of the run in a workspace; 0 if it has none, or the database cannot be read."""
-    from fedsag_cli.errors import WorkspaceError
-    from fedsag_cli.history.reading import identity_of
-
-    try:
-        named = identity_of(workspace)
-    except WorkspaceError:
-        return 0
-    found = _asked("SELECT number FROM runs WHERE id = ?", named)
-    return int(found[0][0]) if found else 0
+    return int(_known_of(workspace, "number") or 0)
 
 
 def job_folder_of(workspace: Path) -> Path | None:
     """The job of the run in a workspace; None if it is not known."""
-    from fedsag_cli.errors import WorkspaceError
-    from fedsag_cli.history.reading import identity_of
-
-    try:
-        named = identity_of(workspace)
-    except WorkspaceError:
-        return None
-    found = _asked("SELECT job_folder FROM runs WHERE id = ?", named)
-    return Path(found[0][0]) if found and found[0][0] else None
+    found = _known_of(workspace, "job_folder")
+    return Path(found) if found else None
 
 
 def command_to_continue(workspace: Path) -> str:
@@ -54,6 +39,18 @@ def known_runs() -> list[tuple[int, str]]:
 def known_metrics() -> list[str]:
     """The names of all metrics of all runs; none if the database cannot be read."""
     return [name for (name,) in _asked("SELECT name FROM metrics UNION SELECT name FROM final_metrics")]
+
+
+def _known_of(workspace: Path, column: str) -> Any:
+    """What the row of the run in a workspace has; None if there is none that can be read."""
+    from fedsag_cli.errors import WorkspaceError
+    from fedsag_cli.history.reading import identity_of
+
+    try:
+        found = _asked(f"SELECT {column} FROM runs WHERE id = ?", identity_of(workspace))
+    except WorkspaceError:
+        return None
+    return found[0][0] if found else None
 
 
 def _asked(select: str, *values: str) -> list[tuple[Any, ...]]:

@@ -51,6 +51,12 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     process: str
 
 
+_SAME = (
+    "cause", "hint", "job", "template", "began", "seed", "slots", "threads", "launcher", "first_round", "num_rounds",
+    "digest",
+)  # fmt: skip
+"""What a row and a report have under the same names."""
+
 _COLUMNS = ", ".join(Row.__struct_fields__)
 
 
@@ -93,24 +99,13 @@ def write(database: sqlite3.Connection, number: int, report: Report, status: str
         number,
         status=status,
         exit_code=report.exit_code if report.cause else None,
-        cause=report.cause,
-        hint=report.hint,
-        job=report.job,
-        template=report.template,
-        began=report.began,
         seconds=report.seconds,
-        seed=report.seed,
-        slots=report.slots,
-        threads=report.threads,
-        launcher=report.launcher,
         clients=len(report.sites),
-        first_round=report.first_round,
-        num_rounds=report.num_rounds,
         rounds_done=report.rounds_done,
         best_metric=best.metric if best else None,
         best_score=best.score if best else None,
         best_round=best.round_num if best else None,
-        digest=report.digest,
+        **{name: getattr(report, name) for name in _SAME},
     )
     for table in TABLES:
         database.execute(f"DELETE FROM {table} WHERE run = ?", [number])
@@ -163,22 +158,11 @@ def read(database: sqlite3.Connection, row: Row) -> Report:
     """What the rows of a run tell: less than its report.json, without what each site measured. Raises sqlite3.Error."""
     number = row.number
     report = Report(
-        job=row.job,
         workspace=row.workspace if row.files == THERE else "",
         ok=row.exit_code == 0,
         exit_code=1 if row.exit_code is None else row.exit_code,
-        cause=row.cause,
-        hint=row.hint,
-        template=row.template,
-        began=row.began,
-        first_round=row.first_round,
-        num_rounds=row.num_rounds,
-        slots=row.slots or 0,
-        threads=row.threads or 0,
-        seed=row.seed or 0,
-        launcher=row.launcher,
-        digest=row.digest,
         times={} if row.seconds is None else {"run_finished_s": row.seconds},
+        **{name: value for name in _SAME if (value := getattr(row, name)) is not None},
     )
     if row.best_metric is not None and row.best_score is not None:
         report.best = BestReport(metric=row.best_metric, score=row.best_score, round_num=row.best_round or 0)

@@ -25,6 +25,7 @@ from fedsag_cli.cli import views, wording
 from fedsag_cli.errors import FedsagError, Interrupted, UsageError, counted, nearest
 from fedsag_cli.notebook.chart import Chart, chart_of
 from fedsag_cli.report import BestReport, Report, RoundReport
+from fedsag_cli.report.curves import metrics_of
 from fedsag_cli.simulator import simulate as _simulate
 from fedsag_cli.simulator.options import Options
 
@@ -131,13 +132,12 @@ class Run:
 
         A notebook draws the chart; `str(chart)` is its SVG. Raises UsageError if the run has no such metric.
         """
-        names = list(dict.fromkeys(name for each in self.report.rounds for name in each.metrics))
+        names = [name for name in metrics_of(self.report) if any(name in each.metrics for each in self.report.rounds)]
         if not names:
             raise UsageError("this run has no metrics", hint="let the script send metrics with its update")
         if metric is not None and metric not in names:
             raise UsageError(f"this run has no metric {metric!r}", hint=nearest(metric, names))
-        usual = self.best.metric if self.best and self.best.metric in names else names[0]
-        return chart_of(self.report, usual if metric is None else metric)
+        return chart_of(self.report, metric or names[0])
 
     def __repr__(self) -> str:
         return f"<Run {self.report.job}: {self._facts()}>"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 from fedsag_cli.errors import FedsagError, RunError, system_errors
@@ -14,7 +13,6 @@ from fedsag_cli.history.recorder import Recorder
 from fedsag_cli.interop import reading
 from fedsag_cli.interop.records import Records, meta_of
 from fedsag_cli.job import Job
-from fedsag_cli.job.templates.changes import settings_of
 from fedsag_cli.plan import Plan
 from fedsag_cli.processes.kill import kill_marked
 from fedsag_cli.processes.local import LocalEngine, can_fork
@@ -98,32 +96,19 @@ def _simulate(
                 planned.notices.extend(resume.notes_on_state(run_folder, planned.plan, custom, force=options.force))
             if left := kill_marked(RUN, run_folder.mark_before) if run_folder.mark_before else []:
                 planned.notices.append(f"processes of an earlier run were left, and are ended: {', '.join(left)}")
-            recorder = Recorder(job, run_folder)
-            moves = moves and not options.resume and not job.resolve().is_relative_to(run_folder.root)
-
-            def run() -> Report:
-                planned.notices.extend(recorder.begin(resumed=before is not None, moves=moves))
+            recorder, report = Recorder(job, run_folder), None
+            try:
+                planned.notices.extend(recorder.begin(resumed=before is not None, moves=moves and not options.resume))
                 records = Records(run_folder, meta_of(read), planned.plan.server.components)
-                watching = [records, *observers, recorder]
-                settings = partial(settings_of, read)
-                simulation = Simulation(job, planned, run_folder, engine, env, watching, settings)
-                return simulation.run(resume=before is not None)
-
-            return _recorded(recorder, observers, run)
+                simulation = Simulation(job, planned, run_folder, engine, env, [records, *observers, recorder])
+                report = simulation.run(resume=before is not None)
+                return report
+            except FedsagError as error:
+                report = error.report
+                raise
+            finally:
+                for text in recorder.finish(report):
+                    for observer in observers:
+                        observer.on(Notice(text=text))
         finally:
             engine.stop(grace_s=0.0)
-
-
-def _recorded(recorder: Recorder, observers: Sequence[Observer], run: Callable[[], Report]) -> Report:
-    """Run, and let the recorder have the report."""
-    report: Report | None = None
-    try:
-        report = run()
-        return report
-    except FedsagError as error:
-        report = error.report
-        raise
-    finally:
-        for text in recorder.finish(report):
-            for observer in observers:
-                observer.on(Notice(text=text))

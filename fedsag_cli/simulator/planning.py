@@ -27,7 +27,7 @@ from fedsag_cli.errors import JobError, UsageError, nearest
 from fedsag_cli.interop import shim
 from fedsag_cli.job import App, Executor, Job, ServerConfig
 from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, placeholders
-from fedsag_cli.job.templates.changes import values_of
+from fedsag_cli.job.templates.changes import settings
 from fedsag_cli.params.metrics import looks_lower_is_better
 from fedsag_cli.plan import FORMAT, Plan, ServerPlan, SitePlan, matches
 from fedsag_cli.simulator import environment, outside
@@ -128,7 +128,7 @@ def make_plan(
             task_result_filters=list(server.task_result_filters),
         ),
         sites=sites,
-        shown_settings=values_of(job),
+        shown_settings=settings(job),
     )
     known = placeholders.Secrets(os.environ)
     words = {site.name: [known.revealed(word) for word in site.command or site.args] for site in sites}

@@ -6,7 +6,7 @@ import contextlib
 import json
 import shlex
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -37,7 +37,7 @@ from fedsag_cli.events import (
     from_line,
     how_it_ended,
 )
-from fedsag_cli.job.templates.changes import Settings
+from fedsag_cli.job.templates.changes import changes
 from fedsag_cli.plan import Plan, SitePlan
 from fedsag_cli.processes.child import ProcessSpec
 from fedsag_cli.processes.engine import Engine
@@ -68,10 +68,7 @@ class Simulation:
         engine: Engine,
         env: dict[str, str],
         observers: Sequence[Observer],
-        settings: Callable[[], Settings],
     ) -> None:
-        """`settings`: finds those of the job; it is called when the server has been started, as it may take a while."""
-        self._settings = settings
         self._job, self._planned, self._plan = job, planned, planned.plan
         self._workspace, self._engine, self._env = workspace, engine, env
         self._notices = list(planned.notices)
@@ -373,9 +370,11 @@ class Simulation:
         )
 
     def _tell_settings(self) -> None:
+        """What differs from the template may take a while to find: the server starts meanwhile."""
+        settings = self._plan.shown_settings
         with contextlib.suppress(JobError):  # the job has been read, and its files may be gone by now
-            found = self._settings()
-            self._tell(RunSettings(template=found.template, settings=dict(found.values), changed=dict(found.changed)))
+            template, changed = changes(self._job, settings)
+            self._tell(RunSettings(template=template, settings=settings, changed=changed))
 
     def _server(self) -> ProcessSpec:
         return ProcessSpec(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,39 +25,30 @@ _LONGEST, _BEGINNING = 1000, 100  # bytes of a value, as JSON; a model may be wr
 _READ = ("meta", SERVER_FILE, CLIENT_FILE)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """The values in a job's config files, by file and key, as in "config_fed_server.conf workflows[0].args.num_rounds".
-
-    `template`: empty if the job was not made from one, or it is not found. `changed`: the settings that the template
-    has otherwise, with the template's values; None for what it does not have. A long value is shortened.
+def settings(job: Job) -> dict[str, Any]:
+    """The values in a job's config files, long ones shortened, by file and key, such as
+    "config_fed_server.conf workflows[0].args.num_rounds". Raises JobError.
     """
-
-    values: Mapping[str, Any]
-    template: str = ""
-    changed: Mapping[str, Any] = field(default_factory=dict)
+    return _flat(job.written())
 
 
 @files.reading()
-def settings_of(job: Job) -> Settings:
-    """The settings of a job. Raises JobError."""
-    values = values_of(job)
-    name = template_of(job.folder)
+def changes(folder: Path, values: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The template of the job in `folder`, whose settings these are, and those that the template has otherwise.
+
+    They have the template's values; None for what it does not have. Without a template, or if it is not found, the name
+    is empty. Raises JobError.
+    """
+    name = template_of(folder)
     if name is None:
-        return Settings(values=values)
+        return "", {}
     try:
         defaults = _defaults(name)
     except JobError:  # it is gone, or has changed
-        return Settings(values=values)
+        return "", {}
     keys = dict.fromkeys([*values, *defaults])
     del keys[_NAME]
-    changed = {key: defaults.get(key) for key in keys if not _is_same(key, values, defaults)}
-    return Settings(values=values, template=name, changed=changed)
-
-
-def values_of(job: Job) -> dict[str, Any]:
-    """The values in a job's config files, by file and key, long ones shortened. Raises JobError."""
-    return _flat(job.written())
+    return name, {key: defaults.get(key) for key in keys if not _is_same(key, values, defaults)}
 
 
 def _is_same(key: str, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,7 +21,9 @@ def home(tmp_path, monkeypatch):
 
 
 def settings(folder):
-    return changes.settings_of(Job.load(folder))
+    values = changes.settings(Job.load(folder))
+    template, changed = changes.changes(folder, values)
+    return SimpleNamespace(values=values, template=template, changed=changed)
 
 
 def test_a_job_as_its_template_is_has_no_changes(home, tmp_path):
