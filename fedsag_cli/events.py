@@ -88,6 +88,8 @@ def how_it_ended(exit_code: int) -> str:
 
 
 class RunStarted(Event, frozen=True, kw_only=True):
+    """`workers`: whether worker processes do the tasks of all sites, `slots` of them at a time."""
+
     job: str
     workspace: str
     sites: list[str]
@@ -96,6 +98,7 @@ class RunStarted(Event, frozen=True, kw_only=True):
     seed: int
     launcher: str
     versions: dict[str, str]
+    workers: bool = False
 
 
 class RunSettings(Event, frozen=True, kw_only=True):
