@@ -166,6 +166,11 @@ class ReportBuilder:
     def on(self, event: Event) -> None:
         report = self.report
         match event:
+            case events.TaskSent() | events.ReplyAccepted():  # the most frequent events stand first
+                if current := self._round_of(event):
+                    self._within_round(current, event)
+            case events.ReplyArrived():
+                pass
             case events.RunStarted():
                 report.earlier_s += max(0.0, self._last - self._began)
                 self._began = self._last = event.at
@@ -229,9 +234,6 @@ class ReportBuilder:
                 report.cause, report.hint = event.cause, event.hint
                 self._moments["run_finished"] = event.at
                 report.times = {name + "_s": at - self._began for name, at in self._moments.items()}
-            case events.TaskSent() | events.ReplyAccepted():
-                if current := self._round_of(event):
-                    self._within_round(current, event)
             case events.NotAwaited():
                 if current := self._round_of(event):
                     current.not_waited_for.append(event.site)
@@ -280,8 +282,11 @@ class ReportBuilder:
         | events.RoundFinished,
     ) -> RoundReport | None:
         """The round of the event; None for a task outside the rounds, such as the validation of the last model."""
-        named = (event.workflow, event.round_num)
-        return next((each for each in reversed(self.report.rounds) if (each.workflow, each.round_num) == named), None)
+        workflow, round_num = event.workflow, event.round_num
+        for each in reversed(self.report.rounds):  # it is nearly always the last
+            if each.round_num == round_num and each.workflow == workflow:
+                return each
+        return None
 
     def _forget_final(self) -> None:
         report = self.report

@@ -185,7 +185,8 @@ def states(told) -> dict[str, str]:
     progress = Progress()
     for event in told:
         progress.on(event)
-    return progress._clients.states()
+    clients = progress._clients
+    return {client.site: clients.state_of(client) for client in clients.all}
 
 
 def test_before_the_server_is_ready_the_view_says_what_starts_and_has_no_row_for_each_client(monkeypatch):
