@@ -31,6 +31,7 @@ from fedsag_cli.leftovers import is_leftover
 from fedsag_cli.made import Made
 
 SERVER = "server"
+WORKER = "worker"  # the place of the app of all worker processes, which are called "worker:1", "worker:2", …
 JOB_ID = "simulate_job"  # as in NVFLARE: scripts know it by get_job_id(), configs by {JOB_ID}
 ROUND, BEST = "round", "best"  # the two kinds of checkpoint: of the last round, and of the best model so far
 RECORD = "record.jsonl"  # beside the checkpoints: it proves them, and has what happened in each round

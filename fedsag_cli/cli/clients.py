@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from fedsag_cli import events
 from fedsag_cli.events import Event, Metrics
-from fedsag_cli.workspace import site_of
+from fedsag_cli.workspace import WORKER, site_of
 
 NOT_STARTED, STARTING, WAITING, FOR_A_SLOT = "not started", "starting", "waiting", "waiting for a slot"
 WORKING, ANSWERED, FAILED = "working", "answered", "failed"
@@ -81,6 +81,7 @@ class Clients:
         self._here: Counter[_Place] = Counter()  # as above, in this round
         self._slowest: Client | None = None
         self._is_first_answer = True  # of the round
+        self._have_workers = False
 
     def on(self, event: Event) -> None:
         if isinstance(event, events.RunStarted):
@@ -95,6 +96,8 @@ class Clients:
                 self._moved(client, before)
             if isinstance(event, events.ReplyArrived):
                 self._answered(client)
+        elif site == WORKER:
+            self._have_workers = True
 
     @property
     def num(self) -> int:
@@ -130,23 +133,24 @@ class Clients:
         return self._slowest
 
     def state_of(self, client: Client) -> str:
-        """Where no slot is free, those that are asked wait for one."""
-        return FOR_A_SLOT if client.is_asked and client.state in _TO_BEGIN and self._is_full else client.state
+        """Those that are asked wait for a slot where none is free; for a worker, whoever is asked does."""
+        return FOR_A_SLOT if client.is_asked and client.state in _TO_BEGIN and self._must_wait else client.state
 
     def counts(self, *, asked: bool = False) -> Counter[str]:
         """How many clients are in each state; `asked`: of those that are asked in this round."""
         here = asked and self._of_round
         found: Counter[str] = Counter()
+        must_wait = self._must_wait
         for (state, is_asked), count in (self._here if here else self._everywhere).items():
-            found[FOR_A_SLOT if is_asked and state in _TO_BEGIN and self._is_full else state] += count
+            found[FOR_A_SLOT if is_asked and state in _TO_BEGIN and must_wait else state] += count
         if not here:
             found[NOT_STARTED] += self.num - len(self._by_site)
         return found
 
     @property
-    def _is_full(self) -> bool:
+    def _must_wait(self) -> bool:
         held = (self._everywhere[state, is_asked] for state in _HOLDS_A_SLOT for is_asked in (True, False))
-        return sum(held) >= self._slots
+        return self._have_workers or sum(held) >= self._slots
 
     def _client(self, site: str) -> Client:
         client = self._by_site.get(site)

@@ -10,9 +10,11 @@ from fedsag_cli import history
 from fedsag_cli.cli import display, failures, table, wording
 from fedsag_cli.cli.display import Columns
 from fedsag_cli.errors import counted
-from fedsag_cli.report import Report, TableReport
+from fedsag_cli.params.metrics import looks_lower_is_better
+from fedsag_cli.report import Report, TableReport, curves, over_sites
 
 _MOST_SITES = 6  # in one line
+_MOST_FAR = 3  # sites that are told as the worst or the slowest
 
 
 def summary(report: Report, columns: Columns = Columns.BRIEF, *, quiet: bool = False) -> None:
@@ -64,9 +66,33 @@ def _results(report: Report) -> None:
     if report.rounds:
         measured = "" if report.final_metrics else "; the final model was not measured"
         display.line(f"metrics of a round are of the model that each client received, before training{measured}")
+    for text in farthest(report):
+        display.line(text)
     if spent := next((each.privacy for each in reversed(report.rounds) if each.privacy), None):
         epsilon = "infinite" if spent.epsilon is None else wording.number(spent.epsilon)
         display.line(f"privacy: epsilon {epsilon} at delta {spent.delta:g}, {spent.mechanism}")
+
+
+def farthest(report: Report) -> list[str]:
+    """Of many sites, by name those with the worst values of the last round, and those whose tasks took longest."""
+    if not over_sites.are_many(report):
+        return []
+    texts = []
+    if (name := next(iter(curves.metrics_of(report)), None)) and (
+        last := next((each for each in reversed(report.rounds) if each.metrics_by_site), None)
+    ):
+        is_lowest = not looks_lower_is_better(name)
+        worst = over_sites.farthest(over_sites.of_metric(last.metrics_by_site, name), _MOST_FAR, lowest=is_lowest)
+        named = ", ".join(f"{site} {wording.number(value)}" for site, value in worst)
+        texts += [f"{'lowest' if is_lowest else 'highest'} {name} in round {last.round_num}: {named}"] if named else []
+    took = over_sites.longest_tasks(report)
+    if found := over_sites.quantiles(each.seconds for each in took.values()):
+        slowest = over_sites.farthest(((site, each.seconds) for site, each in took.items()), _MOST_FAR, lowest=False)
+        named = ", ".join(f"{site} {wording.duration(took_s)}" for site, took_s in slowest)
+        texts.append(
+            f"longest tasks: {named}; of {counted(len(took), 'client')} the median is {wording.duration(found.median)}"
+        )
+    return texts
 
 
 def _more_places(report: Report) -> None:

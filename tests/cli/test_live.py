@@ -247,3 +247,36 @@ def test_of_several_workflows_the_name_stands_in_the_head_as_far_as_there_is_roo
     assert wide.startswith("a_name_of_many_words: round 0 (last: 1)  ━━")
     assert narrow.startswith("round 0 (last: 1)  ━━")
     assert "0:02" in narrow
+
+
+def test_of_ten_thousand_clients_those_of_the_round_are_counted_and_those_at_work_are_shown(monkeypatch):
+    told = history(10_000, slots=4, drawn=100, work_s=lambda client, round_num: 30.0 if client % 100 == 7 else 1.0)
+    of_round = [event for event in told if isinstance(event, events.RoundStarted)][1]
+
+    shown = at(told, of_round.at + 10.0, monkeypatch=monkeypatch, last_line=lambda site: f"log of {site}")
+
+    assert re.match(r"round 1 \(last: 3\)", shown[0])
+    assert shown[2] == "10,000 clients, 100 in this round: > 4 working, # 31 answered,"
+    assert shown[3] == "  . 65 waiting for a slot"
+    assert shown[4].startswith("slowest: site-")
+    assert "".join(line.strip() for line in shown[5:7]).count(">") == 4
+    assert len([line for line in shown if "working on train" in line]) == 4
+
+
+def test_all_of_ten_thousand_clients_at_once_are_counts_and_those_at_work(monkeypatch):
+    told = history(10_000, slots=4, rounds=1, start_s=0.0)
+
+    shown = at(told, START + 20.5, 120, 40, monkeypatch=monkeypatch)
+
+    assert re.match(r"10,000 clients: 4 working, \d+ answered, 9,9\d\d waiting for a slot", shown[1])
+    assert len([line for line in shown if "working on train" in line]) == 4
+    assert not [line for line in shown if "####" in line]
+
+
+def test_a_client_of_which_nothing_was_told_is_nothing_but_a_name():
+    progress = Progress()
+    for event in history(10_000, slots=4, drawn=20, rounds=2):
+        progress.on(event)
+        progress.rows(event.at, 80, 24, no_log)
+
+    assert len(progress._clients._by_site) == 40
