@@ -62,7 +62,8 @@ class Activity:
     """Spans of time in seconds since the run began, without the time between an end and a resume."""
 
     def __init__(self) -> None:
-        self.names: dict[str, int] = {}  # of sites, in the order in which they had tasks
+        self.names: dict[str, int] = {}  # of sites, or workers, in the order in which they had tasks
+        self.are_workers = False
         self.spans: list[Span] = []
         self.resumed: list[float] = []
         self.total = self.starting = 0.0
@@ -147,6 +148,7 @@ class _Started(_Known, kw_only=True):
 
 class _Task(_Known, kw_only=True, gc=False):
     site: str
+    process: str = ""
     task: str
     round_num: int
 
@@ -200,8 +202,10 @@ class _Reader:
     def send(self, event: _Task) -> None:
         activity, site = self._activity, event.site
         now = event.at = self._now(event)
-        row = activity.names.setdefault(site, len(activity.names))
-        if (since := self._waiting.pop(site, None)) is not None:
+        row = activity.names.setdefault(event.process or site, len(activity.names))
+        if event.process:  # which client waits for a worker says little: there are many more clients
+            activity.are_workers = True
+        elif (since := self._waiting.pop(site, None)) is not None:
             activity.spans.append(Span(row, WAITED, since, now, event.round_num, event.task))
         if site in self._doing:
             self._close(site, now, WORKED)
@@ -242,5 +246,5 @@ class _Reader:
 
     def _close(self, site: str, now: float, kind: int) -> None:
         if task := self._doing.pop(site, None):
-            row = self._activity.names[site]
+            row = self._activity.names[task.process or site]
             self._activity.spans.append(Span(row, kind, task.at, now, task.round_num, task.task))
