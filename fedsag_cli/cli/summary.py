@@ -88,11 +88,15 @@ def farthest(report: Report) -> list[str]:
     took = over_sites.longest_tasks(report)
     if found := over_sites.quantiles(each.seconds for each in took.values()):
         slowest = over_sites.farthest(((site, each.seconds) for site, each in took.items()), _MOST_FAR, lowest=False)
-        named = ", ".join(f"{site} {wording.duration(took_s)}" for site, took_s in slowest)
+        named = ", ".join(f"{site} {_took(took_s)}" for site, took_s in slowest)
         texts.append(
-            f"longest tasks: {named}; of {counted(len(took), 'client')} the median is {wording.duration(found.median)}"
+            f"longest tasks: {named}; of {counted(len(took), 'client')} the median is {_took(found.median)}"
         )
     return texts
+
+
+def _took(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 1 else wording.duration(seconds)
 
 
 def _more_places(report: Report) -> None:
