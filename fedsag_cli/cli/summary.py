@@ -89,9 +89,7 @@ def farthest(report: Report) -> list[str]:
     if found := over_sites.quantiles(each.seconds for each in took.values()):
         slowest = over_sites.farthest(((site, each.seconds) for site, each in took.items()), _MOST_FAR, lowest=False)
         named = ", ".join(f"{site} {_took(took_s)}" for site, took_s in slowest)
-        texts.append(
-            f"longest tasks: {named}; of {counted(len(took), 'client')} the median is {_took(found.median)}"
-        )
+        texts.append(f"longest tasks: {named}; of {counted(len(took), 'client')} the median is {_took(found.median)}")
     return texts
 
 
