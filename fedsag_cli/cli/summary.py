@@ -82,9 +82,11 @@ def farthest(report: Report) -> list[str]:
         last := next((each for each in reversed(report.rounds) if each.metrics_by_site), None)
     ):
         is_lowest = not looks_lower_is_better(name)
-        worst = over_sites.farthest(over_sites.of_metric(last.metrics_by_site, name), _MOST_FAR, lowest=is_lowest)
-        named = ", ".join(f"{site} {wording.number(value)}" for site, value in worst)
-        texts += [f"{'lowest' if is_lowest else 'highest'} {name} in round {last.round_num}: {named}"] if named else []
+        values = list(over_sites.of_metric(last.metrics_by_site, name))
+        worst = over_sites.farthest(values, _MOST_FAR, lowest=is_lowest)
+        if wording.spread([value for _, value in values]):
+            named = ", ".join(f"{site} {wording.number(value)}" for site, value in worst)
+            texts.append(f"{'lowest' if is_lowest else 'highest'} {name} in round {last.round_num}: {named}")
     took = over_sites.longest_tasks(report)
     if found := over_sites.quantiles(each.seconds for each in took.values()):
         slowest = over_sites.farthest(((site, each.seconds) for site, each in took.items()), _MOST_FAR, lowest=False)

@@ -47,8 +47,7 @@ def brief(report: Report, width: int) -> Table:
     while after and _width([*before, *means[:1], *after]) > width:
         after.pop()
     quantiles: Sequence[_Column] = ()
-    if are_many and names:
-        every = _quantiles(names[0], lines)
+    if are_many and names and (every := _quantiles(names[0], lines)):
         wanted = [(chosen, count) for count in (2, 1) for chosen in (every, every[1:-1])]  # a further metric first
         fits = (each for each, n in wanted if _width([*before, *means[:n], *each, *after]) <= width)
         quantiles = next(fits, ())
@@ -219,8 +218,10 @@ def _with_range(name: str, heading: str, lines: Sequence[_Line]) -> _Column | No
 
 
 def _quantiles(name: str, lines: Sequence[_Line]) -> list[_Column]:
-    """A column for each quantile over the sites."""
+    """A column for each quantile over the sites; none if they never differ."""
     found = [over_sites.quantiles(value for _, value in over_sites.of_metric(line.own, name)) for line in lines]
+    if not any(each and wording.number(each.lowest) != wording.number(each.highest) for each in found):
+        return []
     return [
         _Column(heading, ["" if each is None else f"{each[number]:.3g}" for each in found])
         for number, heading in enumerate(over_sites.NAMES)

@@ -176,8 +176,16 @@ def test_where_there_is_less_room_the_ends_of_the_quantiles_give_way_first(width
     assert list(made.columns) == ["round", "accuracy", *left, "answered", "seconds"]
 
 
+def test_where_many_sites_measured_the_same_there_are_no_quantiles():
+    by_site = {f"site-{number}": {"accuracy": 5.0} for number in range(40)}
+    report = Report(sites=list(by_site), rounds=[a_round(0, by_site)])
+
+    assert table.brief(report, 80).columns == ["round", "accuracy", "answered", "seconds"]
+    assert summary.farthest(report) == []
+
+
 def test_a_metric_that_is_called_as_a_quantile_keeps_its_column():
-    by_site = {f"site-{number}": {"median": 1.0} for number in range(31)}
+    by_site = {f"site-{number}": {"median": float(number)} for number in range(31)}
 
     head = cells(table.brief(Report(sites=list(by_site), rounds=[a_round(0, by_site)]), 80))[0]
 
@@ -205,7 +213,9 @@ def test_of_many_sites_the_worst_and_the_slowest_are_named():
         "longest tasks: site-5007 1.5 s, site-5000 0.5 s, site-5001 0.5 s; of 101 clients the median is 0.5 s",
     ]
     of_loss = of_many(best=BestReport(round_num=0, metric="loss", score=2.5))
-    assert summary.farthest(of_loss)[0].startswith("highest loss in round 1: site-5000 2.5")
+    assert summary.farthest(of_loss)[0].startswith("longest tasks: ")  # the loss is that of all
+    of_loss.rounds[1].metrics_by_site = {f"site-{number}": {"loss": number / 10} for number in range(40)}
+    assert summary.farthest(of_loss)[0] == "highest loss in round 1: site-39 3.9, site-38 3.8, site-37 3.7"
     assert summary.farthest(Report(sites=["a"], rounds=[a_round(0, {"a": {"accuracy": 1.0}})])) == []
 
 
