@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,6 +37,7 @@ class Lines:
         self._sent: dict[str, float] = {}  # when each site got its task
         self._not_awaited: list[str] = []  # in this round
         self._answered = 0  # in this round
+        self._outside: Counter[tuple[str, str]] = Counter()  # answers to a task of a workflow, outside its rounds
         self._said_at = 0.0  # when the number of answers was told
         self._skipped: set[tuple[str, str, str, int]] = set()  # answers that the run does not wait for
 
@@ -71,8 +73,7 @@ class Lines:
                 took = event.at - self._sent.get(event.site, event.at)
                 return [f"{self._when(event.round_num)}{event.site} answered {event.task} in {took:.1f} s"]
             case events.ReplyAccepted() if event.round_num != self._round:
-                measured = f", {wording.metrics(event.metrics)}" if event.metrics else ""
-                return [f"{event.site} answered {_task(event)} in {event.work_s:.1f} s{measured}"]
+                return self._outside_rounds(event)
             case events.ReplyFailed():
                 return self._failed(event)
             case events.NotAwaited():
@@ -100,6 +101,15 @@ class Lines:
                 said = () if event.ok else (f"the run {how}", *where(Path(event.report).parent))
                 return [*self._gathered(), *said]
         return []
+
+    def _outside_rounds(self, event: events.ReplyAccepted) -> list[str]:
+        """Of a task that many clients answer, or for many models, the first answers."""
+        self._outside[event.workflow, event.task] += 1
+        count = self._outside[event.workflow, event.task]
+        if count > MANY:
+            return [f"more answers to {event.task} are not told one by one"] if count == MANY + 1 else []
+        measured = f", {wording.metrics(event.metrics)}" if event.metrics else ""
+        return [f"{event.site} answered {_task(event)} in {event.work_s:.1f} s{measured}"]
 
     def _progress(self, event: events.ReplyArrived) -> list[str]:
         """How many of many clients have answered, from time to time."""

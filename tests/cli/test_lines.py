@@ -288,3 +288,16 @@ def test_a_round_of_many_clients_is_told_in_few_lines():
         "round 3: 80 of 100 clients answered",
         "round 3 finished in 25.0 s: 100 answers, accuracy 0.5 (10–90 %: 0.101–0.899)",
     ]
+
+
+def test_of_many_answers_after_the_last_round_the_first_are_told():
+    answers = [
+        events.ReplyAccepted(
+            site=f"site-{number}", task="validate", round_num=2, metrics={}, num_steps=1, size=1, work_s=0.5
+        )
+        for number in range(1000)
+    ]
+
+    told = lines_of(*answers)
+
+    assert told[29:] == ["site-29 answered validate in 0.5 s", "more answers to validate are not told one by one"]
