@@ -14,6 +14,7 @@ from fedsag_cli.params.metrics import looks_lower_is_better
 from fedsag_cli.report import Report, TableReport, curves, over_sites
 
 _MOST_SITES = 6  # in one line
+_MOST_ROWS = 100  # of a table that a workflow found
 _MOST_FAR = 3  # sites that are told as the worst or the slowest
 
 
@@ -113,7 +114,7 @@ def _more_places(report: Report) -> None:
 
 def _result(found: TableReport) -> None:
     """A table that a workflow found, with as many of its columns as fit."""
-    cells = [[wording.cell(value) for value in row] for row in found.rows]
+    cells = [[wording.cell(value) for value in row] for row in found.rows[:_MOST_ROWS]]
     free = display.width()
     count = 0
     for number, name in enumerate(found.columns):
@@ -124,9 +125,11 @@ def _result(found: TableReport) -> None:
     display.line(f"{found.title}:")
     shown = found.columns[:count]
     display.table([dict(zip(shown, row[:count], strict=True)) for row in cells], shown)
-    if count < len(found.columns):
-        left_out = f"{len(found.columns) - count} of {len(found.columns)} columns"
-        display.line(f"not in the table: {left_out}; report.json has all")
+    columns, rows = len(found.columns), len(found.rows)
+    left_out = [f"{columns - count:,} of {counted(columns, 'column')}"] if count < columns else []
+    left_out += [f"{rows - len(cells):,} of {counted(rows, 'row')}"] if len(cells) < rows else []
+    if left_out:
+        display.line(f"not in the table: {' and '.join(left_out)}; report.json has all")
     display.gap()
 
 

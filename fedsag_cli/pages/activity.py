@@ -48,7 +48,10 @@ class Curve:
 
 
 class Span(msgspec.Struct, gc=False):  # many: the garbage collector need not look at them
-    """What a site, or the server, did from `start` to `end`. The server's row is SERVER."""
+    """What a site, a worker or the server did from `start` to `end`. The server's row is SERVER.
+
+    `site`: for which site a worker did it.
+    """
 
     row: int
     kind: int
@@ -56,6 +59,7 @@ class Span(msgspec.Struct, gc=False):  # many: the garbage collector need not lo
     end: float
     round_num: int
     task: str
+    site: str = ""
 
 
 class Activity:
@@ -247,4 +251,5 @@ class _Reader:
     def _close(self, site: str, now: float, kind: int) -> None:
         if task := self._doing.pop(site, None):
             row = self._activity.names[task.process or site]
-            self._activity.spans.append(Span(row, kind, task.at, now, task.round_num, task.task))
+            whose = site if task.process else ""
+            self._activity.spans.append(Span(row, kind, task.at, now, task.round_num, task.task, whose))

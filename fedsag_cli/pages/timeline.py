@@ -58,6 +58,7 @@ def _spans(spans: Sequence[Span], place: Sequence[int], count: int) -> dict[str,
     shown = sorted(((row, each) for row, each in placed if row < count), key=lambda found: found[1].start)
     tasks = list(dict.fromkeys(each.task for _, each in shown))[:_MOST_TASKS]
     numbers = {task: number for number, task in enumerate(tasks)}
+    sites = {site: number for number, site in enumerate(dict.fromkeys(each.site for _, each in shown))}
     return {
         "rows": packed([row for row, _ in shown], "h"),
         "kinds": packed([each.kind for _, each in shown], "b"),
@@ -66,6 +67,8 @@ def _spans(spans: Sequence[Span], place: Sequence[int], count: int) -> dict[str,
         "rounds": packed([each.round_num for _, each in shown], "i"),
         "tasks": packed([numbers.get(each.task, -1) for _, each in shown], "h"),
         "names": tasks,
+        "of": packed([sites[each.site] for _, each in shown], "i") if len(sites) > 1 else "",
+        "sites": list(sites) if len(sites) > 1 else [],
     }
 
 

@@ -277,3 +277,13 @@ def test_the_seconds_of_a_run_are_those_of_all_its_parts(capsys, earlier_s, show
     summary.summary(Report(earlier_s=earlier_s, times={"run_finished_s": 17.5}))
 
     assert f"seconds    {shown}" in capsys.readouterr().out.splitlines()
+
+
+def test_of_a_result_table_with_many_rows_the_first_are_printed(capsys):
+    found = TableReport(title="values", columns=["site", "value"], rows=[[f"s{at}", float(at)] for at in range(2000)])
+
+    summary.summary(Report(workspace="/w", tables=[found]))
+
+    said = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("s") and line[1].isdigit() for line in said) == 100
+    assert "not in the table: 1,900 of 2,000 rows; report.json has all" in said

@@ -345,6 +345,7 @@ def test_with_workers_the_timeline_has_a_row_for_each_worker(told):
     assert unpacked(page["spans"]["rows"], "h") == [1, 0]
     assert unpacked(page["spans"]["kinds"], "b") == [activity.WORKED] * 2
     assert unpacked(page["spans"]["ends"]) == [4.0, 3.0]
+    assert [page["spans"]["sites"][at] for at in unpacked(page["spans"]["of"], "i")] == ["a", "b"]
 
 
 # the rest

@@ -40,7 +40,7 @@ function timelineSection(data, picks) {
 function spansOf({ spans }) {
   return {
     rows: unpack(spans.rows, "h"), kinds: unpack(spans.kinds, "b"), starts: unpack(spans.starts),
-    ends: unpack(spans.ends), rounds: unpack(spans.rounds, "i"), tasks: unpack(spans.tasks, "h"),
+    ends: unpack(spans.ends), rounds: unpack(spans.rounds, "i"), tasks: unpack(spans.tasks, "h"), of: unpack(spans.of, "i"),
   };
 }
 
@@ -160,7 +160,7 @@ function rowChart(card, data, picks, { from, keys, paint, told }) {
 }
 
 function drawSpans(card, data, spans, picks) {
-  const { rows, kinds, starts, ends, rounds, tasks } = spans;
+  const { rows, kinds, starts, ends, rounds, tasks, of } = spans;
   const from = data.shares ? starts.reduce((least, each) => Math.min(least, each), data.total) : 0;
   const paint = (bar) => {
     const fills = SPENT.map(([, fill]) => colour(fill));
@@ -176,7 +176,8 @@ function drawSpans(card, data, spans, picks) {
     if (best < 0) return [[colour("--track"), "idle", ""]];
     const [name, fill] = SPENT[kinds[best]];
     const task = data.spans.names[tasks[best]];
-    return [[colour(fill), name, secs(ends[best] - starts[best])], [null, `round ${rounds[best]}${task ? `, ${task}` : ""}`, ""]];
+    const site = data.spans.sites[of[best]]; // that a worker served
+    return [[colour(fill), name, secs(ends[best] - starts[best])], [null, [`round ${rounds[best]}`, task, site].filter(Boolean).join(", "), ""]];
   };
   const keys = [...SPENT.filter((_, at) => kinds.includes(at)), ["idle", "--track"]];
   rowChart(card, data, picks, { from, keys, paint, told });
