@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from fedsag_cli.events import Failure
+from fedsag_cli.workspace import WORKER, site_of
 
 WORKED, WAITED, FAILED, AGGREGATED, SAVED = range(5)
 """What a span of time was spent with. WAITED: from the start of the round to the task."""
@@ -156,6 +157,15 @@ class _Task(_Known, kw_only=True, gc=False):
     task: str
     round_num: int
 
+    @property
+    def is_of_worker(self) -> bool:
+        """Whether a worker does it, and not a process of the site."""
+        return site_of(self.process) == WORKER
+
+    @property
+    def row(self) -> str:
+        return self.process if self.is_of_worker else self.site
+
 
 class _Finished(_Known, kw_only=True, gc=False):
     round_num: int
@@ -206,8 +216,8 @@ class _Reader:
     def send(self, event: _Task) -> None:
         activity, site = self._activity, event.site
         now = event.at = self._now(event)
-        row = activity.names.setdefault(event.process or site, len(activity.names))
-        if event.process:  # which client waits for a worker says little: there are many more clients
+        row = activity.names.setdefault(event.row, len(activity.names))
+        if event.is_of_worker:  # which client waits for a worker says little: there are many more clients
             activity.are_workers = True
         elif (since := self._waiting.pop(site, None)) is not None:
             activity.spans.append(Span(row, WAITED, since, now, event.round_num, event.task))
@@ -250,6 +260,6 @@ class _Reader:
 
     def _close(self, site: str, now: float, kind: int) -> None:
         if task := self._doing.pop(site, None):
-            row = self._activity.names[task.process or site]
-            whose = site if task.process else ""
+            row = self._activity.names[task.row]
+            whose = site if task.is_of_worker else ""
             self._activity.spans.append(Span(row, kind, task.at, now, task.round_num, task.task, whose))

@@ -329,6 +329,18 @@ def test_of_a_long_round_the_end_is_shown():
     assert len(unpacked(page["spans"]["starts"])) == 1600
 
 
+def test_a_further_executor_of_a_site_is_in_the_row_of_the_site(told):
+    found = told(
+        started(100.0),
+        task(events.TaskSent, 101.0, "a", size=1, process="a:2"),
+        task(events.ReplyArrived, 103.0, "a"),
+    )
+
+    page = timeline.of(["a", "b"], found)
+
+    assert (page["whose"], page["sites"], page["spans"]["sites"]) == ("site", ["a", "b"], [])
+
+
 def test_with_workers_the_timeline_has_a_row_for_each_worker(told):
     found = told(
         started(100.0),
