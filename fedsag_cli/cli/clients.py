@@ -92,8 +92,7 @@ class Clients:
             client = self._client(site)
             before, since = client.place, client.since
             _happened(client, event)
-            if client.place != before or client.since != since:
-                self._moved(client, before)
+            self._moved(client, before, since)
             if isinstance(event, events.ReplyArrived):
                 self._answered(client)
         elif site == WORKER:
@@ -163,21 +162,25 @@ class Clients:
         """Who was asked in the round before is not any more; who has done its task waits."""
         asked = {site: self._client(site) for site in event.sites if site in self._sites}
         for site, client in {**self._of_round, **self._done, **asked}.items():
-            before = client.place
+            before, since = client.place, client.since
             _begin_round(client, event.at, is_asked=site in asked)
-            self._moved(client, before)
+            self._moved(client, before, since)
         self._of_round, self._here = asked, Counter(client.place for client in asked.values())
         self._is_first_answer = True
 
-    def _moved(self, client: Client, before: _Place) -> None:
+    def _moved(self, client: Client, before: _Place, since: float) -> None:
+        """Count a client where it is now. `since`: when the state before began."""
+        if client.place == before and client.since == since:
+            return
         site = client.site
         for counts in (self._everywhere, self._here) if site in self._of_round else (self._everywhere,):
             counts[before] -= 1
             counts[client.place] += 1
-        self._working.pop(site, None)
+        if client.state != WORKING or client.since != since:  # else it keeps its place
+            self._working.pop(site, None)
         self._done.pop(site, None)
         if client.state == WORKING:
-            self._working[site] = client
+            self._working.setdefault(site, client)
         elif client.state in _DONE:
             self._done[site] = client
 
