@@ -9,7 +9,7 @@ from typing import NamedTuple
 from fedsag_cli.report import Report
 
 MANY = 30
-"""Of more sites that answered, tables, lines and pages tell quantiles and the farthest sites."""
+"""Of more sites that took part, tables, lines and pages tell quantiles and the farthest sites."""
 
 
 class Quantiles(NamedTuple):
@@ -49,8 +49,13 @@ def farthest(values: Iterable[tuple[str, float]], most: int, *, lowest: bool) ->
 
 
 def are_many(report: Report) -> bool:
-    """Whether so many sites were asked in a round that quantiles are shown."""
-    return any(len(each.asked) > MANY or len(each.metrics_by_site) > MANY for each in report.rounds)
+    """Whether so many sites took part, in one round or another, that quantiles are shown."""
+    found: set[str] = set()
+    for each in report.rounds:
+        found.update(each.asked, each.metrics_by_site)
+        if len(found) > MANY:
+            return True
+    return False
 
 
 class Times(NamedTuple):

@@ -207,6 +207,19 @@ def test_the_full_table_of_many_sites_has_a_row_for_each_that_took_part_and_none
     assert rows[101] == ["0", "site-9000", "", "", "failed", ""]
 
 
+def test_sites_that_are_many_only_in_all_rounds_together_have_no_column_each():
+    sites = [f"site-{number}" for number in range(100)]
+    rounds = [
+        a_round(number, {site: {"accuracy": 1.0} for site in sites[number * 10 : number * 10 + 10]})
+        for number in range(10)
+    ]
+
+    means, each = table.full(Report(sites=sites, rounds=rounds), None)
+
+    assert list(means.columns) == ["round", "accuracy", "answered", "seconds"]
+    assert [row["site"] for row in each.rows] == sites
+
+
 def test_of_many_sites_the_worst_and_the_slowest_are_named():
     assert summary.farthest(of_many()) == [
         "lowest accuracy in round 1: site-5000 0, site-5001 0.01, site-5002 0.02",
