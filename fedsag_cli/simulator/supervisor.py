@@ -114,7 +114,7 @@ class Simulation:
         """From the first process to the last. Raises what ends the run."""
         self._tell(self._run_started())
         for event in self._untold:
-            self._log.on(event)
+            self._log.on(foreign.masked(event))
         for text in self._notices:
             self._tell(Notice(text=text))
         self._engine.prepare([*self._plan.preload, *_modules_of_server(self._plan)])
