@@ -14,7 +14,7 @@ from fedsag_cli.arguments import Least, OneOf
 from fedsag_cli.model import ParamsType
 from fedsag_cli.workspace import site_of
 
-FORMAT = 2
+FORMAT = 3
 """The format of plan.json, of the record and of the checkpoints. A run is resumed by a version that has the same."""
 
 
