@@ -16,7 +16,7 @@ from typing import Any, TypeAlias, Union
 
 import msgspec
 
-_PIECE = 1 << 20
+_PIECE = 1 << 16  # bytes: they stay in the cache
 _LINK_SIZE = 64  # hex digits of a SHA-256
 
 
