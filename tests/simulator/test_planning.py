@@ -184,11 +184,10 @@ def test_a_process_for_each_of_too_many_clients_is_refused_before_the_run(job, p
     monkeypatch.setattr(machine, "free_memory", lambda: 4 * GB)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
-    with pytest.raises(
-        UsageError, match=r"1000 clients, a process each, need at least 8.0 GB of memory, 4.0 GB are free"
-    ) as told:
+    with pytest.raises(UsageError) as told:
         plan(job(), num_clients=1000, slots=2)
 
+    assert told.value.message == "1,000 clients, a process each, need at least 8.0 GB of memory, 4.0 GB are free"
     assert told.value.hint == "--workers does their tasks in -t processes; or give fewer with -n"
     assert plan(job(), num_clients=1000, slots=2, workers=True).plan.names[-1] == "site-1000"
 
