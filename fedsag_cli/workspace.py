@@ -36,9 +36,10 @@ SERVER = "server"
 WORKER = "worker"  # the place of the app of all worker processes, which are called "worker:1", "worker:2", …
 JOB_ID = "simulate_job"  # as in NVFLARE: scripts know it by get_job_id(), configs by {JOB_ID}
 _LOGS = "logs"
-ROUND, BEST = "round", "best"  # the two kinds of checkpoint: of the last round, and of the best model so far
+ROUND, BEST, STATES = "round", "best", "states"
+"""The kinds of checkpoint: of the last round, of the best model so far, and of what sites keep from task to task."""
 RECORD = "record.jsonl"  # beside the checkpoints: it proves them, and has what happened in each round
-_CHECKPOINT = re.compile(rf"(?P<kind>{ROUND}|{BEST})(-\d+)?-\d{{6,}}\.safetensors")
+_CHECKPOINT = re.compile(rf"(?P<kind>{ROUND}|{BEST}|{STATES})(-\d+)?-\d{{6,}}\.safetensors")
 _PART = ".part"  # the end of the name of an incomplete file
 _LARGE = 1 << 20  # bytes; the places of a run share one copy of a file that has as many
 _FICLONE = 0x40049409  # of Linux: a file of its own, on the same blocks of the disk until one of the two is written
@@ -448,14 +449,17 @@ def files_in(folder: Path) -> Iterator[Path]:
         yield from (Path(base, name) for name in sorted(files) if not is_leftover(name))
 
 
-def checkpoint_name(kind: str, workflow: int, round_num: int) -> str:
-    """The name of a checkpoint's file; `kind` is ROUND or BEST. The first workflow, 0, is not named."""
-    return f"{kind}-{f'{workflow}-' if workflow else ''}{round_num:06d}.safetensors"
+def checkpoint_name(kind: str, workflow: int, number: int) -> str:
+    """The name of a checkpoint's file, by the number of its round. The first workflow, 0, is not named.
+
+    Files of STATES are numbered through the whole run.
+    """
+    return f"{kind}-{f'{workflow}-' if workflow else ''}{number:06d}.safetensors"
 
 
 def checkpoints_in(folder: Path, *kinds: str) -> list[Path]:
-    """The checkpoints of these kinds in a folder; by default of both kinds."""
-    return [path for path in folder.iterdir() if _kind_of(path.name) in (kinds or (ROUND, BEST))]
+    """The checkpoints of these kinds in a folder; by default of all kinds."""
+    return [path for path in folder.iterdir() if _kind_of(path.name) in (kinds or (ROUND, BEST, STATES))]
 
 
 def _kind_of(name: str) -> str | None:

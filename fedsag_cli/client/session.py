@@ -165,8 +165,9 @@ class Session:
                 f"params must be a dict from names to arrays, not {type(model.params).__name__}",
                 hint="give FLModel(params=model.state_dict())" if hasattr(model.params, "state_dict") else "",
             )
+        sent = self._sent() if self._result_filters.filters else None
         answer = self._result_filters.process(
-            self._assignment.task_name, self._as_update(model), self._exchanges("answer", self._sent())
+            self._assignment.task_name, self._as_update(model), self._exchanges("answer", sent)
         )
         more_keys = self._keys_without_difference(model)
         metrics = None if answer.metrics is None else plain.floats(answer.metrics, what="metrics")

@@ -38,7 +38,7 @@ class LocalEngine:
     def __init__(self, *, fork: bool, env: Mapping[str, str]) -> None:
         """Starts the nursery with the environment `env`, in which OpenMP finds its wait policy."""
         self._fork, self._token = fork, env.get(TOKEN, "")
-        self._events: queue.Queue[Event] = queue.Queue()
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._links: dict[str, socket.socket] = {}
         self._readers: dict[str, threading.Thread] = {}
         self._pids: dict[str, int] = {}

@@ -87,7 +87,7 @@ from fedsag_cli.server.dispatcher import Dispatcher
 from fedsag_cli.server.filtering import FilterError, Filtering
 from fedsag_cli.server.outgoing import Check, Outgoing, Received
 from fedsag_cli.server.spool import Spool
-from fedsag_cli.server.states import SiteState, Version
+from fedsag_cli.server.states import States, Version
 from fedsag_cli.server.workers import Workers
 from fedsag_cli.wire.channel import Listener
 from fedsag_cli.wire.messages import Answer, Assignment, LogValues, Welcome
@@ -143,8 +143,7 @@ class Communicator:
         self._open: dict[int, Outgoing] = {}  # the tasks that the workflow has not ended, by number
         self._num_tasks = 0
         self._times_asked: dict[str, tuple[int, int]] = {}  # by site, and for the server: a round, and how often in it
-        self._states_spool = Spool(scratch)
-        self._states = {site: SiteState(self._states_spool, scratch) for site in roster.sites}
+        self._states = States(scratch)
         self._arriving: tuple[Answer, TensorFile | None, Version] | None = None
         self._unreachable: list[str] = []  # sites to which a task could not be sent
         self._sent: dict[str, TaskSent] = {}  # the last to each site
@@ -243,10 +242,14 @@ class Communicator:
             yield from replies
 
     @property
+    def states(self) -> States:
+        """What all sites keep from task to task."""
+        return self._states
+
+    @property
     def keepers(self) -> Mapping[str, Stateful]:
-        """What is kept here from round to round, by name: the states of sites, and those of the server's filters."""
-        states = {f"state/{site}": state for site, state in self._states.items()}
-        return {**states, "filters/task": self._task_filters, "filters/answer": self._answer_filters}
+        """What the server's filters keep from round to round, by name. What sites keep is in `states`."""
+        return {"filters/task": self._task_filters, "filters/answer": self._answer_filters}
 
     def close(self) -> None:
         """Tell every client that the run is over, and receive the last values that they log."""
@@ -257,9 +260,7 @@ class Communicator:
             self._listen(left)
         self._channels.close_all()
         self._spool.close()
-        for state in self._states.values():
-            state.close()
-        self._states_spool.close()
+        self._states.close()
 
     def receive_logged(self) -> None:
         """Receive what clients have logged so far, when a run fails: a second of it at most."""
