@@ -570,6 +570,7 @@ class Process:
     """The process of a client, or a worker, and its channel."""
 
     client: str = ""  # for whom a worker works, as it was decided
+    is_replaced: bool = False  # another worker works for the client that it had
     is_dead: bool = False  # which the server has not heard yet
     is_alive: bool = False
     is_open: bool = False
@@ -826,9 +827,9 @@ class Desk(Communicator):
     def _perform(self, decision: Decision) -> None:
         if type(decision) in (Start, Release):
             super()._perform(decision)
+        self._world.perform(decision)
         if type(decision) in _STOPS:
             raise _Stopped(decision)
-        self._world.perform(decision)
 
     def _receive_answer(self, site, answer, file, state) -> None:
         self._tell(Answered(site, answer.task_id, answer.usage))
@@ -844,8 +845,10 @@ class WorkerWorld(World):
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
         self.desk = Desk(self)
+        self._word = ""
         self._story: list = []
         self._turns: list[Give | Finish] = []
+        self.has_warned = False  # of the worker that ended last
 
     def _roster(self) -> Roster:
         limit = self.setup.launch_timeouts[0]
@@ -877,6 +880,8 @@ class WorkerWorld(World):
             self._send(decision)
         elif kind in _TURNS:
             self._turns.append(decision)
+        elif kind in (Warn, StrictFailure):
+            self.has_warned = True
 
     def _is_idle(self, process: Process) -> bool:
         return process.has_asked and not process.client and not process.told_closed
@@ -892,7 +897,7 @@ class WorkerWorld(World):
         for other in self.processes.values():
             if other.client == site:
                 promise(other.told_closed, f"{site} has two workers")
-                other.client = ""
+                other.client, other.is_replaced = "", True
         process.client = site
 
     def _send(self, sent: Send) -> None:
@@ -936,13 +941,14 @@ class WorkerWorld(World):
         process = self.processes.get(of[0]) if of else None
         if process is None:
             return super().do(word)
+        self._word = word
         match what, *of:
             case "hang", _:
                 self.faults, process.hangs = self.faults - 1, True
-                return []
+                return [(word, [])]
             case "death", _:
                 self.faults, process.is_dead, process.tasks = self.faults - 1, True, []
-                return []
+                return [(word, [])]
             case "connect", name:
                 process.is_open = True
                 return self._hear(Connected(name))
@@ -963,7 +969,7 @@ class WorkerWorld(World):
             case "exit", name, code:
                 self.faults -= not (process.is_dead or (process.told_closed and code == "0"))
                 del self.processes[name]
-                return self._hear(Exited(name, int(code)))
+                return self._exit(process, Exited(name, int(code)))
         raise ValueError(word)
 
     def _tell(self, happened: Happening) -> list:
@@ -971,8 +977,19 @@ class WorkerWorld(World):
         return self._let(functools.partial(self.desk._tell, happened))
 
     def _hear(self, news: Heard | Connected | Disconnected | Exited) -> list:
-        self._story = [(news, [])]
+        self._story = [(self._word, [])]
         return self._let(functools.partial(self.desk._hear, news))
+
+    def _exit(self, process: Process, exited: Exited) -> list:
+        """The end of a worker is that of its client; if it had none, the end is told if it is a failure."""
+        self.has_warned = False
+        whose = process.client
+        story = self._hear(exited)
+        told = [each.site for each, _ in story[1:] if type(each) is Exited]
+        promise(told == [whose] * bool(whose), f"the end of a worker of {whose!r} is told as that of {told}")
+        must_warn = bool(exited.exit_code) and not whose and not process.is_replaced
+        promise(self.has_warned == must_warn, "the failure of a worker that had nothing to do is told, or another one")
+        return story
 
     def _let(self, happen: Callable[[], None]) -> list:
         """Let it happen, with all that follows; then the workflow does its part."""
@@ -1201,7 +1218,7 @@ def state_of(world: World):
     around = [
         (
             *(name, each.is_alive, each.is_open, each.has_asked, each.hangs, each.is_told_to_end, *each.tasks),
-            *(each.client, each.is_dead, each.told_closed),
+            *(each.client, each.is_replaced, each.is_dead, each.told_closed),
         )
         for name, each in sorted(world.processes.items())
     ]
