@@ -1251,8 +1251,9 @@ def explore(setup: Setup) -> Counter[str]:
             except Broken as broken:
                 raise Found(None, setup, words, broken) from broken
             continue
-        for word in fine + wrong:
-            world = pickle.loads(state)
+        for number, word in enumerate(fine + wrong):
+            if number:
+                world = pickle.loads(state)
             try:
                 world.do(word)
             except Exception as error:

@@ -1038,3 +1038,23 @@ def test_what_a_step_costs_does_not_grow_with_those_who_wait_or_work():
 
     assert calls_of_a_step(waiting=1000, working=5) == few
     assert calls_of_a_step(waiting=5, working=1000) == few
+
+
+def calls_of_a_step_with_workers(clients):
+    """How many calls of functions one answer, the next client and one look at the next deadline take."""
+    sites = [f"s{number:05}" for number in range(clients)]
+    server = with_workers(sites, slots=5)
+    server.handle(Begun(1, tuple(sites), min_responses=1, timeout_s=100.0, grace_s=50.0), 0)
+    for site in sites[:5]:
+        server.handle(Served(site), 0)
+    last, following = sites[4:6]
+    return calls(
+        lambda: (
+            *(server.handle(Answered(last, 1), 1), server.handle(Served(following), 1)),
+            *(server.due, server.handle(TimePassed(), 2)),
+        )
+    )
+
+
+def test_what_a_step_costs_with_workers_does_not_grow_with_the_clients():
+    assert calls_of_a_step_with_workers(5000) == calls_of_a_step_with_workers(10)
