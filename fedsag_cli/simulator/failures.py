@@ -14,7 +14,7 @@ from fedsag_cli.events import Failure, ProcessExited, ReplyFailed, how_it_ended
 from fedsag_cli.job import App
 from fedsag_cli.plan import SitePlan
 from fedsag_cli.simulator import logs
-from fedsag_cli.workspace import SERVER, Workspace, site_of
+from fedsag_cli.workspace import SERVER, WORKER, Workspace, site_of
 
 _TAIL_LINES = 20
 _ONLY_A_CODE = re.compile(r"the script called sys\.exit\(-?\d+\)|its process ended with exit code \d+")
@@ -77,11 +77,14 @@ class Failures:
     def _with_log(self, name: str, failure: Failure, *, has_stack: bool = False, is_well: bool = False) -> Failure:
         """`has_stack`: the process was stopped or crashed, so the log may end with its stack."""
         log, since = self._log_of(name)
-        copy = self._workspace.app(name)
+        app = (
+            site_of(name) if site_of(name) in self._apps else WORKER
+        )  # a client whose reply failed when no worker did it
+        copy = self._workspace.app(app)
         where = failure.where or (logs.deepest_frame(log, copy, since=since) if has_stack else "")
         return msgspec.structs.replace(
             failure,
-            where=_in_job(where, copy, self._apps[site_of(name)].folder),
+            where=_in_job(where, copy, self._apps[app].folder),
             log=str(log),
             log_tail=[] if is_well else logs.tail(log, _TAIL_LINES, since=since),
         )

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fedsag_cli.events import Failure, ProcessExited
+from fedsag_cli.events import Failure, ProcessExited, ReplyFailed
 from fedsag_cli.simulator.failures import Failures
 from fedsag_cli.workspace import Workspace
 
@@ -38,3 +38,18 @@ def test_where_only_an_exit_code_is_known_the_last_line_of_the_log_is_told_if_it
     exited = ProcessExited(name="site-1", exit_code=2, failure=Failure(cause=told, exit_code=2) if told else None)
 
     assert failures.of_exit(exited, is_over=True).failure.cause == cause
+
+
+def test_a_reply_that_fails_after_its_worker_went_to_another_client_is_told_with_the_log_of_its_own(tmp_path):
+    workspace = Workspace(tmp_path)
+    log = workspace.client_logs / "site-7.txt"
+    log.parent.mkdir(parents=True)
+    log.write_text("loss: nan\n")
+    failures = Failures(workspace, {"worker": SimpleNamespace(folder=tmp_path / "app")}, {})
+    rejected = ReplyFailed(
+        site="site-7", workflow="w", task="train", round_num=0, failure=Failure(cause="w: NaN"), model_owner=""
+    )
+
+    told = failures.of_reply(rejected).failure
+
+    assert (told.cause, told.log, told.log_tail) == ("w: NaN", str(log), ["loss: nan"])
