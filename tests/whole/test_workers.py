@@ -227,20 +227,18 @@ def test_a_run_with_workers_that_was_killed_goes_on_to_the_same_model(process_a_
 
 
 @pytest.mark.parametrize(
-    ("changes", "flags", "told"),
+    ("changes", "told"),
     [
-        ({"executor": {"launch_once": False}}, [], "--workers: launch_once is false"),
+        ({"executor": {"launch_once": False}}, "--workers: launch_once is false"),
         (
             {"args": "--site {SITE_NAME}"},
-            [],
             "--workers: the command, or a setting, of the executor depends on the client",
         ),
-        ({}, ["-c", "a,worker"], "--workers: no client can have the name 'worker'"),
     ],
-    ids=["a process a task", "the client's name in the command", "a client called worker"],
+    ids=["a process a task", "the client's name in the command"],
 )
-def test_a_job_that_workers_cannot_do_is_refused_before_the_run(changes, flags, told, tmp_path):
-    outcome = run(job(tmp_path / "job", STATELESS, **changes), *(flags or ["-n", 2]), "--workers")
+def test_a_job_that_workers_cannot_do_is_refused_before_the_run(changes, told, tmp_path):
+    outcome = run(job(tmp_path / "job", STATELESS, **changes), "-n", 2, "--workers")
 
     assert outcome.code == 2
     assert told in outcome.err
