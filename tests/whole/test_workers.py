@@ -137,6 +137,22 @@ def test_a_worker_that_dies_fails_its_client_in_this_round_only(tmp_path):
     assert "AssertionError: worn out" in told["log_tail"][-1]
 
 
+def test_what_a_script_does_after_its_answer_is_done_by_the_client_that_answered(tmp_path):
+    after = STATELESS.replace("import random", "import random, time; from fedsag_cli.client.tracking import *")
+    after += """\
+        time.sleep(0.02)  # the worker has its next task by now
+        SummaryWriter().add_scalar("after", number, model.current_round)
+        assert (number, model.current_round) != (2, 1), "too late to fail"
+    """
+    outcome = run(job(tmp_path / "job", after, num_rounds=3, min_clients=3), "-n", 3, "-t", 1, "--seed", 1, "--workers")
+
+    assert outcome.code == 0, outcome
+    assert [each["failed"] for each in outcome.report["rounds"]] == [{}, {}, {}]
+    assert "site-2 answered, then its worker failed: AssertionError: too late to fail" in outcome.report["notices"]
+    logged = [(e["site"], e["values"]) for e in outcome.told("ValuesLogged")]
+    assert sorted(map(str, logged)) == sorted(str((f"site-{n}", {"after": float(n)})) for n in (1, 2, 3) * 3)
+
+
 def test_a_script_that_asks_for_its_site_too_early_is_shown_what_to_swap(tmp_path):
     early = STATELESS.replace("    flare.init()\n", "    flare.init()\n    site = flare.get_site_name()\n")
 
