@@ -44,6 +44,7 @@ def test_a_reply_that_fails_after_its_worker_went_to_another_client_is_told_with
     workspace = Workspace(tmp_path)
     log = workspace.client_logs / "site-7.txt"
     log.parent.mkdir(parents=True)
+    (workspace.app("worker") / "config").mkdir(parents=True)
     log.write_text("loss: nan\n")
     failures = Failures(workspace, {"worker": SimpleNamespace(folder=tmp_path / "app")}, {})
     rejected = ReplyFailed(
