@@ -153,6 +153,15 @@ def test_what_a_script_does_after_its_answer_is_done_by_the_client_that_answered
     assert sorted(map(str, logged)) == sorted(str((f"site-{n}", {"after": float(n)})) for n in (1, 2, 3) * 3)
 
 
+def test_with_strict_a_worker_that_fails_after_its_last_task_fails_the_run(tmp_path):
+    ends_badly = STATELESS + "\n    raise OSError('no goodbye')\n"
+
+    outcome = run(job(tmp_path / "job", ends_badly), "-n", 2, "-t", 1, "--workers", "--strict")
+
+    assert outcome.code == 4
+    assert re.search(r"with --strict no client may fail, but site-[12] failed: OSError: no goodbye", outcome.err)
+
+
 def test_a_script_that_asks_for_its_site_too_early_is_shown_what_to_swap(tmp_path):
     early = STATELESS.replace("    flare.init()\n", "    flare.init()\n    site = flare.get_site_name()\n")
 
