@@ -44,6 +44,7 @@ from fedsag_cli.server.decisions import (
     QuorumLost,
     Rejected,
     Release,
+    Returned,
     Send,
     Served,
     Skip,
@@ -291,6 +292,9 @@ class Promises:
             return set(), self._answered(happened, client, now)
         if kind is Served:
             return set(), self._served(happened.site, client)
+        if kind is Returned:
+            client.lose_process()
+            return set(), []
         if kind is Disconnected:
             client.is_connected = False
             if not client.is_ending and not client.is_gone and client.closed is None:
@@ -574,7 +578,8 @@ class Process:
     is_dead: bool = False  # which the server has not heard yet
     is_alive: bool = False
     is_open: bool = False
-    has_asked: bool = False
+    has_joined: bool = False  # a worker that asked for its first task
+    has_asked: bool = False  # a worker: since its last answer
     hangs: bool = False
     told_closed: bool = False  # a worker's channel, as the server knows
     is_told_to_end: bool = False
@@ -799,7 +804,7 @@ class Desk(Communicator):
     def __init__(self, world: "WorkerWorld") -> None:
         self._world, self._dispatcher, self._roster = world, world, world.dispatcher.clients
         self._workers, self._strict = Workers(), world.setup.strict
-        self._next, self._unreachable = deque(), []
+        self._next, self._unreachable, self._ending = deque(), [], ""
         self._states = self._channels = _Silent()
 
     def worker_of(self, client: str) -> str:
@@ -814,7 +819,7 @@ class Desk(Communicator):
         workers = self._workers
         return [
             *(
-                (each.name, each.client, each.is_connected, each.is_engaged)
+                (each.name, each.client, each.is_connected, each.has_joined, each.has_asked, each.is_engaged)
                 for _, each in sorted(workers._by_name.items())
             ),
             *((client, each.name) for client, each in sorted(workers._by_client.items())),
@@ -849,12 +854,17 @@ class WorkerWorld(World):
         self._story: list = []
         self._turns: list[Give | Finish] = []
         self.has_warned = False  # of the worker that ended last
+        self._ending = Process()  # that worker
 
     def _roster(self) -> Roster:
         limit = self.setup.launch_timeouts[0]
         return RosterOfNames(self.setup.sites, ClientConfig(serves_any_client=True, launch_timeout=limit))
 
     def handle(self, happened: Happening, _: float) -> list[Decision]:
+        if type(happened) is Returned:
+            (worker,) = [each for each in (*self.processes.values(), self._ending) if each.client == happened.site]
+            promise(worker.has_joined and not worker.has_asked, f"{happened.site} loses a worker that began its task")
+            worker.client = ""
         decisions = self.dispatcher.handle(happened, self.now)
         self._story.append((happened, list(decisions)))
         self.promises.check(happened, decisions, self.dispatcher.due, self.now)
@@ -884,7 +894,7 @@ class WorkerWorld(World):
             self.has_warned = True
 
     def _is_idle(self, process: Process) -> bool:
-        return process.has_asked and not process.client and not process.told_closed
+        return process.has_joined and not process.client and not process.told_closed
 
     def _keeps_slot(self, process: Process) -> bool:
         return bool(process.client) and self.promises.clients[process.client].has_slot
@@ -904,7 +914,7 @@ class WorkerWorld(World):
         name = self.desk.worker_of(sent.site)
         process = self.processes[name]
         promise(process.client == sent.site, f"{name} gets a task of {sent.site} and works for {process.client}")
-        promise(process.has_asked and not process.tasks, f"{name} gets a task and does not wait for one")
+        promise(process.has_joined and not process.tasks, f"{name} gets a task and does not wait for one")
         if sent.tell_usage and not self.tells_usage:
             self.tells_usage = sent.site
         if process.is_dead:
@@ -954,13 +964,15 @@ class WorkerWorld(World):
                 return self._hear(Connected(name))
             case "ask", name:
                 self.faults -= process.has_asked
-                process.has_asked = True
+                process.has_joined = process.has_asked = True
                 return self._hear(Heard(name, Ready(), None))
             case "answer", name:
                 usage = Usage(private=1) if self.tells_usage == process.client else None
+                process.has_asked = False
                 return self._hear(Heard(name, Answer(task_id=process.tasks.pop(0), model=NO_MODEL, usage=usage), None))
             case "mistake", name:
                 self.faults -= 1
+                process.has_asked = False
                 return self._hear(Heard(name, Answer(task_id=WRONG_TASK, model=NO_MODEL), None))
             case (("close" | "babble"), name):
                 self.faults -= not process.is_dead
@@ -968,7 +980,7 @@ class WorkerWorld(World):
                 return self._hear(Disconnected(name, "it sent a message that is none of ours" * (what == "babble")))
             case "exit", name, code:
                 self.faults -= not (process.is_dead or (process.told_closed and code == "0"))
-                del self.processes[name]
+                self._ending = self.processes.pop(name)
                 return self._exit(process, Exited(name, int(code)))
         raise ValueError(word)
 
@@ -981,10 +993,11 @@ class WorkerWorld(World):
         return self._let(functools.partial(self.desk._hear, news))
 
     def _exit(self, process: Process, exited: Exited) -> list:
-        """The end of a worker is that of its client; if it had none, the end is told if it is a failure."""
+        """The end of a worker is that of its client if it began the task; else it is told if it is a failure."""
         self.has_warned = False
-        whose = process.client
+        whose = process.client if process.has_asked or not process.has_joined else ""
         story = self._hear(exited)
+        self._ending = Process()
         told = [each.site for each, _ in story[1:] if type(each) is Exited]
         promise(told == [whose] * bool(whose), f"the end of a worker of {whose!r} is told as that of {told}")
         must_warn = bool(exited.exit_code) and not whose and not process.is_replaced
