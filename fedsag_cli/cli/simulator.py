@@ -73,6 +73,24 @@ def simulator(
             help="How processes start: fork (default on Linux, faster) or spawn.",
         ),
     ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine",
+            metavar="local|ray",
+            autocompletion=completion.engines,
+            help="Where the clients run: local, on this machine (default), or ray, on the nodes of a Ray cluster; then -t "
+            "and -gpu are for each node.",
+        ),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            metavar="HOST:PORT",
+            help="With --engine ray: the cluster to use. Without it, Ray starts on this machine, for this run.",
+        ),
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(
@@ -139,6 +157,8 @@ def simulator(
         gpus=gpus,
         threads=threads,
         launcher=launcher,
+        engine=engine,
+        address=address,
         seed=seed,
         max_clients=max_clients,
         resume=resume,

@@ -46,6 +46,8 @@ class Failures:
             failure = self._from_log(event)
         if event.exit_code:
             failure = self._with_reason(event.name, failure)
+            if event.node and event.node not in failure.cause:
+                failure = msgspec.structs.replace(failure, cause=f"{failure.cause}, on {event.node}")
         may_end = is_over or event.name == SERVER or not self._clients[event.name].config.launch_once
         failure = self._with_log(
             event.name,

@@ -30,6 +30,7 @@ from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, placeholders
 from fedsag_cli.job.templates.changes import settings
 from fedsag_cli.params.metrics import looks_lower_is_better
 from fedsag_cli.plan import FORMAT, Plan, ServerPlan, SitePlan, matches
+from fedsag_cli.processes.ray.messages import Node
 from fedsag_cli.simulator import environment, outside
 from fedsag_cli.simulator.options import FORK, SPAWN, Options, check_followed, gpu_groups, site_names, slots_of
 from fedsag_cli.simulator.preloading import imports_of_components, imports_of_scripts, preload, variables_set
@@ -63,8 +64,12 @@ def make_plan(
     workspace: Workspace,
     options: Options,
     prepare: Callable[[Sequence[str]], None] = lambda _: None,
+    nodes: Callable[[], Sequence[Node]] = lambda: (),
 ) -> Planned:
-    """`prepare` is called early with the modules that the processes import. Raises UsageError, JobError."""
+    """`prepare` is called early with the modules that the processes import. `nodes`: the machines, if not only this.
+
+    Raises UsageError, JobError.
+    """
     if workspace.root.is_relative_to(job.folder.resolve()):
         raise UsageError(
             f"-w {workspace.root}: the workspace must not be inside the job {job.folder}", hint="choose another -w"
@@ -78,7 +83,8 @@ def make_plan(
     names = _site_names(job, options, notices)
     check_followed(options, names)
     _check_descriptors(len(names))
-    groups = gpu_groups(options.gpus)
+    machines = nodes()
+    groups = gpu_groups(options.gpus, machines)
     if len(groups) > len(names):
         raise UsageError(
             f"-gpu {options.gpus}: {len(groups)} groups for {len(names)} clients", hint="give fewer groups"
@@ -92,11 +98,12 @@ def make_plan(
     prepare(preload(scripts))
     server = apps[SERVER].server(_variables(SERVER, workspace))
     notes = [*server.notes, *_doubts(server)]
+    num_groups = max(1, len(machines)) * max(1, len(groups))
     sites = [
         plan
         for index, name in enumerate(names)
         for plan in _plans_of(
-            name, apps[name], workspace, env, threads, index % len(groups) if groups else 0, groups, notes
+            name, apps[name], workspace, env, threads, index % num_groups, max(1, len(machines)), groups, notes
         )
     ]
     _check_descriptors(len(sites))
@@ -175,6 +182,7 @@ def _plans_of(
     run_env: Mapping[str, str],
     threads: int,
     group: int,
+    num_nodes: int,
     gpu_groups: Sequence[str],
     notes: list[str],
 ) -> Iterator[SitePlan]:
@@ -188,12 +196,13 @@ def _plans_of(
         "OMP_NUM_THREADS": str(threads),
     }
     if gpu_groups:
-        env |= {"CUDA_VISIBLE_DEVICES": gpu_groups[group], "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        env |= {"CUDA_VISIBLE_DEVICES": gpu_groups[group // num_nodes], "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     for number, executor in enumerate(client.executors, start=1):
         script, args, command = _start(executor, name, app, workspace, run_env, notes)
         yield SitePlan(
             name=name if number == 1 else f"{name}:{number}",
             group=group,
+            node=group % num_nodes,
             script=script,
             args=args,
             command=command,

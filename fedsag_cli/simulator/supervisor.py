@@ -402,6 +402,7 @@ class Simulation:
             cwd=str(self._workspace.site(site.name) if site.in_process else self._workspace.app(site.name)),
             log=str(self._workspace.log(site.name)),
             fresh=site.fresh,
+            node=site.node,
         )
 
     def _tell_notes(self, site: str) -> None:
