@@ -79,8 +79,8 @@ def simulator(
             "--engine",
             metavar="local|ray",
             autocompletion=completion.engines,
-            help="Where the clients run: local, on this machine (default), or ray, on the nodes of a Ray cluster; then -t "
-            "and -gpu are for each node.",
+            help="Where clients run: local, on this machine (default), or ray, on the nodes of a Ray cluster; -t and "
+            "-gpu are then for each node.",
         ),
     ] = "local",
     address: Annotated[

@@ -25,7 +25,7 @@ import msgspec
 
 import fedsag_cli
 from fedsag_cli import events, machine
-from fedsag_cli.errors import ChannelClosed, TensorError
+from fedsag_cli.errors import BadMessage, ChannelClosed, TensorError
 from fedsag_cli.events import ProcessExited, ProcessStarted
 from fedsag_cli.params.tensor_file import TensorFile, copied
 from fedsag_cli.processes.local import LocalEngine, can_fork
@@ -57,6 +57,7 @@ from fedsag_cli.wire.messages import Welcome
 _LISTEN_S = 0.5  # a report is due after it, for what the logs have more
 _LARGE = 64 << 20  # bytes of models in one report
 _MODELS = 4  # that a node keeps for the next clients
+_UNREADABLE = b"\xc1"  # msgpack never has it
 _LAST_MESSAGES_S = 1.0  # after the end of a process, what has arrived is read for at most this long
 
 
@@ -213,7 +214,9 @@ class Agent:
         try:
             body, files = link.receive()
             self._out.put((FromClient(number, body, []), files))
-        except (ChannelClosed, TensorError):
+        except (ChannelClosed, TensorError) as error:
+            if isinstance(error, BadMessage | TensorError):
+                self._out.put((FromClient(number, _UNREADABLE, []), []))  # so that the server tells why it ends
             self._selector.unregister(link)
             del self._links[number]
             link.close()

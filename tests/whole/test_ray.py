@@ -1,0 +1,128 @@
+"""Runs on the nodes of a Ray cluster: several raylets on this machine, each of which is a node to Ray."""
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from raylets import Raylets
+from runs import LIMIT_S, Running, eventually, job, run
+
+pytest.importorskip("ray", reason="Ray is not installed")
+
+# Each site draws its update and keeps a sum. What it sends is too large for Ray to put it into a message.
+DRAWS = """
+    import os, time
+    from pathlib import Path
+    import numpy as np
+    import fedsag_cli.client as flare
+
+    flare.init()
+    trap = Path(os.environ["TRAPS"]) / flare.get_site_name()
+    while flare.is_running():
+        model = flare.receive()
+        print("round", model.current_round)
+        if model.current_round == 1 and trap.exists():
+            trap.unlink()
+            time.sleep(1000)
+        trained = {k: v * 0.5 + np.random.random(v.shape).astype(v.dtype) for k, v in model.params.items()}
+        flare.state["sum"] = flare.state.get("sum", np.zeros(1)) + trained["numpy_key"].mean()
+        flare.send(flare.FLModel(params=trained, metrics={"mean": float(flare.state["sum"][0])}))
+"""
+SEED = ("-n", 4, "-t", 2, "--seed", 7)
+
+
+@pytest.fixture(scope="module")
+def raylets():
+    with Raylets() as raylets:
+        for _ in range(3):
+            raylets.add()
+        yield raylets
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The digest of the run on this machine, without Ray."""
+    return digest(run(*made(tmp_path_factory.mktemp("alone")), **traps_of(tmp_path_factory.mktemp("none"))))
+
+
+def made(folder, **settings):
+    np.save(folder / "first.npy", np.zeros((150, 200), np.float32))
+    first = {"path": "NPModelPersistor", "args": {"source_ckpt_file_full_name": str(folder / "first.npy")}}
+    return job(folder / "job", DRAWS, components={"persistor": first}, num_rounds=3, **settings), *SEED
+
+
+def traps_of(folder, *sites):
+    for site in sites:
+        (folder / site).touch()
+    return {"env": {"TRAPS": str(folder)}}
+
+
+def on(raylets, folder, *sites):
+    """Keywords for a run on the cluster, with traps for these sites."""
+    how = traps_of(folder, *sites)
+    return {"env": how["env"] | raylets.env}
+
+
+def to(raylets):
+    return "--engine", "ray", "--address", raylets.address
+
+
+def digest(outcome):
+    assert outcome.code == 0, outcome
+    (finished,) = outcome.told("WorkflowFinished")
+    return finished["digest"]
+
+
+def nodes(outcome):
+    return {event["name"]: event["node"] for event in outcome.told("ProcessStarted") if event["node"]}
+
+
+def test_three_nodes_give_the_same_model_as_this_machine_alone(tmp_path, raylets, alone):
+    outcome = run(*made(tmp_path), *to(raylets), **on(raylets, tmp_path))
+
+    assert digest(outcome) == alone
+    assert [nodes(outcome)[f"site-{number}"][:6] for number in (1, 2, 3, 4)] == ["node-1", "node-2", "node-3", "node-1"]
+    assert outcome.log("site-2") == "round 0\nround 1\nround 2\n"
+
+
+def test_without_an_address_ray_starts_for_the_run_alone(tmp_path, raylets, alone):
+    outcome = run(*made(tmp_path), "--engine", "ray", **traps_of(tmp_path))
+
+    assert digest(outcome) == alone
+    assert set(nodes(outcome).values()) == {nodes(outcome)["site-1"]}
+
+
+def test_after_the_death_of_the_driver_the_run_is_resumed(tmp_path, raylets, alone):
+    how = on(raylets, tmp_path, "site-3")
+    with Running(*made(tmp_path), *to(raylets), **how) as running:
+        eventually(lambda: not (tmp_path / "site-3").exists())
+        os.kill(child_with(running.process.pid, "processes.ray.driver"), signal.SIGKILL)
+        outcome = running.outcome()
+
+    assert (outcome.code, outcome.left_alive, outcome.left_in_tmp) == (4, [], [])
+    assert "--resume" in outcome.err
+    resumed = run(tmp_path / "job", "--resume", *to(raylets), **how)
+    assert digest(resumed) == alone
+
+
+def test_a_node_that_dies_fails_its_clients_and_the_others_go_on(tmp_path, raylets):
+    with Running(*made(tmp_path), *to(raylets), **on(raylets, tmp_path, "site-3")) as running:
+        eventually(lambda: not (tmp_path / "site-3").exists())
+        raylets.kill(2)
+        outcome = running.outcome()
+    raylets.add()
+
+    assert (outcome.code, outcome.left_alive, outcome.left_in_tmp) == (0, [], [])
+    failures = outcome.failures()
+    assert list(failures) == ["site-3"]
+    assert failures["site-3"]["cause"].startswith("node-3 (")
+    assert "has died" in failures["site-3"]["cause"]
+
+
+def child_with(parent, words):
+    """The child process with these words in its command."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    (found,) = [int(pid) for pid in children if words in Path(f"/proc/{pid}/cmdline").read_text()]
+    return found
