@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from raylets import Raylets
-from runs import LIMIT_S, Running, eventually, job, run
+from runs import Running, eventually, job, run
 
 pytest.importorskip("ray", reason="Ray is not installed")
 
@@ -87,7 +87,7 @@ def test_three_nodes_give_the_same_model_as_this_machine_alone(tmp_path, raylets
     assert outcome.log("site-2") == "round 0\nround 1\nround 2\n"
 
 
-def test_without_an_address_ray_starts_for_the_run_alone(tmp_path, raylets, alone):
+def test_without_an_address_ray_starts_for_the_run_alone(tmp_path, alone):
     outcome = run(*made(tmp_path), "--engine", "ray", **traps_of(tmp_path))
 
     assert digest(outcome) == alone

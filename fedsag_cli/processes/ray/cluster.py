@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import AuthenticationError, GetTimeoutError, RayError
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -67,6 +67,11 @@ def _connect(address: str, folder: Path) -> None:
             ray.init(address=address, **quiet)
         else:
             ray.init(address="local", include_dashboard=False, _temp_dir=str(folder), **quiet)
+    except AuthenticationError:
+        raise UsageError(
+            f"--address {address}: there is no token for this cluster",
+            hint="`ray get-auth-token` shows it on a node that has it; set RAY_AUTH_TOKEN",
+        ) from None
     except (OSError, RuntimeError, ValueError, RayError) as error:
         if not address:
             raise RunError(f"Ray cannot be started: {reason(error)}") from None

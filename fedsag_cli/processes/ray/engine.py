@@ -29,6 +29,7 @@ from fedsag_cli.processes.ray.messages import (
     Settings,
     Stop,
     ToDriver,
+    with_reason,
 )
 from fedsag_cli.wire.channel import UnixChannel
 from fedsag_cli.wire.messages import TOKEN
@@ -131,7 +132,7 @@ class RayEngine:
                     self._joined.put(message)
         if not self._stopping:
             self._driver.wait()
-            cause = f"the driver of Ray has ended: {last_line(self._output)}"
+            cause = with_reason("the driver of Ray has ended", last_line(self._output))
             self._joined.put(Refused(cause, "", RunError.exit_code))
             failure = Failure(cause=cause, exit_code=self._driver.returncode)
             self._events.put(ProcessExited(name=NURSERY, exit_code=self._driver.returncode, failure=failure))

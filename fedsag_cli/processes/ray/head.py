@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 
 from fedsag_cli import events
 from fedsag_cli.errors import ChannelClosed
@@ -34,6 +34,7 @@ from fedsag_cli.processes.ray.messages import (
     ToDriver,
     Told,
     ToNode,
+    with_reason,
 )
 from fedsag_cli.processes.ray.relay import Relay
 from fedsag_cli.wire.channel import UnixChannel
@@ -50,7 +51,8 @@ class RemoteNode:
         self.name, self.agent = name, agent
         self.alive: set[str] = set()  # its processes
         self.sent: set[str] = set()  # the folders of the workspace that it has
-        self.cause = ""  # of its end
+        self.cause = ""  # why nothing can run there any more
+        self.is_gone = False  # its agent has ended too
         self._hear = hear
         self._outbox: queue.SimpleQueue[ToNode] = queue.SimpleQueue()
         self._ending = threading.Lock()
@@ -67,7 +69,7 @@ class RemoteNode:
         self._threads[0].join(timeout_s)
 
     def _send(self) -> None:
-        while not self.cause:
+        while not self.is_gone:
             requests = [self._outbox.get()]
             with contextlib.suppress(queue.Empty):
                 while True:
@@ -78,7 +80,7 @@ class RemoteNode:
                 self._die(error)
 
     def _listen(self) -> None:
-        while not self.cause:
+        while not self.is_gone:
             try:
                 for item in ray.get(self.agent.listen.options(concurrency_group="up").remote()):
                     self._hear(self, item)
@@ -89,13 +91,20 @@ class RemoteNode:
 
     def _die(self, error: RayError) -> None:
         with self._ending:
-            if not self.cause:
-                self.cause = f"{self.name} has died: {reason(error)}"
+            if not self.is_gone:
+                self.is_gone = True
+                self.cause = self.cause or _cause(self.name, error)
                 self._hear(self, Stopped())
+
+
+def _cause(name: str, error: RayError) -> str:
+    return f"{name} has died" if isinstance(error, RayActorError) else f"the agent of {name} failed: {reason(error)}"
 
 
 def reason(error: BaseException) -> str:
     """The one line of an error of Ray that says what was wrong."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     cause = getattr(error, "cause", None) or error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     named = [line for line in lines if ": " in line and line.split(":")[0].endswith(("Error", "Exception"))]
@@ -152,13 +161,13 @@ class Head:
         return [(str(path.relative_to(self._root)), path.stat().st_mode & 0o777, path.read_bytes()) for path in files]
 
     def _stop(self, grace_s: float, show_stack: Sequence[str]) -> None:
-        living = [node for node in self._nodes if not node.cause]
+        living = [node for node in self._nodes if not node.is_gone]
         asked = [node.agent.stop.remote(grace_s, show_stack) for node in living]
         with contextlib.suppress(RayError):
             ray.wait(asked, num_returns=len(asked), timeout=grace_s + _STOP_S) if asked else None
         for node in living:
             node.stopped(_STOP_S)
-        closed = [node.agent.close.remote() for node in living if not node.cause]
+        closed = [node.agent.close.remote() for node in living if not node.is_gone]
         with contextlib.suppress(RayError):
             ray.wait(closed, num_returns=len(closed), timeout=_STOP_S) if closed else None
 
@@ -183,7 +192,9 @@ class Head:
 
     def _pass_on(self, node: RemoteNode, event: Event) -> None:
         if isinstance(event, ProcessExited) and event.name == NURSERY:
-            node.cause = f"the nursery of {node.name} has ended: {event.failure.cause if event.failure else ''}"
+            node.cause = with_reason(
+                f"the nursery of {node.name} has ended", event.failure.cause if event.failure else ""
+            )
             self._lost(node)
         elif isinstance(event, ProcessStarted | ProcessExited):
             if isinstance(event, ProcessExited):

@@ -15,8 +15,11 @@ from pathlib import Path
 
 # It is nobody's child, so what kills this process and its children leaves it. Others may still write as it begins.
 _REMOVE = """
-(read nothing; for again in 1 2 3 4 5 6 7 8 9 10; do rm -rf "$1" 2>/dev/null; [ -e "$1" ] || exit 0; sleep 0.5; done) \
-<&"$0" >/dev/null 2>&1 &
+exec 3<&0
+(
+    read nothing
+    for again in 1 2 3 4 5 6 7 8 9 10; do rm -rf "$0"; [ -e "$0" ] || exit; sleep 0.5; done
+) <&3 &
 """
 
 
@@ -35,14 +38,14 @@ def private_folder(prefix: str, *, longest: int = 1000) -> Iterator[Path]:
     reading, writing = os.pipe()
     try:
         subprocess.run(
-            ["/bin/sh", "-c", _REMOVE, str(reading), str(folder)],
+            ["/bin/sh", "-c", _REMOVE, str(folder)],
             check=True,
             cwd="/",
-            stdin=subprocess.DEVNULL,
+            env={"PATH": os.defpath},  # without the mark of the run, by which its processes are killed
+            stdin=reading,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-            pass_fds=[reading],
         )
         yield folder
     finally:

@@ -9,6 +9,11 @@ import msgspec
 from fedsag_cli.processes.child import ProcessSpec
 
 
+def with_reason(text: str, reason: str) -> str:
+    """The text, with the reason if there is one."""
+    return f"{text}: {reason}" if reason else text
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What the driver is started with. `address`: of a Ray cluster; empty: Ray starts on this machine, for this run."""
 

@@ -51,11 +51,12 @@ from fedsag_cli.processes.ray.messages import (
     ToNode,
 )
 from fedsag_cli.processes.ray.places import Places
-from fedsag_cli.wire.channel import private_address
+from fedsag_cli.wire.channel import address_in
 from fedsag_cli.wire.messages import Welcome
 
 _LISTEN_S = 0.5  # a report is due after it, for what the logs have more
 _LARGE = 64 << 20  # bytes of models in one report
+_LONGEST = 90  # bytes; the path of a socket can have little more
 _MODELS = 4  # that a node keeps for the next clients
 _UNREADABLE = b"\xc1"  # msgpack never has it
 _LAST_MESSAGES_S = 1.0  # after the end of a process, what has arrived is read for at most this long
@@ -82,10 +83,10 @@ class Agent:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         threading.excepthook = end_process
         self._open = ExitStack()
-        self._root = self._open.enter_context(private_folder("fedsag-node-"))
+        self._root = self._open.enter_context(private_folder("fedsag-node-", longest=_LONGEST))
         self._scratch = self._root / ".fedsag"
         self._scratch.mkdir()
-        address = self._open.enter_context(private_address())
+        address = address_in(self._root)
         self.here = here(str(self._root))
         self._places = Places(there, self.here, address)
         self._logs = Logs(self._root)
