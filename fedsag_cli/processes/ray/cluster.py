@@ -91,8 +91,8 @@ def _place() -> PlacementGroup:
     if not group.wait(_PLACE_S):
         remove_placement_group(group)
         raise RunError(
-            f"the Ray cluster has {counted(len(found), 'node')}, and not all their processors are free",
-            hint="wait for the other jobs of the cluster to end; `ray status` shows them",
+            f"the Ray cluster has {counted(len(found), 'node')}, and not all their processors can be had",
+            hint="does another job use the cluster, or has a node just died? `ray status` shows it",
         )
     return group
 
@@ -113,7 +113,7 @@ def _names(group: PlacementGroup) -> dict[int, str]:
 
 def _start(group: PlacementGroup, index: int, there: Here, env: Mapping[str, str], *, fork: bool) -> Any:
     bundle = group.bundle_specs[index]
-    kind: Any = ray.remote(concurrency_groups={"up": 1})(Agent)  # type: ignore[call-overload]
+    kind: Any = ray.remote(concurrency_groups={"up": 1, "end": 1})(Agent)  # type: ignore[call-overload]
     actor = kind.options(
         num_cpus=bundle["CPU"],
         num_gpus=bundle.get("GPU", 0),

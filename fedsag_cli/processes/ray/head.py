@@ -162,7 +162,7 @@ class Head:
 
     def _stop(self, grace_s: float, show_stack: Sequence[str]) -> None:
         living = [node for node in self._nodes if not node.is_gone]
-        asked = [node.agent.stop.remote(grace_s, show_stack) for node in living]
+        asked = [node.agent.stop.options(concurrency_group="end").remote(grace_s, list(show_stack)) for node in living]
         with contextlib.suppress(RayError):
             ray.wait(asked, num_returns=len(asked), timeout=grace_s + _STOP_S) if asked else None
         for node in living:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +14,10 @@ _AT_ONCE = 1 << 20  # bytes of one log
 class Logs:
     """The files `log*.txt` in the folders of the sites."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, shown: str) -> None:
+        """`root`: the folder of the run's files. `shown`: the folder to name in its place."""
         self._root = root
+        self._named, self._shown = os.fsencode(root), os.fsencode(shown)
         self._sizes: dict[Path, int] = {}
 
     def grown(self) -> Iterator[Logged]:
@@ -28,6 +31,6 @@ class Logs:
                     file.seek(before if size > before else 0)  # it was emptied
                     while piece := file.read(_AT_ONCE):
                         self._sizes[log] = file.tell()
-                        yield Logged(str(log.relative_to(self._root)), piece)
+                        yield Logged(str(log.relative_to(self._root)), piece.replace(self._named, self._shown))
             except OSError:
                 continue  # it is gone

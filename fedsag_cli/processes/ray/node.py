@@ -57,7 +57,7 @@ from fedsag_cli.wire.messages import Welcome
 _LISTEN_S = 0.5  # a report is due after it, for what the logs have more
 _LARGE = 64 << 20  # bytes of models in one report
 _LONGEST = 90  # bytes; the path of a socket can have little more
-_MODELS = 4  # that a node keeps for the next clients
+_MODELS = 2  # that a node keeps for the next clients; one message has as many
 _UNREADABLE = b"\xc1"  # msgpack never has it
 _LAST_MESSAGES_S = 1.0  # after the end of a process, what has arrived is read for at most this long
 
@@ -75,7 +75,7 @@ def here(root: str) -> Here:
 
 
 class Agent:
-    """One on each node. `listen` has a thread of its own; the other calls come one after the other."""
+    """One on each node. `listen` and `stop` have threads of their own; the other calls come one after the other."""
 
     def __init__(self, there: Here, env: dict[str, str], *, fork: bool) -> None:
         """`there`: of the machine of the command; `env`: of the run. Raises OSError, RunError."""
@@ -89,13 +89,13 @@ class Agent:
         address = address_in(self._root)
         self.here = here(str(self._root))
         self._places = Places(there, self.here, address)
-        self._logs = Logs(self._root)
+        self._logs = Logs(self._root, there.root)
         self._out: queue.SimpleQueue[tuple[FromNode, list[TensorFile]]] = queue.SimpleQueue()
         self._models: OrderedDict[int, int] = OrderedDict()  # descriptors, by key
         self._links: dict[int, Link] = {}
         self._num_links = 0
         self._greeted: set[int] = set()
-        self._ended: deque[events.Event] = deque()
+        self._ended: deque[ProcessExited] = deque()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(address)
         self._listener.listen(512)
@@ -212,6 +212,8 @@ class Agent:
             self._meet()
             return
         number, link = key.data
+        if number not in self._links:
+            return  # it has ended meanwhile
         try:
             body, files = link.receive()
             self._out.put((FromClient(number, body, []), files))
@@ -241,7 +243,14 @@ class Agent:
                     break
                 for key in ready:
                     self._read(key)
-            self._out.put((Told(events.to_line(event)), []))
+            self._out.put((self._told(event), []))
+
+    def _told(self, event: ProcessExited) -> Told:
+        failure = event.failure
+        if failure is not None:
+            cause, where = self._places.back(failure.cause), self._places.back(failure.where)
+            failure = msgspec.structs.replace(failure, cause=cause, where=where)
+        return Told(events.to_line(msgspec.structs.replace(event, failure=failure)))
 
     # the thread that waits for the engine's events
 

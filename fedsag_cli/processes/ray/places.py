@@ -34,12 +34,17 @@ class Places:
         """`address`: the socket for the clients on this machine."""
         pairs = {there.root: here.root, there.package: here.package, there.python: here.python}
         self._here, self._address = pairs, address
+        self._here_root, self._there_root = here.root, there.root
         named = "|".join(re.escape(path) for path in sorted(pairs, key=len, reverse=True))
         self._pattern = re.compile(rf"(?<![\w.-])(?:{named})(?![\w.-])")
 
     def of(self, text: str) -> str:
         """The text with this machine's paths."""
         return self._pattern.sub(lambda found: self._here[found[0]], text)
+
+    def back(self, text: str) -> str:
+        """The text with the run's files where the user finds them: on the machine of the command."""
+        return text.replace(self._here_root, self._there_root)
 
     def env(self, given: Mapping[str, str]) -> dict[str, str]:
         """The environment for a process: as given, but what belongs to a machine is that of this one."""

@@ -24,7 +24,7 @@ from fedsag_cli.processes.ray.links import Link
 from fedsag_cli.processes.ray.messages import Blob, CloseLink, EndLink, ToClient, ToNode
 
 _SMALL = 64 << 10  # bytes; a message has them itself
-_MODELS = 4  # that are held for further clients
+_MODELS = 2  # that are held for further clients
 
 
 class Remote(Protocol):
