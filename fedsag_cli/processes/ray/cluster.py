@@ -15,7 +15,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from fedsag_cli.errors import RunError, UsageError, counted
 from fedsag_cli.processes.ray.head import reason
-from fedsag_cli.processes.ray.messages import Here
+from fedsag_cli.processes.ray.messages import TOKENS, Here
 from fedsag_cli.processes.ray.node import Agent
 
 _CONNECT_S = 5.0
@@ -130,7 +130,7 @@ def _checked(name: str, actor: Any, there: Here) -> Here:
     except GetTimeoutError:
         raise RunError(f"{name}: its agent did not start within {_START_S:.0f} s") from None
     except RayError as error:
-        raise RunError(f"{name}: {reason(error)}", hint=_SAME) from None
+        raise RunError(f"{name}: {reason(error)}", hint=f"{_SAME}, and start Ray there with {TOKENS}") from None
     for what in ("fedsag", "python"):
         if here.versions.get(what) != there.versions.get(what):
             raise RunError(

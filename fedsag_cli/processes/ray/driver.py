@@ -15,7 +15,7 @@ import msgspec
 
 from fedsag_cli.errors import FedsagError, of_system
 from fedsag_cli.processes.ray.left import end_process, private_folder
-from fedsag_cli.processes.ray.messages import FromDriver, Joined, Node, Refused, Settings, ToDriver
+from fedsag_cli.processes.ray.messages import TOKENS, FromDriver, Joined, Node, Refused, Settings, ToDriver
 from fedsag_cli.wire.channel import UnixChannel
 from fedsag_cli.wire.messages import ADDRESS
 
@@ -45,7 +45,8 @@ def main() -> NoReturn:
 def _set_environment(address: str) -> None:
     """Set what Ray reads when it is imported."""
     os.environ.pop("RAY_ADDRESS", None)  # only --address names a cluster
-    os.environ["RAY_AUTH_MODE"] = "token"
+    name, _, value = TOKENS.partition("=")
+    os.environ[name] = value
     if not address:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"

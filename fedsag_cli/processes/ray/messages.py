@@ -8,6 +8,9 @@ import msgspec
 
 from fedsag_cli.processes.child import ProcessSpec
 
+TOKENS = "RAY_AUTH_MODE=token"
+"""The setting with which Ray takes no connection without the cluster's token."""
+
 
 def with_reason(text: str, reason: str) -> str:
     """The text, with the reason if there is one."""
