@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 class Raylets:
-    """The first node is this machine's; the others have CPUs for one agent each."""
+    """The first node is this machine's. Each has CPUs for one agent."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))  # short: a socket's path ends at 107 bytes
@@ -47,6 +47,10 @@ class Raylets:
         """Kill a node, as a power cut does."""
         self._ask("kill", number)
 
+    def remove(self, number: int) -> None:
+        """Take a node out, as `ray stop` does: the cluster knows at once."""
+        self._ask("remove", number)
+
     @property
     def address(self) -> str:
         return self._ask("address")
@@ -74,11 +78,14 @@ def _serve() -> None:
         what, *given = json.loads(line)
         answer = None
         if what == "add":
-            nodes.append(cluster.add_node(num_cpus=1, include_dashboard=False, env_vars=given[0] or None))
-            answer = len(nodes) - 1
+            answer = len(nodes)
+            settings = {"node_name": f"raylet-{answer}", "env_vars": given[0] or None}
+            nodes.append(cluster.add_node(num_cpus=1, include_dashboard=False, **settings))
         elif what == "kill":
             os.kill(raylet_of(nodes[given[0]]).pid, signal.SIGKILL)
             raylet_of(nodes[given[0]]).wait()
+        elif what == "remove":
+            cluster.remove_node(nodes[given[0]])
         else:
             answer = cluster.address
         print(json.dumps(answer), file=answers, flush=True)

@@ -2,12 +2,15 @@
 
 import os
 import signal
+import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
 from raylets import Raylets
-from runs import Running, eventually, job, run
+from runs import ADDS_ONE, Running, eventually, job, run
+
+import fedsag_cli
 
 pytest.importorskip("ray", reason="Ray is not installed")
 
@@ -35,9 +38,14 @@ SEED = ("-n", 4, "-t", 2, "--seed", 7)
 
 @pytest.fixture(scope="module")
 def raylets():
+    """Three nodes. The third one's HOME has no module `special`."""
     with Raylets() as raylets:
-        for _ in range(3):
-            raylets.add()
+        for number in range(3):
+            home = raylets.folder / f"home-{number}"
+            home.mkdir()
+            if number < 2:
+                (home / "special.py").touch()
+            raylets.add(HOME=str(home))
         yield raylets
 
 
@@ -83,7 +91,8 @@ def test_three_nodes_give_the_same_model_as_this_machine_alone(tmp_path, raylets
     outcome = run(*made(tmp_path), *to(raylets), **on(raylets, tmp_path))
 
     assert digest(outcome) == alone
-    assert [nodes(outcome)[f"site-{number}"][:6] for number in (1, 2, 3, 4)] == ["node-1", "node-2", "node-3", "node-1"]
+    first, second, third = (f"node-{number} (raylet-{number - 1})" for number in (1, 2, 3))
+    assert nodes(outcome) == {"site-1": first, "site-2": second, "site-3": third, "site-4": first}
     assert outcome.log("site-2") == "round 0\nround 1\nround 2\n"
 
 
@@ -107,18 +116,43 @@ def test_after_the_death_of_the_driver_the_run_is_resumed(tmp_path, raylets, alo
     assert digest(resumed) == alone
 
 
+def test_a_module_that_a_node_does_not_have_fails_its_clients_who_name_node_and_module(tmp_path, raylets):
+    script = "import os, sys\nsys.path.append(os.environ['HOME'])\nimport special\n" + textwrap.dedent(ADDS_ONE)
+    outcome = run(job(tmp_path / "job", script, num_rounds=1), "-n", 3, "-t", 1, *to(raylets), env=raylets.env)
+
+    assert outcome.code == 0, outcome
+    [(site, failure)] = outcome.failures().items()
+    cause = "ModuleNotFoundError: No module named 'special', on node-3 (raylet-2)"
+    assert (site, failure["cause"]) == ("site-3", cause)
+    assert failure["where"] == f"{tmp_path}/job/app/custom/train.py:3"
+    assert failure["log_tail"][-1] == "ModuleNotFoundError: No module named 'special'"
+
+
+def test_a_node_with_another_version_of_fedsag_is_an_error_that_names_it(tmp_path, raylets):
+    other = tmp_path / "other" / "fedsag_cli"
+    other.mkdir(parents=True)
+    for path in Path(fedsag_cli.__file__).parent.iterdir():
+        (other / path.name).symlink_to(path)
+    (other / "__init__.py").unlink()
+    (other / "__init__.py").write_text(Path(fedsag_cli.__file__).read_text() + "\n__version__ = '0.0.1'\n")
+    number = raylets.add(PYTHONPATH=str(other.parent))
+    outcome = run(job(tmp_path / "job"), "-n", 4, *to(raylets), env=raylets.env)
+    raylets.remove(number)
+
+    assert outcome.code == 4
+    assert f"node-4 (raylet-{number}) has fedsag 0.0.1, this machine {fedsag_cli.__version__}" in outcome.err
+
+
 def test_a_node_that_dies_fails_its_clients_and_the_others_go_on(tmp_path, raylets):
     with Running(*made(tmp_path), *to(raylets), **on(raylets, tmp_path, "site-3")) as running:
         eventually(lambda: not (tmp_path / "site-3").exists())
         raylets.kill(2)
         outcome = running.outcome()
-    raylets.add()
 
     assert (outcome.code, outcome.left_alive, outcome.left_in_tmp) == (0, [], [])
     failures = outcome.failures()
     assert list(failures) == ["site-3"]
-    assert failures["site-3"]["cause"].startswith("node-3 (")
-    assert "has died" in failures["site-3"]["cause"]
+    assert failures["site-3"]["cause"] == "node-3 (raylet-2) has died"
 
 
 def child_with(parent, words):

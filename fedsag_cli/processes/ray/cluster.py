@@ -17,6 +17,7 @@ from fedsag_cli.errors import RunError, UsageError, counted
 from fedsag_cli.processes.ray.head import reason
 from fedsag_cli.processes.ray.messages import TOKENS, Here
 from fedsag_cli.processes.ray.node import Agent
+from fedsag_cli.workspace import by_number
 
 _CONNECT_S = 5.0
 _PLACE_S = 30.0  # for processors that another job is about to free
@@ -103,12 +104,17 @@ def _nodes() -> list[dict[str, Any]]:
 
 
 def _names(group: PlacementGroup) -> dict[int, str]:
-    """The node of each bundle, by the bundle's number: this machine first."""
+    """The node of each bundle, by the bundle number: this machine first. Its name is what Ray was given for it."""
     nodes = {node["NodeID"]: node for node in _nodes()}
     own = ray.get_runtime_context().get_node_id()
-    at = {int(index): node for index, node in placement_group_table(group)["bundles_to_node_id"].items()}
-    order = sorted(at, key=lambda index: (at[index] != own, nodes[at[index]]["NodeManagerAddress"], at[index]))
-    return {index: f"node-{nth} ({nodes[at[index]]['NodeManagerHostname']})" for nth, index in enumerate(order, 1)}
+    at = {int(index): nodes[node] for index, node in placement_group_table(group)["bundles_to_node_id"].items()}
+    order = sorted(at, key=lambda index: (at[index]["NodeID"] != own, by_number(at[index]["NodeName"]), index))
+    return {index: f"node-{nth} ({_name(at[index])})" for nth, index in enumerate(order, start=1)}
+
+
+def _name(node: Mapping[str, Any]) -> str:
+    named: str = node["NodeName"]
+    return named if named != node["NodeManagerAddress"] else node["NodeManagerHostname"]
 
 
 def _start(group: PlacementGroup, index: int, there: Here, env: Mapping[str, str], *, fork: bool) -> Any:
