@@ -88,6 +88,8 @@ def how_it_ended(exit_code: int) -> str:
 
 
 class RunStarted(Event, frozen=True, kw_only=True):
+    """`workers`: whether worker processes do the tasks of all sites, `slots` of them at a time."""
+
     job: str
     workspace: str
     sites: list[str]
@@ -96,6 +98,7 @@ class RunStarted(Event, frozen=True, kw_only=True):
     seed: int
     launcher: str
     versions: dict[str, str]
+    workers: bool = False
 
 
 class RunSettings(Event, frozen=True, kw_only=True):
@@ -182,7 +185,10 @@ class ModelSent(Event, frozen=True, kw_only=True):
 
 
 class TaskSent(Event, frozen=True, kw_only=True):
+    """`process`: with workers, the one that does the task."""
+
     site: str
+    process: str = ""
     workflow: str = ""
     task: str
     round_num: int

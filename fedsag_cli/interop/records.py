@@ -51,7 +51,7 @@ class Records:
         """Raises OSError if a file cannot be written."""
         match event:
             case events.RunStarted():
-                self._begin(event.sites)
+                self._begin(event.sites, has_folders=not event.workers)
             case events.ServerReady():
                 self._resume(event)
             case events.RoundStarted():
@@ -76,9 +76,10 @@ class Records:
                 self._log.close()
                 self._log = None
 
-    def _begin(self, sites: Sequence[str]) -> None:
+    def _begin(self, sites: Sequence[str], *, has_folders: bool) -> None:
+        """`has_folders`: whether each site has a folder of its own."""
         text = _json({**self._meta, "job_clients": [{"name": site} for site in sites]}, indent=4)
-        for name in (SERVER, *sites):
+        for name in (SERVER, *(sites if has_folders else ())):
             file, link = self._workspace.job(name) / "meta.json", self._workspace.root / name / _LOG
             if self._is_mine(file):
                 write_whole(file, lambda out: out.write(text))

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedsag_cli import catalog, events, foreign, machine
+from fedsag_cli import catalog, foreign, machine
 from fedsag_cli.accountants import Accountant
 from fedsag_cli.errors import FedsagError, JobError, of_system
 from fedsag_cli.events import Event, Notice, Observer, RunFailed, WillWrite, WorkflowFinished, WorkflowStarted
@@ -27,9 +27,11 @@ from fedsag_cli.model import Stateful
 from fedsag_cli.params import tensor_file
 from fedsag_cli.params.seeds import derived, set_seed
 from fedsag_cli.persistors import WritesFiles
-from fedsag_cli.plan import Plan, read_plan
+from fedsag_cli.plan import Plan, read_plan, starts
 from fedsag_cli.processes.child import preload, show_stack_when_stopped
+from fedsag_cli.server.clients import Client, Roster, RosterOfNames
 from fedsag_cli.server.communicator import Communicator
+from fedsag_cli.server.line import Line
 from fedsag_cli.server.listeners import Listeners
 from fedsag_cli.server.memory import Memory
 from fedsag_cli.server.model_controller import RunsModelController
@@ -60,6 +62,7 @@ def _serve(root: str, link: int) -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a channel and perhaps a model for each client
     parent = socket.socket(fileno=link)
+    line = Line(parent)
     lock = threading.Lock()  # threads emit too: the one that writes models, and those of the trackers
     observers: list[Observer] = []
     runs: list[Run] = []  # one, once it is there
@@ -70,12 +73,14 @@ def _serve(root: str, link: int) -> int:
         with lock:
             for run in runs:
                 run.on(event)
-            parent.sendall(events.to_line(event))
+            line.send(event)
 
     try:
         workspace = Workspace(Path(root))
-        _run(read_plan(workspace.plan), workspace, parent, emit, observers, runs)
+        _run(read_plan(workspace.plan), workspace, parent, line, emit, observers, runs)
     except _Stopped:
+        with contextlib.suppress(OSError):  # the parent may have ended
+            line.flush()
         return 128 + signal.SIGTERM
     except Exception as error:
         # perhaps of a component, even the user's own: the run failed, and its traceback is in the server's log
@@ -109,6 +114,7 @@ def _run(
     plan: Plan,
     workspace: Workspace,
     parent: socket.socket,
+    line: Line,
     emit: Callable[[Event], None],
     observers: list[Observer],
     runs: list[Run],
@@ -121,25 +127,26 @@ def _run(
     set_seed(derived(plan.seed, SERVER))
     workspace.checkpoints.mkdir(parents=True, exist_ok=True)
     workspace.hold_as_server()
-    configs = {site.name: site.config for site in plan.sites}
+    start_of = starts(plan)
     data_filters = catalog.chain(plan.server.task_data_filters)
     result_filters = catalog.chain(plan.server.task_result_filters)
     communicator = Communicator(
         Listener(os.environ[ADDRESS], os.environ[TOKEN]),
         parent,
         emit,
-        configs=configs,
-        groups={site.name: site.group for site in plan.sites},
-        slots=plan.slots,
+        flush=line.flush,
+        roster=_roster(plan),
+        slots=plan.slots * (len(plan.sites) if plan.has_workers else 1),
         seed=plan.seed,
         strict=plan.strict,
         waits_for_all=plan.waits_for_all,
-        welcome=lambda site: Welcome(
-            job_id=JOB_ID, seed=plan.seed, scratch=str(workspace.scratch), config=configs[site]
+        welcome=lambda process: Welcome(
+            job_id=JOB_ID, seed=plan.seed, scratch=str(workspace.scratch), config=start_of(process).config
         ),
         data_filters=data_filters,
         result_filters=result_filters,
         scratch=workspace.scratch,
+        free_memory=machine.free_memory if not any(site.node for site in plan.sites) else lambda: 0,
     )
     parts: dict[str, Any] = {}
     for spec in plan.server.components:
@@ -177,7 +184,7 @@ def _run(
     facts = RunFacts(
         job=plan.job,
         workspace=workspace.root,
-        sites=plan.site_names,
+        sites=plan.names,
         seed=plan.seed,
         settings=foreign.masked(plan.shown_settings),
         versions=machine.versions(plan.preload) if trackers else {},
@@ -215,6 +222,12 @@ def _run(
         tracking.close(Status.FINISHED, digest=digest)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _roster(plan: Plan) -> Roster:
+    if plan.has_workers:
+        return RosterOfNames(plan.names, plan.sites[0].config)
+    return Roster(Client(number, site.name, site.config, site.group) for number, site in enumerate(plan.sites))
 
 
 def _check_files(of_workflows: Mapping[str, Sequence[Path]]) -> None:

@@ -16,6 +16,7 @@ from ray.exceptions import RayActorError, RayError
 from fedsag_cli import events
 from fedsag_cli.errors import ChannelClosed
 from fedsag_cli.events import Event, Failure, ProcessExited, ProcessStarted
+from fedsag_cli.plan import is_worker
 from fedsag_cli.processes.child import ProcessSpec, as_given
 from fedsag_cli.processes.local import NURSERY
 from fedsag_cli.processes.ray.messages import (
@@ -134,10 +135,17 @@ class Head:
                     for node in self._nodes:
                         node.tell(request)
                 case Launch(spec):
-                    self._launch(self._nodes[spec.node], spec)
+                    self._launch(self._place_for(spec), spec)
                 case Stop(grace_s, show_stack):
                     self._stop(grace_s, show_stack)
                     return
+
+    def _place_for(self, spec: ProcessSpec) -> RemoteNode:
+        """The node of a process. A worker whose node has died, and which serves any client, starts on another one."""
+        living = [node for node in self._nodes if not node.cause]
+        if not living or not self._nodes[spec.node].cause or not is_worker(spec.name):
+            return self._nodes[spec.node]
+        return min(living, key=lambda node: len(node.alive))
 
     def _launch(self, node: RemoteNode, spec: ProcessSpec) -> None:
         node.alive.add(spec.name)
@@ -182,8 +190,10 @@ class Head:
             case Closed(link):
                 self._relay.close(node, link)
             case Logged(path, data):
-                with contextlib.suppress(OSError), (self._root / path).open("ab") as log:
-                    log.write(data)
+                with contextlib.suppress(OSError):
+                    (self._root / path).parent.mkdir(exist_ok=True)
+                    with (self._root / path).open("ab") as log:
+                        log.write(data)
             case Told(line):
                 self._pass_on(node, events.from_line(line))
             case Stopped():
