@@ -121,8 +121,8 @@ class Communicator:
         """`line` is the connection from the parent; `emit` sends events to it, and `flush` those that wait.
 
         At most `slots` clients of a group work at the same time. With `strict`, every client must answer each task.
-        With `waits_for_all` or `strict`, no grace ends the wait for a client. `free_memory`: in bytes, for clients; 0 if
-        that is not known.
+        With `waits_for_all` or `strict`, no grace ends the wait for a client. `free_memory`: for the clients, in bytes; 0
+        if that is not known.
         """
         self.workflow, self.workflow_number = "", 0  # of the current one
         self._dispatcher = Dispatcher(

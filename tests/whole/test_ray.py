@@ -22,10 +22,10 @@ DRAWS = """
     import fedsag_cli.client as flare
 
     flare.init()
-    trap = Path(os.environ["TRAPS"]) / flare.get_site_name()
     while flare.is_running():
         model = flare.receive()
         print("round", model.current_round)
+        trap = Path(os.environ["TRAPS"]) / flare.get_site_name()
         if model.current_round == 1 and trap.exists():
             trap.unlink()
             time.sleep(1000)
