@@ -14,8 +14,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any, Protocol, TypeAlias, Union
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol, TypeAlias, Union
 
 import msgspec
 
@@ -62,6 +62,8 @@ def now() -> float:
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="event"):
     """Something that happened, and when."""
+
+    OURS: ClassVar[Sequence[str]] = ("at", "digest", "tensors")  # as `foreign.masked` reads it
 
     at: float = msgspec.field(default_factory=now)
 

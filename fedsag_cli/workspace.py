@@ -8,6 +8,7 @@ W/server/simulate_job/checkpoints/                what a resumed run starts from
 W/<site>/log.txt
 W/<site>/simulate_job/app_<site>/                 a client's app, its working directory
 W/worker/simulate_job/app_worker/                 with workers, instead: the app of all clients
+W/worker/logs/<site>.txt                          what a worker printed in the tasks of a client
 """
 
 from __future__ import annotations
@@ -34,9 +35,11 @@ from fedsag_cli.made import Made
 SERVER = "server"
 WORKER = "worker"  # the place of the app of all worker processes, which are called "worker:1", "worker:2", …
 JOB_ID = "simulate_job"  # as in NVFLARE: scripts know it by get_job_id(), configs by {JOB_ID}
-ROUND, BEST = "round", "best"  # the two kinds of checkpoint: of the last round, and of the best model so far
+_LOGS = "logs"
+ROUND, BEST, STATES = "round", "best", "states"
+"""The kinds of checkpoint: of the last round, of the best model so far, and of what sites keep from task to task."""
 RECORD = "record.jsonl"  # beside the checkpoints: it proves them, and has what happened in each round
-_CHECKPOINT = re.compile(rf"(?P<kind>{ROUND}|{BEST})(-\d+)?-\d{{6,}}\.safetensors")
+_CHECKPOINT = re.compile(rf"(?P<kind>{ROUND}|{BEST}|{STATES})(-\d+)?-\d{{6,}}\.safetensors")
 _PART = ".part"  # the end of the name of an incomplete file
 _LARGE = 1 << 20  # bytes; the places of a run share one copy of a file that has as many
 _FICLONE = 0x40049409  # of Linux: a file of its own, on the same blocks of the disk until one of the two is written
@@ -51,10 +54,9 @@ def site_of(process: str) -> str:
     return process.partition(":")[0]
 
 
-def log_in(root: Path, process: str) -> Path:
-    """The file for the output of a process, in the workspace at `root`."""
-    site, _, number = process.partition(":")
-    return root / site / (f"log_{number}.txt" if number else "log.txt")
+def log_by_worker(root: Path, site: str) -> Path:
+    """With workers: the file for what they print in the tasks of a client, in the workspace at `root`."""
+    return root / WORKER / _LOGS / f"{site}.txt"
 
 
 def by_number(name: str) -> tuple[str, int]:
@@ -111,8 +113,16 @@ class Workspace:
         return self.job(name) / f"app_{site_of(name)}"
 
     def log(self, name: str) -> Path:
-        """The file for the output of SERVER or of a process of a site."""
-        return log_in(self.root, name)
+        """The file for the output of SERVER, of a process of a site or of a worker."""
+        site, _, number = name.partition(":")
+        if site not in (SERVER, WORKER) and self.client_logs.is_dir() and not self.job(site).is_dir():
+            return log_by_worker(self.root, site)
+        return self.site(site) / (f"log_{number}.txt" if number else "log.txt")
+
+    @property
+    def client_logs(self) -> Path:
+        """With workers, the folder of all clients' logs."""
+        return self.root / WORKER / _LOGS
 
     @property
     def checkpoints(self) -> Path:
@@ -288,19 +298,6 @@ class Workspace:
         self._made.announce([*files, *(self._made.will_fill(folder, ".*") for folder in whole)])
         self._made.make_folders(path.parent for path in [*inside, *whole])
 
-    def expect_logs(self, sites: Iterable[str]) -> None:
-        """Record that workers write logs of these clients. Raises OSError."""
-        self._made.announce(
-            entry
-            for log in map(self.log, sites)
-            for entry in (self._made.will_fill(log.parent, ""), self._made.will_make(log, grows=True))
-        )
-
-    def logs_there(self, sites: Iterable[str]) -> list[Path]:
-        """The logs of those of these clients that have a folder. Raises OSError."""
-        there = set(os.listdir(self.root)) if self.root.is_dir() else set()  # noqa: PTH208  names are all we need
-        return [self.log(site) for site in sites if site in there]
-
     def check_free(self, *paths: Path, of_scripts: Collection[Path] = ()) -> None:
         """Raises WorkspaceError if a path exists and fedsag did not make it, or it is behind a link.
 
@@ -452,14 +449,17 @@ def files_in(folder: Path) -> Iterator[Path]:
         yield from (Path(base, name) for name in sorted(files) if not is_leftover(name))
 
 
-def checkpoint_name(kind: str, workflow: int, round_num: int) -> str:
-    """The name of a checkpoint's file; `kind` is ROUND or BEST. The first workflow, 0, is not named."""
-    return f"{kind}-{f'{workflow}-' if workflow else ''}{round_num:06d}.safetensors"
+def checkpoint_name(kind: str, workflow: int, number: int) -> str:
+    """The name of a checkpoint's file, by the number of its round. The first workflow, 0, is not named.
+
+    Files of STATES are numbered through the whole run.
+    """
+    return f"{kind}-{f'{workflow}-' if workflow else ''}{number:06d}.safetensors"
 
 
 def checkpoints_in(folder: Path, *kinds: str) -> list[Path]:
-    """The checkpoints of these kinds in a folder; by default of both kinds."""
-    return [path for path in folder.iterdir() if _kind_of(path.name) in (kinds or (ROUND, BEST))]
+    """The checkpoints of these kinds in a folder; by default of all kinds."""
+    return [path for path in folder.iterdir() if _kind_of(path.name) in (kinds or (ROUND, BEST, STATES))]
 
 
 def _kind_of(name: str) -> str | None:

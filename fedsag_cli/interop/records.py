@@ -21,6 +21,7 @@ from fedsag_cli.workspace import SERVER, Workspace, write_whole
 _LOG = "log_fl.txt"
 _ROUNDS = "round_metrics.jsonl"
 _SUMMARY = "metrics_summary.json"
+_MOST_SITES = 100  # NVFLARE's simulator has no more; each file names all sites, so ten thousand would be gigabytes
 _AGGREGATION = {"method": "weighted_average", "weight_key": NUM_STEPS}
 _SELECTOR = "IntimeModelSelector"
 
@@ -33,7 +34,10 @@ def meta_of(job: Job) -> dict[str, Any]:
 
 
 class Records:
-    """An observer that writes these files. A file that the user put in such a place stays as it is."""
+    """An observer that writes these files. A file that the user put in such a place stays as it is.
+
+    Of more than a hundred sites, only the server has them.
+    """
 
     def __init__(self, workspace: Workspace, meta: Mapping[str, Any], components: Sequence[ComponentSpec]) -> None:
         """`components`: those of the server."""
@@ -79,7 +83,7 @@ class Records:
     def _begin(self, sites: Sequence[str], *, has_folders: bool) -> None:
         """`has_folders`: whether each site has a folder of its own."""
         text = _json({**self._meta, "job_clients": [{"name": site} for site in sites]}, indent=4)
-        for name in (SERVER, *(sites if has_folders else ())):
+        for name in (SERVER, *(sites if has_folders and len(sites) <= _MOST_SITES else ())):
             file, link = self._workspace.job(name) / "meta.json", self._workspace.root / name / _LOG
             if self._is_mine(file):
                 write_whole(file, lambda out: out.write(text))

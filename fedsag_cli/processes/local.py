@@ -35,13 +35,15 @@ def can_fork() -> bool:
 class LocalEngine:
     """Implements `Engine`. One thread reads from the nursery, and one from each process that has a link."""
 
-    def __init__(self, *, fork: bool, env: Mapping[str, str], events_to: queue.Queue[Event] | None = None) -> None:
+    def __init__(
+        self, *, fork: bool, env: Mapping[str, str], events_to: queue.SimpleQueue[Event] | None = None
+    ) -> None:
         """Starts the nursery with the environment `env`, in which OpenMP finds its wait policy.
 
         `events_to`: where its events go, if those of others go there too.
         """
         self._fork, self._token = fork, env.get(TOKEN, "")
-        self._events: queue.Queue[Event] = events_to or queue.Queue()
+        self._events: queue.SimpleQueue[Event] = events_to or queue.SimpleQueue()
         self._links: dict[str, socket.socket] = {}
         self._readers: dict[str, threading.Thread] = {}
         self._pids: dict[str, int] = {}

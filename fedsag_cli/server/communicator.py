@@ -87,7 +87,7 @@ from fedsag_cli.server.dispatcher import Dispatcher
 from fedsag_cli.server.filtering import FilterError, Filtering
 from fedsag_cli.server.outgoing import Check, Outgoing, Received
 from fedsag_cli.server.spool import Spool
-from fedsag_cli.server.states import SiteState, Version
+from fedsag_cli.server.states import States, Version
 from fedsag_cli.server.workers import Workers
 from fedsag_cli.wire.channel import Listener
 from fedsag_cli.wire.messages import Answer, Assignment, LogValues, Welcome
@@ -121,8 +121,8 @@ class Communicator:
         """`line` is the connection from the parent; `emit` sends events to it, and `flush` those that wait.
 
         At most `slots` clients of a group work at the same time. With `strict`, every client must answer each task.
-        With `waits_for_all` or `strict`, no grace ends the wait for a client. `free_memory`: for the clients, in bytes; 0
-        if that is not known.
+        With `waits_for_all` or `strict`, no grace ends the wait for a client. `free_memory`: in bytes; 0 if it is not
+        known.
         """
         self.workflow, self.workflow_number = "", 0  # of the current one
         self._dispatcher = Dispatcher(
@@ -145,8 +145,7 @@ class Communicator:
         self._open: dict[int, Outgoing] = {}  # the tasks that the workflow has not ended, by number
         self._num_tasks = 0
         self._times_asked: dict[str, tuple[int, int]] = {}  # by site, and for the server: a round, and how often in it
-        self._states_spool = Spool(scratch)
-        self._states = {site: SiteState(self._states_spool, scratch) for site in roster.sites}
+        self._states = States(scratch)
         self._arriving: tuple[Answer, TensorFile | None, Version] | None = None
         self._unreachable: list[str] = []  # sites to which a task could not be sent
         self._sent: dict[str, TaskSent] = {}  # the last to each site
@@ -245,10 +244,14 @@ class Communicator:
             yield from replies
 
     @property
+    def states(self) -> States:
+        """What all sites keep from task to task."""
+        return self._states
+
+    @property
     def keepers(self) -> Mapping[str, Stateful]:
-        """What is kept here from round to round, by name: the states of sites, and those of the server's filters."""
-        states = {f"state/{site}": state for site, state in self._states.items()}
-        return {**states, "filters/task": self._task_filters, "filters/answer": self._answer_filters}
+        """What the server's filters keep from round to round, by name. What sites keep is in `states`."""
+        return {"filters/task": self._task_filters, "filters/answer": self._answer_filters}
 
     def close(self) -> None:
         """Tell every client that the run is over, and receive the last values that they log."""
@@ -259,9 +262,7 @@ class Communicator:
             self._listen(left)
         self._channels.close_all()
         self._spool.close()
-        for state in self._states.values():
-            state.close()
-        self._states_spool.close()
+        self._states.close()
 
     def receive_logged(self) -> None:
         """Receive what clients have logged so far, when a run fails: a second of it at most."""

@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from fedsag_cli import catalog, machine
-from fedsag_cli.errors import FedsagError, JobError, UsageError, nearest
+from fedsag_cli.errors import FedsagError, JobError, UsageError, counted, nearest
 from fedsag_cli.interop import shim
 from fedsag_cli.job import App, Executor, Job, ServerConfig
 from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, placeholders
@@ -222,19 +222,19 @@ def _check_limits(processes: int, memory: int, *, has_workers: bool) -> None:
 
     `memory`: bytes that each needs at least. Raises UsageError.
     """
-    who, fewer = ("workers", "-t") if has_workers else ("clients", "-n")
+    who, fewer = (counted(processes, "worker"), "-t") if has_workers else (counted(processes, "client"), "-n")
     instead = "" if has_workers else "--workers does their tasks in -t processes; or "
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = 3 * processes + _OTHER_DESCRIPTORS
     for limit, count in ((soft, processes + _OTHER_DESCRIPTORS), (hard, needed)):
         if limit != resource.RLIM_INFINITY and count > limit:
             raise UsageError(
-                f"{processes} {who} need {count} file descriptors in one process, the limit is {limit}",
+                f"{who} need {count} file descriptors in one process, the limit is {limit}",
                 hint=f"{instead}`ulimit -n {needed}` raises it; or give fewer with {fewer}",
             )
     if (free := machine.free_memory()) and processes * memory > free:
         raise UsageError(
-            f"{processes} {who}, a process each, need at least {processes * memory / 1e9:.1f} GB of memory, "
+            f"{who}, a process each, need at least {processes * memory / 1e9:.1f} GB of memory, "
             f"{free / 1e9:.1f} GB are free",
             hint=f"{instead}give fewer with {fewer}",
         )

@@ -76,11 +76,12 @@ def test_each_client_has_its_own_log_and_one_that_is_never_asked_has_nothing(tmp
 
     assert outcome.code == 0, outcome
     asked = {site for each in outcome.report["rounds"] for site in each["asked"]}
-    assert {path.name for path in outcome.workspace.glob("site-*")} == asked
+    assert {path.stem for path in (outcome.workspace / "worker" / "logs").iterdir()} == asked
+    assert not list(outcome.workspace.glob("site-*"))
     assert 3 <= len(asked) <= 6
     for each in outcome.report["rounds"]:
         for site in each["asked"]:
-            lines = (outcome.workspace / site / "log.txt").read_text().splitlines()
+            lines = (outcome.workspace / "worker" / "logs" / f"{site}.txt").read_text().splitlines()
             assert f"{site} in round {each['round_num']}" in lines
             assert all(line.startswith(f"{site} ") for line in lines)
 
@@ -92,18 +93,20 @@ def test_a_new_run_removes_the_logs_of_clients_before(tmp_path):
 
     assert again.code == 0, again
     assert before != again.report["rounds"][0]["asked"]
-    assert {path.name for path in again.workspace.glob("site-*")} == set(again.report["rounds"][0]["asked"])
+    logs = again.workspace / "worker" / "logs"
+    assert {path.stem for path in logs.iterdir()} == set(again.report["rounds"][0]["asked"])
 
 
 def test_a_file_of_the_user_where_a_log_would_be_is_told_before_the_run(tmp_path):
-    (tmp_path / "ws" / "site-7").mkdir(parents=True)
-    (tmp_path / "ws" / "site-7" / "log.txt").write_text("mine")
+    mine = tmp_path / "ws" / "worker" / "logs" / "site-7.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
 
     outcome = run(job(tmp_path / "job", STATELESS), "-n", 9, "--workers")
 
     assert outcome.code == 2
-    assert "site-7/log.txt already exists, and fedsag did not make it" in outcome.err
-    assert (tmp_path / "ws" / "site-7" / "log.txt").read_text() == "mine"
+    assert "worker/logs already exists, and fedsag did not make it" in outcome.err
+    assert mine.read_text() == "mine"
 
 
 def test_flare_state_is_that_of_the_client_whose_task_it_is(tmp_path):
@@ -130,7 +133,7 @@ def test_a_worker_that_dies_fails_its_client_in_this_round_only(tmp_path):
     told = outcome.report["failures"]["site-2"]["failure"]
     assert told["cause"] == "AssertionError: worn out"
     assert told["where"] == f"{tmp_path}/job/app/custom/train.py:16"
-    assert told["log"] == f"{outcome.workspace}/site-2/log.txt"
+    assert told["log"] == "worker/logs/site-2.txt"
     assert "AssertionError: worn out" in told["log_tail"][-1]
 
 

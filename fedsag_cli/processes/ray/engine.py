@@ -49,7 +49,7 @@ class RayEngine:
     def __init__(self, *, fork: bool, env: Mapping[str, str], address: str | None, root: Path) -> None:
         """Starts the driver. `address`: of a Ray cluster; None: Ray starts on this machine. `root`: the workspace."""
         self._token = env.get(TOKEN, "")
-        self._events: queue.Queue[Event] = queue.Queue()
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._joined: queue.SimpleQueue[Joined | Refused] = queue.SimpleQueue()
         self._nodes: Joined | None = None
         self._stopping = False
