@@ -57,17 +57,17 @@ def test_a_process_gets_the_environment_of_the_run_but_the_home_and_the_path_of_
 
 def test_of_a_log_only_what_is_new_is_told_with_the_paths_of_the_workspace(tmp_path):
     logs = Logs(tmp_path, "/home/a/ws")
-    (tmp_path / "site-1").mkdir()
     log = tmp_path / "site-1" / "log.txt"
+    logs.watch(log)
 
     log.write_text("one\n")
-    first = list(logs.grown())
+    first = list(logs.grown(all_of_them=True))
     with log.open("a") as more:
         more.write(f'File "{tmp_path}/site-1/train.py"\n')
 
     assert first == [Logged("site-1/log.txt", b"one\n")]
-    assert list(logs.grown()) == [Logged("site-1/log.txt", b'File "/home/a/ws/site-1/train.py"\n')]
-    assert list(logs.grown()) == []
+    assert list(logs.grown(all_of_them=True)) == [Logged("site-1/log.txt", b'File "/home/a/ws/site-1/train.py"\n')]
+    assert list(logs.grown(all_of_them=True)) == []
 
 
 def test_the_folder_of_a_process_that_is_killed_is_removed(tmp_path):

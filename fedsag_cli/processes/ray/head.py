@@ -39,6 +39,7 @@ from fedsag_cli.processes.ray.messages import (
 )
 from fedsag_cli.processes.ray.relay import Relay
 from fedsag_cli.wire.channel import UnixChannel
+from fedsag_cli.workspace import JOB_ID
 
 _KILLED = -9
 _STOP_S = 10.0  # beyond the grace, for a node to say that its processes have ended
@@ -154,7 +155,7 @@ class Head:
             return
         for name in self._folders(spec) - node.sent:
             node.sent.add(name)
-            node.tell(Files(self._files_in(self._root / name)))
+            node.tell(Files(self._files_in(self._root / name / JOB_ID)))
         node.tell(Launch(msgspec.structs.replace(spec, env=as_given(spec.env))))
 
     def _folders(self, spec: ProcessSpec) -> set[str]:
@@ -164,8 +165,7 @@ class Head:
         return {parts[0] for parts in inside if parts}
 
     def _files_in(self, folder: Path) -> list[tuple[str, int, bytes]]:
-        """The files of an app, without those that processes write to."""
-        files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.parent != folder]
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
         return [(str(path.relative_to(self._root)), path.stat().st_mode & 0o777, path.read_bytes()) for path in files]
 
     def _stop(self, grace_s: float, show_stack: Sequence[str]) -> None:

@@ -121,7 +121,7 @@ class Agent:
                     self._write(files)
                 case Launch(spec):
                     spec = self._places.spec(spec)
-                    Path(spec.log).parent.mkdir(parents=True, exist_ok=True)
+                    self._logs.watch(Path(spec.log))
                     self._engine.start(spec)
                 case ToClient(number, body, blobs):
                     self._send(number, body, blobs)
@@ -149,7 +149,8 @@ class Agent:
             for file in files:
                 size += file.size
                 file.close()
-        return [*self._logs.grown(), *happened]
+        ended = any(isinstance(item, Told | Stopped) for item in happened)
+        return [*self._logs.grown(all_of_them=ended), *happened]
 
     def stop(self, grace_s: float, show_stack: Sequence[str]) -> None:
         """End all processes of this node. The last that `listen` returns is Stopped."""
