@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from raylets import Raylets
-from runs import ADDS_ONE, Running, eventually, job, run
+from runs import ADDS_ONE, Running, eventually, job, run, torch_job
 
 import fedsag_cli
 
@@ -32,6 +32,21 @@ DRAWS = """
         trained = {k: v * 0.5 + np.random.random(v.shape).astype(v.dtype) for k, v in model.params.items()}
         flare.state["sum"] = flare.state.get("sum", np.zeros(1)) + trained["numpy_key"].mean()
         flare.send(flare.FLModel(params=trained, metrics={"mean": float(flare.state["sum"][0])}))
+"""
+TRAINS = """
+    import torch
+    import fedsag_cli.client as flare
+    from net import Net
+
+    net = Net()
+    flare.init()
+    while flare.is_running():
+        model = flare.receive()
+        net.load_state_dict(model.params)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        net(torch.randn(8, 4)).square().mean().backward()
+        optimizer.step()
+        flare.send(flare.FLModel(params=net.state_dict(), metrics={"mean": float(net.weight.detach().sum())}))
 """
 SEED = ("-n", 4, "-t", 2, "--seed", 7)
 
@@ -96,11 +111,22 @@ def test_three_nodes_give_the_same_model_as_this_machine_alone(tmp_path, raylets
     assert outcome.log("site-2") == "round 0\nround 1\nround 2\n"
 
 
-def test_without_an_address_ray_starts_for_the_run_alone(tmp_path, alone):
-    outcome = run(*made(tmp_path), "--engine", "ray", **traps_of(tmp_path))
+def test_without_an_address_ray_starts_for_the_run_alone(tmp_path):
+    made = torch_job(tmp_path / "job", TRAINS), "-n", 2, "-t", 2, "--seed", 3
+    here = run(*made)
+    outcome = run(*made, "--engine", "ray", env={"RAY_ADDRESS": "192.0.2.1:6379"})  # which has no effect
+
+    assert digest(outcome) == digest(here)
+    assert set(nodes(outcome)) == {"site-1", "site-2"}
+
+
+def test_workers_on_three_nodes_do_the_tasks_of_all_clients(tmp_path, raylets, alone):
+    outcome = run(*made(tmp_path), "--workers", *to(raylets), **on(raylets, tmp_path))
 
     assert digest(outcome) == alone
-    assert set(nodes(outcome).values()) == {nodes(outcome)["site-1"]}
+    assert {name.partition(":")[0] for name in nodes(outcome)} == {"worker"}
+    assert len(set(nodes(outcome).values())) == 3
+    assert (outcome.workspace / "worker" / "logs" / "site-4.txt").read_text() == "round 0\nround 1\nround 2\n"
 
 
 def test_after_the_death_of_the_driver_the_run_is_resumed(tmp_path, raylets, alone):
