@@ -16,7 +16,7 @@ from fedsag_cli import events
 from fedsag_cli.errors import ChannelClosed, RunError, UsageError
 from fedsag_cli.events import Event, Failure, ProcessExited
 from fedsag_cli.processes.child import ProcessSpec, as_sent
-from fedsag_cli.processes.kill import kill_marked
+from fedsag_cli.processes.kill import kill_marked, kill_session
 from fedsag_cli.processes.local import NURSERY, LocalEngine, last_line, start_helper
 from fedsag_cli.processes.ray.messages import (
     FromDriver,
@@ -102,6 +102,9 @@ class RayEngine:
             self._driver.kill()
             self._driver.wait()
         if self._driver.returncode:
+            kill_session(
+                self._driver.pid
+            )  # processes of Ray write their titles over their environment, and so the mark
             kill_marked(TOKEN, self._token)
         self._reader.join(timeout=5.0)
 
