@@ -146,7 +146,7 @@ def _run(
         data_filters=data_filters,
         result_filters=result_filters,
         scratch=workspace.scratch,
-        free_memory=machine.free_memory if not any(site.node for site in plan.sites) else lambda: 0,
+        are_here=not any(site.node for site in plan.sites),
     )
     parts: dict[str, Any] = {}
     for spec in plan.server.components:
