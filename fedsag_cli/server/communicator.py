@@ -626,7 +626,7 @@ class Communicator:
                 self._workers.ended(worker)
                 if is_engaged:
                     self._tell(Exited(client, exit_code, failure))
-                elif exit_code:
+                elif exit_code and client:  # otherwise the failure was told when its channel closed
                     cause = failure.cause if failure is not None else events.how_it_ended(exit_code)
                     text = f"{client} answered, then its worker failed: {cause}"
                     self._perform(StrictFailure(text) if self._strict else Warn(text))

@@ -369,11 +369,11 @@ class Dispatcher:
             self._change(client, State.WAITING)
 
     def _served(self, client: Client) -> None:
-        """A worker is free for it: it gets its task at once, as it has a slot since it was to start."""
-        if client.state is State.STARTING and client.next_task is not None:
+        """A worker is ready for it: it gets its task at once, as it has a slot since it was to start."""
+        if client.state is State.STARTING and client.next_task is not None and self._stopping is None:
             client.is_connected = client.has_asked = True
             self._assign(client, client.next_task)
-        else:
+        elif client.state in (State.STARTING, State.LATE) and not client.has_asked:
             self._release(client)
 
     def _assign(self, client: Client, task_id: int) -> None:

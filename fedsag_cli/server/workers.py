@@ -11,7 +11,7 @@ from fedsag_cli.workspace import WORKER
 @dataclass(slots=True)
 class _Worker:
     name: str
-    client: str  # the site for which it works, or worked last
+    client: str  # the site for which it works, or worked last; empty if that one has another worker by now
     is_connected: bool = False
     is_engaged: bool = True  # it works for `client`
 
@@ -29,7 +29,7 @@ class Workers:
     def engage(self, client: str) -> tuple[str, bool]:
         """The name of a worker that works for this client from now on, and whether it is a new one, to be started."""
         if (before := self._by_client.get(client)) is not None:  # it has closed its channel, and will end
-            before.is_engaged = False
+            before.client, before.is_engaged = "", False
         if self._free:
             name, worker = self._free.popitem()  # the one that was free last: its caches are warm
             worker.client, worker.is_engaged = client, True
@@ -61,7 +61,7 @@ class Workers:
         return worker.name if (worker := self._by_client.get(client)) is not None else ""
 
     def client_of(self, name: str) -> str:
-        """For whom a worker works, or worked last; empty if there is no such worker."""
+        """For whom a worker works, or worked last; empty if nobody waits for what it says."""
         return worker.client if (worker := self._by_name.get(name)) is not None else ""
 
     def closed(self, name: str) -> None:
