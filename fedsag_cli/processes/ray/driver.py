@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import select
 import signal
 import socket
 import sys
@@ -14,6 +15,7 @@ from typing import NoReturn
 import msgspec
 
 from fedsag_cli.errors import FedsagError, of_system
+from fedsag_cli.processes.kill import kill_group
 from fedsag_cli.processes.ray.left import end_process, private_folder
 from fedsag_cli.processes.ray.messages import TOKENS, FromDriver, Joined, Node, Refused, Settings, ToDriver
 from fedsag_cli.wire.channel import UnixChannel
@@ -34,7 +36,9 @@ def main() -> NoReturn:
         with private_folder("fedsag-ray-", longest=_LONGEST) as folder:
             os.chdir(folder)  # Ray would have the nodes import from the current folder
             _set_environment(settings.address)
-            _run(channel, settings, folder, env)
+            joined = threading.Event()
+            threading.Thread(target=_end_with_parent, args=(channel, joined), daemon=True).start()
+            _run(channel, settings, folder, env, joined)
     except (FedsagError, OSError) as error:
         refused = error if isinstance(error, FedsagError) else of_system(error)
         assert refused is not None
@@ -53,7 +57,22 @@ def _set_environment(address: str) -> None:
         os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  Ray spells it so; the clients are as nice as its workers
 
 
-def _run(channel: UnixChannel[FromDriver, ToDriver], settings: Settings, folder: Path, env: dict[str, str]) -> None:
+def _end_with_parent(channel: UnixChannel[FromDriver, ToDriver], joined: threading.Event) -> None:
+    """Until all nodes have joined, end this process, and what it has started of Ray, as soon as the parent ends."""
+    poll = select.poll()
+    poll.register(channel, 0)
+    poll.poll()
+    if not joined.is_set():  # later, the nodes are told first
+        kill_group(os.getpgrp())
+
+
+def _run(
+    channel: UnixChannel[FromDriver, ToDriver],
+    settings: Settings,
+    folder: Path,
+    env: dict[str, str],
+    joined: threading.Event,
+) -> None:
     from fedsag_cli.processes.ray import cluster
     from fedsag_cli.processes.ray.head import Head
     from fedsag_cli.processes.ray.node import here
@@ -61,6 +80,7 @@ def _run(channel: UnixChannel[FromDriver, ToDriver], settings: Settings, folder:
 
     there = here(settings.root)
     with cluster.agents(settings.address, folder, there, env, fork=settings.fork) as placed:
+        joined.set()
         nodes = [Node(name=each.name, gpus=each.here.gpus) for each in placed]
         channel.send(Joined(nodes, list(cluster.notes(placed, there))))
         root = Path(settings.root)
