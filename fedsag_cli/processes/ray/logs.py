@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from fedsag_cli.processes.ray.messages import Logged
@@ -35,10 +35,14 @@ class Logs:
         with self._adding:
             self._of_processes[log] = None
 
-    def grown(self, *, all_of_them: bool) -> Iterator[Logged]:
-        """Each log's new bytes, since the last call. Those of workers' clients are read now and then."""
+    def grown(self, served: Iterable[str] = (), *, all_of_them: bool) -> Iterator[Logged]:
+        """Each log's new bytes, since the last call.
+
+        Of the clients whose tasks workers do, the logs of those in `served` are read, and all logs now and then.
+        """
         with self._adding:
             logs = list(self._of_processes)
+        logs += (log_by_worker(self._root, site) for site in served)
         if all_of_them or time.monotonic() > self._due:
             logs += sorted(self._of_clients.iterdir())
             self._due = time.monotonic() + _EVERY_S

@@ -52,7 +52,7 @@ from fedsag_cli.processes.ray.messages import (
 )
 from fedsag_cli.processes.ray.places import Places
 from fedsag_cli.wire.channel import address_in
-from fedsag_cli.wire.messages import Welcome
+from fedsag_cli.wire.messages import Assignment, Welcome
 
 _LISTEN_S = 0.5  # a report is due after it, for what the logs have more
 _LARGE = 64 << 20  # bytes of models in one report
@@ -60,6 +60,12 @@ _LONGEST = 90  # bytes; the path of a socket can have little more
 _MODELS = 2  # that a node keeps for the next clients; one message has as many
 _UNREADABLE = b"\xc1"  # msgpack never has it
 _LAST_MESSAGES_S = 1.0  # after the end of a process, what has arrived is read for at most this long
+
+
+class _Task(msgspec.Struct, tag=Assignment.__name__):
+    """What an agent reads of a task: for which client it is, if a worker does it."""
+
+    site: str = ""
 
 
 def here(root: str) -> Here:
@@ -95,6 +101,7 @@ class Agent:
         self._links: dict[int, Link] = {}
         self._num_links = 0
         self._greeted: set[int] = set()
+        self._served: dict[int, str] = {}  # by link of a worker: the client of its last task
         self._ended: deque[ProcessExited] = deque()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(address)
@@ -150,7 +157,9 @@ class Agent:
                 size += file.size
                 file.close()
         ended = any(isinstance(item, Told | Stopped) for item in happened)
-        return [*self._logs.grown(all_of_them=ended), *happened]
+        links = (item.link for item in happened if isinstance(item, FromClient))
+        served = dict.fromkeys(site for link in links if (site := self._served.get(link)))
+        return [*self._logs.grown(served, all_of_them=ended), *happened]
 
     def stop(self, grace_s: float, show_stack: Sequence[str]) -> None:
         """End all processes of this node. The last that `listen` returns is Stopped."""
@@ -172,6 +181,8 @@ class Agent:
         if number not in self._greeted:
             self._greeted.add(number)
             body = self._welcome(body)
+        elif site := msgspec.msgpack.decode(body, type=_Task).site:
+            self._served[number] = site
         if link := self._links.get(number):
             with contextlib.suppress(ChannelClosed):  # the thread that reads sees that too
                 link.send(body, *map(self._file_of, blobs))
