@@ -76,7 +76,7 @@ class Relay:
     def close(self, node: Remote, number: int) -> None:
         """A client has closed its connection."""
         if link := self._links.pop((node, number), None):
-            link.cut()  # the thread that reads from the server closes it, unless it has done so
+            link.cut()  # the thread that reads from the server lets go of it
 
     def close_all(self, node: Remote) -> None:
         """A node has died."""
