@@ -117,15 +117,21 @@ class Communicator:
         data_filters: Chain,
         result_filters: Chain,
         scratch: Path,
+        are_here: bool = True,
     ) -> None:
         """`line` is the connection from the parent; `emit` sends events to it, and `flush` those that wait.
 
         At most `slots` clients of a group work at the same time. With `strict`, every client must answer each task.
-        With `waits_for_all` or `strict`, no grace ends the wait for a client.
+        With `waits_for_all` or `strict`, no grace ends the wait for a client. `are_here`: all clients are on
+        this machine.
         """
         self.workflow, self.workflow_number = "", 0  # of the current one
         self._dispatcher = Dispatcher(
-            roster, slots=slots, strict=strict, waits_for_all=waits_for_all, free_memory=machine.free_memory
+            roster,
+            slots=slots,
+            strict=strict,
+            waits_for_all=waits_for_all,
+            free_memory=machine.free_memory if are_here else lambda: 0,
         )
         self._why_all = "--seed" if waits_for_all else "--strict"
         self._roster = roster

@@ -146,6 +146,7 @@ def _run(
         data_filters=data_filters,
         result_filters=result_filters,
         scratch=workspace.scratch,
+        are_here=not any(site.node for site in plan.sites),
     )
     parts: dict[str, Any] = {}
     for spec in plan.server.components:

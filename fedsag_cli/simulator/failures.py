@@ -56,6 +56,8 @@ class Failures:
             failure = self._from_log(event)
         if event.exit_code:
             failure = self._with_reason(event.name, failure)
+            if event.node and event.node not in failure.cause:
+                failure = msgspec.structs.replace(failure, cause=f"{failure.cause}, on {event.node}")
         if is_worker(event.name):  # whose task it did is known to the server, which tells of the failure
             return msgspec.structs.replace(event, failure=failure)
         may_end = is_over or event.name == SERVER or not self._start_of(event.name).config.launch_once

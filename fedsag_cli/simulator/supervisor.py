@@ -419,6 +419,7 @@ class Simulation:
             cwd=str(self._workspace.site(process) if site.in_process else self._workspace.app(process)),
             log=str(self._workspace.log(process)),
             fresh=site.fresh,
+            node=site.node,
         )
 
     def _tell_notes(self, site: str) -> None:
