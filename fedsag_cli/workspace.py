@@ -36,6 +36,7 @@ SERVER = "server"
 WORKER = "worker"  # the place of the app of all worker processes, which are called "worker:1", "worker:2", …
 JOB_ID = "simulate_job"  # as in NVFLARE: scripts know it by get_job_id(), configs by {JOB_ID}
 _LOGS = "logs"
+_CONFIG = "config"  # of each app: a folder that a run deploys, and in which scripts hardly write
 ROUND, BEST, STATES = "round", "best", "states"
 """The kinds of checkpoint: of the last round, of the best model so far, and of what sites keep from task to task."""
 RECORD = "record.jsonl"  # beside the checkpoints: it proves them, and has what happened in each round
@@ -115,9 +116,12 @@ class Workspace:
     def log(self, name: str) -> Path:
         """The file for the output of SERVER, of a process of a site or of a worker."""
         site, _, number = name.partition(":")
-        if site not in (SERVER, WORKER) and self.client_logs.is_dir() and not self.job(site).is_dir():
+        if site not in (SERVER, WORKER) and (self.app(WORKER) / _CONFIG).is_dir():  # the run has workers
             return log_by_worker(self.root, site)
-        return self.site(site) / (f"log_{number}.txt" if number else "log.txt")
+        return self._log_beside_app(site) if not number else self.site(site) / f"log_{number}.txt"
+
+    def _log_beside_app(self, name: str) -> Path:
+        return self.site(name) / "log.txt"
 
     @property
     def client_logs(self) -> Path:
@@ -336,7 +340,7 @@ class Workspace:
     def files_of(self, app: Path, name: str) -> list[Path]:
         """The files of SERVER or of a site: its log, the files that `deploy` copies from its app, and checkpoints."""
         copies = [self.app(name) / source.relative_to(app) for source in files_in(app)]
-        return [self.log(name), *copies, *(self._all_checkpoints() if name == SERVER else ())]
+        return [self._log_beside_app(name), *copies, *(self._all_checkpoints() if name == SERVER else ())]
 
     def settle(self) -> None:
         """After the run: record its files as they are now, and forget those it did not write. Raises OSError."""
@@ -365,17 +369,17 @@ class Workspace:
         pairs = [(source, self.app(name) / source.relative_to(app)) for source in files_in(app)]
         self.check_free(*self.files_of(app, name))
         copies = [self._made.will_make(target, source=_is_source(target)) for _, target in pairs]
-        self._made.announce([self._made.will_make(self.log(name), grows=True), *copies])
+        self._made.announce([self._made.will_make(self._log_beside_app(name), grows=True), *copies])
         own = [self.app(name), *([self.checkpoints] if name == SERVER else ())]
         self._made.make_folders([*own, *(target.parent for _, target in pairs)])
-        self.log(name).touch(0o644)
+        self._log_beside_app(name).touch(0o644)
         for source, target in pairs:
             target.unlink(missing_ok=True)  # an older copy may have other names, in places of the user's
             try:
                 self._copy(source, target)
             except OSError as error:  # shutil names the source even if the target failed
                 raise OSError(error.errno, f"{error.strerror}, copied from {source}", str(target)) from None
-        self._made.note([self.log(name), *(target for _, target in pairs)])
+        self._made.note([self._log_beside_app(name), *(target for _, target in pairs)])
 
     def _copy(self, source: Path, target: Path) -> None:
         """Copy a file of an app. A large one that is no source may be a link to its first copy, then read-only.
@@ -439,7 +443,7 @@ def _link(first: Path, target: Path) -> bool:
 
 def _is_source(path: Path) -> bool:
     """Whether only a user would change this file of an app."""
-    return path.suffix == ".py" or path.parent.name == "config"
+    return path.suffix == ".py" or path.parent.name == _CONFIG
 
 
 def files_in(folder: Path) -> Iterator[Path]:

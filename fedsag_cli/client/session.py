@@ -98,7 +98,7 @@ class Session:
         """The model of the current or next task; None at the end of the run, or after `timeout_s` seconds."""
         if self._channel is not None and not self._state.has_task and not self._state.is_over:
             try:
-                if self._state is State.JOINED:
+                if self._state is State.JOINED or self._is_worker:  # a worker's task before this one is done only now
                     with self._sending:
                         self._channel.send(Ready())
                     self._step(Step.ASK)

@@ -73,6 +73,7 @@ from fedsag_cli.server.decisions import (
     QuorumLost,
     Rejected,
     Release,
+    Returned,
     Send,
     Served,
     Skip,
@@ -400,9 +401,9 @@ class Communicator:
         while self._next:
             self._tell(self._next.popleft())
         while self._unreachable:
-            site = self._unreachable.pop()
-            self._close(self._process_of(site))
-            self._tell(Disconnected(site))
+            process = self._process_of(self._unreachable.pop())
+            self._channels.close(process)
+            self._hear(Disconnected(process))
 
     def _perform(self, decision: Decision) -> None:
         match decision:
@@ -562,15 +563,16 @@ class Communicator:
             case Heard(process, message, file):
                 if file is not None:  # only an answer has one
                     file.close()
-                site = self._client_of(process)
                 if isinstance(message, LogValues):
+                    site = self._workers.at(process) if is_worker(process) else process
                     self._emit(ValuesLogged(site=site, kind=message.kind, values=message.values, step=message.step))
-                elif is_worker(process):
+                elif not is_worker(process):
+                    self._tell(Asked(process))
+                elif self._workers.asked(process):
+                    site = self._client_of(process)
                     self._emit(ClientReady(site=site, process=process))
                     self._states[site].started(site)
                     self._tell(Served(site))
-                else:
-                    self._tell(Asked(site))
             case _ if is_worker(news.site):
                 self._hear_of_worker(news)
             case Connected(site):
@@ -607,13 +609,16 @@ class Communicator:
             self._next.append(Served(client))
 
     def _hear_of_worker(self, news: Connected | Disconnected | Exited) -> None:
-        worker, client = news.site, self._workers.client_of(news.site)
+        worker = news.site
+        if isinstance(news, Connected):
+            self._workers.connected(worker)
+            return
+        if not_begun := self._workers.closed(worker):
+            self._tell(Returned(not_begun))
+        client, at = self._workers.client_of(worker), self._workers.at(worker)
         is_engaged = self._workers.of(client) == worker
         match news:
-            case Connected():
-                self._workers.connected(worker)
             case Disconnected(_, cause):
-                self._workers.closed(worker)
                 if is_engaged:
                     self._tell(Disconnected(client, cause))
             case Exited(_, exit_code, failure):
@@ -622,13 +627,8 @@ class Communicator:
                     self._tell(Exited(client, exit_code, failure))
                 elif exit_code and client:  # otherwise the failure was told when its channel closed
                     cause = failure.cause if failure is not None else events.how_it_ended(exit_code)
-                    text = f"{client} answered, then its worker failed: {cause}"
+                    text = f"{at} answered, then its worker failed: {cause}"
                     self._perform(StrictFailure(text) if self._strict else Warn(text))
-
-    def _close(self, process: str) -> None:
-        self._channels.close(process)
-        if is_worker(process):
-            self._workers.closed(process)
 
     def _receive_answer(self, site: str, answer: Answer, file: TensorFile | None, state: TensorFile | None) -> None:
         if answer.seeded_itself:

@@ -150,8 +150,8 @@ def _site_names(job: Job, options: Options, notices: list[str]) -> list[str]:
         notices.append(f"deploy_map names {', '.join(idle)}, which this run has no client for")
     seen: set[str] = set()
     for name in names:
-        if not _SITE_NAME.fullmatch(name) or name == SERVER:
-            hint = "letters, digits, '.', '_' and '-', beginning with a letter or a digit, and not 'server'"
+        if not _SITE_NAME.fullmatch(name) or name in (SERVER, WORKER):
+            hint = "letters, digits, '.', '_' and '-', beginning with a letter or a digit; not 'server' or 'worker'"
             if options.clients:
                 raise UsageError(f"-c: {name!r} cannot be a client's name", hint=hint)
             raise JobError(f"{job.meta_file}: deploy_map: {name!r} cannot be a client's name", hint=hint)
@@ -182,8 +182,6 @@ def _has_workers(
     def refused(why: str, hint: str) -> FedsagError:
         return (UsageError if options.workers else JobError)(f"{called}: {why}", hint=hint)
 
-    if WORKER in names:
-        raise refused(f"no client can have the name {WORKER!r}", "rename it")
     if len(apps) > 1:
         each = ", ".join(f"{name} has {app}" for app, name in apps.items())
         raise refused(f"all clients must have one app, and {each}", "give one app to all in deploy_map")

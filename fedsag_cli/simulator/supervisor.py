@@ -79,6 +79,7 @@ class Simulation:
         self._start_of = starts(self._plan)
         self._alive: set[str] = set()
         self._failures = Failures(workspace, planned.apps, self._start_of)
+        self._failed_last: dict[str, str] = {}  # by client whose worker failed after the last task: the cause
         self._hanging: set[str] = set()  # clients that may still work on a task the server no longer waits for
         self._finished: WorkflowFinished | None = None
         self._notes: set[str] = set()
@@ -285,8 +286,9 @@ class Simulation:
 
     def _check_strict(self) -> None:
         """Raises RunError if a client failed after its last task, with --strict."""
-        for site, first in self._report.report.failures.items() if self._plan.strict else ():
-            raise RunError(f"with --strict no client may fail, but {site} failed: {first.failure.cause}")
+        told = {site: first.failure.cause for site, first in self._report.report.failures.items()}
+        for site, cause in (told | self._failed_last).items() if self._plan.strict else ():
+            raise RunError(f"with --strict no client may fail, but {site} failed: {cause}")
 
     def _check_models(self) -> None:
         """Raises RunError if a model is gone that an earlier part of the run wrote."""
@@ -342,6 +344,8 @@ class Simulation:
                 self._engine.tell(SERVER, event)
             elif event.exit_code:
                 self._tell(Notice(text=f"{event.name} ended with exit code {event.exit_code} after its last task"))
+                if is_worker(event.name) and event.failure is not None:
+                    self._failed_last[self._failures.site_of(event.name)] = event.failure.cause
         elif event.name == NURSERY or self._finished is None:
             failure = event.failure or Failure(cause="")
             error = RunError(

@@ -112,7 +112,7 @@ def test_a_client_without_an_app_is_an_error_naming_it(job, plan):
         plan(job(deploy_map=TWO_APPS, apps=("app_1", "app_2")), num_clients=1)
 
 
-@pytest.mark.parametrize("name", ["server", "", "a b", "a/b", "..", ".hidden", "-x", "é", "a" * 64, "@ALL"])
+@pytest.mark.parametrize("name", ["server", "worker", "", "a b", "a/b", "..", ".hidden", "-x", "é", "a" * 64, "@ALL"])
 def test_a_name_that_cannot_be_one_is_refused(job, plan, name):
     with pytest.raises(UsageError, match="cannot be a client's name"):
         plan(job(), clients=[name])

@@ -137,6 +137,31 @@ def test_a_worker_that_dies_fails_its_client_in_this_round_only(tmp_path):
     assert "AssertionError: worn out" in told["log_tail"][-1]
 
 
+def test_what_a_script_does_after_its_answer_is_done_by_the_client_that_answered(tmp_path):
+    after = STATELESS.replace("import random", "import random, time; from fedsag_cli.client.tracking import *")
+    after += """\
+        time.sleep(0.02)  # the worker has its next task by now
+        SummaryWriter().add_scalar("after", number, model.current_round)
+        assert (number, model.current_round) != (2, 1), "too late to fail"
+    """
+    outcome = run(job(tmp_path / "job", after, num_rounds=3, min_clients=3), "-n", 3, "-t", 1, "--seed", 1, "--workers")
+
+    assert outcome.code == 0, outcome
+    assert [each["failed"] for each in outcome.report["rounds"]] == [{}, {}, {}]
+    assert "site-2 answered, then its worker failed: AssertionError: too late to fail" in outcome.report["notices"]
+    logged = [(e["site"], e["values"]) for e in outcome.told("ValuesLogged")]
+    assert sorted(map(str, logged)) == sorted(str((f"site-{n}", {"after": float(n)})) for n in (1, 2, 3) * 3)
+
+
+def test_with_strict_a_worker_that_fails_after_its_last_task_fails_the_run(tmp_path):
+    ends_badly = STATELESS + "\n    raise OSError('no goodbye')\n"
+
+    outcome = run(job(tmp_path / "job", ends_badly), "-n", 2, "-t", 1, "--workers", "--strict")
+
+    assert outcome.code == 4
+    assert re.search(r"with --strict no client may fail, but site-[12] failed: OSError: no goodbye", outcome.err)
+
+
 def test_a_script_that_asks_for_its_site_too_early_is_shown_what_to_swap(tmp_path):
     early = STATELESS.replace("    flare.init()\n", "    flare.init()\n    site = flare.get_site_name()\n")
 
@@ -227,20 +252,18 @@ def test_a_run_with_workers_that_was_killed_goes_on_to_the_same_model(process_a_
 
 
 @pytest.mark.parametrize(
-    ("changes", "flags", "told"),
+    ("changes", "told"),
     [
-        ({"executor": {"launch_once": False}}, [], "--workers: launch_once is false"),
+        ({"executor": {"launch_once": False}}, "--workers: launch_once is false"),
         (
             {"args": "--site {SITE_NAME}"},
-            [],
             "--workers: the command, or a setting, of the executor depends on the client",
         ),
-        ({}, ["-c", "a,worker"], "--workers: no client can have the name 'worker'"),
     ],
-    ids=["a process a task", "the client's name in the command", "a client called worker"],
+    ids=["a process a task", "the client's name in the command"],
 )
-def test_a_job_that_workers_cannot_do_is_refused_before_the_run(changes, flags, told, tmp_path):
-    outcome = run(job(tmp_path / "job", STATELESS, **changes), *(flags or ["-n", 2]), "--workers")
+def test_a_job_that_workers_cannot_do_is_refused_before_the_run(changes, told, tmp_path):
+    outcome = run(job(tmp_path / "job", STATELESS, **changes), "-n", 2, "--workers")
 
     assert outcome.code == 2
     assert told in outcome.err
