@@ -559,6 +559,8 @@ class Communicator:
     def _hear(self, news: News) -> None:
         match news:
             case Heard(process, Answer() as answer, file, state):
+                if is_worker(process):
+                    self._workers.answered(process)
                 self._receive_answer(self._client_of(process), answer, file, state)
             case Heard(process, message, file):
                 if file is not None:  # only an answer has one

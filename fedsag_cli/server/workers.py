@@ -58,10 +58,14 @@ class Workers:
         worker.at, worker.has_joined, worker.has_asked = worker.client, True, True
         return is_first
 
+    def answered(self, name: str) -> None:
+        """A worker sent an answer: its script has not asked for the next task yet."""
+        self._by_name[name].has_asked = False
+
     def release(self, client: str) -> None:
-        """The worker of this client has done its task."""
+        """The worker of this client is free for another one."""
         if (worker := self._by_client.pop(client, None)) is not None:
-            worker.is_engaged = worker.has_asked = False
+            worker.is_engaged = False
             self._free[worker.name] = worker
 
     def admits(self, name: str) -> bool:
