@@ -1009,6 +1009,8 @@ class WorkerWorld(World):
         story = self._hear(end)
         told = [(type(each), each.site) for each, _ in story[1:2] if type(each) in (Returned, Disconnected, Exited)]
         must_tell = [(type(end) if has_begun else Returned, whose)] if whose else []
+        if self.has_warned and self.setup.strict:  # the run stops
+            must_tell = []
         promise(told == must_tell, f"the end of a worker of {whose!r} is told as {told}")
         must_warn = (
             type(end) is Exited and bool(end.exit_code) and not (whose and has_begun) and not process.is_replaced

@@ -615,8 +615,7 @@ class Communicator:
         if isinstance(news, Connected):
             self._workers.connected(worker)
             return
-        if not_begun := self._workers.closed(worker):
-            self._tell(Returned(not_begun))
+        not_begun = self._workers.closed(worker)
         client, at = self._workers.client_of(worker), self._workers.at(worker)
         is_engaged = self._workers.of(client) == worker
         match news:
@@ -631,6 +630,8 @@ class Communicator:
                     cause = failure.cause if failure is not None else events.how_it_ended(exit_code)
                     text = f"{at} answered, then its worker failed: {cause}"
                     self._perform(StrictFailure(text) if self._strict else Warn(text))
+        if not_begun:
+            self._tell(Returned(not_begun))
 
     def _receive_answer(self, site: str, answer: Answer, file: TensorFile | None, state: TensorFile | None) -> None:
         if answer.seeded_itself:
