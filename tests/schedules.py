@@ -177,6 +177,9 @@ class Round:
         return len(self.targets) - len(self.failed) - len(self.skipped)
 
 
+NO_ROUND = Round(Begun(0, ()), [], 0, set())
+
+
 class Promises:
     """Says for each thing that happened what had to be decided. Raises Broken where it was not, or more was."""
 
@@ -293,6 +296,7 @@ class Promises:
         if kind is Served:
             return set(), self._served(happened.site, client)
         if kind is Returned:
+            self.rounds.get(client.task, NO_ROUND).sent.discard(happened.site)
             client.lose_process()
             return set(), []
         if kind is Disconnected:
@@ -354,8 +358,7 @@ class Promises:
 
     def _served(self, site: str, client: Known):
         """A worker that is ready gets the task at once, unless nobody waits for it or the run has to stop."""
-        if not client.is_alive or client.has_asked:
-            return []
+        promise(client.is_alive and not client.has_asked, f"a worker is ready for {site}, which has none to wait for")
         if client.has_slot and self.stopping is None:
             client.has_asked = True
             return []
@@ -574,16 +577,21 @@ class Process:
     """The process of a client, or a worker, and its channel."""
 
     client: str = ""  # for whom a worker works, as it was decided
+    tasks: list[int] = field(default_factory=list)
     is_replaced: bool = False  # another worker works for the client that it had
+    awaits: bool = False  # a worker's script asked for a task since its last answer
     is_dead: bool = False  # which the server has not heard yet
     is_alive: bool = False
     is_open: bool = False
-    has_joined: bool = False  # a worker that asked for its first task
-    has_asked: bool = False  # a worker: since its last answer
+    has_asked: bool = False
     hangs: bool = False
     told_closed: bool = False  # a worker's channel, as the server knows
     is_told_to_end: bool = False
-    tasks: list[int] = field(default_factory=list)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether its end is that of the client for which a worker works."""
+        return self.awaits or not self.has_asked
 
 
 class World:
@@ -819,7 +827,7 @@ class Desk(Communicator):
         workers = self._workers
         return [
             *(
-                (each.name, each.client, each.is_connected, each.has_joined, each.has_asked, each.is_engaged)
+                (each.name, each.client, each.is_connected, each.is_engaged, each.has_joined, each.has_asked)
                 for _, each in sorted(workers._by_name.items())
             ),
             *((client, each.name) for client, each in sorted(workers._by_client.items())),
@@ -854,20 +862,20 @@ class WorkerWorld(World):
         self._story: list = []
         self._turns: list[Give | Finish] = []
         self.has_warned = False  # of the worker that ended last
-        self._ending = Process()  # that worker
 
     def _roster(self) -> Roster:
         limit = self.setup.launch_timeouts[0]
         return RosterOfNames(self.setup.sites, ClientConfig(serves_any_client=True, launch_timeout=limit))
 
     def handle(self, happened: Happening, _: float) -> list[Decision]:
-        if type(happened) is Returned:
-            (worker,) = [each for each in (*self.processes.values(), self._ending) if each.client == happened.site]
-            promise(worker.has_joined and not worker.has_asked, f"{happened.site} loses a worker that began its task")
-            worker.client = ""
         decisions = self.dispatcher.handle(happened, self.now)
         self._story.append((happened, list(decisions)))
         self.promises.check(happened, decisions, self.dispatcher.due, self.now)
+        if type(happened) is Returned:
+            for process in self.processes.values():
+                if process.client == happened.site:
+                    promise(not process.has_begun, f"the task of {process.client} is given back, which was begun")
+                    process.client = ""
         return decisions
 
     def start(self, name: str) -> None:
@@ -894,7 +902,7 @@ class WorkerWorld(World):
             self.has_warned = True
 
     def _is_idle(self, process: Process) -> bool:
-        return process.has_joined and not process.client and not process.told_closed
+        return process.has_asked and not process.client and not process.told_closed
 
     def _keeps_slot(self, process: Process) -> bool:
         return bool(process.client) and self.promises.clients[process.client].has_slot
@@ -914,7 +922,7 @@ class WorkerWorld(World):
         name = self.desk.worker_of(sent.site)
         process = self.processes[name]
         promise(process.client == sent.site, f"{name} gets a task of {sent.site} and works for {process.client}")
-        promise(process.has_joined and not process.tasks, f"{name} gets a task and does not wait for one")
+        promise(process.has_asked and not process.tasks, f"{name} gets a task and does not wait for one")
         if sent.tell_usage and not self.tells_usage:
             self.tells_usage = sent.site
         if process.is_dead:
@@ -942,8 +950,9 @@ class WorkerWorld(World):
         if not process.has_asked:
             fine.append(f"ask {name}")
             return
-        wrong += [f"ask {name}", f"mistake {name}"]
-        if process.tasks:
+        wrong.append(f"mistake {name}")
+        (wrong if process.awaits else fine).append(f"ask {name}")
+        if process.tasks and process.awaits:
             fine.append(f"answer {name}")
 
     def do(self, word: str) -> list:
@@ -963,25 +972,26 @@ class WorkerWorld(World):
                 process.is_open = True
                 return self._hear(Connected(name))
             case "ask", name:
-                self.faults -= process.has_asked
-                process.has_joined = process.has_asked = True
+                self.faults -= process.awaits
+                process.has_asked = process.awaits = True
                 return self._hear(Heard(name, Ready(), None))
             case "answer", name:
                 usage = Usage(private=1) if self.tells_usage == process.client else None
-                process.has_asked = False
+                process.awaits = False
                 return self._hear(Heard(name, Answer(task_id=process.tasks.pop(0), model=NO_MODEL, usage=usage), None))
             case "mistake", name:
                 self.faults -= 1
-                process.has_asked = False
+                process.awaits = False
                 return self._hear(Heard(name, Answer(task_id=WRONG_TASK, model=NO_MODEL), None))
             case (("close" | "babble"), name):
                 self.faults -= not process.is_dead
                 process.told_closed = True
-                return self._hear(Disconnected(name, "it sent a message that is none of ours" * (what == "babble")))
+                cause = "it sent a message that is none of ours" * (what == "babble")
+                return self._end(process, Disconnected(name, cause))
             case "exit", name, code:
                 self.faults -= not (process.is_dead or (process.told_closed and code == "0"))
-                self._ending = self.processes.pop(name)
-                return self._exit(process, Exited(name, int(code)))
+                del self.processes[name]
+                return self._end(process, Exited(name, int(code)))
         raise ValueError(word)
 
     def _tell(self, happened: Happening) -> list:
@@ -992,15 +1002,19 @@ class WorkerWorld(World):
         self._story = [(self._word, [])]
         return self._let(functools.partial(self.desk._hear, news))
 
-    def _exit(self, process: Process, exited: Exited) -> list:
-        """The end of a worker is that of its client if it began the task; else it is told if it is a failure."""
+    def _end(self, process: Process, end: Disconnected | Exited) -> list:
+        """The end of a worker is that of its client, if it has begun its task; otherwise the task is given back."""
         self.has_warned = False
-        whose = process.client if process.has_asked or not process.has_joined else ""
-        story = self._hear(exited)
-        self._ending = Process()
-        told = [each.site for each, _ in story[1:] if type(each) is Exited]
-        promise(told == [whose] * bool(whose), f"the end of a worker of {whose!r} is told as that of {told}")
-        must_warn = bool(exited.exit_code) and not whose and not process.is_replaced
+        whose, has_begun = process.client, process.has_begun
+        story = self._hear(end)
+        told = [(type(each), each.site) for each, _ in story[1:2] if type(each) in (Returned, Disconnected, Exited)]
+        must_tell = [(type(end) if has_begun else Returned, whose)] if whose else []
+        if self.has_warned and self.setup.strict:  # the run stops
+            must_tell = []
+        promise(told == must_tell, f"the end of a worker of {whose!r} is told as {told}")
+        must_warn = (
+            type(end) is Exited and bool(end.exit_code) and not (whose and has_begun) and not process.is_replaced
+        )
         promise(self.has_warned == must_warn, "the failure of a worker that had nothing to do is told, or another one")
         return story
 
@@ -1231,7 +1245,7 @@ def state_of(world: World):
     around = [
         (
             *(name, each.is_alive, each.is_open, each.has_asked, each.hangs, each.is_told_to_end, *each.tasks),
-            *(each.client, each.is_replaced, each.is_dead, each.told_closed),
+            *(each.client, each.is_replaced, each.awaits, each.is_dead, each.told_closed),
         )
         for name, each in sorted(world.processes.items())
     ]

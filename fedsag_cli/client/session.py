@@ -78,10 +78,16 @@ class Session:
 
     @property
     def site_name(self) -> str:
-        """Raises ClientError in a worker before its first task."""
+        """Raises ClientError in a worker before its first task, and in its other ranks than "0"."""
+        if self._is_worker and self.rank != "0":
+            raise ClientError(
+                f"only rank 0 of a worker knows the client whose task it has, this is rank {self.rank}",
+                hint="let rank 0 tell the others: torch.distributed.broadcast_object_list()",
+            )
         if self._is_worker and not self._site:
             raise ClientError(
-                "flare.get_site_name() was called before the first flare.receive(): this process works for any client",
+                "the name of the site was asked for before the first flare.receive(): "
+                "this process works for any client",
                 hint="swap the two lines: input_model = flare.receive(), then site = flare.get_site_name()",
             )
         return self._site

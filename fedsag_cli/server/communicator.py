@@ -566,7 +566,8 @@ class Communicator:
     def _hear(self, news: News) -> None:
         match news:
             case Heard(process, Answer() as answer, file, state):
-                self._workers.answered(process)
+                if is_worker(process):
+                    self._workers.answered(process)
                 self._receive_answer(self._client_of(process), answer, file, state)
             case Heard(process, message, file):
                 if file is not None:  # only an answer has one
@@ -621,8 +622,7 @@ class Communicator:
         if isinstance(news, Connected):
             self._workers.connected(worker)
             return
-        if not_begun := self._workers.closed(worker):
-            self._tell(Returned(not_begun))
+        not_begun = self._workers.closed(worker)
         client, at = self._workers.client_of(worker), self._workers.at(worker)
         is_engaged = self._workers.of(client) == worker
         match news:
@@ -639,6 +639,8 @@ class Communicator:
                     cause = failure.cause if failure is not None else events.how_it_ended(exit_code)
                     text = f"{at} answered, then its worker failed: {cause}"
                     self._perform(StrictFailure(text) if self._strict else Warn(text))
+        if not_begun:
+            self._tell(Returned(not_begun))
 
     def _receive_answer(self, site: str, answer: Answer, file: TensorFile | None, state: TensorFile | None) -> None:
         if answer.seeded_itself:

@@ -376,7 +376,7 @@ class Dispatcher:
         if client.state is State.STARTING and client.next_task is not None and self._stopping is None:
             client.is_connected = client.has_asked = True
             self._assign(client, client.next_task)
-        elif client.state in (State.STARTING, State.LATE) and not client.has_asked:
+        else:
             self._release(client)
 
     def _assign(self, client: Client, task_id: int) -> None:

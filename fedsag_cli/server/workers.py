@@ -59,12 +59,11 @@ class Workers:
         return is_first
 
     def answered(self, name: str) -> None:
-        """A worker has answered its task, in which its script still is."""
-        if (worker := self._by_name.get(name)) is not None:
-            worker.has_asked = False
+        """A worker sent an answer: its script has not asked for the next task yet."""
+        self._by_name[name].has_asked = False
 
     def release(self, client: str) -> None:
-        """The worker of this client has done its task."""
+        """The worker of this client is free for another one."""
         if (worker := self._by_client.pop(client, None)) is not None:
             worker.is_engaged = False
             self._free[worker.name] = worker

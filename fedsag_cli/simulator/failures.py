@@ -95,7 +95,7 @@ class Failures:
         return msgspec.structs.replace(
             failure,
             where=_in_job(where, copy, self._apps[app].folder),
-            log=str(log),
+            log=str(log) if log.exists() else "",  # with workers, a client that never had a task has none
             log_tail=[] if is_well else logs.tail(log, _TAIL_LINES, since=since),
         )
 

@@ -655,6 +655,13 @@ def test_it_knows_where_it_is_and_what_its_job_says(serving):
     assert config["TASK_EXCHANGE"]["train_with_eval"] is True
 
 
+def test_another_rank_of_a_worker_is_told_who_knows_the_site():
+    flare.init(rank=1)
+
+    with pytest.raises(ClientError, match="only rank 0 of a worker knows the client whose task it has, this is rank 1"):
+        flare.get_site_name()
+
+
 @pytest.mark.parametrize("how", ["argument", "RANK", "LOCAL_RANK"])
 def test_another_rank_takes_part_in_nothing(monkeypatch, how):
     monkeypatch.setenv(SITE, "site-4")

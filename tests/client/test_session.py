@@ -10,7 +10,7 @@ from fedsag_cli.client.steps import State
 from fedsag_cli.errors import ChannelClosed, ClientError
 from fedsag_cli.model import FLModel
 from fedsag_cli.plan import ClientConfig
-from fedsag_cli.wire.messages import ADDRESS, Answer, Assignment, ModelFacts, Ready, Welcome
+from fedsag_cli.wire.messages import ADDRESS, SITE, Answer, Assignment, ModelFacts, Ready, Welcome
 
 pytestmark = pytest.mark.usefixtures("fresh_process")
 
@@ -130,6 +130,7 @@ class Reference:
 
 def test_every_order_of_five_calls_gives_what_the_rules_say(monkeypatch):
     monkeypatch.setenv(ADDRESS, "anywhere")
+    monkeypatch.setenv(SITE, "site-1")
     seen = set()
 
     for calls in itertools.product(CALLS, repeat=5):
@@ -158,3 +159,13 @@ def test_a_wait_that_ends_without_a_task_changes_nothing_but_that_it_was_asked_f
         script.send()
     assert script.server.heard[0] == Ready()
     assert script.answered() == [1, 2]
+
+
+def test_the_script_of_a_worker_says_each_time_that_it_asks_for_a_task(monkeypatch):
+    monkeypatch.setenv(ADDRESS, "anywhere")
+    script = Script(monkeypatch)
+    for _ in range(3):
+        assert script.is_running()
+        assert script.receive() is not None
+        script.send()
+    assert [type(message) for message in script.server.heard] == [Ready, Answer] * 3

@@ -28,6 +28,7 @@ from fedsag_cli.server.decisions import (
     QuorumLost,
     Rejected,
     Release,
+    Returned,
     Send,
     Served,
     Skip,
@@ -946,6 +947,19 @@ def test_a_worker_that_closes_its_channel_and_does_not_end_is_not_waited_for_and
     )
 
 
+def test_a_task_that_is_given_back_is_another_workers_and_has_not_failed():
+    play(
+        with_workers("ab", slots=1),
+        (0, Begun(1, ("a", "b")), Start("a")),
+        (0, Served("a"), Send(1, "a", True)),
+        (1, Answered("a", 1), Keep(1, "a", 1), Release("a"), Start("b"), Give(1, "a")),
+        (1, Served("b"), Send(1, "b", True)),
+        (2, Returned("b"), Start("b")),
+        (3, Served("b"), Send(1, "b", True)),
+        (5, Answered("b", 1), Keep(1, "b", 2), Release("b")),
+    )
+
+
 def test_a_worker_that_was_too_slow_to_start_is_free_once_it_is_ready():
     play(
         with_workers("a", launch_timeout=4.0),
@@ -958,18 +972,6 @@ def test_a_worker_that_was_too_slow_to_start_is_free_once_it_is_ready():
         (4, Left(1)),
         (5, Served("a"), Release("a")),
         (6, Begun(2, ("a",)), Start("a")),
-    )
-
-
-def test_a_worker_at_work_that_says_again_that_it_is_ready_keeps_its_task():
-    """Before, its client was free, and another worker got the same task."""
-    play(
-        with_workers("ab", slots=1),
-        (0, Begun(1, ("a", "b")), Start("a")),
-        (0, Served("a"), Send(1, "a", True)),
-        (1, Served("a")),
-        (2, Answered("a", 1), Keep(1, "a", 2), Release("a"), Start("b"), Give(1, "a")),
-        (2, Served("a")),
     )
 
 

@@ -243,6 +243,15 @@ def fails_the_client_it_had(ended):
     return ends
 
 
+def fails_though_it_was_not_begun(closed):
+    def closes(self, name):
+        if (worker := self._by_name.get(name)) is not None:
+            worker.has_asked = True
+        return closed(self, name)
+
+    return closes
+
+
 def ignored(_):
     return lambda self, *_: None
 
@@ -322,10 +331,19 @@ MISTAKES = {
     "the clients with the shortest tasks come first": (dispatcher, "heapq", the_quickest_first),
     "a new worker starts though one is idle": (Workers, "engage", starts_a_new_one),
     "a worker whose channel is closed gets another client": (Workers, "closed", ignored),
+    "a task fails that its worker has not begun": (Workers, "closed", fails_though_it_was_not_begun),
+    "a task is given back that its worker has begun": (
+        *(Workers, "asked"),
+        lambda old: lambda self, name: old(self, name) or setattr(self._by_name[name], "has_asked", False),
+    ),
     "a worker that is done is never free": (Workers, "release", ignored),
     "a worker that ends takes the next worker of its client with it": (Workers, "ended", fails_the_client_it_had),
     "a worker that ends is told of nobody": (Workers, "of", lambda old: lambda self, client: ""),
     "a worker gets a task though the run has to stop": (Dispatcher, "_served", served_though_it_stops),
+    "a worker at work that says it is ready is free": (
+        *(Workers, "asked"),
+        lambda old: lambda self, name: old(self, name) or True,
+    ),
     "a worker that is ready too late is never free": (
         *(Dispatcher, "_served"),
         lambda old: lambda self, client: old(self, client) if client.state is State.STARTING else None,

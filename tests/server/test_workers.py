@@ -4,12 +4,13 @@ from fedsag_cli.server.workers import Workers
 
 
 def ready(workers, *clients):
-    """The names of new workers of these clients, which have connected."""
+    """The names of new workers of these clients, which have connected and asked for a task."""
     names = []
     for client in clients:
         name, is_new = workers.engage(client)
         assert is_new
         workers.connected(name)
+        assert workers.asked(name)
         names.append(name)
     return names
 
@@ -80,6 +81,46 @@ def test_one_that_closed_its_channel_at_work_is_replaced_for_its_client_and_its_
     assert workers.client_of("worker:1") == ""
     workers.ended("worker:1")
     assert workers.of("a") == "worker:2"
+
+
+def test_a_task_whose_worker_ends_before_it_asks_for_it_is_given_back():
+    workers = Workers()
+    ready(workers, "a")
+    workers.answered("worker:1")
+    workers.release("a")
+    assert workers.engage("b") == ("worker:1", False)
+
+    assert workers.closed("worker:1") == "b"
+    assert workers.of("b") == ""
+    assert workers.at("worker:1") == "a"
+    assert workers.closed("worker:1") == ""
+    assert workers.engage("b") == ("worker:2", True)
+    assert workers.closed("worker:2") == ""  # it has not joined: its end is a failure
+    assert workers.of("b") == "worker:2"
+
+
+def test_a_task_whose_worker_asked_for_it_is_not_given_back():
+    workers = Workers()
+    ready(workers, "a")
+    workers.answered("worker:1")
+    workers.release("a")
+    workers.engage("b")
+
+    assert not workers.asked("worker:1")
+    assert workers.at("worker:1") == "b"
+    assert workers.closed("worker:1") == ""
+    assert workers.of("b") == "worker:1"
+
+
+def test_one_that_was_ready_too_late_for_its_client_waits_in_the_task_of_the_next_one():
+    """Before, a task that it had begun was given back when it ended."""
+    workers = Workers()
+    ready(workers, "a")
+    workers.release("a")
+    workers.engage("b")
+
+    assert workers.at("worker:1") == "b"
+    assert workers.closed("worker:1") == ""
 
 
 def test_a_client_without_a_worker_and_a_worker_that_is_gone_change_nothing():

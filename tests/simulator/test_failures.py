@@ -74,3 +74,7 @@ def test_a_reply_that_fails_after_its_worker_went_to_another_client_is_told_with
     told = failures.of_reply(rejected).failure
 
     assert (told.cause, told.log, told.log_tail) == ("w: NaN", str(log), ["loss: nan"])
+
+    log.unlink()  # as for a client whose task could not be sent
+
+    assert failures.of_reply(rejected).failure.log == ""
