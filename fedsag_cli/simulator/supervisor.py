@@ -80,7 +80,7 @@ class Simulation:
         self._alive: set[str] = set()
         self._failures = Failures(workspace, planned.apps, self._start_of)
         self._failed_last: dict[str, str] = {}  # by client whose worker failed after the last task: the cause
-        self._hanging: set[str] = set()  # clients that may still work on a task the server no longer waits for
+        self._hanging: dict[str, str] = {}  # processes that may still work on a task not waited for any more: the site
         self._finished: WorkflowFinished | None = None
         self._notes: set[str] = set()
         self._untold: Sequence[Event] = ()  # what only the record has
@@ -133,7 +133,8 @@ class Simulation:
             cause = "it did not answer until the run ended, and was stopped"
             try:
                 self._stop(
-                    5.0 if isinstance(error, Interrupted) else 1.0, dict.fromkeys(self._hanging & self._alive, cause)
+                    5.0 if isinstance(error, Interrupted) else 1.0,
+                    dict.fromkeys(self._hanging.keys() & self._alive, cause),
                 )
                 self._tell_logged()
             except Exception as failed:
@@ -276,7 +277,7 @@ class Simulation:
 
     def _stop_rest(self, cause: str) -> None:
         """End what still lives after a run that is done. One whose answer was not waited for has not failed."""
-        well = set(self._finished.late) - self._hanging if self._finished else ()
+        well = set(self._finished.late) - self._hanging.keys() if self._finished else ()
         self._stop(1.0, dict.fromkeys(sorted(self._alive), cause), well=well)
 
     def _how_to_continue(self, rounds: int) -> str:
@@ -308,7 +309,7 @@ class Simulation:
             self._tell(Notice(text=f"{failed.filename} cannot be removed: {failed.strerror}"))
         for name, cause in causes.items():
             failure = Failure(cause=cause) if name in well else self._failures.of_stop(name, cause)
-            site = self._failures.site_of(name)
+            site = self._hanging.get(name) or self._failures.site_of(name)
             self._tell(ClientStopped(site=site, failure=failure, has_failed=name not in well))
 
     def _handle(self, event: Event) -> None:
@@ -327,9 +328,9 @@ class Simulation:
                 self._tell_notes(event.process or event.site)
             case ReplyFailed():
                 if event.hangs:
-                    self._hanging.add(event.process or event.site)
+                    self._hanging[event.process or event.site] = event.site
             case ReplyLate():
-                self._hanging.discard(event.process or event.site)
+                self._hanging.pop(event.process or event.site, None)
             case WorkflowFinished():
                 self._finished = event
             case RunFailed():

@@ -18,6 +18,7 @@ from fedsag_cli.events import (
     Notice,
     ProcessExited,
     ProcessStarted,
+    ReplyFailed,
     RoundStarted,
     RunFailed,
     RunFinished,
@@ -117,6 +118,30 @@ def test_a_client_whose_answer_was_not_waited_for_is_stopped_at_the_end_and_has_
     (stopped,) = [event for event in engine.watcher.seen if isinstance(event, ClientStopped)]
     assert (stopped.site, stopped.has_failed, stopped.failure.log_tail) == ("site-2", False, [])
     assert engine.came.failures == {}
+
+
+def test_a_worker_that_hangs_before_its_first_task_is_told_by_the_client_that_waited_for_it(lived):
+    failed = ReplyFailed(
+        site="site-2",
+        process="worker:1",
+        workflow="w",
+        task="train",
+        round_num=0,
+        failure=Failure(cause="x"),
+        hangs=True,
+    )
+    engine = lived(
+        up("server"),
+        ServerReady(),
+        up("worker:1"),
+        failed,
+        RunFailed(cause="no quorum", hint="", exit_code=4),
+        workers=True,
+    )
+
+    (stopped,) = [event for event in engine.watcher.seen if isinstance(event, ClientStopped)]
+    assert stopped.site == "site-2"
+    assert list(engine.came.report.failures) == ["site-2"]
 
 
 DONE = WorkflowFinished(digest="abc", seeded_themselves=[])
