@@ -178,7 +178,10 @@ class ModelSent(Event, frozen=True, kw_only=True):
 
 
 class TaskSent(Event, frozen=True, kw_only=True):
+    """`process`: with workers, the one that does the task."""
+
     site: str
+    process: str = ""
     workflow: str = ""
     task: str
     round_num: int

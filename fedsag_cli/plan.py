@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,9 +12,9 @@ import msgspec
 
 from fedsag_cli.arguments import Least, OneOf
 from fedsag_cli.model import ParamsType
-from fedsag_cli.workspace import site_of
+from fedsag_cli.workspace import WORKER, site_of
 
-FORMAT = 2
+FORMAT = 3
 """The format of plan.json, of the record and of the checkpoints. A run is resumed by a version that has the same."""
 
 
@@ -52,6 +52,11 @@ class ClientConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     launch_timeout: Annotated[
         float | None, Least(0), "seconds from a script's start to its flare.init() (null, 0: no limit)"
     ] = 300.0
+    serves_any_client: Annotated[
+        bool,
+        "whether the script serves any client: then -t worker processes do the tasks of all clients, one after another "
+        "(false: each client has a process of its own)",
+    ] = False
     memory_gc_rounds: Annotated[
         int, Least(0), "number of rounds between two collections of Python's garbage (0: only Python's own)"
     ] = 0
@@ -74,7 +79,7 @@ class ComponentSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
-    """How to start the process of one executor of a site: a Python `script` with `args`, or else a `command`.
+    """How to start the process of one executor of a site, or a worker: a Python `script` with `args`, or a `command`.
 
     The script is a path, or a module of fedsag.
 
@@ -99,6 +104,11 @@ class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
         return site_of(self.name)
 
 
+def is_worker(process: str) -> bool:
+    """Whether this is the name of a worker process, such as "worker:3"."""
+    return site_of(process) == WORKER
+
+
 class ServerPlan(msgspec.Struct, frozen=True, kw_only=True):
     """The workflows, components and filters that the server builds."""
 
@@ -111,6 +121,7 @@ class ServerPlan(msgspec.Struct, frozen=True, kw_only=True):
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """A run before it starts.
 
+    `names`: the clients. `sites`: how to start their processes; with workers, one for each group, all named WORKER.
     `slots`: how many clients of one group work at the same time. `threads`: torch's threads in each client. `preload`:
     the modules that the processes will import. `waits_for_all`: a seed was given, so who takes part in a round does not
     depend on how fast the others are. `files`: SHA-256 of every file except the configs, by path in the job.
@@ -128,26 +139,39 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     waits_for_all: bool = False
     preload: list[str]
     server: ServerPlan
+    names: list[str]
     sites: list[SitePlan]
     files: dict[str, str] = {}
     shown_settings: dict[str, Any] = {}
 
     @property
-    def site_names(self) -> list[str]:
-        """Each site once."""
-        return list(dict.fromkeys(site.site for site in self.sites))
+    def has_workers(self) -> bool:
+        """Whether worker processes do the tasks of all clients."""
+        return any(site.name == WORKER for site in self.sites)
 
     @property
     def settings(self) -> Any:
         """The contents of the config files, without paths and without the settings for starting processes."""
         sites = {site.name: {"args": site.args, "command": site.command, "config": site.config} for site in self.sites}
-        return msgspec.to_builtins({"job": self.job, "server": self.server, "sites": sites})
+        return msgspec.to_builtins({"job": self.job, "names": self.names, "server": self.server, "sites": sites})
 
     @property
     def identity(self) -> str:
         """The SHA-256 of all that decides the result."""
         result = {"seed": self.seed, "threads": self.threads, "files": self.files, "settings": self.settings}
         return hashlib.sha256(msgspec.json.encode(result, order="deterministic")).hexdigest()
+
+
+def starts(plan: Plan) -> Callable[[str], SitePlan]:
+    """How to start a process of this name. The workers of a run take turns in the groups. Raises KeyError."""
+    by_name = {site.name: site for site in plan.sites}
+
+    def start_of(process: str) -> SitePlan:
+        if is_worker(process):
+            return plan.sites[(int(process.rpartition(":")[2]) - 1) % len(plan.sites)]
+        return by_name[process]
+
+    return start_of
 
 
 def read_plan(path: Path) -> Plan:

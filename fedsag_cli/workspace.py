@@ -7,6 +7,7 @@ W/server/simulate_job/app_server/                 the server's app, its working 
 W/server/simulate_job/checkpoints/                what a resumed run starts from
 W/<site>/log.txt
 W/<site>/simulate_job/app_<site>/                 a client's app, its working directory
+W/worker/simulate_job/app_worker/                 with workers, instead: the app of all clients
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from fedsag_cli.leftovers import is_leftover
 from fedsag_cli.made import Made
 
 SERVER = "server"
+WORKER = "worker"  # the place of the app of all worker processes, which are called "worker:1", "worker:2", …
 JOB_ID = "simulate_job"  # as in NVFLARE: scripts know it by get_job_id(), configs by {JOB_ID}
 ROUND, BEST = "round", "best"  # the two kinds of checkpoint: of the last round, and of the best model so far
 RECORD = "record.jsonl"  # beside the checkpoints: it proves them, and has what happened in each round
@@ -47,6 +49,12 @@ _COPY = "copy the job to another place, or choose another folder with -w"
 def site_of(process: str) -> str:
     """The site of a process: "site-1" of "site-1", and of "site-1:2", which is its second executor."""
     return process.partition(":")[0]
+
+
+def log_in(root: Path, process: str) -> Path:
+    """The file for the output of a process, in the workspace at `root`."""
+    site, _, number = process.partition(":")
+    return root / site / (f"log_{number}.txt" if number else "log.txt")
 
 
 def by_number(name: str) -> tuple[str, int]:
@@ -104,8 +112,7 @@ class Workspace:
 
     def log(self, name: str) -> Path:
         """The file for the output of SERVER or of a process of a site."""
-        _, _, number = name.partition(":")
-        return self.site(name) / (f"log_{number}.txt" if number else "log.txt")
+        return log_in(self.root, name)
 
     @property
     def checkpoints(self) -> Path:
@@ -280,6 +287,19 @@ class Workspace:
         files = [self._made.will_make(path, grows=path.suffix == ".jsonl") for path in inside]
         self._made.announce([*files, *(self._made.will_fill(folder, ".*") for folder in whole)])
         self._made.make_folders(path.parent for path in [*inside, *whole])
+
+    def expect_logs(self, sites: Iterable[str]) -> None:
+        """Record that workers will write logs of these clients, each when it is first asked.
+
+        Raises WorkspaceError, OSError.
+        """
+        logs = [self.log(site) for site in sites]
+        self.check_free(*logs)
+        self._made.announce(
+            entry
+            for log in logs
+            for entry in (self._made.will_fill(log.parent, ""), self._made.will_make(log, grows=True))
+        )
 
     def check_free(self, *paths: Path, of_scripts: Collection[Path] = ()) -> None:
         """Raises WorkspaceError if a path exists and fedsag did not make it, or it is behind a link.

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from fedsag_cli.events import Failure
 from fedsag_cli.plan import ClientConfig
-from fedsag_cli.server.clients import ENDING_LIMIT_S, REASON_LIMIT_S, Client, State
+from fedsag_cli.server.clients import ENDING_LIMIT_S, REASON_LIMIT_S, Client, Roster, State
 from fedsag_cli.server.decisions import (
     Accept,
     Admit,
@@ -522,7 +522,7 @@ class World:
         ]
         free_memory = functools.partial(int, setup.free)
         self.dispatcher = Dispatcher(
-            clients,
+            Roster(clients),
             slots=setup.slots,
             strict=setup.strict,
             waits_for_all=setup.waits_for_all,

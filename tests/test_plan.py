@@ -23,6 +23,7 @@ def test_a_plan_comes_back_as_it_was_written(tmp_path):
             task_data_filters=[FilterSpec(tasks=["*"], path="ExcludeVars", args={"exclude_vars": ["a"]})],
             task_result_filters=[],
         ),
+        names=["site-1"],
         sites=[
             SitePlan(
                 name="site-1",

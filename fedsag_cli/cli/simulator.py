@@ -47,7 +47,12 @@ def simulator(
     ] = None,
     slots: Annotated[
         int | None,
-        typer.Option("-t", "--threads", metavar="T", help="Number of clients that work at the same time (default: 1)."),
+        typer.Option(
+            "-t",
+            "--threads",
+            metavar="T",
+            help="Number of clients that work at the same time (default: by cores and memory).",
+        ),
     ] = None,
     gpus: Annotated[
         str | None,
@@ -73,6 +78,15 @@ def simulator(
             help="How processes start: fork (default on Linux, faster) or spawn.",
         ),
     ] = None,
+    workers: Annotated[
+        bool | None,
+        typer.Option(
+            "--workers/--no-workers",
+            show_default=False,
+            help="-t worker processes do the tasks of all clients, one after another, instead of a process a client "
+            "(default: as the job says, with serves_any_client). For thousands of clients.",
+        ),
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(
@@ -94,8 +108,11 @@ def simulator(
         bool, typer.Option("--strict", help="End the run when any client fails, even if enough clients answer.")
     ] = False,
     max_clients: Annotated[
-        int, typer.Option("-m", "--max_clients", metavar="MAX", help="Largest number of clients allowed.")
-    ] = 100,
+        int | None,
+        typer.Option(
+            "-m", "--max_clients", metavar="MAX", help="Largest number of clients allowed (default: no limit)."
+        ),
+    ] = None,
     quiet: QuietOption = False,
     follow: FollowOption = None,
     columns: TableOption = Columns.BRIEF,
@@ -139,6 +156,7 @@ def simulator(
         gpus=gpus,
         threads=threads,
         launcher=launcher,
+        workers=workers,
         seed=seed,
         max_clients=max_clients,
         resume=resume,

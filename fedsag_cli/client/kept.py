@@ -39,9 +39,15 @@ class Kept:
         """
         self._trees.clear()
         if file is not None:
-            if self._file is not None:
-                self._file.close()
+            self.forget()
             self._file = file
+
+    def forget(self) -> None:
+        """A worker's next task is that of another site."""
+        self._trees.clear()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def changed(self) -> TensorFile | None:
         """A file of all that is kept now, which the caller passes to `settle` or closes; None if no bit has changed.

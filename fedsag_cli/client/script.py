@@ -35,7 +35,7 @@ def run(path: str, *argv: str) -> int:
     preload(
         os.environ[PRELOAD].split(",")
     )  # forked clients have them already; spawned clients need them for the same random numbers
-    streams(int(os.environ[SEED]), os.environ[SITE])
+    streams(int(os.environ[SEED]), os.environ.get(SITE, ""))
     threads.follow()
     folder = Path(path).parent if Path(path).is_absolute() else Path.cwd()
     path = path if Path(path).is_absolute() else str(importlib.util.find_spec(path).origin)  # type: ignore[union-attr]

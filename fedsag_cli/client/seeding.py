@@ -2,7 +2,8 @@
 every -t and launcher.
 
 A script that sets a seed itself keeps its own random numbers from then on. This is noticed by torch's initial seed, and
-by wrappers of the `seed` functions of `random` and numpy.
+by wrappers of the `seed` functions of `random` and numpy. A worker's script keeps none: they would pass from client to
+client.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from fedsag_cli.params.seeds import derived, of_round, set_seed
 
 
 class Streams:
-    """The random number generators of one client."""
+    """The random number generators of one client or, in a worker, of the client whose task it does."""
 
     def __init__(self, seed: int, site: str) -> None:
+        """`site`: empty in a worker, until `serve` is called."""
         self._seed, self._site = seed, site
+        self._is_worker = not site
         self._is_seeding = False
         self._torch_seed: int | None = None
         self.script_seeded = False
@@ -35,12 +38,17 @@ class Streams:
         random.seed = self._watched(random.seed)
         np.random.seed = self._watched(np.random.seed)
 
+    def serve(self, site: str) -> None:
+        """The next tasks are those of this site."""
+        self._site = site
+
     def at(self, round_num: int, workflow: int = 0, nth: int = 0) -> None:
         """Seed all generators for a task of a round of a workflow, unless the script has seeded one itself."""
-        if self._torch_seed is not None and sys.modules["torch"].initial_seed() != self._torch_seed:
-            self.script_seeded = True
-        if self.script_seeded:
-            return
+        if not self._is_worker:
+            if self._torch_seed is not None and sys.modules["torch"].initial_seed() != self._torch_seed:
+                self.script_seeded = True
+            if self.script_seeded:
+                return
         self._is_seeding = True
         try:
             set_seed(of_round(self._seed, self._site, round_num, workflow, nth))
@@ -60,7 +68,7 @@ class Streams:
     def _watched(self, seed: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(seed)
         def watched(*args: Any, **kwargs: Any) -> Any:
-            if not self._is_seeding:
+            if not self._is_seeding and not self._is_worker:
                 self.script_seeded = True
             return seed(*args, **kwargs)
 

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -34,6 +35,7 @@ from fedsag_cli.wire.messages import (
     PROCESS,
     SITE,
     TOKEN,
+    WORKSPACE,
     Answer,
     Assignment,
     Hello,
@@ -45,6 +47,7 @@ from fedsag_cli.wire.messages import (
     Welcome,
     parted,
 )
+from fedsag_cli.workspace import WORKER, log_in
 
 log = logging.getLogger("fedsag")
 
@@ -58,6 +61,8 @@ class Session:
         """Raises ClientError if fedsag did not start this process, ChannelClosed if the server has ended."""
         self.rank = rank
         self._site = os.environ.get(SITE, "")
+        self._is_worker = not self._site
+        self._is_in_folder = False  # a worker whose working directory is the folder of the site, as in NVFLARE
         self._channel: UnixChannel[ToServer, ToClient] | None = None
         self._welcome = Welcome(job_id="", seed=0, scratch="", config=ClientConfig())
         self._assignment: Assignment | None = None
@@ -74,6 +79,12 @@ class Session:
 
     @property
     def site_name(self) -> str:
+        """Raises ClientError in a worker before its first task."""
+        if self._is_worker and not self._site:
+            raise ClientError(
+                "flare.get_site_name() was called before the first flare.receive(): this process works for any client",
+                hint="swap the two lines: input_model = flare.receive(), then site = flare.get_site_name()",
+            )
         return self._site
 
     @property
@@ -241,11 +252,38 @@ class Session:
             show_stack_when_stopped()  # for a script that a command started
         self._kept = Kept(self._welcome.scratch)
         self._streams = streams(self._welcome.seed, self._site)
+        self._make_filters()
+
+    def _make_filters(self) -> None:
         self._data_filters = _chain(self.config.task_data_filters)
         self._result_filters = _chain(self.config.task_result_filters)
 
+    def _serve(self, site: str) -> None:
+        """The next task is that of this site: nothing of another one is left."""
+        self._kept.forget()
+        if site == self._site:
+            return
+        log_of_site = log_in(Path(os.environ[WORKSPACE]), site)
+        log_of_site.parent.mkdir(exist_ok=True)
+        if not self._site:
+            self._is_in_folder = Path.cwd() == log_in(Path(os.environ[WORKSPACE]), WORKER).parent
+        if self._is_in_folder:
+            os.chdir(log_of_site.parent)
+        self._site = site
+        self._streams.serve(site)
+        self._make_filters()
+        fd = os.open(log_of_site, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):  # what the script put there may raise anything
+                stream.flush()
+        os.dup2(fd, 1)
+        os.dup2(fd, 2)
+        os.close(fd)
+
     def _take(self, assignment: Assignment, fds: Sequence[int]) -> None:
         self._assignment = assignment
+        if assignment.site:
+            self._serve(assignment.site)
         files = [TensorFile(fd, trusted=True) for fd in fds]
         self._file, state = parted(files, has_state=assignment.has_state)
         self._kept.settle(state)
@@ -264,7 +302,8 @@ class Session:
         task, workflow, nth = self._assignment.task_name, self._assignment.workflow, self._assignment.nth
         round_num = self._assignment.model.current_round or 0
 
-        executor = os.environ.get(PROCESS, self._site).removeprefix(self._site)  # ":2" for the second one
+        process = os.environ.get(PROCESS, self._site)
+        executor = "" if self._is_worker else process.removeprefix(self._site)  # ":2" for the second one
 
         def exchange(number: int) -> Exchange:
             parts = ("filter", "client", direction, number, self._site, workflow, round_num, nth)

@@ -152,7 +152,7 @@ def _of_plan(folder: Workspace, report: Report, faults: list[str]) -> None:
     except (OSError, msgspec.DecodeError) as error:
         faults.append(_fault(folder.plan, error))
         return
-    report.job, report.seed, report.sites = plan.job, plan.seed, plan.site_names
+    report.job, report.seed, report.sites = plan.job, plan.seed, plan.names
     report.slots, report.threads, report.launcher = plan.slots, plan.threads, plan.launcher
 
 

@@ -56,8 +56,8 @@ class Channels:
         self._selector.register(line, selectors.EVENT_READ)
 
     @property
-    def sites(self) -> list[str]:
-        """The sites whose channels are open."""
+    def processes(self) -> list[str]:
+        """The processes whose channels are open."""
         return list(self._channels)
 
     def send(self, site: str, message: ToClient, *files: TensorFile | None) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -47,9 +48,9 @@ from fedsag_cli.filters import Chain
 from fedsag_cli.model import Reply, Stateful, Task
 from fedsag_cli.params.checks import Rules
 from fedsag_cli.params.tensor_file import TensorFile
-from fedsag_cli.plan import ClientConfig
+from fedsag_cli.plan import is_worker
 from fedsag_cli.server.channels import Channels, Heard, News
-from fedsag_cli.server.clients import Client, State
+from fedsag_cli.server.clients import Roster, State
 from fedsag_cli.server.decisions import (
     Accept,
     Admit,
@@ -61,6 +62,7 @@ from fedsag_cli.server.decisions import (
     Disconnected,
     Drop,
     EndChannel,
+    Exited,
     Fail,
     Finish,
     Give,
@@ -70,7 +72,9 @@ from fedsag_cli.server.decisions import (
     MemoryShort,
     QuorumLost,
     Rejected,
+    Release,
     Send,
+    Served,
     Skip,
     Start,
     StrictFailure,
@@ -84,6 +88,7 @@ from fedsag_cli.server.filtering import FilterError, Filtering
 from fedsag_cli.server.outgoing import Check, Outgoing, Received
 from fedsag_cli.server.spool import Spool
 from fedsag_cli.server.states import SiteState, Version
+from fedsag_cli.server.workers import Workers
 from fedsag_cli.wire.channel import Listener
 from fedsag_cli.wire.messages import Answer, Assignment, LogValues, Welcome
 from fedsag_cli.workspace import SERVER, site_of
@@ -101,8 +106,7 @@ class Communicator:
         line: socket.socket,
         emit: Callable[[Event], None],
         *,
-        configs: Mapping[str, ClientConfig],
-        groups: Mapping[str, int],
+        roster: Roster,
         slots: int,
         seed: int = 0,
         strict: bool = False,
@@ -112,23 +116,21 @@ class Communicator:
         result_filters: Chain,
         scratch: Path,
     ) -> None:
-        """`line` is the connection from the parent; `emit` sends events to it. `configs` and `groups`: by process of a
-        client, in the order of replies.
+        """`line` is the connection from the parent; `emit` sends events to it.
 
         At most `slots` clients of a group work at the same time. With `strict`, every client must answer each task.
         With `waits_for_all` or `strict`, no grace ends the wait for a client.
         """
         self.workflow, self.workflow_number = "", 0  # of the current one
-        clients = [Client(number, site, config, groups[site]) for number, (site, config) in enumerate(configs.items())]
         self._dispatcher = Dispatcher(
-            clients, slots=slots, strict=strict, waits_for_all=waits_for_all, free_memory=machine.free_memory
+            roster, slots=slots, strict=strict, waits_for_all=waits_for_all, free_memory=machine.free_memory
         )
         self._why_all = "--seed" if waits_for_all else "--strict"
-        self._clients = self._dispatcher.clients
+        self._roster = roster
+        self._workers = Workers()
+        self._strict = strict
+        self._next: deque[Happening] = deque()  # what follows from a decision
         self._not_taken: set[str] = set()  # tasks of which was told that nobody takes them
-        self._of_site: dict[str, list[Client]] = {}
-        for client in clients:
-            self._of_site.setdefault(site_of(client.site), []).append(client)
         self._channels = Channels(listener, line, self._welcome_for)
         self._emit: Callable[[Event], None] = lambda event: emit(_of_site(event))
         self._welcome = welcome
@@ -140,7 +142,7 @@ class Communicator:
         self._num_tasks = 0
         self._times_asked: dict[str, tuple[int, int]] = {}  # by site, and for the server: a round, and how often in it
         self._states_spool = Spool(scratch)
-        self._states = {site: SiteState(self._states_spool, scratch) for site in self._of_site}
+        self._states = {site: SiteState(self._states_spool, scratch) for site in roster.sites}
         self._arriving: tuple[Answer, TensorFile | None, Version] | None = None
         self._unreachable: list[str] = []  # sites to which a task could not be sent
         self._sent: dict[str, TaskSent] = {}  # the last to each site
@@ -149,7 +151,7 @@ class Communicator:
 
     @property
     def sites(self) -> Sequence[str]:
-        return list(self._of_site)
+        return self._roster.sites
 
     @property
     def seeded_themselves(self) -> list[str]:
@@ -159,11 +161,11 @@ class Communicator:
     @property
     def late(self) -> list[str]:
         """The processes that still work on a task although the server no longer waits for the answer."""
-        return [client.site for client in self._clients.values() if client.state is State.LATE]
+        late = [client.site for client in self._roster.known if client.state is State.LATE]
+        return [self._workers.of(site) or site for site in late]
 
     def takes(self, task_name: str, *, by_name: bool = False) -> Sequence[str]:
-        takers = (client.site for client in self._clients.values() if client.takes(task_name, by_name=by_name))
-        return list(dict.fromkeys(map(site_of, takers)))
+        return self._roster.takes(task_name, by_name=by_name)
 
     def enter(self, workflow: str, number: int) -> None:
         """A workflow begins. The tasks that the one before it did not end are ended."""
@@ -190,7 +192,7 @@ class Communicator:
         check: Check | None = None,
     ) -> Replies:
         named = set(self.takes(task.name) if to is None else to)
-        for site in sorted(named.difference(self._of_site)):
+        for site in sorted(named.difference(self.sites)):
             raise JobError(f"task {task.name!r}: there is no client {site!r}", hint=nearest(site, self.sites))
         targets = [site for site in self.sites if site in named]
         if not targets and not min_responses and not self.takes(task.name):
@@ -213,7 +215,7 @@ class Communicator:
             self._emit(self._sent_model(outgoing))
         begun = Begun(
             task_id=outgoing.task_id,
-            targets=tuple(self._process_for(site, task.name) for site in targets),
+            targets=tuple(self._roster.process_for(site, task.name) for site in targets),
             min_responses=min_responses,
             timeout_s=timeout_s,
             grace_s=grace_s,
@@ -231,8 +233,8 @@ class Communicator:
         """Once for each task: it is no error, but perhaps a wrong name."""
         if task_name not in self._not_taken:
             self._not_taken.add(task_name)
-            listed = {name for client in self._clients.values() for name in client.config.tasks}
-            self._emit(Notice(text=f"no client takes the task {task_name!r}: {nearest(task_name, listed)}"))
+            listed = nearest(task_name, self._roster.tasks_listed())
+            self._emit(Notice(text=f"no client takes the task {task_name!r}: {listed}"))
 
     def broadcast(self, task: Task, **how: Any) -> Iterator[Reply]:
         with self.ask(task, **how) as replies:
@@ -247,9 +249,9 @@ class Communicator:
     def close(self) -> None:
         """Tell every client that the run is over, and receive the last values that they log."""
         self._channels.end_all()
-        awaited = {site for site in self._channels.sites if self._clients[site].state is not State.LATE}
+        awaited = set(self._channels.processes).difference(self.late)
         ends = time.monotonic() + _LAST_LOGS_S
-        while (left := ends - time.monotonic()) > 0 and awaited.intersection(self._channels.sites):
+        while (left := ends - time.monotonic()) > 0 and awaited.intersection(self._channels.processes):
             self._listen(left)
         self._channels.close_all()
         self._spool.close()
@@ -260,8 +262,8 @@ class Communicator:
     def receive_logged(self) -> None:
         """Receive what clients have logged so far, when a run fails: a second of it at most."""
         ends = time.monotonic() + _LOGGED_S
-        for site in self._channels.sites:
-            for news in self._channels.receive_all(site) if time.monotonic() < ends else ():
+        for process in self._channels.processes:
+            for news in self._channels.receive_all(process) if time.monotonic() < ends else ():
                 match news:
                     case Heard(message=LogValues()):
                         self._hear(news)
@@ -327,11 +329,6 @@ class Communicator:
         site, outgoing.turn = outgoing.turn, None
         return site
 
-    def _process_for(self, site: str, task_name: str) -> str:
-        """The process of a site that does this task: that of its first executor that takes it."""
-        known = self._of_site[site]
-        return next((client.site for client in known if client.takes(task_name)), known[0].site)
-
     def _reply_of(self, outgoing: Outgoing, process: str) -> Reply | None:
         """The reply of a site as the workflow gets it, None if it is not valid."""
         received, site = outgoing.take(process), site_of(process)
@@ -375,7 +372,7 @@ class Communicator:
         if outgoing.task_id not in self._open:
             raise RunError(f"{site} was rejected after its task had ended: {failure.cause}")
         self._states[site].reject(outgoing.task_id)
-        self._tell(Rejected(outgoing.task_id, self._process_for(site, outgoing.task.name), failure))
+        self._tell(Rejected(outgoing.task_id, self._roster.process_for(site, outgoing.task.name), failure))
         while self._dispatcher.is_stopping:
             self._wait(None)
 
@@ -397,15 +394,19 @@ class Communicator:
         """Tell the dispatcher, and perform its decisions. Raises NotEnoughClients, NotEnoughMemory, RunError."""
         for decision in self._dispatcher.handle(happening, time.monotonic()):
             self._perform(decision)
+        while self._next:
+            self._tell(self._next.popleft())
         while self._unreachable:
             site = self._unreachable.pop()
-            self._channels.close(site)
+            self._close(self._process_of(site))
             self._tell(Disconnected(site))
 
     def _perform(self, decision: Decision) -> None:
         match decision:
             case Start(site):
-                self._emit(ClientWanted(site=site))
+                self._start(site)
+            case Release(site):
+                self._workers.release(site)
             case Admit(site):
                 self._emit(ClientReady(site=site))
             case EndChannel(site):
@@ -438,6 +439,7 @@ class Communicator:
                 self._emit(
                     ReplyFailed(
                         site=site,
+                        process=self._workers.of(site),
                         workflow=self.workflow,
                         task=task,
                         round_num=round_num,
@@ -461,6 +463,7 @@ class Communicator:
                 )
 
     def _send(self, outgoing: Outgoing, site: str, *, tell_usage: bool) -> None:
+        process = self._process_of(site)
         state = self._states[site_of(site)].missing(site)
         assignment = Assignment(
             task_id=outgoing.task_id,
@@ -470,9 +473,10 @@ class Communicator:
             nth=outgoing.nth[site_of(site)],
             tell_usage=tell_usage,
             has_state=state is not None,
+            site=site if process != site else "",
         )
         try:
-            self._channels.send(site, assignment, outgoing.file, state)
+            self._channels.send(process, assignment, outgoing.file, state)
         except ChannelClosed:
             self._unreachable.append(site)
             return
@@ -485,6 +489,7 @@ class Communicator:
             task=outgoing.task.name,
             round_num=outgoing.round_num,
             size=outgoing.size,
+            process=process if process != site else "",
         )
         self._emit(sent)
 
@@ -498,10 +503,10 @@ class Communicator:
         )
 
     def _late_reply(self, site: str) -> ReplyLate:
-        sent = self._sent.get(site)
+        sent, process = self._sent.get(site), self._workers.of(site)
         if sent is None:
-            return ReplyLate(site=site, workflow=self.workflow, task="")
-        return ReplyLate(site=site, workflow=sent.workflow, task=sent.task, round_num=sent.round_num)
+            return ReplyLate(site=site, process=process, workflow=self.workflow, task="")
+        return ReplyLate(site=site, process=process, workflow=sent.workflow, task=sent.task, round_num=sent.round_num)
 
     def _accept(self, outgoing: Outgoing, site: str) -> None:
         accepted = outgoing.taken
@@ -536,7 +541,8 @@ class Communicator:
         self._listen(limit_s)
         if due is not None and due <= (now := time.monotonic()):
             for site in self._dispatcher.overdue(now):
-                for news in self._channels.receive_all(site):  # its answer may be there, after values that it logged
+                # its answer may be there, after values that it logged
+                for news in self._channels.receive_all(self._process_of(site)):
                     self._hear(news)
             self._tell(TimePassed())
 
@@ -546,24 +552,78 @@ class Communicator:
 
     def _hear(self, news: News) -> None:
         match news:
-            case Heard(site, Answer() as answer, file, state):
-                self._receive_answer(site, answer, file, state)
-            case Heard(site, message, file):
+            case Heard(process, Answer() as answer, file, state):
+                self._receive_answer(self._client_of(process), answer, file, state)
+            case Heard(process, message, file):
                 if file is not None:  # only an answer has one
                     file.close()
+                site = self._client_of(process)
                 if isinstance(message, LogValues):
                     self._emit(ValuesLogged(site=site, kind=message.kind, values=message.values, step=message.step))
+                elif is_worker(process):
+                    self._emit(ClientReady(site=site, process=process))
+                    self._states[site].started(site)
+                    self._tell(Served(site))
                 else:
                     self._tell(Asked(site))
+            case _ if is_worker(news.site):
+                self._hear_of_worker(news)
             case Connected(site):
                 self._states[site_of(site)].started(site)
                 self._tell(news)
-            case _ if news.site in self._clients:
+            case _ if news.site in self._roster:
                 self._tell(news)
 
-    def _welcome_for(self, site: str) -> Welcome | None:
-        client = self._clients.get(site)
-        return self._welcome(site) if client is not None and client.may_connect else None
+    def _welcome_for(self, process: str) -> Welcome | None:
+        if is_worker(process):
+            return self._welcome(process) if self._workers.admits(process) else None
+        client = self._roster.get(process)
+        return self._welcome(process) if client is not None and client.may_connect else None
+
+    # workers
+
+    def _process_of(self, client: str) -> str:
+        return self._workers.of(client) or client
+
+    def _client_of(self, process: str) -> str:
+        """The client for which a worker works, or worked last; for other processes, their own name."""
+        return self._workers.client_of(process) if is_worker(process) else process
+
+    def _start(self, client: str) -> None:
+        """Start the process of a client, or find a worker for it."""
+        if not self._roster[client].has_worker:
+            self._emit(ClientWanted(site=client))
+            return
+        worker, is_new = self._workers.engage(client)
+        if is_new:
+            self._emit(ClientWanted(site=client, process=worker))
+        else:
+            self._states[client].started(client)
+            self._next.append(Served(client))
+
+    def _hear_of_worker(self, news: Connected | Disconnected | Exited) -> None:
+        worker, client = news.site, self._workers.client_of(news.site)
+        is_engaged = self._workers.of(client) == worker
+        match news:
+            case Connected():
+                self._workers.connected(worker)
+            case Disconnected(_, cause):
+                self._workers.closed(worker)
+                if is_engaged:
+                    self._tell(Disconnected(client, cause))
+            case Exited(_, exit_code, failure):
+                self._workers.ended(worker)
+                if is_engaged:
+                    self._tell(Exited(client, exit_code, failure))
+                elif exit_code:
+                    cause = failure.cause if failure is not None else events.how_it_ended(exit_code)
+                    text = f"{client} answered, then its worker failed: {cause}"
+                    self._perform(StrictFailure(text) if self._strict else Warn(text))
+
+    def _close(self, process: str) -> None:
+        self._channels.close(process)
+        if is_worker(process):
+            self._workers.closed(process)
 
     def _receive_answer(self, site: str, answer: Answer, file: TensorFile | None, state: TensorFile | None) -> None:
         if answer.seeded_itself:

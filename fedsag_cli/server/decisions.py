@@ -50,6 +50,12 @@ class Asked(_Value, frozen=True):
     site: str
 
 
+class Served(_Value, frozen=True):
+    """A worker is free, and works for this client from now on."""
+
+    site: str
+
+
 class Answered(_Value, frozen=True):
     site: str
     task_id: int
@@ -84,7 +90,7 @@ class TimePassed(_Value, frozen=True):
 
 
 class Start(_Value, frozen=True):
-    """Start the client's process. The client takes a slot."""
+    """Start the client's process, or find a worker for it. The client takes a slot."""
 
     site: str
 
@@ -105,6 +111,12 @@ class Send(_Value, frozen=True):
 
 class EndChannel(_Value, frozen=True):
     """Tell the client that there are no more tasks for this process (launch_once = false)."""
+
+    site: str
+
+
+class Release(_Value, frozen=True):
+    """The worker of this client is free for another one."""
 
     site: str
 
@@ -197,7 +209,7 @@ class StrictFailure(_Value, frozen=True):
 
 
 Happening: TypeAlias = (
-    Begun | Wanted | Rejected | Left | Connected | Asked | Answered | Disconnected | Exited | TimePassed
+    Begun | Wanted | Rejected | Left | Connected | Asked | Served | Answered | Disconnected | Exited | TimePassed
 )
 Stop: TypeAlias = QuorumLost | MemoryShort | StrictFailure
 Decision: TypeAlias = (
@@ -205,6 +217,7 @@ Decision: TypeAlias = (
     | Admit
     | Send
     | EndChannel
+    | Release
     | Keep
     | Drop
     | Give

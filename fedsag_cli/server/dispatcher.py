@@ -7,13 +7,15 @@ performs the decisions.
 from __future__ import annotations
 
 import heapq
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from fedsag_cli.errors import counted
 from fedsag_cli.events import Failure
 from fedsag_cli.server.broadcast import Broadcast
-from fedsag_cli.server.clients import ENDING_LIMIT_S, Client, State
+from fedsag_cli.server.clients import ENDING_LIMIT_S, Client, Roster, State
 from fedsag_cli.server.decisions import (
     Accept,
     Admit,
@@ -35,7 +37,9 @@ from fedsag_cli.server.decisions import (
     MemoryShort,
     QuorumLost,
     Rejected,
+    Release,
     Send,
+    Served,
     Skip,
     Start,
     Stop,
@@ -47,7 +51,9 @@ from fedsag_cli.server.decisions import (
 )
 from fedsag_cli.server.moments import Moments
 from fedsag_cli.wire.messages import Usage
-from fedsag_cli.workspace import site_of
+
+_Place: TypeAlias = tuple[int, float, int, str]
+"""In the queue for a slot: the task, the client's expected time with a minus sign, its number and its name."""
 
 SAME_CAUSE_S = 0.2  # clients that fail for the same cause fail within this time: the report names all of them
 
@@ -61,23 +67,18 @@ class Dispatcher:
 
     def __init__(
         self,
-        clients: Sequence[Client],
+        clients: Roster,
         *,
         slots: int,
         strict: bool,
         waits_for_all: bool = False,
         free_memory: Callable[[], int],
     ) -> None:
-        """`clients`: in the order of replies. `free_memory`: bytes; 0 if unknown.
+        """`free_memory`: bytes; 0 if unknown.
 
         `waits_for_all`: who takes part does not depend on how fast the others are. `strict` includes it.
         """
-        self.clients = {client.site: client for client in clients}
-        by_site: defaultdict[str, list[Client]] = defaultdict(list)
-        for client in clients:
-            by_site[site_of(client.site)].append(client)
-        for client in clients:
-            client.others = [each for each in by_site[site_of(client.site)] if each is not client]
+        self.clients = clients
         self._slots, self._strict, self._free_memory = slots, strict, free_memory
         self._waits_for_all = waits_for_all or strict
         self._has_told_wait = False
@@ -85,8 +86,7 @@ class Dispatcher:
         self._touched: dict[int, None] = {}  # the tasks for which something may have to be decided
         self._due = Moments()  # the deadlines of the open tasks
         self._stopping: Broadcast | None = None  # the first that lost its quorum, while others fail for the same cause
-        self._queues: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)  # by group: see _hand_out
-        self._by_number = {client.number: client for client in clients}
+        self._queues: defaultdict[int, list[_Place]] = defaultdict(list)  # by group: see _hand_out
         self._busy: defaultdict[int, int] = defaultdict(int)  # number of slots in use, by group
         self._unstarted: defaultdict[int, set[int]] = defaultdict(set)  # clients that will start, by group
         self._usage: Usage | None = None  # of the first client that reported it
@@ -150,6 +150,8 @@ class Dispatcher:
                 self._connected(self.clients[site])
             case Asked(site):
                 self._asked(self.clients[site])
+            case Served(site):
+                self._served(self.clients[site])
             case Answered(site, task_id, usage):
                 self._answered(self.clients[site], task_id, usage)
             case Disconnected(site, cause):
@@ -166,11 +168,11 @@ class Dispatcher:
         slow = [(broadcast, client) for broadcast in due for client in broadcast.beyond_grace(self._now)]
         for broadcast, client in self._overdue(self._now):
             self._give_up(broadcast, client)
-        numbers = sorted({client.number for broadcast, client in slow if client.next_task == broadcast.task_id})
-        if numbers and self._will_tell_wait:
+        waits = {client.number: client.site for broadcast, client in slow if client.next_task == broadcast.task_id}
+        if waits and self._will_tell_wait:
             self._has_told_wait = True
             self._touched |= dict.fromkeys(self._open)  # no grace is a deadline any more
-            self._decided.append(WaitOn(tuple(self._by_number[number].site for number in numbers)))
+            self._decided.append(WaitOn(tuple(waits[number] for number in sorted(waits))))
 
     def _give(self, broadcast: Broadcast) -> None:
         """Give the workflow the reply that it waits for, if it is there."""
@@ -190,12 +192,13 @@ class Dispatcher:
     def _hand_out(self) -> None:
         """Give the free slots to clients: first to those of the task that was begun first, in site order.
 
-        A queue has (task, client) for every client that became free for its next task. It may have changed since.
+        With workers, those whose last task took longest come first, so that all workers end at about the same time.
+        A queue has a place for every client that became free for its next task. It may have changed since.
         """
         for group, queue in self._queues.items():
             while queue and self._busy[group] < self._slots:
-                task_id, number = heapq.heappop(queue)
-                client = self._by_number[number]
+                task_id, _, _, site = heapq.heappop(queue)
+                client = self.clients[site]
                 if client.next_task != task_id or not client.is_free:
                     continue
                 if client.state is State.ABSENT:
@@ -204,10 +207,7 @@ class Dispatcher:
                     self._change(client, State.STARTING)
                     self._decided.append(Start(client.site))
                 else:
-                    client.task_id = task_id
-                    self._change(client, State.WORKING)
-                    tell_usage = self._usage is None and client.config.launch_once
-                    self._decided.append(Send(task_id, client.site, tell_usage))
+                    self._assign(client, task_id)
 
     def _lose_quorum(self, broadcast: Broadcast) -> None:
         if broadcast.is_over:
@@ -253,7 +253,9 @@ class Dispatcher:
 
     def _watch(self, client: Client) -> None:
         """Call it when the state of a client, its channel or its next task changed."""
-        will_start = client.state is State.ABSENT and client.config.launch_once and bool(client.queue)
+        will_start = (
+            client.state is State.ABSENT and client.config.launch_once and not client.has_worker and bool(client.queue)
+        )
         (self._unstarted[client.group].add if will_start else self._unstarted[client.group].discard)(client.number)
         if client.next_task is None:
             return
@@ -261,7 +263,9 @@ class Dispatcher:
         broadcast.watch(client)
         self._touch(broadcast)
         if client.is_free:
-            heapq.heappush(self._queues[client.group], (broadcast.task_id, client.number))
+            expected_s = math.inf if client.expected_s is None else client.expected_s
+            place = (broadcast.task_id, -expected_s if client.has_worker else 0.0, client.number, client.site)
+            heapq.heappush(self._queues[client.group], place)
 
     def _touch(self, broadcast: Broadcast) -> None:
         self._touched[broadcast.task_id] = None
@@ -294,8 +298,7 @@ class Dispatcher:
     # the workflow
 
     def _begin(self, begun: Begun) -> None:
-        sites = set(begun.targets)
-        targets = [client for client in self.clients.values() if client.site in sites]
+        targets = sorted((self.clients[site] for site in begun.targets), key=lambda client: client.number)
         needed = len(targets) if self._strict else begun.min_responses
         broadcast = Broadcast(begun, targets, needed=needed, waits_for_all=self._waits_for_all)
         self._open[begun.task_id] = broadcast
@@ -365,6 +368,25 @@ class Dispatcher:
             self._decided.append(Admit(client.site))
             self._change(client, State.WAITING)
 
+    def _served(self, client: Client) -> None:
+        """A worker is free for it: it gets its task at once, as it has a slot since it was to start."""
+        if client.state is State.STARTING and client.next_task is not None:
+            client.is_connected = client.has_asked = True
+            self._assign(client, client.next_task)
+        else:
+            self._release(client)
+
+    def _assign(self, client: Client, task_id: int) -> None:
+        client.task_id = task_id
+        self._change(client, State.WORKING)
+        tell_usage = self._usage is None and client.config.launch_once
+        self._decided.append(Send(task_id, client.site, tell_usage))
+
+    def _release(self, client: Client) -> None:
+        client.is_connected = False
+        self._decided.append(Release(client.site))
+        self._change(client, State.ABSENT)
+
     def _answered(self, client: Client, task_id: int, usage: Usage | None) -> None:
         if task_id != client.task_id or client.state not in (State.WORKING, State.LATE):
             self._decided.append(Drop(client.site))
@@ -373,12 +395,15 @@ class Dispatcher:
         if client.state is State.WORKING:
             broadcast, work_s = self._open[task_id], self._now - client.since
             broadcast.answered(client, work_s)
+            client.expected_s = work_s
             self._good_answers += 1
             self._decided.append(Keep(task_id, client.site, work_s))
             self._dequeue(client, broadcast)
         else:
             self._decided.append(Drop(client.site))
-        if client.config.launch_once:
+        if client.has_worker:
+            self._release(client)
+        elif client.config.launch_once:
             self._change(client, State.WAITING)
         else:
             self._decided.append(EndChannel(client.site))
@@ -405,7 +430,7 @@ class Dispatcher:
                 cause = reported.cause or client.cause_of_end(exited.exit_code)
                 self._failed_after_answer(f"{client.site} answered, then failed: {cause}")
             return
-        if client.state is State.GONE:
+        if client.state is State.GONE or (client.has_worker and client.state is State.ABSENT):
             return
         client.failure = Failure(
             cause=(client.failure.cause if client.failure else "")
@@ -419,11 +444,18 @@ class Dispatcher:
         self._end(client, client.failure)
 
     def _end(self, client: Client, failure: Failure) -> None:
-        """The client takes no further part in the run."""
+        """The client takes no further part in the run. If its worker ended, it has failed only in the task it did."""
         client.failure = failure
-        self._change(client, State.GONE)
-        for task_id in list(client.queue):
-            self._fail(self._open[task_id], client, failure)
+        if not client.has_worker:
+            self._change(client, State.GONE)
+            for task_id in list(client.queue):
+                self._fail(self._open[task_id], client, failure)
+            return
+        did = client.next_task if client.holds_slot else None
+        client.failure = client.lost = None
+        if did is not None:
+            self._fail(self._open[did], client, failure)
+        self._change(client, State.ABSENT)
 
     def _failed_after_answer(self, text: str) -> None:
         self._decided.append(Warn(text))

@@ -27,8 +27,9 @@ from fedsag_cli.model import Stateful
 from fedsag_cli.params import tensor_file
 from fedsag_cli.params.seeds import derived, set_seed
 from fedsag_cli.persistors import WritesFiles
-from fedsag_cli.plan import Plan, read_plan
+from fedsag_cli.plan import Plan, read_plan, starts
 from fedsag_cli.processes.child import preload, show_stack_when_stopped
+from fedsag_cli.server.clients import Client, Roster, RosterOfNames
 from fedsag_cli.server.communicator import Communicator
 from fedsag_cli.server.listeners import Listeners
 from fedsag_cli.server.memory import Memory
@@ -121,21 +122,20 @@ def _run(
     set_seed(derived(plan.seed, SERVER))
     workspace.checkpoints.mkdir(parents=True, exist_ok=True)
     workspace.hold_as_server()
-    configs = {site.name: site.config for site in plan.sites}
+    start_of = starts(plan)
     data_filters = catalog.chain(plan.server.task_data_filters)
     result_filters = catalog.chain(plan.server.task_result_filters)
     communicator = Communicator(
         Listener(os.environ[ADDRESS], os.environ[TOKEN]),
         parent,
         emit,
-        configs=configs,
-        groups={site.name: site.group for site in plan.sites},
-        slots=plan.slots,
+        roster=_roster(plan),
+        slots=plan.slots * (len(plan.sites) if plan.has_workers else 1),
         seed=plan.seed,
         strict=plan.strict,
         waits_for_all=plan.waits_for_all,
-        welcome=lambda site: Welcome(
-            job_id=JOB_ID, seed=plan.seed, scratch=str(workspace.scratch), config=configs[site]
+        welcome=lambda process: Welcome(
+            job_id=JOB_ID, seed=plan.seed, scratch=str(workspace.scratch), config=start_of(process).config
         ),
         data_filters=data_filters,
         result_filters=result_filters,
@@ -177,7 +177,7 @@ def _run(
     facts = RunFacts(
         job=plan.job,
         workspace=workspace.root,
-        sites=plan.site_names,
+        sites=plan.names,
         seed=plan.seed,
         settings=foreign.masked(plan.shown_settings),
         versions=machine.versions(plan.preload) if trackers else {},
@@ -215,6 +215,12 @@ def _run(
         tracking.close(Status.FINISHED, digest=digest)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _roster(plan: Plan) -> Roster:
+    if plan.has_workers:
+        return RosterOfNames(plan.names, plan.sites[0].config)
+    return Roster(Client(number, site.name, site.config, site.group) for number, site in enumerate(plan.sites))
 
 
 def _check_files(of_workflows: Mapping[str, Sequence[Path]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -26,14 +26,24 @@ _LEAVE_A_STACK = {signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT, signal.SIGBUS, 
 class Failures:
     """Adds to failures what the logs of the processes contain. Only what a process itself wrote to its log is read."""
 
-    def __init__(self, workspace: Workspace, apps: Mapping[str, App], clients: Mapping[str, SitePlan]) -> None:
-        """`apps` by site, `clients` by process."""
-        self._workspace, self._apps, self._clients = workspace, apps, clients
+    def __init__(self, workspace: Workspace, apps: Mapping[str, App], start_of: Callable[[str], SitePlan]) -> None:
+        """`apps` by site, or WORKER; `start_of` as `plan.starts` gives it."""
+        self._workspace, self._apps, self._start_of = workspace, apps, start_of
         self._since: dict[str, int] = {}
+        self._serves: dict[str, str] = {}  # by worker: the client of which it had a task last
 
     def watch(self, name: str) -> None:
         """Call it before a process is started: the present content of its log is from earlier processes."""
         self._since[name] = logs.size(self._workspace.log(name))
+        self._serves.pop(name, None)
+
+    def serves(self, worker: str, site: str) -> None:
+        """Call it when a worker gets a task of a client: from then on it writes to this client's log."""
+        self._serves[worker] = site
+
+    def site_of(self, process: str) -> str:
+        """The site of a process; of a worker, the client of which it had a task last, if any."""
+        return self._serves.get(process, site_of(process))
 
     def notes(self, name: str) -> list[str]:
         """The lines `note: …` that a script has printed so far."""
@@ -46,7 +56,7 @@ class Failures:
             failure = self._from_log(event)
         if event.exit_code:
             failure = self._with_reason(event.name, failure)
-        may_end = is_over or event.name == SERVER or not self._clients[event.name].config.launch_once
+        may_end = is_over or event.name == SERVER or not self._start_of(event.name).config.launch_once
         failure = self._with_log(
             event.name,
             failure,
@@ -66,7 +76,8 @@ class Failures:
 
     def _with_log(self, name: str, failure: Failure, *, has_stack: bool = False, is_well: bool = False) -> Failure:
         """`has_stack`: the process was stopped or crashed, so the log may end with its stack."""
-        log, copy, since = self._workspace.log(name), self._workspace.app(name), self._since.get(name, 0)
+        log, since = self._log_of(name)
+        copy = self._workspace.app(name)
         where = failure.where or (logs.deepest_frame(log, copy, since=since) if has_stack else "")
         return msgspec.structs.replace(
             failure,
@@ -75,11 +86,19 @@ class Failures:
             log_tail=[] if is_well else logs.tail(log, _TAIL_LINES, since=since),
         )
 
+    def _log_of(self, process: str) -> tuple[Path, int]:
+        """The file to which a process writes now, and the number of its bytes that are older than the process."""
+        served = self._serves.get(process)
+        if served is not None and (log := self._workspace.log(served)).exists():
+            return log, 0
+        return self._workspace.log(process), self._since.get(process, 0)
+
     def _with_reason(self, name: str, failure: Failure) -> Failure:
         """An exit code alone says little: argparse, for example, prints what is wrong and then calls sys.exit(2)."""
         if not _ONLY_A_CODE.fullmatch(failure.cause):
             return failure
-        last = "".join(logs.tail(self._workspace.log(name), 1, since=self._since.get(name, 0))).strip()
+        log, since = self._log_of(name)
+        last = "".join(logs.tail(log, 1, since=since)).strip()
         if not _SAYS_WHY.search(last):
             return failure
         cause = f"{failure.cause}; the last line of its log: {foreign.shortened(last, _LONGEST_REASON)}"
@@ -89,8 +108,8 @@ class Failures:
         """Why a process without an end message ended: a signal, or an error in a command that is no Python script."""
         error = where = ""
         if event.exit_code > 0:
-            log, copy = self._workspace.log(event.name), self._workspace.app(event.name)
-            error, where = logs.last_error(log, copy, since=self._since.get(event.name, 0))
+            log, since = self._log_of(event.name)
+            error, where = logs.last_error(log, self._workspace.app(event.name), since=since)
         return Failure(cause=error or how_it_ended(event.exit_code), where=where, exit_code=event.exit_code)
 
 

@@ -11,6 +11,7 @@ from fedsag_cli.errors import UsageError, counted, nearest, there_are
 from fedsag_cli.workspace import SERVER
 
 FORK, SPAWN = "fork", "spawn"
+_AT_WORK = 16  # a client that trains a small model has so many times the memory that it has before its script
 _GPU = r"(?:\d+|(?:GPU|MIG)-[\w/-]+)"  # a number, or the name that nvidia-smi -L shows
 _GROUP = rf"(?:{_GPU}|\[{_GPU}(?:,{_GPU})*\])"
 
@@ -25,9 +26,10 @@ class Options:
     gpus: str | None = None  # as in `gpu_groups`
     threads: int | None = None  # torch's, in each client
     launcher: str | None = None  # FORK or SPAWN
+    workers: bool | None = None  # whether worker processes do the tasks of all clients; None: as the job says
     seed: int | None = None
     waits_for_all: bool | None = None  # as the earlier run did; None: if a seed is given
-    max_clients: int = 100
+    max_clients: int | None = None
     resume: bool = False  # continue the run in the workspace
     force: bool = False  # start anew over an unfinished run; with `resume`, continue without what components kept
     strict: bool = False  # any failure of a client ends the run
@@ -40,10 +42,8 @@ def site_names(options: Options) -> list[str]:
         return list(options.clients)
     if options.num_clients < 1:
         raise UsageError(f"-n {options.num_clients}: a run needs at least one client")
-    if options.num_clients > options.max_clients:
-        raise UsageError(
-            f"-n {options.num_clients}: at most {counted(options.max_clients, 'client')}", hint="-m raises the limit"
-        )
+    if options.max_clients is not None and options.num_clients > options.max_clients:
+        raise UsageError(f"-n {options.num_clients}: -m allows at most {counted(options.max_clients, 'client')}")
     return [f"site-{number}" for number in range(1, options.num_clients + 1)]
 
 
@@ -75,16 +75,30 @@ def gpu_groups(gpus: str | None) -> list[str]:
     return groups
 
 
-def slots_of(options: Options, num_clients: int, num_groups: int, notices: list[str]) -> int:
-    """The number of clients of one group that work at the same time: one if there are several groups, else -t."""
+def slots_of(options: Options, num_clients: int, num_groups: int, threads: int, memory: int, notices: list[str]) -> int:
+    """The number of clients of one group that work at the same time: one if there are several groups, else -t.
+
+    Without -t, as many as cores and memory allow, if each has `threads` threads and its work takes at least as much
+    memory as _AT_WORK times `memory` bytes.
+    """
     if options.slots is not None and options.slots < 1:
         raise UsageError(f"-t {options.slots}: it must be at least 1")
     if num_groups > 1:
         if options.slots not in (None, num_groups):
             notices.append(f"-t {options.slots} has no effect: with {num_groups} GPU groups, one client of each works")
         return 1
-    if options.slots is None:
-        notices.append("no -t given: one client works at a time")
-    elif options.slots > num_clients:
-        notices.append(f"-t {options.slots}: {there_are(num_clients, 'client')}, and all work at the same time")
-    return min(options.slots or 1, num_clients)
+    if options.slots is not None:
+        if options.slots > num_clients:
+            notices.append(f"-t {options.slots}: {there_are(num_clients, 'client')}, and all work at the same time")
+        return min(options.slots, num_clients)
+    free = machine.free_memory()
+    limits = {
+        f"as {there_are(num_clients, 'client')}": num_clients,
+        f"as {there_are(machine.cores(), 'core')}": max(1, machine.cores() // threads),
+    }
+    if free:
+        limits[f"as {free / 1e9:.1f} GB of memory are free"] = max(1, free // (_AT_WORK * memory))
+    why = min(limits, key=limits.__getitem__)
+    work = "1 client works" if limits[why] == 1 else f"{limits[why]} clients work"
+    notices.append(f"no -t given: {work} at a time, {why}")
+    return limits[why]

@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from fedsag_cli import catalog, machine
-from fedsag_cli.errors import JobError, UsageError, nearest
+from fedsag_cli.errors import FedsagError, JobError, UsageError, nearest
 from fedsag_cli.interop import shim
 from fedsag_cli.job import App, Executor, Job, ServerConfig
 from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, placeholders
@@ -33,7 +33,7 @@ from fedsag_cli.plan import FORMAT, Plan, ServerPlan, SitePlan, matches
 from fedsag_cli.simulator import environment, outside
 from fedsag_cli.simulator.options import FORK, SPAWN, Options, check_followed, gpu_groups, site_names, slots_of
 from fedsag_cli.simulator.preloading import imports_of_components, imports_of_scripts, preload, variables_set
-from fedsag_cli.workspace import JOB_ID, SERVER, Workspace, files_in, site_of
+from fedsag_cli.workspace import JOB_ID, SERVER, WORKER, Workspace, files_in
 
 _SELECTOR = "IntimeModelSelector"
 _NAMED_BY_WORKFLOWS = ("updaters", "samplers")  # what has no effect unless a workflow names it
@@ -43,6 +43,7 @@ _OF_SHELLS = {"cd", "source", ".", "export", "ulimit", "set", "if", "for", "exec
 _SHELL_SIGNS = {"&&", "||", ";", "|", ">", ">>", "2>&1", "&", "<"}
 _PROGRAMS = "fedsag_cli.client."  # of fedsag, started as scripts are
 _OTHER_DESCRIPTORS = 40  # of a process, beside those for clients
+_LEAST, _LEAST_WITH_TORCH = 8_000_000, 16_000_000  # bytes that a forked client has of its own before its script
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,13 +78,11 @@ def make_plan(
     env = environment.for_processes(os.environ)
     names = _site_names(job, options, notices)
     check_followed(options, names)
-    _check_descriptors(len(names))
     groups = gpu_groups(options.gpus)
     if len(groups) > len(names):
         raise UsageError(
             f"-gpu {options.gpus}: {len(groups)} groups for {len(names)} clients", hint="give fewer groups"
         )
-    slots = slots_of(options, len(names), len(groups), notices)
     threads = options.threads if options.threads is not None else max(1, machine.cores() // len(names))
     if threads < 1:
         raise UsageError(f"--torch-threads {threads}: it must be at least 1")
@@ -92,20 +91,25 @@ def make_plan(
     prepare(preload(scripts))
     server = apps[SERVER].server(_variables(SERVER, workspace))
     notes = [*server.notes, *_doubts(server)]
+    has_workers = _has_workers(job, apps, options, names, workspace)
+    if has_workers:
+        apps = {SERVER: apps[SERVER], WORKER: apps[names[0]]}
+    memory = _LEAST_WITH_TORCH if "torch" in preload(scripts) else _LEAST
+    slots = slots_of(options, len(names), len(groups), threads, memory, notices)
+    _check_limits(slots * max(1, len(groups)) if has_workers else len(names), memory, has_workers=has_workers)
+    every_group = range(len(groups) or 1)
+    placed = zip(itertools.repeat(WORKER), every_group) if has_workers else zip(names, itertools.cycle(every_group))
     sites = [
-        plan
-        for index, name in enumerate(names)
-        for plan in _plans_of(
-            name, apps[name], workspace, env, threads, index % len(groups) if groups else 0, groups, notes
-        )
+        msgspec.structs.replace(plan, config=msgspec.structs.replace(plan.config, serves_any_client=has_workers))
+        for name, group in placed
+        for plan in _plans_of(name, apps[name], workspace, env, threads, group, groups, notes)
     ]
-    _check_descriptors(len(sites))
     places = {site.name: _places(site, apps[site.site], workspace) for site in sites if site.script}
     installed = {place for of_site in places.values() for place in of_site[1:]}
     scripts |= imports_of_scripts(installed) | imports_of_components(server, apps[SERVER].custom)
     if modules := preload(scripts):
         sites = _fresh_where_needed(sites, places, notes)
-    _check_workflows(server, apps[SERVER], sites)
+    _check_workflows(server, apps[SERVER], sites, names)
     notices += dict.fromkeys(notes)
     commands = (word for site in sites for word in (site.script, *site.args, *site.command))
     code = outside.digests(commands, [workspace.root, *(app.folder for app in apps.values())])
@@ -127,6 +131,7 @@ def make_plan(
             task_data_filters=list(server.task_data_filters),
             task_result_filters=list(server.task_result_filters),
         ),
+        names=names,
         sites=sites,
         shown_settings=settings(job),
     )
@@ -141,31 +146,90 @@ def _site_names(job: Job, options: Options, notices: list[str]) -> list[str]:
     if not names:
         names = ["site-1", "site-2"]
         notices.append("this run has 2 clients: neither -n nor -c is given, and the job names no sites")
-    if idle := [site for site in job.named_sites() if site not in names]:
+    if idle := [site for site in job.named_sites() if site not in set(names)]:
         notices.append(f"deploy_map names {', '.join(idle)}, which this run has no client for")
+    seen: set[str] = set()
     for name in names:
         if not _SITE_NAME.fullmatch(name) or name == SERVER:
             hint = "letters, digits, '.', '_' and '-', beginning with a letter or a digit, and not 'server'"
             if options.clients:
                 raise UsageError(f"-c: {name!r} cannot be a client's name", hint=hint)
             raise JobError(f"{job.meta_file}: deploy_map: {name!r} cannot be a client's name", hint=hint)
-        if names.count(name) > 1:
+        if name in seen:
             raise UsageError(f"-c: {name!r} is given twice")
-    if len(names) > options.max_clients:
-        raise UsageError(f"{len(names)} clients: at most {options.max_clients}", hint="-m raises the limit")
+        seen.add(name)
+    if options.max_clients is not None and len(names) > options.max_clients:
+        raise UsageError(f"{len(names)} clients: -m allows at most {options.max_clients}")
     return names
 
 
-def _check_descriptors(num_clients: int) -> None:
-    """The nursery needs a pipe for each client; the server, which may raise its limit, a channel and a model."""
+def _has_workers(
+    job: Job, app_of: Mapping[str, App], options: Options, names: Sequence[str], workspace: Workspace
+) -> bool:
+    """Whether workers do the tasks of all clients: as --workers, else the job says. Raises JobError, UsageError.
+
+    They can if all clients have one app with one executor, whose command does not depend on the client.
+    """
+    apps: dict[str, str] = {}  # by name: the first client that has it
+    for name in names:
+        apps.setdefault(app_of[name].name, name)
+    found = {app: _executors(job.apps[app], name, workspace) for app, name in apps.items()}
+    says = next((app for app, own in found.items() if any(each.config.serves_any_client for each in own)), None)
+    if not (says is not None if options.workers is None else options.workers):
+        return False
+    called = "--workers" if options.workers else f"app {says!r}: serves_any_client"
+
+    def refused(why: str, hint: str) -> FedsagError:
+        return (UsageError if options.workers else JobError)(f"{called}: {why}", hint=hint)
+
+    if WORKER in names:
+        raise refused(f"no client can have the name {WORKER!r}", "rename it")
+    if len(apps) > 1:
+        each = ", ".join(f"{name} has {app}" for app, name in apps.items())
+        raise refused(f"all clients must have one app, and {each}", "give one app to all in deploy_map")
+    (app, executors), *_ = found.items()
+    if len(executors) > 1:
+        raise refused(f"the app {app!r} has {len(executors)} executors", "workers need one, for all tasks")
+    if not executors[0].config.launch_once:
+        raise refused("launch_once is false", "a worker's script does one task after another: set launch_once = true")
+    of_worker = (_executors(job.apps[app], WORKER, workspace, site=site) for site in ("", names[0]))
+    if next(of_worker) != next(of_worker):
+        hint = "the script can call flare.get_site_name() after flare.receive()"
+        raise refused(
+            "the command, or a setting, of the executor depends on the client: {SITE_NAME}, {WORKSPACE}", hint
+        )
+    return True
+
+
+def _executors(app: App, name: str, workspace: Workspace, *, site: str = "") -> Sequence[Executor]:
+    """The executors of an app. `site`: the client, if `name` is only the place of its app."""
+    variables = _variables(name, workspace)
+    if site:
+        variables |= {"SITE_NAME": site, "WORKSPACE": str(workspace.site(site))}
+    return app.client(variables).executors
+
+
+def _check_limits(processes: int, memory: int, *, has_workers: bool) -> None:
+    """The nursery needs a pipe for each process; the server, which may raise its limit, a channel and a model.
+
+    `memory`: bytes that each needs at least. Raises UsageError.
+    """
+    who, fewer = ("workers", "-t") if has_workers else ("clients", "-n")
+    instead = "" if has_workers else "--workers does their tasks in -t processes; or "
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = 3 * num_clients + _OTHER_DESCRIPTORS
-    for limit, count in ((soft, num_clients + _OTHER_DESCRIPTORS), (hard, needed)):
+    needed = 3 * processes + _OTHER_DESCRIPTORS
+    for limit, count in ((soft, processes + _OTHER_DESCRIPTORS), (hard, needed)):
         if limit != resource.RLIM_INFINITY and count > limit:
             raise UsageError(
-                f"{num_clients} clients need {count} file descriptors in one process, the limit is {limit}",
-                hint=f"`ulimit -n {needed}` raises it, or give fewer clients",
+                f"{processes} {who} need {count} file descriptors in one process, the limit is {limit}",
+                hint=f"{instead}`ulimit -n {needed}` raises it; or give fewer with {fewer}",
             )
+    if (free := machine.free_memory()) and processes * memory > free:
+        raise UsageError(
+            f"{processes} {who}, a process each, need at least {processes * memory / 1e9:.1f} GB of memory, "
+            f"{free / 1e9:.1f} GB are free",
+            hint=f"{instead}give fewer with {fewer}",
+        )
 
 
 def _plans_of(
@@ -334,9 +398,8 @@ def _variables(name: str, workspace: Workspace) -> dict[str, Any]:
     }
 
 
-def _check_workflows(server: ServerConfig, app: App, sites: Sequence[SitePlan]) -> None:
+def _check_workflows(server: ServerConfig, app: App, sites: Sequence[SitePlan], names: Sequence[str]) -> None:
     """At least one client must take each task that a workflow asks for, and be called as it calls one."""
-    names = list(dict.fromkeys(site_of(site.name) for site in sites))
     for workflow in server.workflows:
         for argument, name in catalog.sites_named(workflow, [app.custom]):
             if name not in names:

@@ -18,6 +18,8 @@ from fedsag_cli.report.places import located
 from fedsag_cli.simulator.options import Options, site_names
 from fedsag_cli.workspace import ROUND, Workspace
 
+_SHOWN = 5  # names of clients
+
 
 def check_has_run(workspace: Workspace) -> None:
     """Raises WorkspaceError if there is nothing to continue."""
@@ -106,15 +108,16 @@ def settings_of(plan: Plan, options: Options, *, moves: bool) -> Options:
 
     `moves`: as in `check_nothing_is_lost`. Raises UsageError naming an option whose value differs from the earlier run.
     """
-    names = plan.site_names
+    names = plan.names
     given = site_names(options)
     for flag, value, was in (
         ("-c" if options.clients else "-n", given, names),
         ("--seed", options.seed, plan.seed),
         ("--torch-threads", options.threads, plan.threads),
+        ("--workers" if options.workers else "--no-workers", options.workers, plan.has_workers),
     ):
         if value not in (None, []) and value != was:
-            now, then = (", ".join(each) if isinstance(each, list) else each for each in (value, was))
+            now, then = map(_shown, (value, was))
             raise UsageError(
                 f"{flag}: the run to resume has {then}, not {now}",
                 hint=f"leave {flag} out; {_or_anew(moves=moves)}",
@@ -132,8 +135,15 @@ def settings_of(plan: Plan, options: Options, *, moves: bool) -> Options:
         seed=plan.seed,
         waits_for_all=plan.waits_for_all or options.seed is not None,
         strict=options.strict or plan.strict,
-        max_clients=max(options.max_clients, len(names)),
+        workers=plan.has_workers,
+        max_clients=None,
     )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(value[:_SHOWN]) + f" and {len(value) - _SHOWN} more" * (len(value) > _SHOWN)
+    return {True: "workers", False: "no workers"}[value] if isinstance(value, bool) else str(value)
 
 
 def check_same_job(before: Plan, now: Plan, workspace: Workspace, job: Path, *, moves: bool) -> None:

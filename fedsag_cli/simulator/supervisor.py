@@ -31,6 +31,7 @@ from fedsag_cli.events import (
     RunSettings,
     RunStarted,
     ServerReady,
+    TaskSent,
     ValuesLogged,
     WillWrite,
     WorkflowFinished,
@@ -38,7 +39,7 @@ from fedsag_cli.events import (
     how_it_ended,
 )
 from fedsag_cli.job.templates.changes import changes
-from fedsag_cli.plan import Plan, SitePlan
+from fedsag_cli.plan import Plan, is_worker, starts
 from fedsag_cli.processes.child import ProcessSpec
 from fedsag_cli.processes.engine import Engine
 from fedsag_cli.processes.local import NURSERY
@@ -49,8 +50,8 @@ from fedsag_cli.simulator.events_file import EventsFile, read_events
 from fedsag_cli.simulator.failures import Failures
 from fedsag_cli.simulator.planning import Planned
 from fedsag_cli.simulator.signals import as_interruption, ignore_signals
-from fedsag_cli.wire.messages import HIDDEN, PRELOAD, PROCESS, SEED, SITE
-from fedsag_cli.workspace import SERVER, Workspace, files_in, site_of, write_json
+from fedsag_cli.wire.messages import HIDDEN, PRELOAD, PROCESS, SEED, SITE, WORKSPACE
+from fedsag_cli.workspace import SERVER, Workspace, files_in, write_json
 
 _SERVE = "fedsag_cli.server.main:serve"
 _SCRIPT = "fedsag_cli.client.script:run"
@@ -75,9 +76,9 @@ class Simulation:
         self._report = ReportBuilder()
         self._observers = [self._report, *observers]
         self._client_env = {SEED: str(self._plan.seed), PRELOAD: ",".join(self._plan.preload)}
-        self._clients = {site.name: site for site in self._plan.sites}  # by process
+        self._start_of = starts(self._plan)
         self._alive: set[str] = set()
-        self._failures = Failures(workspace, planned.apps, self._clients)
+        self._failures = Failures(workspace, planned.apps, self._start_of)
         self._hanging: set[str] = set()  # clients that may still work on a task the server no longer waits for
         self._finished: WorkflowFinished | None = None
         self._notes: set[str] = set()
@@ -219,6 +220,8 @@ class Simulation:
         self._workspace.claim(*files)
         for name, app in self._planned.apps.items():
             self._workspace.deploy(app.folder, name)
+        if self._plan.has_workers:
+            self._workspace.expect_logs(self._plan.names)
         write_json(self._workspace.plan, self._plan)
 
     def _reopen_workspace(self) -> None:
@@ -302,7 +305,8 @@ class Simulation:
             self._tell(Notice(text=f"{failed.filename} cannot be removed: {failed.strerror}"))
         for name, cause in causes.items():
             failure = Failure(cause=cause) if name in well else self._failures.of_stop(name, cause)
-            self._tell(ClientStopped(site=site_of(name), failure=failure, has_failed=name not in well))
+            site = self._failures.site_of(name)
+            self._tell(ClientStopped(site=site, failure=failure, has_failed=name not in well))
 
     def _handle(self, event: Event) -> None:
         match event:
@@ -311,9 +315,11 @@ class Simulation:
             case ServerReady():
                 self._can_continue = True
             case ClientWanted():
-                self._start(self._client(self._clients[event.process or event.site]))
+                self._start(self._client(event.process or event.site))
             case WillWrite():
                 self._workspace.claim(*map(Path, event.paths), folders=map(Path, event.folders))
+            case TaskSent(process=worker) if worker:
+                self._failures.serves(worker, event.site)
             case ClientReady():
                 self._tell_notes(event.process or event.site)
             case ReplyFailed():
@@ -330,7 +336,7 @@ class Simulation:
                 self._handle_exit(event)
 
     def _handle_exit(self, event: ProcessExited) -> None:
-        if event.name in self._clients:
+        if event.name not in (SERVER, NURSERY):
             if self._finished is None:
                 self._engine.tell(SERVER, event)
             elif event.exit_code:
@@ -361,7 +367,7 @@ class Simulation:
         return RunStarted(
             job=plan.job,
             workspace=str(self._workspace.root),
-            sites=plan.site_names,
+            sites=plan.names,
             slots=plan.slots,
             threads=plan.threads,
             seed=plan.seed,
@@ -387,20 +393,23 @@ class Simulation:
             has_link=True,
         )
 
-    def _client(self, site: SitePlan) -> ProcessSpec:
+    def _client(self, process: str) -> ProcessSpec:
+        site = self._start_of(process)
         words = list(self._planned.words[site.name])
+        own = {WORKSPACE: str(self._workspace.root)} if is_worker(process) else {SITE: site.site}
         return ProcessSpec(
-            name=site.name,
+            name=process,
             target="" if site.command else _SCRIPT,
             args=[] if site.command else [site.script, *words],
             command=words if site.command else [],
             env=self._env
             | site.env
             | self._client_env
-            | {SITE: site.site, PROCESS: site.name}
+            | own
+            | {PROCESS: process}
             | ({PRELOAD: ""} if site.fresh else {}),
-            cwd=str(self._workspace.site(site.name) if site.in_process else self._workspace.app(site.name)),
-            log=str(self._workspace.log(site.name)),
+            cwd=str(self._workspace.site(process) if site.in_process else self._workspace.app(process)),
+            log=str(self._workspace.log(process)),
             fresh=site.fresh,
         )
 

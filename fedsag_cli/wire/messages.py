@@ -21,8 +21,9 @@ _File = TypeVar("_File")
 ADDRESS = "FEDSAG_ADDRESS"
 TOKEN = "FEDSAG_TOKEN"
 RUN = "FEDSAG_RUN"  # the mark of a run, by which its processes are found
-SITE = "FEDSAG_SITE"
+SITE = "FEDSAG_SITE"  # a worker has none
 PROCESS = "FEDSAG_PROCESS"  # of a client: its name, which is the site's or, for a further executor, longer
+WORKSPACE = "FEDSAG_WORKSPACE"  # for a worker: the folder with the clients' logs
 STARTED_AT = "FEDSAG_STARTED_AT"  # see events.STARTED
 SEED = "FEDSAG_SEED"
 PRELOAD = "FEDSAG_PRELOAD"  # names of modules, separated by commas
@@ -98,7 +99,8 @@ class Assignment(Message, frozen=True, kw_only=True):
     `workflow`: its number, from 0; `nth`: how often the client was asked before in this round of the workflow. The
     random numbers of a task depend on both. `tell_usage`: whether the answer must have the client's memory usage, which
     takes some milliseconds to measure. `has_state`: the last file that is sent with it has what the site keeps;
-    otherwise the client's process has that already.
+    otherwise the client's process has that already. `site`: for a worker, the client whose task it is; such a process
+    has nothing of a site but what is sent.
     """
 
     task_id: int
@@ -108,6 +110,7 @@ class Assignment(Message, frozen=True, kw_only=True):
     nth: int = 0
     tell_usage: bool = False
     has_state: bool = False
+    site: str = ""
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

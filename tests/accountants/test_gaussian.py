@@ -93,7 +93,10 @@ def plan_of(*filters, tasks=("train",)):
         for number, own in enumerate(filters, start=1)
     ]
     server = ServerPlan(workflows=[], components=[], task_data_filters=[], task_result_filters=[])
-    return Plan(job="j", seed=1, slots=1, threads=1, launcher="fork", preload=[], server=server, sites=sites)
+    names = [site.name for site in sites]
+    return Plan(
+        job="j", seed=1, slots=1, threads=1, launcher="fork", preload=[], server=server, names=names, sites=sites
+    )
 
 
 def spent(accountant, rounds):

@@ -44,6 +44,7 @@ from fedsag_cli.model import NUM_STEPS, FLModel, Reply, Task
 from fedsag_cli.params.packing import packed, unpacked
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.plan import ClientConfig
+from fedsag_cli.server import clients as server_clients
 from fedsag_cli.server.communicator import Communicator
 from fedsag_cli.testing import FakeClients
 from fedsag_cli.wire.channel import Listener, address_in, connect
@@ -129,8 +130,10 @@ class House:
             Listener(self.address, TOKEN),
             line,
             self._emit,
-            configs={site: (configs or {}).get(site, ONCE) for site in scripts},
-            groups={site: (groups or {}).get(site, 0) for site in scripts},
+            roster=server_clients.Roster(
+                server_clients.Client(number, site, (configs or {}).get(site, ONCE), (groups or {}).get(site, 0))
+                for number, site in enumerate(scripts)
+            ),
             slots=slots,
             welcome=lambda site: Welcome(job_id="job", seed=1, scratch=str(folder), config=ONCE),
             data_filters=data or Chain(),

@@ -6,7 +6,7 @@ import pytest
 
 from fedsag_cli.events import Failure
 from fedsag_cli.plan import ClientConfig
-from fedsag_cli.server.clients import Client, State
+from fedsag_cli.server.clients import Client, Roster, State
 from fedsag_cli.server.decisions import (
     Accept,
     Admit,
@@ -46,10 +46,13 @@ KEY_ERROR = Failure(cause="KeyError: 'fc'", where="/job/train.py:7")
 LOWER = "in a new run, lower the number of answers that are needed, such as min_clients"
 
 
-def dispatcher(sites="ab", *, slots=9, strict=False, waits_for_all=False, free=0, groups=None, each=(), limits=None):
+def dispatcher(
+    sites="ab", *, slots=9, strict=False, waits_for_all=False, free=0, groups=None, each=(), limits=None, roster=None
+):
     """`each`: the sites whose script is started for each task. `limits`: launch_timeout by site."""
     return Dispatcher(
-        [
+        roster
+        or Roster(
             Client(
                 number,
                 site,
@@ -57,7 +60,7 @@ def dispatcher(sites="ab", *, slots=9, strict=False, waits_for_all=False, free=0
                 (groups or {}).get(site, 0),
             )
             for number, site in enumerate(sites)
-        ],
+        ),
         slots=slots,
         strict=strict,
         waits_for_all=waits_for_all,

@@ -127,7 +127,6 @@ def test_a_name_given_twice_is_refused(job, plan):
     [
         {"num_clients": 0},
         {"num_clients": -1},
-        {"num_clients": 101},
         {"num_clients": 3, "max_clients": 2},
         {"clients": ["a", "b", "c"], "max_clients": 2},
     ],
@@ -137,8 +136,8 @@ def test_a_number_of_clients_out_of_range_is_refused(job, plan, options):
         plan(job(), **options)
 
 
-def test_m_raises_the_limit(job, plan):
-    assert len(names(plan(job(), num_clients=101, max_clients=101))) == 101
+def test_there_is_no_limit_without_m(job, plan):
+    assert len(names(plan(job(), num_clients=101))) == 101
 
 
 # slots and threads

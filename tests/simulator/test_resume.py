@@ -481,8 +481,8 @@ def test_of_a_run_of_another_job_the_command_is_told_that_continues_it(failed, t
 @pytest.mark.parametrize("older", ["", '"format": 1,'], ids=["the first", "the second"])
 def test_a_run_of_an_older_version_is_told(older, failed, tmp_path):
     plan = tmp_path / "ws" / "plan.json"
-    assert '"format": 2,' in plan.read_text()
-    plan.write_text(plan.read_text().replace('"format": 2,', older))
+    assert '"format": 3,' in plan.read_text()
+    plan.write_text(plan.read_text().replace('"format": 3,', older))
 
     outcome = run(failed, "--resume")
 

@@ -23,6 +23,7 @@ PLAN = Plan(
     launcher="fork",
     preload=[],
     server=ServerPlan(workflows=[], components=[], task_data_filters=[], task_result_filters=[]),
+    names=[],
     sites=[],
 )
 

@@ -50,11 +50,8 @@ def evaluate(net, loader):
 def main():
     args = parse_args()
     flare.init()
-    site = flare.get_site_name()
-    trainset, _ = data.load(args.dataset_path, limit=args.train_size)
+    pictures, _ = data.load(args.dataset_path, limit=args.train_size)
     _, testset = data.load(args.dataset_path, limit=args.test_size)
-    trainset = data.part(trainset, args.split, site=site, num_sites=args.num_sites, seed=args.split_seed)
-    trainloader = data.Loader(trainset, args.batch_size, shuffle=True)
     testloader = data.Loader(testset, 500)
     net, global_net = Net(), Net()
 
@@ -66,6 +63,9 @@ def main():
             flare.send(flare.FLModel(metrics={"accuracy": accuracy}))
             continue
 
+        site = flare.get_site_name()
+        trainset = data.part(pictures, args.split, site=site, num_sites=args.num_sites, seed=args.split_seed)
+        trainloader = data.Loader(trainset, args.batch_size, shuffle=True)
         optimizer = optim.SGD(net.parameters(), lr=args.lr)
         meta = {"NUM_STEPS_CURRENT_ROUND": args.local_epochs * len(trainloader)}
         scaffold, penalty = None, lambda: 0.0

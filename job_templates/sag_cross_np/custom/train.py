@@ -19,12 +19,11 @@ def main():
     args = parser.parse_args()
 
     flare.init()
-    site = flare.get_site_name()
-    number = re.search(r"\d+$", site)
-    target = 10.0 * int(number[0]) if number else 0.0  # site-1 has 10, site-2 has 20, and so on
-
     while flare.is_running():
         input_model = flare.receive()
+        site = flare.get_site_name()
+        number = re.search(r"\d+$", site)
+        target = 10.0 * int(number[0]) if number else 0.0  # site-1 has 10, site-2 has 20, and so on
         if flare.is_submit_model():
             wanted = input_model.meta["submit_model_name"]  # best_model or final_model: what this site has kept
             flare.send(flare.FLModel(params=flare.state[wanted]))

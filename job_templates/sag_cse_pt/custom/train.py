@@ -59,15 +59,8 @@ def evaluate(net, loader):
 def main():
     args = parse_args()
     flare.init()
-    site = flare.get_site_name()
-    trainset, testset = data.load(args.dataset_path, limit=args.limit)
-    if args.split:
-        own = {"site": site, "num_sites": args.num_sites, "seed": args.split_seed}
-        trainset, testset = (data.part(each, args.split, **own) for each in (trainset, testset))
-    trainloader = data.Loader(trainset, args.batch_size, shuffle=True, num_workers=args.num_workers)
-    testloader = data.Loader(testset, 500)
+    pictures = data.load(args.dataset_path, limit=args.limit)
     net = Net()
-    steps = args.local_epochs * len(trainloader)
     writer = SummaryWriter()
 
     while flare.is_running():
@@ -77,6 +70,12 @@ def main():
             flare.send(flare.FLModel(params=flare.state[wanted]))
             continue
 
+        site = flare.get_site_name()
+        trainset, testset = pictures
+        if args.split:
+            own = {"site": site, "num_sites": args.num_sites, "seed": args.split_seed}
+            trainset, testset = (data.part(each, args.split, **own) for each in pictures)
+        testloader = data.Loader(testset, 500)
         print(f"({site}) current_round={input_model.current_round}, total_rounds={input_model.total_rounds}")
         net.load_state_dict(input_model.params)
         received_accuracy = evaluate(net, testloader)
@@ -85,6 +84,7 @@ def main():
             flare.send(flare.FLModel(metrics={"accuracy": received_accuracy}))
             continue
 
+        trainloader = data.Loader(trainset, args.batch_size, shuffle=True, num_workers=args.num_workers)
         train(net, trainloader, args.local_epochs, f"({site}) ")
 
         accuracy = evaluate(net, testloader)
@@ -99,7 +99,7 @@ def main():
             flare.FLModel(
                 params=trained,
                 metrics={"accuracy": received_accuracy},
-                meta={"NUM_STEPS_CURRENT_ROUND": steps},
+                meta={"NUM_STEPS_CURRENT_ROUND": args.local_epochs * len(trainloader)},
             )
         )
 

@@ -39,9 +39,9 @@ def main():
     args = parser.parse_args()
 
     flare.init()
-    site = flare.get_site_name()
     while flare.is_running():
         input_model = flare.receive()
+        site = flare.get_site_name()
         weights = input_model.params["numpy_key"]
         test = examples(0, 1000, weights.size - 1)
         metrics = {"accuracy": accuracy(weights[0], *test)}

@@ -16,10 +16,10 @@ def main():
     args = parser.parse_args()
 
     flare.init()
-    site = flare.get_site_name()
     writer = SummaryWriter()
     while flare.is_running():
         input_model = flare.receive()
+        site = flare.get_site_name()
         print(f"({site}) current_round={input_model.current_round}, total_rounds={input_model.total_rounds}")
 
         # a stand-in for a measurement of the received model

@@ -42,14 +42,11 @@ def train(weight, bias, inputs, labels, steps, lr):
 def main():
     args = parse_args()
     flare.init()
-    site = flare.get_site_name()
-    inputs, labels = points(args.num_points, seed=[*site.encode()])
     test_inputs, test_labels = points(1000, seed=0)  # the same for all sites
-    if site in args.flip_labels:
-        labels = len(CENTRES) - 1 - labels
 
     while flare.is_running():
         input_model = flare.receive()
+        site = flare.get_site_name()
         weight, bias = input_model.params["weight"], input_model.params["bias"]
         accuracy = 100 * np.mean(probabilities(weight, bias, test_inputs).argmax(axis=1) == test_labels)
         print(f"({site}) round {input_model.current_round}: accuracy of the received model {accuracy:.1f} %")
@@ -58,6 +55,9 @@ def main():
             flare.send(flare.FLModel(metrics=metrics))
             continue
 
+        inputs, labels = points(args.num_points, seed=[*site.encode()])
+        if site in args.flip_labels:
+            labels = len(CENTRES) - 1 - labels
         weight, bias = train(weight, bias, inputs, labels, args.local_steps, args.lr)
         flare.send(
             flare.FLModel(

@@ -57,20 +57,15 @@ def evaluate(net, loader):
 def main():
     args = parse_args()
     flare.init()
-    site = flare.get_site_name()
-    model_path = args.model_path or f"cifar_net_{site}.pth"
-    trainset, testset = data.load(args.dataset_path, limit=args.limit)
-    if args.split:
-        trainset = data.part(trainset, args.split, site=site, num_sites=args.num_sites, seed=args.split_seed)
-    trainloader = data.Loader(trainset, args.batch_size, shuffle=True, num_workers=args.num_workers)
+    pictures, testset = data.load(args.dataset_path, limit=args.limit)
     testloader = data.Loader(testset, 500)
     net = Net()
-    steps = args.local_epochs * len(trainloader)
-    best_accuracy = -1.0
     writer = SummaryWriter()
 
     while flare.is_running():
         input_model = flare.receive()
+        site = flare.get_site_name()
+        model_path = args.model_path or f"cifar_net_{site}.pth"
         if flare.is_submit_model():
             flare.send(flare.FLModel(params=torch.load(model_path, weights_only=True)))
             continue
@@ -83,20 +78,24 @@ def main():
             flare.send(flare.FLModel(metrics={"accuracy": received_accuracy}))
             continue
 
+        trainset = pictures
+        if args.split:
+            trainset = data.part(pictures, args.split, site=site, num_sites=args.num_sites, seed=args.split_seed)
+        trainloader = data.Loader(trainset, args.batch_size, shuffle=True, num_workers=args.num_workers)
         train(net, trainloader, args.local_epochs, f"({site}) ")
 
         accuracy = evaluate(net, testloader)
         print(f"({site}) Accuracy of the network on the {len(testset)} test images: {accuracy:.2f} %")
         writer.add_scalar("local_accuracy", accuracy, global_step=input_model.current_round)
-        if accuracy > best_accuracy:
-            best_accuracy = accuracy
+        if accuracy > flare.state.get("best_accuracy", -1.0):
+            flare.state["best_accuracy"] = accuracy
             torch.save(net.state_dict(), model_path)
 
         flare.send(
             flare.FLModel(
                 params=net.cpu().state_dict(),
                 metrics={"accuracy": received_accuracy},
-                meta={"NUM_STEPS_CURRENT_ROUND": steps},
+                meta={"NUM_STEPS_CURRENT_ROUND": args.local_epochs * len(trainloader)},
             )
         )
 
