@@ -109,6 +109,8 @@ def crowd(name: str, workers: int, pictures: int, cohorts_file: str, file: str) 
         round_ended()
     vector_to_parameters(model, net.parameters())
     torch.save({"model": net.state_dict()}, file)
+    for _ in channels:
+        os.wait()
     os._exit(0)
 
 

@@ -29,7 +29,7 @@ def test_the_floor_trains_the_clients_that_fedsag_drew_and_ends_with_its_model(t
     assert [len(cohort) for cohort in cohorts] == [4, 4, 4]
     events = series["fedsag"].system.events()
     started = {event["name"] for event in events if event["event"] == "ProcessStarted"}
-    assert started == {"server", "worker-1", "worker-2"}
+    assert started == {"server", "worker:1", "worker:2"}
 
 
 def test_a_model_that_is_another_is_told(tmp_path):
