@@ -119,13 +119,20 @@ def there_are(number: int, noun: str) -> str:
     return f"there {'is' if number == 1 else 'are'} {counted(number, noun)}"
 
 
+_MOST_NAMES = 100
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint: the known name that is most similar to `name`; if none is, or only one with another number, all names."""
+    """A hint: the known name that is most similar to `name`; if none is, or only one with another number, all names.
+
+    Of more than a hundred, only the ends.
+    """
     names = sorted(set(known), key=lambda each: re.sub(r"\d+", lambda digits: digits[0].zfill(9), each))
     near = difflib.get_close_matches(name, names, n=1)
     if near and not _is_counted_alike(name, near[0]):
         return f"did you mean {near[0]!r}?"
-    return f"known: {', '.join(names)}" if names else ""
+    shown = names if len(names) <= _MOST_NAMES else [*names[:3], f"… {names[-1]}"]
+    return f"known: {', '.join(shown)}" if names else ""
 
 
 def _is_counted_alike(name: str, known: str) -> bool:

@@ -14,8 +14,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any, Protocol, TypeAlias, Union
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol, TypeAlias, Union
 
 import msgspec
 
@@ -63,6 +63,8 @@ def now() -> float:
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="event"):
     """Something that happened, and when."""
 
+    OURS: ClassVar[Sequence[str]] = ("at", "digest", "tensors")  # as `foreign.masked` reads it
+
     at: float = msgspec.field(default_factory=now)
 
 
@@ -88,6 +90,8 @@ def how_it_ended(exit_code: int) -> str:
 
 
 class RunStarted(Event, frozen=True, kw_only=True):
+    """`workers`: whether worker processes do the tasks of all sites, `slots` of them at a time."""
+
     job: str
     workspace: str
     sites: list[str]
@@ -96,6 +100,7 @@ class RunStarted(Event, frozen=True, kw_only=True):
     seed: int
     launcher: str
     versions: dict[str, str]
+    workers: bool = False
 
 
 class RunSettings(Event, frozen=True, kw_only=True):

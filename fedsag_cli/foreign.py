@@ -19,6 +19,7 @@ _COLOURS = re.compile(r"\x1b\[[0-9;:]*m")
 _LINE_BREAK = r"(?:[ \t│|]*(?:\r?\n|\\{1,9}[rn])[ \t│|]*)?"  # also in a frame, and as a repr writes it
 _SHORTEST_SECRET = 4  # a shorter value stands in too many other words
 _SHORTEST_LINE = 8  # of a secret with several lines, and of a value whose variable does not say that it is secret
+_SHORT, _MOST_KNOWN = 100, 50_000  # characters of a text, and texts, that are looked through once
 _CUT = 500  # a text of this length may have been cut within a secret
 _SECRET_NAME = re.compile(
     r".*(PASS|PASSWORD|PASSWD|PASSPHRASE|PW|_PWD|SECRET|TOKEN|KEY|CREDENTIALS?|AUTH|COOKIE|DSN|SALT|PIN)", re.IGNORECASE
@@ -65,6 +66,7 @@ class _Secrets:
     def __init__(self) -> None:
         self._shown: dict[str, str] = {}
         self._pattern: re.Pattern[str] | None = None
+        self._known: dict[str, str] = {}  # short texts, and what is shown of them: the same names come again and again
 
     def __bool__(self) -> bool:
         return bool(self._shown)
@@ -73,6 +75,7 @@ class _Secrets:
         self._shown.setdefault(text, shown)
         self._shown = dict(sorted(self._shown.items(), key=lambda item: -len(item[0])))
         self._pattern = None
+        self._known.clear()
 
     def shown(self) -> dict[str, str]:
         return dict(self._shown)
@@ -80,6 +83,16 @@ class _Secrets:
     def masked(self, lines: str) -> str:
         if not self._shown:
             return lines
+        if len(lines) > _SHORT:
+            return self._looked_through(lines)
+        known = self._known.get(lines)
+        if known is None:
+            if len(self._known) == _MOST_KNOWN:
+                self._known.clear()
+            known = self._known[lines] = self._looked_through(lines)
+        return known
+
+    def _looked_through(self, lines: str) -> str:
         if self._pattern is None:  # a key may be a secret of many lines: compiled once for all of them
             self._pattern = re.compile("|".join(f"({_as_written(each)})" for each in self._shown))
         shown = list(self._shown.values())
@@ -121,26 +134,38 @@ def hidden() -> dict[str, str]:
 
 
 def masked(value: T) -> T:
-    """The value without secrets: a text, or a struct, dict or list with texts in it."""
+    """The value without secrets: a text, or a struct, dict or list with texts in it.
+
+    A struct may name in OURS those of its fields in which there is no text of others.
+    """
     return _masked(value) if _secrets else value
 
 
 def _masked(value: Any) -> Any:
+    if value is None or isinstance(value, int | float):
+        return value
     if isinstance(value, str):
         return _secrets.masked(value)
-    if hasattr(value, "__struct_fields__"):
-        import msgspec
-
-        fields = {name: getattr(value, name) for name in value.__struct_fields__}
-        changed = {name: new for name, old in fields.items() if (new := _masked(old)) != old}
-        return msgspec.structs.replace(value, **changed) if changed else value
-    if isinstance(value, Mapping):
+    if (names := getattr(value, "__struct_fields__", None)) is not None:
+        changed: dict[str, Any] = {}
+        ours = getattr(value, "OURS", ())
+        for name in names:
+            if name not in ours and (new := _masked(old := getattr(value, name))) is not old and new != old:
+                changed[name] = new
+        return _replaced(value, changed) if changed else value
+    if isinstance(value, dict | Mapping):
         return {_masked(key): _masked(inner) for key, inner in value.items()}
     if isinstance(value, list) and value and all(isinstance(each, str) for each in value):
         text = "\n".join(value)  # the lines of a log, in which a secret may be split
         without = _secrets.masked(text)
         return value if without == text else without.split("\n")
     return [_masked(each) for each in value] if isinstance(value, list) else value
+
+
+def _replaced(value: Any, changed: dict[str, Any]) -> Any:
+    import msgspec
+
+    return msgspec.structs.replace(value, **changed)
 
 
 def _as_written(secret: str) -> str:

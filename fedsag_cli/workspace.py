@@ -289,17 +289,17 @@ class Workspace:
         self._made.make_folders(path.parent for path in [*inside, *whole])
 
     def expect_logs(self, sites: Iterable[str]) -> None:
-        """Record that workers will write logs of these clients, each when it is first asked.
-
-        Raises WorkspaceError, OSError.
-        """
-        logs = [self.log(site) for site in sites]
-        self.check_free(*logs)
+        """Record that workers write logs of these clients. Raises OSError."""
         self._made.announce(
             entry
-            for log in logs
+            for log in map(self.log, sites)
             for entry in (self._made.will_fill(log.parent, ""), self._made.will_make(log, grows=True))
         )
+
+    def logs_there(self, sites: Iterable[str]) -> list[Path]:
+        """The logs of those of these clients that have a folder. Raises OSError."""
+        there = set(os.listdir(self.root)) if self.root.is_dir() else set()  # noqa: PTH208  names are all we need
+        return [self.log(site) for site in sites if site in there]
 
     def check_free(self, *paths: Path, of_scripts: Collection[Path] = ()) -> None:
         """Raises WorkspaceError if a path exists and fedsag did not make it, or it is behind a link.

@@ -14,6 +14,7 @@ from fedsag_cli.errors import nearest
         ("site-5", ["site-2", "server", "site-1"], "known: server, site-1, site-2"),
         ("site-99", ["site-10", "site-9"], "known: site-9, site-10"),
         ("x", [], ""),
+        ("site-0", [f"site-{number}" for number in range(1, 10_001)], "known: site-1, site-2, site-3, … site-10000"),
     ],
 )
 def test_for_a_number_that_nobody_has_the_known_names_are_told_and_not_one_with_another_number(name, known, hint):

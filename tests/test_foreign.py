@@ -127,3 +127,22 @@ def test_of_the_environment_the_values_that_look_secret_are_hidden(name, value, 
     foreign.hide_variable(name, value)
 
     assert (foreign.masked(f"it is {value}.") == f"it is {{${name}}}.") is is_hidden
+
+
+def test_a_text_that_was_shown_before_a_secret_was_known_is_masked_from_then_on():
+    assert foreign.masked("site-1 of the blue house") == "site-1 of the blue house"
+
+    foreign.hide("blue house", "${HOUSE}")
+
+    assert foreign.masked("site-1 of the blue house") == "site-1 of the ${HOUSE}"
+
+
+def test_digests_are_ours_and_stay_as_they_are():
+    foreign.hide("4711", "${PIN}")
+    sent = events.ModelSent(
+        task="train 4711", round_num=0, size=1, digest="ab4711" * 5 + "00", tensors="47114711", names=["w", "b"]
+    )
+
+    masked = foreign.masked(sent)
+
+    assert (masked.task, masked.digest, masked.tensors) == ("train ${PIN}", sent.digest, sent.tensors)

@@ -47,10 +47,15 @@ def failed_sites(report: Report) -> list[str]:
         for each in report.rounds
     ]
     failed += [("validation", each.failed) for each in report.validations] or [("validation", report.final_failed)]
+    kinds = _by_kind(report)
+    kind_of_site = {site: number for number, sites in enumerate(kinds) for site in sites}
+    labels: list[list[str]] = [[] for _ in kinds]
+    for label, of_round in failed:
+        for number in {kind_of_site[site] for site in of_round if site in kind_of_site}:
+            labels[number].append(label)
     texts = []
-    for sites in _by_kind(report):
-        labels = [label for label, failures in failed if any(site in failures for site in sites)]
-        rounds = wording.few(labels).replace(", round ", ", ").replace("… round ", "… ")
+    for sites, of_kind in zip(kinds, labels, strict=True):
+        rounds = wording.few(of_kind).replace(", round ", ", ").replace("… round ", "… ")
         who = _who(sites, report) if len(sites) > 1 else f"failed: {sites[0]}"
         texts.append(f"{who}{f' in {rounds}' if rounds else ''}: {report.failures[sites[0]].failure.cause}")
     return texts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,12 +12,16 @@ from fedsag_cli.cli.summary import where
 from fedsag_cli.errors import RunError, counted
 from fedsag_cli.events import Event
 from fedsag_cli.report.alike import Kind, kind_of, of_any_site
+from fedsag_cli.report.over_sites import MANY
+
+_APART_S = 10.0  # of lines that tell how far a round of many clients is
 
 
 class Lines:
     """The lines of each event, in the order of the run. An event is shown with its round if that round is running.
 
-    Within a round, an answer is told when it arrives; what was measured is told at the round's end. The first failure
+    Within a round, an answer is told when it arrives, and of many clients only how many have answered; what was
+    measured is told at the round's end. The first failure
     at a place in the job is told whole. Of failures alike in one round, only the number is told, at its end, and so are
     the clients that are not waited for.
     """
@@ -31,6 +36,9 @@ class Lines:
         self._asked = 0
         self._sent: dict[str, float] = {}  # when each site got its task
         self._not_awaited: list[str] = []  # in this round
+        self._answered = 0  # in this round
+        self._outside: Counter[tuple[str, str]] = Counter()  # answers to a task of a workflow, outside its rounds
+        self._said_at = 0.0  # when the number of answers was told
         self._skipped: set[tuple[str, str, str, int]] = set()  # answers that the run does not wait for
 
     def of(self, event: Event) -> list[str]:
@@ -52,15 +60,20 @@ class Lines:
             case events.RoundStarted():
                 before = self._gathered()
                 self._round, self._asked = event.round_num, len(event.sites)
-                return [*before, f"round {event.round_num} started with {counted(self._asked, 'client')}"]
+                self._answered, self._said_at = 0, event.at
+                some = f"{self._asked} of " if self._asked < len(self._sites) else ""
+                clients = counted(len(self._sites) if some else self._asked, "client")
+                return [*before, f"round {event.round_num} started with {some}{clients}"]
             case events.TaskSent():
                 self._sent[event.site] = event.at
             case events.ReplyArrived() if event.round_num == self._round:
+                self._answered += 1
+                if self._asked > MANY:
+                    return self._progress(event)
                 took = event.at - self._sent.get(event.site, event.at)
                 return [f"{self._when(event.round_num)}{event.site} answered {event.task} in {took:.1f} s"]
             case events.ReplyAccepted() if event.round_num != self._round:
-                measured = f", {wording.metrics(event.metrics)}" if event.metrics else ""
-                return [f"{event.site} answered {_task(event)} in {event.work_s:.1f} s{measured}"]
+                return self._outside_rounds(event)
             case events.ReplyFailed():
                 return self._failed(event)
             case events.NotAwaited():
@@ -88,6 +101,22 @@ class Lines:
                 said = () if event.ok else (f"the run {how}", *where(Path(event.report).parent))
                 return [*self._gathered(), *said]
         return []
+
+    def _outside_rounds(self, event: events.ReplyAccepted) -> list[str]:
+        """Of a task that many clients answer, or for many models, the first answers."""
+        self._outside[event.workflow, event.task] += 1
+        count = self._outside[event.workflow, event.task]
+        if count > MANY:
+            return [f"more answers to {event.task} are not told one by one"] if count == MANY + 1 else []
+        measured = f", {wording.metrics(event.metrics)}" if event.metrics else ""
+        return [f"{event.site} answered {_task(event)} in {event.work_s:.1f} s{measured}"]
+
+    def _progress(self, event: events.ReplyArrived) -> list[str]:
+        """How many of many clients have answered, from time to time."""
+        if event.at - self._said_at < _APART_S or self._answered == self._asked:
+            return []
+        self._said_at = event.at
+        return [f"{self._when(event.round_num)}{self._answered:,} of {counted(self._asked, 'client')} answered"]
 
     def _finished(self, event: events.RoundFinished) -> list[str]:
         gathered, asked = self._gathered(), self._asked
@@ -120,7 +149,8 @@ class Lines:
         several = [(kind, sites) for kind, sites in self._alike.items() if len(sites) > 1]
         texts = [f"{when}{failures.alike(len(sites), clients)}: {self._causes[kind]}" for kind, sites in several]
         if self._not_awaited:
-            skipped = [site for site in self._sites if site in self._not_awaited]
+            named = set(self._not_awaited)
+            skipped = [site for site in self._sites if site in named]
             texts.append(f"{when}{_not_awaited(skipped)}: enough answered")
         self._alike, self._not_awaited = {}, []
         return texts

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 from fedsag_cli import events, foreign
 from fedsag_cli.cli import display, wording
@@ -26,6 +27,7 @@ from fedsag_cli.cli.display import Row
 from fedsag_cli.cli.pace import Pace
 from fedsag_cli.errors import counted
 from fedsag_cli.events import Event
+from fedsag_cli.workspace import by_number
 
 _SIGNS = {  # of one client in the map of many; the order is that of the counts
     FAILED: ("x", "red"),
@@ -45,6 +47,7 @@ _TREND = 8  # rounds in a sparkline
 _LONGEST_NAME = 24  # of a metric
 _SHORTEST_BAR, _LONGEST_BAR = 8, 40
 _CLOCK, _STILL = 7, len("longer than expected")
+_FEW = 30  # clients of which those of other rounds are shown too
 _FOR_LOGS = 120  # from this width on, the newest line of a log stands beside its client
 
 LastLine = Callable[[str], str]
@@ -98,20 +101,21 @@ class Progress:
 
     def rows(self, now: float, columns: int, height: int, last_line: LastLine) -> list[Row]:
         """At most `height` rows, the most important ones first; cells that do not fit are cut by the display."""
-        clients, states = self._clients.all, self._clients.states()
-        if set(states.values()) == {NOT_STARTED}:
-            clients = []  # the count says it
+        clients = self._clients
         top = [self._progress(now, columns), *self._metrics()]
         free = height - len(top) - 2
-        signs = _map(states, columns) if len(clients) > free else []
+        of_round = clients.num > max(free, _FEW)  # of more clients, those of this round are shown
+        num = clients.num_asked if of_round else clients.num
+        known = [] if not clients.have_begun or num > free * columns else clients.asked if of_round else clients.all
+        signs = _map([clients.state_of(each) for each in known], columns) if len(known) > free else []
         if len(signs) > free // 2:
             signs = []
-        top += [*_counts(states, columns, with_signs=bool(signs)), *self._slowest(now)]
+        top += [*_counts(clients, columns, of_round=of_round, with_signs=bool(signs)), *self._slowest(now)]
         free -= len(signs)
-        shown = clients if len(clients) <= free else self._busiest(free - 1)  # a row is left for a log
-        rows = [*top, *signs, *self._each(shown, states, now, columns, last_line)]
+        shown = known if len(known) == num <= free else self._busiest(free - 1)  # a row is left for a log
+        rows = [*top, *signs, *self._each(shown, now, columns, last_line)]
         if columns < _FOR_LOGS:
-            named = shown if 2 * len(shown) <= free else self._clients.working[:1]
+            named = shown if 2 * len(shown) <= free else islice(clients.working, 1)
             rows += _logs([client.site for client in named], last_line)
         return rows[:height]
 
@@ -143,28 +147,24 @@ class Progress:
 
     def _slowest(self, now: float) -> Iterator[Row]:
         """The client that is longest at work; where nobody works, the one that was."""
-        clients = self._clients.all
-        if working := self._clients.working:
-            text = f"slowest: {working[0].site}, {wording.duration(now - working[0].since)} so far"
-            usual = working[0].usual_s
-        elif took := [(client.took_s, client) for client in clients if client.took_s is not None]:
-            longest, client = max(took, key=lambda each: each[0])
-            text, usual = f"slowest: {client.site}, {wording.duration(longest)}", client.usual_s
+        clients = self._clients
+        if longest := next(iter(clients.working), None):
+            text = f"slowest: {longest.site}, {wording.duration(now - longest.since)} so far"
+            usual = longest.usual_s
+        elif clients.slowest is not None and (took := clients.slowest.took_s) is not None:
+            text, usual = f"slowest: {clients.slowest.site}, {wording.duration(took)}", clients.slowest.usual_s
         else:
             return
-        if len(clients) > 1:
+        if clients.num > 1:
             yield [(text + (f", usually {wording.duration(usual)}" if usual is not None else ""), "")]
 
     def _busiest(self, most: int) -> list[Client]:
         """Of the clients that work, those that are longest at it, in the order of the sites."""
-        chosen = {client.site for client in self._clients.working[: max(0, most)]}
-        return [client for client in self._clients.all if client.site in chosen]
+        return sorted(islice(self._clients.working, max(0, most)), key=lambda client: by_number(client.site))
 
-    def _each(
-        self, clients: Sequence[Client], states: Mapping[str, str], now: float, columns: int, last_line: LastLine
-    ) -> Iterator[Row]:
+    def _each(self, clients: Sequence[Client], now: float, columns: int, last_line: LastLine) -> Iterator[Row]:
         for client in clients:
-            state = states[client.site]
+            state = self._clients.state_of(client)
             elapsed, usual = client.elapsed_s(now), client.usual_s
             task = f" on {client.task}" if state == WORKING else ""
             row = [
@@ -189,24 +189,27 @@ def _trend(name: str, values: Sequence[float | None]) -> str:
     return f"{name} {wording.number(values[-1])} {bars}".rstrip()
 
 
-def _counts(states: Mapping[str, str], columns: int, *, with_signs: bool) -> Iterator[Row]:
+def _counts(clients: Clients, columns: int, *, of_round: bool, with_signs: bool) -> Iterator[Row]:
     """How many clients there are in each state, with the sign that each of them has in the map."""
-    found = Counter(states.values())
-    text = f"{counted(len(states), 'client')}: "
+    found = clients.counts(asked=of_round)
+    text = counted(clients.num, "client")
+    if of_round and clients.num_asked < clients.num:
+        text += f", {clients.num_asked:,} in this round"
+    text += ": "
     for number, state in enumerate(state for state in _SIGNS if found[state]):
         sign = f"{_SIGNS[state][0]} " if with_signs else ""
-        more = f"{', ' if number else ''}{sign}{found[state]} {state}"
+        more = f"{', ' if number else ''}{sign}{found[state]:,} {state}"
         if number and len(text + more) > columns:
             yield [(f"{text},", "")]
             text, more = "  ", more.removeprefix(", ")
         text += more
-    if states:
+    if clients.num:
         yield [(text, "")]
 
 
-def _map(states: Mapping[str, str], columns: int) -> list[Row]:
+def _map(states: Sequence[str], columns: int) -> list[Row]:
     """A sign for each client, in the order of the sites."""
-    signs = "".join(_SIGNS[state][0] for state in states.values())
+    signs = "".join(_SIGNS[state][0] for state in states)
     size = max(1, columns - 2)
     return [[(f"  {signs[start : start + size]}", "")] for start in range(0, len(signs), size)]
 

@@ -29,7 +29,9 @@ class Pace:
         self._sent: dict[str, float] = {}
         self._began = 0.0  # the round, or its first task
         self._at_once = 1  # the most tasks that were open at the same time: a workflow may ask one client after another
+        self._open = 0  # tasks of this round
         self._works: dict[str, float] = {}  # seconds from task to answer, by site, in this round
+        self._sum_s = self._longest_s = 0.0  # of these
         self._over: set[str] = set()  # sites that have answered, have failed or are not waited for
         self._is_first = True  # of those that this process runs
         self._first_s: float | None = None  # how long a round like the first one takes, without its beginning
@@ -42,17 +44,22 @@ class Pace:
                 self._is_first = self.round is None
                 self.round, self._began = event, event.at
                 self._sent, self._works, self._over, self._shown = {}, {}, set(), None
+                self._open, self._sum_s, self._longest_s = 0, 0.0, 0.0
             case events.TaskSent() if self._is_of_round(event.round_num):
                 if not self._sent:
                     self._began = event.at
-                self._sent.setdefault(event.site, event.at)
-                self._at_once = min(self._slots, max(self._at_once, len(self._sent.keys() - self._over)))
+                if event.site not in self._sent:
+                    self._sent[event.site] = event.at
+                    self._open += event.site not in self._over
+                self._at_once = min(self._slots, max(self._at_once, self._open))
             case events.ReplyArrived() if self._is_of_round(event.round_num):
-                self._over.add(event.site)
-                if event.site in self._sent:
-                    self._works.setdefault(event.site, event.at - self._sent[event.site])
+                self._end(event.site)
+                if event.site in self._sent and event.site not in self._works:
+                    took = self._works[event.site] = event.at - self._sent[event.site]
+                    self._sum_s += took
+                    self._longest_s = max(self._longest_s, took)
             case events.ReplyFailed() | events.NotAwaited() if self._is_of_round(event.round_num):
-                self._over.add(event.site)
+                self._end(event.site)
             case events.RoundFinished() if self._is_of_round(event.round_num):
                 self._finish(event)
 
@@ -90,6 +97,11 @@ class Pace:
             return whole - spent
         return self._shown
 
+    def _end(self, site: str) -> None:
+        if site not in self._over:
+            self._over.add(site)
+            self._open -= site in self._sent
+
     def _is_of_round(self, round_num: int) -> bool:
         return self.round is not None and round_num == self.round.round_num
 
@@ -107,8 +119,7 @@ class Pace:
             return self._first_s
         asked = len(self.round.sites) if self.round else 0
         if asked > self._at_once and len(self._works) >= self._at_once:
-            mean = sum(self._works.values()) / len(self._works)
-            return max([mean * asked / self._at_once, *self._works.values()])
+            return max(self._sum_s / len(self._works) * asked / self._at_once, self._longest_s)
         return None  # as long as nobody has answered, or where all work at once and the fastest have
 
     def _finish(self, event: events.RoundFinished) -> None:

@@ -221,12 +221,12 @@ def logs(
     import json
 
     from fedsag_cli.history.reading import goes_on, identity_of
-    from fedsag_cli.workspace import SERVER, Workspace
+    from fedsag_cli.workspace import SERVER, WORKER, Workspace
 
     found = _found(run)
     root = found.folder()
     workspace, named = Workspace(root), identity_of(root)
-    known = [SERVER, *found.report.sites]
+    known = [SERVER, *found.report.sites, *([WORKER] if workspace.site(WORKER).is_dir() else [])]
     file = workspace.log(site)
     if site.partition(":")[0] not in known:
         raise UsageError(f"run {found.name} has no site {site!r}", hint=nearest(site, known))

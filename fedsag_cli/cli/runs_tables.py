@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fedsag_cli import foreign, history
 from fedsag_cli.cli import display, failures, wording
+from fedsag_cli.cli.summary import farthest
 from fedsag_cli.errors import counted
 from fedsag_cli.history import rows
 from fedsag_cli.history.reading import FINISHED, RUNNING, STOPPED
@@ -148,6 +149,8 @@ def show_run(found: Found) -> None:
     if report.rounds:
         _show_rounds(found)
         display.gap()
+    for text in farthest(report):
+        display.line(text)
     for text in failures.failed_sites(report):
         display.line(text)
     for path in report.models if found.root else ():

@@ -10,9 +10,12 @@ from fedsag_cli import history
 from fedsag_cli.cli import display, failures, table, wording
 from fedsag_cli.cli.display import Columns
 from fedsag_cli.errors import counted
-from fedsag_cli.report import Report, TableReport
+from fedsag_cli.params.metrics import looks_lower_is_better
+from fedsag_cli.report import Report, TableReport, curves, over_sites
 
 _MOST_SITES = 6  # in one line
+_MOST_ROWS = 100  # of a table that a workflow found
+_MOST_FAR = 3  # sites that are told as the worst or the slowest
 
 
 def summary(report: Report, columns: Columns = Columns.BRIEF, *, quiet: bool = False) -> None:
@@ -64,9 +67,37 @@ def _results(report: Report) -> None:
     if report.rounds:
         measured = "" if report.final_metrics else "; the final model was not measured"
         display.line(f"metrics of a round are of the model that each client received, before training{measured}")
+    for text in farthest(report):
+        display.line(text)
     if spent := next((each.privacy for each in reversed(report.rounds) if each.privacy), None):
         epsilon = "infinite" if spent.epsilon is None else wording.number(spent.epsilon)
         display.line(f"privacy: epsilon {epsilon} at delta {spent.delta:g}, {spent.mechanism}")
+
+
+def farthest(report: Report) -> list[str]:
+    """Of many sites, by name those with the worst values of the last round, and those whose tasks took longest."""
+    if not over_sites.are_many(report):
+        return []
+    texts = []
+    if (name := next(iter(curves.metrics_of(report)), None)) and (
+        last := next((each for each in reversed(report.rounds) if each.metrics_by_site), None)
+    ):
+        is_lowest = not looks_lower_is_better(name)
+        values = list(over_sites.of_metric(last.metrics_by_site, name))
+        worst = over_sites.farthest(values, _MOST_FAR, lowest=is_lowest)
+        if wording.spread([value for _, value in values]):
+            named = ", ".join(f"{site} {wording.number(value)}" for site, value in worst)
+            texts.append(f"{'lowest' if is_lowest else 'highest'} {name} in round {last.round_num}: {named}")
+    took = over_sites.longest_tasks(report)
+    if found := over_sites.quantiles(each.seconds for each in took.values()):
+        slowest = over_sites.farthest(((site, each.seconds) for site, each in took.items()), _MOST_FAR, lowest=False)
+        named = ", ".join(f"{site} {_took(took_s)}" for site, took_s in slowest)
+        texts.append(f"longest tasks: {named}; of {counted(len(took), 'client')} the median is {_took(found.median)}")
+    return texts
+
+
+def _took(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 1 else wording.duration(seconds)
 
 
 def _more_places(report: Report) -> None:
@@ -83,7 +114,7 @@ def _more_places(report: Report) -> None:
 
 def _result(found: TableReport) -> None:
     """A table that a workflow found, with as many of its columns as fit."""
-    cells = [[wording.cell(value) for value in row] for row in found.rows]
+    cells = [[wording.cell(value) for value in row] for row in found.rows[:_MOST_ROWS]]
     free = display.width()
     count = 0
     for number, name in enumerate(found.columns):
@@ -94,9 +125,11 @@ def _result(found: TableReport) -> None:
     display.line(f"{found.title}:")
     shown = found.columns[:count]
     display.table([dict(zip(shown, row[:count], strict=True)) for row in cells], shown)
-    if count < len(found.columns):
-        left_out = f"{len(found.columns) - count} of {len(found.columns)} columns"
-        display.line(f"not in the table: {left_out}; report.json has all")
+    columns, rows = len(found.columns), len(found.rows)
+    left_out = [f"{columns - count:,} of {counted(columns, 'column')}"] if count < columns else []
+    left_out += [f"{rows - len(cells):,} of {counted(rows, 'row')}"] if len(cells) < rows else []
+    if left_out:
+        display.line(f"not in the table: {' and '.join(left_out)}; report.json has all")
     display.gap()
 
 

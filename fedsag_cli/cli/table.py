@@ -9,13 +9,13 @@ from fedsag_cli import foreign
 from fedsag_cli.cli import display, wording
 from fedsag_cli.errors import counted
 from fedsag_cli.events import Metrics
-from fedsag_cli.report import Report
+from fedsag_cli.report import Report, RoundReport, over_sites
 
 _LONGEST_NAME = 24  # of a metric, in a heading
 _SHORTEST_NAME = 8
 _LONGEST_WORKFLOW = 16
 _OURS = ("workflow", "round", "answered", "seconds")
-_RANGE = " (sites)"  # a heading whose cells have the range over the sites
+_OF_ANSWERS = ("workflow", "round", "site", "answer", "seconds")
 
 
 class Table(NamedTuple):
@@ -29,21 +29,31 @@ class Table(NamedTuple):
 def brief(report: Report, width: int) -> Table:
     """One column for each metric, the best model's first, with the range over the sites where they differ.
 
-    It is at most `width` columns wide: the ranges are left out first, then the last metrics, the seconds and the
-    answers. One metric stays.
+    Where the sites are many, the first metric has columns for its quantiles over them. The table is at most `width`
+    columns wide: the ranges are left out first, then the last metrics, the quantiles, the seconds and the answers. One
+    metric stays; the ends of the quantiles give way to a second one.
     """
     lines = _lines(report)
     names = _metric_names(report, lines)
     workflow, label, answered, seconds = _own_columns(lines)
     longest = min(_LONGEST_NAME, max(_SHORTEST_NAME, width - _width([*workflow, label]) - 2))
-    headings = _unique([foreign.shortened(name, longest) for name in names])
+    are_many = over_sites.are_many(report)
+    ours = (*_OURS, *over_sites.NAMES) if are_many else _OURS
+    headings = _unique([foreign.shortened(name, longest) for name in names], ours)
     means = [_mean(name, heading, lines) for name, heading in zip(names, headings, strict=True)]
     ranges = [_with_range(name, heading, lines) for name, heading in zip(names, headings, strict=True)]
     before = [*workflow, label]
     after = [answered, seconds]
     while after and _width([*before, *means[:1], *after]) > width:
         after.pop()
-    free = width - _width([*before, *after])
+    quantiles: Sequence[_Column] = ()
+    if are_many and names and (every := _quantiles(names[0], lines)):
+        wanted = [(chosen, count) for count in (2, 1) for chosen in (every, every[1:-1])]  # a further metric first
+        fits = (each for each, n in wanted if _width([*before, *means[:n], *each, *after]) <= width)
+        quantiles = next(fits, ())
+    if quantiles:
+        ranges[0] = None
+    free = width - _width([*before, *quantiles, *after])
     shown: list[_Column] = []
     for number, (mean, with_range) in enumerate(zip(means, ranges, strict=True)):
         column = with_range if number == 0 and with_range is not None and 2 + with_range.width <= free else mean
@@ -62,15 +72,20 @@ def brief(report: Report, width: int) -> Table:
     parts += (
         ["how far the clients differ"] if without or (len(shown) < len(names) and any(ranges[len(shown) :])) else []
     )
-    return _table([*before, *shown, *after], lines, " and ".join(parts))
+    return _table([*before, *shown[:1], *quantiles, *shown[1:], *after], " and ".join(parts))
 
 
 def full(report: Report, width: int | None) -> Iterator[Table]:
-    """Every metric, with the value of each site; as several tables, if one would be wider than `width`."""
+    """Every metric, with the value of each site; as several tables, if one would be wider than `width`.
+
+    Where the sites are many, each has a row for each round in which it took part, in a table of its own.
+    """
     lines = _lines(report)
     workflow, label, answered, seconds = _own_columns(lines)
     names = _metric_names(report, lines)
-    sites = report.sites if len(report.sites) > 1 else []
+    are_many = over_sites.are_many(report)
+    measured = {site for line in lines for site in line.own}
+    sites = [site for site in report.sites if site in measured] if len(report.sites) > 1 and not are_many else []
     titles = [" ".join(filter(None, [site, name])) for name in names for site in ("", *sites)]
     headings = iter(_unique(titles))
     columns = []
@@ -79,14 +94,51 @@ def full(report: Report, width: int | None) -> Iterator[Table]:
         for site in sites:
             cells = [_cell(line.own.get(site, {}), name) for line in lines]
             columns.append(_Column(next(headings), cells))
-    columns += [answered, seconds]
-    first = [*workflow, label]
-    while columns:
-        count = 1
-        while count < len(columns) and (width is None or _width([*first, *columns[: count + 1]]) <= width):
-            count += 1
-        yield _table([*first, *columns[:count]], lines)
-        columns = columns[count:]
+    yield from _parts([*workflow, label], [*columns, answered, seconds], width)
+    if are_many:
+        yield from _each_answer(report, names, width)
+
+
+def _each_answer(report: Report, names: Sequence[str], width: int | None) -> Iterator[Table]:
+    """A row for each site and round in which it took part: what it measured, and how long its task took."""
+    rows = [(each, site, each.metrics_by_site.get(site, {})) for each in report.rounds for site in _took_part(each)]
+    states = [_answer_of(site, each) for each, site, _ in rows]
+    workflows = [foreign.shortened(each.workflow, _LONGEST_WORKFLOW) for each, _, _ in rows]
+    first = [
+        *([_Column("workflow", workflows)] if len(set(workflows)) > 1 else []),
+        _Column("round", [str(each.round_num) for each, _, _ in rows]),
+        _Column("site", [site for _, site, _ in rows]),
+    ]
+    measured = [
+        _Column(heading, [_cell(own, name) for _, _, own in rows])
+        for name, heading in zip(names, _unique(names, _OF_ANSWERS), strict=True)
+    ]
+    took = [f"{each.work_s[site]:.2f}" if site in each.work_s else "" for each, site, _ in rows]
+    yield from _parts(first, [*measured, _Column("answer", states), _Column("seconds", took)], width)
+
+
+def _parts(first: Sequence[_Column], columns: Sequence[_Column], width: int | None) -> Iterator[Table]:
+    """The columns in as many tables as they need, each with those in `first`."""
+    free = None if width is None else width - _width(first)
+    start = 0
+    while start < len(columns):
+        end, room = start + 1, None if free is None else free - 2 - columns[start].width
+        while end < len(columns) and (room is None or (room := room - 2 - columns[end].width) >= 0):
+            end += 1
+        yield _table([*first, *columns[start:end]])
+        start = end
+
+
+def _took_part(each: RoundReport) -> list[str]:
+    """The sites that had a task in the round, in order."""
+    known = each.num_steps.keys() | each.metrics_by_site.keys() | each.failed.keys() | set(each.not_waited_for)
+    return [site for site in dict.fromkeys([*each.asked, *known]) if site in known]
+
+
+def _answer_of(site: str, each: RoundReport) -> str:
+    if site in each.failed:
+        return "failed"
+    return "answered" if site in each.num_steps or site in each.metrics_by_site else "not waited for"
 
 
 class _Line(NamedTuple):
@@ -161,19 +213,31 @@ def _with_range(name: str, heading: str, lines: Sequence[_Line]) -> _Column | No
         return None
     means = [_cell(line.means, name) for line in lines]
     cells = [f"{mean} ({each})" if each and mean else mean for mean, each in zip(means, ranges, strict=True)]
-    return _Column(heading + _RANGE, cells)
+    are_many = any(len(line.own) > over_sites.MANY for line in lines)
+    return _Column(f"{heading} ({wording.MOST if are_many else 'sites'})", cells)
+
+
+def _quantiles(name: str, lines: Sequence[_Line]) -> list[_Column]:
+    """A column for each quantile over the sites; none if they never differ."""
+    found = [over_sites.quantiles(value for _, value in over_sites.of_metric(line.own, name)) for line in lines]
+    if not any(each and wording.number(each.lowest) != wording.number(each.highest) for each in found):
+        return []
+    return [
+        _Column(heading, ["" if each is None else f"{each[number]:.3g}" for each in found])
+        for number, heading in enumerate(over_sites.NAMES)
+    ]
 
 
 def _cell(measured: Metrics, name: str) -> str:
     return wording.number(measured[name]) if name in measured else ""
 
 
-def _unique(headings: Sequence[str]) -> list[str]:
+def _unique(headings: Sequence[str], ours: Sequence[str] = _OURS) -> list[str]:
     """Each heading once: a metric may be called as a column of ours, or as a site."""
-    taken = set(_OURS)
+    taken = set(ours)
     found = []
     for heading in headings:
-        unique = heading if heading not in _OURS else f"{heading} (metric)"
+        unique = heading if heading not in ours else f"{heading} (metric)"
         number = 1
         while unique in taken:
             number += 1
@@ -187,6 +251,7 @@ def _width(columns: Sequence[_Column]) -> int:
     return sum(column.width for column in columns) + 2 * (len(columns) - 1)
 
 
-def _table(columns: Sequence[_Column], lines: Sequence[_Line], left_out: str = "") -> Table:
-    rows = [{column.heading: column.cells[index] for column in columns} for index in range(len(lines))]
-    return Table(rows, [column.heading for column in columns], left_out)
+def _table(columns: Sequence[_Column], left_out: str = "") -> Table:
+    headings = [column.heading for column in columns]
+    rows = [dict(zip(headings, cells, strict=True)) for cells in zip(*(each.cells for each in columns), strict=True)]
+    return Table(rows, headings, left_out)

@@ -6,9 +6,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 
 from fedsag_cli.events import Metrics
+from fedsag_cli.report.over_sites import MANY, quantiles
 
 _MOST_METRICS = 6  # in one line
 _MOST_NAMES = 4  # of sites, or rounds, in one line
+MOST = "10–90 %"
+"""What the spread of many values is called."""
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -22,9 +25,13 @@ def cell(value: str | float | None) -> str:
 
 
 def spread(values: Collection[float | None]) -> str:
-    """The lowest and the highest of several values; empty if they look alike."""
+    """The lowest and the highest of several values, of many without a tenth at each end; empty if they look alike."""
     known = [value for value in values if value is not None]
-    if len(known) < 2 or number(low := min(known)) == number(high := max(known)):
+    found = quantiles(known)
+    if found is None:
+        return ""
+    low, high = (found.tenth, found.ninetieth) if len(known) > MANY else (found.lowest, found.highest)
+    if number(low) == number(high):
         return ""
     return f"{number(low)}–{number(high)}" if low >= 0 else f"{number(low)} to {number(high)}"
 
@@ -33,8 +40,9 @@ def metrics(measured: Metrics, most: int = _MOST_METRICS, by_site: Mapping[str, 
     """The first `most` metrics; with `by_site`, the spread of each over the sites."""
     first = []
     for name, value in islice(measured.items(), most):
-        range_ = spread([each[name] for each in (by_site or {}).values() if name in each])
-        first.append(f"{name} {number(value)}{f' ({range_})' if range_ else ''}")
+        range_ = spread(values := [each[name] for each in (by_site or {}).values() if name in each])
+        which = f"{MOST}: " if len(values) > MANY else ""
+        first.append(f"{name} {number(value)}{f' ({which}{range_})' if range_ else ''}")
     more = f" and {len(measured) - most:,} more" if len(measured) > most else ""
     return ", ".join(first) + more
 

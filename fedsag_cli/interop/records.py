@@ -21,6 +21,7 @@ from fedsag_cli.workspace import SERVER, Workspace, write_whole
 _LOG = "log_fl.txt"
 _ROUNDS = "round_metrics.jsonl"
 _SUMMARY = "metrics_summary.json"
+_MOST_SITES = 100  # NVFLARE's simulator has no more; each file names all sites, so ten thousand would be gigabytes
 _AGGREGATION = {"method": "weighted_average", "weight_key": NUM_STEPS}
 _SELECTOR = "IntimeModelSelector"
 
@@ -33,7 +34,10 @@ def meta_of(job: Job) -> dict[str, Any]:
 
 
 class Records:
-    """An observer that writes these files. A file that the user put in such a place stays as it is."""
+    """An observer that writes these files. A file that the user put in such a place stays as it is.
+
+    Of more than a hundred sites, only the server has them.
+    """
 
     def __init__(self, workspace: Workspace, meta: Mapping[str, Any], components: Sequence[ComponentSpec]) -> None:
         """`components`: those of the server."""
@@ -51,7 +55,7 @@ class Records:
         """Raises OSError if a file cannot be written."""
         match event:
             case events.RunStarted():
-                self._begin(event.sites)
+                self._begin(event.sites, has_folders=not event.workers)
             case events.ServerReady():
                 self._resume(event)
             case events.RoundStarted():
@@ -76,9 +80,10 @@ class Records:
                 self._log.close()
                 self._log = None
 
-    def _begin(self, sites: Sequence[str]) -> None:
+    def _begin(self, sites: Sequence[str], *, has_folders: bool) -> None:
+        """`has_folders`: whether each site has a folder of its own."""
         text = _json({**self._meta, "job_clients": [{"name": site} for site in sites]}, indent=4)
-        for name in (SERVER, *sites):
+        for name in (SERVER, *(sites if has_folders and len(sites) <= _MOST_SITES else ())):
             file, link = self._workspace.job(name) / "meta.json", self._workspace.root / name / _LOG
             if self._is_mine(file):
                 write_whole(file, lambda out: out.write(text))

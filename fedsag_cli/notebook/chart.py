@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from fedsag_cli.errors import counted
-from fedsag_cli.report import Report
+from fedsag_cli.events import Metrics
+from fedsag_cli.report import Report, over_sites
 
 _WIDTH, _HEIGHT = 640, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 620, 40, 240  # of the plane within
@@ -44,12 +45,20 @@ def chart_of(report: Report, metric: str) -> Chart:
     if metric in report.final_metrics:
         steps.append((_FINAL, report.final_metrics, report.final_metrics_by_site))
     mean = [metrics.get(metric) for _, metrics, _ in steps]
-    own = {site: [by_site.get(site, {}).get(metric) for _, _, by_site in steps] for site in report.sites}
-    own = {site: values for site, values in own.items() if any(value is not None for value in values)}
-    plane = _Plane([mean, *own.values()])
+    measured = {site for _, _, by_site in steps for site, each in by_site.items() if each.get(metric) is not None}
+    own: dict[str, list[float | None]] = {}
+    ends: list[tuple[float, float] | None] = []
+    key = "mean"
+    if len(measured) > _MOST_LINES:
+        ends = [_ends(by_site, metric) for _, _, by_site in steps]
+        key = f"mean, and {'10 % to 90 %' if len(measured) > over_sites.MANY else 'the range'} of the sites"
+    elif measured:
+        named = [site for site in report.sites if site in measured]
+        own = {site: [by_site.get(site, {}).get(metric) for _, _, by_site in steps] for site in named}
+        key = "mean, and each site"
+    plane = _Plane([mean, *own.values(), [end for each in ends for end in each or ()]])
     labels = [label for label, _, _ in steps]
-    parts = [*_axes(plane, labels), *_sites(plane, own), *_curve(plane, mean, labels, metric)]
-    key = "mean" if not own else f"mean, and {'each site' if len(own) <= _MOST_LINES else 'the range of the sites'}"
+    parts = [*_axes(plane, labels), *_range(plane, ends), *_sites(plane, own), *_curve(plane, mean, labels, metric)]
     heading = f'<text x="{_LEFT}" y="20" font-weight="600">{html.escape(metric)}</text>'
     side = f'<text x="{_RIGHT}" y="20" text-anchor="end" opacity=".65">{key}</text>'
     svg = (
@@ -101,14 +110,25 @@ def _axes(plane: _Plane, labels: Sequence[str]) -> Iterator[str]:
     yield f'<text x="{(_LEFT + _RIGHT) / 2}" y="{_HEIGHT - 6}" text-anchor="middle" opacity=".65">round</text>'
 
 
-def _sites(plane: _Plane, own: Mapping[str, Sequence[float | None]]) -> Iterator[str]:
-    if len(own) > _MOST_LINES:
-        numbers = [[value for value in column if value is not None] for column in zip(*own.values(), strict=True)]
-        ends = [(step, min(each), max(each)) for step, each in enumerate(numbers) if each]
-        corners = [(step, low) for step, low, _ in ends] + [(step, high) for step, _, high in reversed(ends)]
+def _ends(by_site: Mapping[str, Metrics], metric: str) -> tuple[float, float] | None:
+    """The lowest and the highest value; of many sites without a tenth at each end."""
+    values = [value for _, value in over_sites.of_metric(by_site, metric)]
+    found = over_sites.quantiles(values)
+    if found is None:
+        return None
+    return (found.tenth, found.ninetieth) if len(values) > over_sites.MANY else (found.lowest, found.highest)
+
+
+def _range(plane: _Plane, ends: Sequence[tuple[float, float] | None]) -> Iterator[str]:
+    """A band from the lower to the upper ends."""
+    known = [(step, *each) for step, each in enumerate(ends) if each is not None]
+    if known:
+        corners = [(step, low) for step, low, _ in known] + [(step, high) for step, _, high in reversed(known)]
         outline = " ".join(f"{plane.x(step)},{plane.y(value)}" for step, value in corners)
         yield f'<polygon points="{outline}" opacity=".15"/>'
-        return
+
+
+def _sites(plane: _Plane, own: Mapping[str, Sequence[float | None]]) -> Iterator[str]:
     for site, values in own.items():
         name = html.escape(site)
         yield (

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from fedsag_cli.events import Failure
+from fedsag_cli.workspace import WORKER, site_of
 
 WORKED, WAITED, FAILED, AGGREGATED, SAVED = range(5)
 """What a span of time was spent with. WAITED: from the start of the round to the task."""
@@ -48,7 +49,10 @@ class Curve:
 
 
 class Span(msgspec.Struct, gc=False):  # many: the garbage collector need not look at them
-    """What a site, or the server, did from `start` to `end`. The server's row is SERVER."""
+    """What a site, a worker or the server did from `start` to `end`. The server's row is SERVER.
+
+    `site`: for which site a worker did it.
+    """
 
     row: int
     kind: int
@@ -56,13 +60,15 @@ class Span(msgspec.Struct, gc=False):  # many: the garbage collector need not lo
     end: float
     round_num: int
     task: str
+    site: str = ""
 
 
 class Activity:
     """Spans of time in seconds since the run began, without the time between an end and a resume."""
 
     def __init__(self) -> None:
-        self.names: dict[str, int] = {}  # of sites, in the order in which they had tasks
+        self.names: dict[str, int] = {}  # of sites, or workers, in the order in which they had tasks
+        self.are_workers = False
         self.spans: list[Span] = []
         self.resumed: list[float] = []
         self.total = self.starting = 0.0
@@ -147,8 +153,18 @@ class _Started(_Known, kw_only=True):
 
 class _Task(_Known, kw_only=True, gc=False):
     site: str
+    process: str = ""
     task: str
     round_num: int
+
+    @property
+    def is_of_worker(self) -> bool:
+        """Whether a worker does it, and not a process of the site."""
+        return site_of(self.process) == WORKER
+
+    @property
+    def row(self) -> str:
+        return self.process if self.is_of_worker else self.site
 
 
 class _Finished(_Known, kw_only=True, gc=False):
@@ -200,8 +216,10 @@ class _Reader:
     def send(self, event: _Task) -> None:
         activity, site = self._activity, event.site
         now = event.at = self._now(event)
-        row = activity.names.setdefault(site, len(activity.names))
-        if (since := self._waiting.pop(site, None)) is not None:
+        row = activity.names.setdefault(event.row, len(activity.names))
+        if event.is_of_worker:  # which client waits for a worker says little: there are many more clients
+            activity.are_workers = True
+        elif (since := self._waiting.pop(site, None)) is not None:
             activity.spans.append(Span(row, WAITED, since, now, event.round_num, event.task))
         if site in self._doing:
             self._close(site, now, WORKED)
@@ -242,5 +260,6 @@ class _Reader:
 
     def _close(self, site: str, now: float, kind: int) -> None:
         if task := self._doing.pop(site, None):
-            row = self._activity.names[site]
-            self._activity.spans.append(Span(row, kind, task.at, now, task.round_num, task.task))
+            row = self._activity.names[task.row]
+            whose = site if task.is_of_worker else ""
+            self._activity.spans.append(Span(row, kind, task.at, now, task.round_num, task.task, whose))

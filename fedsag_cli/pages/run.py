@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from fedsag_cli.events import Failure
-from fedsag_cli.pages import curves, timeline
+from fedsag_cli.events import Failure, Metrics
+from fedsag_cli.pages import chosen, curves, timeline
 from fedsag_cli.pages.activity import Activity
 from fedsag_cli.pages.numbers import packed, some
-from fedsag_cli.report import Report, RoundReport, TableReport
+from fedsag_cli.report import Report, RoundReport, TableReport, over_sites
 from fedsag_cli.report.alike import Kind, kind_of
 
 _MOST_ROWS = 400  # of the table of rounds
@@ -18,6 +19,7 @@ _MOST_BARS = 240
 _MOST_SITE_METRICS = 6
 _MOST_CELLS = 8000  # of all result tables
 _MOST_TAILS = 12  # kinds of failures with their logs
+_MOST_NAMED = 20  # sites that failed alike
 _MOST_SETTINGS = 600
 _MOST_TEXTS = 60  # of notices, models …
 _LONGEST = 2000  # characters of one text
@@ -27,13 +29,14 @@ Page = dict[str, Any]
 
 def page_of(report: Report, activity: Activity, number: int = 0) -> Page:
     """What the scripts of a page show. All of it is plain JSON; a block that has nothing is empty."""
+    named = chosen.sites_of(report)
     return {
         "kind": "run",
         "head": _head(report) | {"run": number},
-        "workflows": curves.by_workflow(report),
+        "workflows": curves.by_workflow(report, named.names),
         "rounds": _rounds(report),
         "stages": _stages(report, activity),
-        "sites": _sites(report),
+        "sites": _sites(report, named),
         "timeline": timeline.of(report.sites, activity),
         "failures": _failures(report, activity),
         "logged": curves.logged(activity, report.sites),
@@ -77,11 +80,11 @@ def _head(report: Report) -> Page:
 
 def _rounds(report: Report) -> Page:
     """The rows of the table of rounds; of many rounds, some."""
-    chosen = some(len(report.rounds), _MOST_ROWS)
-    measured = dict.fromkeys(name for at in chosen for name in report.rounds[at].metrics)
+    places = some(len(report.rounds), _MOST_ROWS)
+    measured = dict.fromkeys(name for at in places for name in report.rounds[at].metrics)
     names = curves.best_first(measured, report)[: curves.MOST_METRICS]
     rows = []
-    for each in (report.rounds[at] for at in chosen):
+    for each in (report.rounds[at] for at in places):
         answered = f"{len(each.answered)} of {len(each.asked)}" if each.is_whole else "not complete"
         rows.append([each.workflow, each.round_num, *map(each.metrics.get, names), answered, each.total_s])
     return {"count": len(report.rounds), "metrics": names, "rows": rows}
@@ -129,36 +132,42 @@ def _span_of(group: Sequence[RoundReport]) -> str:
     return f"{first}" if len(group) == 1 else f"{first}–{last}"
 
 
-def _sites(report: Report) -> Page:
-    """One row a site: its last metrics, answers, failures, seconds of all tasks and of the longest."""
+def _sites(report: Report, named: chosen.Chosen) -> Page:
+    """One row a site: its last metrics, answers, failures, seconds of all tasks and of the longest.
+
+    Of many sites, also the quantiles of these.
+    """
     measured = next((each.metrics for each in reversed(report.rounds) if each.metrics), {})
     names = curves.best_first(measured, report)[:_MOST_SITE_METRICS]
-    count = dict.fromkeys(report.sites, 0)
-    failed = dict.fromkeys(report.sites, 0)
-    spent = dict.fromkeys(report.sites, 0.0)
-    longest = dict.fromkeys(report.sites, 0.0)
-    last: dict[str, Any] = {}
+    answers: Counter[str] = Counter()
+    failed: Counter[str] = Counter()
+    spent: dict[str, float] = defaultdict(float)
     for each in report.rounds:
-        for site in each.answered:
-            count[site] = count.get(site, 0) + 1
-        for site in each.failed:
-            failed[site] = failed.get(site, 0) + 1
+        answers.update(each.answered)
+        failed.update(each.failed.keys())
         for site, seconds in each.work_s.items():
-            spent[site] = spent.get(site, 0.0) + seconds
-            longest[site] = max(longest.get(site, 0.0), seconds)
-        last.update(each.metrics_by_site)
-    rows = [
-        [
-            site,
-            *(last.get(site, {}).get(name) for name in names),
-            count[site],
-            failed[site],
-            round(spent[site], 4),
-            round(longest[site], 4),
-        ]
-        for site in report.sites
-    ]
-    return {"metrics": names, "rows": rows}
+            spent[site] += seconds
+    longest = over_sites.longest_tasks(report)
+    last = chosen.last_metrics(report)
+    nothing: Metrics = {}
+
+    def row(site: str) -> list[Any]:
+        own = last.get(site, nothing)
+        most = longest[site].seconds if site in longest else 0.0
+        return [*map(own.get, names), answers[site], failed[site], round(spent.get(site, 0.0), 4), round(most, 4)]
+
+    took_part = answers.keys() | failed.keys() | last.keys()
+    return {
+        "metrics": names,
+        "rows": [[site, *row(site)] for site in named.names],
+        "took_part": named.took_part,
+        "quantiles": _quantiles_of(map(row, took_part)) if named.took_part > over_sites.MANY else [],
+    }
+
+
+def _quantiles_of(rows: Iterable[Sequence[float | None]]) -> list[list[float]]:
+    """For each column, its quantiles; nothing where no row has a value."""
+    return [list(over_sites.quantiles(column) or ()) for column in zip(*rows, strict=True)]
 
 
 def _failures(report: Report, activity: Activity) -> list[Page]:
@@ -172,10 +181,13 @@ def _failures(report: Report, activity: Activity) -> list[Page]:
     for site, round_num, task, failure in found:
         kind = kind_of(site, failure)
         if kind in kinds:
-            kinds[kind]["sites"].append(site)
+            kinds[kind]["count"] += 1
+            if len(kinds[kind]["sites"]) < _MOST_NAMED:
+                kinds[kind]["sites"].append(site)
             continue
         kinds[kind] = {
             "sites": [site],
+            "count": 1,
             "round": round_num,
             "task": task,
             "cause": failure.cause[:_LONGEST],
@@ -212,11 +224,11 @@ def _privacy(rounds: Sequence[RoundReport]) -> Page:
     spent = [(each.round_num, each.privacy) for each in rounds if each.privacy]
     if not spent:
         return {}
-    chosen = [spent[at] for at in some(len(spent), curves.MOST_ROUNDS)]
-    last = chosen[-1][1]
+    shown = [spent[at] for at in some(len(spent), curves.MOST_ROUNDS)]
+    last = shown[-1][1]
     return {
-        "rounds": [round_num for round_num, _ in chosen],
-        "epsilon": packed([each.epsilon for _, each in chosen]),
+        "rounds": [round_num for round_num, _ in shown],
+        "epsilon": packed([each.epsilon for _, each in shown]),
         "last": last.epsilon,
         "delta": last.delta,
         "mechanism": last.mechanism[:_LONGEST],

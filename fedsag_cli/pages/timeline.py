@@ -7,6 +7,8 @@ from typing import Any
 
 from fedsag_cli.pages.activity import SAVED, SERVER, WAITED, Activity, Span
 from fedsag_cli.pages.numbers import packed
+from fedsag_cli.report import over_sites
+from fedsag_cli.workspace import by_number
 
 _MOST_SPANS = 8000
 _CLOSE_SPANS = 1600
@@ -22,26 +24,33 @@ def of(sites: Sequence[str], activity: Activity) -> dict[str, Any]:
     """Empty if no site had a task."""
     if not activity.names or activity.total <= 0:
         return {}
-    order = {site: at for at, site in enumerate(dict.fromkeys([*sites, *activity.names]))}
+    known = sorted(activity.names, key=by_number) if activity.are_workers else sites
+    if len(known) > over_sites.MANY:
+        known = [name for name in known if name in activity.names]
+    order = {name: at for at, name in enumerate(dict.fromkeys([*known, *activity.names]))}
     names = list(order)[:_MOST_ROWS]
     place = [order[site] for site in activity.names]  # a span has the number of a site as the events named it
     page = {
         "sites": names,
+        "whose": "worker" if activity.are_workers else "site",
         "total": activity.total,
         "resumed": activity.resumed,
         "skipped": activity.skipped,
     }
     if len(activity.spans) <= _MOST_SPANS:
         return page | {"spans": _spans(activity.spans, place, len(names))}
-    last = _of_last_rounds(activity.spans, max(_CLOSE_SPANS, 4 * len(names)))
-    return page | {"spans": _spans(last, place, len(names)), "shares": _shares(activity, place, len(names))}
+    last, is_part = _of_last_rounds(activity.spans, max(_CLOSE_SPANS, 4 * len(names)))
+    spans = _spans(last, place, len(names))
+    return page | {"spans": spans, "is_part": is_part, "shares": _shares(activity, place, len(names))}
 
 
-def _of_last_rounds(spans: Sequence[Span], most: int) -> list[Span]:
-    """The spans since the end of a round: as many rounds as have few enough."""
+def _of_last_rounds(spans: Sequence[Span], most: int) -> tuple[list[Span], bool]:
+    """The spans since the end of a round: as many rounds as have few enough; of a longer round, its end, and True."""
     some = spans[-most:]
     since = next((each.end for each in some if each.kind == SAVED), some[0].start)
-    return [each for each in some if each.start >= since]
+    if whole := [each for each in some if each.start >= since]:
+        return whole, False
+    return list(some), True
 
 
 def _spans(spans: Sequence[Span], place: Sequence[int], count: int) -> dict[str, Any]:
@@ -49,6 +58,7 @@ def _spans(spans: Sequence[Span], place: Sequence[int], count: int) -> dict[str,
     shown = sorted(((row, each) for row, each in placed if row < count), key=lambda found: found[1].start)
     tasks = list(dict.fromkeys(each.task for _, each in shown))[:_MOST_TASKS]
     numbers = {task: number for number, task in enumerate(tasks)}
+    sites = {site: number for number, site in enumerate(dict.fromkeys(each.site for _, each in shown))}
     return {
         "rows": packed([row for row, _ in shown], "h"),
         "kinds": packed([each.kind for _, each in shown], "b"),
@@ -57,6 +67,8 @@ def _spans(spans: Sequence[Span], place: Sequence[int], count: int) -> dict[str,
         "rounds": packed([each.round_num for _, each in shown], "i"),
         "tasks": packed([numbers.get(each.task, -1) for _, each in shown], "h"),
         "names": tasks,
+        "of": packed([sites[each.site] for _, each in shown], "i") if len(sites) > 1 else "",
+        "sites": list(sites) if len(sites) > 1 else [],
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,8 +10,10 @@ import msgspec
 
 from fedsag_cli import events
 from fedsag_cli.events import Event, Failure, Metrics
+from fedsag_cli.report.alike import Kind, kind_of
 from fedsag_cli.workspace import site_of
 
+_MOST_LOGS = 30  # of failures that are alike, whose ends are kept
 _SETTINGS = ("job", "workspace", "sites", "slots", "threads", "seed", "launcher", "versions")
 
 
@@ -147,6 +150,7 @@ class ReportBuilder:
         self._began = self._round_began = self._last = 0.0
         self._moments: dict[str, float] = {}
         self._earlier_notices: set[str] = set()  # from before the last resume
+        self._alike: Counter[Kind] = Counter()  # failures that had the end of a log
 
     def complete(self, rounds: Sequence[Sequence[Event]]) -> list[Event]:
         """Hear again what happened in whole rounds from the first one on that was not heard to its end; return that."""
@@ -166,6 +170,11 @@ class ReportBuilder:
     def on(self, event: Event) -> None:
         report = self.report
         match event:
+            case events.TaskSent() | events.ReplyAccepted():  # the most frequent events stand first
+                if current := self._round_of(event):
+                    self._within_round(current, event)
+            case events.ReplyArrived():
+                pass
             case events.RunStarted():
                 report.earlier_s += max(0.0, self._last - self._began)
                 self._began = self._last = event.at
@@ -229,18 +238,16 @@ class ReportBuilder:
                 report.cause, report.hint = event.cause, event.hint
                 self._moments["run_finished"] = event.at
                 report.times = {name + "_s": at - self._began for name, at in self._moments.items()}
-            case events.TaskSent() | events.ReplyAccepted():
-                if current := self._round_of(event):
-                    self._within_round(current, event)
             case events.NotAwaited():
                 if current := self._round_of(event):
                     current.not_waited_for.append(event.site)
             case events.ReplyFailed():
+                failure = self._kept(event)
                 if current := self._round_of(event):
-                    current.failed[event.site] = event.failure
+                    current.failed[event.site] = failure
                 elif any(each.workflow == event.workflow for each in report.rounds):
-                    report.final_failed[event.site] = event.failure
-                self._fail(event)
+                    report.final_failed[event.site] = failure
+                self._fail(event, failure)
         self._last = max(self._last, event.at)
 
     def _add_table(self, event: events.ResultTable) -> None:
@@ -280,8 +287,11 @@ class ReportBuilder:
         | events.RoundFinished,
     ) -> RoundReport | None:
         """The round of the event; None for a task outside the rounds, such as the validation of the last model."""
-        named = (event.workflow, event.round_num)
-        return next((each for each in reversed(self.report.rounds) if (each.workflow, each.round_num) == named), None)
+        workflow, round_num = event.workflow, event.round_num
+        for each in reversed(self.report.rounds):  # it is nearly always the last
+            if each.round_num == round_num and each.workflow == workflow:
+                return each
+        return None
 
     def _forget_final(self) -> None:
         report = self.report
@@ -310,11 +320,21 @@ class ReportBuilder:
         last = self.report.rounds[-1]
         return SiteFailure(workflow=last.workflow, round_num=last.round_num, task="", failure=failure)
 
-    def _fail(self, event: events.ReplyFailed) -> None:
+    def _kept(self, event: events.ReplyFailed) -> Failure:
+        """The failure; of many that are alike, only the first have the ends of their logs."""
+        if not event.failure.log_tail:
+            return event.failure
+        kind = kind_of(event.site, event.failure)
+        self._alike[kind] += 1
+        if self._alike[kind] <= _MOST_LOGS:
+            return event.failure
+        return msgspec.structs.replace(event.failure, log_tail=[])
+
+    def _fail(self, event: events.ReplyFailed, failure: Failure) -> None:
         """The exit of the process may have been reported before this, without the task."""
         known = self.report.failures.get(event.site)
         if known is None or not known.task:
-            self.report.failures[event.site] = self._failure(event.failure, event)
+            self.report.failures[event.site] = self._failure(failure, event)
 
     def _stopped(self, event: events.ClientStopped) -> None:
         """Keep the first cause, and add the line at which the client was stopped, and its log."""

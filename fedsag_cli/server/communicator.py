@@ -106,6 +106,7 @@ class Communicator:
         line: socket.socket,
         emit: Callable[[Event], None],
         *,
+        flush: Callable[[], None] = lambda: None,
         roster: Roster,
         slots: int,
         seed: int = 0,
@@ -116,7 +117,7 @@ class Communicator:
         result_filters: Chain,
         scratch: Path,
     ) -> None:
-        """`line` is the connection from the parent; `emit` sends events to it.
+        """`line` is the connection from the parent; `emit` sends events to it, and `flush` those that wait.
 
         At most `slots` clients of a group work at the same time. With `strict`, every client must answer each task.
         With `waits_for_all` or `strict`, no grace ends the wait for a client.
@@ -133,6 +134,7 @@ class Communicator:
         self._not_taken: set[str] = set()  # tasks of which was told that nobody takes them
         self._channels = Channels(listener, line, self._welcome_for)
         self._emit: Callable[[Event], None] = lambda event: emit(_of_site(event))
+        self._flush = flush
         self._welcome = welcome
         self._task_filters = Filtering("task", data_filters, seed)
         self._answer_filters = Filtering("answer", result_filters, seed)
@@ -547,6 +549,8 @@ class Communicator:
             self._tell(TimePassed())
 
     def _listen(self, timeout_s: float | None) -> None:
+        if timeout_s != 0:
+            self._flush()
         for news in self._channels.listen(timeout_s):
             self._hear(news)
 

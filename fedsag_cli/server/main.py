@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedsag_cli import catalog, events, foreign, machine
+from fedsag_cli import catalog, foreign, machine
 from fedsag_cli.accountants import Accountant
 from fedsag_cli.errors import FedsagError, JobError, of_system
 from fedsag_cli.events import Event, Notice, Observer, RunFailed, WillWrite, WorkflowFinished, WorkflowStarted
@@ -31,6 +31,7 @@ from fedsag_cli.plan import Plan, read_plan, starts
 from fedsag_cli.processes.child import preload, show_stack_when_stopped
 from fedsag_cli.server.clients import Client, Roster, RosterOfNames
 from fedsag_cli.server.communicator import Communicator
+from fedsag_cli.server.line import Line
 from fedsag_cli.server.listeners import Listeners
 from fedsag_cli.server.memory import Memory
 from fedsag_cli.server.model_controller import RunsModelController
@@ -61,6 +62,7 @@ def _serve(root: str, link: int) -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a channel and perhaps a model for each client
     parent = socket.socket(fileno=link)
+    line = Line(parent)
     lock = threading.Lock()  # threads emit too: the one that writes models, and those of the trackers
     observers: list[Observer] = []
     runs: list[Run] = []  # one, once it is there
@@ -71,12 +73,14 @@ def _serve(root: str, link: int) -> int:
         with lock:
             for run in runs:
                 run.on(event)
-            parent.sendall(events.to_line(event))
+            line.send(event)
 
     try:
         workspace = Workspace(Path(root))
-        _run(read_plan(workspace.plan), workspace, parent, emit, observers, runs)
+        _run(read_plan(workspace.plan), workspace, parent, line, emit, observers, runs)
     except _Stopped:
+        with contextlib.suppress(OSError):  # the parent may have ended
+            line.flush()
         return 128 + signal.SIGTERM
     except Exception as error:
         # perhaps of a component, even the user's own: the run failed, and its traceback is in the server's log
@@ -110,6 +114,7 @@ def _run(
     plan: Plan,
     workspace: Workspace,
     parent: socket.socket,
+    line: Line,
     emit: Callable[[Event], None],
     observers: list[Observer],
     runs: list[Run],
@@ -129,6 +134,7 @@ def _run(
         Listener(os.environ[ADDRESS], os.environ[TOKEN]),
         parent,
         emit,
+        flush=line.flush,
         roster=_roster(plan),
         slots=plan.slots * (len(plan.sites) if plan.has_workers else 1),
         seed=plan.seed,

@@ -26,6 +26,7 @@ from fedsag_cli.events import (
     ProcessStarted,
     ReplyFailed,
     ReplyLate,
+    RoundStarted,
     RunFailed,
     RunFinished,
     RunSettings,
@@ -78,6 +79,7 @@ class Simulation:
         self._client_env = {SEED: str(self._plan.seed), PRELOAD: ",".join(self._plan.preload)}
         self._start_of = starts(self._plan)
         self._alive: set[str] = set()
+        self._have_logs: set[str] = set()  # the clients of which workers may write logs
         self._failures = Failures(workspace, planned.apps, self._start_of)
         self._hanging: set[str] = set()  # clients that may still work on a task the server no longer waits for
         self._finished: WorkflowFinished | None = None
@@ -112,7 +114,7 @@ class Simulation:
         """From the first process to the last. Raises what ends the run."""
         self._tell(self._run_started())
         for event in self._untold:
-            self._log.on(event)
+            self._log.on(foreign.masked(event))
         for text in self._notices:
             self._tell(Notice(text=text))
         self._engine.prepare([*self._plan.preload, *_modules_of_server(self._plan)])
@@ -215,13 +217,12 @@ class Simulation:
         apps = dict.fromkeys(app.folder for app in self._planned.apps.values())
         sources = [path for app in apps for path in files_in(app)]
         self._workspace.check_job(self._job, self._planned.apps, sources)
-        self._workspace.check_free(*files, *deployed, of_scripts=set(deployed))
-        self._workspace.clear(replaced=deployed)
+        logs = here.logs_there(self._plan.names) if self._plan.has_workers else []
+        self._workspace.check_free(*files, *deployed, *logs, of_scripts={*deployed, *logs})
+        self._workspace.clear(replaced=[*deployed, *logs])
         self._workspace.claim(*files)
         for name, app in self._planned.apps.items():
             self._workspace.deploy(app.folder, name)
-        if self._plan.has_workers:
-            self._workspace.expect_logs(self._plan.names)
         write_json(self._workspace.plan, self._plan)
 
     def _reopen_workspace(self) -> None:
@@ -318,8 +319,11 @@ class Simulation:
                 self._start(self._client(event.process or event.site))
             case WillWrite():
                 self._workspace.claim(*map(Path, event.paths), folders=map(Path, event.folders))
+            case RoundStarted() if self._plan.has_workers:
+                self._expect_logs(event.sites)
             case TaskSent(process=worker) if worker:
                 self._failures.serves(worker, event.site)
+                self._expect_logs([event.site])
             case ClientReady():
                 self._tell_notes(event.process or event.site)
             case ReplyFailed():
@@ -334,6 +338,12 @@ class Simulation:
             case ProcessExited():
                 self._alive.discard(event.name)
                 self._handle_exit(event)
+
+    def _expect_logs(self, sites: Sequence[str]) -> None:
+        """With workers, a client has a log once it was asked."""
+        if new := [site for site in sites if site not in self._have_logs]:
+            self._have_logs.update(new)
+            self._workspace.expect_logs(new)
 
     def _handle_exit(self, event: ProcessExited) -> None:
         if event.name not in (SERVER, NURSERY):
@@ -373,6 +383,7 @@ class Simulation:
             seed=plan.seed,
             launcher=plan.launcher,
             versions=machine.versions(plan.preload),
+            workers=plan.has_workers,
         )
 
     def _tell_settings(self) -> None:

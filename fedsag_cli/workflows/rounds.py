@@ -13,6 +13,7 @@ def run(self, clients: Clients, run: Run) -> None:
 
 from __future__ import annotations
 
+import heapq
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -294,8 +295,8 @@ class Round:
             return [site for site in sites if site in drawn]
         if count is None or count >= len(sites):
             return sites
-        lots = {site: seeds.derived(self._run.seed, "drawn", self._run.workflow, self.number, site) for site in sites}
-        drawn = set(sorted(sites, key=lots.__getitem__)[:count])
+        lots = seeds.derived_for_each(self._run.seed, "drawn", self._run.workflow, self.number, names=sites)
+        drawn = set(heapq.nsmallest(count, sites, key=lots.__getitem__))
         return [site for site in sites if site in drawn]
 
     def announce(self, sites: Sequence[str]) -> None:

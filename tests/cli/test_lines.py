@@ -267,3 +267,37 @@ def test_many_clients_that_are_not_waited_for_are_one_line():
     assert lines_of(many_clients(200), started(0, sites), *skipped, finished)[3] == (
         "round 0: 199 clients are not waited for (site-2, site-3, site-4, … site-200): enough answered"
     )
+
+
+def test_a_round_of_many_clients_is_told_in_few_lines():
+    """A hundred of ten thousand clients answer in 25 seconds."""
+    started = msgspec.structs.replace(STARTED, sites=[f"site-{number}" for number in range(10_000)])
+    sites = started.sites[200:300]
+    named = {"task": "train", "round_num": 3}
+    told = [events.RoundStarted(round_num=3, first_round=0, num_rounds=9, sites=sites, at=100.0)]
+    told += [events.TaskSent(site=site, size=1, at=100.0, **named) for site in sites]
+    told += [events.ReplyArrived(site=site, at=100.25 + number / 4, **named) for number, site in enumerate(sites)]
+    by_site = {site: {"accuracy": number / 99} for number, site in enumerate(sites)}
+    finished = events.RoundFinished(
+        round_num=3, sites=sites, metrics={"accuracy": 0.5}, by_site=by_site, wait_s=25.0, aggregate_s=0.0, save_s=0.0
+    )
+
+    assert lines_of(started, *told, finished)[2:] == [
+        "round 3 started with 100 of 10,000 clients",
+        "round 3: 40 of 100 clients answered",
+        "round 3: 80 of 100 clients answered",
+        "round 3 finished in 25.0 s: 100 answers, accuracy 0.5 (10–90 %: 0.101–0.899)",
+    ]
+
+
+def test_of_many_answers_after_the_last_round_the_first_are_told():
+    answers = [
+        events.ReplyAccepted(
+            site=f"site-{number}", task="validate", round_num=2, metrics={}, num_steps=1, size=1, work_s=0.5
+        )
+        for number in range(1000)
+    ]
+
+    told = lines_of(*answers)
+
+    assert told[29:] == ["site-29 answered validate in 0.5 s", "more answers to validate are not told one by one"]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 import msgspec
 import pytest
 from histories import START, history
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from terminals import Terminal
 
 from fedsag_cli import events
 from fedsag_cli.cli import display
+from fedsag_cli.cli.clients import Clients
 from fedsag_cli.cli.live import Progress
 from fedsag_cli.cli.views import LiveView
 from fedsag_cli.events import Failure
@@ -185,7 +189,8 @@ def states(told) -> dict[str, str]:
     progress = Progress()
     for event in told:
         progress.on(event)
-    return progress._clients.states()
+    clients = progress._clients
+    return {client.site: clients.state_of(client) for client in clients.all}
 
 
 def test_before_the_server_is_ready_the_view_says_what_starts_and_has_no_row_for_each_client(monkeypatch):
@@ -246,3 +251,69 @@ def test_of_several_workflows_the_name_stands_in_the_head_as_far_as_there_is_roo
     assert wide.startswith("a_name_of_many_words: round 0 (last: 1)  ━━")
     assert narrow.startswith("round 0 (last: 1)  ━━")
     assert "0:02" in narrow
+
+
+def test_of_ten_thousand_clients_those_of_the_round_are_counted_and_those_at_work_are_shown(monkeypatch):
+    told = history(10_000, slots=4, drawn=100, work_s=lambda client, round_num: 30.0 if client % 100 == 7 else 1.0)
+    of_round = [event for event in told if isinstance(event, events.RoundStarted)][1]
+
+    shown = at(told, of_round.at + 10.0, monkeypatch=monkeypatch, last_line=lambda site: f"log of {site}")
+
+    assert re.match(r"round 1 \(last: 3\)", shown[0])
+    assert shown[2] == "10,000 clients, 100 in this round: > 4 working, # 31 answered,"
+    assert shown[3] == "  . 65 waiting for a slot"
+    assert shown[4].startswith("slowest: site-")
+    assert "".join(line.strip() for line in shown[5:7]).count(">") == 4
+    assert len([line for line in shown if "working on train" in line]) == 4
+
+
+def test_all_of_ten_thousand_clients_at_once_are_counts_and_those_at_work(monkeypatch):
+    told = history(10_000, slots=4, rounds=1, start_s=0.0)
+
+    shown = at(told, START + 20.5, 120, 40, monkeypatch=monkeypatch)
+
+    assert re.match(r"10,000 clients: 4 working, \d+ answered, 9,9\d\d waiting for a slot", shown[1])
+    assert len([line for line in shown if "working on train" in line]) == 4
+    assert not [line for line in shown if "####" in line]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_the_counts_are_those_of_the_clients_whatever_happens(data):
+    sites = [f"site-{number}" for number in range(8)]
+    clients = Clients()
+    clients.on(msgspec.structs.replace(history(8, slots=3)[0], sites=sites))
+    kinds = [
+        lambda site, at: events.ProcessStarted(name=site, pid=1, at=at),
+        lambda site, at: events.ClientReady(site=site, at=at),
+        lambda site, at: events.TaskSent(site=site, task="train", round_num=0, size=1, at=at),
+        lambda site, at: events.ReplyArrived(site=site, task="train", round_num=0, at=at),
+        lambda site, at: events.ReplyFailed(site=site, task="train", round_num=0, failure=Failure(cause="boom"), at=at),
+        lambda site, at: events.NotAwaited(site=site, task="train", round_num=0, at=at),
+        lambda site, at: events.ReplyLate(site=site, task="train", at=at),
+        lambda site, at: events.ClientStopped(site=site, failure=Failure(cause="boom"), at=at),
+        lambda site, at: events.ProcessExited(name=site, exit_code=1, at=at),
+        lambda site, at: events.ProcessExited(name=site, exit_code=0, at=at),
+    ]
+    for step in range(data.draw(st.integers(1, 60))):
+        at = step // 3  # several things happen at the same time
+        if data.draw(st.integers(0, 7)) == 0:
+            drawn = data.draw(st.lists(st.sampled_from(sites), min_size=1, unique=True))
+            clients.on(events.RoundStarted(round_num=0, first_round=0, num_rounds=9, sites=drawn, at=at))
+        else:
+            clients.on(data.draw(st.sampled_from(kinds))(data.draw(st.sampled_from(sites)), at))
+
+        assert +clients.counts() == Counter(map(clients.state_of, clients.all))
+        assert +clients.counts(asked=True) == Counter(map(clients.state_of, clients.asked))
+        assert {client.site for client in clients.working} == {c.site for c in clients.all if c.state == "working"}
+        since = [client.since for client in clients.working]
+        assert since == sorted(since)
+
+
+def test_a_client_of_which_nothing_was_told_is_nothing_but_a_name():
+    progress = Progress()
+    for event in history(10_000, slots=4, drawn=20, rounds=2):
+        progress.on(event)
+        progress.rows(event.at, 80, 24, no_log)
+
+    assert len(progress._clients._by_site) == 40

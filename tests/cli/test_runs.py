@@ -272,6 +272,10 @@ def test_a_log_is_printed_line_by_line_without_what_a_terminal_would_act_on(call
     assert "did you mean 'site-1'?" in call("logs", 1, "site1", code=2)
     assert "known: server, site-1, site-2" in call("logs", 1, "site-9", code=2)
     assert "has no log" in call("logs", 1, "server", code=2)
+    worker = tmp_path / "ws1" / "worker" / "log_1.txt"
+    worker.parent.mkdir()
+    worker.write_text("of a worker\n")
+    assert call("logs", 1, "worker:1") == "of a worker\n"
 
 
 def test_a_log_is_followed_until_its_own_run_ends(call, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fedsag_cli.cli import display, summary, table
 from fedsag_cli.cli.display import Columns
 from fedsag_cli.events import Failure
-from fedsag_cli.report import BestReport, PrivacyReport, Report, RoundReport, TableReport, ValidationReport
+from fedsag_cli.report import BestReport, PrivacyReport, Report, RoundReport, TableReport, ValidationReport, over_sites
 
 
 def a_round(number: int, by_site: dict[str, dict[str, float | None]], **fields) -> RoundReport:
@@ -125,7 +125,8 @@ def test_the_table_fits_whatever_the_metrics_and_sites_are(metrics, sites, workf
         assert width_of(made) <= width
     assert len(set(made.columns)) == len(made.columns)
     missing = len(metrics) - (len(made.columns) - 1 - ("workflow" in made.columns[:1]))
-    assert ("metric" in made.left_out) is (missing + sum(name in made.columns for name in ("answered", "seconds")) > 0)
+    ours = ("answered", "seconds", *(over_sites.NAMES if sites > over_sites.MANY else ()))
+    assert ("metric" in made.left_out) is (missing + sum(name in made.columns for name in ours) > 0)
 
 
 @pytest.mark.parametrize(("metrics", "sites"), [(1, 200), (5000, 2)])
@@ -139,6 +140,96 @@ def test_what_is_left_out_is_said_with_the_command_that_shows_it(capsys, metrics
     assert ("of 5,000 metrics" in said) is (metrics == 5000)
     assert ("`fedsag watch '/my runs/w' --table full` shows all" in said) is (metrics == 5000)
     assert max(len(line) for line in said.splitlines()[:3]) <= 80
+
+
+def of_many(**fields) -> Report:
+    """Two rounds in which 101 of 10,000 sites measured 0.00 to 1.00, and one that failed."""
+    sites = [f"site-{number}" for number in range(10_000)]
+    by_site = {site: {"accuracy": number / 100, "loss": 2.5} for number, site in enumerate(sites[5000:5101])}
+    rounds = [
+        a_round(
+            number,
+            by_site,
+            asked=[*by_site, "site-9000"],
+            failed={"site-9000": Failure(cause="boom")},
+            num_steps=dict.fromkeys(by_site, 1.0),
+            work_s={site: 0.5 + (site == "site-5007") * number for site in by_site},
+        )
+        for number in range(2)
+    ]
+    return Report(sites=sites, workspace="/w", rounds=rounds, **fields)
+
+
+def test_of_many_sites_the_table_has_the_quantiles_of_the_first_metric():
+    assert cells(table.brief(of_many(), 80)) == [
+        ["round", "accuracy", "min", "10 %", "median", "90 %", "max", "loss", "answered", "seconds"],
+        *([number, "0.5", "0", "0.1", "0.5", "0.9", "1", "2.5", "101 of 102", "2.50"] for number in "01"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("width", "left"), [(66, ["10 %", "median", "90 %", "loss"]), (58, ["10 %", "median", "90 %"])]
+)
+def test_where_there_is_less_room_the_ends_of_the_quantiles_give_way_first(width, left):
+    made = table.brief(of_many(), width)
+
+    assert list(made.columns) == ["round", "accuracy", *left, "answered", "seconds"]
+
+
+def test_where_many_sites_measured_the_same_there_are_no_quantiles():
+    by_site = {f"site-{number}": {"accuracy": 5.0} for number in range(40)}
+    report = Report(sites=list(by_site), rounds=[a_round(0, by_site)])
+
+    assert table.brief(report, 80).columns == ["round", "accuracy", "answered", "seconds"]
+    assert summary.farthest(report) == []
+
+
+def test_a_metric_that_is_called_as_a_quantile_keeps_its_column():
+    by_site = {f"site-{number}": {"median": float(number)} for number in range(31)}
+
+    head = cells(table.brief(Report(sites=list(by_site), rounds=[a_round(0, by_site)]), 80))[0]
+
+    assert head[:3] == ["round", "median (metric)", "min"]
+    assert len(set(head)) == len(head)
+
+
+def test_the_full_table_of_many_sites_has_a_row_for_each_that_took_part_and_none_for_others():
+    rounds, each = table.full(of_many(), None)
+
+    assert cells(rounds) == [
+        ["round", "accuracy", "loss", "answered", "seconds"],
+        *([number, "0.5", "2.5", "101 of 102", "2.50"] for number in "01"),
+    ]
+    head, *rows = cells(each)
+    assert head == ["round", "site", "accuracy", "loss", "answer", "seconds"]
+    assert len(rows) == 2 * 102
+    assert rows[7 + 102] == ["1", "site-5007", "0.07", "2.5", "answered", "1.50"]
+    assert rows[101] == ["0", "site-9000", "", "", "failed", ""]
+
+
+def test_sites_that_are_many_only_in_all_rounds_together_have_no_column_each():
+    sites = [f"site-{number}" for number in range(100)]
+    rounds = [
+        a_round(number, {site: {"accuracy": 1.0} for site in sites[number * 10 : number * 10 + 10]})
+        for number in range(10)
+    ]
+
+    means, each = table.full(Report(sites=sites, rounds=rounds), None)
+
+    assert list(means.columns) == ["round", "accuracy", "answered", "seconds"]
+    assert [row["site"] for row in each.rows] == sites
+
+
+def test_of_many_sites_the_worst_and_the_slowest_are_named():
+    assert summary.farthest(of_many()) == [
+        "lowest accuracy in round 1: site-5000 0, site-5001 0.01, site-5002 0.02",
+        "longest tasks: site-5007 1.5 s, site-5000 0.5 s, site-5001 0.5 s; of 101 clients the median is 0.5 s",
+    ]
+    of_loss = of_many(best=BestReport(round_num=0, metric="loss", score=2.5))
+    assert summary.farthest(of_loss)[0].startswith("longest tasks: ")  # the loss is that of all
+    of_loss.rounds[1].metrics_by_site = {f"site-{number}": {"loss": number / 10} for number in range(40)}
+    assert summary.farthest(of_loss)[0] == "highest loss in round 1: site-39 3.9, site-38 3.8, site-37 3.7"
+    assert summary.farthest(Report(sites=["a"], rounds=[a_round(0, {"a": {"accuracy": 1.0}})])) == []
 
 
 def test_the_full_table_has_every_value_and_no_part_of_it_is_wider_than_the_terminal():
@@ -199,3 +290,13 @@ def test_the_seconds_of_a_run_are_those_of_all_its_parts(capsys, earlier_s, show
     summary.summary(Report(earlier_s=earlier_s, times={"run_finished_s": 17.5}))
 
     assert f"seconds    {shown}" in capsys.readouterr().out.splitlines()
+
+
+def test_of_a_result_table_with_many_rows_the_first_are_printed(capsys):
+    found = TableReport(title="values", columns=["site", "value"], rows=[[f"s{at}", float(at)] for at in range(2000)])
+
+    summary.summary(Report(workspace="/w", tables=[found]))
+
+    said = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("s") and line[1].isdigit() for line in said) == 100
+    assert "not in the table: 1,900 of 2,000 rows; report.json has all" in said

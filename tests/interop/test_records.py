@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import pytest
 
 from fedsag_cli import events
@@ -130,6 +131,14 @@ def test_every_site_has_the_jobs_meta_and_its_log_by_nvflares_name(tell, tmp_pat
         ["INFO", "Contribution from a ACCEPTED at round 0."],
         ["INFO", "Round 0 finished."],
     ]
+
+
+def test_of_more_sites_than_nvflare_simulates_only_the_server_has_these_files(tell, tmp_path):
+    sites = [f"site-{number}" for number in range(101)]
+    tell(msgspec.structs.replace(STARTED, sites=sites), ENDED)
+
+    assert len(json.loads((tmp_path / "server" / "simulate_job" / "meta.json").read_text())["job_clients"]) == 101
+    assert not list(tmp_path.glob("site-*"))
 
 
 def test_a_file_that_the_user_put_there_stays_as_it_is(tell, tmp_path):

@@ -181,6 +181,24 @@ def test_of_many_sites_a_reader_finds_one(tmp_path, opened):
     assert told[told.index("highest: site-199") + 1] == "499.2"
 
 
+def test_of_thousands_of_sites_a_reader_sees_quantiles_and_finds_the_worst(tmp_path, opened):
+    names = [f"site-{number}" for number in range(3000)]
+    by_site = {name: {"accuracy": number / 2999} for number, name in enumerate(names)}
+    report = Report(job="many", sites=names, rounds=[a_round(at, by_site) for at in range(3)])
+    pages.write(report, tmp_path / "none.jsonl", tmp_path / "report.html")
+    page = opened(tmp_path / "report.html", width=390)
+
+    page.locator("#metrics input").first.fill("site-3")
+    page.keyboard.press("Enter")
+
+    told = hover(page, "#metrics", 0.9999).split("\n")
+    assert told[:3] == ["round 2", "site-3", "0.0010003"]
+    assert {"highest: site-2999", "90 %", "median", "10 %", "lowest: site-0"} <= set(told)
+    assert "Of 3,000 sites that took part, " in page.locator("#sites").inner_text()
+    assert page.locator("#sites table").first.locator("tr").count() == 6
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
 def painted(page, *colours):
     """How many pixels of the first metric's chart have each of these colours of the style."""
     return page.evaluate(

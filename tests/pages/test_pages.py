@@ -99,6 +99,56 @@ def test_a_page_of_many_sites_or_rounds_has_at_most_2_mb(tmp_path, sites, rounds
     assert 100_000 < (tmp_path / "report.html").stat().st_size <= 2_000_000
 
 
+def thousands():
+    """Three rounds of 10,000 sites: in each, 2,000 others measured 0 to 1; one failed, and one took long."""
+    sites = [f"site-{number}" for number in range(10_000)]
+    rounds = []
+    for at in range(3):
+        drawn = sites[at * 2000 : (at + 1) * 2000]
+        by_site = {site: {"accuracy": number / 1999} for number, site in enumerate(drawn)}
+        work = {site: 9.0 if site == "site-3333" else 1.0 for site in drawn}
+        failed = {"site-9999": Failure(cause="boom")} if at == 1 else {}
+        rounds.append(a_round(at, by_site, work_s=work, num_steps=dict.fromkeys(drawn, 1.0), failed=failed))
+    failures = {"site-9999": SiteFailure(round_num=1, task="train", failure=Failure(cause="boom"))}
+    return Report(job="many", sites=sites, rounds=rounds, failures=failures)
+
+
+def test_of_thousands_of_sites_a_page_names_the_worst_the_slowest_and_the_failed():
+    page = run.page_of(thousands(), activity.Activity())
+
+    rows = {row[0]: row[1:] for row in page["sites"]["rows"]}
+    assert page["sites"]["took_part"] == 6001
+    assert 80 < len(rows) < 300
+    assert {"site-0", "site-2000", "site-3333", "site-9999"} <= rows.keys()
+    assert rows["site-3333"] == [pytest.approx(1333 / 1999), 1, 0, 9.0, 9.0]
+    assert rows["site-9999"] == [None, 0, 1, 0.0, 0.0]
+    accuracy, answers, *_ = page["sites"]["quantiles"]
+    assert accuracy == pytest.approx([0.0, 0.1, 0.5, 0.9, 1.0], abs=1e-3)
+    assert answers == [0, 1, 1, 1, 1]
+    assert len(json.dumps(page)) < 100_000
+
+
+def test_a_band_is_that_of_all_sites_also_of_those_that_have_no_curve_on_the_page():
+    (flow,) = run.page_of(thousands(), activity.Activity())["workflows"]
+
+    (metric,) = flow["metrics"]
+    assert (flow["measured"], len(flow["sites"]) < 300) == (6000, True)
+    for part, values in zip([0.0, 0.1, 0.5, 0.9, 1.0], metric["quantiles"], strict=True):
+        assert unpacked(values) == pytest.approx([part] * 3, abs=1e-3)
+    assert [flow["ends"][at] for at in unpacked(metric["lowest"], "i")] == ["site-0", "site-2000", "site-4000"]
+    places, values = metric["by_site"][flow["sites"].index("site-3333")]
+    assert (unpacked(places, "i"), unpacked(values)) == ([1], pytest.approx([1333 / 1999]))
+
+
+def test_failures_of_thousands_of_sites_are_one_with_their_number():
+    names = [f"site-{number}" for number in range(5000)]
+    failures = {site: SiteFailure(round_num=0, task="train", failure=Failure(cause="boom")) for site in names}
+
+    (one,) = run.page_of(Report(sites=names, failures=failures), activity.Activity())["failures"]
+
+    assert (one["count"], one["sites"][:2], len(one["sites"])) == (5000, ["site-0", "site-1"], 20)
+
+
 # the curves
 
 
@@ -111,7 +161,7 @@ def test_every_site_has_its_own_values_and_the_final_model_is_the_last_point():
         ],
     )
 
-    (flow,) = curves.by_workflow(report)
+    (flow,) = curves.by_workflow(report, report.sites)
 
     (metric,) = flow["metrics"]
     assert (flow["rounds"], flow["has_final"], flow["places"]) == ([0, 1], True, [0, 1, 2])
@@ -265,6 +315,49 @@ def test_of_many_tasks_the_timeline_has_shares_and_the_last_rounds_one_by_one():
     assert set(worked[2 * moments :]) == {63}  # the server: a quarter
     assert set(unpacked(page["spans"]["rows"], "h")) == {1, -1}
     assert min(unpacked(page["spans"]["starts"])) > 9000
+
+
+def test_of_a_long_round_the_end_is_shown():
+    done = activity.Activity()
+    done.names, done.total = {"a": 0}, 10_000.0
+    done.spans = [activity.Span(0, activity.WORKED, at, at + 0.5, 0, "train") for at in range(9_999)]
+    done.spans.append(activity.Span(activity.SERVER, activity.SAVED, 9_999.5, 10_000.0, 0, ""))
+
+    page = timeline.of(["a"], done)
+
+    assert page["is_part"]
+    assert len(unpacked(page["spans"]["starts"])) == 1600
+
+
+def test_a_further_executor_of_a_site_is_in_the_row_of_the_site(told):
+    found = told(
+        started(100.0),
+        task(events.TaskSent, 101.0, "a", size=1, process="a:2"),
+        task(events.ReplyArrived, 103.0, "a"),
+    )
+
+    page = timeline.of(["a", "b"], found)
+
+    assert (page["whose"], page["sites"], page["spans"]["sites"]) == ("site", ["a", "b"], [])
+
+
+def test_with_workers_the_timeline_has_a_row_for_each_worker(told):
+    found = told(
+        started(100.0),
+        events.RoundStarted(at=100.0, round_num=0, first_round=0, num_rounds=1, sites=["a", "b"]),
+        task(events.TaskSent, 101.0, "a", size=1, process="worker:10"),
+        task(events.TaskSent, 102.0, "b", size=1, process="worker:9"),
+        task(events.ReplyArrived, 103.0, "b"),
+        task(events.ReplyArrived, 104.0, "a"),
+    )
+
+    page = timeline.of(["a", "b"], found)
+
+    assert (page["whose"], page["sites"]) == ("worker", ["worker:9", "worker:10"])
+    assert unpacked(page["spans"]["rows"], "h") == [1, 0]
+    assert unpacked(page["spans"]["kinds"], "b") == [activity.WORKED] * 2
+    assert unpacked(page["spans"]["ends"]) == [4.0, 3.0]
+    assert [page["spans"]["sites"][at] for at in unpacked(page["spans"]["of"], "i")] == ["a", "b"]
 
 
 # the rest

@@ -25,6 +25,7 @@ from tensors import KEYS, NUMBERS, PAYLOADS, TORCH_DTYPES, bits, numpy_values, t
 
 from fedsag_cli.errors import TensorError
 from fedsag_cli.params import layout, tensor_file
+from fedsag_cli.params.arithmetic import difference
 from fedsag_cli.params.tensor_file import TensorFile
 
 
@@ -712,6 +713,30 @@ def test_the_digest_survives_the_journey():
     params = {"b": torch.arange(3.0), "a": torch.ones(2, dtype=torch.bfloat16), "c": np.arange(4)}
 
     assert tensor_file.digest(there_and_back(params)) == tensor_file.digest(params)
+
+
+class FromGpu(torch.Tensor):
+    """Counts how often its values are fetched from a device; what is fetched is a plain tensor."""
+
+    fetched = 0
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        made = super().__torch_function__(func, types, args, kwargs or {})
+        if getattr(func, "__name__", "") != "cpu":
+            return made
+        cls.fetched += 1
+        return made.as_subclass(torch.Tensor)
+
+
+@pytest.mark.parametrize("as_difference", [False, True])
+def test_an_update_leaves_the_gpu_once(monkeypatch, as_difference):
+    monkeypatch.setattr(FromGpu, "fetched", 0)
+    params = {name: torch.ones(3).as_subclass(FromGpu) for name in "ab"}
+
+    there_and_back(difference(params, {name: torch.zeros(3) for name in "ab"}) if as_difference else params)
+
+    assert FromGpu.fetched == 2
 
 
 def test_writing_leaves_no_descriptor_behind():

@@ -317,7 +317,7 @@ def test_with_torch_it_stays_one_thread_and_a_child_can_use_all_cores(home):
         import sys, threading
         assert "torch._dynamo" in sys.modules
         import torch
-        assert not torch.cuda.is_initialized()
+        assert not torch.cuda.is_initialized() and not torch.cuda._is_in_bad_fork()  # nor was it before the fork
         torch.set_num_threads({cores})
         print(torch.get_num_threads(), (torch.ones(1024, 1024) @ torch.ones(1024, 1024)).sum().item())
         import gc

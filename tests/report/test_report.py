@@ -290,3 +290,23 @@ def test_two_reports_share_nothing():
 
     assert second.report.notices == []
     assert second.report.exit_codes == {}
+
+
+def test_of_many_failures_that_are_alike_the_first_have_the_ends_of_their_logs():
+    names = [f"site-{number}" for number in range(40)]
+    failed = [
+        events.ReplyFailed(
+            site=site, task="train", round_num=0, failure=Failure(cause=f"{site}: boom", log="l", log_tail=["end"])
+        )
+        for site in names
+    ]
+    other = events.ReplyFailed(
+        site="site-40", task="train", round_num=0, failure=Failure(cause="bang", log="l", log_tail=["end"])
+    )
+
+    report = folded(msgspec.structs.replace(STARTED, sites=[*names, "site-40"]), began(0, at=1.0), *failed, other)
+
+    with_ends = [site for site, first in report.failures.items() if first.failure.log_tail]
+    assert with_ends == [*names[:30], "site-40"]
+    assert {each.log for each in report.rounds[0].failed.values()} == {"l"}
+    assert len(report.rounds[0].failed) == 41

@@ -56,8 +56,8 @@ function count(value, noun) {
   return `${value.toLocaleString("en-US")} ${noun}${value === 1 ? "" : "s"}`;
 }
 
-function few(names, most = 6) {
-  const rest = names.length - most;
+function few(names, most = 6, all = names.length) {
+  const rest = all - Math.min(most, names.length);
   return names.slice(0, most).join(", ") + (rest > 0 ? ` and ${rest} more` : "");
 }
 

@@ -35,9 +35,9 @@ function newPicks(sites) {
 }
 
 function pickTools(picks) {
-  const list = el("datalist", { id: "sites" }, picks.sites.map((site) => el("option", { value: site })));
+  const list = el("datalist", { id: "site-names" }, picks.sites.map((site) => el("option", { value: site })));
   const find = el("input", { type: "search", placeholder: `find one of ${picks.sites.length} sites …`, ariaLabel: "find a site" });
-  find.setAttribute("list", "sites");
+  find.setAttribute("list", "site-names");
   const chips = el("span");
   const add = () => {
     if (!find.value || !picks.sites.includes(find.value)) return;
@@ -97,12 +97,12 @@ function failureSection(failures, head) {
   if (!failures.length) return null;
   const cards = failures.map((each) => {
     const when = [each.round !== null && `round ${each.round}`, each.task].filter(Boolean).join(", ");
-    const who = each.sites.length > 1 ? `${count(each.sites.length, "site")}: ${few(each.sites)}` : each.sites[0];
+    const who = each.count > 1 ? `${count(each.count, "site")}: ${few(each.sites, 6, each.count)}` : each.sites[0];
     return el("div", { className: "card fail" },
       el("p", { className: "who" }, who, when && ` · ${when}`),
       el("p", {}, el("b", {}, each.cause)),
       each.where && el("p", { className: "mono" }, each.where),
-      each.tail.length > 0 && el("details", { open: failures.length <= 3 }, el("summary", {}, `the end of ${each.sites.length > 1 ? `the log of ${each.sites[0]}` : "its log"}`, each.log && el("span", { className: "mono" }, `  ${each.log}`)), el("pre", {}, each.tail.join("\n"))));
+      each.tail.length > 0 && el("details", { open: failures.length <= 3 }, el("summary", {}, `the end of ${each.count > 1 ? `the log of ${each.sites[0]}` : "its log"}`, each.log && el("span", { className: "mono" }, `  ${each.log}`)), el("pre", {}, each.tail.join("\n"))));
   });
   return section("failures", "Failures", head.ok ? "Sites that failed while the run went on without them." : "The first failure of each site. Failures that are alike are told once.", el("div", { className: "cards one" }, cards));
 }
@@ -113,7 +113,7 @@ function metricSection(data, picks) {
   const { workflows, rounds } = data;
   if (!workflows.length && !rounds.rows.length) return null;
   const blocks = [];
-  const many = workflows.some((each) => each.metrics.some((metric) => new Set(metric.by_site).size > FEW));
+  const many = workflows.some((each) => each.metrics.some((metric) => isBand(each, metric)));
   const cards = el("div", { className: "cards" });
   if (hasCharts) {
     if (many) blocks.push(pickTools(picks));
@@ -132,7 +132,7 @@ function metricSection(data, picks) {
     ? el("details", { className: "card" }, el("summary", { style: { margin: "0" } }, `Table of ${listed}`), table(columns, rows, { find: "find a round …" }))
     : el("div", { className: "card" }, el("h3", {}, `Table of ${listed}`), table(columns, rows, { find: "find a round …" })));
   const left = workflows.reduce((sum, flow) => sum + flow.left_out, 0);
-  const lead = "A round's metrics belong to the model that was sent in it. " + (many ? "Bands show how the sites differ; find a site to see its own curve. " : "") + (left ? `${count(left, "further metric")} ${left === 1 ? "is" : "are"} in report.json.` : "");
+  const lead = "A round's metrics belong to the model that was sent in it. " + (many ? "Bands show how the sites differ; find a site to see its own curve. " + someOf(data.sites) : "") + (left ? `${count(left, "further metric")} ${left === 1 ? "is" : "are"} in report.json.` : "");
   return section("metrics", "Metrics", lead, blocks);
 }
 
@@ -142,7 +142,7 @@ function metricCard(flow, metric, isNamed, picks) {
   const name = isNamed ? `${metric.name} · ${flow.name}` : metric.name;
   const card = el("div", { className: "card" });
   const heading = el("h3", {}, el("span", {}, name), el("span", { className: "last" }, last === undefined ? "" : num(last)));
-  const sites = flow.sites.map((site, at) => ({ site, packed: metric.by_site[at], values: spread(unpack(metric.by_site[at]), flow.places, mean.length) }));
+  const sites = flow.sites.map((site, at) => ({ site, packed: String(metric.by_site[at]), values: ownValues(metric.by_site[at], flow.places, mean.length) }));
   const known = sites.filter(({ values }) => values.some((value) => !Number.isNaN(value)));
   const label = (at) => (flow.has_final && at === mean.length - 1 ? "final model" : `round ${flow.rounds[at]}`);
   const common = {
@@ -158,21 +158,33 @@ function metricCard(flow, metric, isNamed, picks) {
       drawn.splice(at, 1);
     }
     card.replaceChildren(heading);
-    const kinds = alike(known);
-    const spec = kinds.length > FEW ? bandSpec(mean, known, picks) : lineSpec(mean, known, kinds);
+    const spec = isBand(flow, metric) ? bandSpec(flow, metric, mean, known, picks) : lineSpec(mean, known, alike(known));
     return lineChart(card, { ...common, ...spec });
   };
   draw();
-  if (known.length > FEW) {
+  if (isBand(flow, metric)) {
     picks.then(() => { draw()?.draw(); });
   }
   return card;
 }
 
-function spread(values, places, length) {
-  if (places.length === length) return values;
+// whether the sites are too many for a curve each
+function isBand(flow, metric) {
+  return Boolean(metric.quantiles) && (flow.measured > flow.sites.length || new Set(metric.by_site.map(String)).size > FEW);
+}
+
+// of the sites that took part, a page names the worst, the slowest and those that failed
+function someOf(sites) {
+  const named = sites.rows.length;
+  return sites.took_part > named && named > 0 ? `Of ${count(sites.took_part, "site")} that took part, ${named} are named here: the worst, the slowest and those that failed; report.json has all. ` : "";
+}
+
+// a site's values: at the places of all, or at places of its own
+function ownValues(own, places, length) {
+  const [at, values] = Array.isArray(own) ? [unpack(own[0], "i"), unpack(own[1])] : [places, unpack(own)];
+  if (values.length === length) return values;
   const whole = new Float32Array(length).fill(NaN);
-  places.forEach((place, at) => { whole[place] = values[at]; });
+  at.forEach((place, n) => { whole[place] = values[n]; });
   return whole;
 }
 
@@ -195,40 +207,36 @@ function lineSpec(mean, known, kinds) {
   return { series, rows: (index) => [...series].reverse().map((each) => [colour(each.paint), each.name, num(each.values[index])]) };
 }
 
-function bandSpec(mean, known, picks) {
-  const length = mean.length;
-  const lines = { low: [], q25: [], q50: [], q75: [], high: [] };
-  for (let at = 0; at < length; at += 1) {
-    const sorted = known.map(({ values }) => values[at]).filter((value) => !Number.isNaN(value)).sort((a, b) => a - b);
-    const share = (part) => (sorted.length ? sorted[Math.round(part * (sorted.length - 1))] : NaN);
-    Object.entries({ low: 0, q25: 0.25, q50: 0.5, q75: 0.75, high: 1 }).forEach(([name, part]) => lines[name].push(share(part)));
-  }
-  let end = length - 1;
-  while (end > 0 && Number.isNaN(lines.q50[end])) end -= 1;
-  const there = known.filter(({ values }) => !Number.isNaN(values[end])).sort((a, b) => a.values[end] - b.values[end]);
-  const ends = [["lowest at the end", there[0], "--s3"], ["highest at the end", there[there.length - 1], "--s2"]].filter(([, each]) => each);
+function bandSpec(flow, metric, mean, known, picks) {
+  const [low, tenth, median, ninetieth, high] = metric.quantiles.map((each) => unpack(each));
+  const lowest = unpack(metric.lowest, "i");
+  const highest = unpack(metric.highest, "i");
+  const last = lowest.reduce((found, each, at) => (each >= 0 ? at : found), -1);
+  const named = (list, at) => flow.ends[list[at]] ?? "";
+  const ends = [["lowest at the end", named(lowest, last), "--s3"], ["highest at the end", named(highest, last), "--s2"]]
+    .map(([name, site, paint]) => [name, known.find((each) => each.site === site), paint])
+    .filter(([, each]) => each && flow.measured === known.length); // of a part of the sites, two curves would say little
   const edge = (values) => ({ name: "", values, paint: "--s1", width: 0, key: false, points: false, spanGaps: true });
   const thin = (name, { site, values }, paint, width) => ({ name: `${site} (${name})`, values, paint, width, spanGaps: true, points: false });
   const picked = picks.names.map((site, at) => [known.find((each) => each.site === site), picks.paint(at)]).filter(([each]) => each);
   const series = [
-    edge(lines.high), edge(lines.q75), edge(lines.q25), edge(lines.low),
+    edge(high), edge(ninetieth), edge(tenth), edge(low),
     { name: "mean", values: mean, paint: "--s1", width: 2.25, spanGaps: true, points: false },
     ...ends.map(([name, each, paint]) => thin(name, each, paint, 1)),
-    ...picked.map(([each, paint]) => ({ ...thin("", each, paint, 2), name: each.site })),
+    ...picked.map(([each, paint]) => ({ ...thin("", each, paint, 2), name: each.site, points: undefined })),
   ];
-  const who = (index, wanted) => known.find(({ values }) => values[index] === wanted)?.site ?? "";
   const rows = (index) => [
     ...picked.map(([each, paint]) => [colour(paint), each.site, num(each.values[index])]),
     [colour("--s1"), "mean", num(mean[index])],
-    [null, `highest: ${who(index, lines.high[index])}`, num(lines.high[index])],
-    [null, "upper quarter from", num(lines.q75[index])],
-    [null, "median", num(lines.q50[index])],
-    [null, "lower quarter to", num(lines.q25[index])],
-    [null, `lowest: ${who(index, lines.low[index])}`, num(lines.low[index])],
+    [null, `highest: ${named(highest, index)}`, num(high[index])],
+    [null, "90 %", num(ninetieth[index])],
+    [null, "median", num(median[index])],
+    [null, "10 %", num(tenth[index])],
+    [null, `lowest: ${named(lowest, index)}`, num(low[index])],
   ];
   const bands = [
-    { high: 0, low: 3, paint: "--s1", percent: 12, name: `all ${known.length} sites` },
-    { high: 1, low: 2, paint: "--s1", percent: 24, name: "middle half" },
+    { high: 0, low: 3, paint: "--s1", percent: 12, name: `all of ${count(flow.measured, "site")}` },
+    { high: 1, low: 2, paint: "--s1", percent: 24, name: "10 % to 90 %" },
   ];
   return { series, bands, rows };
 }
@@ -339,8 +347,15 @@ function privacySection(privacy) {
 
 function siteSection(sites) {
   if (!sites.rows.length) return null;
-  const columns = [["site"], ...sites.metrics.map((name) => [name, num]), ["answers", num], ["failures", num], ["time at work", secs], ["longest task", secs]];
-  return section("sites", "Sites", "Each site's last metrics, its answers and its time on tasks. Click a heading to sort.", el("div", { className: "card" }, table(columns, sites.rows, { find: "find a site …" })));
+  const own = [...sites.metrics.map((name) => [name, num]), ["answers", num], ["failures", num], ["time at work", secs], ["longest task", secs]];
+  const blocks = [];
+  if (sites.quantiles.length) {
+    const rows = sites.quantiles.map((each, at) => [own[at][0], ...(each.length ? each.map(own[at][1]) : ["", "", "", "", ""])]);
+    const heads = ["min", "10 %", "median", "90 %", "max"].map((name) => [name, String]);
+    blocks.push(el("div", { className: "card" }, el("h3", {}, `Over ${count(sites.took_part, "site")}`), table([["of a site"], ...heads], rows)));
+  }
+  blocks.push(el("div", { className: "card" }, table([["site"], ...own], sites.rows, { find: "find a site …" })));
+  return section("sites", "Sites", `Each site's last metrics, its answers and its time on tasks. ${someOf(sites)}Click a heading to sort.`, ...blocks);
 }
 
 function settingSection(settings, head) {

@@ -11,7 +11,9 @@ const SPENT = [
 function timelineSection(data, picks) {
   if (!data.sites) return null;
   const note = [
-    "A row for each site. Before it has its task in a round, a site waits: for its start, for a free slot or for its turn. The rest of the time it is idle: it has answered, and others have not. ",
+    data.whose === "worker"
+      ? "A row for each worker. It does the tasks of one site after another; the rest of the time it is idle. "
+      : "A row for each site. Before it has its task in a round, a site waits: for its start, for a free slot or for its turn. The rest of the time it is idle: it has answered, and others have not. ",
     hasCharts && "Drag to enlarge a part; double-click to see all again. ",
     data.skipped > 0 && `The first ${bytes(data.skipped)} of events.jsonl are not shown. `,
   ];
@@ -19,18 +21,18 @@ function timelineSection(data, picks) {
   if (hasCharts) {
     const whole = el("div", { className: "card" });
     if (data.shares) {
-      whole.append(el("h3", {}, "The whole run: how much each site worked"));
+      whole.append(el("h3", {}, `The whole run: how much each ${data.whose} worked`));
       drawShares(whole, data, picks);
       cards.push(whole);
     }
     const close = el("div", { className: "card" });
     const spans = spansOf(data);
     const rounds = new Set(spans.rounds).size;
-    if (data.shares) close.append(el("h3", {}, `The last ${rounds === 1 ? "round" : `${rounds} rounds`}`));
+    if (data.shares) close.append(el("h3", {}, data.is_part ? "The end of the last round" : `The last ${rounds === 1 ? "round" : `${rounds} rounds`}`));
     drawSpans(close, data, spans, picks);
     cards.push(close);
   } else {
-    cards.push(el("div", { className: "card" }, table([["site"], ["works", secs], ["waits", secs], ["idle", secs]], usedTimes(data))));
+    cards.push(el("div", { className: "card" }, table([[data.whose], ["works", secs], ["waits", secs], ["idle", secs]], usedTimes(data))));
   }
   return section("timeline", "Timeline", note.filter(Boolean).join(""), cards);
 }
@@ -38,7 +40,7 @@ function timelineSection(data, picks) {
 function spansOf({ spans }) {
   return {
     rows: unpack(spans.rows, "h"), kinds: unpack(spans.kinds, "b"), starts: unpack(spans.starts),
-    ends: unpack(spans.ends), rounds: unpack(spans.rounds, "i"), tasks: unpack(spans.tasks, "h"),
+    ends: unpack(spans.ends), rounds: unpack(spans.rounds, "i"), tasks: unpack(spans.tasks, "h"), of: unpack(spans.of, "i"),
   };
 }
 
@@ -158,7 +160,7 @@ function rowChart(card, data, picks, { from, keys, paint, told }) {
 }
 
 function drawSpans(card, data, spans, picks) {
-  const { rows, kinds, starts, ends, rounds, tasks } = spans;
+  const { rows, kinds, starts, ends, rounds, tasks, of } = spans;
   const from = data.shares ? starts.reduce((least, each) => Math.min(least, each), data.total) : 0;
   const paint = (bar) => {
     const fills = SPENT.map(([, fill]) => colour(fill));
@@ -174,7 +176,8 @@ function drawSpans(card, data, spans, picks) {
     if (best < 0) return [[colour("--track"), "idle", ""]];
     const [name, fill] = SPENT[kinds[best]];
     const task = data.spans.names[tasks[best]];
-    return [[colour(fill), name, secs(ends[best] - starts[best])], [null, `round ${rounds[best]}${task ? `, ${task}` : ""}`, ""]];
+    const site = data.spans.sites[of[best]]; // that a worker served
+    return [[colour(fill), name, secs(ends[best] - starts[best])], [null, [`round ${rounds[best]}`, task, site].filter(Boolean).join(", "), ""]];
   };
   const keys = [...SPENT.filter((_, at) => kinds.includes(at)), ["idle", "--track"]];
   rowChart(card, data, picks, { from, keys, paint, told });
