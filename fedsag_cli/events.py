@@ -116,16 +116,20 @@ class RunSettings(Event, frozen=True, kw_only=True):
 
 
 class ProcessStarted(Event, frozen=True, kw_only=True):
+    """`node`: the machine, if the run has several."""
+
     name: str
     pid: int
+    node: str = ""
 
 
 class ProcessExited(Event, frozen=True, kw_only=True):
-    """`exit_code` is negative for a signal."""
+    """`exit_code` is negative for a signal. `node`: as in ProcessStarted."""
 
     name: str
     exit_code: int
     failure: Failure | None = None
+    node: str = ""
 
 
 class WillWrite(Event, frozen=True, kw_only=True):

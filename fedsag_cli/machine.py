@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+_ACCELERATOR = re.compile("nvidia|nvhost|nvmap|nvgpu|dxg|kfd|dri$|accel|mtia|davinci|habana|hl[0-9]|xdna|neuron|mali")
 _GROUPS, _GROUPS_OF_PROCESS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
@@ -111,6 +114,12 @@ def _fields(file: Path) -> dict[str, int]:
         return {}
     words = (line.split() for line in lines if line.endswith("kB"))
     return {word[0].rstrip(":"): int(word[-2]) * 1024 for word in words}
+
+
+@functools.cache
+def may_have_accelerator() -> bool:
+    """Whether this process may ever use a GPU or the like. On Linux, each driver is reached by a file in /dev."""
+    return sys.platform != "linux" or any(_ACCELERATOR.match(path.name) for path in Path("/dev").iterdir())
 
 
 def num_gpus() -> int | None:

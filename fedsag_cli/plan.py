@@ -87,6 +87,7 @@ class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
     `group` is the site's GPU group.
     `in_process`: its working directory is the site's folder, as in NVFLARE, and not the app's.
     `fresh`: in a new interpreter that has imported none of the modules in `preload`.
+    `node`: the number of its machine, if the engine has several; a GPU group is on one.
     """
 
     name: str
@@ -98,6 +99,7 @@ class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
     config: ClientConfig
     in_process: bool = False
     fresh: bool = False
+    node: int = 0
 
     @property
     def site(self) -> str:

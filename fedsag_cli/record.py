@@ -10,26 +10,28 @@ import contextlib
 import hashlib
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, Union
 
 import msgspec
 
-_PIECE = 1 << 20
+_PIECE = 1 << 16  # bytes: they stay in the cache
 _LINK_SIZE = 64  # hex digits of a SHA-256
 
 
 class Whole(msgspec.Struct, frozen=True, kw_only=True, tag="round", tag_field="line"):
     """A whole round: its events, the name of its checkpoint, and where the run stands after it.
 
-    `keeps` names what components of the job's own code keep from round to round, which no checkpoint has.
+    `keeps` names what components of the job's own code keep from round to round, which no checkpoint has. `states`: by
+    file, the sites whose states were written to it with this round.
     """
 
     round_num: int
     checkpoint: str
     state: dict[str, Any]
     keeps: list[str] = []
+    states: dict[str, list[str]] = {}
     events: list[msgspec.Raw] = []
 
 
@@ -66,9 +68,19 @@ class Found(msgspec.Struct, frozen=True):
         return [line for line in self.lines if isinstance(line, Whole)]
 
     @property
+    def states(self) -> dict[str, str]:
+        """By site, the file that has its state after the last round."""
+        return {site: file for whole in self.rounds for file, sites in whole.states.items() for site in sites}
+
+    @property
     def digest(self) -> str:
         """The digest of the final params; empty if the run did not come to its end."""
         return next((line.digest for line in reversed(self.lines) if isinstance(line, End)), "")
+
+    def proofs(self, files: Iterable[str]) -> list[Proof | None]:
+        """The last proof of each of these files, which are different ones or given several times."""
+        last = {line.file: line for line in self.lines if isinstance(line, Proof)}
+        return [last.get(file) for file in dict.fromkeys(files)]
 
     def proof(self, file: str, after: int | None = None) -> Proof | None:
         """The last proof of a file or, with `after`, the first one after the line with this index."""

@@ -8,6 +8,7 @@ W/server/simulate_job/checkpoints/                what a resumed run starts from
 W/<site>/log.txt
 W/<site>/simulate_job/app_<site>/                 a client's app, its working directory
 W/worker/simulate_job/app_worker/                 with workers, instead: the app of all clients
+W/worker/logs/<site>.txt                          what a worker printed in the tasks of a client
 """
 
 from __future__ import annotations
@@ -34,9 +35,12 @@ from fedsag_cli.made import Made
 SERVER = "server"
 WORKER = "worker"  # the place of the app of all worker processes, which are called "worker:1", "worker:2", …
 JOB_ID = "simulate_job"  # as in NVFLARE: scripts know it by get_job_id(), configs by {JOB_ID}
-ROUND, BEST = "round", "best"  # the two kinds of checkpoint: of the last round, and of the best model so far
+_LOGS = "logs"
+_CONFIG = "config"  # of each app: a folder that a run deploys, and in which scripts hardly write
+ROUND, BEST, STATES = "round", "best", "states"
+"""The kinds of checkpoint: of the last round, of the best model so far, and of what sites keep from task to task."""
 RECORD = "record.jsonl"  # beside the checkpoints: it proves them, and has what happened in each round
-_CHECKPOINT = re.compile(rf"(?P<kind>{ROUND}|{BEST})(-\d+)?-\d{{6,}}\.safetensors")
+_CHECKPOINT = re.compile(rf"(?P<kind>{ROUND}|{BEST}|{STATES})(-\d+)?-\d{{6,}}\.safetensors")
 _PART = ".part"  # the end of the name of an incomplete file
 _LARGE = 1 << 20  # bytes; the places of a run share one copy of a file that has as many
 _FICLONE = 0x40049409  # of Linux: a file of its own, on the same blocks of the disk until one of the two is written
@@ -51,10 +55,9 @@ def site_of(process: str) -> str:
     return process.partition(":")[0]
 
 
-def log_in(root: Path, process: str) -> Path:
-    """The file for the output of a process, in the workspace at `root`."""
-    site, _, number = process.partition(":")
-    return root / site / (f"log_{number}.txt" if number else "log.txt")
+def log_by_worker(root: Path, site: str) -> Path:
+    """With workers: the file for what they print in the tasks of a client, in the workspace at `root`."""
+    return root / WORKER / _LOGS / f"{site}.txt"
 
 
 def by_number(name: str) -> tuple[str, int]:
@@ -111,8 +114,19 @@ class Workspace:
         return self.job(name) / f"app_{site_of(name)}"
 
     def log(self, name: str) -> Path:
-        """The file for the output of SERVER or of a process of a site."""
-        return log_in(self.root, name)
+        """The file for the output of SERVER, of a process of a site or of a worker."""
+        site, _, number = name.partition(":")
+        if site not in (SERVER, WORKER) and (self.app(WORKER) / _CONFIG).is_dir():  # the run has workers
+            return log_by_worker(self.root, site)
+        return self._log_beside_app(site) if not number else self.site(site) / f"log_{number}.txt"
+
+    def _log_beside_app(self, name: str) -> Path:
+        return self.site(name) / "log.txt"
+
+    @property
+    def client_logs(self) -> Path:
+        """With workers, the folder of all clients' logs."""
+        return self.root / WORKER / _LOGS
 
     @property
     def checkpoints(self) -> Path:
@@ -288,19 +302,6 @@ class Workspace:
         self._made.announce([*files, *(self._made.will_fill(folder, ".*") for folder in whole)])
         self._made.make_folders(path.parent for path in [*inside, *whole])
 
-    def expect_logs(self, sites: Iterable[str]) -> None:
-        """Record that workers write logs of these clients. Raises OSError."""
-        self._made.announce(
-            entry
-            for log in map(self.log, sites)
-            for entry in (self._made.will_fill(log.parent, ""), self._made.will_make(log, grows=True))
-        )
-
-    def logs_there(self, sites: Iterable[str]) -> list[Path]:
-        """The logs of those of these clients that have a folder. Raises OSError."""
-        there = set(os.listdir(self.root)) if self.root.is_dir() else set()  # noqa: PTH208  names are all we need
-        return [self.log(site) for site in sites if site in there]
-
     def check_free(self, *paths: Path, of_scripts: Collection[Path] = ()) -> None:
         """Raises WorkspaceError if a path exists and fedsag did not make it, or it is behind a link.
 
@@ -339,7 +340,7 @@ class Workspace:
     def files_of(self, app: Path, name: str) -> list[Path]:
         """The files of SERVER or of a site: its log, the files that `deploy` copies from its app, and checkpoints."""
         copies = [self.app(name) / source.relative_to(app) for source in files_in(app)]
-        return [self.log(name), *copies, *(self._all_checkpoints() if name == SERVER else ())]
+        return [self._log_beside_app(name), *copies, *(self._all_checkpoints() if name == SERVER else ())]
 
     def settle(self) -> None:
         """After the run: record its files as they are now, and forget those it did not write. Raises OSError."""
@@ -368,17 +369,17 @@ class Workspace:
         pairs = [(source, self.app(name) / source.relative_to(app)) for source in files_in(app)]
         self.check_free(*self.files_of(app, name))
         copies = [self._made.will_make(target, source=_is_source(target)) for _, target in pairs]
-        self._made.announce([self._made.will_make(self.log(name), grows=True), *copies])
+        self._made.announce([self._made.will_make(self._log_beside_app(name), grows=True), *copies])
         own = [self.app(name), *([self.checkpoints] if name == SERVER else ())]
         self._made.make_folders([*own, *(target.parent for _, target in pairs)])
-        self.log(name).touch(0o644)
+        self._log_beside_app(name).touch(0o644)
         for source, target in pairs:
             target.unlink(missing_ok=True)  # an older copy may have other names, in places of the user's
             try:
                 self._copy(source, target)
             except OSError as error:  # shutil names the source even if the target failed
                 raise OSError(error.errno, f"{error.strerror}, copied from {source}", str(target)) from None
-        self._made.note([self.log(name), *(target for _, target in pairs)])
+        self._made.note([self._log_beside_app(name), *(target for _, target in pairs)])
 
     def _copy(self, source: Path, target: Path) -> None:
         """Copy a file of an app. A large one that is no source may be a link to its first copy, then read-only.
@@ -442,7 +443,7 @@ def _link(first: Path, target: Path) -> bool:
 
 def _is_source(path: Path) -> bool:
     """Whether only a user would change this file of an app."""
-    return path.suffix == ".py" or path.parent.name == "config"
+    return path.suffix == ".py" or path.parent.name == _CONFIG
 
 
 def files_in(folder: Path) -> Iterator[Path]:
@@ -452,14 +453,17 @@ def files_in(folder: Path) -> Iterator[Path]:
         yield from (Path(base, name) for name in sorted(files) if not is_leftover(name))
 
 
-def checkpoint_name(kind: str, workflow: int, round_num: int) -> str:
-    """The name of a checkpoint's file; `kind` is ROUND or BEST. The first workflow, 0, is not named."""
-    return f"{kind}-{f'{workflow}-' if workflow else ''}{round_num:06d}.safetensors"
+def checkpoint_name(kind: str, workflow: int, number: int) -> str:
+    """The name of a checkpoint's file, by the number of its round. The first workflow, 0, is not named.
+
+    Files of STATES are numbered through the whole run.
+    """
+    return f"{kind}-{f'{workflow}-' if workflow else ''}{number:06d}.safetensors"
 
 
 def checkpoints_in(folder: Path, *kinds: str) -> list[Path]:
-    """The checkpoints of these kinds in a folder; by default of both kinds."""
-    return [path for path in folder.iterdir() if _kind_of(path.name) in (kinds or (ROUND, BEST))]
+    """The checkpoints of these kinds in a folder; by default of all kinds."""
+    return [path for path in folder.iterdir() if _kind_of(path.name) in (kinds or (ROUND, BEST, STATES))]
 
 
 def _kind_of(name: str) -> str | None:

@@ -20,6 +20,7 @@ A ROLE is "command", "nursery", or "child1", "child2", …: what the nursery for
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 static char role[32] = "other", wanted[32], act[16], roots[4096], trace[1024];
@@ -131,6 +132,7 @@ PATHAT(fchmodat, (int folder, const char *path, mode_t mode, int flags), (folder
 #define FD(type, name, declared, passed) type name declared { REAL(type (*real) declared, #name); char path[4096]; \
     return of_fd(fd, path, sizeof path) && fails(#name, path) ? -1 : real passed; }
 FD(ssize_t, write, (int fd, const void *data, size_t size), (fd, data, size))
+FD(ssize_t, writev, (int fd, const struct iovec *pieces, int count), (fd, pieces, count))
 FD(ssize_t, pwrite64, (int fd, const void *data, size_t size, off64_t at), (fd, data, size, at))
 FD(ssize_t, sendfile64, (int fd, int from, off64_t *at, size_t size), (fd, from, at, size))
 FD(ssize_t, copy_file_range, (int from, off64_t *at, int fd, off64_t *to, size_t size, unsigned flags), (from, at, fd, to, size, flags))

@@ -1,23 +1,27 @@
 """A model of clients, slots and faults around the server's dispatcher, in virtual time, and the promises it must keep.
 
 A `World` has the dispatcher and everything around it; `choices` are the things that could happen next, in whatever
-order. `Promises` knows nothing of the dispatcher: it sees what happened and what was decided, and says what had to be.
+order. A `WorkerWorld` has workers, and what the communicator does with them, instead of a process for each client.
+`Promises` knows nothing of the dispatcher: it sees what happened and what was decided, and says what had to be.
 `search` walks at random, each walk made from a seed of its own; `explore` takes every way through a small world.
 """
 
 import argparse
 import functools
+import math
 import pickle
 import random
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
-from fedsag_cli.events import Failure
+from fedsag_cli.events import ClientWanted, Event, Failure
 from fedsag_cli.plan import ClientConfig
-from fedsag_cli.server.clients import ENDING_LIMIT_S, REASON_LIMIT_S, Client, Roster, State
+from fedsag_cli.server.channels import Heard
+from fedsag_cli.server.clients import ENDING_LIMIT_S, REASON_LIMIT_S, Client, Roster, RosterOfNames, State
+from fedsag_cli.server.communicator import Communicator
 from fedsag_cli.server.decisions import (
     Accept,
     Admit,
@@ -25,6 +29,7 @@ from fedsag_cli.server.decisions import (
     Asked,
     Begun,
     Connected,
+    Decision,
     Disconnected,
     Drop,
     EndChannel,
@@ -32,12 +37,16 @@ from fedsag_cli.server.decisions import (
     Fail,
     Finish,
     Give,
+    Happening,
     Keep,
     Left,
     MemoryShort,
     QuorumLost,
     Rejected,
+    Release,
+    Returned,
     Send,
+    Served,
     Skip,
     Start,
     StrictFailure,
@@ -47,11 +56,13 @@ from fedsag_cli.server.decisions import (
     Warn,
 )
 from fedsag_cli.server.dispatcher import SAME_CAUSE_S, Dispatcher
-from fedsag_cli.wire.messages import Usage
+from fedsag_cli.server.workers import Workers
+from fedsag_cli.wire.messages import Answer, ModelFacts, Ready, Usage
 
 SITES = "abcdefgh"
 WRONG_TASK = 99
 BAD_REPLY = Failure(cause="it does not fit")
+NO_MODEL = ModelFacts()
 
 
 _STOPS, _HAND_OUTS, _TURNS = (QuorumLost, MemoryShort, StrictFailure), (Start, Send), (Give, Finish)
@@ -82,7 +93,7 @@ class Setup:
     """A run: its clients, one by one, and what the workflow asks of them.
 
     `at_once`: how many tasks may be open at the same time. `goes_on`: when a task has lost its quorum, the workflow
-    leaves it and goes on with the others. `free`: memory, in clients (0: unknown).
+    leaves it and goes on with the others. `free`: memory, in clients (0: unknown). `workers`: they do all tasks.
     """
 
     launch_once: tuple[bool, ...]
@@ -97,6 +108,7 @@ class Setup:
     faults: int = 0
     ticks: int = 0
     free: int = 0
+    workers: bool = False
 
     @property
     def sites(self) -> str:
@@ -105,7 +117,7 @@ class Setup:
 
 @dataclass
 class Known:
-    """What the promises know of one client."""
+    """What the promises know of one client. With workers it is alive while a worker works for it."""
 
     group: int
     launch_once: bool
@@ -124,6 +136,11 @@ class Known:
     late_at: float = 0.0  # when it lost its slot
     next_task: int = 0
     next_at: float = 0.0  # when that became its next task
+    took: float | None = None  # with workers: the seconds of its last answer that counted
+
+    def lose_process(self) -> None:
+        self.is_alive = self.is_connected = self.has_slot = False
+        self.closed, self.task = None, 0
 
     def give_up(self, now: float) -> None:
         if self.has_slot:
@@ -218,6 +235,8 @@ class Promises:
         self._check_stops(happened, decisions, stops, now)
         self._note_next(now)
         is_idle = bool(stops) or self.stopping is not None
+        if type(happened) is Served:
+            hands = self._without_served(hands, happened.site, now)
         self._check_hand_outs(hands, now, must_not=is_idle)
         self._check_turns(gives, must_not=is_idle)
         must_be_due = self.due()
@@ -248,7 +267,12 @@ class Promises:
                 round_.is_wanted = True
             return set(), [(Accept, site)] if taken else []
         if kind is TimePassed:
-            return self._overdue(now), []
+            overdue = self._overdue(now)
+            if self.setup.workers and self.stopping is None:
+                for _, site in self._next():
+                    if self._lost_late(site) and self._fails_at(site) <= now:
+                        self.clients[site].lose_process()
+            return overdue, []
         if kind is Rejected:
             round_ = self.rounds[happened.task_id]
             return {(happened.task_id, happened.site)} if happened.site in round_.answers else set(), []
@@ -266,14 +290,22 @@ class Promises:
             return set(), [(Admit, happened.site)]
         if kind is Answered:
             return set(), self._answered(happened, client, now)
+        if kind is Served:
+            return set(), self._served(happened.site, client)
+        if kind is Returned:
+            client.lose_process()
+            return set(), []
         if kind is Disconnected:
             client.is_connected = False
             if not client.is_ending and not client.is_gone and client.closed is None:
                 client.closed = now
             return set(), []
         promise(kind is Exited, f"unknown: {happened}")
-        client.is_alive = client.is_connected = client.has_slot = False
-        client.closed, client.task = None, 0
+        if self.setup.workers:
+            did = {(client.next_task, happened.site)} if client.has_slot else set()
+            client.lose_process()
+            return did, []
+        client.lose_process()
         if client.is_ending:
             client.is_ending = False
             return set(), [(Warn, "")] if happened.exit_code else []
@@ -310,15 +342,31 @@ class Promises:
             round_ = self.rounds[answered.task_id]
             round_.awaited.remove(answered.site)
             round_.answers[answered.site] = now - client.task_at
+            client.took = now - client.task_at
         said = [(Keep if counts else Drop, answered.site)]
-        if not client.launch_once:
+        if self.setup.workers:
+            client.is_alive = False
+            said.append((Release, answered.site))
+        elif not client.launch_once:
             client.is_ending, client.answered_at = True, now
             said.append((EndChannel, answered.site))
         return said
 
+    def _served(self, site: str, client: Known):
+        """A worker that is ready gets the task at once, unless nobody waits for it or the run has to stop."""
+        if not client.is_alive or client.has_asked:
+            return []
+        if client.has_slot and self.stopping is None:
+            client.has_asked = True
+            return []
+        client.lose_process()
+        return [(Release, site)]
+
     def _failed(self, task: int, site: str, now: float, *, for_time: bool) -> None:
         client, round_ = self.clients[site], self.rounds[task]
-        if for_time and site in round_.awaited:
+        if for_time and self.setup.workers and client.closed is not None:
+            client.lose_process()
+        elif for_time and site in round_.awaited:
             client.give_up(now)
             client.is_gone = client.is_gone or client.closed is not None
         round_.awaited.discard(site)
@@ -342,8 +390,14 @@ class Promises:
         if self.stopping is not None:
             return set()
         late = [(task, site) for task, site in self._next() if (at := self._fails_at(site)) is not None and at <= now]
+        if self.setup.workers:  # one that lost a worker that was late does the task later
+            return {(task, site) for task, site in late if not self._lost_late(site)}
         closed = {site for _, site in late if self.clients[site].closed is not None}  # it is out of the run
         return {*late, *((task, site) for task, round_ in self.rounds.items() for site in closed & round_.awaited)}
+
+    def _lost_late(self, site: str) -> bool:
+        """It had been given up before its worker closed the channel."""
+        return self.clients[site].closed is not None and not self.clients[site].has_slot
 
     def _beyond_grace(self, now: float) -> set[tuple[int, str]]:
         if self.stopping is not None:
@@ -422,6 +476,8 @@ class Promises:
 
     def _too_many(self):
         awaited = set().union(*(round_.awaited for round_ in self.rounds.values()))
+        if self.setup.workers:
+            return []
         absent = [client for client in map(self.clients.get, awaited) if not client.is_alive and client.launch_once]
         return [MemoryShort] if self.setup.free and len(absent) > self.setup.free else []
 
@@ -433,13 +489,25 @@ class Promises:
         client = self.clients[site]
         return client.is_alive and client.has_asked and not client.task and not client.is_ending
 
+    def _without_served(self, hands, site: str, now: float):
+        """What is handed out beside the task for the worker that is ready."""
+        client = self.clients[site]
+        if client.task or not (client.has_slot and client.has_asked):
+            return hands
+        sent = Send(client.next_task, site)
+        promise([(each.task_id, each.site) for each in hands[:1]] == [(sent.task_id, site)], f"{site} is not served")
+        self.rounds[sent.task_id].sent.add(site)
+        client.task, client.task_at = sent.task_id, now
+        return hands[1:]
+
     def _check_hand_outs(self, hands, now: float, *, must_not: bool) -> None:
         promise(not (hands and must_not), "a task is handed out though the run has to stop")
         for decision in hands:
             site, client = decision.site, self.clients[decision.site]
             promise(client.next_task != 0, f"{site} is not waited for")
             promise(client.is_free, f"{site} is not free")
-            if ahead := [other for other in self._free(client.group) if other < (client.next_task, site)]:
+            place = self._place(client.next_task, site)
+            if ahead := [other for other in self._free(client.group) if self._place(*other) < place]:
                 raise Broken(f"{ahead} come before {site}")
             promise(self._busy(client.group) < self.setup.slots, f"no slot is free for {site}")
             client.has_slot = True
@@ -465,6 +533,11 @@ class Promises:
             for task, site in self._next()
             if self.clients[site].group == group and self.clients[site].is_free
         ]
+
+    def _place(self, task: int, site: str) -> tuple[int, float, str]:
+        """With workers, the longest come first, before them those of which it is not known."""
+        took = self.clients[site].took if self.setup.workers else 0.0
+        return task, -math.inf if took is None else -took, site
 
     def _busy(self, group: int) -> int:
         return sum(client.has_slot for client in self.clients.values() if client.group == group)
@@ -498,12 +571,17 @@ def _same(one: float | None, other: float | None) -> bool:
 
 @dataclass
 class Process:
-    """A client's process, and its channel."""
+    """The process of a client, or a worker, and its channel."""
 
+    client: str = ""  # for whom a worker works, as it was decided
+    is_replaced: bool = False  # another worker works for the client that it had
+    is_dead: bool = False  # which the server has not heard yet
     is_alive: bool = False
     is_open: bool = False
-    has_asked: bool = False
+    has_joined: bool = False  # a worker that asked for its first task
+    has_asked: bool = False  # a worker: since its last answer
     hangs: bool = False
+    told_closed: bool = False  # a worker's channel, as the server knows
     is_told_to_end: bool = False
     tasks: list[int] = field(default_factory=list)
 
@@ -514,22 +592,16 @@ class World:
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
         self.now = 0.0
-        clients = [
-            Client(number, site, ClientConfig(launch_once=once, launch_timeout=limit), group)
-            for number, (site, once, limit, group) in enumerate(
-                zip(setup.sites, setup.launch_once, setup.launch_timeouts, setup.groups, strict=True)
-            )
-        ]
         free_memory = functools.partial(int, setup.free)
         self.dispatcher = Dispatcher(
-            Roster(clients),
+            self._roster(),
             slots=setup.slots,
             strict=setup.strict,
             waits_for_all=setup.waits_for_all,
             free_memory=free_memory,
         )
         self.promises = Promises(setup)
-        self.processes = {site: Process() for site in setup.sites}
+        self.processes = {} if setup.workers else {site: Process() for site in setup.sites}
         self.asked = 0  # tasks that have begun
         self.open: list[int] = []
         self.waits_for = 0  # the task whose next reply the workflow waits for
@@ -537,6 +609,15 @@ class World:
         self.is_stopped = False
         self.tells_usage = ""
         self.faults, self.ticks = setup.faults, setup.ticks
+
+    def _roster(self) -> Roster:
+        setup = self.setup
+        return Roster(
+            Client(number, site, ClientConfig(launch_once=once, launch_timeout=limit), group)
+            for number, (site, once, limit, group) in enumerate(
+                zip(setup.sites, setup.launch_once, setup.launch_timeouts, setup.groups, strict=True)
+            )
+        )
 
     @property
     def is_over(self) -> bool:
@@ -688,15 +769,272 @@ class World:
                     story += self._leave(self.open[-1])
         return story
 
+    def _hangs(self, site: str) -> bool:
+        return self.processes[site].hangs
+
     def check_end(self) -> None:
         """Nothing can happen any more. Raises Broken."""
         if not self.is_over:
             waits = set().union(*(round_.awaited for round_ in self.promises.rounds.values()))
-            hang = [site for site in waits if self.processes[site].hangs]
+            hang = [site for site in waits if self._hangs(site)]
             promise(bool(hang), f"{sorted(waits)} are waited for, and nothing can come")
         else:
             busy = [client.site for client in self.dispatcher.clients.values() if client.holds_slot]
             promise(not busy and not any(self.dispatcher._busy.values()), f"slots are taken at the end: {busy}")
+
+
+class _Stopped(Exception):
+    """As the communicator raises an error."""
+
+
+class _Silent:
+    """States and channels of which nothing is heard."""
+
+    def __getitem__(self, _: str) -> "_Silent":
+        return self
+
+    def started(self, _: str) -> None: ...
+
+    def close(self, _: str) -> None: ...
+
+
+class Desk(Communicator):
+    """What the communicator does with workers, without its sockets and files."""
+
+    def __init__(self, world: "WorkerWorld") -> None:
+        self._world, self._dispatcher, self._roster = world, world, world.dispatcher.clients
+        self._workers, self._strict = Workers(), world.setup.strict
+        self._next, self._unreachable, self._ending = deque(), [], ""
+        self._states = self._channels = _Silent()
+
+    def worker_of(self, client: str) -> str:
+        return self._workers.of(client)
+
+    def admits(self, worker: str) -> bool:
+        return self._workers.admits(worker)
+
+    @property
+    def state(self) -> list[tuple]:
+        """All that the workers depend on."""
+        workers = self._workers
+        return [
+            *(
+                (each.name, each.client, each.is_connected, each.has_joined, each.has_asked, each.is_engaged)
+                for _, each in sorted(workers._by_name.items())
+            ),
+            *((client, each.name) for client, each in sorted(workers._by_client.items())),
+            (*workers._free, workers._num_names, *sorted(workers._names)),
+        ]
+
+    def is_unreachable(self, client: str) -> None:
+        self._unreachable.append(client)
+
+    def _perform(self, decision: Decision) -> None:
+        if type(decision) in (Start, Release):
+            super()._perform(decision)
+        self._world.perform(decision)
+        if type(decision) in _STOPS:
+            raise _Stopped(decision)
+
+    def _receive_answer(self, site, answer, file, state) -> None:
+        self._tell(Answered(site, answer.task_id, answer.usage))
+
+    def _emit(self, event: Event) -> None:
+        if isinstance(event, ClientWanted):
+            self._world.start(event.process)
+
+
+class WorkerWorld(World):
+    """The same with workers. The words are about them; a `death` is heard of later."""
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        self.desk = Desk(self)
+        self._word = ""
+        self._story: list = []
+        self._turns: list[Give | Finish] = []
+        self.has_warned = False  # of the worker that ended last
+        self._ending = Process()  # that worker
+
+    def _roster(self) -> Roster:
+        limit = self.setup.launch_timeouts[0]
+        return RosterOfNames(self.setup.sites, ClientConfig(serves_any_client=True, launch_timeout=limit))
+
+    def handle(self, happened: Happening, _: float) -> list[Decision]:
+        if type(happened) is Returned:
+            (worker,) = [each for each in (*self.processes.values(), self._ending) if each.client == happened.site]
+            promise(worker.has_joined and not worker.has_asked, f"{happened.site} loses a worker that began its task")
+            worker.client = ""
+        decisions = self.dispatcher.handle(happened, self.now)
+        self._story.append((happened, list(decisions)))
+        self.promises.check(happened, decisions, self.dispatcher.due, self.now)
+        return decisions
+
+    def start(self, name: str) -> None:
+        promise(name not in self.processes, f"there are two {name}")
+        idle = [each for each, process in self.processes.items() if self._is_idle(process)]
+        promise(not idle, f"{name} starts, and {idle} are idle")
+        self.processes[name] = Process(is_alive=True)
+        owes = [not process.told_closed and self._keeps_slot(process) for process in self.processes.values()]
+        late = len(self.processes) - 1 - sum(owes)
+        promise(len(self.processes) <= self.setup.slots + late, f"{name} is one worker too many")
+
+    def perform(self, decision: Decision) -> None:
+        kind = type(decision)
+        if kind is Start:
+            self._engage(decision.site)
+        elif kind is Release:
+            for process in self.processes.values():
+                process.client = "" if process.client == decision.site else process.client
+        elif kind is Send:
+            self._send(decision)
+        elif kind in _TURNS:
+            self._turns.append(decision)
+        elif kind in (Warn, StrictFailure):
+            self.has_warned = True
+
+    def _is_idle(self, process: Process) -> bool:
+        return process.has_joined and not process.client and not process.told_closed
+
+    def _keeps_slot(self, process: Process) -> bool:
+        return bool(process.client) and self.promises.clients[process.client].has_slot
+
+    def _engage(self, site: str) -> None:
+        name = self.desk.worker_of(site)
+        process = self.processes[name]
+        promise(not process.told_closed, f"{name} works for {site}, and its channel is closed")
+        promise(not process.client, f"{name} works for {process.client} and for {site}")
+        for other in self.processes.values():
+            if other.client == site:
+                promise(other.told_closed, f"{site} has two workers")
+                other.client, other.is_replaced = "", True
+        process.client = site
+
+    def _send(self, sent: Send) -> None:
+        name = self.desk.worker_of(sent.site)
+        process = self.processes[name]
+        promise(process.client == sent.site, f"{name} gets a task of {sent.site} and works for {process.client}")
+        promise(process.has_joined and not process.tasks, f"{name} gets a task and does not wait for one")
+        if sent.tell_usage and not self.tells_usage:
+            self.tells_usage = sent.site
+        if process.is_dead:
+            process.told_closed = True
+            self.desk.is_unreachable(sent.site)
+        else:
+            process.tasks.append(sent.task_id)
+
+    def _choices_of(self, site: str, process: Process, fine: list[str], wrong: list[str]) -> None:
+        name = site
+        if process.is_dead:
+            fine.append(f"exit {name} 1")
+            if process.is_open and not process.told_closed:
+                fine.append(f"close {name}")
+            return
+        wrong += [f"hang {name}", f"exit {name} 1"]
+        if process.told_closed:
+            fine.append(f"exit {name} 0")
+            return
+        if not process.is_open:
+            if self.desk.admits(name):
+                fine.append(f"connect {name}")
+            return
+        wrong += [f"close {name}", f"babble {name}", f"death {name}", f"exit {name} 0"]
+        if not process.has_asked:
+            fine.append(f"ask {name}")
+            return
+        wrong += [f"ask {name}", f"mistake {name}"]
+        if process.tasks:
+            fine.append(f"answer {name}")
+
+    def do(self, word: str) -> list:
+        what, *of = word.split()
+        process = self.processes.get(of[0]) if of else None
+        if process is None:
+            return super().do(word)
+        self._word = word
+        match what, *of:
+            case "hang", _:
+                self.faults, process.hangs = self.faults - 1, True
+                return [(word, [])]
+            case "death", _:
+                self.faults, process.is_dead, process.tasks = self.faults - 1, True, []
+                return [(word, [])]
+            case "connect", name:
+                process.is_open = True
+                return self._hear(Connected(name))
+            case "ask", name:
+                self.faults -= process.has_asked
+                process.has_joined = process.has_asked = True
+                return self._hear(Heard(name, Ready(), None))
+            case "answer", name:
+                usage = Usage(private=1) if self.tells_usage == process.client else None
+                process.has_asked = False
+                return self._hear(Heard(name, Answer(task_id=process.tasks.pop(0), model=NO_MODEL, usage=usage), None))
+            case "mistake", name:
+                self.faults -= 1
+                process.has_asked = False
+                return self._hear(Heard(name, Answer(task_id=WRONG_TASK, model=NO_MODEL), None))
+            case (("close" | "babble"), name):
+                self.faults -= not process.is_dead
+                process.told_closed = True
+                return self._hear(Disconnected(name, "it sent a message that is none of ours" * (what == "babble")))
+            case "exit", name, code:
+                self.faults -= not (process.is_dead or (process.told_closed and code == "0"))
+                self._ending = self.processes.pop(name)
+                return self._exit(process, Exited(name, int(code)))
+        raise ValueError(word)
+
+    def _tell(self, happened: Happening) -> list:
+        self._story = []
+        return self._let(functools.partial(self.desk._tell, happened))
+
+    def _hear(self, news: Heard | Connected | Disconnected | Exited) -> list:
+        self._story = [(self._word, [])]
+        return self._let(functools.partial(self.desk._hear, news))
+
+    def _exit(self, process: Process, exited: Exited) -> list:
+        """The end of a worker is that of its client if it began the task; else it is told if it is a failure."""
+        self.has_warned = False
+        whose = process.client if process.has_asked or not process.has_joined else ""
+        story = self._hear(exited)
+        self._ending = Process()
+        told = [each.site for each, _ in story[1:] if type(each) is Exited]
+        promise(told == [whose] * bool(whose), f"the end of a worker of {whose!r} is told as that of {told}")
+        must_warn = bool(exited.exit_code) and not whose and not process.is_replaced
+        promise(self.has_warned == must_warn, "the failure of a worker that had nothing to do is told, or another one")
+        return story
+
+    def _let(self, happen: Callable[[], None]) -> list:
+        """Let it happen, with all that follows; then the workflow does its part."""
+        self._turns = []
+        stop = None
+        try:
+            happen()
+        except _Stopped as stopped:
+            (stop,) = stopped.args
+        except Broken as broken:
+            broken.story = self._story
+            raise
+        story, turns = self._story, self._turns
+        for decision in turns:
+            if type(decision) is Give:
+                self.holds[decision.task_id], self.waits_for = decision.site, 0
+            else:
+                story += self._leave(decision.task_id)
+        if type(stop) is QuorumLost and self.setup.goes_on:
+            story += self._leave(stop.task_id)
+        elif stop is not None:
+            self.is_stopped = True
+            while self.open:
+                story += self._leave(self.open[-1])
+        return story
+
+    def _hangs(self, site: str) -> bool:
+        return any(process.client == site and process.hangs for process in self.processes.values())
+
+
+def world_of(setup: Setup) -> World:
+    return WorkerWorld(setup) if setup.workers else World(setup)
 
 
 # walks at random
@@ -719,10 +1057,14 @@ def setup_of(chance: random.Random) -> Setup:
         )
 
     at_once = chance.choice((1, 1, 2, 3))
+    workers = pick() < 0.35
     return Setup(
-        launch_once=tuple(pick() < 0.7 for _ in sites),
-        groups=tuple(int(pick() < 0.3) for _ in sites),
-        launch_timeouts=tuple(chance.choice((4.0, 4.0, 0.0)) for _ in sites),
+        workers=workers,
+        launch_once=tuple(workers or pick() < 0.7 for _ in sites),
+        groups=tuple(int(not workers and pick() < 0.3) for _ in sites),
+        launch_timeouts=(chance.choice((4.0, 4.0, 0.0)),) * count
+        if workers
+        else tuple(chance.choice((4.0, 4.0, 0.0)) for _ in sites),
         asks=tuple(ask() for _ in range(chance.choice((1, 2, 2, 3)) * at_once)),
         slots=chance.choice((1, 1, 2, 3)),
         at_once=at_once,
@@ -738,7 +1080,7 @@ def setup_of(chance: random.Random) -> Setup:
 def walk(seed: int) -> Iterator[tuple[World, str]]:
     """The schedule of one seed: the world before each word that is to be done."""
     chance = random.Random(seed)
-    world = World(setup_of(chance))
+    world = world_of(setup_of(chance))
     pick = chance.random
     while not world.is_over:
         fine, wrong = world.choices()
@@ -793,7 +1135,7 @@ def _as_broken(error: Exception) -> Broken:
 
 def breaks(setup: Setup, words: Sequence[str]) -> bool:
     """Whether these words, as far as they are possible, break a promise."""
-    world = World(setup)
+    world = world_of(setup)
     try:
         for word in words:
             if world.is_over:
@@ -824,7 +1166,7 @@ def shortened(setup: Setup, words: Sequence[str]) -> list[str]:
 
 def told(setup: Setup, words: Iterable[str]) -> Iterator[str]:
     """A schedule as lines: the time, what happened, what was decided."""
-    world = World(setup)
+    world = world_of(setup)
     for word in words:
         fine, wrong = world.choices()
         if word not in fine and word not in wrong:
@@ -864,6 +1206,7 @@ def state_of(world: World):
             ago(client.since, client.state in (State.WORKING, State.ENDING, State.LATE)),
             ago(client.turn_began, client.state is State.LATE and client.queue),
             ago(client.launched, not client.has_asked and client.state is not State.ABSENT),
+            client.expected_s if client.has_worker else None,
         )
         for client in world.dispatcher.clients.values()
     ]
@@ -881,14 +1224,19 @@ def state_of(world: World):
             *(each.is_alive, each.is_connected, each.has_asked, each.has_slot, each.is_ending, each.is_gone, each.task),
             ago(each.launched, each.is_alive and not each.has_asked),
             *(ago(each.task_at, each.task), ago(each.answered_at, each.is_ending), ago(each.closed)),
-            *(ago(each.late_at, each.next_task), ago(each.next_at, each.next_task)),
+            *(ago(each.late_at, each.next_task), ago(each.next_at, each.next_task), each.took),
         )
         for each in world.promises.clients.values()
     ]
     around = [
-        (each.is_alive, each.is_open, each.has_asked, each.hangs, each.is_told_to_end, *each.tasks)
-        for each in world.processes.values()
+        (
+            *(name, each.is_alive, each.is_open, each.has_asked, each.hangs, each.is_told_to_end, *each.tasks),
+            *(each.client, each.is_replaced, each.is_dead, each.told_closed),
+        )
+        for name, each in sorted(world.processes.items())
     ]
+    if isinstance(world, WorkerWorld):
+        around += world.desk.state
     return (
         *(tuple(clients), tuple(inside), tuple(known), tuple(around)),
         *(tuple(sorted(world.dispatcher._touched)), world.promises.stopping),
@@ -901,7 +1249,7 @@ def state_of(world: World):
 
 def explore(setup: Setup) -> Counter[str]:
     """Take every way, from each state once. How many states there are, and steps between them. Raises Found."""
-    start = World(setup)
+    start = world_of(setup)
     seen = {state_of(start)}
     ahead: list[tuple[bytes, tuple[str, ...]]] = [(pickle.dumps(start), ())]
     count: Counter[str] = Counter()
@@ -916,8 +1264,9 @@ def explore(setup: Setup) -> Counter[str]:
             except Broken as broken:
                 raise Found(None, setup, words, broken) from broken
             continue
-        for word in fine + wrong:
-            world = pickle.loads(state)
+        for number, word in enumerate(fine + wrong):
+            if number:
+                world = pickle.loads(state)
             try:
                 world.do(word)
             except Exception as error:
@@ -955,6 +1304,10 @@ EVERY_WAY = {
     "one client, two tasks at once": small(1, asks=(Ask("a", 0, 5.0), Ask("a", 1, 3.0, 2.0)), at_once=2, faults=1),
     "one client, started for each of two tasks": small(1, launch_once=(False,), asks=(Ask("a"),) * 2, at_once=2),
     "two clients, a task in a task": small(2, asks=(Ask("ab", 0, 5.0), Ask("b", 1, 3.0)), at_once=2, goes_on=True),
+    "two clients, a worker": small(2, workers=True, faults=2),
+    "two clients, two workers, two tasks": small(2, asks=(Ask("ab", 1, 5.0), Ask("ab", 1)), slots=2, workers=True),
+    "two clients, a worker, two tasks at once": small(2, asks=(Ask("ab", 1, 5.0), Ask("a")), at_once=2, workers=True),
+    "three clients, two workers": small(3, slots=2, workers=True),
     "two clients, little memory": small(2, asks=(Ask("ab"), Ask("ab")), faults=1, free=1),
 }
 EVERY_WAY_OF_THREE = {
@@ -964,7 +1317,11 @@ EVERY_WAY_OF_THREE = {
     "three clients in two groups": small(3, groups=(0, 1, 0), faults=1),
     "three clients, two must answer": small(3, asks=(Ask("abc", 2, None, 2.0),), slots=3, faults=1),
 }
-EVERY_WAY_WITH_TWO_FAULTS = {"three clients, one slot, two faults": small(3, faults=2)}
+EVERY_LONG_WAY = {
+    "three clients, one slot, two faults": small(3, faults=2),
+    "three clients, two workers, two faults": small(3, slots=2, workers=True, faults=2),
+    "three clients, a worker, two tasks": small(3, asks=(Ask("abc", 1, 5.0), Ask("ca")), workers=True, faults=1),
+}
 
 
 # scripts/search
@@ -1013,7 +1370,7 @@ def _search_all(seeds: range) -> None:
 
 
 def _explore_all() -> None:
-    for name, setup in (EVERY_WAY | EVERY_WAY_OF_THREE | EVERY_WAY_WITH_TWO_FAULTS).items():
+    for name, setup in (EVERY_WAY | EVERY_WAY_OF_THREE | EVERY_LONG_WAY).items():
         began = time.monotonic()
         count = explore(setup)
         print(

@@ -67,6 +67,23 @@ def test_everything_lies_where_nvflare_has_it(tmp_path):
     )
 
 
+def test_whether_workers_or_processes_of_clients_write_the_logs_is_the_runs_whatever_earlier_runs_left(
+    workspace, tmp_path
+):
+    app = app_of(tmp_path / "app", config__c_conf="c")
+    mine = [workspace.app(name) / "mine" for name in ("worker", "site-1")]
+    for deployed, log in (("worker", "worker/logs/site-1.txt"), ("site-1", "site-1/log.txt")) * 2:
+        workspace.clear()
+        for note in mine:  # the user's: its folders stay
+            note.parent.mkdir(parents=True, exist_ok=True)
+            note.write_text("mine")
+        workspace.client_logs.mkdir(exist_ok=True)
+        workspace.deploy(app, deployed)
+
+        assert workspace.log("site-1") == workspace.root / log
+        assert (workspace.root / log).parent.is_dir()
+
+
 def test_a_relative_workspace_is_made_absolute_at_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     here = Workspace(Path("w"))

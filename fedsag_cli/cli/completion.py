@@ -119,6 +119,10 @@ def launchers() -> list[Offer]:
     return [("fork", "the default on Linux, and faster"), ("spawn", "every process begins anew")]
 
 
+def engines() -> list[Offer]:
+    return [("local", "on this machine: the default"), ("ray", "on the nodes of a Ray cluster")]
+
+
 def _keys(template: Template, file: str, incomplete: str) -> Iterator[Offer]:
     from fedsag_cli.job.templates import variables
 

@@ -78,6 +78,24 @@ def simulator(
             help="How processes start: fork (default on Linux, faster) or spawn.",
         ),
     ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine",
+            metavar="local|ray",
+            autocompletion=completion.engines,
+            help="Where clients run: local, on this machine (default), or ray, on the nodes of a Ray cluster; -t and "
+            "-gpu are then for each node.",
+        ),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            metavar="HOST:PORT",
+            help="With --engine ray: the cluster to use. Without it, Ray starts on this machine, for this run.",
+        ),
+    ] = None,
     workers: Annotated[
         bool | None,
         typer.Option(
@@ -156,6 +174,8 @@ def simulator(
         gpus=gpus,
         threads=threads,
         launcher=launcher,
+        engine=engine,
+        address=address,
         workers=workers,
         seed=seed,
         max_clients=max_clients,

@@ -12,6 +12,7 @@ from fedsag_cli.cli.display import Columns
 from fedsag_cli.errors import counted
 from fedsag_cli.params.metrics import looks_lower_is_better
 from fedsag_cli.report import Report, TableReport, curves, over_sites
+from fedsag_cli.workspace import Workspace
 
 _MOST_SITES = 6  # in one line
 _MOST_ROWS = 100  # of a table that a workflow found
@@ -105,7 +106,7 @@ def _more_places(report: Report) -> None:
         display.line(f"model      {path}")
     for view in report.curves:
         display.line(f"curves     {view}")
-    display.line(f"logs       {report.workspace}/<site>/log.txt")
+    display.line(f"logs       {Workspace(Path(report.workspace)).log('<site>')}")
     if report.rounds:  # without a round, nothing was trained
         display.line(f"digest     {report.digest}")
     since = f", {report.times.get('run_finished_s', 0.0):.1f} of them since the resume" if report.earlier_s else ""

@@ -47,7 +47,7 @@ from fedsag_cli.wire.messages import (
     Welcome,
     parted,
 )
-from fedsag_cli.workspace import WORKER, log_in
+from fedsag_cli.workspace import log_by_worker
 
 log = logging.getLogger("fedsag")
 
@@ -62,7 +62,6 @@ class Session:
         self.rank = rank
         self._site = os.environ.get(SITE, "")
         self._is_worker = not self._site
-        self._is_in_folder = False  # a worker whose working directory is the folder of the site, as in NVFLARE
         self._channel: UnixChannel[ToServer, ToClient] | None = None
         self._welcome = Welcome(job_id="", seed=0, scratch="", config=ClientConfig())
         self._assignment: Assignment | None = None
@@ -99,7 +98,7 @@ class Session:
         """The model of the current or next task; None at the end of the run, or after `timeout_s` seconds."""
         if self._channel is not None and not self._state.has_task and not self._state.is_over:
             try:
-                if self._state is State.JOINED:
+                if self._state is State.JOINED or self._is_worker:  # a worker's task before this one is done only now
                     with self._sending:
                         self._channel.send(Ready())
                     self._step(Step.ASK)
@@ -166,8 +165,9 @@ class Session:
                 f"params must be a dict from names to arrays, not {type(model.params).__name__}",
                 hint="give FLModel(params=model.state_dict())" if hasattr(model.params, "state_dict") else "",
             )
+        sent = self._sent() if self._result_filters.filters else None
         answer = self._result_filters.process(
-            self._assignment.task_name, self._as_update(model), self._exchanges("answer", self._sent())
+            self._assignment.task_name, self._as_update(model), self._exchanges("answer", sent)
         )
         more_keys = self._keys_without_difference(model)
         metrics = None if answer.metrics is None else plain.floats(answer.metrics, what="metrics")
@@ -263,15 +263,10 @@ class Session:
         self._kept.forget()
         if site == self._site:
             return
-        log_of_site = log_in(Path(os.environ[WORKSPACE]), site)
-        log_of_site.parent.mkdir(exist_ok=True)
-        if not self._site:
-            self._is_in_folder = Path.cwd() == log_in(Path(os.environ[WORKSPACE]), WORKER).parent
-        if self._is_in_folder:
-            os.chdir(log_of_site.parent)
         self._site = site
         self._streams.serve(site)
         self._make_filters()
+        log_of_site = log_by_worker(Path(os.environ[WORKSPACE]), site)
         fd = os.open(log_of_site, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):  # what the script put there may raise anything

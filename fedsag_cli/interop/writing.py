@@ -269,6 +269,8 @@ class _Writing:
         if self._resolve(args.get("params_exchange_format", "raw")) == "raw":
             args["params_exchange_format"] = "pytorch" if self._known.has_torch else "numpy"
         args.setdefault("server_expected_format", "numpy")
+        if self._resolve(args.pop("serves_any_client", False)):
+            self.notes.append("serves_any_client is left out: in NVFLARE each client has a process of its own")
         if self.is_in_process(args):
             if self._resolve(args.get("launch_once")) is False:
                 self.notes.append("launch_once = false has no effect in NVFLARE if execution_mode is in_process")

@@ -23,6 +23,7 @@ from fedsag_cli.params.values import (
     cast,
     dtype_name,
     in_form,
+    in_numpy,
     is_finite,
     is_float,
     is_nan,
@@ -79,6 +80,14 @@ def replaced(base: Mapping[str, Any], new: Mapping[str, Any]) -> Params:
     return {name: _in_place_of(name, value, new[name]) if name in new else value for name, value in base.items()}
 
 
+def is_all_finite(value: Any) -> bool:
+    """Whether no element is NaN or infinite, as one quick pass can tell: False also where its sum overflows."""
+    if not is_float(as_array(value)):
+        return True
+    (flat,) = in_numpy(row(value))
+    return all_finite(flat)
+
+
 def count_not_finite(value: Any, base: Any, *, is_diff: bool = False) -> int:
     """The number of elements that are NaN or infinite, and may not be so.
 
@@ -87,7 +96,7 @@ def count_not_finite(value: Any, base: Any, *, is_diff: bool = False) -> int:
     """
     if not is_float(as_array(value)):
         return 0
-    flat, count = row(value), 0
+    (flat,), count = in_numpy(row(value)), 0
     for part in pieces(flat):
         piece = flat[part]
         if not all_finite(piece):
@@ -101,7 +110,7 @@ def count_not_finite(value: Any, base: Any, *, is_diff: bool = False) -> int:
 
 def count_lost(diff: Any, base: Any) -> int:
     """The number of elements that were NaN or infinite in `base` and are not now: `diff` cannot tell their value."""
-    flat, count = row(diff), 0
+    (flat,), count = in_numpy(row(diff)), 0
     if not is_float(flat):
         return 0
     for part in pieces(flat):
@@ -156,7 +165,7 @@ def _minus(name: str, new: Any, received: Any) -> Any:
         flat = _float_difference(row(array), row(base))
     else:
         return calculable(array) - calculable(base)  # of two kinds of numbers: the server's check is told
-    return of_kind(shaped(flat, shape, is_complex=kind(array) == "complex"), array)
+    return of_kind(shaped(flat, shape, is_complex=kind(array) == "complex"), array, is_own=True)
 
 
 def _integer_difference(name: str, new: Any, base: Any) -> Any:
@@ -169,7 +178,7 @@ def _integer_difference(name: str, new: Any, base: Any) -> Any:
 
 
 def _float_difference(new: Any, base: Any) -> Any:
-    new, base = calculable(new), calculable(base)
+    new, base = in_numpy(calculable(new), calculable(base))
     with np.errstate(all="ignore"):
         diff = new - base
         if all_finite(diff):
@@ -196,7 +205,7 @@ def _plus(name: str, base: Any, diff: Any) -> Any:
     if kind(array) == "complex":
         change = change + array * 0 if kind(change) != "complex" else change
     flat = _floats_changed(row(array), row(change)) if is_float(array) else _integers_changed(row(array), row(change))
-    return in_form(of_kind(shaped(flat, shape, is_complex=kind(array) == "complex"), array), base)
+    return in_form(of_kind(shaped(flat, shape, is_complex=kind(array) == "complex"), array, is_own=True), base)
 
 
 def _integers_changed(base: Any, change: Any) -> Any:
@@ -210,7 +219,7 @@ def _integers_changed(base: Any, change: Any) -> Any:
 
 
 def _floats_changed(base: Any, change: Any) -> Any:
-    change = of_kind(change, base)
+    base, change = in_numpy(base, of_kind(change, base))
     with np.errstate(all="ignore"):
         total = cast(calculable(base) + calculable(change), base[:0])
         into, kept = bits(total), bits(base)

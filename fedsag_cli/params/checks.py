@@ -57,10 +57,12 @@ def check(
                 check_is_numeric(name, value)
                 check_is_numeric(name, sent.get(name))
             continue
+        is_finite = arithmetic.is_all_finite(value)
         if sent:
-            _check_fits(name, value, sent[name], is_diff=is_diff, is_used=rules.uses(name))
-        below = sent.get(name)
-        if not rules.allow_non_finite and (count := arithmetic.count_not_finite(value, below, is_diff=is_diff)):
+            _check_fits(name, value, sent[name], is_diff=is_diff, is_used=rules.uses(name), is_finite=is_finite)
+        if is_finite or rules.allow_non_finite:
+            continue
+        if count := arithmetic.count_not_finite(value, sent.get(name), is_diff=is_diff):
             raise TensorError(f"params: {name!r} has {count} numbers that are NaN or infinite")
     return update, unknown
 
@@ -104,12 +106,12 @@ def floats(metrics: Mapping[str, Any]) -> dict[str, float]:
     return numbers
 
 
-def _check_fits(name: str, value: Any, sent: Any, *, is_diff: bool, is_used: bool) -> None:
+def _check_fits(name: str, value: Any, sent: Any, *, is_diff: bool, is_used: bool, is_finite: bool) -> None:
     got, want = list(getattr(value, "shape", ())), list(getattr(sent, "shape", ()))
     if got != want:
         raise TensorError(f"params: {name!r} has shape {got}, the model that was sent has {want}")
     _check_kind(name, value, sent, is_diff=is_diff)
-    if is_diff and is_used and (count := arithmetic.count_lost(value, sent)):
+    if is_diff and is_used and not is_finite and (count := arithmetic.count_lost(value, sent)):
         raise TensorError(
             f"params: {name!r} has {count} numbers that were NaN or infinite in the model that was sent and changed: "
             "a difference cannot tell to what",

@@ -5,6 +5,7 @@ torch is imported only for a torch tensor: a numpy job never imports it.
 
 from __future__ import annotations
 
+import functools
 import mmap
 import sys
 from math import prod
@@ -96,6 +97,11 @@ def utf8(what: str, text: str) -> bytes:
 def _of_torch(what: str, value: Any) -> Flat:
     import torch
 
+    if (word := _plain_word(value)) is not None:
+        shape, value = tuple(value.shape), value.detach() if value.requires_grad else value
+        identity: tuple[Any, ...] = ("torch", word, value.data_ptr(), shape, value.stride(), False, False)
+        array = value.numpy() if word in _NUMPY else value.view(-1).view(torch.uint8).numpy()
+        return Flat(word, shape, "torch", identity, array.reshape(-1).view(np.uint8).data)
     if fault := _fault_of_torch(value):
         raise TensorError(f"{what} is {fault}", hint="send a dense tensor of a usual dtype, e.g. tensor.to_dense()")
     word = _WORD_OF_TORCH[str(value.dtype)]
@@ -106,6 +112,27 @@ def _of_torch(what: str, value: Any) -> Flat:
         row = dense.as_strided((dense.numel(),), (1,))  # torch calls one element contiguous for any stride
         data = row.view(torch.uint8).numpy() if dense.numel() else np.empty(0, np.uint8)
     return Flat(word, tuple(value.shape), "torch", identity, data.data)
+
+
+def _plain_word(value: Any) -> str | None:
+    """The word of a usual tensor: dense, contiguous, in the memory of the CPU. None for any other one."""
+    import torch
+
+    is_plain = (
+        type(value) in (torch.Tensor, torch.nn.Parameter)
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
+        and not value.is_nested
+        and value.is_contiguous()
+        and value.numel() > 1  # one element is called contiguous for any stride
+        and not (value.is_conj() or value.is_neg())
+    )
+    return _word_of_torch(value.dtype) if is_plain else None
+
+
+@functools.cache
+def _word_of_torch(dtype: Any) -> str | None:
+    return _WORD_OF_TORCH.get(str(dtype))
 
 
 def _fault_of_torch(value: Any) -> str:
@@ -173,6 +200,8 @@ def _view(memory: mmap.mmap | bytearray, offset: int, entry: Entry, kind: Kind) 
         dtype = getattr(torch, _TORCH[entry.dtype])
         if count == 0:
             return torch.empty(entry.shape, dtype=dtype)
+        if (of_numpy := _NUMPY.get(entry.dtype)) is not None:  # one operation of torch takes longer than two of numpy
+            return torch.from_numpy(np.frombuffer(memory, of_numpy, count, offset).reshape(entry.shape))
         return torch.frombuffer(memory, dtype=dtype, count=count, offset=offset).reshape(entry.shape)
     array = np.frombuffer(memory, dtype=_NUMPY[entry.dtype], count=count, offset=offset).reshape(entry.shape)
     if kind == "numpy":

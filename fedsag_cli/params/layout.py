@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import os
 import reprlib
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise, takewhile
 from math import prod
 from typing import Any, Literal
 
@@ -25,6 +26,8 @@ RESERVED = "\0"
 
 _ALIGNMENT = 64
 _LARGEST_HEADER = 16 << 20  # bytes, for about 100,000 tensors; Python objects may take fifty times that
+_LARGE = 1 << 20  # bytes of a piece that is written alone
+_MOST_TOGETHER = 64  # of the other ones
 _MOST_AXES = 64  # the limit of numpy and of torch
 
 _short = reprlib.Repr()
@@ -94,14 +97,24 @@ def write(fd: int, flats: Mapping[str, Flat]) -> None:
         raise TensorError(
             f"params: the names of {len(flats)} values take {len(text)} bytes, too many for a tensor file"
         )
-    _write_all(fd, memoryview(len(text).to_bytes(8, "little") + text))
-    for name in written:
-        _write_all(fd, flats[name].data)
+    head = memoryview(len(text).to_bytes(8, "little") + text)
+    _write_all(fd, [head, *(flats[name].data for name in written)])
 
 
-def _write_all(fd: int, data: memoryview) -> None:
-    while len(data):
-        data = data[os.write(fd, data[: 1 << 30]) :]
+def _write_all(fd: int, pieces: Iterable[memoryview]) -> None:
+    """Small pieces are written many at a time."""
+    left = deque(piece for piece in pieces if len(piece))
+    while left:
+        together = list(takewhile(_is_small, islice(left, _MOST_TOGETHER)))
+        size = os.writev(fd, together) if together else os.write(fd, left[0][: 1 << 30])
+        while left and size >= len(left[0]):
+            size -= len(left.popleft())
+        if size:
+            left[0] = left[0][size:]
+
+
+def _is_small(piece: memoryview) -> bool:
+    return len(piece) < _LARGE
 
 
 def read_header(fd: int, size: int) -> tuple[dict[str, Entry], Extra, int]:

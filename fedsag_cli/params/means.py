@@ -19,6 +19,7 @@ from fedsag_cli.params.values import (
     PIECE,
     as_array,
     in_form,
+    in_numpy,
     kind,
     multiply,
     of_kind,
@@ -62,14 +63,14 @@ class WeightedSum:
     def add_product(self, value: Any, weight: float) -> None:
         """Add `weight * value`; the weight is above zero. Raises TensorError as `check` does."""
         self.check(value)
-        flat = row(value)
+        (flat,) = in_numpy(row(value))
         if self._total is None:
             self._begin(value, flat, weight)
         flat = of_kind(flat, self._total)
         if flat.dtype != self._dtype:
             self._widen(flat)
-        n_k = self._scaled(weight)
         with np.errstate(all="ignore"):
+            n_k = self._scaled(weight)
             scratch = self._total[:PIECE] * 0
             for part in pieces(flat):
                 self._add(part.start, flat[part], self._total[part], scratch, n_k)
@@ -83,7 +84,7 @@ class WeightedSum:
         with np.errstate(all="ignore"):
             flat = self._integers() if self._kind == "integer" else self._floats()
         array = shaped(flat, self._shape, is_complex=self._kind == "complex")
-        return in_form(of_kind(array, self._like), self._like)
+        return in_form(of_kind(array, self._like, is_own=True), self._like)
 
     def _begin(self, value: Any, flat: Any, weight: float) -> None:
         self._kind, self._shape = _kind(value), tuple(as_array(value).shape)

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from fedsag_cli import machine
+
 
 def derived(seed: int, *parts: object) -> int:
     """A seed of 63 bits for a part of a run, such as ("site-1", 3)."""
@@ -42,4 +44,7 @@ def set_seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % (1 << 32))
     if torch := sys.modules.get("torch"):
-        torch.manual_seed(seed)  # CUDA devices too; if CUDA is not initialized yet, at its first use
+        if machine.may_have_accelerator():
+            torch.manual_seed(seed)  # CUDA devices too; if CUDA is not initialized yet, at its first use
+        else:  # for that first use, it would format the stack three times: a tenth of a short round
+            torch.default_generator.manual_seed(seed)

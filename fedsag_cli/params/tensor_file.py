@@ -112,6 +112,33 @@ class TensorFile:
         _, extra, _ = self._read_header()
         return [name[1:] for name in extra.order if name.startswith(RESERVED) and RESERVED not in name[1:]]
 
+    @property
+    def places(self) -> Mapping[str, tuple[int, int]]:
+        """The first byte of each of the params in the file, and its size. Raises TensorError if the file is damaged."""
+        _, _, start = self._read_header()
+        offsets = {name: entry.data_offsets for name, entry in self.entries.items()}
+        return {name: (start + first, last - first) for name, (first, last) in offsets.items()}
+
+    def contents(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """All bytes of the file, mapped as params are. Raises TensorError if the file became shorter."""
+        return np.frombuffer(self._memory(), np.uint8)
+
+    def part(self, first: int, size: int, scratch: str | Path) -> TensorFile:
+        """The tensor file that lies within this one, as a new file. Raises TensorError if it is not whole, OSError."""
+        fd = _new_file(size, scratch)
+        try:
+            if _copy(self._fd, first, size, fd) < size:
+                raise TensorError(f"not a tensor file: it is shorter than {first + size} bytes")
+            _seal(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        return TensorFile(fd, trusted=True)
+
+    def append_to(self, fd: int) -> bool:
+        """Write all bytes at the current position of `fd`; False if this file became shorter. Raises OSError."""
+        return _copy(self._fd, 0, self.size, fd) == self.size
+
     def load(self) -> Params:
         """The params, mapped copy-on-write: changing them does not change the file.
 
@@ -159,10 +186,7 @@ class TensorFile:
         """
         fd = _new_file_on_disk(scratch)
         try:
-            offset = 0
-            while offset < self.size and not stop() and (piece := os.pread(self._fd, _PIECE, offset)):
-                offset += os.write(fd, piece)
-            if offset == self.size:
+            if _copy(self._fd, 0, self.size, fd, stop) == self.size:
                 return TensorFile(os.dup(fd), trusted=True)
         finally:
             os.close(fd)
@@ -220,6 +244,20 @@ def save(path: Path, params: Mapping[str, Any], trees: Mapping[str, Tree] | None
     """Write `params` and `trees` to a file with a name, completely or not at all. Raises OSError, TensorError."""
     flats = _flats(params, trees or {})
     write_whole(path, lambda file: layout.write(file.fileno(), flats))
+
+
+def copied(data: memoryview, scratch: str | Path | None = None) -> int:
+    """The descriptor of a new file with these bytes of a tensor file, which nobody can change. Raises OSError."""
+    fd = _new_file(len(data), scratch)
+    try:
+        written = 0
+        while written < len(data):
+            written += os.write(fd, data[written:])
+        _seal(fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def same_bits(params: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
@@ -284,6 +322,17 @@ def _check(fd: int) -> None:
         raise TensorError("not a tensor file: it has holes, and reading them would take memory")
     if not _is_sealed(fd) and 0 < machine.free_memory() < status.st_size:
         raise TensorError(f"a tensor file of {status.st_size} bytes does not fit into memory")
+
+
+def _copy(source: int, first: int, size: int, target: int, stop: Callable[[], bool] = lambda: False) -> int:
+    """Copy `size` bytes from the byte `first` on; how many it was until the end or `stop`. Raises OSError."""
+    copied = 0
+    while copied < size and not stop():
+        piece = os.pread(source, min(_PIECE, size - copied), first + copied)
+        if not piece:
+            break
+        copied += os.write(target, piece)
+    return copied
 
 
 def _new_file(size: int, scratch: str | Path | None) -> int:

@@ -30,10 +30,11 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     `env`: the whole environment. `log`: the file for standard output and standard error. `has_link`: the function gets
     a socket, the descriptor `link`, to exchange events with the parent process. `fresh`: never forked, always in a new
-    interpreter.
+    interpreter. `node`: the number of the machine, if the engine has several.
     """
 
     name: str
+    node: int = 0
     target: str = ""
     args: list[str] = []
     command: list[str] = []
@@ -79,7 +80,7 @@ def run_spec(spec: ProcessSpec, *, parent: int, link: int | None, end_pipe: int 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         os.environ.clear()
-        os.environ.update(_as_given(spec.env))
+        os.environ.update(as_given(spec.env))
         os.chdir(spec.cwd)
         if spec.command:
             os.execvp(spec.command[0], spec.command)
@@ -103,7 +104,8 @@ def as_sent(env: Mapping[str, str]) -> dict[str, str]:
     return {os.fsencode(name).decode("latin-1"): os.fsencode(value).decode("latin-1") for name, value in env.items()}
 
 
-def _as_given(sent: Mapping[str, str]) -> dict[str, str]:
+def as_given(sent: Mapping[str, str]) -> dict[str, str]:
+    """The environment that `as_sent` wrote."""
     return {os.fsdecode(name.encode("latin-1")): os.fsdecode(value.encode("latin-1")) for name, value in sent.items()}
 
 

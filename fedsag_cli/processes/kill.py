@@ -68,6 +68,22 @@ def kill_marked(name: str, value: str) -> list[str]:
     return [f"{pid} ({command})" if command else str(pid) for pid, command in ended.items()]
 
 
+def kill_session(leader: int) -> None:
+    """Send SIGKILL to every process of the session that `leader` began, which has ended. Linux only."""
+    while found := [pid for pid in _all() if pid != leader and _session(pid) == leader]:
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _session(pid: int) -> int:
+    """The session of a process that lives; 0 of one that has ended."""
+    with contextlib.suppress(OSError):
+        state, _, _, session, *_ = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return 0 if state == "Z" else int(session)
+    return 0
+
+
 def _prctl(option: int, value: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(option, value)

@@ -35,16 +35,24 @@ def can_fork() -> bool:
 class LocalEngine:
     """Implements `Engine`. One thread reads from the nursery, and one from each process that has a link."""
 
-    def __init__(self, *, fork: bool, env: Mapping[str, str]) -> None:
-        """Starts the nursery with the environment `env`, in which OpenMP finds its wait policy."""
+    def __init__(
+        self, *, fork: bool, env: Mapping[str, str], events_to: queue.SimpleQueue[Event] | None = None
+    ) -> None:
+        """Starts the nursery with the environment `env`, in which OpenMP finds its wait policy.
+
+        `events_to`: where its events go, if those of others go there too.
+        """
         self._fork, self._token = fork, env.get(TOKEN, "")
-        self._events: queue.Queue[Event] = queue.Queue()
+        self._events: queue.SimpleQueue[Event] = events_to or queue.SimpleQueue()
         self._links: dict[str, socket.socket] = {}
         self._readers: dict[str, threading.Thread] = {}
         self._pids: dict[str, int] = {}
         self._has_started = False
         self._stopping = threading.Event()
-        self._channel, self._nursery, self._output = _start_nursery(fork=fork, env=env)
+        end, self._nursery, self._output = start_helper(
+            "fedsag_cli.processes.nursery", "fork" if fork else "spawn", env=env
+        )
+        self._channel: UnixChannel[ToNursery, FromNursery] = UnixChannel(end, FromNursery)
         try:
             _start_thread(self._read_nursery)
         except BaseException:
@@ -133,7 +141,7 @@ class LocalEngine:
                     self._pids.pop(name, None)
                     self._put_exit(name, exit_code, end_message)
         if not self._stopping.is_set():
-            self._put_exit(NURSERY, self._nursery.wait(), EndMessage(error=_text(self._output)))
+            self._put_exit(NURSERY, self._nursery.wait(), EndMessage(error=last_line(self._output)))
 
     def _put_exit(self, name: str, exit_code: int, message: EndMessage | None) -> None:
         """Put the exit of a process after the process's own events."""
@@ -143,26 +151,29 @@ class LocalEngine:
         self._events.put(ProcessExited(name=name, exit_code=exit_code, failure=failure))
 
 
-def _start_nursery(
-    *, fork: bool, env: Mapping[str, str]
-) -> tuple[UnixChannel[ToNursery, FromNursery], subprocess.Popen[bytes], IO[bytes]]:
-    """Start the nursery: its channel, its process, and the file with its output, which is empty unless it fails."""
-    parent_end, nursery_end = socket.socketpair()
-    output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  open as long as the nursery runs
-    with nursery_end:
+def start_helper(
+    module: str, *args: str, env: Mapping[str, str]
+) -> tuple[socket.socket, subprocess.Popen[bytes], IO[bytes]]:
+    """Start a process that helps this one: our end of its socket, its process, and the file with its output.
+
+    Its arguments are the descriptor of its socket and `args`. The file is empty unless it fails.
+    """
+    parent_end, helpers_end = socket.socketpair()
+    output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  open as long as the process runs
+    with helpers_end:
         process = subprocess.Popen(
-            fresh_interpreter("fedsag_cli.processes.nursery", str(nursery_end.fileno()), "fork" if fork else "spawn"),
+            fresh_interpreter(module, str(helpers_end.fileno()), *args),
             env=dict(env),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             start_new_session=True,  # Ctrl-C is for the parent, which then stops it
-            pass_fds=[nursery_end.fileno()],
+            pass_fds=[helpers_end.fileno()],
         )
-    return UnixChannel(parent_end, FromNursery), process, output
+    return parent_end, process, output
 
 
-def _text(file: IO[bytes]) -> str:
+def last_line(file: IO[bytes]) -> str:
     """The last line, which names the error."""
     file.seek(0)
     lines = file.read().decode(errors="replace").split("\n")

@@ -73,6 +73,7 @@ from fedsag_cli.server.decisions import (
     QuorumLost,
     Rejected,
     Release,
+    Returned,
     Send,
     Served,
     Skip,
@@ -87,7 +88,7 @@ from fedsag_cli.server.dispatcher import Dispatcher
 from fedsag_cli.server.filtering import FilterError, Filtering
 from fedsag_cli.server.outgoing import Check, Outgoing, Received
 from fedsag_cli.server.spool import Spool
-from fedsag_cli.server.states import SiteState, Version
+from fedsag_cli.server.states import States, Version
 from fedsag_cli.server.workers import Workers
 from fedsag_cli.wire.channel import Listener
 from fedsag_cli.wire.messages import Answer, Assignment, LogValues, Welcome
@@ -116,21 +117,28 @@ class Communicator:
         data_filters: Chain,
         result_filters: Chain,
         scratch: Path,
+        are_here: bool = True,
     ) -> None:
         """`line` is the connection from the parent; `emit` sends events to it, and `flush` those that wait.
 
         At most `slots` clients of a group work at the same time. With `strict`, every client must answer each task.
-        With `waits_for_all` or `strict`, no grace ends the wait for a client.
+        With `waits_for_all` or `strict`, no grace ends the wait for a client. `are_here`: all clients are on
+        this machine.
         """
         self.workflow, self.workflow_number = "", 0  # of the current one
         self._dispatcher = Dispatcher(
-            roster, slots=slots, strict=strict, waits_for_all=waits_for_all, free_memory=machine.free_memory
+            roster,
+            slots=slots,
+            strict=strict,
+            waits_for_all=waits_for_all,
+            free_memory=machine.free_memory if are_here else lambda: 0,
         )
         self._why_all = "--seed" if waits_for_all else "--strict"
         self._roster = roster
         self._workers = Workers()
         self._strict = strict
         self._next: deque[Happening] = deque()  # what follows from a decision
+        self._ending = ""  # the worker of whose end the dispatcher is told
         self._not_taken: set[str] = set()  # tasks of which was told that nobody takes them
         self._channels = Channels(listener, line, self._welcome_for)
         self._emit: Callable[[Event], None] = lambda event: emit(_of_site(event))
@@ -143,8 +151,7 @@ class Communicator:
         self._open: dict[int, Outgoing] = {}  # the tasks that the workflow has not ended, by number
         self._num_tasks = 0
         self._times_asked: dict[str, tuple[int, int]] = {}  # by site, and for the server: a round, and how often in it
-        self._states_spool = Spool(scratch)
-        self._states = {site: SiteState(self._states_spool, scratch) for site in roster.sites}
+        self._states = States(scratch)
         self._arriving: tuple[Answer, TensorFile | None, Version] | None = None
         self._unreachable: list[str] = []  # sites to which a task could not be sent
         self._sent: dict[str, TaskSent] = {}  # the last to each site
@@ -243,10 +250,14 @@ class Communicator:
             yield from replies
 
     @property
+    def states(self) -> States:
+        """What all sites keep from task to task."""
+        return self._states
+
+    @property
     def keepers(self) -> Mapping[str, Stateful]:
-        """What is kept here from round to round, by name: the states of sites, and those of the server's filters."""
-        states = {f"state/{site}": state for site, state in self._states.items()}
-        return {**states, "filters/task": self._task_filters, "filters/answer": self._answer_filters}
+        """What the server's filters keep from round to round, by name. What sites keep is in `states`."""
+        return {"filters/task": self._task_filters, "filters/answer": self._answer_filters}
 
     def close(self) -> None:
         """Tell every client that the run is over, and receive the last values that they log."""
@@ -257,9 +268,7 @@ class Communicator:
             self._listen(left)
         self._channels.close_all()
         self._spool.close()
-        for state in self._states.values():
-            state.close()
-        self._states_spool.close()
+        self._states.close()
 
     def receive_logged(self) -> None:
         """Receive what clients have logged so far, when a run fails: a second of it at most."""
@@ -399,9 +408,9 @@ class Communicator:
         while self._next:
             self._tell(self._next.popleft())
         while self._unreachable:
-            site = self._unreachable.pop()
-            self._close(self._process_of(site))
-            self._tell(Disconnected(site))
+            process = self._process_of(self._unreachable.pop())
+            self._channels.close(process)
+            self._hear(Disconnected(process))
 
     def _perform(self, decision: Decision) -> None:
         match decision:
@@ -441,7 +450,7 @@ class Communicator:
                 self._emit(
                     ReplyFailed(
                         site=site,
-                        process=self._workers.of(site),
+                        process=self._workers.of(site) or self._ending,
                         workflow=self.workflow,
                         task=task,
                         round_num=round_num,
@@ -557,19 +566,21 @@ class Communicator:
     def _hear(self, news: News) -> None:
         match news:
             case Heard(process, Answer() as answer, file, state):
+                self._workers.answered(process)
                 self._receive_answer(self._client_of(process), answer, file, state)
             case Heard(process, message, file):
                 if file is not None:  # only an answer has one
                     file.close()
-                site = self._client_of(process)
                 if isinstance(message, LogValues):
+                    site = self._workers.at(process) if is_worker(process) else process
                     self._emit(ValuesLogged(site=site, kind=message.kind, values=message.values, step=message.step))
-                elif is_worker(process):
+                elif not is_worker(process):
+                    self._tell(Asked(process))
+                elif self._workers.asked(process):
+                    site = self._client_of(process)
                     self._emit(ClientReady(site=site, process=process))
                     self._states[site].started(site)
                     self._tell(Served(site))
-                else:
-                    self._tell(Asked(site))
             case _ if is_worker(news.site):
                 self._hear_of_worker(news)
             case Connected(site):
@@ -606,28 +617,28 @@ class Communicator:
             self._next.append(Served(client))
 
     def _hear_of_worker(self, news: Connected | Disconnected | Exited) -> None:
-        worker, client = news.site, self._workers.client_of(news.site)
+        worker = news.site
+        if isinstance(news, Connected):
+            self._workers.connected(worker)
+            return
+        if not_begun := self._workers.closed(worker):
+            self._tell(Returned(not_begun))
+        client, at = self._workers.client_of(worker), self._workers.at(worker)
         is_engaged = self._workers.of(client) == worker
         match news:
-            case Connected():
-                self._workers.connected(worker)
             case Disconnected(_, cause):
-                self._workers.closed(worker)
                 if is_engaged:
                     self._tell(Disconnected(client, cause))
             case Exited(_, exit_code, failure):
                 self._workers.ended(worker)
                 if is_engaged:
+                    self._ending = worker
                     self._tell(Exited(client, exit_code, failure))
-                elif exit_code:
+                    self._ending = ""
+                elif exit_code and client:  # otherwise the failure was told when its channel closed
                     cause = failure.cause if failure is not None else events.how_it_ended(exit_code)
-                    text = f"{client} answered, then its worker failed: {cause}"
+                    text = f"{at} answered, then its worker failed: {cause}"
                     self._perform(StrictFailure(text) if self._strict else Warn(text))
-
-    def _close(self, process: str) -> None:
-        self._channels.close(process)
-        if is_worker(process):
-            self._workers.closed(process)
 
     def _receive_answer(self, site: str, answer: Answer, file: TensorFile | None, state: TensorFile | None) -> None:
         if answer.seeded_itself:

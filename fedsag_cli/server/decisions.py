@@ -56,6 +56,12 @@ class Served(_Value, frozen=True):
     site: str
 
 
+class Returned(_Value, frozen=True):
+    """A worker ended before it began the task of this client."""
+
+    site: str
+
+
 class Answered(_Value, frozen=True):
     site: str
     task_id: int
@@ -209,7 +215,18 @@ class StrictFailure(_Value, frozen=True):
 
 
 Happening: TypeAlias = (
-    Begun | Wanted | Rejected | Left | Connected | Asked | Served | Answered | Disconnected | Exited | TimePassed
+    Begun
+    | Wanted
+    | Rejected
+    | Left
+    | Connected
+    | Asked
+    | Served
+    | Returned
+    | Answered
+    | Disconnected
+    | Exited
+    | TimePassed
 )
 Stop: TypeAlias = QuorumLost | MemoryShort | StrictFailure
 Decision: TypeAlias = (

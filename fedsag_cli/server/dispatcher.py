@@ -38,6 +38,7 @@ from fedsag_cli.server.decisions import (
     QuorumLost,
     Rejected,
     Release,
+    Returned,
     Send,
     Served,
     Skip,
@@ -152,6 +153,8 @@ class Dispatcher:
                 self._asked(self.clients[site])
             case Served(site):
                 self._served(self.clients[site])
+            case Returned(site):
+                self._returned(self.clients[site])
             case Answered(site, task_id, usage):
                 self._answered(self.clients[site], task_id, usage)
             case Disconnected(site, cause):
@@ -369,11 +372,11 @@ class Dispatcher:
             self._change(client, State.WAITING)
 
     def _served(self, client: Client) -> None:
-        """A worker is free for it: it gets its task at once, as it has a slot since it was to start."""
-        if client.state is State.STARTING and client.next_task is not None:
+        """A worker is ready for it: it gets its task at once, as it has a slot since it was to start."""
+        if client.state is State.STARTING and client.next_task is not None and self._stopping is None:
             client.is_connected = client.has_asked = True
             self._assign(client, client.next_task)
-        else:
+        elif client.state in (State.STARTING, State.LATE) and not client.has_asked:
             self._release(client)
 
     def _assign(self, client: Client, task_id: int) -> None:
@@ -381,6 +384,11 @@ class Dispatcher:
         self._change(client, State.WORKING)
         tell_usage = self._usage is None and client.config.launch_once
         self._decided.append(Send(task_id, client.site, tell_usage))
+
+    def _returned(self, client: Client) -> None:
+        """Another worker does the task, if it is still waited for."""
+        client.is_connected = False
+        self._change(client, State.ABSENT)
 
     def _release(self, client: Client) -> None:
         client.is_connected = False

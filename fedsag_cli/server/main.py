@@ -146,6 +146,7 @@ def _run(
         data_filters=data_filters,
         result_filters=result_filters,
         scratch=workspace.scratch,
+        are_here=not any(site.node for site in plan.sites),
     )
     parts: dict[str, Any] = {}
     for spec in plan.server.components:
@@ -174,6 +175,7 @@ def _run(
     chains = [data_filters, result_filters]
     run.keeps = Memory(_influential(plan, parts, workflows, chains)).changed
     stateful = _stateful(parts, dict(zip(names, workflows, strict=True)), chains)
+    run.keep_states(communicator.states)
     for name, keeper in {**communicator.keepers, **stateful}.items():
         run.keep(name, keeper)
     runs.append(run)

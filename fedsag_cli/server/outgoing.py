@@ -14,7 +14,7 @@ from fedsag_cli.params.packing import packed, unpacked
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.server import spool
 from fedsag_cli.server.filtering import Filtering
-from fedsag_cli.server.spool import SpooledFile
+from fedsag_cli.server.spool import Spooled
 from fedsag_cli.wire.messages import Answer, ModelFacts
 from fedsag_cli.workspace import SERVER
 
@@ -27,7 +27,7 @@ class Received:
     """A valid answer. `model`: its model, while the workflow processes it; `params`: those that were sent."""
 
     answer: Answer
-    file: SpooledFile | None
+    file: Spooled | None
     work_s: float
     params: Params | None = None
     prints: Fingerprints = NONE

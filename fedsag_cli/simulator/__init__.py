@@ -16,9 +16,10 @@ from fedsag_cli.job import Job
 from fedsag_cli.plan import Plan
 from fedsag_cli.processes.kill import kill_marked
 from fedsag_cli.processes.local import LocalEngine, can_fork
+from fedsag_cli.processes.ray.engine import RayEngine
 from fedsag_cli.report import Report
 from fedsag_cli.simulator import environment, resume
-from fedsag_cli.simulator.options import FORK, Options
+from fedsag_cli.simulator.options import FORK, RAY, Options, check_engine
 from fedsag_cli.simulator.planning import make_plan
 from fedsag_cli.simulator.signals import have_standard_streams, signals_interrupt
 from fedsag_cli.simulator.supervisor import Simulation
@@ -62,14 +63,21 @@ def _simulate(
     *,
     moves: bool,
 ) -> Report:
+    check_engine(options)
     fork = options.launcher in (None, FORK) and can_fork()
     with signals_interrupt(), private_address() as address:
         own = {ADDRESS: address, TOKEN: secrets.token_hex(16), RUN: run_folder.mark, STARTED_AT: repr(STARTED)}
         env = environment.for_processes(os.environ) | own
-        engine = LocalEngine(fork=fork, env=env)  # the engine starts while the job is read
+        ray = (
+            RayEngine(fork=fork, env=env, address=options.address, root=run_folder.root)
+            if options.engine == RAY
+            else None
+        )
+        engine = ray or LocalEngine(fork=fork, env=env)  # the engine starts while the job is read
         try:
             read = Job.load(job, reading.translate)
-            planned = make_plan(read, run_folder, options, engine.prepare)
+            planned = make_plan(read, run_folder, options, engine.prepare, ray.nodes if ray else lambda: ())
+            planned.notices.extend(ray.notes() if ray else ())
             if options.resume and before is None:
                 planned.notices.append("the earlier run ended before its plan was written: this is a new run")
             if before is not None:

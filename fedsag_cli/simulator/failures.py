@@ -12,9 +12,9 @@ import msgspec
 from fedsag_cli import foreign
 from fedsag_cli.events import Failure, ProcessExited, ReplyFailed, how_it_ended
 from fedsag_cli.job import App
-from fedsag_cli.plan import SitePlan
+from fedsag_cli.plan import SitePlan, is_worker
 from fedsag_cli.simulator import logs
-from fedsag_cli.workspace import SERVER, Workspace, site_of
+from fedsag_cli.workspace import SERVER, WORKER, Workspace, site_of
 
 _TAIL_LINES = 20
 _ONLY_A_CODE = re.compile(r"the script called sys\.exit\(-?\d+\)|its process ended with exit code \d+")
@@ -29,7 +29,7 @@ class Failures:
     def __init__(self, workspace: Workspace, apps: Mapping[str, App], start_of: Callable[[str], SitePlan]) -> None:
         """`apps` by site, or WORKER; `start_of` as `plan.starts` gives it."""
         self._workspace, self._apps, self._start_of = workspace, apps, start_of
-        self._since: dict[str, int] = {}
+        self._since: dict[str, int] = {}  # by process, or by client of workers: what is older in its log
         self._serves: dict[str, str] = {}  # by worker: the client of which it had a task last
 
     def watch(self, name: str) -> None:
@@ -56,6 +56,10 @@ class Failures:
             failure = self._from_log(event)
         if event.exit_code:
             failure = self._with_reason(event.name, failure)
+            if event.node and event.node not in failure.cause:
+                failure = msgspec.structs.replace(failure, cause=f"{failure.cause}, on {event.node}")
+        if is_worker(event.name):  # whose task it did is known to the server, which tells of the failure
+            return msgspec.structs.replace(event, failure=failure)
         may_end = is_over or event.name == SERVER or not self._start_of(event.name).config.launch_once
         failure = self._with_log(
             event.name,
@@ -68,7 +72,13 @@ class Failures:
     def of_reply(self, event: ReplyFailed) -> ReplyFailed:
         if event.failure.log:
             return event
-        return msgspec.structs.replace(event, failure=self._with_log(event.process or event.site, event.failure))
+        if is_worker(event.process):
+            self._serves[event.process] = event.site
+        has_stack = event.failure.exit_code is not None and -event.failure.exit_code in _LEAVE_A_STACK
+        failure = self._with_log(event.process or event.site, event.failure, has_stack=has_stack)
+        if is_worker(event.process):  # the next worker of this client goes on in the same file
+            self._since[event.site] = logs.size(self._workspace.log(event.site))
+        return msgspec.structs.replace(event, failure=failure)
 
     def of_stop(self, name: str, cause: str) -> Failure:
         """A client's process was stopped, and has printed its stack."""
@@ -77,11 +87,14 @@ class Failures:
     def _with_log(self, name: str, failure: Failure, *, has_stack: bool = False, is_well: bool = False) -> Failure:
         """`has_stack`: the process was stopped or crashed, so the log may end with its stack."""
         log, since = self._log_of(name)
-        copy = self._workspace.app(name)
+        app = (
+            site_of(name) if site_of(name) in self._apps else WORKER
+        )  # a client whose reply failed when no worker did it
+        copy = self._workspace.app(app)
         where = failure.where or (logs.deepest_frame(log, copy, since=since) if has_stack else "")
         return msgspec.structs.replace(
             failure,
-            where=_in_job(where, copy, self._apps[site_of(name)].folder),
+            where=_in_job(where, copy, self._apps[app].folder),
             log=str(log),
             log_tail=[] if is_well else logs.tail(log, _TAIL_LINES, since=since),
         )
@@ -90,7 +103,7 @@ class Failures:
         """The file to which a process writes now, and the number of its bytes that are older than the process."""
         served = self._serves.get(process)
         if served is not None and (log := self._workspace.log(served)).exists():
-            return log, 0
+            return log, self._since.get(served, 0)
         return self._workspace.log(process), self._since.get(process, 0)
 
     def _with_reason(self, name: str, failure: Failure) -> Failure:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedsag_cli import machine
 from fedsag_cli.errors import UsageError, counted, nearest, there_are
+from fedsag_cli.processes.ray.engine import check_installed
+from fedsag_cli.processes.ray.messages import Node
 from fedsag_cli.workspace import SERVER
 
 FORK, SPAWN = "fork", "spawn"
+LOCAL, RAY = "local", "ray"
 _AT_WORK = 16  # a client that trains a small model has so many times the memory that it has before its script
 _GPU = r"(?:\d+|(?:GPU|MIG)-[\w/-]+)"  # a number, or the name that nvidia-smi -L shows
+_ADDRESS = re.compile(r"[\w.-]+:\d{1,5}|\[[0-9a-fA-F:.]+\]:\d{1,5}")
 _GROUP = rf"(?:{_GPU}|\[{_GPU}(?:,{_GPU})*\])"
 
 
@@ -26,6 +31,8 @@ class Options:
     gpus: str | None = None  # as in `gpu_groups`
     threads: int | None = None  # torch's, in each client
     launcher: str | None = None  # FORK or SPAWN
+    engine: str = LOCAL  # or RAY
+    address: str | None = None  # of a Ray cluster
     workers: bool | None = None  # whether worker processes do the tasks of all clients; None: as the job says
     seed: int | None = None
     waits_for_all: bool | None = None  # as the earlier run did; None: if a seed is given
@@ -54,8 +61,22 @@ def check_followed(options: Options, names: Sequence[str]) -> None:
             raise UsageError(f"--follow {site}: there is no such client", hint=nearest(site, [*names, SERVER]))
 
 
-def gpu_groups(gpus: str | None) -> list[str]:
-    """The ids of each GPU group, for CUDA_VISIBLE_DEVICES. Raises UsageError.
+def check_engine(options: Options) -> None:
+    """Raises UsageError if there is no such engine, or it is not to be had."""
+    if options.engine not in (LOCAL, RAY):
+        raise UsageError(f"--engine {options.engine!r}: there is none", hint=nearest(options.engine, [LOCAL, RAY]))
+    if options.engine == RAY:
+        check_installed()
+    if options.address is None:
+        return
+    if options.engine != RAY:
+        raise UsageError("--address names a Ray cluster", hint="give --engine ray too")
+    if not _ADDRESS.fullmatch(options.address):
+        raise UsageError(f"--address {options.address!r} is not HOST:PORT", hint="example: 192.168.0.10:6379")
+
+
+def gpu_groups(gpus: str | None, nodes: Sequence[Node] = ()) -> list[str]:
+    """The ids of each GPU group, for CUDA_VISIBLE_DEVICES. Raises UsageError. `nodes`: if not on this machine.
 
     "0,1" are two groups of one GPU each, "[0,1],[2]" are a group of two GPUs and a group of one. A GPU may also
     be given by its name, such as GPU-5b1d… or MIG-….
@@ -66,12 +87,10 @@ def gpu_groups(gpus: str | None) -> list[str]:
     if not re.fullmatch(rf"{_GROUP}(,{_GROUP})*", text):
         raise UsageError(f"-gpu {gpus!r} is not a list of GPU groups", hint="examples: 0,1 or [0,1],[2,3] or GPU-5b1d…")
     groups = [group.strip("[]") for group in re.findall(_GROUP, text)]
-    available = machine.num_gpus()
-    for gpu in ",".join(groups).split(","):
+    places = {node.name: node.gpus for node in nodes} or {"this machine": machine.num_gpus()}
+    for (place, available), gpu in itertools.product(places.items(), ",".join(groups).split(",")):
         if available is not None and gpu.isdecimal() and int(gpu) >= available:
-            raise UsageError(
-                f"-gpu {gpus}: there is no GPU {gpu}", hint=f"this machine has {available}, numbered from 0"
-            )
+            raise UsageError(f"-gpu {gpus}: there is no GPU {gpu}", hint=f"{place} has {available}, numbered from 0")
     return groups
 
 

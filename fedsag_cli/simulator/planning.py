@@ -23,13 +23,14 @@ from typing import Any
 import msgspec
 
 from fedsag_cli import catalog, machine
-from fedsag_cli.errors import FedsagError, JobError, UsageError, nearest
+from fedsag_cli.errors import FedsagError, JobError, UsageError, counted, nearest
 from fedsag_cli.interop import shim
 from fedsag_cli.job import App, Executor, Job, ServerConfig
 from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, placeholders
 from fedsag_cli.job.templates.changes import settings
 from fedsag_cli.params.metrics import looks_lower_is_better
 from fedsag_cli.plan import FORMAT, Plan, ServerPlan, SitePlan, matches
+from fedsag_cli.processes.ray.messages import Node
 from fedsag_cli.simulator import environment, outside
 from fedsag_cli.simulator.options import FORK, SPAWN, Options, check_followed, gpu_groups, site_names, slots_of
 from fedsag_cli.simulator.preloading import imports_of_components, imports_of_scripts, preload, variables_set
@@ -64,8 +65,12 @@ def make_plan(
     workspace: Workspace,
     options: Options,
     prepare: Callable[[Sequence[str]], None] = lambda _: None,
+    nodes: Callable[[], Sequence[Node]] = lambda: (),
 ) -> Planned:
-    """`prepare` is called early with the modules that the processes import. Raises UsageError, JobError."""
+    """`prepare` is called early with the modules that the processes import. `nodes`: the machines, if not only this.
+
+    Raises UsageError, JobError.
+    """
     if workspace.root.is_relative_to(job.folder.resolve()):
         raise UsageError(
             f"-w {workspace.root}: the workspace must not be inside the job {job.folder}", hint="choose another -w"
@@ -78,7 +83,9 @@ def make_plan(
     env = environment.for_processes(os.environ)
     names = _site_names(job, options, notices)
     check_followed(options, names)
-    groups = gpu_groups(options.gpus)
+    machines = nodes()
+    num_nodes = max(1, len(machines))
+    groups = gpu_groups(options.gpus, machines)
     if len(groups) > len(names):
         raise UsageError(
             f"-gpu {options.gpus}: {len(groups)} groups for {len(names)} clients", hint="give fewer groups"
@@ -96,13 +103,14 @@ def make_plan(
         apps = {SERVER: apps[SERVER], WORKER: apps[names[0]]}
     memory = _LEAST_WITH_TORCH if "torch" in preload(scripts) else _LEAST
     slots = slots_of(options, len(names), len(groups), threads, memory, notices)
-    _check_limits(slots * max(1, len(groups)) if has_workers else len(names), memory, has_workers=has_workers)
-    every_group = range(len(groups) or 1)
+    processes = slots * max(1, len(groups)) if has_workers else -(-len(names) // num_nodes)
+    _check_limits(processes, memory, has_workers=has_workers)
+    every_group = range(num_nodes * max(1, len(groups)))
     placed = zip(itertools.repeat(WORKER), every_group) if has_workers else zip(names, itertools.cycle(every_group))
     sites = [
         msgspec.structs.replace(plan, config=msgspec.structs.replace(plan.config, serves_any_client=has_workers))
         for name, group in placed
-        for plan in _plans_of(name, apps[name], workspace, env, threads, group, groups, notes)
+        for plan in _plans_of(name, apps[name], workspace, env, threads, group, num_nodes, groups, notes)
     ]
     places = {site.name: _places(site, apps[site.site], workspace) for site in sites if site.script}
     installed = {place for of_site in places.values() for place in of_site[1:]}
@@ -150,8 +158,8 @@ def _site_names(job: Job, options: Options, notices: list[str]) -> list[str]:
         notices.append(f"deploy_map names {', '.join(idle)}, which this run has no client for")
     seen: set[str] = set()
     for name in names:
-        if not _SITE_NAME.fullmatch(name) or name == SERVER:
-            hint = "letters, digits, '.', '_' and '-', beginning with a letter or a digit, and not 'server'"
+        if not _SITE_NAME.fullmatch(name) or name in (SERVER, WORKER):
+            hint = "letters, digits, '.', '_' and '-', beginning with a letter or a digit; not 'server' or 'worker'"
             if options.clients:
                 raise UsageError(f"-c: {name!r} cannot be a client's name", hint=hint)
             raise JobError(f"{job.meta_file}: deploy_map: {name!r} cannot be a client's name", hint=hint)
@@ -182,8 +190,6 @@ def _has_workers(
     def refused(why: str, hint: str) -> FedsagError:
         return (UsageError if options.workers else JobError)(f"{called}: {why}", hint=hint)
 
-    if WORKER in names:
-        raise refused(f"no client can have the name {WORKER!r}", "rename it")
     if len(apps) > 1:
         each = ", ".join(f"{name} has {app}" for app, name in apps.items())
         raise refused(f"all clients must have one app, and {each}", "give one app to all in deploy_map")
@@ -214,19 +220,19 @@ def _check_limits(processes: int, memory: int, *, has_workers: bool) -> None:
 
     `memory`: bytes that each needs at least. Raises UsageError.
     """
-    who, fewer = ("workers", "-t") if has_workers else ("clients", "-n")
+    who, fewer = (counted(processes, "worker"), "-t") if has_workers else (counted(processes, "client"), "-n")
     instead = "" if has_workers else "--workers does their tasks in -t processes; or "
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = 3 * processes + _OTHER_DESCRIPTORS
     for limit, count in ((soft, processes + _OTHER_DESCRIPTORS), (hard, needed)):
         if limit != resource.RLIM_INFINITY and count > limit:
             raise UsageError(
-                f"{processes} {who} need {count} file descriptors in one process, the limit is {limit}",
+                f"{who} need {count} file descriptors in one process, the limit is {limit}",
                 hint=f"{instead}`ulimit -n {needed}` raises it; or give fewer with {fewer}",
             )
     if (free := machine.free_memory()) and processes * memory > free:
         raise UsageError(
-            f"{processes} {who}, a process each, need at least {processes * memory / 1e9:.1f} GB of memory, "
+            f"{who}, a process each, need at least {processes * memory / 1e9:.1f} GB of memory, "
             f"{free / 1e9:.1f} GB are free",
             hint=f"{instead}give fewer with {fewer}",
         )
@@ -239,6 +245,7 @@ def _plans_of(
     run_env: Mapping[str, str],
     threads: int,
     group: int,
+    num_nodes: int,
     gpu_groups: Sequence[str],
     notes: list[str],
 ) -> Iterator[SitePlan]:
@@ -252,12 +259,13 @@ def _plans_of(
         "OMP_NUM_THREADS": str(threads),
     }
     if gpu_groups:
-        env |= {"CUDA_VISIBLE_DEVICES": gpu_groups[group], "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        env |= {"CUDA_VISIBLE_DEVICES": gpu_groups[group // num_nodes], "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     for number, executor in enumerate(client.executors, start=1):
         script, args, command = _start(executor, name, app, workspace, run_env, notes)
         yield SitePlan(
             name=name if number == 1 else f"{name}:{number}",
             group=group,
+            node=group % num_nodes,
             script=script,
             args=args,
             command=command,

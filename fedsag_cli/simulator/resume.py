@@ -122,7 +122,7 @@ def settings_of(plan: Plan, options: Options, *, moves: bool) -> Options:
                 f"{flag}: the run to resume has {then}, not {now}",
                 hint=f"leave {flag} out; {_or_anew(moves=moves)}",
             )
-    several_groups = len({site.group for site in plan.sites}) > 1
+    several_groups = len({site.group for site in plan.sites if site.node == 0}) > 1
     slots = None if several_groups and options.gpus is None else plan.slots
     return dataclasses.replace(
         options,

@@ -26,7 +26,6 @@ from fedsag_cli.events import (
     ProcessStarted,
     ReplyFailed,
     ReplyLate,
-    RoundStarted,
     RunFailed,
     RunFinished,
     RunSettings,
@@ -79,8 +78,8 @@ class Simulation:
         self._client_env = {SEED: str(self._plan.seed), PRELOAD: ",".join(self._plan.preload)}
         self._start_of = starts(self._plan)
         self._alive: set[str] = set()
-        self._have_logs: set[str] = set()  # the clients of which workers may write logs
         self._failures = Failures(workspace, planned.apps, self._start_of)
+        self._failed_last: dict[str, str] = {}  # by client whose worker failed after the last task: the cause
         self._hanging: set[str] = set()  # clients that may still work on a task the server no longer waits for
         self._finished: WorkflowFinished | None = None
         self._notes: set[str] = set()
@@ -217,12 +216,14 @@ class Simulation:
         apps = dict.fromkeys(app.folder for app in self._planned.apps.values())
         sources = [path for app in apps for path in files_in(app)]
         self._workspace.check_job(self._job, self._planned.apps, sources)
-        logs = here.logs_there(self._plan.names) if self._plan.has_workers else []
-        self._workspace.check_free(*files, *deployed, *logs, of_scripts={*deployed, *logs})
-        self._workspace.clear(replaced=[*deployed, *logs])
+        self._workspace.check_free(*files, *deployed, of_scripts=set(deployed))
+        self._workspace.clear(replaced=deployed)
         self._workspace.claim(*files)
         for name, app in self._planned.apps.items():
             self._workspace.deploy(app.folder, name)
+        if self._plan.has_workers:
+            self._workspace.claim(folders=[here.client_logs])
+            here.client_logs.mkdir(exist_ok=True)
         write_json(self._workspace.plan, self._plan)
 
     def _reopen_workspace(self) -> None:
@@ -285,8 +286,9 @@ class Simulation:
 
     def _check_strict(self) -> None:
         """Raises RunError if a client failed after its last task, with --strict."""
-        for site, first in self._report.report.failures.items() if self._plan.strict else ():
-            raise RunError(f"with --strict no client may fail, but {site} failed: {first.failure.cause}")
+        told = {site: first.failure.cause for site, first in self._report.report.failures.items()}
+        for site, cause in (told | self._failed_last).items() if self._plan.strict else ():
+            raise RunError(f"with --strict no client may fail, but {site} failed: {cause}")
 
     def _check_models(self) -> None:
         """Raises RunError if a model is gone that an earlier part of the run wrote."""
@@ -319,11 +321,8 @@ class Simulation:
                 self._start(self._client(event.process or event.site))
             case WillWrite():
                 self._workspace.claim(*map(Path, event.paths), folders=map(Path, event.folders))
-            case RoundStarted() if self._plan.has_workers:
-                self._expect_logs(event.sites)
             case TaskSent(process=worker) if worker:
                 self._failures.serves(worker, event.site)
-                self._expect_logs([event.site])
             case ClientReady():
                 self._tell_notes(event.process or event.site)
             case ReplyFailed():
@@ -339,18 +338,14 @@ class Simulation:
                 self._alive.discard(event.name)
                 self._handle_exit(event)
 
-    def _expect_logs(self, sites: Sequence[str]) -> None:
-        """With workers, a client has a log once it was asked."""
-        if new := [site for site in sites if site not in self._have_logs]:
-            self._have_logs.update(new)
-            self._workspace.expect_logs(new)
-
     def _handle_exit(self, event: ProcessExited) -> None:
         if event.name not in (SERVER, NURSERY):
             if self._finished is None:
                 self._engine.tell(SERVER, event)
             elif event.exit_code:
                 self._tell(Notice(text=f"{event.name} ended with exit code {event.exit_code} after its last task"))
+                if is_worker(event.name) and event.failure is not None:
+                    self._failed_last[self._failures.site_of(event.name)] = event.failure.cause
         elif event.name == NURSERY or self._finished is None:
             failure = event.failure or Failure(cause="")
             error = RunError(
@@ -364,7 +359,9 @@ class Simulation:
         """The event; a failure gets the path of the log and its last lines."""
         if isinstance(event, ProcessExited) and event.name != NURSERY:
             return self._failures.of_exit(event, is_over=self._finished is not None)
-        if isinstance(event, ReplyFailed) and event.site not in self._report.report.failures:
+        if isinstance(event, ReplyFailed) and (
+            event.site not in self._report.report.failures or is_worker(event.process)
+        ):
             return self._failures.of_reply(event)
         return event
 
@@ -422,6 +419,7 @@ class Simulation:
             cwd=str(self._workspace.site(process) if site.in_process else self._workspace.app(process)),
             log=str(self._workspace.log(process)),
             fresh=site.fresh,
+            node=site.node,
         )
 
     def _tell_notes(self, site: str) -> None:

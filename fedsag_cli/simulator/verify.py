@@ -104,13 +104,13 @@ def _facts(each: RoundReport) -> object:
 
 
 def _files(workspace: Workspace, found: Found) -> Iterator[FileProof]:
-    """The checkpoints that are there, that of the last whole round, and the models that were written at the end.
+    """The checkpoints that are there, those of the last whole round, and the models that were written at the end.
 
     Before the end, a later workflow may be writing the models of an earlier one anew.
     """
     folder = workspace.checkpoints
     there = {path.name for path in checkpoints_in(folder)} if folder.is_dir() else set()
-    last = {whole.checkpoint for whole in found.rounds[-1:]}
+    last = {*(whole.checkpoint for whole in found.rounds[-1:]), *found.states.values()}
     models = {line.file for line in found.lines if isinstance(line, Proof) and os.sep in line.file and found.digest}
     for name in sorted(there | last) + sorted(models):
         path, proof = folder / name, found.proof(name)

@@ -90,7 +90,7 @@ class Welcome(Message, frozen=True, kw_only=True):
 
 
 class Ready(Message, frozen=True, kw_only=True):
-    """A client is ready for its first task."""
+    """A client is ready for its first task; a worker's script, for its next one."""
 
 
 class Assignment(Message, frozen=True, kw_only=True):

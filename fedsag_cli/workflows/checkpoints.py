@@ -1,7 +1,8 @@
 """The checkpoints of a run: a new one is proven, and on the disk, before the one before it goes.
 
-Each is a tensor file. The record beside them has the SHA-256 of each, and says where the run stands after each round.
-After a kill the last one is there; after a power cut one is there that is about a second older.
+Each is a tensor file, and so are those with the states of sites (see `state_files`). The record beside them has the
+SHA-256 of each, and says where the run stands after each round. After a kill the last one is there; after a power cut
+one is there that is about a second older.
 """
 
 from __future__ import annotations
@@ -11,16 +12,28 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from fedsag_cli.errors import TensorError
 from fedsag_cli.model import Tree
 from fedsag_cli.params import tensor_file
 from fedsag_cli.record import End, Found, Proof, Record, Whole, read, sha256_of
-from fedsag_cli.workspace import BEST, RECORD, ROUND, checkpoint_name, checkpoints_in, wait_for_disk, write_whole
+from fedsag_cli.workflows.state_files import KeptFile, StateFiles
+from fedsag_cli.workspace import (
+    BEST,
+    RECORD,
+    ROUND,
+    STATES,
+    checkpoint_name,
+    checkpoints_in,
+    wait_for_disk,
+    write_whole,
+)
 
 _SMALL = 1 << 20  # bytes; the digest of a larger file would cost its round more than a millisecond
 _SYNC_EVERY_S = 1.0
@@ -33,10 +46,12 @@ class Checkpoints:
         """`identity`: the plan's. `needed`: further files that a run needs to be continued."""
         self._folder, self._identity = folder, identity
         self._needed = needed
+        self.states = StateFiles(folder)
         self._kept, self._num_lines = Found(), 0
         self._opened: Record | None = None
         self._pool = ThreadPoolExecutor(1)
         self._pending: Future[None] | None = None
+        self._is_proving = False  # the last whole round, in the thread
         self._latest: frozenset[Path] = frozenset()  # the files of the last whole round
         self._settling: frozenset[Path] = frozenset()  # those that the thread is busy with
         self._durable: frozenset[Path] = frozenset()  # those that a power cut leaves
@@ -60,20 +75,27 @@ class Checkpoints:
         for again, index in enumerate(reversed(rounds)):
             whole = found.lines[index]
             assert isinstance(whole, Whole)
-            proof = found.proof(whole.checkpoint, after=index)
-            file = self._folder / whole.checkpoint
-            if proof is not None and not (fault := _fault(file, proof)):
-                self._num_lines = found.lines.index(proof, index) + 1
+            of_site = Found(found.lines[: index + 1]).states
+            proofs = [found.proof(whole.checkpoint, after=index), *found.proofs(of_site.values())]
+            proven = [proof for proof in proofs if proof is not None]
+            fault = next(filter(None, (_fault(self._folder / proof.file, proof) for proof in proven)), "")
+            if len(proven) == len(proofs) and not fault:
+                self._num_lines = found.lines.index(proven[0], index) + 1
                 while isinstance(next(iter(found.lines[self._num_lines :]), None), Proof):
-                    self._num_lines += 1  # of the models: the best one is not written again after a kill at the end
-                self._latest = self._durable = frozenset({file, *checkpoints_in(self._folder, BEST)})
+                    self._num_lines += (
+                        1  # of its states, and of models: after a kill at the end they are not written again
+                    )
+                self.states.restore(of_site)
+                files = [self._folder / proof.file for proof in proven]
+                self._latest = self._durable = frozenset({*files, *checkpoints_in(self._folder, BEST)})
                 self._superseded -= self._latest
                 if again or wrong:
                     reason = wrong or "their checkpoints were not proven when the run ended"
                     self.note = f"{again} of the rounds that were done are run again: {reason}"
                 return whole
-            if proof is not None and again == 0:
+            if again == 0:
                 wrong = wrong or fault
+        self.states.restore({})
         if wrong:
             raise TensorError(wrong, hint="put back what was there, or start a new run with --force")
         return None
@@ -101,31 +123,42 @@ class Checkpoints:
         else:
             self._submit(self._prove, file)
 
-    def save(self, params: Mapping[str, Any], trees: Mapping[str, Tree], whole: Whole, best: Path | None) -> None:
+    def save(
+        self,
+        params: Mapping[str, Any],
+        trees: Mapping[str, Tree],
+        whole: Whole,
+        best: Path | None,
+        states: Mapping[str, KeptFile],
+    ) -> None:
         """Save the model after a whole round with `trees`, and record the round.
 
-        `best`: the checkpoint of the best model so far.
+        `best`: the checkpoint of the best model so far. `states`: by site, those that have changed.
 
         Raises OSError (that of an earlier checkpoint too), TensorError.
         """
         file = self._folder / whole.checkpoint
         record = self._record  # it is there before the first file that it proves
+        with self._lock:
+            self._superseded.discard(file)  # of the same round, from before the run was resumed
         # a new name each time: a rename over an old file waits for the disk, 2.3 ms against 0.03
         tensor_file.save(file, params, trees)
-        small = _is_small(file)
-        if small:
-            record.append(whole, Proof(file=file.name, sha256=sha256_of(file)))
-        else:
+        written = self.states.write(states)
+        whole = msgspec.structs.replace(whole, states=written)
+        new = [file, *(self._folder / name for name in written)]
+        small = all(map(_is_small, new))
+        if self._is_proving or not small:
             self._wait()
-            record.append(whole)
+        record.append(whole, *(map(self._proof_of, new) if small else ()))
         with self._lock:
             self._superseded |= self._latest
-            self._latest = frozenset({file, best} if best else {file})
+            self._latest = frozenset({file, *self.states.paths, *([best] if best else ())})
             self._superseded -= self._latest
         if small and not (self._is_due and (self._pending is None or self._pending.done())):
             self._forget()
         else:
-            self._submit(self._settle, self._latest, None if small else file)
+            self._submit(self._settle, self._latest, () if small else new)
+            self._is_proving = not small
 
     def prove(self, files: Iterable[Path]) -> None:
         """Record models that a persistor wrote, once the disk has their names. Raises OSError."""
@@ -183,14 +216,17 @@ class Checkpoints:
         if self._pending is not None:
             pending, self._pending = self._pending, None
             pending.result()
-        self._settling = frozenset()
+        self._settling, self._is_proving = frozenset(), False
 
-    def _prove(self, file: Path) -> None:
-        self._record.append(Proof(file=os.path.relpath(file, self._folder), sha256=sha256_of(file)))
+    def _prove(self, *files: Path) -> None:
+        self._record.append(*map(self._proof_of, files))
 
-    def _settle(self, files: frozenset[Path], unproven: Path | None) -> None:
-        if unproven is not None:
-            self._prove(unproven)
+    def _proof_of(self, file: Path) -> Proof:
+        return Proof(file=os.path.relpath(file, self._folder), sha256=sha256_of(file))
+
+    def _settle(self, files: frozenset[Path], unproven: Sequence[Path]) -> None:
+        if unproven:
+            self._prove(*unproven)
         if self._is_due:
             self._write_to_disk(files)
         else:
@@ -198,7 +234,8 @@ class Checkpoints:
 
     def _write_to_disk(self, files: frozenset[Path]) -> None:
         first = self._synced_at < 0
-        for file in (*files, *(self._needed() if first else ())):
+        never_change = {file for file in self._durable if file.name.startswith(STATES)}
+        for file in (*(files - never_change), *(self._needed() if first else ())):
             wait_for_disk(file)
         self._record.sync()
         for folder in [self._folder, *list(self._folder.parents)[:3]] if first else [self._folder]:

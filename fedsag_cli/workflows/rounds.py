@@ -221,6 +221,10 @@ class RoundLoop:
         if is_due if write is None else write:
             self._writer.write(self._rounds.persistor.save, model)
 
+    def start_writing(self) -> None:
+        """The clients have their tasks: what is to be written can be written now."""
+        self._writer.start()
+
     def started(self, round_num: int, sites: Sequence[str]) -> RoundStarted:
         """The event for the start of a round with these sites."""
         return RoundStarted(
@@ -362,7 +366,9 @@ class Round:
         self._steps.pop(reply.site, None)
 
     def lap(self, stage: str) -> None:
-        """The time since the last lap was for this: "wait" or "aggregate"."""
+        """The time since the last lap was for this: "wait", or "aggregate", after which the server waits."""
+        if stage == "aggregate":
+            self._loop.start_writing()
         self._clock.lap(stage)
 
     def updated(self, model: FLModel, update: FLModel) -> FLModel:

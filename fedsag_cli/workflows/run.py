@@ -34,6 +34,7 @@ from fedsag_cli.params import seeds, tensor_file
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.record import Whole
 from fedsag_cli.workflows.checkpoints import Checkpoints
+from fedsag_cli.workflows.state_files import SiteStates
 from fedsag_cli.workspace import BEST, ROUND, SERVER
 
 _OF_A_ROUND = (
@@ -113,6 +114,7 @@ class Run:
     best_model: FLModel | None = None
     plateau: Plateau | None = None
     _keepers: dict[str, Stateful] = field(default_factory=dict, init=False)
+    _states: SiteStates | None = field(default=None, init=False)
     _found: dict[str, Tree] = field(default_factory=dict, init=False)  # in the checkpoint, for those that are to come
     _files: Checkpoints | None = field(default=None, init=False)
     _saved: Path | None = field(default=None, init=False)  # the checkpoint of `model`
@@ -163,6 +165,12 @@ class Run:
         self._keepers[name] = keeper
         if name in self._found:
             keeper.restore(self._found.pop(name))
+
+    def keep_states(self, states: SiteStates) -> None:
+        """Save what sites keep with each round. In a resumed run they have what was saved now."""
+        self._states = states
+        if self._files is not None:
+            states.files = self._files.states
 
     def on(self, event: Event) -> None:
         self._has_result |= isinstance(event, ResultTable)
@@ -250,7 +258,10 @@ class Run:
             best = self._best_file(self.best) if self.best else None
             kept = {name: keeper.state() for name, keeper in self._keepers.items()}
             trees = {name: tree for name, tree in {_META: model.meta or None, **kept}.items() if tree is not None}
-            self._files.save(model.params or {}, trees, whole, best if best and best.exists() else None)
+            changed = {} if self._states is None else self._states.changed()
+            self._files.save(model.params or {}, trees, whole, best if best and best.exists() else None, changed)
+            if self._states is not None:
+                self._states.saved()
             self._saved = file
         self.emit(finished)
 

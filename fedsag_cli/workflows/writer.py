@@ -12,11 +12,15 @@ from fedsag_cli.workflows.run import Run
 
 
 class Writer:
-    """A thread that writes models while the clients train. At most one model waits; at the end all are written."""
+    """A thread that writes models while the clients train. At most one model waits; at the end all are written.
+
+    The thread begins with a model when the clients have their tasks: before that, it would be in the server's way.
+    """
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._pool = ThreadPoolExecutor(1)
+        self._waiting: tuple[Callable[[FLModel], Path], FLModel] | None = None
         self._pending: list[Future[None]] = []
         self._written: set[Path] = set()
 
@@ -24,6 +28,7 @@ class Writer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.start()
         self._pool.shutdown()
         if kind is None:
             self._wait_for(len(self._pending))
@@ -31,8 +36,15 @@ class Writer:
 
     def write(self, save: Callable[[FLModel], Path], model: FLModel) -> None:
         """Write a model in the thread. Raises what an earlier write raised."""
+        self.start()
         self._wait_for(len(self._pending) - 1)
-        self._pending.append(self._pool.submit(self._write, save, model))
+        self._waiting = save, model
+
+    def start(self) -> None:
+        """The clients are at work."""
+        if self._waiting is not None:
+            self._pending.append(self._pool.submit(self._write, *self._waiting))
+            self._waiting = None
 
     def _wait_for(self, count: int) -> None:
         for _ in range(count):

@@ -142,6 +142,13 @@ def test_in_its_own_process_a_script_has_only_what_goes_with_that(tmp_path):
     ]
 
 
+def test_workers_stay_here(tmp_path):
+    done = written(job(tmp_path / "mine", executor={"serves_any_client": True}), tmp_path / "out")
+
+    assert "serves_any_client" not in configs(tmp_path / "out")[2]["executors"][0]["executor"]["args"]
+    assert done.notes == ["serves_any_client is left out: in NVFLARE each client has a process of its own"]
+
+
 def test_patterns_that_exclude_become_one(tmp_path):
     patterns = ["^a", "", "b$"]  # an empty one excludes nothing here, and everything in an alternative
     aggregator = {"path": "FedAvg", "args": {"exclude_vars": patterns, "aggregation_weights": {"site-1": 2.0}}}

@@ -49,6 +49,7 @@ from fedsag_cli.server.communicator import Communicator
 from fedsag_cli.testing import FakeClients
 from fedsag_cli.wire.channel import Listener, address_in, connect
 from fedsag_cli.wire.messages import Answer, Hello, LogValues, ModelFacts, Ready, Usage, Welcome, parted
+from fedsag_cli.workflows.state_files import StateFiles
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -1262,7 +1263,7 @@ def test_what_the_filters_of_the_server_keep_is_restored_with_the_same_random_nu
 
     whole, _ = one_more_round()
 
-    kept = {"state/a": None, "filters/task": None, "filters/answer": {"0": {"a": {"times": 2}}}}
+    kept = {"filters/task": None, "filters/answer": {"0": {"a": {"times": 2}}}}
     assert one_more_round({"0": {"a": {"times": 1}}}) == (whole, kept)
 
 
@@ -1540,8 +1541,11 @@ def counts(seen, *, each=False):
 
 
 def kept_by(home, site="a"):
-    tree = home.communicator.keepers[f"state/{site}"].state()
-    return tree and tree["flare.state"]
+    home.communicator.states.touched.add(site)  # perhaps its last change was saved
+    if (kept := home.communicator.states.changed().get(site)) is None:
+        return None
+    with kept.twin() as file:
+        return file.tree("flare.state")
 
 
 def test_what_a_site_keeps_counts_once_its_answer_is_accepted_and_is_not_sent_back(house):
@@ -1632,7 +1636,9 @@ def test_a_new_process_gets_what_its_site_keeps(house):
 def test_a_resumed_run_gives_each_site_what_it_kept(house):
     seen = []
     home = house({"a": counts(seen)})
-    home.communicator.keepers["state/a"].restore({"flare.state": {"count": 7}, "filters": {}})
+    home.communicator.states.files = StateFiles(home.folder)
+    with state_file(count=7) as state:
+        home.communicator.states.files.write({"a": state})
 
     home.ask()
 

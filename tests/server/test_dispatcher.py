@@ -2,11 +2,12 @@
 
 import sys
 
+import msgspec
 import pytest
 
 from fedsag_cli.events import Failure
 from fedsag_cli.plan import ClientConfig
-from fedsag_cli.server.clients import Client, Roster, State
+from fedsag_cli.server.clients import Client, Roster, RosterOfNames, State
 from fedsag_cli.server.decisions import (
     Accept,
     Admit,
@@ -26,7 +27,9 @@ from fedsag_cli.server.decisions import (
     MemoryShort,
     QuorumLost,
     Rejected,
+    Release,
     Send,
+    Served,
     Skip,
     Start,
     StrictFailure,
@@ -41,6 +44,7 @@ from fedsag_cli.wire.messages import Usage
 NOT_ASKED = "its script ended without asking for a task: flare.receive() was not reached"
 NOT_ANSWERED = "its script ended without answering its task: flare.send() was not reached"
 KEY_ERROR = Failure(cause="KeyError: 'fc'", where="/job/train.py:7")
+ENDED = msgspec.structs.replace(KEY_ERROR, exit_code=1)
 
 
 LOWER = "in a new run, lower the number of answers that are needed, such as min_clients"
@@ -817,6 +821,178 @@ def test_gpu_memory_is_that_of_the_group():
     assert decisions[-1] == MemoryShort(1, 3, 2, "GPU")
 
 
+# workers
+
+
+def with_workers(sites="abc", *, launch_timeout=300.0, **how):
+    config = ClientConfig(serves_any_client=True, launch_timeout=launch_timeout)
+    return dispatcher(roster=RosterOfNames(sites, config), **how)
+
+
+def have_answered(server, **took_s):
+    """They have done a first task, each with the one worker, in so many seconds. The time is now the sum of them."""
+    now = 0.0
+    server.handle(Begun(90, tuple(took_s)), now)
+    for site, work_s in took_s.items():
+        server.handle(Served(site), now)
+        now += work_s
+        server.handle(Answered(site, 90), now)
+    server.handle(Left(90), now)
+    return server
+
+
+def test_a_client_has_a_worker_for_one_task_and_nothing_after_it():
+    server = with_workers("ab", slots=1)
+    play(
+        server,
+        (0, Begun(1, ("a", "b")), Start("a")),
+        (1, Served("a"), Send(1, "a", True)),
+        (3, Answered("a", 1), Keep(1, "a", 2), Release("a"), Start("b"), Give(1, "a")),
+        (3, Served("b"), Send(1, "b", True)),
+        (4, Wanted(1), Accept(1, "a")),
+        (5, Answered("b", 1), Keep(1, "b", 2), Release("b"), Give(1, "b")),
+        (6, Wanted(1), Accept(1, "b"), Finish(1)),
+    )
+    assert {client.state for client in server.clients.known} == {State.ABSENT}
+
+
+def test_those_that_took_longest_come_first_and_before_them_those_of_which_it_is_not_known_in_site_order():
+    server = have_answered(with_workers("abcdef", slots=1), b=2, c=5, e=3)
+    order = []
+    decided = server.handle(Begun(1, tuple("abcdef")), 10)
+    while started := [each.site for each in decided if isinstance(each, Start)]:
+        order += started
+        server.handle(Served(started[0]), 10)
+        decided = server.handle(Answered(started[0], 1), 11)
+
+    assert order == ["a", "d", "f", "c", "e", "b"]
+
+
+def test_replies_are_in_site_order_although_the_longest_come_first():
+    play(
+        have_answered(with_workers("ab", slots=1), a=1, b=2),
+        (5, Begun(1, ("a", "b")), Start("b")),
+        (5, Served("b"), Send(1, "b", True)),
+        (7, Answered("b", 1), Keep(1, "b", 2), Release("b"), Start("a")),
+        (7, Served("a"), Send(1, "a", True)),
+        (8, Answered("a", 1), Keep(1, "a", 1), Release("a"), Give(1, "a")),
+        (8, Wanted(1), Accept(1, "a"), Give(1, "b")),
+    )
+
+
+def test_a_worker_that_ends_fails_the_task_that_it_did_and_its_client_does_the_next_one():
+    play(
+        with_workers("a"),
+        (0, Begun(1, ("a",)), Start("a")),
+        (0, Begun(2, ("a",))),
+        (0, Served("a"), Send(1, "a", True)),
+        (1, Exited("a", 1, KEY_ERROR), Fail(1, "a", ENDED), Start("a"), Finish(1)),
+        (1, Served("a"), Send(2, "a", True)),
+        (2, Answered("a", 2), Keep(2, "a", 1), Release("a"), Give(2, "a")),
+    )
+
+
+def test_a_client_given_up_whose_worker_answers_late_is_free_again():
+    play(
+        with_workers("ab", slots=1),
+        (0, Begun(1, ("a",), timeout_s=5.0), Start("a")),
+        (0, Served("a"), Send(1, "a", True)),
+        (5, TimePassed(), failed(1, "a", "no answer within 5.0 s of receiving the task", hangs=True), Finish(1)),
+        (5, Left(1)),
+        (6, Begun(2, ("a", "b")), Start("b")),
+        (6, Served("b"), Send(2, "b", True)),
+        (7, Answered("a", 1), Drop("a"), Release("a")),
+        (8, Answered("b", 2), Keep(2, "b", 2), Release("b"), Start("a")),
+    )
+
+
+def test_a_client_given_up_whose_worker_ends_has_not_failed_in_the_next_task():
+    play(
+        with_workers("a"),
+        (0, Begun(1, ("a",), timeout_s=5.0), Start("a")),
+        (0, Served("a"), Send(1, "a", True)),
+        (5, TimePassed(), failed(1, "a", "no answer within 5.0 s of receiving the task", hangs=True), Finish(1)),
+        (5, Left(1)),
+        (6, Begun(2, ("a",))),
+        (7, Exited("a", -9), Start("a")),
+    )
+
+
+def test_a_worker_that_closes_its_channel_and_then_ends_has_its_cause():
+    play(
+        with_workers("a"),
+        (0, Begun(1, ("a",)), Start("a")),
+        (0, Served("a"), Send(1, "a", True)),
+        (1, Disconnected("a")),
+        (2, Exited("a", 1, KEY_ERROR), Fail(1, "a", ENDED), Finish(1)),
+        (2, Left(1)),
+        (3, Begun(2, ("a",)), Start("a")),
+    )
+
+
+def test_a_worker_that_closes_its_channel_and_does_not_end_is_not_waited_for_and_its_end_is_nobodys():
+    play(
+        with_workers("a"),
+        (0, Begun(1, ("a",)), Start("a")),
+        (0, Served("a"), Send(1, "a", True)),
+        (1, Disconnected("a")),
+        (
+            *(11, TimePassed()),
+            *(failed(1, "a", "it closed its channel (was flare.shutdown() called?)"), Finish(1)),
+        ),
+        (11, Left(1)),
+        (12, Exited("a", 0)),
+        (13, Begun(2, ("a",)), Start("a")),
+    )
+
+
+def test_a_worker_that_was_too_slow_to_start_is_free_once_it_is_ready():
+    play(
+        with_workers("a", launch_timeout=4.0),
+        (0, Begun(1, ("a",)), Start("a")),
+        (
+            *(4, TimePassed()),
+            failed(1, "a", "it did not ask for a task within 4 s: flare.receive() was not reached", hangs=True),
+            Finish(1),
+        ),
+        (4, Left(1)),
+        (5, Served("a"), Release("a")),
+        (6, Begun(2, ("a",)), Start("a")),
+    )
+
+
+def test_a_worker_at_work_that_says_again_that_it_is_ready_keeps_its_task():
+    """Before, its client was free, and another worker got the same task."""
+    play(
+        with_workers("ab", slots=1),
+        (0, Begun(1, ("a", "b")), Start("a")),
+        (0, Served("a"), Send(1, "a", True)),
+        (1, Served("a")),
+        (2, Answered("a", 1), Keep(1, "a", 2), Release("a"), Start("b"), Give(1, "a")),
+        (2, Served("a")),
+    )
+
+
+def test_a_worker_that_is_ready_gets_no_task_while_the_run_has_to_stop():
+    """Before, it got one, and nobody waited for its answer."""
+    server = with_workers("abc")
+    play(
+        server,
+        (0, Begun(1, ("a", "b", "c"), min_responses=3), Start("a"), Start("b"), Start("c")),
+        (1, Exited("a", 1, KEY_ERROR), Fail(1, "a", ENDED)),
+        (1.1, Served("b"), Release("b")),
+    )
+    assert server.is_stopping
+
+
+def test_a_client_that_was_never_asked_is_only_a_name():
+    server = with_workers([f"site-{number}" for number in range(10_000)], slots=2)
+    server.handle(Begun(1, ("site-7",)), 0)
+
+    assert [client.site for client in server.clients.known] == ["site-7"]
+    assert len(server.clients) == 10_000
+
+
 # cost
 
 
@@ -862,3 +1038,23 @@ def test_what_a_step_costs_does_not_grow_with_those_who_wait_or_work():
 
     assert calls_of_a_step(waiting=1000, working=5) == few
     assert calls_of_a_step(waiting=5, working=1000) == few
+
+
+def calls_of_a_step_with_workers(clients):
+    """How many calls of functions one answer, the next client and one look at the next deadline take."""
+    sites = [f"s{number:05}" for number in range(clients)]
+    server = with_workers(sites, slots=5)
+    server.handle(Begun(1, tuple(sites), min_responses=1, timeout_s=100.0, grace_s=50.0), 0)
+    for site in sites[:5]:
+        server.handle(Served(site), 0)
+    last, following = sites[4:6]
+    return calls(
+        lambda: (
+            *(server.handle(Answered(last, 1), 1), server.handle(Served(following), 1)),
+            *(server.due, server.handle(TimePassed(), 2)),
+        )
+    )
+
+
+def test_what_a_step_costs_with_workers_does_not_grow_with_the_clients():
+    assert calls_of_a_step_with_workers(5000) == calls_of_a_step_with_workers(10)

@@ -11,7 +11,9 @@ from schedules import EVERY_WAY, EVERY_WAY_OF_THREE, Found, explore, search
 from fedsag_cli.server import dispatcher
 from fedsag_cli.server.broadcast import Broadcast
 from fedsag_cli.server.clients import Client, State
+from fedsag_cli.server.decisions import Drop
 from fedsag_cli.server.dispatcher import Dispatcher
+from fedsag_cli.server.workers import Workers
 
 
 def test_some_thousand_schedules_break_no_promise():
@@ -106,12 +108,12 @@ def in_order_of_the_queue(_):
 
 def the_last_task_first(heapq):
     def push(queue, entry):
-        task, client = entry
-        heapq.heappush(queue, (-task, client))
+        task, *rest = entry
+        heapq.heappush(queue, (-task, *rest))
 
     def pop(queue):
-        task, client = heapq.heappop(queue)
-        return -task, client
+        task, *rest = heapq.heappop(queue)
+        return -task, *rest
 
     return SimpleNamespace(heappush=push, heappop=pop)
 
@@ -181,6 +183,68 @@ def never_again(exited):
         exited(self, client, event)
 
     return exits
+
+
+def out_of_the_run(end):
+    def ends(self, client, failure):
+        did = [task_id for task_id in client.queue if client.has_worker]
+        end(self, client, failure)
+        for task_id in did:
+            if task_id in client.queue:
+                self._fail(self._open[task_id], client, failure)
+
+    return ends
+
+
+def late_ones_stay_late(answered):
+    def answers(self, client, task_id, usage):
+        if client.has_worker and client.state is State.LATE:
+            self._decided.append(Drop(client.site))
+        else:
+            answered(self, client, task_id, usage)
+
+    return answers
+
+
+def the_quickest_first(heapq):
+    def push(queue, entry):
+        task, longest, *rest = entry
+        heapq.heappush(queue, (task, -longest, *rest))
+
+    return SimpleNamespace(heappush=push, heappop=heapq.heappop)
+
+
+def starts_a_new_one(engage):
+    def engages(self, client):
+        free, self._free = self._free, {}
+        engaged = engage(self, client)
+        self._free |= free
+        return engaged
+
+    return engages
+
+
+def served_though_it_stops(served):
+    def serves(self, client):
+        stopping, self._stopping = self._stopping, None
+        served(self, client)
+        self._stopping = stopping
+
+    return serves
+
+
+def fails_the_client_it_had(ended):
+    def ends(self, name):
+        client = self.client_of(name)
+        if (worker := self._by_client.get(client)) is not None and worker.name != name:
+            del self._by_client[client]
+        ended(self, name)
+
+    return ends
+
+
+def ignored(_):
+    return lambda self, *_: None
 
 
 MISTAKES = {
@@ -253,6 +317,19 @@ MISTAKES = {
         lambda old: lambda self: None if self.state is State.LATE and self.lost is None else old(self),
     ),
     "before: one that came back counted as lost": (Dispatcher, "_connected", stays_lost),
+    "a client whose worker ended fails in all its tasks": (Dispatcher, "_end", out_of_the_run),
+    "a client that is given up is never free again": (Dispatcher, "_answered", late_ones_stay_late),
+    "the clients with the shortest tasks come first": (dispatcher, "heapq", the_quickest_first),
+    "a new worker starts though one is idle": (Workers, "engage", starts_a_new_one),
+    "a worker whose channel is closed gets another client": (Workers, "closed", ignored),
+    "a worker that is done is never free": (Workers, "release", ignored),
+    "a worker that ends takes the next worker of its client with it": (Workers, "ended", fails_the_client_it_had),
+    "a worker that ends is told of nobody": (Workers, "of", lambda old: lambda self, client: ""),
+    "a worker gets a task though the run has to stop": (Dispatcher, "_served", served_though_it_stops),
+    "a worker that is ready too late is never free": (
+        *(Dispatcher, "_served"),
+        lambda old: lambda self, client: old(self, client) if client.state is State.STARTING else None,
+    ),
 }
 
 

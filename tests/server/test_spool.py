@@ -107,3 +107,23 @@ def test_what_was_taken_waits_no_more(put, monkeypatch):
     assert first._spool.waiting_bytes == waiting - first.size
     assert value_of(second) == 5.0
     assert first._spool.waiting_bytes == 0
+
+
+def test_when_many_wait_the_small_ones_share_a_file_and_are_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(spool, "_MOST_OPEN", 2)
+    monkeypatch.setattr(spool, "_PACK_SIZE", 1000)
+    before = open_descriptors()
+    kept_in = Spool(tmp_path)
+    kept = [kept_in.put(TensorFile.write({"w": torch.tensor([float(number)])})) for number in range(12)]
+    num_packs = -(-10 * kept[0].size // 1000)
+
+    assert len(open_descriptors()) <= len(before) + 2 + num_packs
+    with kept[7].twin() as file:
+        assert file.is_fixed
+        assert file.load()["w"].item() == 7.0
+    assert [value_of(each) for each in kept] == list(range(12))
+    for each in kept:
+        each.close()
+    assert kept_in.waiting_bytes == 0
+    assert open_descriptors() == before
+    assert list(tmp_path.iterdir()) == []

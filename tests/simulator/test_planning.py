@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import resource
 import sys
 
 import pytest
@@ -111,7 +112,7 @@ def test_a_client_without_an_app_is_an_error_naming_it(job, plan):
         plan(job(deploy_map=TWO_APPS, apps=("app_1", "app_2")), num_clients=1)
 
 
-@pytest.mark.parametrize("name", ["server", "", "a b", "a/b", "..", ".hidden", "-x", "é", "a" * 64, "@ALL"])
+@pytest.mark.parametrize("name", ["server", "worker", "", "a b", "a/b", "..", ".hidden", "-x", "é", "a" * 64, "@ALL"])
 def test_a_name_that_cannot_be_one_is_refused(job, plan, name):
     with pytest.raises(UsageError, match="cannot be a client's name"):
         plan(job(), clients=[name])
@@ -143,13 +144,52 @@ def test_there_is_no_limit_without_m(job, plan):
 # slots and threads
 
 
-def test_t_is_how_many_work_at_a_time_and_one_where_it_is_not_given_which_is_said(job, plan):
+def test_t_is_how_many_work_at_a_time(job, plan):
     assert plan(job(), num_clients=4, slots=3).plan.slots == 3
     assert plan(job(), num_clients=4, slots=3).notices == []
 
-    planned = plan(job(), num_clients=4)
-    assert planned.plan.slots == 1
-    assert planned.notices == ["no -t given: one client works at a time"]
+
+GB = 1_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("options", "free", "slots", "why"),
+    [
+        ({"num_clients": 3}, 64 * GB, 3, "3 clients work at a time, as there are 3 clients"),
+        ({"num_clients": 100}, 64 * GB, 8, "8 clients work at a time, as there are 8 cores"),
+        ({"num_clients": 100, "threads": 4}, 64 * GB, 2, "2 clients work at a time, as there are 8 cores"),
+        ({"num_clients": 100, "threads": 16}, 64 * GB, 1, "1 client works at a time, as there are 8 cores"),
+        ({"num_clients": 20}, GB // 4, 1, "1 client works at a time, as 0.2 GB of memory are free"),
+        ({"num_clients": 100}, 0, 8, "8 clients work at a time, as there are 8 cores"),
+    ],
+    ids=[
+        "few clients",
+        "many clients",
+        "several threads",
+        "more threads than cores",
+        "little memory",
+        "unknown memory",
+    ],
+)
+def test_without_t_cores_and_memory_say_how_many_work_at_a_time(job, plan, monkeypatch, options, free, slots, why):
+    monkeypatch.setattr(machine, "free_memory", lambda: free)
+
+    planned = plan(job(), **options)
+
+    assert planned.plan.slots == slots
+    assert f"no -t given: {why}" in planned.notices
+
+
+def test_a_process_for_each_of_too_many_clients_is_refused_before_the_run(job, plan, monkeypatch):
+    monkeypatch.setattr(machine, "free_memory", lambda: 4 * GB)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+    with pytest.raises(UsageError) as told:
+        plan(job(), num_clients=1000, slots=2)
+
+    assert told.value.message == "1,000 clients, a process each, need at least 8.0 GB of memory, 4.0 GB are free"
+    assert told.value.hint == "--workers does their tasks in -t processes; or give fewer with -n"
+    assert plan(job(), num_clients=1000, slots=2, workers=True).plan.names[-1] == "site-1000"
 
 
 @pytest.mark.parametrize("slots", [0, -1])

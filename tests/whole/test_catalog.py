@@ -1,7 +1,8 @@
 """Every component of the catalog keeps what a run promises: the same bits for any -t, launcher, kill and resume.
 
-Each case is a small job. It is run undisturbed, two clients at a time, forked. Then it is run one client at a time,
-spawned; its server is killed when it has done a part; and it is resumed. Both must come to the same results.
+Each case is a small job. It is run undisturbed, two clients at a time, each a process. Then it is run with workers; its
+server is killed when it has done a part; and it is resumed with one worker. Both must come to the same results. What
+workers cannot do, and one case more, has a process for each client again, spawned, one at a time.
 """
 
 import contextlib
@@ -31,9 +32,9 @@ SCRIPT = """
         return new if isinstance(value, np.ndarray) else value.new_tensor(new)
 
     flare.init()
-    site = int(flare.get_site_name()[-1])
     while flare.is_running():
         model = flare.receive()
+        site = int(flare.get_site_name()[-1])
         mean = float(sum(np.asarray(value).mean() for value in (model.params or {}).values()))
         task = flare.get_task_name()
         if task == "validate":
@@ -102,6 +103,7 @@ PARTS = {"aggregator_id": "aggregator", "persistor_id": "persistor"}
 TRAINS = part("ScatterAndGather", num_rounds=ROUNDS, model_selector_id="model_selector", **PARTS)
 DIFF = {"executor": {"params_transfer_type": "DIFF"}}
 
+SPAWNED = "federated averaging"
 CASES = {
     "federated averaging": {},
     "coordinate median": aggregator("CoordinateMedian"),
@@ -193,9 +195,9 @@ def components_of(made):
     return {name for text in texts for name in re.findall(r'"?path"?\s*[=:]\s*"(\w+)"', text)}
 
 
-def killed_after(made, kind, count):
-    """A run, one client at a time, spawned, whose server is killed after so many events of this kind."""
-    with Running(made, *WORDS, "-t", 1, "--launcher", "spawn") as running:
+def killed_after(made, how, kind, count):
+    """A run whose server is killed after so many events of this kind."""
+    with Running(made, *WORDS, *how) as running:
         running.wait_until_told(kind, count)
         with contextlib.suppress(ProcessLookupError):  # it has ended
             os.kill(running.pids()["server"], signal.SIGKILL)
@@ -204,19 +206,22 @@ def killed_after(made, kind, count):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
-def test_a_component_has_the_same_bits_for_any_t_and_launcher_and_after_a_kill(tmp_path, name):
+def test_a_component_has_the_same_bits_with_workers_and_spawned_and_after_a_kill(tmp_path, name):
     made = make(tmp_path, CASES[name])
     whole = run(made, *WORDS, "-t", 2, workspace=tmp_path / "whole")
     assert whole.code == 0, whole
     kind, half = ("RoundFinished", len(whole.report["rounds"]) // 2) if whole.report["rounds"] else ("TaskSent", 1)
 
-    killed = killed_after(made, kind, half)
+    has_workers = name != SPAWNED and not isinstance(CASES[name], str)
+    how = ["-t", 2, "--workers"] if has_workers else ["-t", 1, "--launcher", "spawn"]
+
+    killed = killed_after(made, how, kind, half)
     for _ in range(2):  # on a busy machine the run may end before the signal comes
         if killed.code == 0:
             shutil.rmtree(killed.workspace)
-            killed = killed_after(made, kind, half)
+            killed = killed_after(made, how, kind, half)
     assert killed.code == 4, killed
-    resumed = run(made, "--resume")
+    resumed = run(made, "--resume", "-t", 1)
 
     assert resumed.code == 0, resumed.err
     assert results(resumed) == results(whole)

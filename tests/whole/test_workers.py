@@ -76,11 +76,12 @@ def test_each_client_has_its_own_log_and_one_that_is_never_asked_has_nothing(tmp
 
     assert outcome.code == 0, outcome
     asked = {site for each in outcome.report["rounds"] for site in each["asked"]}
-    assert {path.name for path in outcome.workspace.glob("site-*")} == asked
+    assert {path.stem for path in (outcome.workspace / "worker" / "logs").iterdir()} == asked
+    assert not list(outcome.workspace.glob("site-*"))
     assert 3 <= len(asked) <= 6
     for each in outcome.report["rounds"]:
         for site in each["asked"]:
-            lines = (outcome.workspace / site / "log.txt").read_text().splitlines()
+            lines = (outcome.workspace / "worker" / "logs" / f"{site}.txt").read_text().splitlines()
             assert f"{site} in round {each['round_num']}" in lines
             assert all(line.startswith(f"{site} ") for line in lines)
 
@@ -92,18 +93,20 @@ def test_a_new_run_removes_the_logs_of_clients_before(tmp_path):
 
     assert again.code == 0, again
     assert before != again.report["rounds"][0]["asked"]
-    assert {path.name for path in again.workspace.glob("site-*")} == set(again.report["rounds"][0]["asked"])
+    logs = again.workspace / "worker" / "logs"
+    assert {path.stem for path in logs.iterdir()} == set(again.report["rounds"][0]["asked"])
 
 
 def test_a_file_of_the_user_where_a_log_would_be_is_told_before_the_run(tmp_path):
-    (tmp_path / "ws" / "site-7").mkdir(parents=True)
-    (tmp_path / "ws" / "site-7" / "log.txt").write_text("mine")
+    mine = tmp_path / "ws" / "worker" / "logs" / "site-7.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
 
     outcome = run(job(tmp_path / "job", STATELESS), "-n", 9, "--workers")
 
     assert outcome.code == 2
-    assert "site-7/log.txt already exists, and fedsag did not make it" in outcome.err
-    assert (tmp_path / "ws" / "site-7" / "log.txt").read_text() == "mine"
+    assert "worker/logs already exists, and fedsag did not make it" in outcome.err
+    assert mine.read_text() == "mine"
 
 
 def test_flare_state_is_that_of_the_client_whose_task_it_is(tmp_path):
@@ -130,8 +133,33 @@ def test_a_worker_that_dies_fails_its_client_in_this_round_only(tmp_path):
     told = outcome.report["failures"]["site-2"]["failure"]
     assert told["cause"] == "AssertionError: worn out"
     assert told["where"] == f"{tmp_path}/job/app/custom/train.py:16"
-    assert told["log"] == "site-2/log.txt"
+    assert told["log"] == "worker/logs/site-2.txt"
     assert "AssertionError: worn out" in told["log_tail"][-1]
+
+
+def test_what_a_script_does_after_its_answer_is_done_by_the_client_that_answered(tmp_path):
+    after = STATELESS.replace("import random", "import random, time; from fedsag_cli.client.tracking import *")
+    after += """\
+        time.sleep(0.02)  # the worker has its next task by now
+        SummaryWriter().add_scalar("after", number, model.current_round)
+        assert (number, model.current_round) != (2, 1), "too late to fail"
+    """
+    outcome = run(job(tmp_path / "job", after, num_rounds=3, min_clients=3), "-n", 3, "-t", 1, "--seed", 1, "--workers")
+
+    assert outcome.code == 0, outcome
+    assert [each["failed"] for each in outcome.report["rounds"]] == [{}, {}, {}]
+    assert "site-2 answered, then its worker failed: AssertionError: too late to fail" in outcome.report["notices"]
+    logged = [(e["site"], e["values"]) for e in outcome.told("ValuesLogged")]
+    assert sorted(map(str, logged)) == sorted(str((f"site-{n}", {"after": float(n)})) for n in (1, 2, 3) * 3)
+
+
+def test_with_strict_a_worker_that_fails_after_its_last_task_fails_the_run(tmp_path):
+    ends_badly = STATELESS + "\n    raise OSError('no goodbye')\n"
+
+    outcome = run(job(tmp_path / "job", ends_badly), "-n", 2, "-t", 1, "--workers", "--strict")
+
+    assert outcome.code == 4
+    assert re.search(r"with --strict no client may fail, but site-[12] failed: OSError: no goodbye", outcome.err)
 
 
 def test_a_script_that_asks_for_its_site_too_early_is_shown_what_to_swap(tmp_path):
@@ -224,20 +252,18 @@ def test_a_run_with_workers_that_was_killed_goes_on_to_the_same_model(process_a_
 
 
 @pytest.mark.parametrize(
-    ("changes", "flags", "told"),
+    ("changes", "told"),
     [
-        ({"executor": {"launch_once": False}}, [], "--workers: launch_once is false"),
+        ({"executor": {"launch_once": False}}, "--workers: launch_once is false"),
         (
             {"args": "--site {SITE_NAME}"},
-            [],
             "--workers: the command, or a setting, of the executor depends on the client",
         ),
-        ({}, ["-c", "a,worker"], "--workers: no client can have the name 'worker'"),
     ],
-    ids=["a process a task", "the client's name in the command", "a client called worker"],
+    ids=["a process a task", "the client's name in the command"],
 )
-def test_a_job_that_workers_cannot_do_is_refused_before_the_run(changes, flags, told, tmp_path):
-    outcome = run(job(tmp_path / "job", STATELESS, **changes), *(flags or ["-n", 2]), "--workers")
+def test_a_job_that_workers_cannot_do_is_refused_before_the_run(changes, told, tmp_path):
+    outcome = run(job(tmp_path / "job", STATELESS, **changes), "-n", 2, "--workers")
 
     assert outcome.code == 2
     assert told in outcome.err
