@@ -2,16 +2,19 @@
 
 loop CLIENTS ROUNDS PICTURES FILE        one process trains the clients one after the other and averages
 nursery CLIENTS SLOTS ROUNDS PICTURES    one process has torch ready and forks the same trainings; nobody averages
+crowd NET WORKERS PICTURES COHORTS FILE  forked workers train their share of each round's clients in place, and sum
 copy ROUNDS                              256 MB go out, two processes add 1 and write, one folds; seconds by round
 trip                                     one byte there and back between two processes; seconds
 """
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import socket
 import statistics
+import struct
 import sys
 import time
 from pathlib import Path
@@ -73,6 +76,68 @@ def _train_alone(torch, number: int, rounds: int, pictures: int) -> None:
     net = Net()
     for _ in range(rounds):
         train(net, images, labels)
+
+
+def crowd(name: str, workers: int, pictures: int, cohorts_file: str, file: str) -> None:
+    """The least that many clients can cost: nothing is sent, for all sums lie in memory that the processes share."""
+    import net as nets
+    import torch
+    import torch._dynamo
+    from torch.nn.utils import parameters_to_vector, vector_to_parameters
+    from training import round_ended
+
+    torch.set_num_threads(1)
+    cohorts = json.loads(Path(cohorts_file).read_text())
+    net = getattr(nets, name)()
+    model = _shared(torch, sum(parameter.numel() for parameter in net.parameters()))
+    model.copy_(parameters_to_vector(net.parameters()).detach())
+    sums = [_shared(torch, len(model)) for _ in range(workers)]
+    channels = []
+    for worker, total in enumerate(sums):
+        ours, theirs = socket.socketpair()
+        if os.fork() == 0:
+            ours.close()
+            _train_share(net, model, total, [each[worker::workers] for each in cohorts], pictures, theirs)
+            os._exit(0)
+        theirs.close()
+        channels.append(ours)
+    for _ in cohorts:
+        for channel in channels:
+            channel.send(b"t")
+        weight = sum(struct.unpack("d", channel.recv(8))[0] for channel in channels)
+        torch.sum(torch.stack(sums), 0, out=model).div_(weight)
+        round_ended()
+    vector_to_parameters(model, net.parameters())
+    torch.save({"model": net.state_dict()}, file)
+    for _ in channels:
+        os.wait()
+    os._exit(0)
+
+
+def _train_share(net, model, total, shares: list[list[int]], pictures: int, channel: socket.socket) -> None:
+    from training import pictures as drawn
+    from training import train
+
+    def pieces(vector):
+        return vector.split([parameter.numel() for parameter in net.parameters()])
+
+    for share in shares:
+        channel.recv(1)
+        total.zero_()
+        weight = 0.0
+        for number in share:
+            for parameter, piece in zip(net.parameters(), pieces(model), strict=True):
+                parameter.data.copy_(piece.view_as(parameter))
+            steps = train(net, *drawn(number, pictures))
+            for parameter, piece in zip(net.parameters(), pieces(total), strict=True):
+                piece.add_(parameter.data.view(-1), alpha=steps)
+            weight += steps
+        channel.send(struct.pack("d", weight))
+
+
+def _shared(torch, count: int):
+    """float32 [count] that processes forked from here on share."""
+    return torch.frombuffer(mmap.mmap(-1, 4 * count), dtype=torch.float32)
 
 
 def copy(rounds: int) -> None:
@@ -154,5 +219,5 @@ def trip() -> None:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(_CODE))
-    works = {"loop": loop, "nursery": nursery, "copy": copy, "trip": trip}
+    works = {"loop": loop, "nursery": nursery, "crowd": crowd, "copy": copy, "trip": trip}
     works[sys.argv[1]](*(int(word) if word.isdigit() else word for word in sys.argv[2:]))

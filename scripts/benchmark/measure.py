@@ -46,8 +46,9 @@ class Memory:
 
 @dataclass
 class Took:
-    """One run of a command. Moments in seconds since 1970."""
+    """One run of a command. Moments in seconds since 1970. `pid`: of the command's own process."""
 
+    pid: int
     began: float
     ended: float
     seconds: float
@@ -99,7 +100,9 @@ def run(
         raise Failed(f"{' '.join(command)}: exit code {ended_with}{wanted}\n{out[-2000:]}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Took(began=began_at, ended=ended_at, seconds=ended - began, cpu_s=cpu_s, out=out, memory=memory)
+    return Took(
+        pid=process.pid, began=began_at, ended=ended_at, seconds=ended - began, cpu_s=cpu_s, out=out, memory=memory
+    )
 
 
 class _Sampler:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
+import functools
 import statistics
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmark import faults, measure, systems
 from benchmark.faults import Fault
 from benchmark.measure import Failed, Held, Took
 from benchmark.results import Results, Row, Target, ratio_of
-from benchmark.systems import FEDSAG, Job, System, Work
+from benchmark.systems import CODE, FEDSAG, Job, NotInstalled, System, Work
 
 _BIG = 256 << 20
 _SLOW_S = 4.0  # a system whose run takes longer is run `slow_runs` times
@@ -21,25 +21,38 @@ _SLOW_S = 4.0  # a system whose run takes longer is run `slow_runs` times
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """`folder` is for whatever the works make. `runs` count for the medians, `slow_runs` of what takes long."""
+    """`folder` is for whatever the works make. `runs` count for the medians, `slow_runs` of what takes long.
+
+    `left_out` is told of each peer that is not measured, and why.
+    """
 
     folder: Path
     runs: int = 5
     slow_runs: int = 3
     peers: bool = False
+    left_out: list[str] = field(default_factory=list)
 
 
 @dataclass
 class Series:
-    """The runs of one system, and what it and all its processes held at their peak in a run that does not count."""
+    """The runs of one system, and what it and all its processes held at their peak in a run that does not count.
+
+    `rounds`: by run, the seconds of the rounds beyond the first, where the system tells.
+    """
 
     system: System
     peak: int | None = None
     took: list[Took] = field(default_factory=list)
+    rounds: list[list[float]] = field(default_factory=list)
 
     @property
     def seconds(self) -> list[float]:
         return [each.seconds for each in self.took]
+
+    @property
+    def seconds_a_round(self) -> list[float]:
+        """By run, the mean over the rounds beyond the first."""
+        return [statistics.mean(rounds) for rounds in self.rounds]
 
     def row(self, work: str) -> Row:
         return Row(work=work, system=self.system.name, seconds=self.seconds, peak=self.peak)
@@ -50,8 +63,10 @@ def w0_numpy(settings: Settings) -> Results:
     work = Work(name="W0 numpy", clients=2, slots=2, rounds=5, pictures=0)
     job = Job(template="sag_np", clients=work.clients, slots=work.slots, code=None)
     contestants = [systems.fedsag(settings.folder / work.name, job), _python(settings, "numpy, typer, rich, pyhocon")]
-    if settings.peers:
-        contestants += [systems.nvflare_numpy(settings.folder, work, tuned=tuned) for tuned in (False, True)]
+    contestants += installed(
+        settings,
+        *(functools.partial(systems.nvflare_numpy, settings.folder, work, tuned=tuned) for tuned in (False, True)),
+    )
     series = _alternate(contestants, settings)
     found = Results(rows=[each.row(work.name) for each in series.values()])
     ratio = ratio_of(series["fedsag"].seconds, series["its imports"].seconds)
@@ -87,7 +102,7 @@ def w3_idle(settings: Settings) -> Results:
         job = Job(template="sag_np", clients=clients, slots=2, server=counts, code=None)
         system = systems.fedsag(settings.folder / work, job)
         took = [system.run().seconds]
-        rounds = _round_seconds(system)
+        rounds = system.round_seconds()
         found.rows += [
             Row(work=work, system="fedsag", seconds=took),
             Row(work=work, system="a round", seconds=rounds, unit="ms"),
@@ -96,7 +111,29 @@ def w3_idle(settings: Settings) -> Results:
         found.targets.append(Target(work=work, says="ms a round, checkpoint included", value=value, limit=limit_ms))
     trips = [float(_floor(settings, "trip").out) for _ in range(settings.runs)]
     found.rows.append(Row(work="W3 idle 2", system="a socket trip", seconds=trips, unit="ms"))
+    found.rows.append(_idle_from_outside(settings, "W3 idle 2", "sag_np", ["app_script=train.py"], code=None))
+    found.rows.append(_idle_from_outside(settings, "W3 idle 2 torch", "sag_pt", ["app_script=idle.py"], code=CODE))
     return found
+
+
+def _idle_from_outside(settings: Settings, work: str, template: str, client: list[str], code: Path | None) -> Row:
+    """What a hundred more rounds add to the whole command, by round: events cannot leave anything out."""
+    few, many = (
+        systems.fedsag(
+            settings.folder / f"{work} {template} {rounds}",
+            Job(
+                template=template,
+                clients=2,
+                slots=2,
+                server=[f"num_rounds={rounds}", "min_clients=2"],
+                client=client,
+                code=code,
+            ),
+        )
+        for rounds in (10, 110)
+    )
+    took = [(many.run().seconds - few.run().seconds) / 100 for _ in range(settings.runs)]
+    return Row(work=work, system="a round, from outside", seconds=took, unit="ms")
 
 
 def w4_big(settings: Settings) -> Results:
@@ -104,7 +141,7 @@ def w4_big(settings: Settings) -> Results:
     work = "W4 big"
     system = _big(settings, clients=2, rounds=8, delay_s=0)
     took = system.run()
-    rounds = _round_seconds(system)
+    rounds = system.round_seconds()
     floors = [float(word) for word in _floor(settings, "copy", "7").out.split()]
     found = Results(
         rows=[
@@ -125,7 +162,7 @@ def w4_big(settings: Settings) -> Results:
     return found
 
 
-def w5_crowd(settings: Settings) -> Results:
+def w5_waiting(settings: Settings) -> Results:
     """Many clients that wait and keep their state."""
     work = Work(name="W5 crowd", clients=200, slots=2, rounds=2, pictures=60)
     system = systems.fedsag_training(settings.folder / work.name, work)
@@ -138,6 +175,81 @@ def w5_crowd(settings: Settings) -> Results:
     return found
 
 
+def w6_crowd(settings: Settings) -> Results:
+    """A thousand clients with the CNN of pfl's benchmark, fifty a round, trained by two workers."""
+    work = Work(name="W6 crowd", clients=1000, slots=2, rounds=10, pictures=50, net="Cnn", cohort=50)
+    series = crowd(work, settings)
+    found = Results(rows=[each.row(work.name) for each in series.values()])
+    by_round = {name: each.seconds_a_round for name, each in series.items()}
+    found.rows += [Row(work=f"{work.name}, a round", system=name, seconds=took) for name, took in by_round.items()]
+    for name, limit in (("floor", 1.1), ("pfl 2", 1.0)):
+        if name in by_round:
+            ratio = ratio_of(by_round["fedsag"], by_round[name])
+            says = f"a round: fedsag / {name}"
+            found.targets.append(Target(work=work.name, says=says, value=ratio, limit=limit))
+    return found
+
+
+def w7_population(settings: Settings) -> Results:
+    """Ten thousand clients, a hundred a round: what a client costs beyond its training, and one that waits."""
+    work = Work(name="W7 population", clients=10_000, slots=2, rounds=20, pictures=60, cohort=100)
+    series = crowd(work, replace(settings, peers=False), look=False)
+    by_round = {name: each.seconds_a_round for name, each in series.items()}
+    found = Results(
+        rows=[
+            *(each.row(work.name) for each in series.values()),
+            *(Row(work=f"{work.name}, a round", system=name, seconds=took) for name, took in by_round.items()),
+        ]
+    )
+    beyond = [1e3 * (ours - its) / work.cohort for ours, its in zip(by_round["fedsag"], by_round["floor"], strict=True)]
+    value = statistics.median(beyond)
+    found.targets.append(Target(work=work.name, says="ms a client beyond the floor's", value=value, limit=0.6))
+    held = {}
+    for count in (1000, work.clients):
+        system = systems.fedsag_crowd(settings.folder / f"memory of {count}", replace(work, clients=count, rounds=5))
+        held[count] = held_by_name(system, system.run(sample=True))
+    found.rows += [
+        Row(work=f"{work.name}, memory", system=f"{name} of {count} clients", seconds=[each], unit="MB")
+        for count, by_name in held.items()
+        for name, each in by_name.items()
+    ]
+    if all(held.values()):
+        few, many = (sum(by_name.values()) for by_name in held.values())
+        more = (many - few) / (work.clients - 1000)
+        found.targets.append(Target(work=work.name, says="bytes that one more client holds", value=more, limit=1000))
+    return found
+
+
+def crowd(work: Work, settings: Settings, *, look: bool = True) -> dict[str, Series]:
+    """Few workers train the cohorts of many clients, as each system does it; the models agree."""
+    folder = settings.folder / work.name
+    ours = systems.fedsag_crowd(folder / "fedsag", work)
+    contestants = [
+        ours,
+        systems.crowd(folder / "floor", work, ours),
+        *installed(
+            settings,
+            *(functools.partial(systems.pfl, folder / f"pfl{n}", work, ours, processes=n) for n in (1, 2)),
+            functools.partial(systems.flower, folder / "flower", work, ours),
+        ),
+    ]
+    return _alternate(contestants, settings, look=look, check=lambda: agree(contestants))
+
+
+def held_by_name(system: System, took: Took) -> dict[str, float]:
+    """Bytes of each process, shared ones by parts: the median of the second half of its life. Empty if nobody can look.
+
+    `command`: the process that was run. `nursery`: one of which no event tells.
+    """
+    names = {event["pid"]: event["name"] for event in system.events() if event["event"] == "ProcessStarted"}
+    names[took.pid] = "command"
+    history = took.memory.history if took.memory else {}
+    return {
+        names.get(pid, "nursery"): statistics.median(each.total for each in held[len(held) // 2 :])
+        for pid, held in history.items()
+    }
+
+
 def long_run(settings: Settings) -> Results:
     """A thousand idle rounds: nothing grows."""
     work = "long run"
@@ -145,7 +257,7 @@ def long_run(settings: Settings) -> Results:
     job = Job(template="sag_np", clients=2, slots=2, server=counts, code=None)
     system = systems.fedsag(settings.folder / work, job)
     took = system.run(sample=True)
-    rounds = _round_seconds(system)
+    rounds = system.round_seconds()
     found = Results(rows=[Row(work=work, system="fedsag", seconds=[took.seconds])])
     ratio = statistics.median(rounds[-200:]) / statistics.median(rounds[1:201])
     found.targets.append(Target(work=work, says="the last 200 rounds / the first 200", value=ratio, limit=1.2))
@@ -221,7 +333,9 @@ SECTIONS: dict[str, Callable[[Settings], Results]] = {
     "W2": w2_many,
     "W3": w3_idle,
     "W4": w4_big,
-    "W5": w5_crowd,
+    "W5": w5_waiting,
+    "W6": w6_crowd,
+    "W7": w7_population,
     "long": long_run,
     "commands": command_line,
     "faults": failures,
@@ -236,11 +350,24 @@ def _training(work: Work, settings: Settings) -> dict[str, Series]:
         systems.loop(folder / "loop", work),
         systems.nursery(folder / "nursery", work),
     ]
-    if settings.peers:
-        contestants += [systems.nvflare(folder, work, tuned=tuned) for tuned in (False, True)]
-        contestants.append(systems.flower(folder, work))
-    with_model = [contestant for contestant in contestants if contestant.model]
-    return _alternate(contestants, settings, look=work.clients == 2, check=lambda: _agree(with_model))
+    contestants += installed(
+        settings,
+        *(functools.partial(systems.nvflare, folder, work, tuned=tuned) for tuned in (False, True)),
+        functools.partial(systems.flower, folder / "flower", work, contestants[0]),
+    )
+    return _alternate(contestants, settings, look=work.clients == 2, check=lambda: agree(contestants))
+
+
+def installed(settings: Settings, *makers: Callable[[], System]) -> list[System]:
+    """The peers, if they are wanted. One that cannot be installed is told and left out."""
+    made = []
+    for make in makers if settings.peers else ():
+        try:
+            made.append(make())
+        except NotInstalled as failure:
+            print(f"  {failure}", file=sys.stderr)
+            settings.left_out.append(str(failure).partition("\n")[0])
+    return made
 
 
 def _held_against(work: Work, series: dict[str, Series], limits: dict[str, float]) -> Results:
@@ -274,12 +401,13 @@ def _alternate(
             if number == 1 or number <= settings.slow_runs or each.seconds[0] < _SLOW_S:
                 print(f"  {name}, run {number}", file=sys.stderr)
                 each.took.append(each.system.run())
+                each.rounds.append(each.system.round_seconds())
         if number == 1:
             check()
     return series
 
 
-def _agree(contestants: Sequence[System]) -> None:
+def agree(contestants: Sequence[System]) -> None:
     """Raises Failed where two final models differ by more than what rounding grows to in some hundred steps."""
     import torch
 
@@ -289,11 +417,12 @@ def _agree(contestants: Sequence[System]) -> None:
             raise Failed(f"{each.name} ended well and left no model {each.model}")
         if each.model:
             models[each.name] = torch.load(each.model, weights_only=True)["model"]
-    wanted = models["plain loop"]
-    for name, model in models.items():
-        for key, value in wanted.items():
-            if key not in model or not torch.allclose(torch.as_tensor(model[key]), value, rtol=0.0, atol=1e-3):
-                raise Failed(f"{name} ends with another model than the plain loop: {key} differs")
+    first, *others = models
+    for name in others:
+        for key, value in models[first].items():
+            its = models[name].get(key)
+            if its is None or not torch.allclose(torch.as_tensor(its), torch.as_tensor(value), rtol=0.0, atol=1e-3):
+                raise Failed(f"{name} ends with another model than {first}: {key} differs")
 
 
 def _big(settings: Settings, *, clients: int, rounds: int, delay_s: int) -> System:
@@ -314,12 +443,6 @@ def _python(settings: Settings, modules: str) -> System:
 
 def _floor(settings: Settings, *words: str) -> Took:
     return measure.run(systems.floor(*words), folder=settings.folder)
-
-
-def _round_seconds(system: System) -> list[float]:
-    """From one round's end to the next one's; the first is left out, for it starts the clients."""
-    ends = [event["at"] for event in system.events() if event["event"] == "RoundFinished"]
-    return [after - before for before, after in itertools.pairwise(ends)]
 
 
 def _peak(took: Took) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -19,18 +20,30 @@ from benchmark.measure import Failed, Took
 HERE = Path(__file__).parent
 CODE = HERE / "code"
 NVFLARE = ("nvflare==2.9.0", "tensorboard")
+FLOWER = ("flwr[simulation]==1.42.*",)
+PFL = ("pfl[pytorch]==0.6.*",)
 FEDSAG = str(Path(sysconfig.get_path("scripts")) / "fedsag")
+
+
+class NotInstalled(Failed):
+    """A peer cannot be had here."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """So many clients, of which so many work at a time, train for so many rounds on so many pictures each."""
+    """So many clients, of which so many work at a time, train for so many rounds on so many pictures each.
+
+    `net`: a class of code/net.py. `cohort`: the number of clients drawn in each round (None: all), which so many
+    workers as slots are then.
+    """
 
     name: str
     clients: int
     slots: int
     rounds: int
     pictures: int
+    net: str = "Net"
+    cohort: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +66,19 @@ class System:
         lines = file.read_text().splitlines(keepends=True) if file.exists() else []
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
+    def round_seconds(self) -> list[float]:
+        """From one round's end to the next one's: the first round is left out, for it starts the clients.
+
+        Of the last run; empty where the system does not tell when a round ends.
+        """
+        file = self.folder / "rounds.txt"
+        ends = (
+            [float(word) for word in file.read_text().split()]
+            if file.exists()
+            else [event["at"] for event in self.events() if event["event"] == "RoundFinished"]
+        )
+        return [after - before for before, after in itertools.pairwise(ends)]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -71,7 +97,7 @@ def fedsag(folder: Path, job: Job, name: str = "fedsag") -> System:
     """Makes the job in `folder`; each run has the workspace `folder`/ws."""
     folder.mkdir(parents=True)
     create(FEDSAG, folder, job.template, job.server, job.client, job.code)
-    counts = ["-n", str(job.clients), "-t", str(job.slots), "-m", "1000"]
+    counts = ["-n", str(job.clients), "-t", str(job.slots), "-m", str(job.clients)]
     return System(
         name=name,
         command=[FEDSAG, "simulator", "job", "-w", "ws", *counts, *job.options],
@@ -81,16 +107,28 @@ def fedsag(folder: Path, job: Job, name: str = "fedsag") -> System:
 
 
 def fedsag_training(folder: Path, work: Work) -> System:
-    return fedsag(
-        folder,
-        Job(
-            template="sag_pt",
-            clients=work.clients,
-            slots=work.slots,
-            server=_of_server(work),
-            client=_of_client(work),
-        ),
+    job = Job(
+        template="sag_pt", clients=work.clients, slots=work.slots, server=_of_server(work), client=_of_client(work)
     )
+    return fedsag(folder, job)
+
+
+def fedsag_crowd(folder: Path, work: Work) -> System:
+    """Few workers do the training of many clients."""
+    job = Job(
+        template="sag_pt",
+        clients=work.clients,
+        slots=work.slots,
+        server=[
+            f"num_rounds={work.rounds}",
+            f"min_clients={work.cohort}",
+            f"num_clients={work.cohort}",
+            f"model_class_path=net.{work.net}",
+        ],
+        client=["app_script=crowd.py", f"app_config={work.net} {work.pictures}"],
+        options=("--torch-threads", "1", "--seed", "1", "--workers"),
+    )
+    return fedsag(folder, job)
 
 
 def loop(folder: Path, work: Work) -> System:
@@ -117,14 +155,41 @@ def nvflare_numpy(folder: Path, work: Work, *, tuned: bool) -> System:
     return _nvflare(folder, work, "sag_np_metrics", code, ["app_script=train.py"], tuned, None)
 
 
-def flower(folder: Path, work: Work) -> System:
-    folder = folder / "flower"
+def crowd(folder: Path, work: Work, leader: System) -> System:
+    """Forked workers that train and sum, and nothing else."""
+    return _following(
+        "floor",
+        folder,
+        floor("crowd", work.net, str(work.slots), str(work.pictures), "cohorts.json", "model.pt"),
+        leader,
+    )
+
+
+def pfl(folder: Path, work: Work, leader: System, *, processes: int) -> System:
+    python = str(peer("pfl", *PFL))
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    program = [str(CODE / "pfl_app.py"), work.net, str(work.pictures), "cohorts.json", "model.pt"]
+    return _following(f"pfl {processes}", folder, [python, *(launcher if processes > 1 else []), *program], leader)
+
+
+def flower(folder: Path, work: Work, leader: System) -> System:
+    python = str(peer("flower", *FLOWER))
+    counts = map(str, (work.clients, work.slots, work.pictures))
+    program = [str(CODE / "flower_app.py"), work.net, *counts, "cohorts.json", "model.pt"]
+    return _following("Flower", folder, [python, *program], leader)
+
+
+def _following(name: str, folder: Path, command: Sequence[str], leader: System) -> System:
+    """Before each of its runs, cohorts.json gets the clients that each round of the leader's last run asked."""
     folder.mkdir(parents=True)
-    python = peer("flower", "flwr[simulation]")
-    model = folder / "model.pt"
-    counts = map(str, (work.clients, work.slots, work.rounds, work.pictures))
-    command = [str(python), str(CODE / "flower_app.py"), *counts, str(model)]
-    return System(name="Flower", command=command, folder=folder, model=model)
+
+    def follow() -> None:
+        rounds = [event["sites"] for event in leader.events() if event["event"] == "RoundStarted"]
+        numbers = [[int(site.rpartition("-")[2]) for site in sites] for sites in rounds]
+        (folder / "rounds.txt").unlink(missing_ok=True)
+        (folder / "cohorts.json").write_text(json.dumps(numbers))
+
+    return System(name=name, command=command, folder=folder, model=folder / "model.pt", before=follow)
 
 
 def floor(*words: str) -> list[str]:
@@ -147,12 +212,14 @@ def peer(name: str, *requirements: str) -> Path:
     if not (venv / "ready").exists():
         print(f"making {venv} with {', '.join(requirements)}", file=sys.stderr)
         wanted = [*requirements, f"torch=={re.sub('[+].*', '', torch.__version__)}"]
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(venv)], check=True)
         uv = shutil.which("uv")
         pip = (
             [uv, "pip", "install", "-q", "--python", str(python)] if uv else [str(python), "-m", "pip", "install", "-q"]
         )
-        subprocess.run([*pip, *wanted], check=True)
+        for step in ([sys.executable, "-m", "venv", "--clear", str(venv)], [*pip, *wanted]):
+            done = subprocess.run(step, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            if done.returncode:
+                raise NotInstalled(f"{name} is not installed: {' '.join(step)} failed\n{done.stdout[-1000:]}")
         (venv / "ready").touch()
     return python
 
