@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import shlex
 import time
 from collections.abc import Sequence
@@ -17,6 +19,7 @@ from fedsag_cli.workspace import SERVER
 _NEW_FOLDER = Form(
     r"(?!(?:\.\.?|app_server|checkpoints|models)\Z)[^/]+", "a folder name that nothing else uses", "tb_events"
 )
+_VERSION = "brain.Event:2"  # the first record of each file
 _SESSION = ".hparams"  # at the end of the names of the files with the settings and the status
 
 
@@ -46,12 +49,13 @@ class TBAnalyticsReceiver:
         ] = "tb_events",
     ) -> None:
         self._folder = Path("..", tb_folder)
-        self._files: dict[str, Any] = {}
+        self._files: dict[str, Path] = {}  # by site; each is open only while it is written: there may be thousands
+        self._num_files = 0
         self._proto: Any = None
         self._hparams: Any = None
         self._api: Any = None
         self._about_session: Any = None
-        self._new_file: Any = None
+        self._record_writer: Any = None
 
     @property
     def folders(self) -> Sequence[Path]:
@@ -68,9 +72,9 @@ class TBAnalyticsReceiver:
         import tensorboard.compat.proto.tensor_shape_pb2
         import tensorboard.compat.proto.types_pb2
         from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
-        self._proto, self._new_file = tensorboard.compat.proto, EventFileWriter
+        self._proto, self._record_writer = tensorboard.compat.proto, RecordWriter
         self._hparams, self._api, self._about_session = plugin_data_pb2, api_pb2, metadata
         started = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
         given = {**facts.settings, "seed": facts.seed, "clients": len(facts.sites)}
@@ -89,26 +93,35 @@ class TBAnalyticsReceiver:
         events = [self._event(each) for each in values]  # all are created before the first is written
         site = values[0].site
         if site not in self._files:
-            self._files[site] = self._new_file(str(self._folder / site))
-        for event in events:
-            self._files[site].add_event(event)
-        self._files[site].flush()
+            self._files[site] = self._new_file(site)
+        self._append(self._files[site], *events)
 
     def finish(self, end: RunEnd) -> None:
         status = self._api.STATUS_SUCCESS if end.status is Status.FINISHED else self._api.STATUS_FAILURE
         ended = self._hparams.SessionEndInfo(status=status, end_time_secs=time.time())
         self._write_session(self._about_session.SESSION_END_INFO_TAG, session_end_info=ended)
-        for file in self._files.values():
-            file.close()
 
     def _write_session(self, tag: str, **info: Any) -> None:
         """Write that what the page HParams calls a session starts, or ends."""
         about = self._about_session.create_summary_metadata(self._hparams.HParamsPluginData(**info))
         value = self._proto.summary_pb2.Summary.Value(tag=tag, metadata=about, tensor=self._about_session.NULL_TENSOR)
         summary = self._proto.summary_pb2.Summary(value=[value])
-        file = self._new_file(str(self._folder / SERVER), filename_suffix=_SESSION)
-        file.add_event(self._proto.event_pb2.Event(wall_time=time.time(), summary=summary))
-        file.close()
+        file = self._new_file(SERVER, suffix=_SESSION)
+        self._append(file, self._proto.event_pb2.Event(wall_time=time.time(), summary=summary))
+
+    def _new_file(self, site: str, *, suffix: str = "") -> Path:
+        folder = self._folder / site
+        folder.mkdir(parents=True, exist_ok=True)
+        self._num_files += 1
+        name = f"events.out.tfevents.{time.time():.0f}.{platform.node()}.{os.getpid()}.{self._num_files}{suffix}"
+        self._append(folder / name, self._proto.event_pb2.Event(wall_time=time.time(), file_version=_VERSION))
+        return folder / name
+
+    def _append(self, file: Path, *events: Any) -> None:
+        with file.open("ab") as opened:
+            writer = self._record_writer(opened)
+            for event in events:
+                writer.write(event.SerializeToString())
 
     def _event(self, logged: ValuesLogged) -> Any:
         of_kind = self._scalar if logged.kind == "metric" else self._text
