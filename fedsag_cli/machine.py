@@ -117,9 +117,10 @@ def _fields(file: Path) -> dict[str, int]:
 
 
 @functools.cache
-def may_have_accelerator() -> bool:
+@functools.cache
+def may_have_accelerator(devices: Path = Path("/dev")) -> bool:
     """Whether this process may ever use a GPU or the like. On Linux, each driver is reached by a file in /dev."""
-    return sys.platform != "linux" or any(_ACCELERATOR.match(path.name) for path in Path("/dev").iterdir())
+    return sys.platform != "linux" or any(_ACCELERATOR.match(path.name) for path in devices.iterdir())
 
 
 def num_gpus() -> int | None:

@@ -1,5 +1,7 @@
 """Facts about the machine: free memory within all limits of control groups."""
 
+import sys
+
 import pytest
 
 from fedsag_cli import machine
@@ -58,3 +60,16 @@ def test_more_used_than_allowed_is_no_memory(groups):
     groups("0::/\n", memory_dot_max="100", memory_dot_current="140", memory_dot_stat="")
 
     assert machine.free_memory() == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there may always be one")
+@pytest.mark.parametrize(
+    ("files", "may_have"),
+    [(["null", "tty1", "kvm", "fuse"], False), (["null", "nvidia0"], True), (["dxg"], True), (["kfd", "dri"], True)],
+    ids=["none", "NVIDIA's", "that of Windows", "AMD's"],
+)
+def test_whether_there_may_be_an_accelerator_is_known_by_the_files_of_drivers(files, may_have, tmp_path):
+    for name in files:
+        (tmp_path / name).touch()
+
+    assert machine.may_have_accelerator(tmp_path) == may_have
