@@ -146,6 +146,13 @@ class ClientWanted(Event, frozen=True, kw_only=True):
     process: str = ""
 
 
+class WorkerUnwanted(Event, frozen=True, kw_only=True):
+    """A worker in the task of a site that is not waited for any more shall be stopped: others need its place."""
+
+    site: str
+    process: str
+
+
 class ClientReady(Event, frozen=True, kw_only=True):
     """A client has joined the run and waits for its first task. `process`: as in ClientWanted."""
 
@@ -415,6 +422,7 @@ AnyEvent = Union[  # noqa: UP007  msgspec reads it at run time
     WillWrite,
     ServerReady,
     ClientWanted,
+    WorkerUnwanted,
     ClientReady,
     WorkflowStarted,
     RoundStarted,

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
-from fedsag_cli.events import ClientWanted, Event, Failure
+from fedsag_cli.events import ClientWanted, Event, Failure, WorkerUnwanted
 from fedsag_cli.plan import ClientConfig
 from fedsag_cli.server.channels import Heard
 from fedsag_cli.server.clients import ENDING_LIMIT_S, REASON_LIMIT_S, Client, Roster, RosterOfNames, State
@@ -811,7 +811,7 @@ class Desk(Communicator):
 
     def __init__(self, world: "WorkerWorld") -> None:
         self._world, self._dispatcher, self._roster = world, world, world.dispatcher.clients
-        self._workers, self._strict = Workers(), world.setup.strict
+        self._workers, self._strict, self._slots = Workers(), world.setup.strict, world.setup.slots
         self._next, self._unreachable, self._ending = deque(), [], ""
         self._states = self._channels = _Silent()
 
@@ -850,6 +850,8 @@ class Desk(Communicator):
     def _emit(self, event: Event) -> None:
         if isinstance(event, ClientWanted):
             self._world.start(event.process)
+        if isinstance(event, WorkerUnwanted):
+            self._world.stop(event.process)
 
 
 class WorkerWorld(World):
@@ -883,9 +885,13 @@ class WorkerWorld(World):
         idle = [each for each, process in self.processes.items() if self._is_idle(process)]
         promise(not idle, f"{name} starts, and {idle} are idle")
         self.processes[name] = Process(is_alive=True)
-        owes = [not process.told_closed and self._keeps_slot(process) for process in self.processes.values()]
-        late = len(self.processes) - 1 - sum(owes)
-        promise(len(self.processes) <= self.setup.slots + late, f"{name} is one worker too many")
+        at_work = [process for process in self.processes.values() if not process.told_closed]
+        promise(len(at_work) <= self.setup.slots, f"{name} is one worker too many")
+
+    def stop(self, name: str) -> None:
+        process = self.processes[name]
+        promise(not self._keeps_slot(process), f"{name} is stopped, and {process.client} is waited for")
+        process.told_closed, process.is_replaced, process.client = True, True, ""
 
     def perform(self, decision: Decision) -> None:
         kind = type(decision)

@@ -27,6 +27,12 @@ class Engine(Protocol):
         Raises TimeoutError after `timeout_s` seconds without an event.
         """
 
+    def end(self, name: str) -> None:
+        """End one process and its children at once; a Python script first prints its stack to its log.
+
+        `next_event` returns its ProcessExited. Does nothing if it has ended.
+        """
+
     def stop(self, grace_s: float = 5.0, show_stack: Collection[str] = ()) -> None:
         """End every process and its children with SIGTERM and, after `grace_s` seconds, SIGKILL.
 

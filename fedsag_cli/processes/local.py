@@ -20,7 +20,7 @@ from fedsag_cli.errors import ChannelClosed
 from fedsag_cli.events import Event, Failure, Notice, ProcessExited, ProcessStarted, RunFailed
 from fedsag_cli.processes.child import EndMessage, ProcessSpec, as_sent, fresh_interpreter
 from fedsag_cli.processes.kill import kill_group, kill_marked
-from fedsag_cli.processes.nursery import Exited, FromNursery, Preload, Start, Started, Stop, ToNursery
+from fedsag_cli.processes.nursery import End, Exited, FromNursery, Preload, Start, Started, Stop, ToNursery
 from fedsag_cli.wire.channel import UnixChannel
 from fedsag_cli.wire.messages import TOKEN
 
@@ -85,6 +85,9 @@ class LocalEngine:
             return self._events.get(timeout=timeout_s)
         except queue.Empty:
             raise TimeoutError from None
+
+    def end(self, name: str) -> None:
+        self._send(End(name))
 
     def stop(self, grace_s: float = 5.0, show_stack: Collection[str] = ()) -> None:
         self._stopping.set()

@@ -54,6 +54,12 @@ class Start(msgspec.Struct, frozen=True, tag=True):
     fresh: bool
 
 
+class End(msgspec.Struct, frozen=True, tag=True):
+    """End one child, as `Engine.end` describes."""
+
+    name: str
+
+
 class Stop(msgspec.Struct, frozen=True, tag=True):
     """End all children, as `Engine.stop` describes, and then the nursery."""
 
@@ -74,7 +80,7 @@ class Exited(msgspec.Struct, frozen=True, tag=True):
     message: EndMessage | None
 
 
-ToNursery = Preload | Start | Stop
+ToNursery = Preload | Start | End | Stop
 FromNursery = Started | Exited
 
 
@@ -116,6 +122,8 @@ class Nursery:
                         preload(modules)
                     case Start(spec, fresh):
                         self._start(spec, files[0] if files else None, fresh)
+                    case End(name):
+                        self._end(name)
                     case Stop(grace_s, show_stack):
                         self._end_all(grace_s, show_stack)
                         return
@@ -174,6 +182,13 @@ class Nursery:
         # the server first, because its end may be the cause of the others
         for child, status in sorted(ended, key=lambda each: not each[0].has_link):
             self._tell(Exited(child.name, os.waitstatus_to_exitcode(status), read_end_message(child.end_pipe)))
+
+    def _end(self, name: str) -> None:
+        for pid in [pid for pid, child in self._children.items() if child.name == name]:
+            if self._children[pid].is_command:
+                kill_group(pid)
+            else:
+                os.kill(pid, STACK_SIGNAL)  # its group is killed when it has ended
 
     def _end_all(self, grace_s: float, show_stack: Collection[str]) -> None:
         """Send SIGTERM to every child and its children and, after at most `grace_s` seconds, SIGKILL."""

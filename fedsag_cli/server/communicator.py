@@ -43,6 +43,7 @@ from fedsag_cli.events import (
     ReplyLate,
     TaskSent,
     ValuesLogged,
+    WorkerUnwanted,
 )
 from fedsag_cli.filters import Chain
 from fedsag_cli.model import Reply, Stateful, Task
@@ -136,7 +137,7 @@ class Communicator:
         self._why_all = "--seed" if waits_for_all else "--strict"
         self._roster = roster
         self._workers = Workers()
-        self._strict = strict
+        self._strict, self._slots = strict, slots
         self._next: deque[Happening] = deque()  # what follows from a decision
         self._ending = ""  # the worker of whose end the dispatcher is told
         self._not_taken: set[str] = set()  # tasks of which was told that nobody takes them
@@ -612,10 +613,22 @@ class Communicator:
             return
         worker, is_new = self._workers.engage(client)
         if is_new:
+            self._make_room()
             self._emit(ClientWanted(site=client, process=worker))
         else:
             self._states[client].started(client)
             self._next.append(Served(client))
+
+    def _make_room(self) -> None:
+        """If there are more workers than slots, stop the one that has been late for longest: it may hang."""
+        engaged = [self._roster[client] for client in self._workers.engaged]
+        late = [client for client in engaged if client.state is State.LATE]
+        if len(engaged) > self._slots and late:
+            site = min(late, key=lambda client: client.since).site
+            worker = self._workers.give_back(site)
+            self._channels.close(worker)  # what it still says is of no use
+            self._emit(WorkerUnwanted(site=site, process=worker))
+            self._next.append(Returned(site))
 
     def _hear_of_worker(self, news: Connected | Disconnected | Exited) -> None:
         worker = news.site

@@ -57,7 +57,7 @@ class Served(_Value, frozen=True):
 
 
 class Returned(_Value, frozen=True):
-    """A worker ended before it began the task of this client."""
+    """The client has its worker no more, which ended before it began the task, or is stopped as it is late."""
 
     site: str
 

@@ -387,7 +387,7 @@ class Dispatcher:
 
     def _returned(self, client: Client) -> None:
         """Another worker does the task, if it is still waited for."""
-        client.is_connected = False
+        client.is_connected, client.lost = False, None
         self._change(client, State.ABSENT)
 
     def _release(self, client: Client) -> None:

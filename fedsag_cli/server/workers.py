@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedsag_cli.workspace import WORKER
@@ -61,6 +62,17 @@ class Workers:
     def answered(self, name: str) -> None:
         """A worker sent an answer: its script has not asked for the next task yet."""
         self._by_name[name].has_asked = False
+
+    def give_back(self, client: str) -> str:
+        """The worker of this client shall be stopped: nobody waits for it. Its name."""
+        worker = self._by_client.pop(client)
+        worker.client, worker.is_engaged = "", False
+        return worker.name
+
+    @property
+    def engaged(self) -> Sequence[str]:
+        """The clients for which workers work, or shall work when they have started."""
+        return list(self._by_client)
 
     def release(self, client: str) -> None:
         """The worker of this client is free for another one."""

@@ -34,6 +34,7 @@ from fedsag_cli.events import (
     TaskSent,
     ValuesLogged,
     WillWrite,
+    WorkerUnwanted,
     WorkflowFinished,
     from_line,
     how_it_ended,
@@ -81,6 +82,7 @@ class Simulation:
         self._failures = Failures(workspace, planned.apps, self._start_of)
         self._failed_last: dict[str, str] = {}  # by client whose worker failed after the last task: the cause
         self._hanging: dict[str, str] = {}  # processes that may still work on a task not waited for any more: the site
+        self._unwanted: dict[str, str] = {}  # workers that are stopped before the end: the site
         self._finished: WorkflowFinished | None = None
         self._notes: set[str] = set()
         self._untold: Sequence[Event] = ()  # what only the record has
@@ -320,6 +322,9 @@ class Simulation:
                 self._can_continue = True
             case ClientWanted():
                 self._start(self._client(event.process or event.site))
+            case WorkerUnwanted():
+                self._unwanted[event.process] = event.site
+                self._engine.end(event.process)
             case WillWrite():
                 self._workspace.claim(*map(Path, event.paths), folders=map(Path, event.folders))
             case TaskSent(process=worker) if worker:
@@ -340,6 +345,11 @@ class Simulation:
                 self._handle_exit(event)
 
     def _handle_exit(self, event: ProcessExited) -> None:
+        if (site := self._unwanted.pop(event.name, None)) is not None:
+            cause = "others needed its worker, and it was stopped"
+            has_failed = self._hanging.pop(event.name, None) is not None
+            failure = self._failures.of_stop(event.name, cause)
+            self._tell(ClientStopped(site=site, failure=failure, has_failed=has_failed))
         if event.name not in (SERVER, NURSERY):
             if self._finished is None:
                 self._engine.tell(SERVER, event)

@@ -85,6 +85,23 @@ def test_a_signal_is_a_negative_code(errands):
     assert errands.until(ProcessExited).exit_code == -9
 
 
+def test_one_process_is_ended_and_the_others_go_on(errands):
+    for name in ("one", "two"):
+        errands.start(
+            "import os, signal; os.mkfifo('fifo-' + __name__); open('fifo-' + __name__).read(); return 0", name=name
+        )
+        eventually(lambda name=name: (errands.folder / f"fifo-{name}").exists())
+
+    errands.engine.end("one")
+    errands.engine.end("of another name")
+
+    assert errands.until(ProcessExited).name == "one"
+    with (errands.folder / "fifo-two").open("w"):
+        pass
+    assert errands.until(ProcessExited).exit_code == 0
+    assert {event.name for event in errands.told if isinstance(event, ProcessExited)} == {"one", "two"}
+
+
 def test_what_it_tells_comes_before_its_end_and_it_hears_what_it_is_told(errands):
     errands.start(
         """

@@ -39,7 +39,7 @@ class FakeEngine:
 
     def __init__(self, *history):
         self._history = list(history)
-        self.started, self.told, self.stopped, self.shown = [], [], False, []
+        self.started, self.told, self.ended, self.stopped, self.shown = [], [], [], False, []
 
     def prepare(self, modules):
         self.prepared = list(modules)
@@ -49,6 +49,9 @@ class FakeEngine:
 
     def tell(self, name, event):
         self.told.append((name, event))
+
+    def end(self, name):
+        self.ended.append(name)
 
     def next_event(self, timeout_s=None):
         if not self._history:

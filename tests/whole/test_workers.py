@@ -298,3 +298,22 @@ def test_without_t_the_run_says_how_many_work_at_a_time_and_why(tmp_path):
     assert outcome.code == 0, outcome
     notes = [e["text"] for e in outcome.events if e["event"] == "Notice"]
     assert any(re.fullmatch(r"no -t given: \d+ clients? works? at a time, as .*", note) for note in notes)
+
+
+def test_a_worker_that_hangs_is_stopped_when_another_client_needs_its_place(tmp_path):
+    hangs = STATELESS.replace("        noise =", "        import time; time.sleep(600 * (number < 8))\n        noise =")
+    made = job(tmp_path / "job", hangs, num_rounds=1, min_clients=1, train_timeout=0.2)
+
+    outcome = run(made, "-n", 8, "-t", 2, "--workers")
+
+    assert outcome.code == 0, outcome
+    assert outcome.report["rounds"][0]["answered"] == ["site-8"]
+    at_once, most = 0, 0
+    for event in outcome.events:
+        at_once += {"ProcessStarted": 1, "ProcessExited": -1}.get(event["event"], 0)
+        most = max(most, at_once)
+    assert most <= 1 + 2 + 2  # the server, the workers, and those that are stopped just now
+    stopped = {event["site"]: event["failure"] for event in outcome.told("ClientStopped")}
+    assert {f"site-{number}" for number in range(1, 6)} <= set(stopped)
+    assert stopped["site-1"]["where"] == f"{tmp_path}/job/app/custom/train.py:16"
+    assert stopped["site-1"]["log"] == str(outcome.workspace / "worker" / "logs" / "site-1.txt")

@@ -19,6 +19,7 @@ from fedsag_cli.processes.child import ProcessSpec, as_sent
 from fedsag_cli.processes.kill import kill_marked, kill_session
 from fedsag_cli.processes.local import NURSERY, LocalEngine, last_line, start_helper
 from fedsag_cli.processes.ray.messages import (
+    End,
     FromDriver,
     Happened,
     Joined,
@@ -89,6 +90,9 @@ class RayEngine:
 
     def next_event(self, timeout_s: float | None = None) -> Event:
         return self._head.next_event(timeout_s)
+
+    def end(self, name: str) -> None:
+        self._send(End(name))
 
     def stop(self, grace_s: float = 5.0, show_stack: Collection[str] = ()) -> None:
         self._stopping = True

@@ -21,6 +21,7 @@ from fedsag_cli.processes.child import ProcessSpec, as_given
 from fedsag_cli.processes.local import NURSERY
 from fedsag_cli.processes.ray.messages import (
     Closed,
+    End,
     Files,
     FromClient,
     FromDriver,
@@ -137,6 +138,10 @@ class Head:
                         node.tell(request)
                 case Launch(spec):
                     self._launch(self._place_for(spec), spec)
+                case End(name):
+                    for node in self._nodes:
+                        if name in node.alive:
+                            node.tell(request)
                 case Stop(grace_s, show_stack):
                     self._stop(grace_s, show_stack)
                     return

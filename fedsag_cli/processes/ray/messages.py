@@ -37,6 +37,12 @@ class Launch(msgspec.Struct, frozen=True, tag=True):
     spec: ProcessSpec
 
 
+class End(msgspec.Struct, frozen=True, tag=True):
+    """End one process; see `Engine.end`."""
+
+    name: str
+
+
 class Stop(msgspec.Struct, frozen=True, tag=True):
     """End all processes on all nodes, as `Engine.stop` describes, then the agents and what was started of Ray."""
 
@@ -72,7 +78,7 @@ class Happened(msgspec.Struct, frozen=True, tag=True):
     line: bytes
 
 
-ToDriver = Prepare | Launch | Stop
+ToDriver = Prepare | Launch | End | Stop
 FromDriver = Joined | Refused | Happened
 
 
@@ -116,7 +122,7 @@ class CloseLink(msgspec.Struct, frozen=True):
     link: int
 
 
-ToNode: TypeAlias = Prepare | Files | Launch | ToClient | EndLink | CloseLink
+ToNode: TypeAlias = Prepare | Files | Launch | End | ToClient | EndLink | CloseLink
 
 
 class Opened(msgspec.Struct, frozen=True):

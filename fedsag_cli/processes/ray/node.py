@@ -37,6 +37,7 @@ from fedsag_cli.processes.ray.messages import (
     Blob,
     Closed,
     CloseLink,
+    End,
     EndLink,
     Files,
     FromClient,
@@ -130,6 +131,8 @@ class Agent:
                     spec = self._places.spec(spec)
                     self._logs.watch(Path(spec.log))
                     self._engine.start(spec)
+                case End(name):
+                    self._engine.end(name)
                 case ToClient(number, body, blobs):
                     self._send(number, body, blobs)
                 case EndLink(number):
