@@ -327,7 +327,7 @@ class Simulation:
                 self._engine.end(event.process)
             case WillWrite():
                 self._workspace.claim(*map(Path, event.paths), folders=map(Path, event.folders))
-            case TaskSent(process=worker) if worker:
+            case TaskSent(process=worker) if is_worker(worker):
                 self._failures.serves(worker, event.site)
             case ClientReady():
                 self._tell_notes(event.process or event.site)

@@ -53,6 +53,7 @@ class FakeFlare:
     def __init__(self, *tasks):
         self._tasks = list(tasks)
         self.sent = []
+        self.state = {}
         self.logged = []
 
     def init(self): ...
