@@ -81,8 +81,9 @@ class Workers:
             self._free[worker.name] = worker
 
     def admits(self, name: str) -> bool:
-        """Whether a worker of this name was wanted and has no channel yet."""
-        return (worker := self._by_name.get(name)) is not None and not worker.is_connected
+        """Whether a worker of this name is wanted and has no channel yet: one that is stopped comes too late."""
+        worker = self._by_name.get(name)
+        return worker is not None and bool(worker.client) and not worker.is_connected
 
     def connected(self, name: str) -> None:
         self._by_name[name].is_connected = True

@@ -131,3 +131,14 @@ def test_a_client_without_a_worker_and_a_worker_that_is_gone_change_nothing():
 
     assert workers.of("a") == "worker:1"
     assert workers.engage("b") == ("worker:2", True)
+
+
+def test_a_worker_that_is_stopped_before_it_connected_is_not_let_in():
+    workers = Workers()
+    name, _ = workers.engage("a")
+    assert workers.admits(name)
+
+    assert workers.give_back("a") == name
+
+    assert not workers.admits(name)
+    assert workers.engaged == []

@@ -18,17 +18,15 @@ from fedsag_cli.events import Event, Failure, ProcessExited
 from fedsag_cli.processes.child import ProcessSpec, as_sent
 from fedsag_cli.processes.kill import kill_marked, kill_session
 from fedsag_cli.processes.local import NURSERY, LocalEngine, last_line, start_helper
+from fedsag_cli.processes.nursery import End, Preload, Stop
 from fedsag_cli.processes.ray.messages import (
-    End,
     FromDriver,
     Happened,
     Joined,
     Launch,
     Node,
-    Prepare,
     Refused,
     Settings,
-    Stop,
     ToDriver,
     with_reason,
 )
@@ -77,7 +75,7 @@ class RayEngine:
 
     def prepare(self, modules: Sequence[str]) -> None:
         self._head.prepare(modules)
-        self._send(Prepare(list(modules)))
+        self._send(Preload(list(modules)))
 
     def start(self, spec: ProcessSpec) -> None:
         if spec.has_link:

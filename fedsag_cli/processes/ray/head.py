@@ -19,9 +19,9 @@ from fedsag_cli.events import Event, Failure, ProcessExited, ProcessStarted
 from fedsag_cli.plan import is_worker
 from fedsag_cli.processes.child import ProcessSpec, as_given
 from fedsag_cli.processes.local import NURSERY
+from fedsag_cli.processes.nursery import End, Preload, Stop
 from fedsag_cli.processes.ray.messages import (
     Closed,
-    End,
     Files,
     FromClient,
     FromDriver,
@@ -30,8 +30,6 @@ from fedsag_cli.processes.ray.messages import (
     Launch,
     Logged,
     Opened,
-    Prepare,
-    Stop,
     Stopped,
     ToDriver,
     Told,
@@ -133,7 +131,7 @@ class Head:
             except ChannelClosed:
                 request = Stop(grace_s=0.0)
             match request:
-                case Prepare():
+                case Preload():
                     for node in self._nodes:
                         node.tell(request)
                 case Launch(spec):

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from fedsag_cli.processes.child import ProcessSpec
+from fedsag_cli.processes.nursery import End, Preload, Stop
 
 TOKENS = "RAY_AUTH_MODE=token"
 """The setting with which Ray takes no connection without the cluster's token."""
@@ -25,29 +26,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     fork: bool
 
 
-class Prepare(msgspec.Struct, frozen=True, tag=True):
-    """Import these modules; see `Engine.prepare`."""
-
-    modules: list[str]
-
-
 class Launch(msgspec.Struct, frozen=True, tag=True):
     """Start a process on its node."""
 
     spec: ProcessSpec
-
-
-class End(msgspec.Struct, frozen=True, tag=True):
-    """End one process; see `Engine.end`."""
-
-    name: str
-
-
-class Stop(msgspec.Struct, frozen=True, tag=True):
-    """End all processes on all nodes, as `Engine.stop` describes, then the agents and what was started of Ray."""
-
-    grace_s: float
-    show_stack: list[str] = []
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +60,7 @@ class Happened(msgspec.Struct, frozen=True, tag=True):
     line: bytes
 
 
-ToDriver = Prepare | Launch | End | Stop
+ToDriver = Preload | Launch | End | Stop
 FromDriver = Joined | Refused | Happened
 
 
@@ -122,7 +104,7 @@ class CloseLink(msgspec.Struct, frozen=True):
     link: int
 
 
-ToNode: TypeAlias = Prepare | Files | Launch | End | ToClient | EndLink | CloseLink
+ToNode: TypeAlias = Preload | Files | Launch | End | ToClient | EndLink | CloseLink
 
 
 class Opened(msgspec.Struct, frozen=True):

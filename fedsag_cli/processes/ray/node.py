@@ -29,6 +29,7 @@ from fedsag_cli.errors import BadMessage, ChannelClosed, TensorError
 from fedsag_cli.events import ProcessExited, ProcessStarted
 from fedsag_cli.params.tensor_file import TensorFile, copied
 from fedsag_cli.processes.local import LocalEngine, can_fork
+from fedsag_cli.processes.nursery import End, Preload
 from fedsag_cli.processes.ray.buffers import content
 from fedsag_cli.processes.ray.left import end_process, private_folder
 from fedsag_cli.processes.ray.links import Link
@@ -37,7 +38,6 @@ from fedsag_cli.processes.ray.messages import (
     Blob,
     Closed,
     CloseLink,
-    End,
     EndLink,
     Files,
     FromClient,
@@ -45,7 +45,6 @@ from fedsag_cli.processes.ray.messages import (
     Here,
     Launch,
     Opened,
-    Prepare,
     Stopped,
     ToClient,
     Told,
@@ -123,7 +122,7 @@ class Agent:
         """Perform these, in this order."""
         for request in requests:
             match request:
-                case Prepare(modules):
+                case Preload(modules):
                     self._engine.prepare(modules)
                 case Files(files):
                     self._write(files)
