@@ -41,6 +41,7 @@ class Options:
     force: bool = False  # start anew over an unfinished run; with `resume`, continue without what components kept
     strict: bool = False  # any failure of a client ends the run
     follow: Sequence[str] = ()  # clients whose logs are shown; or the server
+    recorded: bool = True  # in the database of runs
 
 
 def site_names(options: Options) -> list[str]:
