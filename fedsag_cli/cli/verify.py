@@ -112,18 +112,14 @@ def _again(word: str, workspace: Path | None, output: Format) -> None:
     from fedsag_cli.cli import views
     from fedsag_cli.history import finding
     from fedsag_cli.simulator.packs import again
-    from fedsag_cli.simulator.signals import ignore_signals
 
     finding.refresh()
     found = finding.find(word) if is_run(word) else None
-    try:
-        with views.progress() as shown:
-            if found is not None:
-                verdict = again.verify_run(found, workspace, shown)
-            else:
-                verdict = again.verify_pack(Path(word), workspace, shown)
-    finally:
-        ignore_signals()
+    with views.progress() as shown:
+        if found is not None:
+            verdict = again.verify_run(found, workspace, shown)
+        else:
+            verdict = again.verify_pack(Path(word), workspace, shown)
     if output is Format.JSON:
         display.document(msgspec.to_builtins(verdict))
     else:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from fedsag_cli.errors import FedsagError, RunError, UsageError
+from fedsag_cli.errors import FedsagError, Interrupted, RunError, UsageError
 from fedsag_cli.events import Event, ModelSent, Observer, ReplyAccepted, RoundFinished, from_line
 from fedsag_cli.history.finding import Found
 from fedsag_cli.history.first_difference import Compared, compare_files
@@ -73,6 +73,9 @@ def _verified(file: Path, named: str, place: Path, root: Path | None, observers:
     cause = ""
     try:
         after = simulate(job, new, _options(pack, before), [watch, *observers])
+    except Interrupted as error:
+        error.hint = ""  # the job is gone then: nobody can continue
+        raise
     except RunError as error:
         if error.report is None:
             raise
@@ -136,6 +139,7 @@ def _options(pack: Pack, before: Report) -> Options:
         gpus=given.gpus,
         workers=given.workers,
         strict=given.strict,
+        sets=given.sets,
         waits_for_all=given.waits_for_all or waited,
         recorded=False,
     )

@@ -59,6 +59,12 @@ def pack_run(found: Found, out: Path | None = None) -> Packed:
     return Packed(file, kept[0], copied)
 
 
+class _Beginning(msgspec.Struct):
+    """What a plan says of the run that this one is a fork of."""
+
+    parent: dict[str, Any] | None = None
+
+
 def _plan_of(found: Found, workspace: Workspace) -> Plan:
     """The plan of a run that can be packed."""
     named = f"run {found.name}"
@@ -66,11 +72,18 @@ def _plan_of(found: Found, workspace: Workspace) -> Plan:
         raise UsageError(f"{named} still goes on", hint="pack it when it has ended")
     try:
         plan = read_plan(workspace.plan)
+        parent = msgspec.json.decode(workspace.plan.read_bytes(), type=_Beginning).parent
     except (OSError, msgspec.DecodeError) as error:
         raise WorkspaceError(f"{named} cannot be packed: {workspace.plan} cannot be read: {error}") from None
     if plan.format != FORMAT:
         age = "an older" if plan.format < FORMAT else "a newer"
         raise WorkspaceError(f"{named} was made by {age} version of fedsag, whose runs this one cannot pack")
+    if parent is not None:
+        raise UsageError(
+            f"{named} is a fork: it began after round {parent.get('round_num')} of another run, and cannot be made "
+            "again from its beginning",
+            hint="pack the run that it is a fork of",
+        )
     if found.status != FINISHED and not found.rounds_done:
         raise UsageError(f"{named} has no complete round: there is nothing to pack")
     if faults := verify.verify(workspace.root, with_files=False).all_faults:
@@ -96,21 +109,20 @@ def _check_place(file: Path) -> None:
 
 
 def _write(opened: IO[bytes], found: Found, workspace: Workspace, plan: Plan, job: Path) -> Pack:
-    writer = zipped.Writer(opened)
-    writer.add(DIGESTS, _digests(found, workspace))
-    for path in files_in(job):
-        name = f"{JOB}/{job.name}/{path.relative_to(job)}"
-        writer.add(name, zipped.pieces_of(path), is_program=bool(path.stat().st_mode & 0o100))
-    report = foreign.masked(relative(found.report))
-    places = {str(workspace.root): _WORKSPACE, sys.executable: "python3"}
-    writer.add(PLAN, [_as_json(_plan_without(plan, places))])
-    places[str(machine.home())] = "~"
-    writer.add(REPORT, [_as_json(_without(msgspec.to_builtins(report), places))])
-    pack = _pack(found, workspace, plan, job.name, writer.files)
-    writer.add(CRATE, [metadata(pack, report, writer.sizes)])
-    whole = msgspec.structs.replace(pack, files=dict(writer.files))
-    writer.add(PACK, [_as_json(whole)])
-    writer.close()
+    with zipped.Writer(opened) as writer:
+        writer.add(DIGESTS, _digests(found, workspace))
+        for path in files_in(job):
+            name = f"{JOB}/{job.name}/{path.relative_to(job)}"
+            writer.add(name, zipped.pieces_of(path), is_program=bool(path.stat().st_mode & 0o100))
+        report = foreign.masked(relative(found.report))
+        places = {str(workspace.root): _WORKSPACE, sys.executable: "python3"}
+        writer.add(PLAN, [_as_json(_plan_without(plan, places))])
+        places[str(machine.home())] = "~"
+        writer.add(REPORT, [_as_json(_without(msgspec.to_builtins(report), places))])
+        pack = _pack(found, workspace, plan, job.name, writer.files)
+        writer.add(CRATE, [metadata(pack, report, writer.sizes)])
+        whole = msgspec.structs.replace(pack, files=dict(writer.files))
+        writer.add(PACK, [_as_json(whole)])
     return whole
 
 
@@ -130,6 +142,7 @@ def _pack(found: Found, workspace: Workspace, plan: Plan, folder: str, files: Ma
             gpus=plan.gpus,
             workers=plan.has_workers,
             strict=plan.strict,
+            sets=plan.overrides,
             waits_for_all=plan.waits_for_all,
         ),
         versions=found.report.versions,

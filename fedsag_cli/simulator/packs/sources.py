@@ -16,6 +16,7 @@ from fedsag_cli.job import Job
 from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE
 from fedsag_cli.job.meta import ALL
 from fedsag_cli.job.templates.changes import settings
+from fedsag_cli.job.templates.set_values import with_values
 from fedsag_cli.plan import Plan
 from fedsag_cli.record import sha256_of
 from fedsag_cli.workspace import SERVER, WORKER, Workspace, files_in
@@ -38,6 +39,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     names: list[str]
     files: dict[str, str] = {}
     shown_settings: dict[str, Any] = {}
+    overrides: list[str] = []
 
     @property
     def in_job(self) -> dict[str, str]:
@@ -46,7 +48,13 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def facts_of(plan: Plan) -> Facts:
-    return Facts(job=plan.job, names=plan.names, files=plan.files, shown_settings=plan.shown_settings)
+    return Facts(
+        job=plan.job,
+        names=plan.names,
+        files=plan.files,
+        shown_settings=plan.shown_settings,
+        overrides=plan.overrides,
+    )
 
 
 def copy_job(folder: Path | None, workspace: Workspace, plan: Plan, into: Path) -> JobFiles:
@@ -75,27 +83,27 @@ def copy_job(folder: Path | None, workspace: Workspace, plan: Plan, into: Path) 
 
 def check_unchanged(folder: Path, facts: Facts) -> None:
     """Raises JobError naming what in the job is not as the plan of its run says."""
-    if changes := list(_changes(Job.load(folder, reading.translate), facts)):
+    if changes := list(_changes_in(folder, facts)):
         raise JobError(f"the job is not that of the run: {_few(changes)}")
 
 
-def _copied_or_why(found: Callable[[], Mapping[str, Path | bytes]], target: Path, facts: Facts) -> str:
+def _changes_in(folder: Path, facts: Facts) -> Iterator[str]:
+    return _changes(with_values(Job.load(folder, reading.translate), facts.overrides), facts)
+
+
+def _copied_or_why(found: Callable[[], Mapping[str, Path]], target: Path, facts: Facts) -> str:
     """Copy what `found` gives to `target`; why it is not the job of the run, or empty."""
     try:
         for name, source in found().items():
             place = target / name
             place.parent.mkdir(parents=True, exist_ok=True)
-            if isinstance(source, bytes):
-                place.write_bytes(source)
-            else:
-                shutil.copyfile(source, place)
-                place.chmod(0o755 if source.stat().st_mode & 0o100 else 0o644)
-        check_unchanged(target, facts)
+            shutil.copyfile(source, place)
+            place.chmod(0o755 if source.stat().st_mode & 0o100 else 0o644)
+        return _few(list(_changes_in(target, facts)))
     except OSError as error:
         return f"{error.filename}: {error.strerror}"
     except FedsagError as error:
         return error.message
-    return ""
 
 
 def _changes(job: Job, facts: Facts) -> Iterator[str]:
@@ -111,9 +119,9 @@ def _changes(job: Job, facts: Facts) -> Iterator[str]:
             yield f"{key} was {before.get(key)!r} and is {after.get(key)!r}"
 
 
-def _of_folder(job: Job, facts: Facts) -> Mapping[str, Path | bytes]:
+def _of_folder(job: Job, facts: Facts) -> Mapping[str, Path]:
     """The files by their paths in the job's folder."""
-    found: dict[str, Path | bytes] = {}
+    found: dict[str, Path] = {}
     if job.meta_values:
         found[job.meta_file] = job.folder / job.meta_file
     return found | {str(path.relative_to(job.folder)): path for _, path, _ in _app_files(job, facts)}
@@ -132,7 +140,7 @@ def _app_files(job: Job, facts: Facts) -> Iterator[tuple[str, Path, bool]]:
                 yield f"{app.name}/{path.relative_to(app.folder)}", path, is_config
 
 
-def _of_copies(workspace: Workspace, plan: Plan, facts: Facts) -> Mapping[str, Path | bytes]:
+def _of_copies(workspace: Workspace, plan: Plan, facts: Facts) -> Mapping[str, Path]:
     """The files by their paths in a job's folder. Raises OSError, and JobError without a meta file that can be read."""
     file = workspace.job(SERVER) / "meta.json"
     try:
@@ -140,8 +148,8 @@ def _of_copies(workspace: Workspace, plan: Plan, facts: Facts) -> Mapping[str, P
         apps = {app: list(sites) for app, sites in meta["deploy_map"].items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise JobError(f"{file} is not what the run wrote") from None
-    has_meta = _has_meta(facts)
-    found: dict[str, Path | bytes] = {"meta.json": file.read_bytes()} if has_meta else {}
+    meta_file = _meta_file(facts)
+    found: dict[str, Path] = {meta_file: file} if meta_file else {}
     for app, sites in apps.items():
         place = next((name for name in [SERVER, *plan.names] if name in sites or ALL in sites), None)
         if place is None:
@@ -150,13 +158,13 @@ def _of_copies(workspace: Workspace, plan: Plan, facts: Facts) -> Mapping[str, P
         for path in files_in(root):
             name = str(path.relative_to(root))
             if f"{app}/{name}" in facts.in_job or _is_config(path, root):
-                found[f"{app}/{name}" if has_meta else name] = path
+                found[f"{app}/{name}" if meta_file else name] = path
     return found
 
 
-def _has_meta(facts: Facts) -> bool:
-    """Whether the job has a meta file: without one, its folder is its only app."""
-    return any(key.startswith(f"{_META}.") for key in facts.shown_settings)
+def _meta_file(facts: Facts) -> str:
+    """The name of the job's meta file, whose forms can all hold JSON. Without one, the job's folder is its only app."""
+    return next((key.partition(" ")[0] for key in facts.shown_settings if key.startswith(f"{_META}.")), "")
 
 
 def _is_config(path: Path, app: Path) -> bool:

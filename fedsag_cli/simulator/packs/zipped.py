@@ -56,8 +56,16 @@ class Writer:
         if len(self.files) > MOST_FILES:
             raise UsageError(f"the job has more than {MOST_FILES:,} files", hint="keep data outside the job")
 
-    def close(self) -> None:
-        self._zip.close()
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, failed: object, *_: object) -> None:
+        """Raises OSError, unless something else failed before."""
+        try:
+            self._zip.close()
+        except OSError:
+            if failed is None:
+                raise
 
 
 def pieces_of(path: Path) -> Iterator[bytes]:
