@@ -10,11 +10,14 @@ import typer
 
 from fedsag_cli.cli import completion, display
 from fedsag_cli.cli.display import Format
+from fedsag_cli.cli.examples import example
 from fedsag_cli.errors import RunError, UsageError, counted
 
 if TYPE_CHECKING:
     from fedsag_cli.simulator.packs.again import Verdict
     from fedsag_cli.simulator.verify import Verification
+
+EXAMPLE = example("fedsag verify workspaces/first", "fedsag verify last", "fedsag verify first-1.fedsag.zip")
 
 _MOST_SHOWN = 20
 
@@ -148,6 +151,9 @@ def _said(verdict: Verdict) -> Iterator[str]:
     yield from () if verdict.is_same else [f"the same in both: {same}"]
     if verdict.clients_differ:
         yield "not the same clients answered: who answers in time depends on the clock, and who fails may too"
+    for site, (before, after) in list(verdict.failures.items())[:_MOST_SHOWN]:
+        places = "the packed run, not here" if before else "the new run, not in the packed one"
+        yield f"{site} failed in {places}: {before or after}"
     yield from (f"{name} has changed: it is outside the job" for name in verdict.outside)
     for name, (before, after) in verdict.versions.items():
         yield f"{name:<10} {before} in the packed run, {after} here"

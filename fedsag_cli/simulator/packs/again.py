@@ -13,7 +13,7 @@ from fedsag_cli.errors import FedsagError, Interrupted, RunError, UsageError
 from fedsag_cli.events import Event, ModelSent, Observer, ReplyAccepted, RoundFinished, from_line
 from fedsag_cli.history.finding import Found
 from fedsag_cli.history.first_difference import Compared, compare_files
-from fedsag_cli.history.reading import FINISHED
+from fedsag_cli.history.reading import FINISHED, has_run
 from fedsag_cli.record import sha256_of
 from fedsag_cli.report import Report
 from fedsag_cli.simulator import simulate
@@ -28,10 +28,11 @@ _PREFIX = "fedsag-verify-"  # of the folders for what is made and removed
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a run that was made again is the same as the one that was packed, and where they differ first.
 
-    Pairs are of the pack, and of the run that was made here. `is_same`: as far as the packed run went, if it did not
-    finish. `was_stopped`: the new run was ended after the round in which it differs, or at the end of the packed one.
-    `cause`: why the new run failed; empty if it did not. `clients_differ`: not the same clients answered. `versions`:
-    those that differ. `outside`: the files outside the job that are not what they were.
+    Pairs are of the packed run, and of the new one. `is_same`: as far as the packed run went, if it did not finish.
+    `was_stopped`: the new run was ended after the round in which it differs, or at the end of the packed one. `cause`:
+    why the new run failed; empty if it did not. `clients_differ`: not the same clients answered. `failures`: the
+    causes, by client that failed in one run only. `versions`: those that differ. `outside`: the files outside the job
+    that are not what they were.
     """
 
     is_same: bool
@@ -41,6 +42,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     was_stopped: bool
     cause: str
     clients_differ: bool
+    failures: dict[str, tuple[str, str]]
     versions: dict[str, tuple[str, str]]
     outside: list[str]
 
@@ -63,6 +65,8 @@ def verify_run(found: Found, workspace: Path | None = None, observers: Sequence[
 
 
 def _verified(file: Path, named: str, place: Path, root: Path | None, observers: Sequence[Observer]) -> Verdict:
+    if root is not None and has_run(root):
+        raise UsageError(f"-w {root}: a run is there, which is not replaced", hint="name a new folder")
     folder = place / "pack"
     pack = zipped.unpack(file, folder)
     job = _job_of(pack, folder, named)
@@ -90,6 +94,7 @@ def _verified(file: Path, named: str, place: Path, root: Path | None, observers:
         was_stopped=watch.has_stopped,
         cause=cause,
         clients_differ=_clients_differ(compared, before, after),
+        failures=_failures_in_one(before, after),
         versions=_unlike(pack.versions, after.versions),
         outside=changed,
     )
@@ -164,6 +169,12 @@ def _clients_differ(compared: Compared, before: Report, after: Report) -> bool:
         if is_before and answered[0][name] != answered[1][name]:
             return True
     return False
+
+
+def _failures_in_one(before: Report, after: Report) -> dict[str, tuple[str, str]]:
+    causes = [{site: each.failure.cause for site, each in report.failures.items()} for report in (before, after)]
+    in_one = [site for site in causes[0] | causes[1] if (site in causes[0]) != (site in causes[1])]
+    return {site: (causes[0].get(site, ""), causes[1].get(site, "")) for site in in_one}
 
 
 def _unlike(before: dict[str, str], after: dict[str, str]) -> dict[str, tuple[str, str]]:

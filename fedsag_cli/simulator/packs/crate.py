@@ -18,7 +18,7 @@ from fedsag_cli.simulator.packs import CRATE, DIGESTS, JOB, PACK, PLAN, REPORT, 
 _CRATE, _PROFILE = "https://w3id.org/ro/crate/1.1", "https://w3id.org/ro/wfrun/process/0.5"
 _CONTEXT = [f"{_CRATE}/context", "https://w3id.org/ro/terms/workflow-run/context"]
 _DONE, _FAILED = "http://schema.org/CompletedActionStatus", "http://schema.org/FailedActionStatus"
-_FEDSAG, _RUN = "#fedsag", "#run"
+_FEDSAG, _RUN, _LICENSE = "#fedsag", "#run", "#license"
 _MEANINGS = {
     PACK: "The settings of the run, and the SHA-256 of every other file.",
     PLAN: "The plan of the run: the job with every setting resolved.",
@@ -42,10 +42,16 @@ def metadata(pack: Pack, report: Report, sizes: Mapping[str, int]) -> bytes:
             "name": f"A federated run of the job {pack.job}",
             "description": f"{_told(pack)} `fedsag verify` makes the run again and compares the digests.",
             "datePublished": ended,
-            "license": "The license of the job's files is not stated here: ask who made them.",
+            "license": _ref(_LICENSE),
             "conformsTo": _ref(_PROFILE),
             "hasPart": [_ref(job), *(_ref(each["@id"]) for each in files if not each["@id"].startswith(f"{JOB}/"))],
             "mentions": _ref(_RUN),
+        },
+        {
+            "@id": _LICENSE,
+            "@type": "CreativeWork",
+            "name": "Not stated",
+            "description": "A pack does not know the license of the job's files: ask who made them.",
         },
         {"@id": _PROFILE, "@type": "CreativeWork", "name": "Process Run Crate", "version": "0.5"},
         {

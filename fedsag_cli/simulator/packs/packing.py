@@ -111,6 +111,7 @@ def _check_place(file: Path) -> None:
 def _write(opened: IO[bytes], found: Found, workspace: Workspace, plan: Plan, job: Path) -> Pack:
     with zipped.Writer(opened) as writer:
         writer.add(DIGESTS, _digests(found, workspace))
+        writer.add_folder(f"{JOB}/{job.name}")
         for path in files_in(job):
             name = f"{JOB}/{job.name}/{path.relative_to(job)}"
             writer.add(name, zipped.pieces_of(path), is_program=bool(path.stat().st_mode & 0o100))

@@ -22,7 +22,7 @@ MOST_FILES, MOST_BYTES = 100_000, 1 << 32
 _MOST_OF_PACK = 1 << 26  # bytes of pack.json
 _PIECE = 1 << 20
 _TIME = (1980, 1, 1, 0, 0, 0)  # the first that a zip can hold
-_PLAIN, _PROGRAM = 0o100644, 0o100755
+_PLAIN, _PROGRAM, _FOLDER = 0o100644, 0o100755, 0o040755
 _NAME = re.compile(r"[^\\\0]+")
 _FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeError, ValueError)
 
@@ -37,9 +37,7 @@ class Writer:
 
     def add(self, name: str, pieces: Iterable[bytes], *, is_program: bool = False) -> None:
         """Raises OSError, and UsageError where the pack would have too many files, or too large ones."""
-        info = zipfile.ZipInfo(name, _TIME)
-        info.create_system = 3  # the modes are those of Unix, on whatever system this is written
-        info.external_attr = (_PROGRAM if is_program else _PLAIN) << 16
+        info = _entry(name, _PROGRAM if is_program else _PLAIN)
         info.compress_type = zipfile.ZIP_DEFLATED
         digest, size = hashlib.sha256(), 0
         with self._zip.open(info, "w", force_zip64=True) as entry:
@@ -56,6 +54,10 @@ class Writer:
         if len(self.files) > MOST_FILES:
             raise UsageError(f"the job has more than {MOST_FILES:,} files", hint="keep data outside the job")
 
+    def add_folder(self, name: str) -> None:
+        """An entry for a folder, for programs that look for one. Raises OSError."""
+        self._zip.writestr(_entry(f"{name}/", _FOLDER), b"")
+
     def __enter__(self) -> Writer:
         return self
 
@@ -66,6 +68,13 @@ class Writer:
         except OSError:
             if failed is None:
                 raise
+
+
+def _entry(name: str, mode: int) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, _TIME)
+    info.create_system = 3  # the modes are those of Unix, on whatever system this is written
+    info.external_attr = mode << 16
+    return info
 
 
 def pieces_of(path: Path) -> Iterator[bytes]:
@@ -108,10 +117,10 @@ def unpack(path: Path, folder: Path) -> Pack:
 
 
 def _entries(path: Path, opened: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """The entries by name. Raises UsageError for what no pack has: links, folders, names that lead elsewhere."""
+    """The files by name. Raises UsageError for what no pack has: links, names that lead elsewhere."""
     found: dict[str, zipfile.ZipInfo] = {}
     for info in opened.infolist():
-        parts = info.filename.split("/")
+        parts = info.filename.removesuffix("/").split("/")
         kind = stat.S_IFMT(info.external_attr >> 16)
         wrong = (
             "leads out of the folder"
@@ -121,14 +130,15 @@ def _entries(path: Path, opened: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
             else "is twice in it"
             if info.filename in found
             else "is not a regular file"
-            if kind not in (0, stat.S_IFREG)
+            if kind not in (0, stat.S_IFDIR if info.is_dir() else stat.S_IFREG) or (info.is_dir() and info.file_size)
             else "is encrypted"
             if info.flag_bits & 0x1
             else ""
         )
         if wrong:
             raise UsageError(f"{path} is not a pack of fedsag: {info.filename!r} {wrong}")
-        found[info.filename] = info
+        if not info.is_dir():
+            found[info.filename] = info
     size = sum(info.file_size for info in found.values())
     if len(found) > MOST_FILES + 1 or size > MOST_BYTES + _MOST_OF_PACK:
         raise UsageError(

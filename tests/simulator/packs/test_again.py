@@ -66,7 +66,7 @@ def data(place):
 
 def contents(file):
     with zipfile.ZipFile(file) as opened:
-        return {name: opened.read(name) for name in opened.namelist()}
+        return {name: opened.read(name) for name in opened.namelist() if not name.endswith("/")}
 
 
 def changed(file, into, change):
@@ -112,6 +112,7 @@ def test_a_pack_has_the_job_that_was_run_and_no_path_of_the_machine_but_in_the_j
 
 def test_the_metadata_is_an_ro_crate_with_the_run_as_its_action(packed):
     files = contents(packed.file)
+    assert zipfile.ZipFile(packed.file).getinfo("job/job/").is_dir()
     crate = json.loads(files["ro-crate-metadata.json"])
     by_id = {each["@id"]: each for each in crate["@graph"]}
 
@@ -201,6 +202,17 @@ def test_a_client_that_fails_here_is_an_answer_of_the_packed_run_only(place, pac
     found = verdict.compared.difference
     assert (verdict.is_same, verdict.clients_differ) == (False, True)
     assert (found.round_num, found.site, found.only_in) == (1, "b", 0)
+    assert verdict.failures.keys() == {"b"}
+    assert verdict.failures["b"][0] == ""
+    assert "ValueError" in verdict.failures["b"][1]
+
+
+def test_a_run_is_not_replaced_by_the_one_that_is_made_again(place, packed):
+    before = (place / "ws" / "report.json").read_bytes()
+
+    with pytest.raises(UsageError, match="a run is there, which is not replaced"):
+        again.verify_pack(packed.file, place / "ws")
+    assert (place / "ws" / "report.json").read_bytes() == before
 
 
 def test_a_pack_whose_job_is_not_that_of_its_plan_names_the_file_or_the_key(place, packed, tmp_path):

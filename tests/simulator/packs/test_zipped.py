@@ -60,7 +60,7 @@ def test_files_come_out_as_they_went_in_and_a_program_can_still_be_started(tmp_p
     assert modes == {"job/j/app/custom/run.sh": 0o111, "job/j/ä b": 0, "empty": 0}
 
 
-@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "a/../../evil", "a//b", "./a", "a\\b", "folder/"])
+@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "a/../../evil", "a//b", "./a", "a\\b", "../a/", "a//"])
 def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path, name):
     path = written(tmp_path / "p", {"good": b""})
     with zipfile.ZipFile(path, "a") as opened:
@@ -76,6 +76,9 @@ def test_a_link_a_second_file_of_a_name_and_an_encrypted_file_are_refused(tmp_pa
     entry.external_attr = (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(link, "a") as opened:
         opened.writestr(entry, "/etc/passwd")
+    full = written(tmp_path / "full", {})
+    with zipfile.ZipFile(full, "a") as opened:
+        opened.writestr("folder/", "with data")
     twice = written(tmp_path / "twice", {"a": b"1"})
     with zipfile.ZipFile(twice, "a") as opened, pytest.warns(UserWarning, match="Duplicate"):
         opened.writestr("a", b"2")
@@ -85,6 +88,7 @@ def test_a_link_a_second_file_of_a_name_and_an_encrypted_file_are_refused(tmp_pa
     (tmp_path / "encrypted").write_bytes(data)
 
     assert "'link' is not a regular file" in refused(link, tmp_path / "out")
+    assert "'folder/' is not a regular file" in refused(full, tmp_path / "out")
     assert "'a' is twice in it" in refused(twice, tmp_path / "out")
     assert "'a' is encrypted" in refused(tmp_path / "encrypted", tmp_path / "out")
     assert not (tmp_path / "out").exists()
