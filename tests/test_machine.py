@@ -73,3 +73,12 @@ def test_whether_there_may_be_an_accelerator_is_known_by_the_files_of_drivers(fi
         (tmp_path / name).touch()
 
     assert machine.may_have_accelerator(tmp_path) == may_have
+
+
+def test_the_versions_of_a_run_name_the_cpu():
+    """In its result the last bits may depend on it."""
+    with open("/proc/cpuinfo") as file:
+        names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+
+    assert machine.versions([]).get("cpu") == (names[0] if names else None)
+    assert "torch" not in machine.versions([])

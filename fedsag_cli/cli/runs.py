@@ -322,8 +322,9 @@ def pack(
         display.document({"file": str(packed.file), **msgspec.to_builtins(packed.pack)})
         return
     pack = packed.pack
+    clients = counted(len(pack.settings.clients), "client")
     display.line(f"pack       {packed.file}, {wording.size(packed.file.stat().st_size)}")
-    display.line(f"job        {pack.job}: {counted(len(pack.files), 'file')}, {counted(pack.rounds, 'round')}")
+    display.line(f"job        {pack.job}: {clients}, seed {pack.settings.seed}, {counted(pack.rounds, 'round')}")
     if pack.models:
         left = wording.size(sum(pack.models.values()))
         display.line(f"not in it  {counted(len(pack.models), 'model')}, {left}; logs and data")

@@ -52,7 +52,8 @@ def verify(
     \b
     Exit codes:
       0    everything is proven; the run is the same
-      2    there is no such run or pack, or it cannot be run here
+      2    there is no such run or pack, or its options cannot be used here
+      3    its job cannot be run here
       4    something is not what the run wrote; the run differs, or failed
     """
     if debug:
@@ -138,7 +139,7 @@ def _said(verdict: Verdict) -> Iterator[str]:
     pack, compared = verdict.pack, verdict.compared
     same = f"{counted(compared.models, 'model')} in {counted(compared.rounds, 'round')}"
     settings = f"{counted(len(pack.settings.clients), 'client')}, seed {pack.settings.seed}"
-    yield f"job        {pack.job}, {settings}"
+    yield f"job        {pack.job}: {settings}"
     if verdict.is_same:
         yield f"same, bit for bit: {same}"
         if pack.status == "finished":

@@ -24,10 +24,14 @@ SUFFIX = ".fedsag.zip"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """The options of `fedsag simulator` that decide the result, or how the run goes. `sets`: those of --set."""
+    """The options of `fedsag simulator` that decide the result, or how the run goes.
+
+    `slots`, `threads`: those of -t and --torch-threads. `sets`: the words of --set.
+    """
 
     clients: list[str]
     seed: int
+    slots: int
     threads: int
     launcher: str
     gpus: str | None = None

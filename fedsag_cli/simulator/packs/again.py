@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from fedsag_cli import machine
 from fedsag_cli.errors import FedsagError, Interrupted, RunError, UsageError
 from fedsag_cli.events import Event, ModelSent, Observer, ReplyAccepted, RoundFinished, from_line
 from fedsag_cli.history.finding import Found
@@ -133,12 +134,16 @@ def _changed_outside(pack: Pack, named: str) -> list[str]:
 
 
 def _options(pack: Pack, before: Report) -> Options:
-    """Those of the run. If it waited for everybody, this one does so too, whatever the clock says."""
+    """Those of the run, but with no more clients at a time than there are cores for.
+
+    If the run waited for everybody, this one does so too, whatever the clock says.
+    """
     given = pack.settings
     waited = not any(each.not_waited_for for each in before.rounds)
     return Options(
         clients=given.clients,
         seed=given.seed,
+        slots=min(given.slots, max(1, machine.cores() // given.threads)),
         threads=given.threads,
         launcher=given.launcher,
         gpus=given.gpus,
@@ -159,10 +164,11 @@ def _is_same(pack: Pack, compared: Compared, digests: tuple[str, str]) -> bool:
 
 
 def _clients_differ(compared: Compared, before: Report, after: Report) -> bool:
-    """Whether other clients answered, up to the first difference."""
+    """Whether other clients answered in a whole round, up to the first difference."""
     end = compared.difference
     answered = [
-        {(each.workflow, each.round_num): sorted(each.answered) for each in report.rounds} for report in (before, after)
+        {(each.workflow, each.round_num): sorted(each.answered) for each in report.rounds if each.is_whole}
+        for report in (before, after)
     ]
     for name in answered[0].keys() & answered[1].keys():
         is_before = end is None or name[0] != end.workflow or name[1] <= end.round_num
@@ -186,7 +192,8 @@ class _Watch:
     """An observer that ends the run when the rest of it tells nothing: after the first round that is not the pack's."""
 
     def __init__(self, digests: Path) -> None:
-        self._known = {key for line in digests.read_bytes().splitlines() if (key := _key(from_line(line))) is not None}
+        with digests.open("rb") as lines:
+            self._known = {key for line in lines if (key := _key(from_line(line))) is not None}
         self._differs = self.has_stopped = False
 
     def on(self, event: Event) -> None:

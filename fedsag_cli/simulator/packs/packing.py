@@ -109,14 +109,15 @@ def _check_place(file: Path) -> None:
 
 
 def _write(opened: IO[bytes], found: Found, workspace: Workspace, plan: Plan, job: Path) -> Pack:
+    places = {str(workspace.root): _WORKSPACE}
     with zipped.Writer(opened) as writer:
-        writer.add(DIGESTS, _digests(found, workspace))
+        writer.add(DIGESTS, _digests(found, workspace, places))
         writer.add_folder(f"{JOB}/{job.name}")
         for path in files_in(job):
             name = f"{JOB}/{job.name}/{path.relative_to(job)}"
             writer.add(name, zipped.pieces_of(path), is_program=bool(path.stat().st_mode & 0o100))
         report = foreign.masked(relative(found.report))
-        places = {str(workspace.root): _WORKSPACE, sys.executable: "python3"}
+        places[sys.executable] = "python3"
         writer.add(PLAN, [_as_json(_plan_without(plan, places))])
         places[str(machine.home())] = "~"
         writer.add(REPORT, [_as_json(_without(msgspec.to_builtins(report), places))])
@@ -138,6 +139,7 @@ def _pack(found: Found, workspace: Workspace, plan: Plan, folder: str, files: Ma
         settings=Settings(
             clients=plan.names,
             seed=plan.seed,
+            slots=plan.slots,
             threads=plan.threads,
             launcher=plan.launcher,
             gpus=plan.gpus,
@@ -156,16 +158,21 @@ def _pack(found: Found, workspace: Workspace, plan: Plan, folder: str, files: Ma
     )
 
 
-def _digests(found: Found, workspace: Workspace) -> Iterator[bytes]:
-    """The lines of events that tell digests. Raises UsageError if there is none, WorkspaceError."""
+def _digests(found: Found, workspace: Workspace, places: dict[str, str]) -> Iterator[bytes]:
+    """The lines of events that tell digests. Raises UsageError if there is none, WorkspaceError.
+
+    Adds to `places` those in which the run was before its workspace was moved.
+    """
     has_digest = False
     try:
         with workspace.events.open("rb") as lines:
             for line in lines:
                 if line.startswith(first_difference.KINDS) and (event := _event(line)) is not None:
                     has_digest |= bool(getattr(event, "digest", ""))
-                    is_start = isinstance(event, RunStarted)
-                    yield to_line(msgspec.structs.replace(event, workspace=_WORKSPACE)) if is_start else line
+                    if isinstance(event, RunStarted):
+                        places[event.workspace] = _WORKSPACE
+                        line = to_line(msgspec.structs.replace(event, workspace=_WORKSPACE))
+                    yield line
     except OSError as error:
         raise WorkspaceError(f"{workspace.events} cannot be read: {error.strerror}") from None
     if not has_digest:

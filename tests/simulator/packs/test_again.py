@@ -150,7 +150,10 @@ def test_the_same_run_gives_the_same_bytes_and_another_file_is_not_replaced(plac
     before = packed.file.read_bytes()
     (place / "own.zip").write_text("mine")
 
+    shutil.copytree(place / "ws", place / "moved", symlinks=True)
+    moved = finding.find(str(place / "moved"))
     assert pack_run(finding.find(str(place / "ws")), packed.file).file.read_bytes() == before
+    assert contents(pack_run(moved, place / "moved.zip").file)["plan.json"] == contents(packed.file)["plan.json"]
     for out, said in (("own.zip", "is not a pack"), ("ws", "is a folder"), ("nowhere/run.zip", "there is no folder")):
         with pytest.raises(UsageError, match=said):
             pack_run(finding.find("1"), place / out)

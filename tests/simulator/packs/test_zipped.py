@@ -17,7 +17,7 @@ PACKED = Pack(
     job="j",
     folder="j",
     plan="p",
-    settings=Settings(clients=["site-1"], seed=1, threads=1, launcher="fork"),
+    settings=Settings(clients=["site-1"], seed=1, slots=1, threads=1, launcher="fork"),
     versions={},
     status="finished",
     rounds=1,
