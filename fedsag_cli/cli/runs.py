@@ -332,6 +332,10 @@ def pack(
         display.note(
             f"{name} is outside the job, and not in the pack: who verifies it needs that file at the same path"
         )
+    if pack.environment:
+        display.note(
+            f"the job reads environment variables, whose values are not in the pack: {', '.join(pack.environment)}"
+        )
     display.line(f"again      fedsag verify {shlex.quote(str(packed.file))}")
 
 

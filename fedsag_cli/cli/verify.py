@@ -156,6 +156,8 @@ def _said(verdict: Verdict) -> Iterator[str]:
         places = "the packed run, not here" if before else "the new run, not in the packed one"
         yield f"{site} failed in {places}: {before or after}"
     yield from (f"{name} has changed: it is outside the job" for name in verdict.outside)
+    if pack.environment and not verdict.is_same:
+        yield f"the job reads environment variables, which may differ: {', '.join(pack.environment)}"
     for name, (before, after) in verdict.versions.items():
         yield f"{name:<10} {before} in the packed run, {after} here"
 

@@ -46,7 +46,8 @@ class Pack(msgspec.Struct, frozen=True, kw_only=True):
 
     `plan`: the plan's identity. `record`: the digest to which the lines of the run's record add up; empty without one.
     `folder`: the name of the job's folder. `outside`: the SHA-256 of each file outside the job that the clients'
-    commands name, by absolute path. `status`, `rounds`, `digest`: how the run ended, its whole rounds, and the SHA-256
+    commands name, by absolute path. `environment`: the names of the environment variables in the job's configs, whose
+    values are not in the pack. `status`, `rounds`, `digest`: how the run ended, its whole rounds, and the SHA-256
     of its final model. `models`: those that the run wrote, which are not in the pack, with their sizes in bytes.
     `files`: the SHA-256 of each other file of the pack.
     """
@@ -59,6 +60,7 @@ class Pack(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings
     versions: dict[str, str]
     outside: dict[str, str] = {}
+    environment: list[str] = []
     status: str
     rounds: int
     digest: str = ""

@@ -52,7 +52,7 @@ def pack_run(found: Found, out: Path | None = None) -> Packed:
         job = sources.copy_job(folder, workspace, plan, Path(staged))
         kept: list[Pack] = []
         try:
-            write_whole(file, lambda opened: kept.append(_write(opened, found, workspace, plan, job.folder)))
+            write_whole(file, lambda opened: kept.append(_write(opened, found, workspace, plan, job)))
         except OSError as error:
             raise UsageError(f"{error.filename or file} cannot be written: {error.strerror}") from None
     copied = [f"{job.note}: the copies in the workspace are packed"] if job.note else []
@@ -108,32 +108,32 @@ def _check_place(file: Path) -> None:
         raise UsageError(f"{file} exists, and is not a pack: it is not replaced", hint="name another file with -o")
 
 
-def _write(opened: IO[bytes], found: Found, workspace: Workspace, plan: Plan, job: Path) -> Pack:
+def _write(opened: IO[bytes], found: Found, workspace: Workspace, plan: Plan, job: sources.JobFiles) -> Pack:
     places = {str(workspace.root): _WORKSPACE}
     with zipped.Writer(opened) as writer:
         writer.add(DIGESTS, _digests(found, workspace, places))
-        writer.add_folder(f"{JOB}/{job.name}")
-        for path in files_in(job):
-            name = f"{JOB}/{job.name}/{path.relative_to(job)}"
+        writer.add_folder(f"{JOB}/{job.folder.name}")
+        for path in files_in(job.folder):
+            name = f"{JOB}/{job.folder.name}/{path.relative_to(job.folder)}"
             writer.add(name, zipped.pieces_of(path), is_program=bool(path.stat().st_mode & 0o100))
         report = foreign.masked(relative(found.report))
         places[sys.executable] = "python3"
-        writer.add(PLAN, [_as_json(_plan_without(plan, places))])
+        writer.add(PLAN, [_as_json(_plan_without(plan, places, job.environment))])
         places[str(machine.home())] = "~"
         writer.add(REPORT, [_as_json(_without(msgspec.to_builtins(report), places))])
-        pack = _pack(found, workspace, plan, job.name, writer.files)
+        pack = _pack(found, workspace, plan, job, writer.files)
         writer.add(CRATE, [metadata(pack, report, writer.sizes)])
         whole = msgspec.structs.replace(pack, files=dict(writer.files))
         writer.add(PACK, [_as_json(whole)])
     return whole
 
 
-def _pack(found: Found, workspace: Workspace, plan: Plan, folder: str, files: Mapping[str, str]) -> Pack:
+def _pack(found: Found, workspace: Workspace, plan: Plan, job: sources.JobFiles, files: Mapping[str, str]) -> Pack:
     links = read(workspace.record, plan.identity).links
     models = {path: path.stat().st_size for path in map(Path, found.report.models) if path.is_file()}
     return Pack(
         job=plan.job,
-        folder=folder,
+        folder=job.folder.name,
         plan=plan.identity,
         record=links[-1] if links else "",
         settings=Settings(
@@ -150,6 +150,7 @@ def _pack(found: Found, workspace: Workspace, plan: Plan, folder: str, files: Ma
         ),
         versions=found.report.versions,
         outside={name: digest for name, digest in plan.files.items() if name.startswith("/")},
+        environment=job.environment,
         status=found.status,
         rounds=found.rounds_done,
         digest=found.report.digest,
@@ -189,12 +190,15 @@ def _event(line: bytes) -> Event | None:
         return None
 
 
-def _plan_without(plan: Plan, places: Mapping[str, str]) -> dict[str, Any]:
-    """The plan without the paths of this machine. What names files of the job, and its settings, stays as it is."""
+def _plan_without(plan: Plan, places: Mapping[str, str], environment: list[str]) -> dict[str, Any]:
+    """The plan without the paths of this machine. What names files of the job, and its settings, stays as it is.
+
+    If values of the environment, which may be secret, have become settings, the parts that have them are left out.
+    """
     found: dict[str, Any] = msgspec.to_builtins(plan)
     for site in found["sites"]:
         site["env"].pop("PYTHONPATH", None)
-    return found | {key: _without(found[key], places) for key in ("server", "sites")}
+    return found | {key: None if environment else _without(found[key], places) for key in ("server", "sites")}
 
 
 def _without(value: Any, places: Mapping[str, str]) -> Any:

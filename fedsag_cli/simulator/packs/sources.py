@@ -13,7 +13,7 @@ import msgspec
 from fedsag_cli.errors import FedsagError, JobError, WorkspaceError
 from fedsag_cli.interop import reading
 from fedsag_cli.job import Job
-from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE
+from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, placeholders
 from fedsag_cli.job.meta import ALL
 from fedsag_cli.job.templates.changes import settings
 from fedsag_cli.job.templates.set_values import with_values
@@ -26,10 +26,14 @@ _MOST_SHOWN = 5
 
 
 class JobFiles(NamedTuple):
-    """A folder with the job as the run used it, and why it is not the job's own folder; empty if it is."""
+    """A folder with the job as the run used it, and the environment variables that its configs name.
+
+    `note`: why it is not the job's own folder; empty if it is.
+    """
 
     folder: Path
-    note: str
+    environment: list[str]
+    note: str = ""
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +73,7 @@ def copy_job(folder: Path | None, workspace: Workspace, plan: Plan, into: Path) 
         own = into / "own" / _fit_for_a_name(folder.name)
         why = _copied_or_why(lambda: _of_folder(Job.load(folder, reading.translate), facts), own, facts)
         if not why:
-            return JobFiles(own, "")
+            return JobFiles(own, _environment(own, facts))
         why = f"the job {folder} is not what it was: {why}"
     copies = into / "copies" / _fit_for_a_name(plan.job)
     fault = _copied_or_why(lambda: _of_copies(workspace, plan, facts), copies, facts)
@@ -78,7 +82,7 @@ def copy_job(folder: Path | None, workspace: Workspace, plan: Plan, into: Path) 
             f"{why}; and the copies of its files in {workspace.root} are not those of the run: {fault}",
             hint="undo the changes in the job",
         )
-    return JobFiles(copies, why)
+    return JobFiles(copies, _environment(copies, facts), why)
 
 
 def check_unchanged(folder: Path, facts: Facts) -> None:
@@ -88,7 +92,15 @@ def check_unchanged(folder: Path, facts: Facts) -> None:
 
 
 def _changes_in(folder: Path, facts: Facts) -> Iterator[str]:
-    return _changes(with_values(Job.load(folder, reading.translate), facts.overrides), facts)
+    return _changes(_job(folder, facts), facts)
+
+
+def _environment(folder: Path, facts: Facts) -> list[str]:
+    return sorted(set(placeholders.environment(_job(folder, facts).written())))
+
+
+def _job(folder: Path, facts: Facts) -> Job:
+    return with_values(Job.load(folder, reading.translate), facts.overrides)
 
 
 def _copied_or_why(found: Callable[[], Mapping[str, Path]], target: Path, facts: Facts) -> str:

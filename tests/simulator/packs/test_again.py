@@ -322,14 +322,21 @@ def test_a_run_with_workers_and_set_is_made_again_also_from_the_copies_of_its_jo
 
 
 @pytest.mark.slow
-def test_a_run_that_failed_is_the_same_as_far_as_it_went(place, tmp_path, data):
+def test_a_run_that_failed_is_the_same_as_far_as_it_went_and_values_of_the_environment_are_not_packed(
+    place, tmp_path, data, monkeypatch
+):
     data.write_text("no number")
-    failing = job(tmp_path / "failing", DRAWS, args=str(data), num_rounds=3, min_clients=2)
+    monkeypatch.setenv("OF_MINE", "value-of-mine")
+    failing = job(tmp_path / "failing", DRAWS, args=f"{data} {{$OF_MINE}}", num_rounds=3, min_clients=2)
     with pytest.raises(RunError):
         simulate(failing, tmp_path / "ws", Options(clients=["b", "a"], slots=2, seed=7))
 
-    verdict = again.verify_run(finding.find(str(tmp_path / "ws")))
+    packed = pack_run(finding.find(str(tmp_path / "ws")), tmp_path / "failed.zip")
+    verdict = again.verify_pack(packed.file)
 
+    assert b"value-of-mine" in (tmp_path / "ws" / "plan.json").read_bytes()
+    assert [name for name, text in contents(packed.file).items() if b"of-mine" in text] == []
+    assert packed.pack.environment == ["OF_MINE"]
     assert (verdict.is_same, verdict.pack.status, verdict.pack.rounds) == (True, "failed", 1)
     assert "round 1 needs 2 answers" in verdict.cause
 
