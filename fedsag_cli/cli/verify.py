@@ -47,7 +47,8 @@ def verify(
     """Prove what a run wrote, or make a run again and see whether it is the same.
 
     Of a workspace, every digest is computed again; nothing is run or changed. A run that is named by its number, and a
-    pack that `fedsag runs pack` wrote, are run again here, and compared bit for bit with what they were.
+    pack that `fedsag runs pack` wrote, are run again here, and compared bit for bit with what they were. A pack has code,
+    which is run: verify only packs of people you trust.
 
     \b
     Exit codes:
@@ -146,6 +147,7 @@ def _said(verdict: Verdict) -> Iterator[str]:
             yield f"digest     {pack.digest}"
         else:
             yield f"the packed run goes no further: it {_ended(pack.status)}"
+            yield from [f"the new run failed too: {verdict.cause}"] if verdict.cause else []
     elif (found := compared.difference) is not None:
         only = {None: "", 0: ", which is in the packed run only", 1: ", which is in the new run only"}
         yield f"first difference: {where(found)}{only[found.only_in]}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def _verified(file: Path, named: str, place: Path, root: Path | None, observers:
     job = _job_of(pack, folder, named)
     changed = _changed_outside(pack, named)
     before = _read(folder / REPORT, Report, named)
-    watch = _Watch(folder / DIGESTS)
+    watch = _watch(folder / DIGESTS, named)
     new = root or place / "workspace"
     cause = ""
     try:
@@ -120,6 +120,14 @@ def _read(path: Path, kind: Any, named: str) -> Any:
         raise UsageError(f"{named}: {path.name} is not what fedsag wrote: {error}") from None
 
 
+def _watch(digests: Path, named: str) -> _Watch:
+    try:
+        with digests.open("rb") as lines:
+            return _Watch(map(from_line, lines))
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{named}: {digests.name} is not what fedsag wrote: {error}") from None
+
+
 def _changed_outside(pack: Pack, named: str) -> list[str]:
     """The files outside the job that have changed. Raises UsageError if one is missing: the run cannot begin."""
     if missing := [name for name in pack.outside if not Path(name).is_file()]:
@@ -143,7 +151,7 @@ def _options(pack: Pack, before: Report) -> Options:
     return Options(
         clients=given.clients,
         seed=given.seed,
-        slots=min(given.slots, max(1, machine.cores() // given.threads)),
+        slots=min(given.slots, max(1, machine.cores() // max(1, given.threads))),
         threads=given.threads,
         launcher=given.launcher,
         gpus=given.gpus,
@@ -191,9 +199,8 @@ def _unlike(before: dict[str, str], after: dict[str, str]) -> dict[str, tuple[st
 class _Watch:
     """An observer that ends the run when the rest of it tells nothing: after the first round that is not the pack's."""
 
-    def __init__(self, digests: Path) -> None:
-        with digests.open("rb") as lines:
-            self._known = {key for line in lines if (key := _key(from_line(line))) is not None}
+    def __init__(self, events: Iterable[Event]) -> None:
+        self._known = {key for event in events if (key := _key(event)) is not None}
         self._differs = self.has_stopped = False
 
     def on(self, event: Event) -> None:

@@ -234,6 +234,8 @@ def test_a_pack_whose_job_is_not_that_of_its_plan_names_the_file_or_the_key(plac
         (more, "app/custom/more.py is new"),
         (fewer_rounds, "workflows[0].args.num_rounds was 3 and is 2"),
         (lambda files: files.update({"plan.json": b"{}"}), "plan.json is not what fedsag wrote"),
+        (lambda files: files.update({"digests.jsonl": b"{}"}), "digests.jsonl is not what fedsag wrote"),
+        (lambda files: files.pop("digests.jsonl"), "digests.jsonl is not what fedsag wrote"),
         (with_pack(folder=".."), "'..' is not the name of a folder"),
     ):
         with pytest.raises(UsageError) as error:
