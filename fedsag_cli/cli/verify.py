@@ -47,8 +47,8 @@ def verify(
     """Prove what a run wrote, or make a run again and see whether it is the same.
 
     Of a workspace, every digest is computed again; nothing is run or changed. A run that is named by its number, and a
-    pack that `fedsag runs pack` wrote, are run again here, and compared bit for bit with what they were. A pack has code,
-    which is run: verify only packs of people you trust.
+    pack that `fedsag runs pack` wrote, are run again here, and compared bit for bit with what they were. A pack has
+    code, which is run: verify only packs of people you trust.
 
     \b
     Exit codes:

@@ -117,7 +117,7 @@ def _read(path: Path, kind: Any, named: str) -> Any:
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except (OSError, msgspec.DecodeError) as error:
-        raise UsageError(f"{named}: {path.name} is not what fedsag wrote: {error}") from None
+        raise UsageError(f"{named}: {path.name} is not what fedsag wrote: {_why(error)}") from None
 
 
 def _watch(digests: Path, named: str) -> _Watch:
@@ -125,7 +125,11 @@ def _watch(digests: Path, named: str) -> _Watch:
         with digests.open("rb") as lines:
             return _Watch(map(from_line, lines))
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{named}: {digests.name} is not what fedsag wrote: {error}") from None
+        raise UsageError(f"{named}: {digests.name} is not what fedsag wrote: {_why(error)}") from None
+
+
+def _why(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
 
 
 def _changed_outside(pack: Pack, named: str) -> list[str]:
