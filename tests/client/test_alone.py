@@ -1,6 +1,7 @@
 """A script that no run started: it does one local pass, and what it sends is kept."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from fedsag_cli.client.alone import INITIAL, LOCAL_SITE
 from fedsag_cli.client.decorators import evaluate, train
 from fedsag_cli.client.tracking import SummaryWriter
 from fedsag_cli.errors import ClientError, TensorError
+from fedsag_cli.interop import shim
 from fedsag_cli.params import tensor_file
 
 pytestmark = pytest.mark.usefixtures("fresh_process")
@@ -72,6 +74,28 @@ def test_a_script_started_by_hand_does_one_pass_says_so_once_and_finds_what_it_s
     assert np.load(kept / "model.npz")["w"] == 1.0
     told = json.loads((kept / "answer.json").read_text())
     assert (told["task"], told["params"], told["metrics"]) == ("train", "model.npz", {"loss": 0.5})
+
+
+def test_with_fedsags_folder_on_the_path_a_script_for_nvflare_does_its_pass_and_sees_nvflares_names(here, kept):
+    (here / "train.py").write_text(
+        "import nvflare.client as flare\n"
+        "flare.init()\n"
+        "model = flare.receive()\n"
+        "flare.send(flare.FLModel(params={'w': 1.0}))\n"
+        "print(model.params, [name for name in ('init', 'site', 'partition', 'Site') if hasattr(flare, name)])\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "train.py"],
+        cwd=here,
+        env=os.environ | {"PYTHONPATH": shim.STARTUP},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+
+    assert (done.returncode, done.stdout) == (0, "None ['init']\n"), done.stderr
+    assert (kept / "model.npz").exists()
 
 
 def test_the_task_is_to_train_in_round_0_of_1_without_params():
