@@ -18,6 +18,10 @@ FORMAT = 3
 """The format of plan.json, of the record and of the checkpoints. A run is resumed by a version that has the same."""
 
 
+ALL = 0
+"""As a number of rounds whose checkpoints are kept: all."""
+
+
 class FilterSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One filter of a chain: the tasks it takes (patterns, see `matches`), its class and its arguments."""
 
@@ -127,7 +131,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     `slots`: how many clients of one group work at the same time. `threads`: torch's threads in each client. `preload`:
     the modules that the processes will import. `waits_for_all`: a seed was given, so who takes part in a round does not
     depend on how fast the others are. `files`: SHA-256 of every file except the configs, by path in the job.
-    `shown_settings`: file and key of each value in the config files -> the value, for trackers.
+    `shown_settings`: file and key of each value in the config files -> the value, for trackers. `keep_checkpoints`: the
+    number of last rounds whose checkpoints stay, or ALL.
     """
 
     format: int = 0  # what wrote no number is older than the first
@@ -145,6 +150,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     sites: list[SitePlan]
     files: dict[str, str] = {}
     shown_settings: dict[str, Any] = {}
+    keep_checkpoints: int = 1
 
     @property
     def has_workers(self) -> bool:

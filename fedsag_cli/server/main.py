@@ -167,7 +167,9 @@ def _run(
     _check_files(
         {name: part.files for name, part in zip(names, workflows, strict=True) if isinstance(part, WritesFiles)}
     )
-    run = Run.resumed(workspace.checkpoints, emit, plan.seed, names, plan.identity, workspace.needed)
+    run = Run.resumed(
+        workspace.checkpoints, emit, plan.seed, names, plan.identity, workspace.needed, plan.keep_checkpoints
+    )
     run.accountants = [part for part in parts.values() if isinstance(part, Accountant)]
     for accountant in run.accountants:
         if callable(prepare := getattr(accountant, "prepare", None)):

@@ -137,6 +137,7 @@ def settings_of(plan: Plan, options: Options, *, moves: bool) -> Options:
         strict=options.strict or plan.strict,
         workers=plan.has_workers,
         max_clients=None,
+        keep_checkpoints=plan.keep_checkpoints if options.keep_checkpoints is None else options.keep_checkpoints,
     )
 
 
