@@ -90,7 +90,11 @@ def how_it_ended(exit_code: int) -> str:
 
 
 class RunStarted(Event, frozen=True, kw_only=True):
-    """`workers`: whether worker processes do the tasks of all sites, `slots` of them at a time."""
+    """`workers`: whether worker processes do the tasks of all sites, `slots` of them at a time.
+
+    `parent`: of a fork, the run that it was made of, as `fedsag runs` calls it in the column id; it was made after the
+    round `parent_round`, and the first `inherited_rounds` rounds are those of the parent.
+    """
 
     job: str
     workspace: str
@@ -101,6 +105,9 @@ class RunStarted(Event, frozen=True, kw_only=True):
     launcher: str
     versions: dict[str, str]
     workers: bool = False
+    parent: str = ""
+    parent_round: int | None = None
+    inherited_rounds: int = 0
 
 
 class RunSettings(Event, frozen=True, kw_only=True):

@@ -123,6 +123,30 @@ class ServerPlan(msgspec.Struct, frozen=True, kw_only=True):
     task_data_filters: list[FilterSpec]
     task_result_filters: list[FilterSpec]
 
+    @property
+    def kept_by(self) -> dict[str, str]:
+        """By the name of its tree in a checkpoint, the class of each part that may keep something between rounds."""
+        filters = [*self.task_data_filters, *self.task_result_filters]
+        chain = " ".join(spec.path for spec in filters)
+        found = {f"state of {spec.id}": spec.path for spec in self.components}
+        found |= {f"state of filter {number}": spec.path for number, spec in enumerate(filters, start=1)}
+        return found | {"filters/task": chain, "filters/answer": chain}
+
+
+class ParentRun(msgspec.Struct, frozen=True, kw_only=True):
+    """The run that a fork was made of, after its round `round_num`: the first `rounds` rounds are its.
+
+    `id`: as `history.reading.identity_of` names it. `link`: that of its record after the round, which stands for all
+    that was done until then. `anew`: trees of its checkpoint that the fork does not restore, as the parts that kept
+    them have another class now.
+    """
+
+    id: str
+    round_num: int
+    rounds: int
+    link: str
+    anew: list[str] = []
+
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """A run before it starts.
@@ -151,6 +175,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, str] = {}
     shown_settings: dict[str, Any] = {}
     keep_checkpoints: int = 1
+    parent: ParentRun | None = None
 
     @property
     def has_workers(self) -> bool:
@@ -167,6 +192,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def identity(self) -> str:
         """The SHA-256 of all that decides the result."""
         result = {"seed": self.seed, "threads": self.threads, "files": self.files, "settings": self.settings}
+        if self.parent is not None:
+            result |= {"parent": self.parent.link, "anew": self.parent.anew}
         return hashlib.sha256(msgspec.json.encode(result, order="deterministic")).hexdigest()
 
 

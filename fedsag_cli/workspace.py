@@ -22,7 +22,8 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -336,6 +337,16 @@ class Workspace:
                     f"{source} of the job is a file that an earlier run made in this workspace",
                     hint=_COPY,
                 )
+
+    def adopt(self, files: Mapping[Path, Path], *, may_link: bool) -> None:
+        """Make files of another workspace, the keys, files of this one too: a second name or a copy. Raises OSError."""
+        self.claim(*files.values())
+        for source, target in files.items():
+            if (may_link and _link(source, target)) or _clone(source, target):
+                continue
+            with source.open("rb") as original:
+                write_whole(target, partial(shutil.copyfileobj, original), sync=True)
+        self._made.note(files.values())
 
     def files_of(self, app: Path, name: str) -> list[Path]:
         """The files of SERVER or of a site: its log, the files that `deploy` copies from its app, and checkpoints."""

@@ -130,6 +130,15 @@ def simulator(
             "--resume: continue all the same.",
         ),
     ] = False,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            "--at",
+            metavar="ROUND",
+            help="With --resume: begin a fork, a new run, after this round of the run in WS if its checkpoint was kept; "
+            "after --at 3, its first round is 4. Its workspace is WS.forks/N. The run in WS stays as it is.",
+        ),
+    ] = None,
     keep_checkpoints: Annotated[
         int | None,
         typer.Option(
@@ -198,6 +207,7 @@ def simulator(
         max_clients=max_clients,
         resume=resume,
         force=force,
+        at=at,
         keep_checkpoints=keep_checkpoints,
         strict=strict,
         follow=follow or (),

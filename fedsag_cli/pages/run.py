@@ -91,8 +91,11 @@ def _rounds(report: Report) -> Page:
 
 
 def _stages(report: Report, activity: Activity) -> Page:
-    """Where the time went and how many bytes travelled, in all and by round; of many rounds, some are summed."""
-    rounds, times = report.rounds, report.times
+    """Where the time went and how many bytes travelled, in all and by round; of many rounds, some are summed.
+
+    Of a fork, its own rounds.
+    """
+    rounds, times = report.rounds[report.inherited_rounds :], report.times
     waited, aggregated = sum(each.wait_s for each in rounds), sum(each.aggregate_s for each in rounds)
     saved, whole = sum(each.save_s for each in rounds), sum(each.total_s for each in rounds)
     ended = report.seconds or 0.0

@@ -14,7 +14,10 @@ from fedsag_cli.report.alike import Kind, kind_of
 from fedsag_cli.workspace import site_of
 
 _MOST_LOGS = 30  # of failures that are alike, whose ends are kept
-_SETTINGS = ("job", "workspace", "sites", "slots", "threads", "seed", "launcher", "versions")
+_SETTINGS = (
+    "job", "workspace", "sites", "slots", "threads", "seed", "launcher", "versions", "parent", "parent_round",
+    "inherited_rounds",
+)  # fmt: skip
 
 
 class PrivacyReport(msgspec.Struct, kw_only=True):
@@ -110,6 +113,9 @@ class Report(msgspec.Struct, kw_only=True):
     launcher: str = ""
     versions: dict[str, str] = {}
     began: float = 0.0  # seconds since 1970; of the first part of a run that was resumed
+    parent: str = ""  # of a fork: the run that it was made of
+    parent_round: int | None = None  # after this round of it
+    inherited_rounds: int = 0  # so many of the first rounds are those of the parent
     template: str = ""
     settings: dict[str, Any] = {}  # by config file and key
     changed: dict[str, Any] = {}  # those that the template has otherwise, with its values
@@ -274,7 +280,7 @@ class ReportBuilder:
         report.validations = [each for each in report.validations if last is not None and each.workflow != last]
         if ready.best:
             self.on(ready.best)
-        if ready.whole_rounds:
+        if ready.whole_rounds > report.inherited_rounds:
             report.resumed_at.append(ready.whole_rounds)
 
     def _round_of(

@@ -178,6 +178,9 @@ def _run(
     run.keeps = Memory(_influential(plan, parts, workflows, chains)).changed
     stateful = _stateful(parts, dict(zip(names, workflows, strict=True)), chains)
     run.keep_states(communicator.states)
+    inherited = plan.parent.rounds if plan.parent else 0
+    if plan.parent and run.whole_rounds == inherited:
+        run.forget(plan.parent.anew)
     for name, keeper in {**communicator.keepers, **stateful}.items():
         run.keep(name, keeper)
     runs.append(run)
@@ -191,7 +194,7 @@ def _run(
         seed=plan.seed,
         settings=foreign.masked(plan.shown_settings),
         versions=machine.versions(plan.preload) if trackers else {},
-        is_resumed=run.whole_rounds > 0,
+        is_resumed=run.whole_rounds > inherited,
     )
     tracking = Tracking(trackers, facts, emit, several_workflows=len(workflows) > 1)
     observers.append(tracking)

@@ -49,6 +49,7 @@ from fedsag_cli.report import Report, ReportBuilder
 from fedsag_cli.report.places import relative
 from fedsag_cli.simulator.events_file import EventsFile, read_events
 from fedsag_cli.simulator.failures import Failures
+from fedsag_cli.simulator.fork import Fork
 from fedsag_cli.simulator.planning import Planned
 from fedsag_cli.simulator.signals import as_interruption, ignore_signals
 from fedsag_cli.wire.messages import HIDDEN, PRELOAD, PROCESS, SEED, SITE, WORKSPACE
@@ -86,15 +87,19 @@ class Simulation:
         self._finished: WorkflowFinished | None = None
         self._notes: set[str] = set()
         self._untold: Sequence[Event] = ()  # what only the record has
+        self._inherited: Sequence[Sequence[Event]] = ()  # by round: what happened in those of the parent
+        self._models: Sequence[Event] = ()  # of the parent
         self._can_continue = True
 
-    def run(self, *, resume: bool) -> Report:
+    def run(self, *, resume: bool, fork: Fork | None = None) -> Report:
         """Run to the end, and return the report. An error that ends the run has it as `report`."""
         try:
             if resume:
                 self._reopen_workspace()
             else:
                 self._prepare_workspace()
+            if fork is not None:
+                self._inherited, self._models = fork.put(self._workspace, self._plan.identity)
             log = self._log = EventsFile(self._workspace.events)
         except OSError as failed:
             raise WorkspaceError(f"{failed.filename or self._workspace.root}: {failed.strerror}") from None
@@ -114,8 +119,10 @@ class Simulation:
     def _live(self) -> None:
         """From the first process to the last. Raises what ends the run."""
         self._tell(self._run_started())
-        for event in self._untold:
+        for event in (*self._untold, *self._report.complete(self._inherited)):
             self._log.on(foreign.masked(event))
+        for event in self._models:
+            self._tell(event)
         for text in self._notices:
             self._tell(Notice(text=text))
         self._engine.prepare([*self._plan.preload, *_modules_of_server(self._plan)])
@@ -392,6 +399,9 @@ class Simulation:
             launcher=plan.launcher,
             versions=machine.versions(plan.preload),
             workers=plan.has_workers,
+            parent=plan.parent.id if plan.parent else "",
+            parent_round=plan.parent.round_num if plan.parent else None,
+            inherited_rounds=plan.parent.rounds if plan.parent else 0,
         )
 
     def _tell_settings(self) -> None:

@@ -181,6 +181,11 @@ class Run:
         if name in self._found:
             keeper.restore(self._found.pop(name))
 
+    def forget(self, names: Iterable[str]) -> None:
+        """Nobody gets what was saved under these names."""
+        for name in names:
+            self._found.pop(name, None)
+
     def keep_states(self, states: SiteStates) -> None:
         """Save what sites keep with each round. In a resumed run they have what was saved now."""
         self._states = states
