@@ -197,6 +197,8 @@ def show_facts(found: Found) -> None:
         _fact("began", time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(report.began)))
     threads = counted(report.threads, "torch thread")
     _fact("clients", f"{len(report.sites)}, {report.slots} at a time, {threads} each; {report.launcher}")
+    if report.parent:
+        _fact("fork of", _parent(report))
     _fact("seed", str(report.seed))
     for name, value in report.changed.items():
         now = display.shown(report.settings[name]) if name in report.settings else "left out"
@@ -208,6 +210,12 @@ def show_facts(found: Found) -> None:
             last = wording.cell(curves.final(report, metric))
             _fact("metric", f"{metric}: best {wording.cell(top.value)} ({where}), last {last}")
     _fact("versions", ", ".join(f"{name} {version}" for name, version in report.versions.items()))
+
+
+def _parent(report: Report) -> str:
+    """Of which run a fork was made, and after which round."""
+    number = history.number_called(report.parent)
+    return f"{f'run {number}' if number else 'a run that is not in the list'} after round {report.parent_round}"
 
 
 def show_answer(answer: Answer) -> None:

@@ -135,7 +135,7 @@ def simulator(
         typer.Option(
             "--at",
             metavar="ROUND",
-            help="With --resume: begin a fork, a new run, after this round of the run in WS if its checkpoint was kept; "
+            help="With --resume: begin a fork, a new run, after this round of the run in WS, if it was kept; "
             "after --at 3, its first round is 4. Its workspace is WS.forks/N. The run in WS stays as it is.",
         ),
     ] = None,

@@ -102,7 +102,7 @@ def read(path: Path, ended_s: float = 0.0) -> Activity:
     """
     activity = Activity()
     reader = _Reader(activity)
-    kinds: dict[bytes, tuple[type[msgspec.Struct], Callable[[Any], None]]] = {
+    kinds: dict[bytes, tuple[type[_Known], Callable[[Any], None]]] = {
         b"RunStarted": (_Known, reader.begin),
         b"ServerReady": (_Known, reader.ready),
         b"RoundStarted": (_Started, reader.start_round),

@@ -27,12 +27,12 @@ _LONGEST = 2000  # characters of one text
 Page = dict[str, Any]
 
 
-def page_of(report: Report, activity: Activity, number: int = 0) -> Page:
+def page_of(report: Report, activity: Activity, number: int = 0, parent: int = 0) -> Page:
     """What the scripts of a page show. All of it is plain JSON; a block that has nothing is empty."""
     named = chosen.sites_of(report)
     return {
         "kind": "run",
-        "head": _head(report) | {"run": number},
+        "head": _head(report) | {"run": number, "fork": _fork(report, parent)},
         "workflows": curves.by_workflow(report, named.names),
         "rounds": _rounds(report),
         "stages": _stages(report, activity),
@@ -76,6 +76,13 @@ def _head(report: Report) -> Page:
             "is_final": report.best.is_final,
         },
     }
+
+
+def _fork(report: Report, parent: int) -> str:
+    """Of which run it is a fork; empty if it is none."""
+    if not report.parent:
+        return ""
+    return f"fork of {f'run {parent}' if parent else 'another run'} after round {report.parent_round}"
 
 
 def _rounds(report: Report) -> Page:

@@ -199,7 +199,8 @@ class Simulation:
         """Write the page of the run. Whatever fails, the run has gone as it has."""
         try:
             number = history.number_of(self._workspace.root)
-            pages.write(report, self._workspace.events, self._workspace.report_page, number)
+            parent = history.number_called(report.parent)
+            pages.write(report, self._workspace.events, self._workspace.report_page, number, parent)
         except Exception as failed:
             why = failed.strerror if isinstance(failed, OSError) else f"a bug in fedsag: {failed!r}"
             self._tell(Notice(text=f"{self._workspace.report_page} cannot be written: {why}"))
