@@ -92,6 +92,8 @@ def how_it_ended(exit_code: int) -> str:
 class RunStarted(Event, frozen=True, kw_only=True):
     """`workers`: whether worker processes do the tasks of all sites, `slots` of them at a time.
 
+    `plan`: the SHA-256 of all that decides the result. `overrides`: the words of `--set`.
+
     `parent`: of a fork, the run that it was made of, as `fedsag runs` calls it in the column id; it was made after the
     round `parent_round`, and the first `inherited_rounds` rounds are those of the parent.
     """
@@ -105,6 +107,8 @@ class RunStarted(Event, frozen=True, kw_only=True):
     launcher: str
     versions: dict[str, str]
     workers: bool = False
+    plan: str = ""
+    overrides: list[str] = []
     parent: str = ""
     parent_round: int | None = None
     inherited_rounds: int = 0

@@ -15,8 +15,8 @@ from fedsag_cli.workspace import site_of
 
 _MOST_LOGS = 30  # of failures that are alike, whose ends are kept
 _SETTINGS = (
-    "job", "workspace", "sites", "slots", "threads", "seed", "launcher", "versions", "parent", "parent_round",
-    "inherited_rounds",
+    "job", "workspace", "sites", "slots", "threads", "seed", "launcher", "versions", "plan", "overrides", "parent",
+    "parent_round", "inherited_rounds",
 )  # fmt: skip
 
 
@@ -112,6 +112,8 @@ class Report(msgspec.Struct, kw_only=True):
     seed: int = 0
     launcher: str = ""
     versions: dict[str, str] = {}
+    plan: str = ""  # the SHA-256 of all that decides the result
+    overrides: list[str] = []  # the words of --set, in `settings` too
     began: float = 0.0  # seconds since 1970; of the first part of a run that was resumed
     parent: str = ""  # of a fork: the run that it was made of
     parent_round: int | None = None  # after this round of it

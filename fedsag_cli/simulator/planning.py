@@ -142,6 +142,7 @@ def make_plan(
         names=names,
         sites=sites,
         shown_settings=settings(job),
+        overrides=list(options.sets),
         keep_checkpoints=1 if options.keep_checkpoints is None else options.keep_checkpoints,
     )
     known = placeholders.Secrets(os.environ)

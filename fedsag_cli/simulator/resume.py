@@ -142,6 +142,7 @@ def settings_of(plan: Plan, options: Options, *, moves: bool) -> Options:
         seed=plan.seed if not is_fork or options.seed is None else options.seed,
         waits_for_all=plan.waits_for_all or options.seed is not None,
         strict=options.strict or plan.strict,
+        sets=[*plan.overrides, *options.sets] if is_fork else options.sets or plan.overrides,
         workers=plan.has_workers if not is_fork or options.workers is None else options.workers,
         max_clients=None,
         keep_checkpoints=plan.keep_checkpoints if options.keep_checkpoints is None else options.keep_checkpoints,

@@ -400,6 +400,8 @@ class Simulation:
             launcher=plan.launcher,
             versions=machine.versions(plan.preload),
             workers=plan.has_workers,
+            plan=plan.identity,
+            overrides=plan.overrides,
             parent=plan.parent.id if plan.parent else "",
             parent_round=plan.parent.round_num if plan.parent else None,
             inherited_rounds=plan.parent.rounds if plan.parent else 0,
