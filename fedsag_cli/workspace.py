@@ -314,7 +314,7 @@ class Workspace:
                 raise WorkspaceError(f"{link} is not a folder, but a link or a file", hint=_MOVE)
         for path in inside:
             for there in () if self._made.owns(path) else (path, _part_of(path)):
-                if not os.path.lexists(there):
+                if not os.path.lexists(there) or self._made.is_new(there):  # the server may write at once
                     continue
                 if path in of_scripts and self._made.is_of_a_script(there) and not self._made.knows(there):
                     continue
