@@ -162,16 +162,21 @@ def test_a_fork_in_which_nothing_is_changed_ends_with_the_bits_of_its_parent(tmp
         assert verify(Path(report.workspace)).all_faults == []
 
 
-def test_a_checkpoint_of_a_finished_run_is_linked_and_keeps_its_own_name_in_the_parent(parent):
+def test_checkpoints_of_a_finished_run_are_linked_and_those_of_another_one_are_copied(parent):
     folder, workspace = parent
-    report = forked(folder, workspace, 4)
+    there = Workspace(workspace).checkpoints
 
-    here, there = (
-        Workspace(Path(root)).checkpoints / "round-000004.safetensors" for root in (workspace, report.workspace)
-    )
-    assert here.samefile(there)
-    assert report.digest == digest_of(workspace)
-    assert verify(workspace).all_faults == []
+    linked = forked(folder, workspace, 4)
+    (workspace / "report.json").unlink()  # as if it were running, or had been killed
+    copied = forked(folder, workspace, 5)
+
+    for report, name, is_same in ((linked, "round-000004", True), (copied, "round-000005", False)):
+        here = Workspace(Path(report.workspace)).checkpoints
+        assert (here / f"{name}.safetensors").samefile(there / f"{name}.safetensors") is is_same
+        assert report.digest == linked.digest
+        assert verify(Path(report.workspace)).all_faults == []
+        assert report.plan == read_plan(Path(report.workspace) / "plan.json").identity  # no run from the start has it
+        assert report.plan != read_plan(workspace / "plan.json").identity
 
 
 def test_a_finished_run_that_kept_one_checkpoint_is_extended_with_its_best_model(tmp_path):
@@ -237,17 +242,6 @@ def test_an_updater_of_another_class_begins_anew(parent):
 
     assert any("without what it kept: state of updater" in text for text in report.notices)
     assert report.ok
-
-
-def test_a_fork_that_is_not_another_run_has_another_plan_than_a_run_from_the_start(parent):
-    folder, workspace = parent
-    report = forked(folder, workspace, 5)
-
-    assert (
-        read_plan(Path(report.workspace) / "plan.json").identity
-        == report.plan
-        != read_plan(workspace / "plan.json").identity
-    )
 
 
 @pytest.mark.parametrize(
