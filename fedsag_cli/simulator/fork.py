@@ -19,7 +19,7 @@ from fedsag_cli.plan import ParentRun, Plan, ServerPlan
 from fedsag_cli.record import Found, Line, Place, Proof, Record, Whole, read, sha256_of
 from fedsag_cli.simulator import resume
 from fedsag_cli.simulator.planning import Planned
-from fedsag_cli.workspace import Workspace
+from fedsag_cli.workspace import Workspace, checkpoints_in
 
 _ACCOUNTS = ("DPFedAvg", "GaussianAccountant")
 _MORE = "--keep-checkpoints N|all keeps those of more rounds"
@@ -81,9 +81,7 @@ class Fork:
             child.adopt(files, may_link=may_link)
             child.adopt(models, may_link=False)  # a user may change a model in place
         except FileNotFoundError as gone:
-            raise WorkspaceError(
-                f"{gone.filename} has just gone: the run goes on, and keeps only later checkpoints", hint=_MORE
-            ) from None
+            raise _gone(str(gone.filename)) from None
         lines = [*self.found.lines[: self.place.line + 1], *self.files, *self.models]
         _write_record(child.record, identity, lines)
         return [_events_of(each) for each in Found(lines).rounds], [
@@ -159,9 +157,10 @@ def found_at(parent: Workspace, plan: Plan, at: str) -> Fork:
         raise UsageError(f"--at {at}: {len(fits)} workflows have that round", hint=f"write {' or '.join(words)}")
     (place,) = fits
     models = [*_models(parent, found)] if place is places[-1] and found.digest else []
-    if not _is_kept(parent, place, without_best=bool(models)):
+    there = _checkpoints(parent)
+    if not there >= (place.needs if models else place.files):
         raise UsageError(f"--at {at}: its checkpoint was not kept in {parent.root}", hint=_kept(parent, places))
-    files = [_proven(parent, found, name, place) for name in sorted(place.files) if _is_there(parent, name)]
+    files = [_proven(parent, found, name, place) for name in sorted(place.files & there)]
     return Fork(parent=parent, plan=plan, found=found, place=place, files=files, models=models)
 
 
@@ -203,9 +202,17 @@ def _proven(parent: Workspace, found: Found, name: str, place: Place) -> Proof:
     proof = found.proof(name, after=place.line if name == place.whole.checkpoint else None)
     if proof is None:
         raise WorkspaceError(f"{file} was not proven when the run ended: no run can begin with it")
-    if sha256_of(file) != proof.sha256:
+    try:
+        is_proven = sha256_of(file) == proof.sha256
+    except FileNotFoundError:
+        raise _gone(str(file)) from None
+    if not is_proven:
         raise WorkspaceError(f"{file} is no checkpoint of this run: its SHA-256 is another")
     return proof
+
+
+def _gone(file: str) -> WorkspaceError:
+    return WorkspaceError(f"{file} has just gone: the run goes on, and keeps later checkpoints only", hint=_MORE)
 
 
 def _models(parent: Workspace, found: Found) -> Iterator[Proof]:
@@ -222,24 +229,22 @@ def _path(workspace: Workspace, file: str) -> Path:
     return Path(os.path.normpath(workspace.checkpoints / file))
 
 
-def _is_there(parent: Workspace, name: str) -> bool:
-    return (parent.checkpoints / name).is_file()
-
-
-def _is_kept(parent: Workspace, place: Place, *, without_best: bool = False) -> bool:
-    return all(_is_there(parent, name) for name in (place.needs if without_best else place.files))
+def _checkpoints(parent: Workspace) -> frozenset[str]:
+    """The names of those that are there now: a run that goes on removes some."""
+    return frozenset(path.name for path in checkpoints_in(parent.checkpoints))
 
 
 def _kept(parent: Workspace, places: Sequence[Place]) -> str:
     """Which rounds a fork can begin after, as a hint. Of the last one, the models may have what the best file had."""
-    kept = [each.whole for each in places if _is_kept(parent, each, without_best=each is places[-1])]
-    by_workflow: dict[str, list[int]] = {}
+    there = _checkpoints(parent)
+    kept = [each.whole for each in places if there >= (each.needs if each is places[-1] else each.files)]
+    numbers: dict[str, list[int]] = {}
     for whole in kept:
-        by_workflow.setdefault(_workflow_of(whole), []).append(whole.round_num)
+        numbers.setdefault(_workflow_of(whole), []).append(whole.round_num)
     several = len({_workflow_of(each.whole) for each in places}) > 1
-    shown = [f"{name}:{span}" if several else span for name, rounds in by_workflow.items() for span in _spans(rounds)]
-    there = f"the checkpoints of these rounds are there: {', '.join(shown)}" if shown else "there is no checkpoint"
-    return f"{there}; --keep-checkpoints N|all keeps those of more rounds"
+    shown = [f"{name}:{span}" if several else span for name, own in numbers.items() for span in _spans(own)]
+    rounds = f"the checkpoints of these rounds are there: {', '.join(shown)}" if shown else "there is no checkpoint"
+    return f"{rounds}; {_MORE}"
 
 
 def _spans(rounds: Sequence[int]) -> Iterator[str]:
