@@ -184,7 +184,7 @@ class ReportBuilder:
             case events.ReplyArrived():
                 pass
             case events.RunStarted():
-                report.earlier_s += max(0.0, self._last - self._began)
+                report.earlier_s += max(0.0, self._last - self._began) if self._began else 0.0
                 self._began = self._last = event.at
                 report.began = report.began or event.at
                 self._moments.clear()

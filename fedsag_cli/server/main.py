@@ -18,7 +18,7 @@ from typing import Any
 
 from fedsag_cli import catalog, foreign, machine
 from fedsag_cli.accountants import Accountant
-from fedsag_cli.errors import FedsagError, JobError, of_system
+from fedsag_cli.errors import FedsagError, JobError, TensorError, of_system
 from fedsag_cli.events import Event, Notice, Observer, RunFailed, WillWrite, WorkflowFinished, WorkflowStarted
 from fedsag_cli.filters import Chain
 from fedsag_cli.interop import shim
@@ -179,6 +179,11 @@ def _run(
     stateful = _stateful(parts, dict(zip(names, workflows, strict=True)), chains)
     run.keep_states(communicator.states)
     inherited = plan.parent.rounds if plan.parent else 0
+    if run.whole_rounds < inherited:
+        raise TensorError(
+            f"the checkpoints in {workspace.checkpoints}, with which this fork began, are gone",
+            hint="fork its parent again: --resume --at",
+        )
     if plan.parent and run.whole_rounds == inherited:
         run.forget(plan.parent.anew)
     for name, keeper in {**communicator.keepers, **stateful}.items():

@@ -97,9 +97,7 @@ class Simulation:
             if resume:
                 self._reopen_workspace()
             else:
-                self._prepare_workspace()
-            if fork is not None:
-                self._inherited, self._models = fork.put(self._workspace, self._plan.identity)
+                self._prepare_workspace(fork)
             log = self._log = EventsFile(self._workspace.events)
         except OSError as failed:
             raise WorkspaceError(f"{failed.filename or self._workspace.root}: {failed.strerror}") from None
@@ -217,7 +215,7 @@ class Simulation:
             return RunFinished(ok=False, exit_code=error.exit_code, cause=error.message, hint=error.hint, report=report)
         return RunFinished(ok=False, exit_code=1, cause="a bug in fedsag", report=report)
 
-    def _prepare_workspace(self) -> None:
+    def _prepare_workspace(self, fork: Fork | None) -> None:
         here = self._workspace
         files = [here.plan, here.events, here.report, here.report_page, here.record]
         deployed = [
@@ -235,6 +233,8 @@ class Simulation:
         if self._plan.has_workers:
             self._workspace.claim(folders=[here.client_logs])
             here.client_logs.mkdir(exist_ok=True)
+        if fork is not None:  # before there is a plan: it could be resumed without what its parent did
+            self._inherited, self._models = fork.put(self._workspace, self._plan.identity)
         write_json(self._workspace.plan, self._plan)
 
     def _reopen_workspace(self) -> None:

@@ -333,3 +333,12 @@ def test_a_fork_has_the_rounds_of_its_parent_and_only_its_own_time_and_is_not_re
     ]
     assert (report.parent, report.parent_round, report.inherited_rounds) == ("p", 0, 1)
     assert (report.began, report.seconds, report.resumed_at) == (500.0, 4.0, [])
+
+
+def test_rounds_that_are_told_before_the_run_itself_are_no_earlier_part_of_it():
+    reporter = ReportBuilder()
+    reporter.complete([[began(0, 20.0), ended(0, 24.0)]])
+    reporter.on(STARTED)
+    reporter.on(events.RunFinished(at=103.0, ok=True, exit_code=0, cause=""))
+
+    assert reporter.report.seconds == 3.0

@@ -209,6 +209,11 @@ def test_a_fork_of_a_run_that_failed_and_a_fork_of_this_fork_go_on_to_the_same_b
     with pytest.raises(RunError, match=r"--resume"):
         forked(folder, tmp_path / "ws", 2)
     child = tmp_path / "ws.forks" / "1"
+    shutil.copytree(child, tmp_path / "broken")
+    for file in Workspace(tmp_path / "broken").checkpoints.iterdir():
+        file.unlink()
+    with pytest.raises(RunError, match="with which this fork began, are gone"):
+        run(folder, tmp_path / "broken", resume=True)
     (tmp_path / "trap").unlink()
 
     resumed = run(folder, child, resume=True)
