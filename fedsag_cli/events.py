@@ -93,6 +93,9 @@ class RunStarted(Event, frozen=True, kw_only=True):
     """`workers`: whether worker processes do the tasks of all sites, `slots` of them at a time.
 
     `plan`: the SHA-256 of all that decides the result. `overrides`: the words of `--set`.
+
+    `parent`: of a fork, the run that it was made of, as `fedsag runs` calls it in the column id; it was made after the
+    round `parent_round`, and the first `inherited_rounds` rounds are those of the parent.
     """
 
     job: str
@@ -106,6 +109,9 @@ class RunStarted(Event, frozen=True, kw_only=True):
     workers: bool = False
     plan: str = ""
     overrides: list[str] = []
+    parent: str = ""
+    parent_round: int | None = None
+    inherited_rounds: int = 0
 
 
 class RunSettings(Event, frozen=True, kw_only=True):

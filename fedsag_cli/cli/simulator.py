@@ -22,6 +22,14 @@ def _named(folder: str | Path) -> Path:
     return Path(folder)
 
 
+def _count_or_all(text: str) -> int:
+    from fedsag_cli.plan import ALL
+
+    if text != "all" and not (text.isdecimal() and int(text) > 0):
+        raise UsageError(f"--keep-checkpoints {text}: it must be a number from 1 on, or all")
+    return ALL if text == "all" else int(text)
+
+
 def simulator(
     job: Annotated[
         Path, typer.Argument(metavar="JOB", autocompletion=completion.jobs, help="The job's folder.")
@@ -132,6 +140,24 @@ def simulator(
             "--resume: continue all the same.",
         ),
     ] = False,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            "--at",
+            metavar="ROUND",
+            help="With --resume: begin a fork, a new run, after this round of the run in WS, if it was kept; "
+            "after --at 3, its first round is 4. Its workspace is WS.forks/N. The run in WS stays as it is.",
+        ),
+    ] = None,
+    keep_checkpoints: Annotated[
+        int | None,
+        typer.Option(
+            "--keep-checkpoints",
+            metavar="N|all",
+            parser=_count_or_all,
+            help="Keep the checkpoints of the last N rounds, or of all: --at can begin a fork after each (default: 1).",
+        ),
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="End the run when any client fails, even if enough clients answer.")
     ] = False,
@@ -192,6 +218,8 @@ def simulator(
         max_clients=max_clients,
         resume=resume,
         force=force,
+        at=at,
+        keep_checkpoints=keep_checkpoints,
         strict=strict,
         follow=follow or (),
     )

@@ -14,7 +14,10 @@ from fedsag_cli.report.alike import Kind, kind_of
 from fedsag_cli.workspace import site_of
 
 _MOST_LOGS = 30  # of failures that are alike, whose ends are kept
-_SETTINGS = ("job", "workspace", "sites", "slots", "threads", "seed", "launcher", "versions", "plan", "overrides")
+_SETTINGS = (
+    "job", "workspace", "sites", "slots", "threads", "seed", "launcher", "versions", "plan", "overrides", "parent",
+    "parent_round", "inherited_rounds",
+)  # fmt: skip
 
 
 class PrivacyReport(msgspec.Struct, kw_only=True):
@@ -112,6 +115,9 @@ class Report(msgspec.Struct, kw_only=True):
     plan: str = ""  # the SHA-256 of all that decides the result
     overrides: list[str] = []  # the words of --set, in `settings` too
     began: float = 0.0  # seconds since 1970; of the first part of a run that was resumed
+    parent: str = ""  # of a fork: the run that it was made of
+    parent_round: int | None = None  # after this round of it
+    inherited_rounds: int = 0  # so many of the first rounds are those of the parent
     template: str = ""
     settings: dict[str, Any] = {}  # by config file and key
     changed: dict[str, Any] = {}  # those that the template has otherwise, with its values
@@ -179,7 +185,7 @@ class ReportBuilder:
             case events.ReplyArrived():
                 pass
             case events.RunStarted():
-                report.earlier_s += max(0.0, self._last - self._began)
+                report.earlier_s += max(0.0, self._last - self._began) if self._began else 0.0
                 self._began = self._last = event.at
                 report.began = report.began or event.at
                 self._moments.clear()
@@ -277,7 +283,7 @@ class ReportBuilder:
         report.validations = [each for each in report.validations if last is not None and each.workflow != last]
         if ready.best:
             self.on(ready.best)
-        if ready.whole_rounds:
+        if ready.whole_rounds > report.inherited_rounds:
             report.resumed_at.append(ready.whole_rounds)
 
     def _round_of(

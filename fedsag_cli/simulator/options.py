@@ -40,6 +40,8 @@ class Options:
     max_clients: int | None = None
     resume: bool = False  # continue the run in the workspace
     force: bool = False  # start anew over an unfinished run; with `resume`, continue without what components kept
+    at: str | None = None  # with `resume`: begin a fork after this round, ROUND or WORKFLOW:ROUND
+    keep_checkpoints: int | None = None  # those of so many last rounds, or ALL; None: as the earlier run did, or of one
     strict: bool = False  # any failure of a client ends the run
     follow: Sequence[str] = ()  # clients whose logs are shown; or the server
 

@@ -49,6 +49,7 @@ from fedsag_cli.report import Report, ReportBuilder
 from fedsag_cli.report.places import relative
 from fedsag_cli.simulator.events_file import EventsFile, read_events
 from fedsag_cli.simulator.failures import Failures
+from fedsag_cli.simulator.fork import Fork
 from fedsag_cli.simulator.planning import Planned
 from fedsag_cli.simulator.signals import as_interruption, ignore_signals
 from fedsag_cli.wire.messages import COUNT, HIDDEN, INDEX, PRELOAD, PROCESS, SEED, SITE, WORKSPACE
@@ -91,15 +92,17 @@ class Simulation:
         self._finished: WorkflowFinished | None = None
         self._notes: set[str] = set()
         self._untold: Sequence[Event] = ()  # what only the record has
+        self._inherited: Sequence[Sequence[Event]] = ()  # by round: what happened in those of the parent
+        self._models: Sequence[Event] = ()  # of the parent
         self._can_continue = True
 
-    def run(self, *, resume: bool) -> Report:
+    def run(self, *, resume: bool, fork: Fork | None = None) -> Report:
         """Run to the end, and return the report. An error that ends the run has it as `report`."""
         try:
             if resume:
                 self._reopen_workspace()
             else:
-                self._prepare_workspace()
+                self._prepare_workspace(fork)
             log = self._log = EventsFile(self._workspace.events)
         except OSError as failed:
             raise WorkspaceError(f"{failed.filename or self._workspace.root}: {failed.strerror}") from None
@@ -119,8 +122,10 @@ class Simulation:
     def _live(self) -> None:
         """From the first process to the last. Raises what ends the run."""
         self._tell(self._run_started())
-        for event in self._untold:
+        for event in (*self._untold, *self._report.complete(self._inherited)):
             self._log.on(foreign.masked(event))
+        for event in self._models:
+            self._tell(event)
         for text in self._notices:
             self._tell(Notice(text=text))
         self._engine.prepare([*self._plan.preload, *_modules_of_server(self._plan)])
@@ -197,7 +202,8 @@ class Simulation:
         """Write the page of the run. Whatever fails, the run has gone as it has."""
         try:
             number = history.number_of(self._workspace.root)
-            pages.write(report, self._workspace.events, self._workspace.report_page, number)
+            parent = history.number_called(report.parent)
+            pages.write(report, self._workspace.events, self._workspace.report_page, number, parent)
         except Exception as failed:
             why = failed.strerror if isinstance(failed, OSError) else f"a bug in fedsag: {failed!r}"
             self._tell(Notice(text=f"{self._workspace.report_page} cannot be written: {why}"))
@@ -214,7 +220,7 @@ class Simulation:
             return RunFinished(ok=False, exit_code=error.exit_code, cause=error.message, hint=error.hint, report=report)
         return RunFinished(ok=False, exit_code=1, cause="a bug in fedsag", report=report)
 
-    def _prepare_workspace(self) -> None:
+    def _prepare_workspace(self, fork: Fork | None) -> None:
         here = self._workspace
         files = [here.plan, here.events, here.report, here.report_page, here.record]
         deployed = [
@@ -232,6 +238,8 @@ class Simulation:
         if self._plan.has_workers:
             self._workspace.claim(folders=[here.client_logs])
             here.client_logs.mkdir(exist_ok=True)
+        if fork is not None:  # before there is a plan: it could be resumed without what its parent did
+            self._inherited, self._models = fork.put(self._workspace, self._plan.identity)
         write_json(self._workspace.plan, self._plan)
 
     def _reopen_workspace(self) -> None:
@@ -399,6 +407,9 @@ class Simulation:
             workers=plan.has_workers,
             plan=plan.identity,
             overrides=plan.overrides,
+            parent=plan.parent.id if plan.parent else "",
+            parent_round=plan.parent.round_num if plan.parent else None,
+            inherited_rounds=plan.parent.rounds if plan.parent else 0,
         )
 
     def _tell_settings(self) -> None:
