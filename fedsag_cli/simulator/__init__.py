@@ -23,6 +23,7 @@ from fedsag_cli.simulator.options import FORK, RAY, Options, check_engine
 from fedsag_cli.simulator.planning import make_plan
 from fedsag_cli.simulator.signals import have_standard_streams, signals_interrupt
 from fedsag_cli.simulator.supervisor import Simulation
+from fedsag_cli.simulator.time_limit import TimeLimit, time_limit
 from fedsag_cli.wire.channel import private_address
 from fedsag_cli.wire.messages import ADDRESS, RUN, STARTED_AT, TOKEN
 from fedsag_cli.workspace import SERVER, Workspace
@@ -38,9 +39,10 @@ def simulate(job: Path, workspace: Path | None, options: Options, observers: Seq
     A finished run in `workspace` is replaced. Without a `workspace`, it is WORKSPACE, and a run there is moved aside.
     With `options.resume`, continue the run in the workspace after its last complete round. `observers` get every event.
     Raises UsageError, JobError and WorkspaceError before a process is started; RunError if the run failed (with
-    `options.strict`, if any client failed) and Interrupted on SIGINT and SIGTERM, both with the `report`. The report
-    is written to the workspace in any case.
+    `options.strict`, if any client failed), OutOfTime if it took longer than `options.max_time`, and Interrupted on
+    SIGINT and SIGTERM, all with the `report`. The report is written to the workspace in any case.
     """
+    limit = time_limit(options.max_time)
     have_standard_streams()
     with Workspace(workspace or WORKSPACE) as run_folder:
         before = None
@@ -51,7 +53,7 @@ def simulate(job: Path, workspace: Path | None, options: Options, observers: Seq
         moves = workspace is None and not job.resolve().is_relative_to(run_folder.root)
         if before is not None:
             options = resume.settings_of(before, options, moves=moves)
-        return _simulate(job, run_folder, before, options, observers, moves=moves)
+        return _simulate(job, run_folder, before, options, observers, limit, moves=moves)
 
 
 def _simulate(
@@ -60,6 +62,7 @@ def _simulate(
     before: Plan | None,
     options: Options,
     observers: Sequence[Observer],
+    limit: TimeLimit | None,
     *,
     moves: bool,
 ) -> Report:
@@ -109,7 +112,7 @@ def _simulate(
                 planned.notices.extend(recorder.begin(resumed=before is not None, moves=moves and not options.resume))
                 records = Records(run_folder, meta_of(read), planned.plan.server.components)
                 simulation = Simulation(job, planned, run_folder, engine, env, [records, *observers, recorder])
-                report = simulation.run(resume=before is not None)
+                report = simulation.run(resume=before is not None, limit=limit)
                 return report
             except FedsagError as error:
                 report = error.report

@@ -40,6 +40,7 @@ class Options:
     resume: bool = False  # continue the run in the workspace
     force: bool = False  # start anew over an unfinished run; with `resume`, continue without what components kept
     strict: bool = False  # any failure of a client ends the run
+    max_time: str | None = None  # how long the run may take, as in `time_limit`
     follow: Sequence[str] = ()  # clients whose logs are shown; or the server
 
 
