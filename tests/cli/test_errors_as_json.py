@@ -109,3 +109,10 @@ def test_a_command_that_has_printed_its_document_prints_no_second_one(call, tmp_
     assert code == 2
     assert json.loads(out) == []
     assert err.startswith("error: ")
+
+
+def test_a_command_that_is_refused_writes_no_summary(call, tmp_path):
+    code, _, _ = call("simulator", "nowhere", "--summary", "summary.md")
+
+    assert code == 3
+    assert not (tmp_path / "summary.md").exists()

@@ -1,11 +1,17 @@
 """A run in CI, as its pipeline sees it: exit codes, lines of JSON, the summary; and what it writes is as documented."""
 
 import json
+import os
 import re
+import subprocess
+from pathlib import Path
 
 import pytest
-from runs import job, run
+import yaml
+from runs import FEDSAG, LIMIT_S, fedsag, job, run
 from written import faults, faults_of_line
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "ci.md"
 
 pytestmark = pytest.mark.slow
 
@@ -85,8 +91,43 @@ def test_what_runs_write_and_print_is_as_the_schemas_say(out_of_time, resumed):
     assert resumed.events[0]["format"] == resumed.report["format"] == 1
 
 
-def test_a_run_that_is_refused_writes_no_summary(tmp_path):
-    refused = run(job(tmp_path / "job"), "-n", 0, "--summary", tmp_path / "s.md")
+def test_the_pipelines_of_the_page_run_and_leave_the_files_that_they_keep(tmp_path):
+    made = fedsag("job", "create", "-w", "sag_np", "-j", "jobs/mine", cwd=tmp_path)
+    assert made.code == 0, made
+    pipelines = re.findall(r"^```yaml\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    texts = [strings(yaml.safe_load(each)) for each in pipelines]
+    (of_github,), (of_gitlab,) = ([step for step in each if step.startswith("fedsag ")] for each in texts)
+    assert of_github == of_gitlab.replace("summary.md", '"$GITHUB_STEP_SUMMARY"')
 
-    assert refused.code == 2
-    assert not (tmp_path / "s.md").exists()
+    ran = subprocess.run(
+        ["bash", "-c", of_github],
+        cwd=tmp_path,
+        env=os.environ | {"GITHUB_STEP_SUMMARY": "summary.md", "PATH": f"{Path(FEDSAG).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / "summary.md").read_text().startswith("### fedsag: mine finished")
+    for each in texts:
+        kept = [line for text in each for line in text.splitlines() if line.startswith("workspaces/")]
+        assert len(kept) == 3
+        assert all(list(tmp_path.glob(pattern)) for pattern in kept)
+
+
+def test_the_lines_of_the_page_hold_a_run_against_the_schemas(resumed, monkeypatch):
+    (lines,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    (resumed.workspace.parent / "workspaces").mkdir(exist_ok=True)
+    (resumed.workspace.parent / "workspaces" / "ci").symlink_to(resumed.workspace)
+    monkeypatch.chdir(resumed.workspace.parent)
+
+    exec(lines, {})
+
+
+def strings(value):
+    """Every text in what YAML holds."""
+    if isinstance(value, str):
+        return [value]
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [text for each in inner for text in strings(each)]
