@@ -96,6 +96,8 @@ class RunStarted(Event, frozen=True, kw_only=True):
     """`format`: the version of the form of all events of this run.
 
     `workers`: whether worker processes do the tasks of all sites, `slots` of them at a time.
+
+    `plan`: the SHA-256 of all that decides the result. `overrides`: the words of `--set`.
     """
 
     format: int = FORMAT
@@ -108,6 +110,8 @@ class RunStarted(Event, frozen=True, kw_only=True):
     launcher: str
     versions: dict[str, str]
     workers: bool = False
+    plan: str = ""
+    overrides: list[str] = []
 
 
 class RunSettings(Event, frozen=True, kw_only=True):
