@@ -81,6 +81,7 @@ def _facts(report: Report) -> str:
     facts = [
         counted(len(report.sites), "client"),
         counted(report.rounds_done, "complete round"),
+        *([f"set {_code(' '.join(report.overrides))}"] if report.overrides else []),
         f"seed {report.seed}",
         *([] if report.seconds is None else [wording.duration(report.seconds)]),
         *([f"digest {_code(report.digest)}"] if report.digest else []),

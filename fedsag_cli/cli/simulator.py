@@ -195,7 +195,7 @@ def simulator(
       1    a bug in fedsag
       2    an option or the workspace is wrong
       3    the job, a template or a config file is wrong
-      4    the run failed
+      4    the run failed, took too long, or a metric is not good enough
       129  interrupted: the terminal was closed
       130  interrupted by Ctrl-C
       143  ended by SIGTERM

@@ -77,7 +77,7 @@ def test_a_run_that_is_done_has_its_rounds_its_best_model_and_its_facts():
     ]
     best = BestReport(workflow="sag", round_num=1, metric="accuracy", score=0.5)
 
-    seen = shown(section(report(*rounds, best=best, times={"run_finished_s": 2.0})))
+    seen = shown(section(report(*rounds, best=best, times={"run_finished_s": 2.0}, overrides=["lr=0.1", "x=`a`"])))
 
     assert seen["heading"] == ["fedsag: fruit finished"]
     assert seen["rows"] == [
@@ -86,7 +86,15 @@ def test_a_run_that_is_done_has_its_rounds_its_best_model_and_its_facts():
         ["1", "0.5", "1 of 1", "0.00"],
         ["best: 1", "0.5", "1 of 1", "-"],
     ]
-    assert seen["item"] == ["2 clients", "2 complete rounds", "seed 7", "2.0 s", "digest d1", "workspace /w"]
+    assert seen["item"] == [
+        "2 clients",
+        "2 complete rounds",
+        "set lr=0.1 x=`a`",
+        "seed 7",
+        "2.0 s",
+        "digest d1",
+        "workspace /w",
+    ]
     assert seen["paragraph"] == seen["block"] == []
 
 
