@@ -13,7 +13,8 @@ def call(tmp_path, monkeypatch, capsys):
     """Run a command in this process: its exit code, its standard output and its standard error."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(display._Shown, "tracebacks", False)
+    for flag in ("tracebacks", "errors_as_json", "a_document"):
+        monkeypatch.setattr(display._Shown, flag, False)  # and as it was afterwards
 
     def call(*words):
         monkeypatch.setattr("sys.argv", ["fedsag", *words])
