@@ -13,6 +13,9 @@ from fedsag_cli.events import Event, Failure, Metrics
 from fedsag_cli.report.alike import Kind, kind_of
 from fedsag_cli.workspace import site_of
 
+FORMAT = 1
+"""The version of the form of report.json. It rises when a field goes away or changes its meaning."""
+
 _MOST_LOGS = 30  # of failures that are alike, whose ends are kept
 _SETTINGS = (
     "job", "workspace", "sites", "slots", "threads", "seed", "launcher", "versions", "plan", "overrides", "parent",
@@ -92,12 +95,15 @@ class BestReport(msgspec.Struct, kw_only=True):
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """The results of a run. `final_metrics` were measured on the final model, if the job validates it.
+    """The results of a run, with the version of this form as `format`.
+
+    `final_metrics` were measured on the final model, if the job validates it.
 
     `rounds` and `validations` are in the order in which they happened. Each workflow counts its own rounds.
     `times` (in seconds) and `exit_codes` are those since the run was started or last resumed.
     """
 
+    format: int = FORMAT
     job: str = ""
     workspace: str = ""
     ok: bool = False

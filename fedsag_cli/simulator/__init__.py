@@ -27,6 +27,7 @@ from fedsag_cli.simulator.options import FORK, RAY, Options, check_engine
 from fedsag_cli.simulator.planning import make_plan
 from fedsag_cli.simulator.signals import have_standard_streams, signals_interrupt
 from fedsag_cli.simulator.supervisor import Simulation
+from fedsag_cli.simulator.time_limit import TimeLimit, time_limit
 from fedsag_cli.wire.channel import private_address
 from fedsag_cli.wire.messages import ADDRESS, RUN, STARTED_AT, TOKEN
 from fedsag_cli.workspace import SERVER, Workspace
@@ -43,9 +44,10 @@ def simulate(job: Path, workspace: Path | None, options: Options, observers: Seq
     With `options.resume`, continue the run in the workspace after its last complete round. With `options.at` too, begin
     a new run after that round, in a workspace beside it. `observers` get every event.
     Raises UsageError, JobError and WorkspaceError before a process is started; RunError if the run failed (with
-    `options.strict`, if any client failed) and Interrupted on SIGINT and SIGTERM, both with the `report`. The report
-    is written to the workspace in any case.
+    `options.strict`, if any client failed), OutOfTime if it took longer than `options.max_time`, and Interrupted on
+    SIGINT and SIGTERM, all with the `report`. The report is written to the workspace in any case.
     """
+    limit = time_limit(options.max_time)
     have_standard_streams()
     if options.at is not None and not options.resume:
         raise UsageError(
@@ -53,7 +55,7 @@ def simulate(job: Path, workspace: Path | None, options: Options, observers: Seq
         )
     with Workspace(workspace or WORKSPACE) as run_folder:
         if options.at is not None:
-            return _fork(job, run_folder, options, observers)
+            return _fork(job, run_folder, options, observers, limit)
         before = None
         if options.resume:
             resume.check_has_run(run_folder)
@@ -62,10 +64,12 @@ def simulate(job: Path, workspace: Path | None, options: Options, observers: Seq
         moves = workspace is None and not job.resolve().is_relative_to(run_folder.root)
         if before is not None:
             options = resume.settings_of(before, options, moves=moves)
-        return _simulate(job, run_folder, before, options, observers, moves=moves)
+        return _simulate(job, run_folder, before, options, observers, limit, moves=moves)
 
 
-def _fork(job: Path, parent: Workspace, options: Options, observers: Sequence[Observer]) -> Report:
+def _fork(
+    job: Path, parent: Workspace, options: Options, observers: Sequence[Observer], limit: TimeLimit | None
+) -> Report:
     """The parent is only read: it may be running."""
     resume.check_has_run(parent)
     plan = resume.plan_in(parent)
@@ -74,7 +78,7 @@ def _fork(job: Path, parent: Workspace, options: Options, observers: Sequence[Ob
     begin = fork.found_at(parent, plan, options.at or "")
     options = replace(resume.settings_of(plan, options, moves=False), resume=False)
     with fork.new_place(parent.root) as place, Workspace(place) as run_folder:
-        return _simulate(job, run_folder, None, options, observers, moves=False, begin=begin)
+        return _simulate(job, run_folder, None, options, observers, limit, moves=False, begin=begin)
 
 
 def _simulate(
@@ -83,6 +87,7 @@ def _simulate(
     before: Plan | None,
     options: Options,
     observers: Sequence[Observer],
+    limit: TimeLimit | None,
     *,
     moves: bool,
     begin: fork.Fork | None = None,
@@ -137,7 +142,7 @@ def _simulate(
                 planned.notices.extend(recorder.begin(resumed=before is not None, moves=moves and not options.resume))
                 records = Records(run_folder, meta_of(read), planned.plan.server.components)
                 simulation = Simulation(job, planned, run_folder, engine, env, [records, *observers, recorder])
-                report = simulation.run(resume=before is not None, fork=begin)
+                report = simulation.run(resume=before is not None, fork=begin, limit=limit)
                 return report
             except FedsagError as error:
                 report = error.report
