@@ -59,12 +59,6 @@ def pack_run(found: Found, out: Path | None = None) -> Packed:
     return Packed(file, kept[0], copied)
 
 
-class _Beginning(msgspec.Struct):
-    """What a plan says of the run that this one is a fork of."""
-
-    parent: dict[str, Any] | None = None
-
-
 def _plan_of(found: Found, workspace: Workspace) -> Plan:
     """The plan of a run that can be packed."""
     named = f"run {found.name}"
@@ -72,15 +66,14 @@ def _plan_of(found: Found, workspace: Workspace) -> Plan:
         raise UsageError(f"{named} still goes on", hint="pack it when it has ended")
     try:
         plan = read_plan(workspace.plan)
-        parent = msgspec.json.decode(workspace.plan.read_bytes(), type=_Beginning).parent
     except (OSError, msgspec.DecodeError) as error:
         raise WorkspaceError(f"{named} cannot be packed: {workspace.plan} cannot be read: {error}") from None
     if plan.format != FORMAT:
         age = "an older" if plan.format < FORMAT else "a newer"
         raise WorkspaceError(f"{named} was made by {age} version of fedsag, whose runs this one cannot pack")
-    if parent is not None:
+    if plan.parent is not None:
         raise UsageError(
-            f"{named} is a fork: it began after round {parent.get('round_num')} of another run, and cannot be made "
+            f"{named} is a fork: it began after round {plan.parent.round_num} of another run, and cannot be made "
             "again from its beginning",
             hint="pack the run that it is a fork of",
         )
