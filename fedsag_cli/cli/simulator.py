@@ -13,6 +13,7 @@ from fedsag_cli.cli.examples import example
 from fedsag_cli.cli.options import FollowOption, FormatOption, QuietOption, TableOption, check_output
 from fedsag_cli.errors import RunError, UsageError
 
+DEBUG_HINT = "--debug SITE runs a client in the terminal; -debug shows where an error was raised"
 EXAMPLE = example("fedsag simulator jobs/first -w workspaces/first -n 2 -t 2 --seed 1")
 
 
@@ -20,6 +21,12 @@ def _named(folder: str | Path) -> Path:
     if not str(folder):  # to Path, it is the current folder
         raise UsageError("-w needs the name of a folder", hint="is a variable of the shell not set?")
     return Path(folder)
+
+
+def _site(name: str) -> str:
+    if not name or name.startswith("-"):  # it was a flag without a value
+        raise UsageError("--debug needs the name of a client", hint=DEBUG_HINT)
+    return name
 
 
 def simulator(
@@ -135,7 +142,18 @@ def simulator(
     follow: FollowOption = None,
     columns: TableOption = Columns.BRIEF,
     output: FormatOption = Format.TXT,
-    debug: Annotated[bool, typer.Option("-debug", "--debug", help="Show the traceback of an error.")] = False,
+    debug: Annotated[
+        str | None,
+        typer.Option(
+            "--debug",
+            metavar="SITE",
+            parser=_site,
+            autocompletion=completion.sites,
+            help="Run this client in the terminal, so that breakpoint(), pdb and input() work in its script. No time "
+            "limit of a task then ends the wait for a client.",
+        ),
+    ] = None,
+    tracebacks: Annotated[bool, typer.Option("-debug", help="Show the traceback of an error.")] = False,
     log_config: Annotated[  # noqa: ARG001
         str | None,
         typer.Option("-l", "--log_config", metavar="LOG", help="No effect; accepted so that old commands work."),
@@ -165,7 +183,7 @@ def simulator(
     from fedsag_cli.simulator.options import Options
     from fedsag_cli.simulator.signals import ignore_signals
 
-    if debug:
+    if tracebacks:
         display.show_tracebacks()
     options = Options(
         num_clients=num_clients,
@@ -182,11 +200,17 @@ def simulator(
         resume=resume,
         force=force,
         strict=strict,
+        debug=debug or "",
         follow=follow or (),
     )
     check_output(output, options.follow, quiet=quiet)
+    if debug and output is Format.JSON:
+        raise UsageError("--debug and --format json exclude each other", hint="leave one of them out")
     try:
-        with views.view(output, quiet=quiet) as shown, Follow(options.follow, shown.line) as followed:
+        with (
+            views.view(output, quiet=quiet, redraws=not debug) as shown,
+            Follow(options.follow, shown.line) as followed,
+        ):
             report = simulate(job, workspace, options, [shown, followed])
     except RunError as error:
         if error.report is not None:

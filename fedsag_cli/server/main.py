@@ -140,6 +140,7 @@ def _run(
         seed=plan.seed,
         strict=plan.strict,
         waits_for_all=plan.waits_for_all,
+        is_timed=not plan.debug,
         welcome=lambda process: Welcome(
             job_id=JOB_ID, seed=plan.seed, scratch=str(workspace.scratch), config=start_of(process).config
         ),
@@ -228,7 +229,10 @@ def _run(
 def _roster(plan: Plan) -> Roster:
     if plan.has_workers:
         return RosterOfNames(plan.names, plan.sites[0].config)
-    return Roster(Client(number, site.name, site.config, site.group) for number, site in enumerate(plan.sites))
+    return Roster(
+        Client(number, site.name, site.config, site.group, is_timed=not plan.debug)
+        for number, site in enumerate(plan.sites)
+    )
 
 
 def _check_files(of_workflows: Mapping[str, Sequence[Path]]) -> None:

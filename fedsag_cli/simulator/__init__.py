@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from fedsag_cli.errors import FedsagError, RunError, system_errors
@@ -21,7 +22,7 @@ from fedsag_cli.report import Report
 from fedsag_cli.simulator import environment, resume
 from fedsag_cli.simulator.options import FORK, RAY, Options, check_engine
 from fedsag_cli.simulator.planning import make_plan
-from fedsag_cli.simulator.signals import have_standard_streams, signals_interrupt
+from fedsag_cli.simulator.signals import have_standard_streams, signals_interrupt, terminal_as_before
 from fedsag_cli.simulator.supervisor import Simulation
 from fedsag_cli.wire.channel import private_address
 from fedsag_cli.wire.messages import ADDRESS, RUN, STARTED_AT, TOKEN
@@ -65,7 +66,8 @@ def _simulate(
 ) -> Report:
     check_engine(options)
     fork = options.launcher in (None, FORK) and can_fork()
-    with signals_interrupt(), private_address() as address:
+    in_terminal = terminal_as_before() if options.debug else nullcontext()
+    with signals_interrupt(), in_terminal, private_address() as address:
         own = {ADDRESS: address, TOKEN: secrets.token_hex(16), RUN: run_folder.mark, STARTED_AT: repr(STARTED)}
         env = environment.for_processes(os.environ) | own
         ray = (

@@ -40,6 +40,7 @@ class Options:
     resume: bool = False  # continue the run in the workspace
     force: bool = False  # start anew over an unfinished run; with `resume`, continue without what components kept
     strict: bool = False  # any failure of a client ends the run
+    debug: str = ""  # the client that runs in the foreground
     follow: Sequence[str] = ()  # clients whose logs are shown; or the server
 
 
@@ -59,6 +60,19 @@ def check_followed(options: Options, names: Sequence[str]) -> None:
     for site in options.follow:
         if site not in (*names, SERVER):
             raise UsageError(f"--follow {site}: there is no such client", hint=nearest(site, [*names, SERVER]))
+
+
+def check_debugged(options: Options, names: Sequence[str]) -> None:
+    """Raises UsageError if --debug names no client of the run, or the client cannot run in the foreground."""
+    site = options.debug
+    if site and site not in names:
+        near = nearest(site, names)
+        raise UsageError(
+            f"--debug {site}: there is no such client",
+            hint=f"{near}; --debug takes a client's name, -debug shows where an error was raised",
+        )
+    if site and options.engine == RAY:
+        raise UsageError("--debug and --engine ray exclude each other", hint="leave --engine out: the client runs here")
 
 
 def check_engine(options: Options) -> None:

@@ -32,7 +32,16 @@ from fedsag_cli.params.metrics import looks_lower_is_better
 from fedsag_cli.plan import FORMAT, Plan, ServerPlan, SitePlan, matches
 from fedsag_cli.processes.ray.messages import Node
 from fedsag_cli.simulator import environment, outside
-from fedsag_cli.simulator.options import FORK, SPAWN, Options, check_followed, gpu_groups, site_names, slots_of
+from fedsag_cli.simulator.options import (
+    FORK,
+    SPAWN,
+    Options,
+    check_debugged,
+    check_followed,
+    gpu_groups,
+    site_names,
+    slots_of,
+)
 from fedsag_cli.simulator.preloading import imports_of_components, imports_of_scripts, preload, variables_set
 from fedsag_cli.workspace import JOB_ID, SERVER, WORKER, Workspace, files_in
 
@@ -83,6 +92,7 @@ def make_plan(
     env = environment.for_processes(os.environ)
     names = _site_names(job, options, notices)
     check_followed(options, names)
+    check_debugged(options, names)
     machines = nodes()
     num_nodes = max(1, len(machines))
     groups = gpu_groups(options.gpus, machines)
@@ -99,6 +109,10 @@ def make_plan(
     server = apps[SERVER].server(_variables(SERVER, workspace))
     notes = [*server.notes, *_doubts(server)]
     has_workers = _has_workers(job, apps, options, names, workspace)
+    if has_workers and options.debug:
+        raise UsageError("--debug: workers do the tasks of all clients", hint="add --no-workers")
+    if options.debug:
+        notices.append(f"{options.debug} has this terminal, and no time limit ends the wait for a client")
     if has_workers:
         apps = {SERVER: apps[SERVER], WORKER: apps[names[0]]}
     memory = _LEAST_WITH_TORCH if "torch" in preload(scripts) else _LEAST
@@ -133,6 +147,7 @@ def make_plan(
         waits_for_all=options.waits_for_all if options.waits_for_all is not None else options.seed is not None,
         files=_digests({app.name: app for app in apps.values()}.values()) | code,
         preload=modules,
+        debug=options.debug,
         server=ServerPlan(
             workflows=list(server.workflows),
             components=list(server.components),

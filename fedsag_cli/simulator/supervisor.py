@@ -270,7 +270,7 @@ class Simulation:
             self._tell(event)
             self._handle(event)
             if self._finished is not None:
-                ends = ends or time.monotonic() + _END_LIMIT_S
+                ends = ends or (None if self._plan.debug else time.monotonic() + _END_LIMIT_S)
                 if self._alive <= set(self._finished.late):
                     self._stop_rest(
                         "it was still working on a task that the server no longer waited for, and was stopped"
@@ -416,6 +416,8 @@ class Simulation:
         site = self._start_of(process)
         words = list(self._planned.words[site.name])
         own = {WORKSPACE: str(self._workspace.root)} if is_worker(process) else {SITE: site.site}
+        if self._plan.debug and site.site != self._plan.debug:
+            own["PYTHONBREAKPOINT"] = "0"  # all have the same script, and only one the terminal
         return ProcessSpec(
             name=process,
             target="" if site.command else _SCRIPT,
@@ -431,6 +433,7 @@ class Simulation:
             log=str(self._workspace.log(process)),
             fresh=site.fresh,
             node=site.node,
+            in_foreground=site.site == self._plan.debug,
         )
 
     def _tell_notes(self, site: str) -> None:
