@@ -32,8 +32,9 @@ def loads(text: str, *, name: str) -> dict[str, Any]:
         if any(len(at) > _DEEPEST for at, _ in tree.walk(parsed)):
             raise RecursionError
     except yaml.MarkedYAMLError as error:
-        line = f"line {error.problem_mark.line + 1} is " if error.problem_mark else ""
-        raise JobError(f"{name}: {line}not YAML: {error.problem}") from None
+        number = error.problem_mark.line + 1 if error.problem_mark else None
+        says = f"line {number} is " if number else ""
+        raise JobError(f"{name}: {says}not YAML: {error.problem}", file=name, line=number) from None
     except (yaml.YAMLError, ValueError) as error:
         raise JobError(f"{name}: not YAML: {error}") from None
     except RecursionError:
