@@ -293,6 +293,15 @@ class Job:
         job = cls(folder=folder, meta=meta, apps=apps, meta_file=file.name, meta_values=values)
         return job._checked(file.name, folders)
 
+    @classmethod
+    def apps_in(cls, folder: Path, translate: Translate = as_written) -> Mapping[str, App]:
+        """The apps in a folder whose meta file cannot be used: subfolders with config files, or the folder itself."""
+        found = {path.name: path for path in sorted(folder.iterdir()) if (path / "config").is_dir()}
+        if (folder / "config").is_dir():
+            found = {_ONLY_APP: folder}
+        meta = Meta(name=folder.name, deploy_map=dict.fromkeys(found, (ALL,)))
+        return _apps(meta, found, translate)
+
     def written(self) -> dict[str, Mapping[str, Any]]:
         """What is in the files that a run reads, by their path in the job. Raises JobError."""
         files = {self.meta_file: self.meta_values} if self.meta_values else {}
