@@ -26,4 +26,5 @@ def show(checked: Checked, job: Path, output: Format) -> None:
     if checked.problems:
         raise JobError(f"{job}: {counted(len(checked.problems), 'problem')}")
     if output is Format.TXT:
-        display.line(f"no problems: {job} can be run with {counted(checked.num_clients, 'client')}")
+        names = checked.planned.plan.names if checked.planned else []
+        display.line(f"no problems: {job} can be run with {counted(len(names), 'client')}")

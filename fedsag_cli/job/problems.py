@@ -57,6 +57,7 @@ class _Places:
     """The places in the files of one job."""
 
     def __init__(self, folder: Path, apps: Mapping[str, App]) -> None:
+        self._folder = folder
         meta = hocon.find(folder, "meta")
         self._paths: dict[str, Path] = {} if meta is None else {meta.name: meta}
         self._of_app: dict[str, tuple[App, str]] = {}
@@ -73,11 +74,12 @@ class _Places:
 
     def problem(self, error: JobError) -> Problem:
         place = Place(error.file, error.line) if error.line is not None else self._place(error.file, error.at)
+        inside = f"{self._folder}/"  # what is named by its absolute path
         return Problem(
-            file=place.file if place else error.file,
+            file=(place.file if place else error.file).removeprefix(inside),
             line=place.line if place else None,
             key=tree.written(error.at) if error.at else "",
-            message=error.message,
+            message=error.message.removeprefix(inside),
             hint=error.hint,
         )
 

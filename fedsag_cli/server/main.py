@@ -21,14 +21,13 @@ from fedsag_cli.accountants import Accountant
 from fedsag_cli.errors import FedsagError, JobError, of_system
 from fedsag_cli.events import Event, Notice, Observer, RunFailed, WillWrite, WorkflowFinished, WorkflowStarted
 from fedsag_cli.filters import Chain
-from fedsag_cli.interop import shim
 from fedsag_cli.interop.constants import EventType
 from fedsag_cli.model import Stateful
 from fedsag_cli.params import tensor_file
-from fedsag_cli.params.seeds import derived, set_seed
 from fedsag_cli.persistors import WritesFiles
 from fedsag_cli.plan import Plan, read_plan, starts
-from fedsag_cli.processes.child import preload, show_stack_when_stopped
+from fedsag_cli.processes.child import show_stack_when_stopped
+from fedsag_cli.server import building
 from fedsag_cli.server.clients import Client, Roster, RosterOfNames
 from fedsag_cli.server.communicator import Communicator
 from fedsag_cli.server.line import Line
@@ -119,12 +118,7 @@ def _run(
     observers: list[Observer],
     runs: list[Run],
 ) -> None:
-    preload(plan.preload)  # a forked server has them; in a spawned one they must be imported before the seed is set
-    if torch := sys.modules.get("torch"):
-        torch.set_num_threads(1)  # the cores are for the clients
-    sys.path.insert(0, str(workspace.app(SERVER) / "custom"))
-    shim.install()
-    set_seed(derived(plan.seed, SERVER))
+    building.prepare(plan, workspace)
     workspace.checkpoints.mkdir(parents=True, exist_ok=True)
     workspace.hold_as_server()
     start_of = starts(plan)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,6 +13,7 @@ from fedsag_cli.job import App, Job
 from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, placeholders
 from fedsag_cli.job.problems import Problem, all_in, located
 from fedsag_cli.job.templates.set_values import with_values
+from fedsag_cli.simulator import imports
 from fedsag_cli.simulator.options import Options
 from fedsag_cli.simulator.planning import Planned, make_plan
 from fedsag_cli.workspace import Workspace
@@ -53,6 +54,18 @@ def checked(job: Path, options: Options, workspace: Workspace) -> Checked:
         errors = [*all_in(error), *_in_apps(apps)]
         return Checked(problems=located(_each_once(errors), folder, apps))
     return Checked(problems=[], planned=planned, notes=planned.notices)
+
+
+def validate(job: Path, options: Options) -> Checked:
+    """As `problems`; if the files have none, the scripts and the server's components are tried too, in a copy."""
+    with TemporaryDirectory(prefix="fedsag-") as folder, Workspace(Path(folder) / "ws") as workspace:
+        found = checked(job, options, workspace)
+        if found.planned is None:
+            return found
+        errors, notes = imports.tried(found.planned, workspace)
+        return replace(
+            found, problems=located(errors, job.absolute(), found.planned.apps), notes=[*found.notes, *notes]
+        )
 
 
 def _in_apps(apps: Mapping[str, App]) -> Iterator[JobError]:
