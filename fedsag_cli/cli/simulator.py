@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from fedsag_cli.cli import completion, display
 from fedsag_cli.cli.display import Columns, Format
 from fedsag_cli.cli.examples import example
 from fedsag_cli.cli.options import FollowOption, FormatOption, QuietOption, TableOption, check_output
-from fedsag_cli.errors import RunError, UsageError
+from fedsag_cli.errors import JobError, RunError, UsageError
 
 DEBUG_HINT = "--debug SITE runs a client in the terminal; -debug shows where an error was raised"
 EXAMPLE = example("fedsag simulator jobs/first -w workspaces/first -n 2 -t 2 --seed 1")
@@ -223,6 +224,11 @@ def simulator(
             Follow(options.follow, shown.line) as followed,
         ):
             report = simulate(job, workspace, options, [shown, followed])
+    except JobError as error:
+        if error.others:
+            command = shlex.join(["fedsag", "job", "validate", str(job)])
+            error.details = [*error.details, f"    and {len(error.others)} more: {command} shows all"]
+        raise
     except RunError as error:
         if error.report is not None:
             error.details = [

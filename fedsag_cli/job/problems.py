@@ -91,7 +91,7 @@ class _Places:
         return lines.place_of(self._found[file], self._as_written(file, at))
 
     def _as_written(self, file: str, at: KeyPath) -> KeyPath:
-        """The key path in the file: the translation may have left out parts, and a value may stand at another key."""
+        """The key path in the file, as the translation may have left out parts."""
         if file not in self._of_app:
             return at
         app, stem = self._of_app[file]
@@ -100,12 +100,7 @@ class _Places:
             translated = app.written(stem, placeholders.nowhere(_SITE))
         except JobError:
             return at
-        at = _in_original(at, translated.values if translated else values, values)
-        try:
-            name = placeholders.stands_for(tree.get(values, at))
-        except LookupError:
-            return at
-        return (name,) if name is not None and name in values else at
+        return _in_original(at, translated.values if translated else values, values)
 
 
 def _in_original(at: KeyPath, translated: Any, original: Any) -> KeyPath:
@@ -116,7 +111,7 @@ def _in_original(at: KeyPath, translated: Any, original: Any) -> KeyPath:
             translated = translated[step]
             if isinstance(step, int) and isinstance(translated, Mapping) and "id" in translated:
                 ids = [each.get("id") if isinstance(each, Mapping) else None for each in original]
-                step = ids.index(translated["id"])
+                step = step if translated["id"] in ids[step : step + 1] else ids.index(translated["id"])
             original = original[step]
         except (LookupError, TypeError, ValueError):
             break
