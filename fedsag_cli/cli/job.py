@@ -171,6 +171,16 @@ def validate(
     clients: Annotated[
         str | None, typer.Option("-c", "--clients", metavar="A,B", help="Names of the clients; -n is then ignored.")
     ] = None,
+    slots: Annotated[
+        int | None,
+        typer.Option("-t", "--threads", metavar="T", help="Number of clients that work at the same time."),
+    ] = None,
+    dry: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Then let one client do one task in a copy, and estimate memory and time for -n and -t."
+        ),
+    ] = False,
     sets: Annotated[
         list[str] | None,
         typer.Option(
@@ -184,14 +194,20 @@ def validate(
 
     Each script is started in a copy of its app, up to flare.init(), and the server's components are built.
     """
-    from fedsag_cli.cli.problems import show
+    from fedsag_cli.cli import problems
+    from fedsag_cli.simulator.dry_run import dry_run
     from fedsag_cli.simulator.options import Options
     from fedsag_cli.simulator.validation import validate as check
 
     if debug:
         display.show_tracebacks()
     names = [name.strip() for name in clients.split(",")] if clients is not None else ()
-    show(check(job_folder, Options(num_clients=num_clients, clients=names, sets=sets or ())), job_folder, output)
+    options = Options(num_clients=num_clients, clients=names, slots=slots, sets=sets or ())
+    checked = check(job_folder, options)
+    if dry and not checked.problems:
+        problems.show_dry_run(dry_run(job_folder, options), output)
+    else:
+        problems.show(checked, job_folder, output)
 
 
 class Target(str, Enum):

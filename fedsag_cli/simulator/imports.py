@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
-import secrets
 import select
 import socket
 import threading
@@ -21,15 +19,13 @@ from fedsag_cli.job.config import placeholders
 from fedsag_cli.job.problems import Problem
 from fedsag_cli.plan import SitePlan, starts
 from fedsag_cli.processes.child import ProcessSpec
-from fedsag_cli.processes.local import LocalEngine, can_fork
-from fedsag_cli.simulator import environment
+from fedsag_cli.processes.local import LocalEngine
+from fedsag_cli.simulator.aside import engine_for
 from fedsag_cli.simulator.failures import Failures
-from fedsag_cli.simulator.options import FORK
 from fedsag_cli.simulator.planning import Planned
-from fedsag_cli.simulator.signals import have_standard_streams, signals_interrupt
 from fedsag_cli.simulator.specs import Specs
-from fedsag_cli.wire.channel import Guest, Listener, private_address
-from fedsag_cli.wire.messages import ADDRESS, RUN, TOKEN
+from fedsag_cli.wire.channel import Guest, Listener
+from fedsag_cli.wire.messages import ADDRESS, TOKEN
 from fedsag_cli.workspace import SERVER, WORKER, Workspace, write_json
 
 LIMIT_S = 60.0
@@ -40,22 +36,12 @@ _CHECK = "fedsag_cli.server.building:check"
 
 def tried(planned: Planned, workspace: Workspace) -> tuple[list[JobError], list[str]]:
     """What goes wrong in the processes of a run, and notes for the user. The workspace is an empty folder."""
-    have_standard_streams()
-    with signals_interrupt(), private_address() as address:
-        own = {ADDRESS: address, TOKEN: secrets.token_hex(16), RUN: workspace.mark}
-        env = environment.for_processes(os.environ) | own
-        told: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        fork = planned.plan.launcher == FORK and can_fork()
-        engine = LocalEngine(fork=fork, env=env, events_to=told)
-        try:
-            engine.prepare(planned.plan.preload)
-            with _Door(address, own[TOKEN], told):
-                trial = _Trial(planned, workspace, engine, Specs(planned, workspace, env))
-                trial.server()
-                for site in _distinct(planned, workspace):
-                    trial.client(site)
-        finally:
-            engine.stop(grace_s=0.0)
+    told: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    with engine_for(planned.plan, workspace, told) as (engine, env), _Door(env[ADDRESS], env[TOKEN], told):
+        trial = _Trial(planned, workspace, engine, Specs(planned, workspace, env))
+        trial.server()
+        for site in _distinct(planned, workspace):
+            trial.client(site)
     return trial.errors, trial.notes
 
 

@@ -67,13 +67,15 @@ class Simulation:
         engine: Engine,
         env: dict[str, str],
         observers: Sequence[Observer],
+        serve: str = SERVE,
     ) -> None:
+        """`serve`: the function that the server runs."""
         self._job, self._planned, self._plan = job, planned, planned.plan
         self._workspace, self._engine = workspace, engine
         self._notices = list(planned.notices)
         self._report = ReportBuilder()
         self._observers = [self._report, *observers]
-        self._specs = Specs(planned, workspace, env)
+        self._specs, self._serve = Specs(planned, workspace, env), serve
         self._start_of = starts(self._plan)
         self._alive: set[str] = set()
         self._failures = Failures(workspace, planned.apps, self._start_of)
@@ -116,7 +118,7 @@ class Simulation:
         for text in self._notices:
             self._tell(Notice(text=text))
         self._engine.prepare([*self._plan.preload, *_modules_of_server(self._plan)])
-        self._start(self._specs.server())
+        self._start(self._specs.server(self._serve))
         self._tell_settings()
         self._handle_events()
         self._check_strict()
