@@ -171,6 +171,7 @@ def make_plan(
         sites=sites,
         shown_settings=settings(job),
         overrides=list(options.sets),
+        keep_checkpoints=1 if options.keep_checkpoints is None else options.keep_checkpoints,
     )
     return Planned(plan=plan, apps=apps, words=words, notices=notices)
 

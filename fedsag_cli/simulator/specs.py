@@ -9,7 +9,7 @@ from fedsag_cli import foreign
 from fedsag_cli.plan import is_worker, starts
 from fedsag_cli.processes.child import ProcessSpec
 from fedsag_cli.simulator.planning import Planned
-from fedsag_cli.wire.messages import HIDDEN, PRELOAD, PROCESS, SEED, SITE, WORKSPACE
+from fedsag_cli.wire.messages import COUNT, HIDDEN, INDEX, PRELOAD, PROCESS, SEED, SITE, WORKSPACE
 from fedsag_cli.workspace import SERVER, Workspace
 
 SERVE = "fedsag_cli.server.main:serve"
@@ -23,6 +23,7 @@ class Specs:
         """`env`: of all processes."""
         self._planned, self._plan, self._workspace, self._env = planned, planned.plan, workspace, env
         self._start_of = starts(self._plan)
+        self._index_of = {name: str(number) for number, name in enumerate(self._plan.names)}
 
     def server(self, target: str = SERVE, *args: str) -> ProcessSpec:
         """`target`: what runs in its place, called as `serve` is, with these further arguments."""
@@ -39,10 +40,17 @@ class Specs:
     def client(self, process: str) -> ProcessSpec:
         site = self._start_of(process)
         words = list(self._planned.words[site.name])
-        own = {WORKSPACE: str(self._workspace.root)} if is_worker(process) else {SITE: site.site}
+        if is_worker(process):
+            own = {WORKSPACE: str(self._workspace.root)}
+        else:
+            own = {SITE: site.site, INDEX: self._index_of[site.site]}
         if self._plan.debug and site.site != self._plan.debug:
             own["PYTHONBREAKPOINT"] = "0"  # all have the same script, and only one the terminal
-        of_run = {SEED: str(self._plan.seed), PRELOAD: "" if site.fresh else ",".join(self._plan.preload)}
+        of_run = {
+            SEED: str(self._plan.seed),
+            PRELOAD: "" if site.fresh else ",".join(self._plan.preload),
+            COUNT: str(len(self._plan.names)),
+        }
         return ProcessSpec(
             name=process,
             target="" if site.command else _SCRIPT,
