@@ -112,5 +112,5 @@ def test_a_client_that_cannot_be_debugged_is_an_error_before_anything_starts(tmp
     refused = fedsag("simulator", "job", "-w", "ws", *words, cwd=tmp_path)
 
     assert refused.code == 2
-    assert says in refused.err
+    assert says in refused.out + refused.err
     assert not (tmp_path / "ws").exists()
