@@ -34,9 +34,17 @@ def terminal_as_before() -> Iterator[None]:
     try:
         yield
     finally:
-        if before is not None:
+        if before is not None and _is_in_foreground():
             with contextlib.suppress(termios.error):  # it is closed
                 termios.tcsetattr(0, termios.TCSADRAIN, before)
+
+
+def _is_in_foreground() -> bool:
+    """Whether this process may set its terminal. In the background it would be stopped for that."""
+    try:
+        return os.tcgetpgrp(0) == os.getpgrp()
+    except OSError:  # it is not the terminal that controls this process
+        return True
 
 
 def ignore_signals() -> None:
