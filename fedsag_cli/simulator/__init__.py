@@ -15,7 +15,7 @@ from fedsag_cli.interop.records import Records, meta_of
 from fedsag_cli.job import Job
 from fedsag_cli.plan import Plan
 from fedsag_cli.processes.kill import kill_marked
-from fedsag_cli.processes.local import LocalEngine, can_fork
+from fedsag_cli.processes.local import LocalEngine, OwnNursery, StartNursery, can_fork
 from fedsag_cli.processes.ray.engine import RayEngine
 from fedsag_cli.report import Report
 from fedsag_cli.simulator import environment, resume
@@ -32,11 +32,18 @@ WORKSPACE = Path("simulator_workspace")
 
 
 @system_errors()
-def simulate(job: Path, workspace: Path | None, options: Options, observers: Sequence[Observer] = ()) -> Report:
+def simulate(
+    job: Path,
+    workspace: Path | None,
+    options: Options,
+    observers: Sequence[Observer] = (),
+    nursery: StartNursery = OwnNursery,
+) -> Report:
     """Run the job in the folder `job`, write all files to the folder `workspace`, and return the report.
 
     A finished run in `workspace` is replaced. Without a `workspace`, it is WORKSPACE, and a run there is moved aside.
     With `options.resume`, continue the run in the workspace after its last complete round. `observers` get every event.
+    `nursery` gives the process that starts all others.
     Raises UsageError, JobError and WorkspaceError before a process is started; RunError if the run failed (with
     `options.strict`, if any client failed) and Interrupted on SIGINT and SIGTERM, both with the `report`. The report
     is written to the workspace in any case.
@@ -51,7 +58,7 @@ def simulate(job: Path, workspace: Path | None, options: Options, observers: Seq
         moves = workspace is None and not job.resolve().is_relative_to(run_folder.root)
         if before is not None:
             options = resume.settings_of(before, options, moves=moves)
-        return _simulate(job, run_folder, before, options, observers, moves=moves)
+        return _simulate(job, run_folder, before, options, observers, nursery, moves=moves)
 
 
 def _simulate(
@@ -60,6 +67,7 @@ def _simulate(
     before: Plan | None,
     options: Options,
     observers: Sequence[Observer],
+    nursery: StartNursery,
     *,
     moves: bool,
 ) -> Report:
@@ -73,7 +81,7 @@ def _simulate(
             if options.engine == RAY
             else None
         )
-        engine = ray or LocalEngine(fork=fork, env=env)  # the engine starts while the job is read
+        engine = ray or LocalEngine(fork=fork, env=env, nursery=nursery)  # the engine starts while the job is read
         try:
             read = Job.load(job, reading.translate)
             planned = make_plan(read, run_folder, options, engine.prepare, ray.nodes if ray else lambda: ())
