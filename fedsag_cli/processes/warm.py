@@ -28,6 +28,7 @@ class WarmNursery:
         own = {TOKEN: self._token, RUN: "0" * 16}  # as long as those of runs: see `kill.carry_marks`
         sock, self._process, _ = start_helper("fedsag_cli.processes.nursery", "fork", env=dict(env) | own)
         self._channel: UnixChannel[ToNursery, FromNursery] = UnixChannel(sock, FromNursery)
+        self._has_branched = False
 
     @property
     def lives(self) -> bool:
@@ -43,6 +44,7 @@ class WarmNursery:
 
         Raises ChannelClosed if this one has ended.
         """
+        self._has_branched = True
         sock, its_sock = socket.socketpair()
         life, its_life = socket.socketpair()
         with its_sock, its_life:
@@ -60,6 +62,8 @@ class WarmNursery:
 
     def end(self) -> None:
         """End it, and all that is below it."""
+        if not self._has_branched:
+            self._process.kill()  # it may still import torch
         self.close()
         self._process.wait()
         kill_marked(TOKEN, self._token)

@@ -10,7 +10,9 @@ from pathlib import Path
 import fedsag_cli
 from fedsag_cli import catalog
 from fedsag_cli.job import ServerConfig
+from fedsag_cli.plan import ServerPlan
 
+SERVER_MAIN = "fedsag_cli.server.main"
 _OPTIMIZER = "torch.optim"
 
 
@@ -45,6 +47,13 @@ def preload(imported: Set[str]) -> list[str]:
     if "torchvision" in imported:
         modules.append("torchvision")
     return modules
+
+
+def modules_of_server(server: ServerPlan) -> list[str]:
+    """The modules of fedsag that the server will import. The job's own modules are not in their folder yet."""
+    paths = [catalog.class_path(spec.path) for spec in [*server.workflows, *server.components]]
+    named = [SERVER_MAIN, *(path.rpartition(".")[0] for path in paths)]
+    return [name for name in dict.fromkeys(named) if name.startswith("fedsag_cli.")]
 
 
 def imports_of_scripts(places: Set[Path]) -> set[str]:

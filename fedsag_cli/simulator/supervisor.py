@@ -50,11 +50,12 @@ from fedsag_cli.report.places import relative
 from fedsag_cli.simulator.events_file import EventsFile, read_events
 from fedsag_cli.simulator.failures import Failures
 from fedsag_cli.simulator.planning import Planned
+from fedsag_cli.simulator.preloading import SERVER_MAIN, modules_of_server
 from fedsag_cli.simulator.signals import as_interruption, ignore_signals
 from fedsag_cli.wire.messages import HIDDEN, PRELOAD, PROCESS, SEED, SITE, WORKSPACE
 from fedsag_cli.workspace import SERVER, Workspace, files_in, write_json
 
-_SERVE = "fedsag_cli.server.main:serve"
+_SERVE = f"{SERVER_MAIN}:serve"
 _SCRIPT = "fedsag_cli.client.script:run"
 _END_LIMIT_S = 30.0  # how long a script may run after its last task
 
@@ -118,7 +119,7 @@ class Simulation:
             self._log.on(foreign.masked(event))
         for text in self._notices:
             self._tell(Notice(text=text))
-        self._engine.prepare([*self._plan.preload, *_modules_of_server(self._plan)])
+        self._engine.prepare([*self._plan.preload, *modules_of_server(self._plan.server)])
         self._start(self._server())
         self._tell_settings()
         self._handle_events()
@@ -449,13 +450,6 @@ class Simulation:
             except OSError as error:
                 self._observers.remove(observer)
                 self._report.report.notices.append(f"{type(observer).__name__} stopped: {error}")
-
-
-def _modules_of_server(plan: Plan) -> list[str]:
-    """The modules of fedsag that the server will import. The job's own modules are not in their folder yet."""
-    paths = [catalog.class_path(spec.path) for spec in [*plan.server.workflows, *plan.server.components]]
-    named = [_SERVE.partition(":")[0], *(path.rpartition(".")[0] for path in paths)]
-    return [name for name in dict.fromkeys(named) if name.startswith("fedsag_cli.")]
 
 
 def _as_event(raw: msgspec.Raw) -> Event:
