@@ -13,7 +13,16 @@ from fedsag_cli.history.alive import is_gone
 from fedsag_cli.history.aside import folder_of
 from fedsag_cli.history.database import NoRuns, database_file, faults_named, open_to_read, open_to_write, writing
 from fedsag_cli.history.importing import take_in
-from fedsag_cli.history.reading import FINISHED, RUNNING, STOPPED, goes_on, has_run, has_this_run, identity_of, read_workspace
+from fedsag_cli.history.reading import (
+    FINISHED,
+    RUNNING,
+    STOPPED,
+    goes_on,
+    has_run,
+    has_this_run,
+    identity_of,
+    read_workspace,
+)
 from fedsag_cli.report import Report
 from fedsag_cli.workspace import Workspace
 
@@ -95,7 +104,7 @@ def finished_with(plan: str) -> Found | None:
     try:
         with closing(open_to_read()) as database, faults_named(database_file()):
             known = rows.row(database, "plan = ? AND status = ?", plan, FINISHED)
-            return known and of_row(database, known)
+            return of_row(database, known) if known is not None else None
     except (UsageError, ImportError):  # Python may be built without sqlite3
         return None
 

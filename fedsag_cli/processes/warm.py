@@ -24,37 +24,30 @@ class WarmNursery:
 
     def __init__(self, env: Mapping[str, str]) -> None:
         """`env`: what the processes of all runs have in common."""
-        self._token = secrets.token_hex(16)
-        own = {TOKEN: self._token, RUN: "0" * 16}  # as long as those of runs: see `kill.carry_marks`
-        sock, self._process, _ = start_helper("fedsag_cli.processes.nursery", "fork", env=dict(env) | own)
-        self._channel: UnixChannel[ToNursery, FromNursery] = UnixChannel(sock, FromNursery)
-        self._has_branched = False
-
-    @property
-    def lives(self) -> bool:
-        return self._process.poll() is None
+        self._env, self._token = dict(env), secrets.token_hex(16)
+        self._modules: dict[str, None] = {}
+        self._start()
 
     def prepare(self, modules: Sequence[str]) -> None:
         """Announce modules that the processes will import. Returns at once."""
-        with contextlib.suppress(ChannelClosed):  # that it has ended is seen at the next branch
-            self._channel.send(Preload(list(modules)))
+        new = [name for name in modules if name not in self._modules]
+        self._modules |= dict.fromkeys(new)
+        if new:
+            with contextlib.suppress(ChannelClosed):  # that it has ended is seen at the next branch
+                self._channel.send(Preload(new))
 
     def branch(self) -> ForkedNursery:
         """A nursery for one run, which may be used in a process that is forked later. Returns at once.
 
-        Raises ChannelClosed if this one has ended.
+        If the warm nursery was killed, so were the nurseries that it forked; then a new one is started.
         """
-        self._has_branched = True
-        sock, its_sock = socket.socketpair()
-        life, its_life = socket.socketpair()
-        with its_sock, its_life:
-            try:
-                self._channel.send(Branch(), its_sock.fileno(), its_life.fileno())
-            except BaseException:
-                sock.close()
-                life.close()
-                raise
-        return ForkedNursery(sock, life)
+        try:
+            return self._branch()
+        except ChannelClosed:
+            self.end()
+            self._start()
+            self._channel.send(Preload(list(self._modules)))
+            return self._branch()
 
     def close(self) -> None:
         """Close this process's end. In the process that made it, the nursery ends, with all below it."""
@@ -67,6 +60,25 @@ class WarmNursery:
         self.close()
         self._process.wait()
         kill_marked(TOKEN, self._token)
+
+    def _start(self) -> None:
+        own = {TOKEN: self._token, RUN: "0" * 16}  # as long as those of runs: see `kill.carry_marks`
+        sock, self._process, _ = start_helper("fedsag_cli.processes.nursery", "fork", env=self._env | own)
+        self._channel: UnixChannel[ToNursery, FromNursery] = UnixChannel(sock, FromNursery)
+        self._has_branched = False
+
+    def _branch(self) -> ForkedNursery:
+        self._has_branched = True
+        sock, its_sock = socket.socketpair()
+        life, its_life = socket.socketpair()
+        with its_sock, its_life:
+            try:
+                self._channel.send(Branch(), its_sock.fileno(), its_life.fileno())
+            except BaseException:
+                sock.close()
+                life.close()
+                raise
+        return ForkedNursery(sock, life)
 
 
 class ForkedNursery:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from fedsag_cli import catalog, foreign, history, machine, pages
+from fedsag_cli import foreign, history, machine, pages
 from fedsag_cli.errors import FedsagError, Interrupted, JobError, RunError, WorkspaceError, counted, of_system
 from fedsag_cli.events import (
     ClientReady,
@@ -40,7 +40,7 @@ from fedsag_cli.events import (
     how_it_ended,
 )
 from fedsag_cli.job.templates.changes import changes
-from fedsag_cli.plan import Plan, is_worker, starts
+from fedsag_cli.plan import is_worker, starts
 from fedsag_cli.processes.child import ProcessSpec
 from fedsag_cli.processes.engine import Engine
 from fedsag_cli.processes.local import NURSERY

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,13 +15,13 @@ from fedsag_cli import history, pages
 from fedsag_cli.errors import UsageError, system_errors
 from fedsag_cli.history.finding import finished_with
 from fedsag_cli.history.reading import FAILED, FINISHED, INTERRUPTED, STOPPED
-from fedsag_cli.pages.swept import Table
 from fedsag_cli.processes.local import can_fork
 from fedsag_cli.processes.warm import WarmNursery
 from fedsag_cli.report import Report
 from fedsag_cli.simulator import environment
 from fedsag_cli.simulator.options import FORK, Options
 from fedsag_cli.simulator.signals import have_standard_streams, signals_told
+from fedsag_cli.sweep import page
 from fedsag_cli.sweep.checks import check, planned
 from fedsag_cli.sweep.folder import Asked, SweepFolder, check_same
 from fedsag_cli.sweep.one_run import Ended
@@ -33,7 +32,6 @@ from fedsag_cli.sweep.variations import Variation, columns, product, read_settin
 FOLDER = Path("sweep_workspace")
 """The folder of a sweep for which the user names none."""
 
-_MOST_ON_PAGE = 100  # runs with curves: the best
 _SIGNALLED = 128
 _SAME = ("num_clients", "clients", "threads", "workers", "max_clients", "strict")
 """The options that must be the same when a sweep goes on."""
@@ -126,10 +124,10 @@ def sweep(job: Path, folder: Path | None, settings: Settings, watcher: Watcher) 
     place.before()  # if the folder cannot be used, nothing is begun
     options = dataclasses.replace(settings.options, seed=variations[0].seed)
     with ExitStack() as ending:
-        warm = _Warm() if options.launcher in (None, FORK) and can_fork() else None
-        first = warm.make() if warm else None
-        if first:
-            ending.callback(first.end)
+        warm = None
+        if options.launcher in (None, FORK) and can_fork():
+            warm = WarmNursery(environment.for_processes(os.environ))  # it starts while the job is read
+            ending.callback(warm.end)
         checked = check(job, read, options, place.run(variations[0].name), warm.prepare if warm else lambda _: None)
         asked = Asked(
             job=str(job.absolute()),
@@ -161,25 +159,6 @@ def sweep(job: Path, folder: Path | None, settings: Settings, watcher: Watcher) 
         )
         notes = _written(place, report)
         return Swept(report, place.root, signals.received[0] if signals.received else 0, notes)
-
-
-class _Warm:
-    """Makes warm nurseries, each with all modules that were announced so far."""
-
-    def __init__(self) -> None:
-        self._env = environment.for_processes(os.environ)
-        self._modules: dict[str, None] = {}
-        self._last: WarmNursery | None = None
-
-    def make(self) -> WarmNursery:
-        self._last = WarmNursery(self._env)
-        self._last.prepare(list(self._modules))
-        return self._last
-
-    def prepare(self, modules: Sequence[str]) -> None:
-        if self._last is not None and (new := [name for name in modules if name not in self._modules]):
-            self._modules |= dict.fromkeys(new)
-            self._last.prepare(new)
 
 
 class _Sweep:
@@ -254,18 +233,13 @@ def _told(options: Options) -> dict[str, Any]:
 
 
 def _written(place: SweepFolder, report: SweepReport) -> list[str]:
-    """Write report.json and the page. Returns what could not be written."""
+    """Write report.json and the page. Returns what the user should know."""
     notes = []
     try:
-        pages.sweep(_on_page(report), place.report_page)
+        page.write(report, place.report_page)
     except OSError as failed:
         notes.append(f"{place.report_page} cannot be written: {failed.strerror}")
+    if not pages.has_charts():
+        notes.append(f"report.html has tables only; for charts: {pages.INSTALL}")
     place.finish(report)
     return notes
-
-
-def _on_page(report: SweepReport) -> Table:
-    raise NotImplementedError
-
-
-now = time.monotonic

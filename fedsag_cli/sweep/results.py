@@ -26,6 +26,9 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     highest: float | None
     last: float | None
 
+    def best(self, *, lowest: bool) -> float | None:
+        return self.lowest if lowest else self.highest
+
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """One run of a sweep.
@@ -105,8 +108,7 @@ def summed_up(
 ) -> SweepReport:
     """`metric`: by default the first of the first run that has one. `lowest`: None: as the metric's name says."""
     metric = metric or next((name for each in results for name in each.metrics), "")
-    if lowest is None:
-        lowest = looks_lower_is_better(metric)
+    lowest = _is_lowest(metric, lowest)
     groups: dict[tuple[str, ...], list[Result]] = {}
     for each in results:
         groups.setdefault(tuple(each.chosen), []).append(each)
@@ -123,9 +125,21 @@ def summed_up(
     )
 
 
+def best_of(results: Sequence[Result], metric: str, *, lowest: bool | None = None) -> tuple[Result, float] | None:
+    """The finished run with the best value, and the value; None if no run has one. `lowest`: as in `summed_up`."""
+    down = _is_lowest(metric, lowest)
+    done = [each for each in results if each.status == FINISHED and metric in each.metrics]
+    known = [(each, top) for each in done if (top := each.metrics[metric].best(lowest=down)) is not None]
+    return (min if down else max)(known, key=lambda pair: pair[1], default=None)
+
+
+def _is_lowest(metric: str, lowest: bool | None) -> bool:
+    return looks_lower_is_better(metric) if lowest is None else lowest
+
+
 def _row(group: Sequence[Result], metric: str, lowest: bool) -> Row:
     done = [each.metrics[metric] for each in group if each.status == FINISHED and metric in each.metrics]
-    bests = [top for each in done if (top := each.lowest if lowest else each.highest) is not None]
+    bests = [top for each in done if (top := each.best(lowest=lowest)) is not None]
     lasts = [each.last for each in done if each.last is not None]
     seconds = [each.seconds for each in group if each.seconds is not None]
     return Row(

@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from fedsag_cli.errors import ChannelClosed
 from fedsag_cli.events import how_it_ended
 from fedsag_cli.processes.forked import Forked, forked
 from fedsag_cli.processes.local import OwnNursery, StartNursery
-from fedsag_cli.processes.warm import ForkedNursery, WarmNursery
+from fedsag_cli.processes.warm import WarmNursery
 from fedsag_cli.simulator.options import Options
 from fedsag_cli.simulator.signals import SignalsTold
 from fedsag_cli.sweep.one_run import Ended, Lines, Share, run
@@ -49,14 +48,13 @@ class Runner:
     def __init__(
         self,
         job: Path,
-        warm: Callable[[], WarmNursery] | None,
+        warm: WarmNursery | None,
         jobs: int,
         close: Callable[[], None],
         signals: SignalsTold,
     ) -> None:
-        """`warm`: makes a warm nursery; None: each run starts a nursery itself. `close`: closes what a run must not have."""
-        self._job, self._make_warm, self._jobs = job, warm, jobs
-        self._warm = warm() if warm else None
+        """`warm`: None: each run starts a nursery itself. `close`: closes what a run must not have."""
+        self._job, self._warm, self._jobs = job, warm, jobs
         self._close, self._signals = close, signals
         self._has_passed_on = False  # the signal
         self.running: list[Running] = []
@@ -84,11 +82,9 @@ class Runner:
         for each in self.running:
             each.process.send_signal(signal.SIGKILL)
             each.process.wait()
-        if self._warm is not None:
-            self._warm.end()
 
     def _start(self, task: Task) -> Running:
-        nursery = self._nursery()
+        nursery = self._warm.branch() if self._warm is not None else None
 
         def work(telling: int) -> int:
             self._close()
@@ -107,19 +103,9 @@ class Runner:
                 nursery.close()
         return Running(task=task, process=process, began=time.monotonic())
 
-    def _nursery(self) -> ForkedNursery | None:
-        if self._warm is None or self._make_warm is None:
-            return None
-        try:
-            return self._warm.branch()
-        except ChannelClosed:  # it was killed, and its runs with it: the others need a new one
-            self._warm.end()
-            self._warm = self._make_warm()
-            return self._warm.branch()
-
     def _wait(self, ended: Callable[[Task, Ended, float], None]) -> None:
         by_pipe = {each.process.told: each for each in self.running}
-        others = [] if self._has_passed_on else [self._signals]
+        others = [] if self._has_passed_on else [self._signals.fileno()]
         ready, _, _ = select.select([*by_pipe, *others], [], [], _LOOK_S)
         if self._signals.received and not self._has_passed_on:
             self._has_passed_on = True

@@ -22,7 +22,7 @@ _LONGEST_VALUE, _LONGEST_NAME = 24, 90
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One `--set`: a key with its values, as `fedsag simulator --set` takes each of them. No value: the key is removed."""
+    """One `--set`: a key with its values, as `fedsag simulator --set` takes them. No value: the key is removed."""
 
     key: str
     values: Sequence[str]
@@ -100,31 +100,26 @@ def product(settings: Sequence[Setting], seeds: Sequence[int]) -> list[Variation
     if double := next((key for at, key in enumerate(keys) if key in keys[:at]), None):
         raise UsageError(f"--set {double} is given twice", hint=f"give all its values in one: --set {double}=A,B")
     _check_count(math.prod(len(setting.words) for setting in settings) * len(seeds))
-    names = dict(zip(settings, _short_names(settings), strict=True)) if settings else {}
-    each = list(itertools.product(*(setting.words for setting in settings), seeds))
+    names = _short_names(settings)
+    each = list(itertools.product(itertools.product(*(setting.words for setting in settings)), seeds))
     digits = max(3, len(str(len(each))))
     found = []
-    for number, (*words, seed) in enumerate(each, start=1):
-        chosen = [
-            word.removeprefix(f"{setting.key}=")
-            for setting, word in zip(settings, words, strict=True)
+    for number, (words, seed) in enumerate(each, start=1):
+        varied = [
+            (name, word.removeprefix(f"{setting.key}="))
+            for name, setting, word in zip(names, settings, words, strict=True)
             if setting.varies
         ]
-        shown = [
-            f"{name}={value}"
-            for name, value in zip((names[setting] for setting in settings if setting.varies), chosen, strict=True)
-        ]
-        shown += [f"seed={seed}"] if len(seeds) > 1 else []
-        found.append(Variation(name=_name(f"{number:0{digits}d}", shown), words=words, chosen=chosen, seed=seed))
+        shown = [f"{name}={value}" for name, value in varied] + ([f"seed={seed}"] if len(seeds) > 1 else [])
+        name = _name(f"{number:0{digits}d}", shown)
+        found.append(Variation(name=name, words=words, chosen=[value for _, value in varied], seed=seed))
     return found
 
 
 def _short_names(settings: Sequence[Setting]) -> list[str]:
     """The last parts of the keys; the whole key where two have the same."""
     short = [setting.short for setting in settings]
-    return [
-        name if short.count(name) == 1 else setting.key for name, setting in zip(short, settings, strict=True)
-    ]
+    return [name if short.count(name) == 1 else setting.key for name, setting in zip(short, settings, strict=True)]
 
 
 def columns(settings: Sequence[Setting]) -> list[str]:
@@ -177,7 +172,8 @@ def _commas(text: str, word: str) -> Iterator[int]:
     if quoted or open_:
         what = "a quote" if quoted else "a bracket"
         raise UsageError(
-            f"--set {word}: {what} is not closed", hint="put double quotes around a value with such a sign, and \\\" in it"
+            f"--set {word}: {what} is not closed",
+            hint='put double quotes around a value with such a sign, and \\" in it',
         )
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from runs import eventually
 
-from fedsag_cli.errors import ChannelClosed
 from fedsag_cli.events import ProcessExited, ProcessStarted
 from fedsag_cli.processes.child import ProcessSpec
 from fedsag_cli.processes.kill import kill_marked
@@ -90,7 +89,6 @@ def test_a_run_that_is_over_leaves_the_others_as_they_are(runs):
 
     eventually(lambda: is_gone(ended) and is_gone(nursery))
     assert not is_gone(goes_on)
-    assert runs.warm.lives
 
 
 def test_a_nursery_that_is_killed_fails_its_run_with_the_signal_and_nothing_of_the_run_stays(runs):
@@ -140,9 +138,22 @@ def test_when_the_warm_nursery_is_killed_all_its_runs_fail_and_no_process_stays(
 
     assert [(each.name, each.exit_code) for each in exits] == [(NURSERY, -9)] * 2
     eventually(lambda: all(map(is_gone, [*children, *nurseries])))
-    eventually(lambda: not runs.warm.lives)
-    with pytest.raises(ChannelClosed):
-        runs.warm.branch()
+
+
+def test_after_a_warm_nursery_was_killed_the_next_run_has_a_new_one_with_all_modules(runs):
+    engine = runs.engine("j")
+    nursery = runs.parent_of(runs.start(engine, "import heavy; print(heavy.where)", name="one"))
+    warm = runs.parent_of(nursery)
+    engine.next_event(LIMIT_S)
+    os.kill(warm, signal.SIGKILL)
+    eventually(lambda: is_gone(warm))
+
+    again = runs.engine("k")
+    runs.start(again, "import heavy, os; print(heavy.where, os.getppid())", name="two")
+    assert again.next_event(LIMIT_S).name == "two"
+
+    heavy, its_nursery = map(int, runs.log("two").split())
+    assert heavy == runs.parent_of(its_nursery) != int(runs.log("one"))
 
 
 def test_when_its_user_ends_the_warm_nursery_ends_with_all_below_it(runs):
@@ -159,7 +170,7 @@ def test_a_run_that_ends_before_its_nursery_has_begun_waits_for_nobody(runs):
     (runs.folder / "slow.py").write_text("import time; time.sleep(3)")
     runs.warm.prepare(["slow"])
 
-    began = runs.engine("i")
-    began.stop(grace_s=0.0)
+    runs.engine("i").stop(grace_s=0.0)
+    pid = runs.start(runs.engine("l"), SLEEPS, name="next")
 
-    assert runs.warm.lives
+    assert not is_gone(pid)
