@@ -13,7 +13,8 @@ from fedsag_cli.cli import display, wording
 from fedsag_cli.cli.display import Format
 from fedsag_cli.errors import counted
 from fedsag_cli.events import Failure
-from fedsag_cli.history.reading import FINISHED
+from fedsag_cli.history.reading import FAILED, FINISHED
+from fedsag_cli.report import differing
 from fedsag_cli.report.alike import Kind, kind_of
 from fedsag_cli.sweep import Progress, Swept
 from fedsag_cli.sweep.one_run import Ended
@@ -23,7 +24,6 @@ from fedsag_cli.sweep.results import Result, Row, SweepReport, best_of
 _MOST_ROWS = 50
 _MOST_CAUSES = 5
 _LONGEST_CELL = 20
-_LAST_TO_GO = 1  # columns: those of the keys and of the best value stay
 
 
 class View:
@@ -49,7 +49,7 @@ class View:
         facts += [wording.duration(result.seconds)] if result.seconds is not None else []
         facts += [f"run {result.run}{', made before' if result.is_earlier else ''}"] if result.run else []
         self._line("  ".join(facts))
-        if result.cause:
+        if result.cause and result.status == FAILED:
             self._line(f"    {result.cause}")
 
     def look(self, progress: Progress) -> None:
@@ -128,7 +128,7 @@ def _json(event: str, facts: dict[str, Any]) -> None:
 def _show_table(report: SweepReport) -> None:
     """The best variations first. On a terminal, columns that do not fit are left out, the last ones first."""
     rows = report.rows[:_MOST_ROWS]
-    columns = {key: [foreign.shortened(row.chosen[at], _LONGEST_CELL) for row in rows] for at, key in _keys(report)}
+    columns = {key: _values([row.chosen[at] for row in rows]) for at, key in enumerate(report.keys)}
     if report.metric:
         columns[f"best {report.metric}"] = [_mean(row.best, row.best_sd) for row in rows]
         columns["last"] = [_mean(row.last, row.last_sd) for row in rows]
@@ -136,8 +136,8 @@ def _show_table(report: SweepReport) -> None:
         columns["status"] = [_statuses(row) for row in rows]
     columns["seconds"] = ["" if row.seconds is None else f"{row.seconds:.1f}" for row in rows]
     columns["run"] = [_runs(row) for row in rows]
-    while len(columns) > len(report.keys) + _LAST_TO_GO and _wide(columns) > display.width():
-        columns.popitem()
+    while display.on_terminal() and len(columns) > len(report.keys) + 1 and _wide(columns) > display.width():
+        columns.popitem()  # the keys and the best value stay
     display.line("")
     display.table(
         [{name: cells[at] for name, cells in columns.items()} for at in range(len(rows))], list(columns), wraps=False
@@ -149,8 +149,10 @@ def _show_table(report: SweepReport) -> None:
     display.line("")
 
 
-def _keys(report: SweepReport) -> list[tuple[int, str]]:
-    return list(enumerate(report.keys))
+def _values(values: Sequence[str]) -> list[str]:
+    """The cells of a key: of command lines, without the options that all have; on a terminal, shortened."""
+    own = [value or "" for value in differing.without_common_options(values)]
+    return [foreign.shortened(value, _LONGEST_CELL) for value in own] if display.on_terminal() else own
 
 
 def _mean(mean: float | None, deviation: float | None) -> str:
