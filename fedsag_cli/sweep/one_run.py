@@ -23,6 +23,10 @@ class Share(msgspec.Struct, frozen=True, tag=True):
     done: float
 
 
+class Trained(msgspec.Struct, frozen=True, tag=True):
+    """All its tasks are done: it only writes its results and ends its processes."""
+
+
 class Ended(msgspec.Struct, frozen=True, tag=True):
     """How it ended. `bug`: the traceback of an error that fedsag does not expect."""
 
@@ -32,7 +36,7 @@ class Ended(msgspec.Struct, frozen=True, tag=True):
     bug: str = ""
 
 
-Told = Share | Ended
+Told = Share | Trained | Ended
 _decoder = msgspec.json.Decoder(Told)
 
 
@@ -85,3 +89,5 @@ class _Teller:
                 self._first, self._num = event.first_round, max(1, event.num_rounds)
             case events.RoundFinished():
                 self._tell(Share(min(1.0, (event.round_num - self._first + 1) / self._num)))
+            case events.WorkflowFinished():
+                self._tell(Trained())

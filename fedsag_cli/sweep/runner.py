@@ -17,7 +17,7 @@ from fedsag_cli.processes.local import OwnNursery, StartNursery
 from fedsag_cli.processes.warm import WarmNursery
 from fedsag_cli.simulator.options import Options
 from fedsag_cli.simulator.signals import SignalsTold
-from fedsag_cli.sweep.one_run import Ended, Lines, Share, run
+from fedsag_cli.sweep.one_run import Ended, Lines, Share, Trained, run
 
 _LOOK_S = 1.0  # the time that is left is told anew
 
@@ -32,12 +32,13 @@ class Task(NamedTuple):
 
 @dataclasses.dataclass(kw_only=True)
 class Running:
-    """A run that goes on. `share`: how much of it is done, from 0 to 1."""
+    """A run that goes on. `share`: how much of it is done, from 0 to 1. `has_trained`: it only writes its results."""
 
     task: Task
     process: Forked
     began: float
     share: float = 0.0
+    has_trained: bool = False
     ended: Ended | None = None
     lines: Lines = dataclasses.field(default_factory=Lines)
 
@@ -62,11 +63,12 @@ class Runner:
     def run(self, tasks: Iterator[Task], ended: Callable[[Task, Ended, float], None], look: Callable[[], None]) -> None:
         """Run every task. `ended` gets each with its end and its seconds; `look` is called now and then.
 
-        After a signal, the runs that go on get it too, and no other begins.
+        While a run writes its results, the next one begins: the cores would wait otherwise. After a signal, the runs
+        that go on get it too, and no other begins.
         """
         is_over = False
         while True:
-            while not is_over and not self._signals.received and len(self.running) < self._jobs:
+            while not is_over and not self._signals.received and self._num_training < self._jobs:
                 task = next(tasks, None)
                 if task is None:
                     is_over = True
@@ -76,6 +78,10 @@ class Runner:
             if not self.running:
                 return
             self._wait(ended)
+
+    @property
+    def _num_training(self) -> int:
+        return sum(not each.has_trained for each in self.running)
 
     def end(self) -> None:
         """End what still runs."""
@@ -117,6 +123,8 @@ class Runner:
                 match line:
                     case Share(done):
                         each.share = done
+                    case Trained():
+                        each.has_trained = True
                     case Ended():
                         each.ended = line
             if told is None:
