@@ -136,8 +136,9 @@ def _show_table(report: SweepReport) -> None:
         columns["status"] = [_statuses(row) for row in rows]
     columns["seconds"] = ["" if row.seconds is None else f"{row.seconds:.1f}" for row in rows]
     columns["run"] = [_runs(row) for row in rows]
-    while display.on_terminal() and len(columns) > len(report.keys) + 1 and _wide(columns) > display.width():
-        columns.popitem()  # the keys and the best value stay
+    least = max(1, len(report.keys) + bool(report.metric))  # the keys and the best value stay
+    while display.on_terminal() and len(columns) > least and _wide(columns) > display.width():
+        columns.popitem()
     display.line("")
     display.table(
         [{name: cells[at] for name, cells in columns.items()} for at in range(len(rows))], list(columns), wraps=False
