@@ -33,8 +33,8 @@ FOLDER = Path("sweep_workspace")
 """The folder of a sweep for which the user names none."""
 
 _SIGNALLED = 128
-_SAME = ("num_clients", "clients", "threads", "workers", "max_clients", "strict")
-"""The options that must be the same when a sweep goes on."""
+_SAME = {"-n": "num_clients", "-c": "clients", "--torch-threads": "threads", "--workers": "workers"}
+"""The options that must be the same when a sweep goes on, by their flags."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -199,7 +199,9 @@ class _Sweep:
             result = result_of(result, report, status)
         if status in (NOT_RUN, STOPPED) or (status == FINISHED) != (end.exit_code == 0):
             failed = INTERRUPTED if end.exit_code > _SIGNALLED else FAILED
-            result = msgspec.structs.replace(result, status=failed, exit_code=end.exit_code, cause=end.cause)
+            result = msgspec.structs.replace(result, status=failed)
+        if end.exit_code:  # what an earlier report says may be of an earlier try
+            result = msgspec.structs.replace(result, exit_code=end.exit_code, cause=end.cause)
         self._add(task.name, result, task.workspace, history.number_of(task.workspace), seconds, end)
 
     def look(self) -> None:
@@ -226,10 +228,9 @@ class _Sweep:
 
 
 def _told(options: Options) -> dict[str, Any]:
-    """The options that must be the same when the sweep goes on, by the names of their flags."""
-    flags = dict(zip(_SAME, ("-n", "-c", "--torch-threads", "--workers", "-m", "--strict"), strict=True))
-    values = {flags[name]: getattr(options, name) for name in _SAME}
-    return {flag: list(value) if isinstance(value, Sequence) else value for flag, value in values.items() if value}
+    """Those of `_SAME` that were given."""
+    values = {flag: getattr(options, name) for flag, name in _SAME.items()}
+    return {flag: value for flag, value in values.items() if value not in (None, ())}
 
 
 def _written(place: SweepFolder, report: SweepReport) -> list[str]:

@@ -98,8 +98,10 @@ class SweepFolder:
         self._own.clear()
 
     def finish(self, report: SweepReport) -> None:
-        """Raises OSError."""
-        write_json(self._own.report, report)
+        """Write the results. The paths of runs in this folder begin at it: the folder may be moved. Raises OSError."""
+        replace = msgspec.structs.replace
+        results = [replace(each, workspace=self._beginning_here(each.workspace)) for each in report.results]
+        write_json(self._own.report, replace(report, results=results))
         self._own.settle()
 
     def state_of(self, name: str) -> tuple[str, Report | None]:
@@ -108,6 +110,10 @@ class SweepFolder:
             return NOT_RUN, None
         report, status, _ = read_workspace(self.run(name))
         return status, report
+
+    def _beginning_here(self, path: str) -> str:
+        is_here = path and Path(path).is_relative_to(self.root)
+        return str(Path(path).relative_to(self.root)) if is_here else path
 
     @property
     def _file(self) -> Path:

@@ -34,7 +34,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """One run of a sweep.
 
     `name`: of its folder. `chosen`: the values of the keys that vary. `run`: its number in the database, 0 if it has
-    none. `workspace`: where it is. `is_earlier`: it was there before this sweep, and was not run again.
+    none. `workspace`: where it is; in report.json, the path begins at the folder of the sweep. `is_earlier`: it was
+    there before this sweep, and was not run again.
     """
 
     name: str

@@ -11,6 +11,7 @@ from runs import Running, eventually, fedsag
 from fedsag_cli.errors import FedsagError
 from fedsag_cli.simulator.options import Options
 from fedsag_cli.sweep import Settings, sweep
+from fedsag_cli.workspace import Workspace
 
 ADDS = """
     import os, sys, time
@@ -196,7 +197,8 @@ def test_without_fork_each_run_has_interpreters_of_its_own_and_force_begins_anew
     told = [json.loads(line) for line in spawned.out.splitlines()]
     assert spawned.code == 0, str(spawned)
     assert [each["event"] for each in told] == ["SweepRunEnded", "SweepRunEnded", "SweepEnded"]
-    assert told[2]["report"]["results"] == list(before.values())
+    assert [each["digest"] for each in told[2]["report"]["results"]] == [each["digest"] for each in before.values()]
+    assert [each["workspace"] for each in before.values()] == ["001-num_rounds=1", "002-num_rounds=2"]
     assert anew.code == 0, str(anew)
     assert sorted(path.name for path in (tmp_path / "ws").iterdir() if path.name[0] != ".") == [
         "001-seed=5", "002-seed=6", "notes.txt", "report.html", "report.json", "sweep.json",
@@ -247,3 +249,12 @@ def test_a_folder_with_something_else_in_it_is_left_as_it_is(tmp_path):
             sweep(job, tmp_path / name[:4], Settings(seeds=[1, 2], options=Options(num_clients=2)), Nobody())
 
         assert [path.name for path in (tmp_path / name[:4]).iterdir()] == [name]
+
+
+def test_two_sweeps_do_not_use_one_folder_at_once(tmp_path):
+    job = runs.job(tmp_path / "job", ADDS, args="1")
+
+    with Workspace(tmp_path / "ws") as other:
+        other.take()
+        with pytest.raises(FedsagError, match="is used by another run"):
+            sweep(job, tmp_path / "ws", Settings(seeds=[1, 2], options=Options(num_clients=2)), Nobody())
