@@ -7,6 +7,7 @@ FedsagError                   1   the base class; only its subclasses are raised
 ├── RunError                  4   the run failed
 │   ├── NotEnoughClients      4   too few clients can still answer a task
 │   ├── NotEnoughMemory       4   the clients cannot all stay in memory
+│   ├── OutOfTime             4   the run took longer than it may
 │   └── ChannelClosed         4   the other process has closed the channel
 │       └── BadMessage        4   it sent a message that fedsag never sends; the channel is closed
 ├── ClientError               4   a call of the Client API is not possible now (also a RuntimeError)
@@ -83,6 +84,13 @@ class NotEnoughMemory(RunError):
             f"{need} about {needed / 1e9:.1f} GB of {where} memory, {free / 1e9:.1f} GB are free",
             hint="use fewer clients (-n), smaller data in each, or launch_once=false so that only working clients live",
         )
+
+
+class OutOfTime(RunError):
+    """`limit`: as the user wrote it, such as 10m."""
+
+    def __init__(self, limit: str) -> None:
+        super().__init__(f"the run took longer than --max-time {limit}")
 
 
 class ChannelClosed(RunError):

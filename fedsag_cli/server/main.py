@@ -18,7 +18,7 @@ from typing import Any
 
 from fedsag_cli import catalog, foreign, machine
 from fedsag_cli.accountants import Accountant
-from fedsag_cli.errors import FedsagError, JobError, of_system
+from fedsag_cli.errors import FedsagError, JobError, TensorError, of_system
 from fedsag_cli.events import Event, Notice, Observer, RunFailed, WillWrite, WorkflowFinished, WorkflowStarted
 from fedsag_cli.filters import Chain
 from fedsag_cli.interop import shim
@@ -35,6 +35,7 @@ from fedsag_cli.server.line import Line
 from fedsag_cli.server.listeners import Listeners
 from fedsag_cli.server.memory import Memory
 from fedsag_cli.server.model_controller import RunsModelController
+from fedsag_cli.server.samples import Samples
 from fedsag_cli.server.tracking import Tracking
 from fedsag_cli.trackers import RunFacts, ShortTracker, Status, Tracker, is_tracker
 from fedsag_cli.wire.channel import Listener
@@ -167,7 +168,9 @@ def _run(
     _check_files(
         {name: part.files for name, part in zip(names, workflows, strict=True) if isinstance(part, WritesFiles)}
     )
-    run = Run.resumed(workspace.checkpoints, emit, plan.seed, names, plan.identity, workspace.needed)
+    run = Run.resumed(
+        workspace.checkpoints, emit, plan.seed, names, plan.identity, workspace.needed, plan.keep_checkpoints
+    )
     run.accountants = [part for part in parts.values() if isinstance(part, Accountant)]
     for accountant in run.accountants:
         if callable(prepare := getattr(accountant, "prepare", None)):
@@ -176,6 +179,14 @@ def _run(
     run.keeps = Memory(_influential(plan, parts, workflows, chains)).changed
     stateful = _stateful(parts, dict(zip(names, workflows, strict=True)), chains)
     run.keep_states(communicator.states)
+    inherited = plan.parent.rounds if plan.parent else 0
+    if run.whole_rounds < inherited:
+        raise TensorError(
+            f"the checkpoints in {workspace.checkpoints}, with which this fork began, are gone",
+            hint="fork its parent again: --resume --at",
+        )
+    if plan.parent and run.whole_rounds == inherited:
+        run.forget(plan.parent.anew)
     for name, keeper in {**communicator.keepers, **stateful}.items():
         run.keep(name, keeper)
     runs.append(run)
@@ -189,10 +200,10 @@ def _run(
         seed=plan.seed,
         settings=foreign.masked(plan.shown_settings),
         versions=machine.versions(plan.preload) if trackers else {},
-        is_resumed=run.whole_rounds > 0,
+        is_resumed=run.whole_rounds > inherited,
     )
     tracking = Tracking(trackers, facts, emit, several_workflows=len(workflows) > 1)
-    observers.append(tracking)
+    observers.extend([tracking, Samples(emit)])
     if trackers:
         signal.signal(signal.SIGTERM, _stop)  # nothing that was logged is lost, and trackers are told how the run ended
     listeners = Listeners(parts)

@@ -40,7 +40,10 @@ class Options:
     max_clients: int | None = None
     resume: bool = False  # continue the run in the workspace
     force: bool = False  # start anew over an unfinished run; with `resume`, continue without what components kept
+    at: str | None = None  # with `resume`: begin a fork after this round, ROUND or WORKFLOW:ROUND
+    keep_checkpoints: int | None = None  # those of so many last rounds, or ALL; None: as the earlier run did, or of one
     strict: bool = False  # any failure of a client ends the run
+    max_time: str | None = None  # how long the run may take, as in `time_limit`
     follow: Sequence[str] = ()  # clients whose logs are shown; or the server
 
 

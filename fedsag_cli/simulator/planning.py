@@ -143,6 +143,7 @@ def make_plan(
         sites=sites,
         shown_settings=settings(job),
         overrides=list(options.sets),
+        keep_checkpoints=1 if options.keep_checkpoints is None else options.keep_checkpoints,
     )
     known = placeholders.Secrets(os.environ)
     words = {site.name: [known.revealed(word) for word in site.command or site.args] for site in sites}
