@@ -50,10 +50,14 @@ def preload(imported: Set[str]) -> list[str]:
 
 
 def modules_of_server(server: ServerPlan) -> list[str]:
-    """The modules of fedsag that the server will import. The job's own modules are not in their folder yet."""
+    """The modules of fedsag that the server will import, and what these import later.
+
+    The job's own modules are not in their folder yet.
+    """
     paths = [catalog.class_path(spec.path) for spec in [*server.workflows, *server.components]]
-    named = [SERVER_MAIN, *(path.rpartition(".")[0] for path in paths)]
-    return [name for name in dict.fromkeys(named) if name.startswith("fedsag_cli.")]
+    own = [path for path in paths if path.startswith("fedsag_cli.")]
+    later = [name for path in own for name in catalog.facts_of(path, []).imports]
+    return list(dict.fromkeys([SERVER_MAIN, *(path.rpartition(".")[0] for path in own), *later]))
 
 
 def imports_of_scripts(places: Set[Path]) -> set[str]:
