@@ -21,8 +21,11 @@ import contextlib
 import difflib
 import errno
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+Args = ParamSpec("Args")
+Result = TypeVar("Result")
 
 
 class FedsagError(Exception):
@@ -55,7 +58,56 @@ class WorkspaceError(UsageError):
 
 
 class JobError(FedsagError):
+    """`file`: the config file, or the script, that is wrong; `at`: the keys and indices of the value in it, the
+    outermost first; `line`: its line, where the error itself knows it. `others`: what else is wrong with the job.
+    """
+
     exit_code = 3
+
+    def __init__(
+        self, message: str, *, hint: str = "", file: str = "", at: tuple[str | int, ...] = (), line: int | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.file, self.at, self.line = file, at, line
+        self.others: Sequence[JobError] = ()
+
+
+class Gathering:
+    """Gathers the errors of checks that do not depend on each other. The end of its `with` block raises the first.
+
+    That has the further ones as `others`. An error of the block itself comes last.
+    """
+
+    def __init__(self) -> None:
+        self._errors: dict[str, JobError] = {}  # by message: several checks may meet the same error
+
+    def attempt(self, check: Callable[Args, Result], *args: Args.args, **named: Args.kwargs) -> Result | None:
+        """What the check returns; None if it raises a JobError."""
+        try:
+            return check(*args, **named)
+        except JobError as error:
+            self.add(error)
+            return None
+
+    def add(self, error: JobError) -> None:
+        for each in (error, *error.others):
+            self._errors.setdefault(each.message, each)
+
+    def check(self) -> None:
+        """Raise the first error, if there is one."""
+        if self._errors:
+            first, *others = self._errors.values()
+            first.others = others
+            raise first
+
+    def __enter__(self) -> Gathering:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, JobError):
+            self.add(error)
+        if error is None or isinstance(error, JobError | UsageError):
+            self.check()
 
 
 class RunError(FedsagError):

@@ -155,6 +155,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     `slots`: how many clients of one group work at the same time. `threads`: torch's threads in each client. `preload`:
     the modules that the processes will import. `waits_for_all`: a seed was given, so who takes part in a round does not
     depend on how fast the others are. `files`: SHA-256 of every file except the configs, by path in the job.
+    `debug`: the client in the foreground; then no time limit ends the wait for a client.
     `overrides`: the words of `--set`, which are in the settings already.
     `shown_settings`: file and key of each value in the config files -> the value, for trackers. `keep_checkpoints`: the
     number of last rounds whose checkpoints stay, or ALL.
@@ -170,6 +171,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     strict: bool = False
     waits_for_all: bool = False
     preload: list[str]
+    debug: str = ""
     server: ServerPlan
     names: list[str]
     sites: list[SitePlan]

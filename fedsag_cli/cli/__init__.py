@@ -110,7 +110,12 @@ def _refused(error: TyperException) -> int:
     else:
         text = f"{text[:1].lower()}{text[1:]}"
     command = context.command_path if context is not None else "fedsag"
-    return _failed(UsageError(text.rstrip("."), hint=f"{command} -h shows what it takes"))
+    if getattr(error, "option_name", "") == "--debug":  # of the simulator it has a value
+        from fedsag_cli.cli.simulator import DEBUG_HINT
+
+        return _failed(UsageError(text.rstrip("."), hint=DEBUG_HINT))
+    hint = f"{command} -h shows what it takes"
+    return _failed(UsageError(text.rstrip("."), hint=hint))
 
 
 def _expected(wrong: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +12,9 @@ from fedsag_cli.cli import completion, display
 from fedsag_cli.cli.display import Columns, Format
 from fedsag_cli.cli.examples import example
 from fedsag_cli.cli.options import FollowOption, FormatOption, QuietOption, TableOption, check_output, folder_named
-from fedsag_cli.errors import FedsagError, RunError, UsageError
+from fedsag_cli.errors import FedsagError, JobError, RunError, UsageError
 
+DEBUG_HINT = "--debug SITE runs a client in the terminal; -debug shows where an error was raised"
 EXAMPLE = example("fedsag simulator jobs/first -w workspaces/first -n 2 -t 2 --seed 1")
 
 
@@ -22,6 +24,12 @@ def _count_or_all(text: str) -> int:
     if text != "all" and not (text.isdecimal() and int(text) > 0):
         raise UsageError(f"--keep-checkpoints {text}: it must be a number from 1 on, or all")
     return ALL if text == "all" else int(text)
+
+
+def _site(name: str) -> str:
+    if not name or name.startswith("-"):  # it was a flag without a value
+        raise UsageError("--debug needs the name of a client", hint=DEBUG_HINT)
+    return name
 
 
 def simulator(
@@ -198,7 +206,18 @@ def simulator(
     follow: FollowOption = None,
     columns: TableOption = Columns.BRIEF,
     output: FormatOption = Format.TXT,
-    debug: Annotated[bool, typer.Option("-debug", "--debug", help="Show the traceback of an error.")] = False,
+    debug: Annotated[
+        str | None,
+        typer.Option(
+            "--debug",
+            metavar="SITE",
+            parser=_site,
+            autocompletion=completion.sites,
+            help="Run this client in the terminal, so that breakpoint(), pdb and input() work in its script. No time "
+            "limit of a task then ends the wait for a client.",
+        ),
+    ] = None,
+    tracebacks: Annotated[bool, typer.Option("-debug", help="Show the traceback of an error.")] = False,
     log_config: Annotated[  # noqa: ARG001
         str | None,
         typer.Option("-l", "--log_config", metavar="LOG", help="No effect; accepted so that old commands work."),
@@ -229,7 +248,7 @@ def simulator(
     from fedsag_cli.simulator.options import Options
     from fedsag_cli.simulator.signals import ignore_signals
 
-    if debug:
+    if tracebacks:
         display.show_tracebacks()
     options = Options(
         num_clients=num_clients,
@@ -250,16 +269,27 @@ def simulator(
         keep_checkpoints=keep_checkpoints,
         strict=strict,
         max_time=max_time,
+        debug=debug or "",
         follow=follow or (),
     )
     check_output(output, options.follow, quiet=quiet)
+    if debug and output is Format.JSON:
+        raise UsageError("--debug and --format json exclude each other", hint="leave one of them out")
     set_limits = [*limits(UNDER, fail_under or ()), *limits(OVER, fail_over or ())]
     if summary_file is not None:
         markdown.check_writable(summary_file)
     try:
         try:
-            with views.view(output, quiet=quiet) as shown, Follow(options.follow, shown.line) as followed:
+            with (
+                views.view(output, quiet=quiet, redraws=not debug) as shown,
+                Follow(options.follow, shown.line) as followed,
+            ):
                 report = simulate(job, workspace, options, [shown, followed])
+        except JobError as error:
+            if error.others:
+                command = shlex.join(["fedsag", "job", "validate", str(job)])
+                error.details = [*error.details, f"    and {len(error.others)} more: {command} shows all"]
+            raise
         except RunError as error:
             if error.report is not None:
                 error.details = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from fedsag_cli.report import Report
 from fedsag_cli.simulator import environment, fork, resume
 from fedsag_cli.simulator.options import FORK, RAY, Options, check_engine
 from fedsag_cli.simulator.planning import make_plan
-from fedsag_cli.simulator.signals import have_standard_streams, signals_interrupt
+from fedsag_cli.simulator.signals import have_standard_streams, signals_interrupt, terminal_as_before
 from fedsag_cli.simulator.supervisor import Simulation
 from fedsag_cli.simulator.time_limit import TimeLimit, time_limit
 from fedsag_cli.wire.channel import private_address
@@ -102,7 +103,8 @@ def _simulate(
 ) -> Report:
     check_engine(options)
     forks = options.launcher in (None, FORK) and can_fork()
-    with signals_interrupt(), private_address() as address:
+    in_terminal = terminal_as_before() if options.debug else nullcontext()
+    with signals_interrupt(), in_terminal, private_address() as address:
         own = {ADDRESS: address, TOKEN: secrets.token_hex(16), RUN: run_folder.mark, STARTED_AT: repr(STARTED)}
         env = environment.for_processes(os.environ) | own
         ray = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shlex
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -62,14 +61,12 @@ from fedsag_cli.simulator.events_file import EventsFile, read_events
 from fedsag_cli.simulator.failures import Failures
 from fedsag_cli.simulator.fork import Fork
 from fedsag_cli.simulator.planning import Planned
-from fedsag_cli.simulator.preloading import SERVER_MAIN, modules_of_server
+from fedsag_cli.simulator.preloading import modules_of_server
 from fedsag_cli.simulator.signals import as_interruption, ignore_signals
+from fedsag_cli.simulator.specs import SERVE, Specs
 from fedsag_cli.simulator.time_limit import TimeLimit
-from fedsag_cli.wire.messages import COUNT, HIDDEN, INDEX, PRELOAD, PROCESS, SEED, SITE, WORKSPACE
 from fedsag_cli.workspace import SERVER, Workspace, files_in, write_json
 
-_SERVE = f"{SERVER_MAIN}:serve"
-_SCRIPT = "fedsag_cli.client.script:run"
 _END_LIMIT_S = 30.0  # how long a script may run after its last task
 
 
@@ -84,18 +81,15 @@ class Simulation:
         engine: Engine,
         env: dict[str, str],
         observers: Sequence[Observer],
+        serve: str = SERVE,
     ) -> None:
+        """`serve`: the function that the server runs."""
         self._job, self._planned, self._plan = job, planned, planned.plan
-        self._workspace, self._engine, self._env = workspace, engine, env
+        self._workspace, self._engine = workspace, engine
         self._notices = list(planned.notices)
         self._report = ReportBuilder()
         self._observers = [self._report, *observers]
-        self._client_env = {
-            SEED: str(self._plan.seed),
-            PRELOAD: ",".join(self._plan.preload),
-            COUNT: str(len(self._plan.names)),
-        }
-        self._index_of = {name: str(number) for number, name in enumerate(self._plan.names)}
+        self._specs, self._serve = Specs(planned, workspace, env), serve
         self._start_of = starts(self._plan)
         self._alive: set[str] = set()
         self._failures = Failures(workspace, planned.apps, self._start_of)
@@ -148,7 +142,7 @@ class Simulation:
         for text in self._notices:
             self._tell(Notice(text=text))
         self._engine.prepare([*self._plan.preload, *modules_of_server(self._plan.server)])
-        self._start(self._server())
+        self._start(self._specs.server(self._serve))
         self._tell_settings()
         self._handle_events()
         self._check_strict()
@@ -308,7 +302,7 @@ class Simulation:
             self._tell(event)
             self._handle(event)
             if self._finished is not None:
-                ends = ends or time.monotonic() + _END_LIMIT_S
+                ends = ends or (None if self._plan.debug else time.monotonic() + _END_LIMIT_S)
                 if self._alive <= set(self._finished.late):
                     self._stop_rest(
                         "it was still working on a task that the server no longer waited for, and was stopped"
@@ -367,7 +361,7 @@ class Simulation:
             case ServerReady():
                 self._can_continue = True
             case ClientWanted():
-                self._start(self._client(event.process or event.site))
+                self._start(self._specs.client(event.process or event.site))
             case WorkerUnwanted():
                 self._unwanted[event.process] = event.site
                 self._engine.end(event.process)
@@ -456,41 +450,6 @@ class Simulation:
         with contextlib.suppress(JobError):  # the job has been read, and its files may be gone by now
             template, changed = changes(self._job, settings)
             self._tell(RunSettings(template=template, settings=settings, changed=changed))
-
-    def _server(self) -> ProcessSpec:
-        return ProcessSpec(
-            name=SERVER,
-            target=_SERVE,
-            args=[str(self._workspace.root)],
-            env=self._env | {"OMP_NUM_THREADS": "1", HIDDEN: json.dumps(foreign.hidden())},
-            cwd=str(self._workspace.app(SERVER)),
-            log=str(self._workspace.log(SERVER)),
-            has_link=True,
-        )
-
-    def _client(self, process: str) -> ProcessSpec:
-        site = self._start_of(process)
-        words = list(self._planned.words[site.name])
-        if is_worker(process):
-            own = {WORKSPACE: str(self._workspace.root)}
-        else:
-            own = {SITE: site.site, INDEX: self._index_of[site.site]}
-        return ProcessSpec(
-            name=process,
-            target="" if site.command else _SCRIPT,
-            args=[] if site.command else [site.script, *words],
-            command=words if site.command else [],
-            env=self._env
-            | site.env
-            | self._client_env
-            | own
-            | {PROCESS: process}
-            | ({PRELOAD: ""} if site.fresh else {}),
-            cwd=str(self._workspace.site(process) if site.in_process else self._workspace.app(process)),
-            log=str(self._workspace.log(process)),
-            fresh=site.fresh,
-            node=site.node,
-        )
 
     def _tell_notes(self, site: str) -> None:
         """Report the lines `note: …` that a script printed before its first task. Each text is reported once."""
