@@ -47,6 +47,11 @@ def ended(job, *words, env=None, workspace=None):
     return outcome
 
 
+def is_in_round_1(events):
+    told = [json.loads(line) for line in events.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return any(each["event"] == "RoundStarted" and each["round_num"] == 1 for each in told)
+
+
 def results_of(folder):
     return {each["name"]: each for each in json.loads((folder / "report.json").read_text())["results"]}
 
@@ -163,7 +168,7 @@ def test_a_sweep_that_is_stopped_leaves_no_process_and_the_same_command_goes_on(
     folder = tmp_path / "ws"
 
     with sweeping(job, *words) as running:
-        eventually(lambda: len(list(folder.glob("*/server/simulate_job/checkpoints/round-*"))) == 2)
+        eventually(lambda: sum(is_in_round_1(events) for events in folder.glob("*/events.jsonl")) == 2)
         os.kill(running.process.pid, number)
         stopped = running.outcome()
     gate.touch()
