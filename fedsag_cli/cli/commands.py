@@ -38,7 +38,7 @@ app.add_typer(job.app, name="job")
 app.command("simulator", epilog=simulator.EXAMPLE)(simulator.simulator)
 app.command("sweep", epilog=sweep.EXAMPLE)(sweep.sweep)
 app.command("watch", epilog=example("fedsag watch workspaces/first"))(watch.watch)
-app.command("verify", epilog=example("fedsag verify workspaces/first"))(verify.verify)
+app.command("verify", epilog=verify.EXAMPLE)(verify.verify)
 app.add_typer(runs.app, name="runs")
 
 

@@ -148,7 +148,7 @@ def _simulate(
                 planned.notices.extend(resume.notes_on_state(last, planned.plan, custom, force=options.force))
             if left := kill_marked(RUN, run_folder.mark_before) if run_folder.mark_before else []:
                 planned.notices.append(f"processes of an earlier run were left, and are ended: {', '.join(left)}")
-            recorder, report = Recorder(job, run_folder), None
+            recorder, report = Recorder(job, run_folder, is_kept=options.recorded), None
             try:
                 planned.notices.extend(recorder.begin(resumed=before is not None, moves=moves and not options.resume))
                 records = Records(run_folder, meta_of(read), planned.plan.server.components)

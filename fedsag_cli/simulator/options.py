@@ -46,6 +46,7 @@ class Options:
     max_time: str | None = None  # how long the run may take, as in `time_limit`
     debug: str = ""  # the client that runs in the foreground
     follow: Sequence[str] = ()  # clients whose logs are shown; or the server
+    recorded: bool = True  # in the database of runs
 
 
 def site_names(options: Options) -> list[str]:
