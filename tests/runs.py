@@ -162,7 +162,7 @@ class Outcome:
 
 
 class Running:
-    """`fedsag simulator` on its way. As a context manager it leaves nothing behind, whatever the test does."""
+    """`fedsag simulator` or `sweep` on its way. As a context manager it leaves nothing behind, whatever a test does."""
 
     def __init__(
         self,
@@ -170,6 +170,7 @@ class Running:
         *words: Any,
         workspace: Path | None = None,
         env: Mapping[str, str] | None = None,
+        command: str = "simulator",
         **popen: Any,
     ) -> None:
         self.workspace = workspace or folder.parent / "ws"
@@ -178,7 +179,7 @@ class Running:
         given = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "FEDSAG_HOME")}
         popen = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | popen
         self.process = subprocess.Popen(
-            [FEDSAG, "simulator", str(folder), "-w", str(self.workspace), *map(str, words)],
+            [FEDSAG, command, str(folder), "-w", str(self.workspace), *map(str, words)],
             env=given | {MARK: self.mark, "TMPDIR": str(self.tmp), "HOME": str(folder.parent)} | dict(env or {}),
             cwd=folder.parent,
             text=True,

@@ -11,17 +11,11 @@ import typer
 from fedsag_cli.cli import completion, display
 from fedsag_cli.cli.display import Columns, Format
 from fedsag_cli.cli.examples import example
-from fedsag_cli.cli.options import FollowOption, FormatOption, QuietOption, TableOption, check_output
+from fedsag_cli.cli.options import FollowOption, FormatOption, QuietOption, TableOption, check_output, folder_named
 from fedsag_cli.errors import FedsagError, JobError, RunError, UsageError
 
 DEBUG_HINT = "--debug SITE runs a client in the terminal; -debug shows where an error was raised"
 EXAMPLE = example("fedsag simulator jobs/first -w workspaces/first -n 2 -t 2 --seed 1")
-
-
-def _named(folder: str | Path) -> Path:
-    if not str(folder):  # to Path, it is the current folder
-        raise UsageError("-w needs the name of a folder", hint="is a variable of the shell not set?")
-    return Path(folder)
 
 
 def _count_or_all(text: str) -> int:
@@ -48,7 +42,7 @@ def simulator(
             "-w",
             "--workspace",
             metavar="WS",
-            parser=_named,
+            parser=folder_named,
             autocompletion=completion.workspaces,
             help="The folder for all files of the run; a finished run in it is replaced. Default: simulator_workspace; "
             "a run in it is first moved to simulator_workspace.runs.",
