@@ -71,6 +71,10 @@ Patience: TypeAlias = Annotated[
 ]
 
 _MOST_NAMES = 6  # of metrics, in a note
+_TRAINED = (
+    "clients trained when they were asked to measure the final model. Their metrics count, their params do not. "
+    "Let the script ask for flare.is_evaluate(), or leave {task!r} out of the executor's tasks"
+)
 
 
 class Rounds:
@@ -155,7 +159,9 @@ class RoundLoop:
     def validate(self, task_name: str, *, timeout_s: float | None = None) -> None:
         """Let clients measure the final model: those that list the task by its name and answered in the last round.
 
-        A pattern such as "*" is not enough, as the script may be able only to train. `timeout_s`: as in `broadcast`.
+        A pattern such as "*" is not enough, as the script may be able only to train. If it trains all the same, its
+        params are not used: as in each round, its metrics are of the model that it received. `timeout_s`: as in
+        `broadcast`.
         """
         model, answered = self._sent_in(self._run.next_round), self._run.last.sites if self._run.last else None
         takers = self._clients.takes(task_name, by_name=True)
@@ -164,8 +170,12 @@ class RoundLoop:
             return
         measured: dict[str, Mapping[str, float]] = {}
         steps: dict[str, float] = {}
-        for reply in self._clients.broadcast(Task(name=task_name, model=model), to=targets, timeout_s=timeout_s):
+        task, have_trained = Task(name=task_name, model=model), False
+        for reply in self._clients.broadcast(task, to=targets, timeout_s=timeout_s, check=_metrics_of):
             measured[reply.site], steps[reply.site] = reply.model.metrics or {}, reply.model.num_steps
+            have_trained |= reply.model.params is not None
+        if have_trained:
+            self._run.emit(Notice(text=_TRAINED.format(task=task_name)))
         metrics = as_metrics(weighted_means(measured, dict.fromkeys(measured, 1.0)))
         by_site = {site: as_metrics(own) for site, own in measured.items()}
         self._run.emit(
@@ -474,6 +484,12 @@ class _RoundReplies:
     def reject(self, reply: Reply, cause: str) -> None:
         self._current.discount(reply)
         self._replies.reject(reply, cause)
+
+
+def _metrics_of(answer: FLModel, sent: Mapping[str, Any]) -> FLModel:  # noqa: ARG001
+    """The answer of a client that measures: its params, which nobody uses, are empty. Raises TensorError."""
+    answer.num_steps  # noqa: B018  it raises
+    return replace(answer, params={}) if answer.params else answer
 
 
 class _Clock:
