@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -12,6 +14,11 @@ from fedsag_cli.cli.display import Columns, Format
 from fedsag_cli.cli.examples import example
 from fedsag_cli.cli.options import FollowOption, FormatOption, QuietOption, TableOption, check_output
 from fedsag_cli.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    from fedsag_cli.events import Observer
+
+Shown = TypeVar("Shown")
 
 EXAMPLE = example("fedsag simulator jobs/first -w workspaces/first -n 2 -t 2 --seed 1")
 
@@ -105,6 +112,16 @@ def simulator(
             "(default: as the job says, with serves_any_client). For thousands of clients.",
         ),
     ] = None,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--baseline",
+            metavar="centralised|local",
+            autocompletion=completion.baselines,
+            help="After the run, let the script train as many steps on the data of all sites together, or at each "
+            "site alone, and show the results side by side. Repeat it for both.",
+        ),
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(
@@ -162,6 +179,7 @@ def simulator(
     from fedsag_cli.cli.follow import Follow
     from fedsag_cli.cli.summary import summary
     from fedsag_cli.simulator import simulate
+    from fedsag_cli.simulator.comparing import run_baseline
     from fedsag_cli.simulator.options import Options
     from fedsag_cli.simulator.signals import ignore_signals
 
@@ -183,19 +201,33 @@ def simulator(
         force=force,
         strict=strict,
         follow=follow or (),
+        baselines=baseline or (),
     )
     check_output(output, options.follow, quiet=quiet)
+
+    def shown_live(run: Callable[[Sequence[Observer]], Shown]) -> Shown:
+        try:
+            with views.view(output, quiet=quiet) as shown, Follow(options.follow, shown.line) as followed:
+                return run([shown, followed])
+        except RunError as error:
+            if error.report is not None:
+                error.details = [
+                    *failures(error.report, shown.told if display.share_a_reader() else ()),
+                    *error.details,
+                ]
+            raise
+
+    failed: RunError | None = None
     try:
-        with views.view(output, quiet=quiet) as shown, Follow(options.follow, shown.line) as followed:
-            report = simulate(job, workspace, options, [shown, followed])
-    except RunError as error:
-        if error.report is not None:
-            error.details = [
-                *failures(error.report, shown.told if display.share_a_reader() else ()),
-                *error.details,
-            ]
-        raise
+        report = shown_live(partial(simulate, job, workspace, options))
+        for kind in options.baselines:
+            try:
+                shown_live(partial(run_baseline, kind, job, report, options))
+            except RunError as error:
+                failed = failed or error
     finally:
         ignore_signals()  # how the command ends is known, and is in the report
     if output is Format.TXT:
         summary(report, columns, quiet=quiet)
+    if failed is not None:
+        raise failed

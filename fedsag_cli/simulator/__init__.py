@@ -18,7 +18,7 @@ from fedsag_cli.processes.kill import kill_marked
 from fedsag_cli.processes.local import LocalEngine, can_fork
 from fedsag_cli.processes.ray.engine import RayEngine
 from fedsag_cli.report import Report
-from fedsag_cli.simulator import environment, resume
+from fedsag_cli.simulator import baselines, environment, resume
 from fedsag_cli.simulator.options import FORK, RAY, Options, check_engine
 from fedsag_cli.simulator.planning import make_plan
 from fedsag_cli.simulator.signals import have_standard_streams, signals_interrupt
@@ -64,6 +64,7 @@ def _simulate(
     moves: bool,
 ) -> Report:
     check_engine(options)
+    baselines.check_kinds(options.baselines)
     fork = options.launcher in (None, FORK) and can_fork()
     with signals_interrupt(), private_address() as address:
         own = {ADDRESS: address, TOKEN: secrets.token_hex(16), RUN: run_folder.mark, STARTED_AT: repr(STARTED)}
@@ -86,6 +87,11 @@ def _simulate(
                 run_folder.take()
                 if not options.force:
                     resume.check_nothing_is_lost(run_folder, moves=moves)
+            for kind in options.baselines:
+                place = Workspace(baselines.workspace_of(run_folder.root, kind))
+                goes_on = before is not None and baselines.is_begun(place, planned.plan, kind)
+                if not (goes_on or options.force):
+                    resume.check_nothing_is_lost(place, moves=False)
             report = resume.finished_report(run_folder) if before is not None else None
             gone = resume.missing_models(report) if report else []
             planned.notices.extend(f"this run is complete, but {path} is gone" for path in gone)

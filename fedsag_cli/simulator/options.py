@@ -22,6 +22,14 @@ _GROUP = rf"(?:{_GPU}|\[{_GPU}(?:,{_GPU})*\])"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """A run with which a federated one is compared: its kind, see `baselines`, and its number of rounds."""
+
+    kind: str
+    num_rounds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """The options of one run; None: the option was not given."""
 
@@ -41,6 +49,8 @@ class Options:
     force: bool = False  # start anew over an unfinished run; with `resume`, continue without what components kept
     strict: bool = False  # any failure of a client ends the run
     follow: Sequence[str] = ()  # clients whose logs are shown; or the server
+    baselines: Sequence[str] = ()  # kinds of baselines that will follow this run
+    baseline: Baseline | None = None  # this run is one
 
 
 def site_names(options: Options) -> list[str]:

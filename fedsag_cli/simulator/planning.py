@@ -31,7 +31,7 @@ from fedsag_cli.job.templates.changes import settings
 from fedsag_cli.params.metrics import looks_lower_is_better
 from fedsag_cli.plan import FORMAT, Plan, ServerPlan, SitePlan, matches
 from fedsag_cli.processes.ray.messages import Node
-from fedsag_cli.simulator import environment, outside
+from fedsag_cli.simulator import baselines, environment, outside
 from fedsag_cli.simulator.options import FORK, SPAWN, Options, check_followed, gpu_groups, site_names, slots_of
 from fedsag_cli.simulator.preloading import imports_of_components, imports_of_scripts, preload, variables_set
 from fedsag_cli.workspace import JOB_ID, SERVER, WORKER, Workspace, files_in
@@ -98,6 +98,9 @@ def make_plan(
     prepare(preload(scripts))
     server = apps[SERVER].server(_variables(SERVER, workspace))
     notes = [*server.notes, *_doubts(server)]
+    baselines.check(job, server, apps[SERVER].custom, options.baselines)
+    if options.baseline:
+        server, notes = baselines.server_of(server, options.baseline, apps[SERVER].custom), []
     has_workers = _has_workers(job, apps, options, names, workspace)
     if has_workers:
         apps = {SERVER: apps[SERVER], WORKER: apps[names[0]]}
@@ -115,6 +118,8 @@ def make_plan(
     places = {site.name: _places(site, apps[site.site], workspace) for site in sites if site.script}
     installed = {place for of_site in places.values() for place in of_site[1:]}
     scripts |= imports_of_scripts(installed) | imports_of_components(server, apps[SERVER].custom)
+    if options.baseline:
+        sites = list(map(baselines.site_of, sites))
     if modules := preload(scripts):
         sites = _fresh_where_needed(sites, places, notes)
     _check_workflows(server, apps[SERVER], sites, names)
@@ -123,7 +128,8 @@ def make_plan(
     code = outside.digests(commands, [workspace.root, *(app.folder for app in apps.values())])
     plan = Plan(
         format=FORMAT,
-        job=job.meta.name,
+        job=f"{job.meta.name} ({options.baseline.kind})" if options.baseline else job.meta.name,
+        baseline=options.baseline.kind if options.baseline else "",
         seed=options.seed if options.seed is not None else secrets.randbits(31),
         slots=slots,
         threads=threads,

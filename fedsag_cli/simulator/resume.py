@@ -15,6 +15,7 @@ from fedsag_cli.plan import FORMAT, Plan, read_plan
 from fedsag_cli.record import Found, read
 from fedsag_cli.report import Report
 from fedsag_cli.report.places import located
+from fedsag_cli.simulator import baselines
 from fedsag_cli.simulator.options import Options, site_names
 from fedsag_cli.workspace import ROUND, Workspace
 
@@ -137,6 +138,7 @@ def settings_of(plan: Plan, options: Options, *, moves: bool) -> Options:
         strict=options.strict or plan.strict,
         workers=plan.has_workers,
         max_clients=None,
+        baseline=baselines.of_plan(plan),
     )
 
 
