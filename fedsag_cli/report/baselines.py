@@ -81,4 +81,4 @@ def doubts(report: Report) -> Iterator[str]:
 
 def replaced(report: Report, new: BaselineReport) -> None:
     """Put a baseline into the report, in the place of an earlier one of its kind."""
-    report.baselines = [each for each in report.baselines if each.kind != new.kind] + [new]
+    report.baselines = list(({each.kind: each for each in report.baselines} | {new.kind: new}).values())

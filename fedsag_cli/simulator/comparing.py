@@ -18,6 +18,8 @@ from fedsag_cli.simulator.baselines import CENTRALISED, POOLED, is_begun, worksp
 from fedsag_cli.simulator.options import Baseline, Options, gpu_groups
 from fedsag_cli.workspace import SERVER, Workspace, write_json
 
+_CONTINUE = "the federated run is done: the same command with --resume goes on with its baselines"
+
 
 @system_errors()
 def run_baseline(
@@ -32,12 +34,12 @@ def run_baseline(
     try:
         report = simulate(job, place, _options(kind, federated, options, Workspace(place)), observers)
     except Interrupted as interrupted:
-        interrupted.hint = "the federated run is done: the same command with --resume goes on with its baselines"
+        interrupted.hint = _CONTINUE
         raise
     except FedsagError as error:
         failed = error.report if isinstance(error.report, Report) else Report(workspace=str(place), cause=error.message)
         _add(federated, outcome(failed, kind, history.number_of(place)))
-        told = RunError(f"the baseline {kind!r} failed: {error.message}", hint=error.hint)
+        told = RunError(f"the baseline {kind!r} failed: {error.message}", hint=f"{_CONTINUE}, if the job is unchanged")
         told.report, told.details = error.report, error.details
         raise told from error
     made = outcome(report, kind, history.number_of(place))
