@@ -212,7 +212,8 @@ class TaskSent(Event, frozen=True, kw_only=True):
 class ReplyAccepted(Event, frozen=True, kw_only=True):
     """`work_s`: from sending the task to receiving the answer.
 
-    `model_owner`: whose model was measured, where a workflow lets clients measure several.
+    `model_owner`: whose model was measured, where a workflow lets clients measure several. `num_samples`: how many
+    samples the site trains on; None if its script did not tell.
 
     `digest`, `tensors`, `names`: of the params as they arrived, as in ModelSent. No names: they are those of the model
     that was sent.
@@ -225,6 +226,7 @@ class ReplyAccepted(Event, frozen=True, kw_only=True):
     model_owner: str = ""
     metrics: Metrics
     num_steps: float
+    num_samples: int | None = None
     size: int
     work_s: float
     digest: str = ""

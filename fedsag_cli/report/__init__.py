@@ -147,6 +147,7 @@ class Report(msgspec.Struct, kw_only=True):
     resumed_at: list[int] = []  # the number of rounds that were done at each resume
     digest: str = ""
     seeded_themselves: list[str] = []
+    samples: dict[str, int] = {}  # by site: how many it trains on, where its script tells
     models: list[str] = []
     curves: list[str] = []  # the commands or addresses that show them
     notices: list[str] = []
@@ -378,6 +379,8 @@ class ReportBuilder:
         if not current.is_whole:  # otherwise it is late, and counts in a later round
             current.metrics_by_site[event.site] = event.metrics
         current.num_steps[event.site] = event.num_steps
+        if event.num_samples is not None:
+            self.report.samples[event.site] = event.num_samples
         current.work_s[event.site] = event.work_s
         current.bytes_received += event.size
 

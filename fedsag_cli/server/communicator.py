@@ -486,6 +486,7 @@ class Communicator:
             tell_usage=tell_usage,
             has_state=state is not None,
             site=site if process != site else "",
+            index=self._roster[site].number if process != site else 0,
         )
         try:
             self._channels.send(process, assignment, outgoing.file, state)
@@ -534,6 +535,7 @@ class Communicator:
                 model_owner=outgoing.model_owner,
                 metrics=events.as_metrics(accepted.model.metrics or {}),
                 num_steps=accepted.model.num_steps,
+                num_samples=accepted.answer.num_samples,
                 size=accepted.size,
                 work_s=accepted.work_s,
                 digest=accepted.prints.digest,

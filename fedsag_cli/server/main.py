@@ -35,6 +35,7 @@ from fedsag_cli.server.line import Line
 from fedsag_cli.server.listeners import Listeners
 from fedsag_cli.server.memory import Memory
 from fedsag_cli.server.model_controller import RunsModelController
+from fedsag_cli.server.samples import Samples
 from fedsag_cli.server.tracking import Tracking
 from fedsag_cli.trackers import RunFacts, ShortTracker, Status, Tracker, is_tracker
 from fedsag_cli.wire.channel import Listener
@@ -192,7 +193,7 @@ def _run(
         is_resumed=run.whole_rounds > 0,
     )
     tracking = Tracking(trackers, facts, emit, several_workflows=len(workflows) > 1)
-    observers.append(tracking)
+    observers.extend([tracking, Samples(emit)])
     if trackers:
         signal.signal(signal.SIGTERM, _stop)  # nothing that was logged is lost, and trackers are told how the run ended
     listeners = Listeners(parts)

@@ -51,7 +51,7 @@ from fedsag_cli.simulator.events_file import EventsFile, read_events
 from fedsag_cli.simulator.failures import Failures
 from fedsag_cli.simulator.planning import Planned
 from fedsag_cli.simulator.signals import as_interruption, ignore_signals
-from fedsag_cli.wire.messages import HIDDEN, PRELOAD, PROCESS, SEED, SITE, WORKSPACE
+from fedsag_cli.wire.messages import COUNT, HIDDEN, INDEX, PRELOAD, PROCESS, SEED, SITE, WORKSPACE
 from fedsag_cli.workspace import SERVER, Workspace, files_in, write_json
 
 _SERVE = "fedsag_cli.server.main:serve"
@@ -76,7 +76,12 @@ class Simulation:
         self._notices = list(planned.notices)
         self._report = ReportBuilder()
         self._observers = [self._report, *observers]
-        self._client_env = {SEED: str(self._plan.seed), PRELOAD: ",".join(self._plan.preload)}
+        self._client_env = {
+            SEED: str(self._plan.seed),
+            PRELOAD: ",".join(self._plan.preload),
+            COUNT: str(len(self._plan.names)),
+        }
+        self._index_of = {name: str(number) for number, name in enumerate(self._plan.names)}
         self._start_of = starts(self._plan)
         self._alive: set[str] = set()
         self._failures = Failures(workspace, planned.apps, self._start_of)
@@ -417,7 +422,10 @@ class Simulation:
     def _client(self, process: str) -> ProcessSpec:
         site = self._start_of(process)
         words = list(self._planned.words[site.name])
-        own = {WORKSPACE: str(self._workspace.root)} if is_worker(process) else {SITE: site.site}
+        if is_worker(process):
+            own = {WORKSPACE: str(self._workspace.root)}
+        else:
+            own = {SITE: site.site, INDEX: self._index_of[site.site]}
         return ProcessSpec(
             name=process,
             target="" if site.command else _SCRIPT,
