@@ -127,8 +127,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     `slots`: how many clients of one group work at the same time. `threads`: torch's threads in each client. `preload`:
     the modules that the processes will import. `waits_for_all`: a seed was given, so who takes part in a round does not
     depend on how fast the others are. `files`: SHA-256 of every file except the configs, by path in the job.
-    `overrides`: the words of `--set`, which are in the settings already. `shown_settings`: file and key of each value in
-    the config files -> the value, for trackers. `baseline`: its kind, if this is a baseline of a federated run.
+    `overrides`: the words of `--set`, which are in the settings already. `shown_settings`: file and key of each value
+    in the config files -> the value, for trackers. `baseline`: its kind, if this is a baseline of a federated run.
     """
 
     format: int = 0  # what wrote no number is older than the first

@@ -56,6 +56,7 @@ def _options(kind: str, federated: Report, options: Options, place: Workspace) -
         num_clients=None,
         clients=federated.sites,
         max_clients=None,
+        sets=options.sets or known.overrides,
         seed=federated.seed,
         resume=options.resume and is_begun(place, known, kind),
         force=True,
