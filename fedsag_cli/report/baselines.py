@@ -69,7 +69,7 @@ def doubts(report: Report) -> Iterator[str]:
     for each in report.baselines:
         if not each.ok:
             continue
-        if federated.num_steps and abs(each.num_steps / federated.num_steps - 1) > _ALIKE:
+        if abs(each.num_steps - federated.num_steps) > _ALIKE * federated.num_steps:
             yield (
                 f"{each.kind} trained {each.num_steps:,.0f} steps, {FEDERATED} {federated.num_steps:,.0f}: "
                 "the comparison is not one of equal training"
