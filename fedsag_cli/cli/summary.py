@@ -6,15 +6,14 @@ import shlex
 from collections import Counter
 from pathlib import Path
 
-from fedsag_cli import foreign, history
-from fedsag_cli.cli import display, failures, table, wording
+from fedsag_cli import history
+from fedsag_cli.cli import baselines, display, failures, table, wording
 from fedsag_cli.cli.display import Columns
 from fedsag_cli.errors import counted
 from fedsag_cli.params.metrics import looks_lower_is_better
-from fedsag_cli.report import Report, TableReport, baselines, curves, over_sites
+from fedsag_cli.report import Report, TableReport, curves, over_sites
 from fedsag_cli.workspace import Workspace
 
-_LONGEST_NAME = 24  # of a metric, in a heading
 _MOST_SITES = 6  # in one line
 _MOST_ROWS = 100  # of a table that a workflow found
 _MOST_FAR = 3  # sites that are told as the worst or the slowest
@@ -23,7 +22,7 @@ _MOST_FAR = 3  # sites that are told as the worst or the slowest
 def summary(report: Report, columns: Columns = Columns.BRIEF, *, quiet: bool = False) -> None:
     """What a run prints that is done. `quiet`: only the table, the failures, and where the run is found."""
     rounds(report, columns)
-    _baselines(report)
+    baselines.show(report)
     if not quiet:
         for each in report.tables:
             _result(each)
@@ -64,28 +63,6 @@ def _print(made: table.Table) -> None:
     if made.rows:
         display.table(made.rows, made.columns, wraps=False)
         display.line("")
-
-
-def _baselines(report: Report) -> None:
-    """The run beside its baselines, and why the comparison may be an unfair one."""
-    found = baselines.rows(report, history.number_of(Path(report.workspace)))
-    spreads = [wording.spread(each.values) for each in found]
-    name = foreign.shortened(baselines.metric_of(report), _LONGEST_NAME) + " (sites)" * any(spreads)
-    shown = [
-        {
-            "training": each.kind,
-            name: "failed" if each.cause else f"{wording.cell(each.value)}{f' ({spread})' if spread else ''}",
-            "steps": f"{each.num_steps:,.0f}",
-            "seconds": "" if each.seconds is None else f"{each.seconds:.1f}",
-            "run": str(each.run or ""),
-        }
-        for each, spread in zip(found, spreads, strict=True)
-    ]
-    if shown:
-        display.table(shown, list(shown[0]), wraps=False)
-        display.line("")
-    for text in baselines.doubts(report):
-        display.line(f"note: {text}")
 
 
 def _results(report: Report) -> None:
