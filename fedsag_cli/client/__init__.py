@@ -23,10 +23,9 @@ from collections.abc import Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from fedsag_cli.client.analytics import AnalyticsDataType, log_values
-from fedsag_cli.client.partition import part_of  # here: imported later, the module would take the function's name
+from fedsag_cli.client.place import Site
 from fedsag_cli.client.ranks import Loop
 from fedsag_cli.client.session import Session
-from fedsag_cli.client.site import Site
 from fedsag_cli.errors import ClientError
 from fedsag_cli.model import FLModel, ParamsType, Tree
 
@@ -238,6 +237,8 @@ def partition(
     The run shows how many samples each site has; the first call for a site counts. Raises ClientError if an argument is
     wrong, or a site would have no sample.
     """
+    from fedsag_cli.client.partitioning import part_of
+
     session = _session(ctx, "partition")
     found = part_of(session.site, labels, how, alpha=alpha, shards_per_site=shards_per_site, seed=session.seed)
     session.tell_samples(len(found))

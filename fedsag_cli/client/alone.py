@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fedsag_cli.client.local_files import LocalFiles
-from fedsag_cli.client.site import Site
+from fedsag_cli.client.place import Site
 from fedsag_cli.errors import ChannelClosed, ClientError, FedsagError
 from fedsag_cli.model import FLModel, Params
 from fedsag_cli.params.packing import packed, unpacked

@@ -43,7 +43,6 @@ class LocalFiles:
                         f"{path} is in the way: it was not made by this script, or has changed since",
                         hint="move it to another folder",
                     )
-            self._made.announce(self._made.will_make(path, grows=path.name == _LOGGED) for path in paths)
 
     def keep(self, task: str, model: FLModel, num_samples: int | None) -> None:
         """Keep an answer: its params, and all else as JSON. Raises ClientError."""
@@ -61,18 +60,15 @@ class LocalFiles:
 
     def log(self, values: LogValues) -> None:
         """Keep what the script logs: a line of JSON for each call. Raises ClientError."""
-        with self._refused(), (self.folder / _LOGGED).open("ab") as file:
-            is_new = file.tell() == 0
-            told = {"kind": values.kind, "values": values.values, "step": values.step}
+        told = {"kind": values.kind, "values": values.values, "step": values.step}
+        with self._refused(), self._making(_LOGGED) as path, path.open("ab") as file:
             file.write(msgspec.json.encode(told) + b"\n")
-        if is_new:
-            self._made.note([self.folder / _LOGGED])
 
     def _keep_params(self, params: Params) -> str:
         """Write the params to a file that their library reads: its name."""
         if any(map(is_payload, params.values())):
-            tensor_file.save(self.folder / _OTHER, params)
-            self._made.note([self.folder / _OTHER])
+            with self._making(_OTHER) as path:
+                tensor_file.save(path, params)
             return _OTHER
         if any(map(is_torch, params.values())):
             import torch
@@ -87,9 +83,20 @@ class LocalFiles:
         return self._write(_NUMPY, lambda file: write_npz(file, arrays))
 
     def _write(self, name: str, write: Any) -> str:
-        write_whole(self.folder / name, write)
-        self._made.note([self.folder / name])
+        with self._making(name) as path:
+            write_whole(path, write)
         return name
+
+    @contextlib.contextmanager
+    def _making(self, name: str) -> Iterator[Path]:
+        """The path of a file that is written in this block, and is ours from then on."""
+        path = self.folder / name
+        if self._made.knows(path) and name == _LOGGED:  # it grows
+            yield path
+            return
+        self._made.announce([self._made.will_make(path, grows=name == _LOGGED)])
+        yield path
+        self._made.settle()
 
     @contextlib.contextmanager
     def _refused(self) -> Iterator[None]:

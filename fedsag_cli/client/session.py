@@ -17,8 +17,8 @@ import numpy as np
 from fedsag_cli import machine
 from fedsag_cli.client import alone, plain
 from fedsag_cli.client.kept import Kept
+from fedsag_cli.client.place import Site
 from fedsag_cli.client.seeding import Streams, streams
-from fedsag_cli.client.site import Site
 from fedsag_cli.client.steps import State, Step
 from fedsag_cli.errors import ChannelClosed, ClientError, TensorError
 from fedsag_cli.filters import Chain, Exchanges

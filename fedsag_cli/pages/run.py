@@ -133,7 +133,7 @@ def _span_of(group: Sequence[RoundReport]) -> str:
 
 
 def _sites(report: Report, named: chosen.Chosen) -> Page:
-    """One row a site: its last metrics, answers, failures, seconds of all tasks and of the longest.
+    """One row a site: its last metrics, samples where told, answers, failures, seconds of all tasks and of the longest.
 
     Of many sites, also the quantiles of these.
     """
@@ -154,11 +154,14 @@ def _sites(report: Report, named: chosen.Chosen) -> Page:
     def row(site: str) -> list[Any]:
         own = last.get(site, nothing)
         most = longest[site].seconds if site in longest else 0.0
-        return [*map(own.get, names), answers[site], failed[site], round(spent.get(site, 0.0), 4), round(most, 4)]
+        samples = [report.samples.get(site)] if report.samples else []
+        seconds = round(spent.get(site, 0.0), 4), round(most, 4)
+        return [*map(own.get, names), *samples, answers[site], failed[site], *seconds]
 
     took_part = answers.keys() | failed.keys() | last.keys()
     return {
         "metrics": names,
+        "has_samples": bool(report.samples),
         "rows": [[site, *row(site)] for site in named.names],
         "took_part": named.took_part,
         "quantiles": _quantiles_of(map(row, took_part)) if named.took_part > over_sites.MANY else [],

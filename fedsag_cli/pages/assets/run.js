@@ -347,7 +347,7 @@ function privacySection(privacy) {
 
 function siteSection(sites) {
   if (!sites.rows.length) return null;
-  const own = [...sites.metrics.map((name) => [name, num]), ["answers", num], ["failures", num], ["time at work", secs], ["longest task", secs]];
+  const own = [...sites.metrics.map((name) => [name, num]), ...(sites.has_samples ? [["samples", num]] : []), ["answers", num], ["failures", num], ["time at work", secs], ["longest task", secs]];
   const blocks = [];
   if (sites.quantiles.length) {
     const rows = sites.quantiles.map((each, at) => [own[at][0], ...(each.length ? each.map(own[at][1]) : ["", "", "", "", ""])]);

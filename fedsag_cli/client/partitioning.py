@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsag_cli.client.site import Site
+from fedsag_cli.client.place import Site
 from fedsag_cli.errors import ClientError, counted, nearest
 from fedsag_cli.params.encoding import is_torch
 from fedsag_cli.params.seeds import derived
