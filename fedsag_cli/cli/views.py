@@ -35,13 +35,13 @@ class View(Protocol):
 
 
 @contextmanager
-def view(output: Format, *, quiet: bool = False) -> Iterator[View]:
-    """The observer that prints events in this format, and live on a terminal."""
+def view(output: Format, *, quiet: bool = False, redraws: bool = True) -> Iterator[View]:
+    """The observer that prints events in this format, and live on a terminal that is ours alone (`redraws`)."""
     if output is Format.JSON:
         yield JsonView()
     elif quiet:
         yield QuietView()
-    elif display.can_redraw():
+    elif redraws and display.can_redraw():
         live = LiveView()
         with live.screen:
             yield live

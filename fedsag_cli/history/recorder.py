@@ -175,6 +175,8 @@ class Recorder:
             threads=event.threads,
             launcher=event.launcher,
             plan=event.plan,
+            parent=event.parent,
+            parent_round=event.parent_round,
             clients=len(event.sites),
         )
         rows.write_sites(database, self.number, event.sites)

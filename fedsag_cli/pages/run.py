@@ -27,12 +27,12 @@ _LONGEST = 2000  # characters of one text
 Page = dict[str, Any]
 
 
-def page_of(report: Report, activity: Activity, number: int = 0) -> Page:
+def page_of(report: Report, activity: Activity, number: int = 0, parent: int = 0) -> Page:
     """What the scripts of a page show. All of it is plain JSON; a block that has nothing is empty."""
     named = chosen.sites_of(report)
     return {
         "kind": "run",
-        "head": _head(report) | {"run": number},
+        "head": _head(report) | {"run": number, "fork": _fork(report, parent)},
         "workflows": curves.by_workflow(report, named.names),
         "rounds": _rounds(report),
         "stages": _stages(report, activity),
@@ -78,6 +78,13 @@ def _head(report: Report) -> Page:
     }
 
 
+def _fork(report: Report, parent: int) -> str:
+    """Of which run it is a fork; empty if it is none."""
+    if not report.parent:
+        return ""
+    return f"fork of {f'run {parent}' if parent else 'another run'} after round {report.parent_round}"
+
+
 def _rounds(report: Report) -> Page:
     """The rows of the table of rounds; of many rounds, some."""
     places = some(len(report.rounds), _MOST_ROWS)
@@ -91,8 +98,11 @@ def _rounds(report: Report) -> Page:
 
 
 def _stages(report: Report, activity: Activity) -> Page:
-    """Where the time went and how many bytes travelled, in all and by round; of many rounds, some are summed."""
-    rounds, times = report.rounds, report.times
+    """Where the time went and how many bytes travelled, in all and by round; of many rounds, some are summed.
+
+    Of a fork, its own rounds.
+    """
+    rounds, times = report.rounds[report.inherited_rounds :], report.times
     waited, aggregated = sum(each.wait_s for each in rounds), sum(each.aggregate_s for each in rounds)
     saved, whole = sum(each.save_s for each in rounds), sum(each.total_s for each in rounds)
     ended = report.seconds or 0.0

@@ -60,6 +60,8 @@ def _options(kind: str, federated: Report, options: Options, place: Workspace) -
         seed=federated.seed,
         resume=options.resume and is_begun(place, known, kind),
         force=True,
+        at=None,
+        debug="",
         baselines=(),
         baseline=Baseline(kind=kind, num_rounds=len(rounds)),
     )

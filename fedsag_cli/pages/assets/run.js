@@ -65,7 +65,7 @@ function stateOf(run) {
 function header(head, details) {
   const state = stateOf(head);
   const kind = { Finished: "good", Interrupted: "warn", Failed: "bad" }[state];
-  const facts = [head.run > 0 && `run ${head.run}`, day(head.began), head.template && `template ${head.template}`, `seed ${details.seed}`, details.resumed_at.length > 0 && `resumed ${details.resumed_at.length === 1 ? "once" : `${details.resumed_at.length} times`}`];
+  const facts = [head.run > 0 && `run ${head.run}`, day(head.began), head.template && `template ${head.template}`, `seed ${details.seed}`, head.fork, details.resumed_at.length > 0 && `resumed ${details.resumed_at.length === 1 ? "once" : `${details.resumed_at.length} times`}`];
   const said = head.ok ? null : el("div", { className: kind === "warn" ? "said warn" : "said" }, el("p", {}, head.cause), head.hint && el("p", {}, head.hint, head.hint.includes(" -w . ") && " (-w . is the folder of this page)"));
   return el("header", {},
     el("h1", {}, head.job || "run"),
