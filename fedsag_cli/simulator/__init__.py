@@ -23,7 +23,7 @@ from fedsag_cli.processes.kill import kill_marked
 from fedsag_cli.processes.local import LocalEngine, OwnNursery, StartNursery, can_fork
 from fedsag_cli.processes.ray.engine import RayEngine
 from fedsag_cli.report import Report
-from fedsag_cli.simulator import environment, fork, resume
+from fedsag_cli.simulator import baselines, environment, fork, resume
 from fedsag_cli.simulator.options import FORK, RAY, Options, check_engine
 from fedsag_cli.simulator.planning import make_plan
 from fedsag_cli.simulator.signals import have_standard_streams, signals_interrupt, terminal_as_before
@@ -102,6 +102,7 @@ def _simulate(
     begin: fork.Fork | None = None,
 ) -> Report:
     check_engine(options)
+    baselines.check_kinds(options.baselines)
     forks = options.launcher in (None, FORK) and can_fork()
     in_terminal = terminal_as_before() if options.debug else nullcontext()
     with signals_interrupt(), in_terminal, private_address() as address:
@@ -129,6 +130,11 @@ def _simulate(
                 run_folder.take()
                 if not options.force:
                     resume.check_nothing_is_lost(run_folder, moves=moves)
+            for kind in options.baselines:
+                place = Workspace(baselines.workspace_of(run_folder.root, kind))
+                goes_on = before is not None and baselines.is_begun(place, planned.plan, kind)
+                if not (goes_on or options.force):
+                    resume.check_nothing_is_lost(place, moves=False)
             report = resume.finished_report(run_folder) if before is not None else None
             gone = resume.missing_models(report) if report else []
             planned.notices.extend(f"this run is complete, but {path} is gone" for path in gone)

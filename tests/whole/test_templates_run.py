@@ -44,6 +44,7 @@ def test_a_template_runs_as_it_is(tmp_path, template, launcher):
     for accuracy in ran.metrics("accuracy"):
         assert set(accuracy) == {"site-1", "site-2"}
         assert all(0 <= value <= 100 for value in accuracy.values())
+    assert set(report["final_metrics_by_site"]) == {"site-1", "site-2"}, "the last aggregate is measured"
     server = tmp_path / "ws" / "server" / "simulate_job"
     if template == "sag_np_robust":
         assert set(np.load(server / "models" / "server.npz")) == {"weight", "bias"}
@@ -105,7 +106,7 @@ def test_two_commands_are_enough(tmp_path):
     assert "answered" in ran.out
 
 
-CSE = ["-f", "config_fed_client.conf", f"app_config={SMALL} --split iid --num_sites 2"]
+CSE = ["-f", "config_fed_client.conf", f"app_config={SMALL} --split iid"]
 OTHERS = {
     "cyclic_pt": [*SERVER, "order=RANDOM", "-f", "config_fed_client.conf", f"app_config={SMALL}"],
     "cyclic_cc_pt": [*SERVER, "-f", "config_fed_client.conf", f"app_config={SMALL}"],
