@@ -90,7 +90,10 @@ def how_it_ended(exit_code: int) -> str:
 
 
 class RunStarted(Event, frozen=True, kw_only=True):
-    """`workers`: whether worker processes do the tasks of all sites, `slots` of them at a time."""
+    """`workers`: whether worker processes do the tasks of all sites, `slots` of them at a time.
+
+    `plan`: the SHA-256 of all that decides the result. `overrides`: the words of `--set`.
+    """
 
     job: str
     workspace: str
@@ -101,6 +104,8 @@ class RunStarted(Event, frozen=True, kw_only=True):
     launcher: str
     versions: dict[str, str]
     workers: bool = False
+    plan: str = ""
+    overrides: list[str] = []
 
 
 class RunSettings(Event, frozen=True, kw_only=True):

@@ -127,6 +127,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     `slots`: how many clients of one group work at the same time. `threads`: torch's threads in each client. `preload`:
     the modules that the processes will import. `waits_for_all`: a seed was given, so who takes part in a round does not
     depend on how fast the others are. `files`: SHA-256 of every file except the configs, by path in the job.
+    `overrides`: the words of `--set`, which are in the settings already.
     `shown_settings`: file and key of each value in the config files -> the value, for trackers.
     """
 
@@ -145,6 +146,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     sites: list[SitePlan]
     files: dict[str, str] = {}
     shown_settings: dict[str, Any] = {}
+    overrides: list[str] = []
 
     @property
     def has_workers(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -50,6 +51,20 @@ def keys(ctx: typer.Context, incomplete: str) -> list[Offer]:
     if not incomplete and (declared := draft.variables_of(template, file)):
         return [(f"{each.name}=", _meaning(each.kind, each.default, each.meaning)) for each in declared]
     return list(_keys(template, file, incomplete))
+
+
+def keys_of_job(ctx: typer.Context, incomplete: str) -> list[Offer]:
+    """The keys of the job that the command line names; with nothing typed, only those that its template declares."""
+    from fedsag_cli.job.templates import variables
+
+    rows = variables.of_job(Path(_typed(ctx, "job") or "current_job"))
+    rows = [row for row in rows if row.is_variable] or rows if not incomplete else rows
+    several = Counter(row.key for row in rows)
+    return [
+        (name, _meaning(row.kind, row.value, row.meaning))
+        for row in rows
+        if (name := f"{row.file}:{row.key}=" if several[row.key] > 1 else f"{row.key}=").startswith(incomplete)
+    ]
 
 
 def jobs(incomplete: str) -> list[Offer]:

@@ -111,6 +111,16 @@ def simulator(
             "--seed", metavar="N", help="Random seed (default: a random number). The same seed gives the same model."
         ),
     ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            autocompletion=completion.keys_of_job,
+            help="Set a value of the job's config files for this run; the job is not changed. Can be repeated. "
+            "FILE:KEY=VALUE where several files know the key.",
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in WS. Only -t, -gpu and --launcher may differ.")
     ] = False,
@@ -178,6 +188,7 @@ def simulator(
         address=address,
         workers=workers,
         seed=seed,
+        sets=sets or (),
         max_clients=max_clients,
         resume=resume,
         force=force,

@@ -14,7 +14,7 @@ from fedsag_cli.errors import UsageError
 if TYPE_CHECKING:
     import sqlite3
 
-VERSION = 1
+VERSION = 2
 _OURS = 0x0FED5A60  # the application_id: the file is no other program's
 _TABLES = (
     """
@@ -44,7 +44,9 @@ _TABLES = (
         digest TEXT NOT NULL DEFAULT '',
         workspace TEXT NOT NULL DEFAULT '',
         files TEXT NOT NULL DEFAULT 'there',
-        process TEXT NOT NULL DEFAULT ''
+        process TEXT NOT NULL DEFAULT '',
+        plan TEXT NOT NULL DEFAULT '',
+        parent TEXT NOT NULL DEFAULT ''
     )
     """,
     """
@@ -77,6 +79,9 @@ _TABLES = (
     ) WITHOUT ROWID
     """,
 )
+_SINCE = {2: ("plan", "parent")}
+"""The columns of `runs` that a version added, with an empty text in older rows."""
+
 TABLES = ("settings", "sites", "metrics", "final_metrics", "versions")
 """Those with a column `run`, beside `runs`."""
 
@@ -140,10 +145,11 @@ def open_to_write(wait_s: float) -> sqlite3.Connection:
                 with contextlib.suppress(sqlite3.OperationalError):  # another process is just doing it
                     opened.execute("PRAGMA journal_mode = WAL")
             opened.execute("PRAGMA synchronous = NORMAL")
-            if not has_tables:
+            if not has_tables or _missing(opened):
                 with writing(opened):
                     if not _has_tables(opened, file):
                         _make_tables(opened)
+                    _add_missing(opened)
         except BaseException:
             opened.close()
             raise
@@ -173,6 +179,9 @@ def _read_only(file: Path, how: str) -> sqlite3.Connection:
     try:
         if not _has_tables(opened, file):
             raise NoRuns(file)
+        if missing := _missing(opened):  # made by an older version, and read as it is
+            added = ", ".join(f"'' AS {name}" for name in missing)
+            opened.execute(f"CREATE TEMP VIEW runs AS SELECT *, {added} FROM main.runs")
     except BaseException:
         opened.close()
         raise
@@ -206,6 +215,18 @@ def _has_tables(database: sqlite3.Connection, file: Path) -> bool:
             hint="use that version; or name another folder with FEDSAG_HOME",
         )
     return True
+
+
+def _missing(database: sqlite3.Connection) -> list[str]:
+    """The columns that the tables, of an older version, do not have yet."""
+    version = database.execute("PRAGMA user_version").fetchone()[0]
+    return [name for since, names in _SINCE.items() if version < since for name in names]
+
+
+def _add_missing(database: sqlite3.Connection) -> None:
+    for name in _missing(database):
+        database.execute(f"ALTER TABLE runs ADD COLUMN {name} TEXT NOT NULL DEFAULT ''")
+    database.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def _make_tables(database: sqlite3.Connection) -> None:

@@ -174,6 +174,7 @@ class Recorder:
             slots=event.slots,
             threads=event.threads,
             launcher=event.launcher,
+            plan=event.plan,
             clients=len(event.sites),
         )
         rows.write_sites(database, self.number, event.sites)

@@ -21,7 +21,11 @@ THERE, REPLACED, REMOVED = "there", "replaced", "removed"
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """A run in the table `runs`. `files`: THERE, REPLACED or REMOVED. `process`: as `alive.this_process` names it."""
+    """A run in the table `runs`. `files`: THERE, REPLACED or REMOVED. `process`: as `alive.this_process` names it.
+
+    `plan`: the SHA-256 of all that decides the result. `parent`: the `id` of the run
+    that it is a fork of. Empty: unknown, or none.
+    """
 
     number: int
     id: str | None
@@ -49,11 +53,13 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     workspace: str
     files: str
     process: str
+    plan: str
+    parent: str
 
 
 _SAME = (
     "cause", "hint", "job", "template", "began", "seed", "slots", "threads", "launcher", "first_round", "num_rounds",
-    "digest",
+    "digest", "plan",
 )  # fmt: skip
 """What a row and a report have under the same names."""
 

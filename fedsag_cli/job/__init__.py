@@ -122,6 +122,10 @@ class _ConfigFiles:
             self._read[stem] = hocon.load(path, name=name)
         return ConfigFile(stem=stem, name=name, values=self._read[stem], search=[self._folder / "custom"])
 
+    def replace(self, stem: str, values: dict[str, Any]) -> None:
+        """From now on, `values` are what is in the file."""
+        self._read[stem] = values
+
     def resolved(self, stem: str, variables: Mapping[str, Any]) -> ConfigFile:
         """The file with its placeholders replaced. Raises JobError."""
         from fedsag_cli.job.config import placeholders

@@ -14,7 +14,7 @@ from fedsag_cli.report.alike import Kind, kind_of
 from fedsag_cli.workspace import site_of
 
 _MOST_LOGS = 30  # of failures that are alike, whose ends are kept
-_SETTINGS = ("job", "workspace", "sites", "slots", "threads", "seed", "launcher", "versions")
+_SETTINGS = ("job", "workspace", "sites", "slots", "threads", "seed", "launcher", "versions", "plan", "overrides")
 
 
 class PrivacyReport(msgspec.Struct, kw_only=True):
@@ -109,6 +109,8 @@ class Report(msgspec.Struct, kw_only=True):
     seed: int = 0
     launcher: str = ""
     versions: dict[str, str] = {}
+    plan: str = ""  # the SHA-256 of all that decides the result
+    overrides: list[str] = []  # the words of --set, in `settings` too
     began: float = 0.0  # seconds since 1970; of the first part of a run that was resumed
     template: str = ""
     settings: dict[str, Any] = {}  # by config file and key

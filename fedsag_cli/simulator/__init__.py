@@ -13,6 +13,7 @@ from fedsag_cli.history.recorder import Recorder
 from fedsag_cli.interop import reading
 from fedsag_cli.interop.records import Records, meta_of
 from fedsag_cli.job import Job
+from fedsag_cli.job.templates.set_values import with_values
 from fedsag_cli.plan import Plan
 from fedsag_cli.processes.kill import kill_marked
 from fedsag_cli.processes.local import LocalEngine, can_fork
@@ -75,7 +76,7 @@ def _simulate(
         )
         engine = ray or LocalEngine(fork=fork, env=env)  # the engine starts while the job is read
         try:
-            read = Job.load(job, reading.translate)
+            read = with_values(Job.load(job, reading.translate), options.sets)
             planned = make_plan(read, run_folder, options, engine.prepare, ray.nodes if ray else lambda: ())
             planned.notices.extend(ray.notes() if ray else ())
             if options.resume and before is None:

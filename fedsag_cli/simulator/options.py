@@ -35,6 +35,7 @@ class Options:
     address: str | None = None  # of a Ray cluster
     workers: bool | None = None  # whether worker processes do the tasks of all clients; None: as the job says
     seed: int | None = None
+    sets: Sequence[str] = ()  # KEY=VALUE: values of the job's config files for this run, see `set_values`
     waits_for_all: bool | None = None  # as the earlier run did; None: if a seed is given
     max_clients: int | None = None
     resume: bool = False  # continue the run in the workspace

@@ -142,6 +142,7 @@ def make_plan(
         names=names,
         sites=sites,
         shown_settings=settings(job),
+        overrides=list(options.sets),
     )
     known = placeholders.Secrets(os.environ)
     words = {site.name: [known.revealed(word) for word in site.command or site.args] for site in sites}

@@ -136,6 +136,7 @@ def settings_of(plan: Plan, options: Options, *, moves: bool) -> Options:
         waits_for_all=plan.waits_for_all or options.seed is not None,
         strict=options.strict or plan.strict,
         workers=plan.has_workers,
+        sets=options.sets or plan.overrides,
         max_clients=None,
     )
 

@@ -392,6 +392,8 @@ class Simulation:
             launcher=plan.launcher,
             versions=machine.versions(plan.preload),
             workers=plan.has_workers,
+            plan=plan.identity,
+            overrides=plan.overrides,
         )
 
     def _tell_settings(self) -> None:

@@ -140,6 +140,31 @@ def newer(home):
         opened.execute("PRAGMA user_version = 99")
 
 
+def older(home):
+    """A database as version 1 made it, with one run."""
+    database.open_to_write(1.0).close()
+    with closing(sqlite3.connect(home / "runs.db")) as opened, opened:
+        for name in ("plan", "parent"):
+            opened.execute(f"ALTER TABLE runs DROP COLUMN {name}")
+        opened.execute("INSERT INTO runs (id, status, job) VALUES ('abc', 'finished', 'old')")
+        opened.execute("PRAGMA user_version = 1")
+
+
+def test_a_database_of_an_older_version_is_read_as_it_is_and_gets_the_new_columns_when_it_is_written(tmp_path, home):
+    older(home)
+
+    assert [(row.job, row.plan, row.parent) for row in all_rows()] == [("old", "", "")]
+    with closing(sqlite3.connect(home / "runs.db")) as opened:
+        assert opened.execute("PRAGMA user_version").fetchone() == (1,)
+
+    record(tmp_path / "ws", history(tmp_path / "ws"))
+
+    assert next((row.job, row.plan) for row in all_rows()) == ("old", "")
+    assert len(all_rows()) == 2
+    with closing(sqlite3.connect(home / "runs.db")) as opened:
+        assert opened.execute("PRAGMA user_version").fetchone() == (database.VERSION,)
+
+
 def a_folder(home):
     (home / "runs.db").mkdir(parents=True)
 

@@ -189,6 +189,21 @@ def test_the_command_that_a_failed_run_hints_at_continues_it(tmp_path):
     assert command in again.err
 
 
+def test_values_that_were_set_for_the_run_need_not_be_set_again_and_others_are_refused(tmp_path):
+    fails = ADDS_ONE.replace("        mean =", "        assert model.current_round < 1, 'worn out'\n        mean =")
+    made = job(tmp_path / "other", fails, num_rounds=3)
+    run(made, "-n", 2, "-t", 2, "--seed", 4, "--set", "num_rounds=2", workspace=tmp_path / "set")
+
+    resumed = run(made, "--resume", workspace=tmp_path / "set")
+    other = run(made, "--resume", "--set", "num_rounds=5", workspace=tmp_path / "set")
+
+    assert "resumed: 1 round done" in resumed.out
+    assert resumed.report["num_rounds"] == 2
+    assert resumed.report["overrides"] == ["num_rounds=2"]
+    assert other.code == 2
+    assert "server.workflows[0].args.num_rounds was 2 and is 5" in other.err
+
+
 def test_how_many_work_at_a_time_may_change(failed):
     assert run(failed, "--resume", "-t", 1).told("RunStarted")[1]["slots"] == 1
 

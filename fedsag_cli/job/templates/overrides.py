@@ -16,6 +16,11 @@ from fedsag_cli.job.config import literals, placeholders, tree
 from fedsag_cli.job.config.tree import KeyPath
 from fedsag_cli.job.meta import KEYS as META_KEYS
 
+
+class _Unknown(JobError):
+    """A file has no such key."""
+
+
 _OPEN_META = ("deploy_map", "resource_spec", "launcher_spec", "custom_props", "stats_pool_config")
 
 
@@ -77,6 +82,22 @@ def apply(
         tree.remove(conf, at)
 
 
+def knows(conf: Mapping[str, Any], override: Override, *, file: str, search: Sequence[Path] = ()) -> bool:
+    """Whether `conf` has the key, or a component in it takes an argument of this name."""
+    try:
+        _Finder(conf, file, search, {}).find(override.key, removes=override.text is None)
+    except _Unknown:
+        return False
+    except JobError:  # it has the key more than once, or with another mistake: `apply` says what is wrong
+        return True
+    return True
+
+
+def known_names(conf: Mapping[str, Any], *, file: str, search: Sequence[Path] = ()) -> list[str]:
+    """The keys and arguments that an override may set without a path."""
+    return _Finder(conf, file, search, {}).names()
+
+
 def signature(path: str, search: Sequence[Path]) -> signatures.Signature | None:
     """The arguments of a component. A missing class with the name of a known one may take any others, too."""
     try:
@@ -133,8 +154,8 @@ class _Finder:
             paths = [(key,)]
         if not paths:
             other = self._elsewhere.get(key)
-            hint = f"it is a key of {other}" if other else nearest(key, self._names())
-            raise JobError(f"{self._file} has no key {key!r}", hint=hint)
+            hint = f"it is a key of {other}" if other else nearest(key, self.names())
+            raise _Unknown(f"{self._file} has no key {key!r}", hint=hint)
         if len(paths) > 1:
             found = ", ".join(tree.unambiguous(at) for at in paths)
             raise JobError(f"{self._file}: {key!r} is found more than once: {found}", hint="write the whole path")
@@ -178,7 +199,7 @@ class _Finder:
             return JobError(f"{self._file}: {tree.written(at)}: {tree.written(at[: end - 1])} {problem}")
         names = [tree.written((*at[: end - 1], key)) for key in above] if isinstance(above, Mapping) else []
         hint = nearest(tree.written(at[:end]), names) if names else f"{tree.written(at[: end - 1])} is not an object"
-        return JobError(f"{self._file} has no key {tree.written(at[:end])!r}", hint=hint)
+        return _Unknown(f"{self._file} has no key {tree.written(at[:end])!r}", hint=hint)
 
     def _kind(self, at: KeyPath) -> str | None:
         argument = self._argument(at)
@@ -198,7 +219,7 @@ class _Finder:
             return next((argument for argument in signature.arguments if argument.name == at[-1]), None)
         return None
 
-    def _names(self) -> list[str]:
+    def names(self) -> list[str]:
         keys = [str(at[-1]) for at, _ in tree.leaves(self._conf) if isinstance(at[-1], str)]
         arguments = [name for pair in self._signatures.values() for name in _settable(*pair)]
         return [*keys, *arguments, *(META_KEYS if self._is_meta else ())]
