@@ -7,6 +7,7 @@ FedsagError                   1   the base class; only its subclasses are raised
 ├── RunError                  4   the run failed
 │   ├── NotEnoughClients      4   too few clients can still answer a task
 │   ├── NotEnoughMemory       4   the clients cannot all stay in memory
+│   ├── OutOfTime             4   the run took longer than it may
 │   └── ChannelClosed         4   the other process has closed the channel
 │       └── BadMessage        4   it sent a message that fedsag never sends; the channel is closed
 ├── ClientError               4   a call of the Client API is not possible now (also a RuntimeError)
@@ -20,8 +21,11 @@ import contextlib
 import difflib
 import errno
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+Args = ParamSpec("Args")
+Result = TypeVar("Result")
 
 
 class FedsagError(Exception):
@@ -54,7 +58,56 @@ class WorkspaceError(UsageError):
 
 
 class JobError(FedsagError):
+    """`file`: the config file, or the script, that is wrong; `at`: the keys and indices of the value in it, the
+    outermost first; `line`: its line, where the error itself knows it. `others`: what else is wrong with the job.
+    """
+
     exit_code = 3
+
+    def __init__(
+        self, message: str, *, hint: str = "", file: str = "", at: tuple[str | int, ...] = (), line: int | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.file, self.at, self.line = file, at, line
+        self.others: Sequence[JobError] = ()
+
+
+class Gathering:
+    """Gathers the errors of checks that do not depend on each other. The end of its `with` block raises the first.
+
+    That has the further ones as `others`. An error of the block itself comes last.
+    """
+
+    def __init__(self) -> None:
+        self._errors: dict[str, JobError] = {}  # by message: several checks may meet the same error
+
+    def attempt(self, check: Callable[Args, Result], *args: Args.args, **named: Args.kwargs) -> Result | None:
+        """What the check returns; None if it raises a JobError."""
+        try:
+            return check(*args, **named)
+        except JobError as error:
+            self.add(error)
+            return None
+
+    def add(self, error: JobError) -> None:
+        for each in (error, *error.others):
+            self._errors.setdefault(each.message, each)
+
+    def check(self) -> None:
+        """Raise the first error, if there is one."""
+        if self._errors:
+            first, *others = self._errors.values()
+            first.others = others
+            raise first
+
+    def __enter__(self) -> Gathering:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, JobError):
+            self.add(error)
+        if error is None or isinstance(error, JobError | UsageError):
+            self.check()
 
 
 class RunError(FedsagError):
@@ -83,6 +136,13 @@ class NotEnoughMemory(RunError):
             f"{need} about {needed / 1e9:.1f} GB of {where} memory, {free / 1e9:.1f} GB are free",
             hint="use fewer clients (-n), smaller data in each, or launch_once=false so that only working clients live",
         )
+
+
+class OutOfTime(RunError):
+    """`limit`: as the user wrote it, such as 10m."""
+
+    def __init__(self, limit: str) -> None:
+        super().__init__(f"the run took longer than --max-time {limit}")
 
 
 class ChannelClosed(RunError):

@@ -21,6 +21,9 @@ import msgspec
 
 from fedsag_cli.wire.messages import STARTED_AT, LogKind
 
+FORMAT = 1
+"""The version of the form of events. It rises when a field or a kind goes away or changes its meaning."""
+
 Metrics: TypeAlias = dict[str, float | None]
 """Measured values by name. None stands for NaN and infinity, which JSON cannot hold."""
 
@@ -90,11 +93,17 @@ def how_it_ended(exit_code: int) -> str:
 
 
 class RunStarted(Event, frozen=True, kw_only=True):
-    """`workers`: whether worker processes do the tasks of all sites, `slots` of them at a time.
+    """`format`: the version of the form of all events of this run.
+
+    `workers`: whether worker processes do the tasks of all sites, `slots` of them at a time.
 
     `plan`: the SHA-256 of all that decides the result. `overrides`: the words of `--set`.
+
+    `parent`: of a fork, the run that it was made of, as `fedsag runs` calls it in the column id; it was made after the
+    round `parent_round`, and the first `inherited_rounds` rounds are those of the parent.
     """
 
+    format: int = FORMAT
     job: str
     workspace: str
     sites: list[str]
@@ -106,6 +115,9 @@ class RunStarted(Event, frozen=True, kw_only=True):
     workers: bool = False
     plan: str = ""
     overrides: list[str] = []
+    parent: str = ""
+    parent_round: int | None = None
+    inherited_rounds: int = 0
 
 
 class RunSettings(Event, frozen=True, kw_only=True):
@@ -212,7 +224,8 @@ class TaskSent(Event, frozen=True, kw_only=True):
 class ReplyAccepted(Event, frozen=True, kw_only=True):
     """`work_s`: from sending the task to receiving the answer.
 
-    `model_owner`: whose model was measured, where a workflow lets clients measure several.
+    `model_owner`: whose model was measured, where a workflow lets clients measure several. `num_samples`: how many
+    samples the site trains on; None if its script did not tell.
 
     `digest`, `tensors`, `names`: of the params as they arrived, as in ModelSent. No names: they are those of the model
     that was sent.
@@ -225,6 +238,7 @@ class ReplyAccepted(Event, frozen=True, kw_only=True):
     model_owner: str = ""
     metrics: Metrics
     num_steps: float
+    num_samples: int | None = None
     size: int
     work_s: float
     digest: str = ""
@@ -419,6 +433,15 @@ class RunFinished(Event, frozen=True, kw_only=True):
     report: str = ""
 
 
+class CommandFailed(Event, frozen=True, kw_only=True):
+    """An error of a command, which prints it with `--format json`; no file has it. `details`: such as ends of logs."""
+
+    message: str
+    hint: str = ""
+    details: list[str] = []
+    exit_code: int
+
+
 AnyEvent = Union[  # noqa: UP007  msgspec reads it at run time
     RunStarted,
     RunSettings,
@@ -451,6 +474,7 @@ AnyEvent = Union[  # noqa: UP007  msgspec reads it at run time
     WorkflowFinished,
     RunFailed,
     RunFinished,
+    CommandFailed,
 ]
 
 _encoder = msgspec.json.Encoder()

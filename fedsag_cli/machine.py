@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import platform
@@ -9,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 _ACCELERATOR = re.compile("nvidia|nvhost|nvmap|nvgpu|dxg|kfd|dri$|accel|mtia|davinci|habana|hl[0-9]|xdna|neuron|mali")
@@ -37,7 +38,7 @@ def cores() -> int:
 
 
 def versions(preload: Collection[str]) -> dict[str, str]:
-    """The versions on which the numbers of a run depend; torch's if a run imports these modules with torch."""
+    """The versions on which the numbers of a run depend, and the CPU; torch's, if these modules of a run include it."""
     import importlib.metadata  # clients, which import this module, need neither
 
     from fedsag_cli import __version__
@@ -49,7 +50,18 @@ def versions(preload: Collection[str]) -> dict[str, str]:
             known[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return known | {"platform": f"{sys.platform} {platform.machine()}"}
+    known["platform"] = f"{sys.platform} {platform.machine()}"
+    return known | ({"cpu": name} if (name := _cpu()) else {})
+
+
+def _cpu() -> str:
+    """The CPU's model, as Linux names it; empty if it is not known."""
+    with contextlib.suppress(OSError), Path("/proc/cpuinfo").open(errors="replace") as lines:
+        for line in lines:
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                return value.strip()
+    return ""
 
 
 def free_memory() -> int:
@@ -59,8 +71,33 @@ def free_memory() -> int:
 
 def private_memory() -> int:
     """Bytes that only this process uses; 0 if that is not known."""
-    fields = _fields(Path("/proc/self/smaps_rollup"))
+    return _private(_fields(Path("/proc/self/smaps_rollup")))
+
+
+def memory_of_session(leader: int) -> tuple[int, int]:
+    """Bytes that a session of processes has for itself, at most so far, and those that its leader shares with others.
+
+    The peak is the leader's; its children count with what they have now. Zeros if that is not known, or it has ended.
+    """
+    own = 0
+    folder = Path(f"/proc/{leader}")
+    rollup, status = _fields(folder / "smaps_rollup"), _fields(folder / "status")
+    shared = max(0, rollup.get("Rss", 0) - _private(rollup))
+    for pid in _session(leader):
+        own += _private(_fields(Path(f"/proc/{pid}/smaps_rollup"))) if pid != leader else 0
+    peak = max(_private(rollup), status.get("VmHWM", 0) - shared)
+    return (own + peak, shared) if rollup else (0, 0)
+
+
+def _private(fields: Mapping[str, int]) -> int:
     return fields.get("Private_Clean", 0) + fields.get("Private_Dirty", 0)
+
+
+def _session(leader: int) -> Iterator[int]:
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError, IndexError):  # it has ended
+            if int((folder / "stat").read_text().rpartition(")")[2].split()[3]) == leader:
+                yield int(folder.name)
 
 
 def _free_of_machine() -> int | None:

@@ -103,6 +103,11 @@ class Made:
         found = self._stat(path)
         return found is not None and not stat.S_ISDIR(found.st_mode) and self._came_to_be_in_a_run(found)
 
+    def is_new(self, path: Path) -> bool:
+        """Whether what is at `path` came to be in this run."""
+        found = self._stat(path)
+        return found is not None and self._now is not None and self._now.has(found)
+
     def obstacle(self, path: Path) -> Path | None:
         """The first link or file on the way from the root to `path`, where a folder should be."""
         for parent in reversed([each for each in path.parents if self._root in each.parents]):

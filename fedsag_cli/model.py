@@ -37,6 +37,9 @@ torch's optimizers. A tuple comes back as a list.
 NUM_STEPS = "NUM_STEPS_CURRENT_ROUND"
 """The key in `FLModel.meta` for the number of steps, or examples, a site trained for: its weight in the mean."""
 
+NUM_SAMPLES = "NUM_SAMPLES"
+"""The key in `FLModel.meta` for the number of samples a site trains on, which the run shows; it is no weight."""
+
 MODEL_OWNER = "model_owner"
 """The key in `FLModel.meta` of a task for the name of the model's owner, where several models are measured."""
 

@@ -18,6 +18,10 @@ FORMAT = 3
 """The format of plan.json, of the record and of the checkpoints. A run is resumed by a version that has the same."""
 
 
+ALL = 0
+"""As a number of rounds whose checkpoints are kept: all."""
+
+
 class FilterSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One filter of a chain: the tasks it takes (patterns, see `matches`), its class and its arguments."""
 
@@ -119,6 +123,30 @@ class ServerPlan(msgspec.Struct, frozen=True, kw_only=True):
     task_data_filters: list[FilterSpec]
     task_result_filters: list[FilterSpec]
 
+    @property
+    def kept_by(self) -> dict[str, str]:
+        """By the name of its tree in a checkpoint, the class of each part that may keep something between rounds."""
+        filters = [*self.task_data_filters, *self.task_result_filters]
+        chain = " ".join(spec.path for spec in filters)
+        found = {f"state of {spec.id}": spec.path for spec in self.components}
+        found |= {f"state of filter {number}": spec.path for number, spec in enumerate(filters, start=1)}
+        return found | {"filters/task": chain, "filters/answer": chain}
+
+
+class ParentRun(msgspec.Struct, frozen=True, kw_only=True):
+    """The run that a fork was made of, after its round `round_num`: the first `rounds` rounds are its.
+
+    `id`: as `history.reading.identity_of` names it. `link`: that of its record after the round, which stands for all
+    that was done until then. `anew`: trees of its checkpoint that the fork does not restore, as the parts that kept
+    them have another class now.
+    """
+
+    id: str
+    round_num: int
+    rounds: int
+    link: str
+    anew: list[str] = []
+
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """A run before it starts.
@@ -127,8 +155,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     `slots`: how many clients of one group work at the same time. `threads`: torch's threads in each client. `preload`:
     the modules that the processes will import. `waits_for_all`: a seed was given, so who takes part in a round does not
     depend on how fast the others are. `files`: SHA-256 of every file except the configs, by path in the job.
+    `debug`: the client in the foreground; then no time limit ends the wait for a client.
     `overrides`: the words of `--set`, which are in the settings already.
-    `shown_settings`: file and key of each value in the config files -> the value, for trackers.
+    `shown_settings`: file and key of each value in the config files -> the value, for trackers. `keep_checkpoints`: the
+    number of last rounds whose checkpoints stay, or ALL.
     """
 
     format: int = 0  # what wrote no number is older than the first
@@ -141,12 +171,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     strict: bool = False
     waits_for_all: bool = False
     preload: list[str]
+    debug: str = ""
     server: ServerPlan
     names: list[str]
     sites: list[SitePlan]
     files: dict[str, str] = {}
     shown_settings: dict[str, Any] = {}
     overrides: list[str] = []
+    keep_checkpoints: int = 1
+    parent: ParentRun | None = None
 
     @property
     def has_workers(self) -> bool:
@@ -163,6 +196,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def identity(self) -> str:
         """The SHA-256 of all that decides the result."""
         result = {"seed": self.seed, "threads": self.threads, "files": self.files, "settings": self.settings}
+        if self.parent is not None:
+            result |= {"parent": self.parent.link, "anew": self.parent.anew}
         return hashlib.sha256(msgspec.json.encode(result, order="deterministic")).hexdigest()
 
 

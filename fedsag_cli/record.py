@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, Union
+from typing import Any, NamedTuple, TypeAlias, Union
 
 import msgspec
 
@@ -24,7 +24,8 @@ class Whole(msgspec.Struct, frozen=True, kw_only=True, tag="round", tag_field="l
     """A whole round: its events, the name of its checkpoint, and where the run stands after it.
 
     `keeps` names what components of the job's own code keep from round to round, which no checkpoint has. `states`: by
-    file, the sites whose states were written to it with this round.
+    file, the sites whose states were written to it with this round. `best`: the file of the best model so far; empty if
+    there is none.
     """
 
     round_num: int
@@ -32,6 +33,7 @@ class Whole(msgspec.Struct, frozen=True, kw_only=True, tag="round", tag_field="l
     state: dict[str, Any]
     keeps: list[str] = []
     states: dict[str, list[str]] = {}
+    best: str = ""
     events: list[msgspec.Raw] = []
 
 
@@ -49,6 +51,19 @@ class End(msgspec.Struct, frozen=True, kw_only=True, tag="end", tag_field="line"
 
 
 Line: TypeAlias = Union[Whole, Proof, End]  # noqa: UP007  msgspec reads it at run time
+
+
+class Place(NamedTuple):
+    """A whole round in a record. `line`: the index of its line; `needs`: the files to continue a run after it."""
+
+    line: int
+    whole: Whole
+    needs: frozenset[str]
+
+    @property
+    def files(self) -> frozenset[str]:
+        """`needs`, and the best model so far."""
+        return self.needs | {self.whole.best} if self.whole.best else self.needs
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -71,6 +86,15 @@ class Found(msgspec.Struct, frozen=True):
     def states(self) -> dict[str, str]:
         """By site, the file that has its state after the last round."""
         return {site: file for whole in self.rounds for file, sites in whole.states.items() for site in sites}
+
+    @property
+    def places(self) -> Iterator[Place]:
+        """After each whole round, what a run needs to continue there."""
+        of_site: dict[str, str] = {}
+        for index, line in enumerate(self.lines):
+            if isinstance(line, Whole):
+                of_site.update({site: file for file, sites in line.states.items() for site in sites})
+                yield Place(index, line, frozenset({line.checkpoint, *of_site.values()}))
 
     @property
     def digest(self) -> str:

@@ -22,7 +22,8 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -313,7 +314,7 @@ class Workspace:
                 raise WorkspaceError(f"{link} is not a folder, but a link or a file", hint=_MOVE)
         for path in inside:
             for there in () if self._made.owns(path) else (path, _part_of(path)):
-                if not os.path.lexists(there):
+                if not os.path.lexists(there) or self._made.is_new(there):  # the server may write at once
                     continue
                 if path in of_scripts and self._made.is_of_a_script(there) and not self._made.knows(there):
                     continue
@@ -336,6 +337,16 @@ class Workspace:
                     f"{source} of the job is a file that an earlier run made in this workspace",
                     hint=_COPY,
                 )
+
+    def adopt(self, files: Mapping[Path, Path], *, may_link: bool) -> None:
+        """Make files of another workspace, the keys, files of this one too: a second name or a copy. Raises OSError."""
+        self.claim(*files.values())
+        for source, target in files.items():
+            if (may_link and _link(source, target)) or _clone(source, target):
+                continue
+            with source.open("rb") as original:
+                write_whole(target, partial(shutil.copyfileobj, original), sync=True)
+        self._made.note(files.values())
 
     def files_of(self, app: Path, name: str) -> list[Path]:
         """The files of SERVER or of a site: its log, the files that `deploy` copies from its app, and checkpoints."""

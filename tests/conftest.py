@@ -46,15 +46,16 @@ def fresh_process(monkeypatch):
     import numpy as np
 
     import fedsag_cli.client as flare
-    from fedsag_cli.client import seeding
-    from fedsag_cli.wire.messages import ADDRESS, SITE, TOKEN
+    from fedsag_cli.client import alone, seeding
+    from fedsag_cli.wire.messages import ADDRESS, COUNT, INDEX, PROCESS, RUN, SEED, SITE, TOKEN
 
     monkeypatch.setattr(flare, "_contexts", {})
     monkeypatch.setattr(flare, "_last", [])
     monkeypatch.setattr(seeding, "_streams", {})
     monkeypatch.setattr(random, "seed", random.seed)
     monkeypatch.setattr(np.random, "seed", np.random.seed)
-    for name in (ADDRESS, SITE, TOKEN, "RANK", "LOCAL_RANK"):
+    of_a_run = (ADDRESS, COUNT, INDEX, PROCESS, RUN, SEED, SITE, TOKEN, alone.INITIAL, alone.LOCAL_SITE)
+    for name in (*of_a_run, "RANK", "LOCAL_RANK"):
         monkeypatch.setenv(name, "")  # so that what is set meanwhile goes
         monkeypatch.delenv(name)
 
@@ -65,14 +66,15 @@ def serving(tmp_path_factory, monkeypatch):
     from fakes import FakeServer
 
     from fedsag_cli.plan import ClientConfig
-    from fedsag_cli.wire.messages import ADDRESS, SITE, TOKEN
+    from fedsag_cli.wire.messages import ADDRESS, COUNT, INDEX, SITE, TOKEN
 
     servers = []
 
     def serve(**config):
         folder = tmp_path_factory.mktemp("s")
         servers.append(FakeServer(folder, ClientConfig(**config)))
-        for name, value in {ADDRESS: str(folder / "s"), TOKEN: "secret", SITE: "site-4"}.items():
+        of_client = {SITE: "site-4", INDEX: "3", COUNT: "5"}
+        for name, value in {ADDRESS: str(folder / "s"), TOKEN: "secret", **of_client}.items():
             monkeypatch.setenv(name, value)
         return servers[-1]
 

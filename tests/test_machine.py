@@ -1,5 +1,6 @@
 """Facts about the machine: free memory within all limits of control groups."""
 
+import subprocess
 import sys
 
 import pytest
@@ -73,3 +74,33 @@ def test_whether_there_may_be_an_accelerator_is_known_by_the_files_of_drivers(fi
         (tmp_path / name).touch()
 
     assert machine.may_have_accelerator(tmp_path) == may_have
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells it")
+def test_the_versions_of_a_run_name_the_cpu():
+    """In its result the last bits may depend on it."""
+    with open("/proc/cpuinfo") as file:
+        names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+
+    assert machine.versions([]).get("cpu") == (names[0] if names else None)
+    assert "torch" not in machine.versions([])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells it")
+def test_the_memory_of_a_session_is_its_peak_with_that_of_its_children():
+    child = "x = b'x' * 20_000_000; print('there', flush=True); input()"
+    leader = (
+        "import subprocess, sys; x = b'x' * 50_000_000; del x; "
+        f"child = subprocess.Popen([sys.executable, '-c', {child!r}]); child.wait()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", leader], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    )
+    with process:
+        assert process.stdout.readline() == b"there\n"
+        own, shared = machine.memory_of_session(process.pid)
+        process.stdin.write(b"\n")
+
+    assert 70_000_000 < own < 200_000_000
+    assert shared > 0
+    assert machine.memory_of_session(process.pid) == (0, 0)

@@ -25,6 +25,7 @@ from runs import FEDSAG, LIMIT_S, fedsag, job, run
 import fedsag_cli.client
 from fedsag_cli import errors, events
 from fedsag_cli.client import FLModel
+from fedsag_cli.client.partitioning import WAYS
 from fedsag_cli.workflows.scatter_and_gather import ScatterAndGather
 
 ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "pyproject.toml").is_file())
@@ -315,6 +316,32 @@ def test_the_lines_for_fedprox_add_its_term_to_the_loss():
 
     assert given["proximal"].mu == 0.1
     assert given["loss"] == given["criterion"](net(given["images"]), given["labels"]), "it is nought where they agree"
+
+
+@pytest.mark.usefixtures("fresh_process")
+def test_without_a_run_a_script_prints_what_the_page_shows_and_its_lines_for_params_and_partitions_work(
+    tmp_path, monkeypatch, capsys
+):
+    page = DOCS / "your-script.md"
+    monkeypatch.chdir(tmp_path)
+    [loading] = [block.text for block in blocks(page, "python") if "if input_model.params" in block.text]
+    [dividing] = [block.text for block in blocks(page, "python") if "flare.partition(" in block.text]
+    given = {"flare": fedsag_cli.client, "data": torch.rand(12, 2), "labels": torch.arange(12) % 3}
+
+    exec(dividing + loading, given | {"net": None})
+    fedsag_cli.client.send(FLModel(params={"w": 1.0}))
+
+    [said] = capsys.readouterr().err.splitlines()
+    assert said.replace(str(tmp_path), "/home/me/my_code") in page.read_text()
+    told = json.loads((tmp_path / "fedsag_local" / "answer.json").read_text())
+    assert told["num_samples"] == 12
+    assert {"fedsag_local/model.npz", "fedsag_local/answer.json"} <= set(first_column(page, "file"))
+
+
+def test_the_table_of_partitions_has_every_way():
+    ways = [names(row[0])[0].strip('"') for row in table(DOCS / "your-script.md", "`how`")]
+
+    assert ways == [*WAYS]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

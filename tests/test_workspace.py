@@ -844,6 +844,37 @@ def test_a_resumed_run_may_have_written_an_earlier_file_before_it_is_claimed_aga
         again.claim(model)
 
 
+def test_what_the_server_of_a_fork_wrote_before_it_was_claimed_is_the_runs_and_what_was_there_before_is_not(workspace):
+    """The server may write the best model of its parent at once: the command may hear of it later."""
+    before, model = workspace.root / "before.npy", workspace.root / "model.npy"
+    before.write_text("mine")
+    time.sleep(0.02)  # a file system has no finer clock
+    workspace.claim(workspace.plan)
+    model.write_text("the server's")
+
+    workspace.claim(model)
+    with pytest.raises(WorkspaceError, match="already exists, and fedsag did not make it"):
+        workspace.claim(before)
+    workspace.settle()
+    workspace.clear()
+
+    assert files_in(workspace.root) == ["before.npy"]
+
+
+@pytest.mark.parametrize("may_link", [True, False])
+def test_files_of_another_workspace_become_this_ones_too_and_go_with_it(tmp_path, workspace, may_link):
+    other = tmp_path / "other.safetensors"
+    other.write_text("of the parent")
+    mine = workspace.checkpoints / "round-000003.safetensors"
+
+    workspace.adopt({other: mine}, may_link=may_link)
+
+    assert (mine.read_text(), mine.samefile(other)) == ("of the parent", may_link)
+    workspace.remove()
+    assert other.read_text() == "of the parent"
+    assert not workspace.root.exists()
+
+
 def test_what_a_power_cut_emptied_is_deployed_again_and_a_changed_script_is_told(tmp_path):
     app = tmp_path / "app"
     (app / "custom").mkdir(parents=True)

@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import fedsag_cli
@@ -26,6 +27,7 @@ def main() -> None:
     words = sys.argv[1:]
     if os.environ.pop(COMPLETES, ""):
         raise SystemExit(_complete(words))
+    display.tell_errors(as_json=_wants_json(words))
     code: int | None = 0
     try:
         if words in (["--version"], ["-V"]):  # at once: importing typer takes most of the time of a short command
@@ -35,12 +37,22 @@ def main() -> None:
     except FedsagError as error:
         code = _failed(error)
     except KeyboardInterrupt:
-        code = 130
+        code = display.interrupted()
     except Exception as error:
         # its texts may be anybody's: it is not left to Python to print them
         display.bug(error)
         code = 1
     raise SystemExit(code or 0)
+
+
+def _wants_json(words: Sequence[str]) -> bool:
+    """Whether errors are to be JSON too, also that of a command line which cannot be read."""
+    options = words[: words.index("--")] if "--" in words else words
+    last = ""
+    for word, after in pairwise([*options, ""]):
+        if word.partition("=")[0] == "--format":
+            last = after if word == "--format" else word.partition("=")[2]
+    return last == "json"
 
 
 def show_version() -> None:
@@ -98,7 +110,12 @@ def _refused(error: TyperException) -> int:
     else:
         text = f"{text[:1].lower()}{text[1:]}"
     command = context.command_path if context is not None else "fedsag"
-    return _failed(UsageError(text.rstrip("."), hint=f"{command} -h shows what it takes"))
+    if getattr(error, "option_name", "") == "--debug":  # of the simulator it has a value
+        from fedsag_cli.cli.simulator import DEBUG_HINT
+
+        return _failed(UsageError(text.rstrip("."), hint=DEBUG_HINT))
+    hint = f"{command} -h shows what it takes"
+    return _failed(UsageError(text.rstrip("."), hint=hint))
 
 
 def _expected(wrong: Mapping[str, Any]) -> str:

@@ -37,7 +37,7 @@ app.command("config", epilog=example("fedsag config -jt my_templates"))(config.c
 app.add_typer(job.app, name="job")
 app.command("simulator", epilog=simulator.EXAMPLE)(simulator.simulator)
 app.command("watch", epilog=example("fedsag watch workspaces/first"))(watch.watch)
-app.command("verify", epilog=example("fedsag verify workspaces/first"))(verify.verify)
+app.command("verify", epilog=verify.EXAMPLE)(verify.verify)
 app.add_typer(runs.app, name="runs")
 
 

@@ -9,6 +9,7 @@ import io
 import math
 import os
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -19,7 +20,7 @@ from itertools import groupby
 from typing import Any, TextIO, TypeAlias
 
 from fedsag_cli import foreign
-from fedsag_cli.errors import FedsagError
+from fedsag_cli.errors import FedsagError, Interrupted
 
 Cell: TypeAlias = "tuple[str, str]"
 """A text and its style: "bold", "dim", or a colour."""
@@ -50,9 +51,13 @@ class Columns(str, Enum):
 
 
 class _Shown:
-    """`tracebacks`: whether an error is printed with its traceback, -debug. `to_nobody`: the reader has gone."""
+    """`tracebacks`: whether an error is printed with its traceback, -debug. `to_nobody`: the reader has gone.
 
-    tracebacks = False
+    `errors_as_json`: whether an error is a line of JSON on standard output, `--format json`. `a_document`: whether that
+    has its one JSON document already.
+    """
+
+    tracebacks = errors_as_json = a_document = False
     to_nobody = False
 
 
@@ -99,6 +104,11 @@ def show_tracebacks() -> None:
     _Shown.tracebacks = True
 
 
+def tell_errors(*, as_json: bool) -> None:
+    """Choose how errors are told: as words on standard error, or as a line of JSON on standard output."""
+    _Shown.errors_as_json, _Shown.a_document = as_json, False
+
+
 def line(text: str) -> None:
     _write(sys.stdout, _safe(text))
 
@@ -111,6 +121,7 @@ def offer(word: str, meaning: str) -> None:
 def document(value: Any) -> None:
     import json  # --version does not need it
 
+    _Shown.a_document = True
     _write(sys.stdout, json.dumps(_finite(foreign.masked(value)), indent=2))
 
 
@@ -130,18 +141,38 @@ def warning(text: str) -> None:
 def error(error: FedsagError) -> None:
     if _Shown.tracebacks:
         _traceback(error)
-    _message("error", error.message, "red")
-    for text in error.details:
-        _write(sys.stderr, _safe(text))
-    if error.hint:
-        _message("hint", error.hint, "dim")
+    _error(error.message, error.hint, error.details, error.exit_code)
 
 
 def bug(error: BaseException) -> None:
     """An error that fedsag does not expect: its traceback is what its authors need."""
     _traceback(error)
-    _message("error", f"a bug in fedsag: {type(error).__name__}: {error}", "red")
-    _message("hint", "please report it, with the lines above", "dim")
+    message = f"a bug in fedsag: {type(error).__name__}: {error}"
+    _error(message, "please report it, with the lines above", (), FedsagError.exit_code)
+
+
+def interrupted() -> int:
+    """Ctrl-C in a command that has no run, which only a program needs to be told; the exit code."""
+    ended = Interrupted(signal.SIGINT)
+    if _Shown.errors_as_json:
+        error(ended)
+    return ended.exit_code
+
+
+def _error(message: str, hint: str, details: Sequence[str], exit_code: int) -> None:
+    """A line of JSON; but words on standard error, where standard output is a document of which it would be no part."""
+    if _Shown.errors_as_json and not _Shown.a_document:
+        from fedsag_cli import events
+
+        lines = list(map(_safe, details))
+        failed = events.CommandFailed(message=_safe(message), hint=_safe(hint), details=lines, exit_code=exit_code)
+        json_line(events.to_line(failed).decode().rstrip("\n"))
+        return
+    _message("error", message, "red")
+    for text in details:
+        _write(sys.stderr, _safe(text))
+    if hint:
+        _message("hint", hint, "dim")
 
 
 def help_text(text: str) -> None:

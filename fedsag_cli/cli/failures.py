@@ -19,7 +19,7 @@ def failures(report: Report, told: Collection[tuple[str, Kind]] = ()) -> list[st
     """
     texts = []
     places = {where for _, (_, where) in told}
-    for sites in _by_kind(report):
+    for sites in by_kind(report):
         first = report.failures[sites[0]]
         if all((site, kind_of(site, report.failures[site].failure)) in told for site in sites):
             continue
@@ -47,7 +47,7 @@ def failed_sites(report: Report) -> list[str]:
         for each in report.rounds
     ]
     failed += [("validation", each.failed) for each in report.validations] or [("validation", report.final_failed)]
-    kinds = _by_kind(report)
+    kinds = by_kind(report)
     kind_of_site = {site: number for number, sites in enumerate(kinds) for site in sites}
     labels: list[list[str]] = [[] for _ in kinds]
     for label, of_round in failed:
@@ -83,7 +83,7 @@ def _who(sites: Sequence[str], report: Report) -> str:
     return f"{alike(len(sites), len(report.sites))}: {wording.few(sorted(sites, key=by_number))}"
 
 
-def _by_kind(report: Report) -> list[list[str]]:
+def by_kind(report: Report) -> list[list[str]]:
     """The sites that failed, in order; those that failed alike together."""
     sites: dict[Kind, list[str]] = {}
     for site, first in report.failures.items():

@@ -158,6 +158,58 @@ def create(
     display.line(f"next: {first}fedsag simulator {folder}    every key: fedsag job show_variables -j {folder}")
 
 
+@app.command(
+    "validate", epilog=example("fedsag job validate jobs/first -n 8", "fedsag job validate jobs/first -n 8 --dry-run")
+)
+def validate(
+    job_folder: Annotated[
+        Path, typer.Argument(metavar="JOB", autocompletion=completion.jobs, help="The job's folder.")
+    ] = Path("current_job"),
+    num_clients: Annotated[
+        int | None, typer.Option("-n", "--n_clients", metavar="N", help="Number of clients, as in fedsag simulator.")
+    ] = None,
+    clients: Annotated[
+        str | None, typer.Option("-c", "--clients", metavar="A,B", help="Names of the clients; -n is then ignored.")
+    ] = None,
+    slots: Annotated[
+        int | None,
+        typer.Option("-t", "--threads", metavar="T", help="Number of clients that work at the same time."),
+    ] = None,
+    dry: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Then let one client do one task in a copy, and estimate memory and time for -n and -t."
+        ),
+    ] = False,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Check the job with this value, as in fedsag simulator. Can be repeated."
+        ),
+    ] = None,
+    output: FormatOption = Format.TXT,
+    debug: Debug = False,
+) -> None:
+    """Check a job without running it: show every problem, with its file, line and key.
+
+    Each script is started in a copy of its app, up to flare.init(), and the server's components are built.
+    """
+    from fedsag_cli.cli import problems
+    from fedsag_cli.simulator.dry_run import dry_run
+    from fedsag_cli.simulator.options import Options
+    from fedsag_cli.simulator.validation import validate as check
+
+    if debug:
+        display.show_tracebacks()
+    names = [name.strip() for name in clients.split(",")] if clients is not None else ()
+    options = Options(num_clients=num_clients, clients=names, slots=slots, sets=sets or ())
+    checked = check(job_folder, options)
+    if dry and not checked.problems:
+        problems.show_dry_run(dry_run(job_folder, options), output)
+    else:
+        problems.show(checked, job_folder, output)
+
+
 class Target(str, Enum):
     """A system to which a job can be exported."""
 

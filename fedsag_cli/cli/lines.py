@@ -33,6 +33,7 @@ class Lines:
         self._alike: dict[Kind, list[str]] = {}  # the sites that failed in this round, for what they were not told for
         self._round: int | None = None
         self._sites: list[str] = []
+        self._inherited = 0  # rounds of the parent of a fork
         self._asked = 0
         self._sent: dict[str, float] = {}  # when each site got its task
         self._not_awaited: list[str] = []  # in this round
@@ -45,13 +46,15 @@ class Lines:
         """The lines for an event; most events have none."""
         match event:
             case events.RunStarted():
-                self._sites = event.sites
+                self._sites, self._inherited = event.sites, event.inherited_rounds
                 threads = counted(event.threads, "thread")
                 settings = f"{event.slots} at a time, {threads} each, seed {event.seed}, {event.launcher}"
                 return [
                     f"job {event.job}: {counted(len(event.sites), 'client')}, {settings}",
                     f"workspace {event.workspace}",
                 ]
+            case events.ServerReady() if event.whole_rounds == self._inherited > 0:
+                return [f"fork: {counted(event.whole_rounds, 'round')} of its parent done"]
             case events.ServerReady() if event.whole_rounds:
                 return [f"resumed: {counted(event.whole_rounds, 'round')} done"]
             case events.WorkflowStarted() if event.num_workflows > 1:

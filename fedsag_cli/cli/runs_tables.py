@@ -47,6 +47,8 @@ def as_json(found: Found, *, whole: bool = True) -> dict[str, Any]:
         "began": report.began,
         "seconds": report.seconds,
         "seed": report.seed,
+        "parent": report.parent,
+        "parent_round": report.parent_round,
         "clients": len(report.sites),
         "workspace": str(found.root) if found.root else found.row.workspace if found.row else "",
     }
@@ -71,6 +73,8 @@ def show_list(found: Sequence[Found]) -> None:
     same = len(set(filter(None, leading))) <= 1
     name = foreign.shortened(max(leading, default=""), _LONGEST_CELL) if same else ""
     cells: Cells = {"run": [each.name for each in found], "age": [_age(report.began) for report in reports]}
+    if any(report.parent for report in reports):
+        cells["fork of"] = _forks(reports)
     ends: Cells = {"status": [each.status for each in found]}
     if any(each.status != FINISHED for each in found):
         ends["rounds"] = [_rounds_done(each, "/") for each in found]
@@ -197,6 +201,8 @@ def show_facts(found: Found) -> None:
         _fact("began", time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(report.began)))
     threads = counted(report.threads, "torch thread")
     _fact("clients", f"{len(report.sites)}, {report.slots} at a time, {threads} each; {report.launcher}")
+    if report.parent:
+        _fact("fork of", _parent(report))
     _fact("seed", str(report.seed))
     for name, value in report.changed.items():
         now = display.shown(report.settings[name]) if name in report.settings else "left out"
@@ -208,6 +214,18 @@ def show_facts(found: Found) -> None:
             last = wording.cell(curves.final(report, metric))
             _fact("metric", f"{metric}: best {wording.cell(top.value)} ({where}), last {last}")
     _fact("versions", ", ".join(f"{name} {version}" for name, version in report.versions.items()))
+
+
+def _forks(reports: Sequence[Report]) -> list[str]:
+    """Of which run each is a fork, and after which round; empty if it is none."""
+    numbers = {name: history.number_called(name) for name in {report.parent for report in reports}}
+    return [f"{numbers[each.parent] or '?'} after {each.parent_round}" if each.parent else "" for each in reports]
+
+
+def _parent(report: Report) -> str:
+    """Of which run a fork was made, and after which round."""
+    number = history.number_called(report.parent)
+    return f"{f'run {number}' if number else 'a run that is not in the list'} after round {report.parent_round}"
 
 
 def show_answer(answer: Answer) -> None:

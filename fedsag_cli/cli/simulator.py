@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +12,9 @@ from fedsag_cli.cli import completion, display
 from fedsag_cli.cli.display import Columns, Format
 from fedsag_cli.cli.examples import example
 from fedsag_cli.cli.options import FollowOption, FormatOption, QuietOption, TableOption, check_output
-from fedsag_cli.errors import RunError, UsageError
+from fedsag_cli.errors import FedsagError, JobError, RunError, UsageError
 
+DEBUG_HINT = "--debug SITE runs a client in the terminal; -debug shows where an error was raised"
 EXAMPLE = example("fedsag simulator jobs/first -w workspaces/first -n 2 -t 2 --seed 1")
 
 
@@ -20,6 +22,20 @@ def _named(folder: str | Path) -> Path:
     if not str(folder):  # to Path, it is the current folder
         raise UsageError("-w needs the name of a folder", hint="is a variable of the shell not set?")
     return Path(folder)
+
+
+def _count_or_all(text: str) -> int:
+    from fedsag_cli.plan import ALL
+
+    if text != "all" and not (text.isdecimal() and int(text) > 0):
+        raise UsageError(f"--keep-checkpoints {text}: it must be a number from 1 on, or all")
+    return ALL if text == "all" else int(text)
+
+
+def _site(name: str) -> str:
+    if not name or name.startswith("-"):  # it was a flag without a value
+        raise UsageError("--debug needs the name of a client", hint=DEBUG_HINT)
+    return name
 
 
 def simulator(
@@ -132,9 +148,60 @@ def simulator(
             "--resume: continue all the same.",
         ),
     ] = False,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            "--at",
+            metavar="ROUND",
+            help="With --resume: begin a fork, a new run, after this round of the run in WS, if it was kept; "
+            "after --at 3, its first round is 4. Its workspace is WS.forks/N. The run in WS stays as it is.",
+        ),
+    ] = None,
+    keep_checkpoints: Annotated[
+        int | None,
+        typer.Option(
+            "--keep-checkpoints",
+            metavar="N|all",
+            parser=_count_or_all,
+            help="Keep the checkpoints of the last N rounds, or of all: --at can begin a fork after each (default: 1).",
+        ),
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="End the run when any client fails, even if enough clients answer.")
     ] = False,
+    fail_under: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail-under",
+            metavar="NAME=VALUE",
+            help="End with exit code 4 if this metric of the final model (of the last round, if that is not measured) "
+            "is under the value. May be given several times.",
+        ),
+    ] = None,
+    fail_over: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail-over",
+            metavar="NAME=VALUE",
+            help="The same if the metric is over the value: for a loss or an error.",
+        ),
+    ] = None,
+    max_time: Annotated[
+        str | None,
+        typer.Option(
+            "--max-time",
+            metavar="TIME",
+            help="End the run with exit code 4 if it takes longer: 90s, 10m, 1h30m, 2d; a number alone is seconds.",
+        ),
+    ] = None,
+    summary_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--summary",
+            metavar="FILE",
+            help="Append a section in Markdown about the run to this file, such as $GITHUB_STEP_SUMMARY in CI.",
+        ),
+    ] = None,
     max_clients: Annotated[
         int | None,
         typer.Option(
@@ -145,7 +212,18 @@ def simulator(
     follow: FollowOption = None,
     columns: TableOption = Columns.BRIEF,
     output: FormatOption = Format.TXT,
-    debug: Annotated[bool, typer.Option("-debug", "--debug", help="Show the traceback of an error.")] = False,
+    debug: Annotated[
+        str | None,
+        typer.Option(
+            "--debug",
+            metavar="SITE",
+            parser=_site,
+            autocompletion=completion.sites,
+            help="Run this client in the terminal, so that breakpoint(), pdb and input() work in its script. No time "
+            "limit of a task then ends the wait for a client.",
+        ),
+    ] = None,
+    tracebacks: Annotated[bool, typer.Option("-debug", help="Show the traceback of an error.")] = False,
     log_config: Annotated[  # noqa: ARG001
         str | None,
         typer.Option("-l", "--log_config", metavar="LOG", help="No effect; accepted so that old commands work."),
@@ -162,20 +240,21 @@ def simulator(
       1    a bug in fedsag
       2    an option or the workspace is wrong
       3    the job, a template or a config file is wrong
-      4    the run failed
+      4    the run failed, took too long, or a metric is not good enough
       129  interrupted: the terminal was closed
       130  interrupted by Ctrl-C
       143  ended by SIGTERM
     """
-    from fedsag_cli.cli import views
+    from fedsag_cli.cli import markdown, views
     from fedsag_cli.cli.failures import failures
     from fedsag_cli.cli.follow import Follow
+    from fedsag_cli.cli.limits import OVER, UNDER, check, limits
     from fedsag_cli.cli.summary import summary
     from fedsag_cli.simulator import simulate
     from fedsag_cli.simulator.options import Options
     from fedsag_cli.simulator.signals import ignore_signals
 
-    if debug:
+    if tracebacks:
         display.show_tracebacks()
     options = Options(
         num_clients=num_clients,
@@ -192,21 +271,46 @@ def simulator(
         max_clients=max_clients,
         resume=resume,
         force=force,
+        at=at,
+        keep_checkpoints=keep_checkpoints,
         strict=strict,
+        max_time=max_time,
+        debug=debug or "",
         follow=follow or (),
     )
     check_output(output, options.follow, quiet=quiet)
+    if debug and output is Format.JSON:
+        raise UsageError("--debug and --format json exclude each other", hint="leave one of them out")
+    set_limits = [*limits(UNDER, fail_under or ()), *limits(OVER, fail_over or ())]
+    if summary_file is not None:
+        markdown.check_writable(summary_file)
     try:
-        with views.view(output, quiet=quiet) as shown, Follow(options.follow, shown.line) as followed:
-            report = simulate(job, workspace, options, [shown, followed])
-    except RunError as error:
-        if error.report is not None:
-            error.details = [
-                *failures(error.report, shown.told if display.share_a_reader() else ()),
-                *error.details,
-            ]
+        try:
+            with (
+                views.view(output, quiet=quiet, redraws=not debug) as shown,
+                Follow(options.follow, shown.line) as followed,
+            ):
+                report = simulate(job, workspace, options, [shown, followed])
+        except JobError as error:
+            if error.others:
+                command = shlex.join(["fedsag", "job", "validate", str(job)])
+                error.details = [*error.details, f"    and {len(error.others)} more: {command} shows all"]
+            raise
+        except RunError as error:
+            if error.report is not None:
+                error.details = [
+                    *failures(error.report, shown.told if display.share_a_reader() else ()),
+                    *error.details,
+                ]
+            raise
+        finally:
+            ignore_signals()  # how the command ends is known, and is in the report
+        if output is Format.TXT:
+            summary(report, columns, quiet=quiet)
+        check(report, set_limits)
+    except FedsagError as error:
+        if summary_file is not None and error.report is not None:
+            markdown.append(summary_file, error.report, error)
         raise
-    finally:
-        ignore_signals()  # how the command ends is known, and is in the report
-    if output is Format.TXT:
-        summary(report, columns, quiet=quiet)
+    if summary_file is not None:
+        markdown.append(summary_file, report)

@@ -10,6 +10,8 @@
         flare.send(flare.FLModel(params=net.cpu().state_dict(), metrics={"accuracy": accuracy},
                                  meta={"NUM_STEPS_CURRENT_ROUND": steps}))
 
+If no run started the script, it does one local pass: see `init`.
+
 Every function except `init` has the argument `ctx`: a context that `init` returned, by default the last one.
 """
 
@@ -18,19 +20,25 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedsag_cli.client.analytics import AnalyticsDataType, log_values
+from fedsag_cli.client.place import Site
 from fedsag_cli.client.ranks import Loop
 from fedsag_cli.client.session import Session
 from fedsag_cli.errors import ClientError
 from fedsag_cli.model import FLModel, ParamsType, Tree
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = [
     "APIContext",
     "AnalyticsDataType",
     "FLModel",
     "ParamsType",
+    "Site",
     "get_config",
     "get_job_id",
     "get_site_name",
@@ -41,9 +49,11 @@ __all__ = [
     "is_submit_model",
     "is_train",
     "log",
+    "partition",
     "receive",
     "send",
     "shutdown",
+    "site",
     "state",
     "system_info",
 ]
@@ -112,7 +122,11 @@ def init(rank: str | int | None = None, config_file: str | None = None) -> APICo
 
     `rank`: the rank of this process if several processes train one model; the default is the environment variable RANK,
     else LOCAL_RANK, else "0". Only rank "0" is connected to the server. `config_file`: not used, for old scripts.
-    Raises ClientError if fedsag did not start this process.
+
+    If no run started this process, the script does one local pass, and standard error says so: it gets one task, to
+    train, as "site-1" of one site, or that of FEDSAG_LOCAL_SITE=2/4. The model that it receives has params None, or
+    those of the file FEDSAG_INITIAL. What it sends and logs is kept in the folder `fedsag_local`, which the next start
+    replaces; fedsag does not seed. Raises ClientError if that cannot begin.
     """
     key = str(rank if rank is not None else os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0")
     if key in _contexts:
@@ -143,8 +157,9 @@ def send(
 
     `model.params`: by name, torch tensors (any device, any dtype), numpy arrays or numbers. `model.metrics`: numbers,
     measured on the model that was received. `model.meta["NUM_STEPS_CURRENT_ROUND"]`: the weight of this update in the
-    mean. If the job's `params_transfer_type` is DIFF, the difference to the received params is sent.
-    `optimizer_params` are not sent. `clear_cache` has no effect: neither `model` nor the received model is changed.
+    mean; `model.meta["NUM_SAMPLES"]`: how many samples the site trains on, which the run shows. If the job's
+    `params_transfer_type` is DIFF, the difference to the received params is sent. `optimizer_params` are not sent.
+    `clear_cache` has no effect: neither `model` nor the received model is changed.
 
     What `state` has goes along. Raises TypeError if `model` is not an FLModel; ClientError if no model was received, or
     `model` has neither params nor metrics; TensorError naming a key whose value cannot be sent. After an error the task
@@ -197,6 +212,37 @@ def get_job_id(ctx: APIContext | None = None) -> str:
 def get_site_name(ctx: APIContext | None = None) -> str:
     """This client's name, such as "site-1"."""
     return _session(ctx, "get_site_name").site_name
+
+
+def site(ctx: APIContext | None = None) -> Site:
+    """This client's place among the sites of the run: `index` from 0 on, `count`, and `name`."""
+    return _session(ctx, "site").site
+
+
+def partition(
+    labels: Any, how: str = "iid", *, alpha: float = 0.5, shards_per_site: int = 2, ctx: APIContext | None = None
+) -> NDArray[np.int64]:
+    """The indices of the samples that are this site's, of a data set that all sites have: sorted, int64.
+
+    `labels`: one for each sample, as a list, numpy array or torch tensor of one axis; for "iid" their number is enough.
+    Every sample is at one site, and no site is without samples. The division depends on the arguments, the number of
+    sites and the seed of the run.
+
+    `how`: "iid": random parts of the same size. "dirichlet": parts of the same size, whose shares of the labels are
+    q ~ Dir(alpha p), with p the shares in all data: the smaller `alpha`, the fewer labels a site has (Hsu et al., 2019,
+    https://arxiv.org/abs/1909.06335). "shards": the samples sorted by label, in equal shards, of which each site has
+    `shards_per_site` (McMahan et al., 2017, https://arxiv.org/abs/1602.05629). "column": all samples with one value are
+    at one site; each site has as many values, or one more.
+
+    The run shows how many samples each site has; the first call for a site counts. Raises ClientError if an argument is
+    wrong, or a site would have no sample.
+    """
+    from fedsag_cli.client.partitioning import part_of
+
+    session = _session(ctx, "partition")
+    found = part_of(session.site, labels, how, alpha=alpha, shards_per_site=shards_per_site, seed=session.seed)
+    session.tell_samples(len(found))
+    return found
 
 
 def system_info(ctx: APIContext | None = None) -> dict[str, str]:

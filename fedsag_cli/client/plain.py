@@ -1,4 +1,4 @@
-"""Converts the metrics and logged values of scripts to Python's own types, which can be sent."""
+"""Converts the metrics, counts and logged values of scripts to Python's own types, which can be sent."""
 
 from __future__ import annotations
 
@@ -26,6 +26,16 @@ def floats(values: Mapping[Any, Any], *, what: str) -> dict[str, float]:
                 hint="metrics are single numbers; put other values into meta",
             ) from None
     return numbers
+
+
+def count(value: Any, *, what: str) -> int | None:
+    """The value as a whole number of at least 0; None if it is None. Raises ClientError naming `what`."""
+    if value is None:
+        return None
+    number = floats({what: value}, what="meta")[what]
+    if not (number.is_integer() and 0 <= number < 1 << 53):
+        raise ClientError(f"{what} must be a whole number from 0 on, not {value!r}")
+    return int(number)
 
 
 def texts(values: Mapping[Any, Any], *, what: str) -> dict[str, float | str]:

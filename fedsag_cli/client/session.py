@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from fedsag_cli import machine
-from fedsag_cli.client import plain
+from fedsag_cli.client import alone, plain
 from fedsag_cli.client.kept import Kept
-from fedsag_cli.client.seeding import streams
+from fedsag_cli.client.place import Site
+from fedsag_cli.client.seeding import Streams, streams
 from fedsag_cli.client.steps import State, Step
 from fedsag_cli.errors import ChannelClosed, ClientError, TensorError
 from fedsag_cli.filters import Chain, Exchanges
-from fedsag_cli.model import INITIAL_PARAMS, Exchange, FLModel, Params, ParamsType, Tree
+from fedsag_cli.model import INITIAL_PARAMS, NUM_SAMPLES, Exchange, FLModel, Params, ParamsType, Tree
 from fedsag_cli.params import arithmetic
 from fedsag_cli.params.encoding import check_key
 from fedsag_cli.params.packing import packed, unpacked
@@ -32,7 +33,10 @@ from fedsag_cli.processes.child import show_stack_when_stopped
 from fedsag_cli.wire.channel import UnixChannel, connect
 from fedsag_cli.wire.messages import (
     ADDRESS,
+    COUNT,
+    INDEX,
     PROCESS,
+    SEED,
     SITE,
     TOKEN,
     WORKSPACE,
@@ -55,14 +59,21 @@ _MOST_KEYS = 1000  # that are sent by name alone
 
 
 class Session:
-    """A script's connection to the server. A rank other than "0" has no connection and gets no task."""
+    """A script's connection to the server. A rank other than "0" has no connection and gets no task.
+
+    In a process that no run started, `alone` is in the server's place.
+    """
 
     def __init__(self, rank: str) -> None:
-        """Raises ClientError if fedsag did not start this process, ChannelClosed if the server has ended."""
+        """Raises ClientError if what a run sets for this process is incomplete, ChannelClosed if the server has ended;
+        without a run, ClientError if a local pass cannot begin."""
         self.rank = rank
-        self._site = os.environ.get(SITE, "")
+        self._alone = alone.local_site() if alone.is_alone() else None
+        self._site = self._alone.name if self._alone else os.environ.get(SITE, "")
         self._is_worker = not self._site
-        self._channel: UnixChannel[ToServer, ToClient] | None = None
+        self._channel: UnixChannel[ToServer, ToClient] | alone.LocalPass | None = None
+        self._streams: Streams | None = None  # None: the script's random numbers are its own
+        self._num_samples: int | None = None  # as the script told first, for this site
         self._welcome = Welcome(job_id="", seed=0, scratch="", config=ClientConfig())
         self._assignment: Assignment | None = None
         self._file: TensorFile | None = None
@@ -91,6 +102,25 @@ class Session:
                 hint="swap the two lines: input_model = flare.receive(), then site = flare.get_site_name()",
             )
         return self._site
+
+    @property
+    def site(self) -> Site:
+        """This client's place among the sites of the run. Raises ClientError where `site_name` does."""
+        if self._alone is not None:
+            return self._alone
+        name = self.site_name
+        at = self._assignment.index if self._is_worker and self._assignment else int(os.environ[INDEX])
+        return Site(index=at, count=int(os.environ[COUNT]), name=name)
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run."""
+        return self._welcome.seed if self.rank == "0" else int(os.environ.get(SEED, "0"))
+
+    def tell_samples(self, number: int) -> None:
+        """The site trains on so many samples. What is told first for a site counts."""
+        if self._num_samples is None:
+            self._num_samples = number
 
     @property
     def job_id(self) -> str:
@@ -171,6 +201,7 @@ class Session:
                 f"params must be a dict from names to arrays, not {type(model.params).__name__}",
                 hint="give FLModel(params=model.state_dict())" if hasattr(model.params, "state_dict") else "",
             )
+        num_samples = plain.count(model.meta.get(NUM_SAMPLES, self._num_samples), what=f"meta[{NUM_SAMPLES!r}]")
         sent = self._sent() if self._result_filters.filters else None
         answer = self._result_filters.process(
             self._assignment.task_name, self._as_update(model), self._exchanges("answer", sent)
@@ -178,7 +209,7 @@ class Session:
         more_keys = self._keys_without_difference(model)
         metrics = None if answer.metrics is None else plain.floats(answer.metrics, what="metrics")
         try:
-            self._post(replace(answer, metrics=metrics), more_keys)
+            self._post(replace(answer, metrics=metrics), more_keys, num_samples)
         except TensorError as error:
             raise error.with_traceback(None) from None  # only the script's own line is of use to its author
         self._step(Step.ANSWER)
@@ -186,7 +217,7 @@ class Session:
         self._release()
         self._tidy()
 
-    def _post(self, answer: FLModel, more_keys: list[str]) -> None:
+    def _post(self, answer: FLModel, more_keys: list[str], num_samples: int | None) -> None:
         """Send an answer, and what is kept from now on. Raises TensorError; then nothing was sent."""
         assert self._assignment is not None
         assert self._channel is not None
@@ -199,9 +230,10 @@ class Session:
                 task_id=self._assignment.task_id,
                 model=facts,
                 usage=_usage() if self._assignment.tell_usage else None,
-                seeded_itself=self._streams.script_seeded,
+                seeded_itself=self._streams is not None and self._streams.script_seeded,
                 more_keys=more_keys,
                 has_state=state is not None,
+                num_samples=num_samples,
             )
             try:
                 with self._sending:
@@ -249,8 +281,17 @@ class Session:
         self._state = self._state.after(step)
 
     def _connect(self) -> None:
+        if self._alone is not None:
+            self._welcome, self._channel = alone.begin(self._alone)
+            self._state = State.JOINED
+            self._kept = Kept(self._welcome.scratch)
+            self._make_filters()
+            return
         if ADDRESS not in os.environ:
-            raise ClientError("this script was not started by fedsag", hint="run its job with `fedsag simulator JOB`")
+            raise ClientError(
+                f"this script has only a part of the variables of a run: {ADDRESS} is missing",
+                hint="run its job with `fedsag simulator JOB`; or unset the others to run it alone",
+            )
         hello = Hello(site=os.environ.get(PROCESS, self._site), token=os.environ.get(TOKEN, ""))
         self._welcome, self._channel = connect(os.environ[ADDRESS], hello)
         self._state = State.JOINED
@@ -270,6 +311,8 @@ class Session:
         if site == self._site:
             return
         self._site = site
+        self._num_samples = None
+        assert self._streams is not None
         self._streams.serve(site)
         self._make_filters()
         log_of_site = log_by_worker(Path(os.environ[WORKSPACE]), site)
@@ -295,7 +338,8 @@ class Session:
         params = self._exchanged(filtered.params) or dict(meta.get(INITIAL_PARAMS) or {}) or filtered.params
         self._received = replace(filtered, params=params, meta=meta)
         self._step(Step.ASSIGN)
-        self._streams.at(assignment.model.current_round or 0, assignment.workflow, assignment.nth)
+        if self._streams is not None:
+            self._streams.at(assignment.model.current_round or 0, assignment.workflow, assignment.nth)
 
     def _exchanges(self, direction: str, sent: FLModel | None) -> Exchanges:
         """Where this client's filters work on a task or on its answer."""

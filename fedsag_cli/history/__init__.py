@@ -19,6 +19,12 @@ def number_of(workspace: Path) -> int:
     return int(_known_of(workspace, "number") or 0)
 
 
+def number_called(identity: str) -> int:
+    """The number of the run with this identity, in any workspace; 0 if it is not known."""
+    found = _asked("SELECT number FROM runs WHERE id = ?", identity) if identity else []
+    return int(found[0][0]) if found else 0
+
+
 def job_folder_of(workspace: Path) -> Path | None:
     """The job of the run in a workspace; None if it is not known."""
     found = _known_of(workspace, "job_folder")

@@ -46,7 +46,8 @@ _TABLES = (
         files TEXT NOT NULL DEFAULT 'there',
         process TEXT NOT NULL DEFAULT '',
         plan TEXT NOT NULL DEFAULT '',
-        parent TEXT NOT NULL DEFAULT ''
+        parent TEXT NOT NULL DEFAULT '',
+        parent_round INTEGER
     )
     """,
     """
@@ -79,8 +80,8 @@ _TABLES = (
     ) WITHOUT ROWID
     """,
 )
-_SINCE = {2: ("plan", "parent")}
-"""The columns of `runs` that a version added, with an empty text in older rows."""
+_ADDED = {"plan": "TEXT NOT NULL DEFAULT ''", "parent": "TEXT NOT NULL DEFAULT ''", "parent_round": "INTEGER"}
+"""The columns of `runs` that versions added; older rows have an empty text, or NULL."""
 
 TABLES = ("settings", "sites", "metrics", "final_metrics", "versions")
 """Those with a column `run`, beside `runs`."""
@@ -180,7 +181,7 @@ def _read_only(file: Path, how: str) -> sqlite3.Connection:
         if not _has_tables(opened, file):
             raise NoRuns(file)
         if missing := _missing(opened):  # made by an older version, and read as it is
-            added = ", ".join(f"'' AS {name}" for name in missing)
+            added = ", ".join(f"{_of_older_rows(name)} AS {name}" for name in missing)
             opened.execute(f"CREATE TEMP VIEW runs AS SELECT *, {added} FROM main.runs")
     except BaseException:
         opened.close()
@@ -219,13 +220,17 @@ def _has_tables(database: sqlite3.Connection, file: Path) -> bool:
 
 def _missing(database: sqlite3.Connection) -> list[str]:
     """The columns that the tables, of an older version, do not have yet."""
-    version = database.execute("PRAGMA user_version").fetchone()[0]
-    return [name for since, names in _SINCE.items() if version < since for name in names]
+    there = {name for (name,) in database.execute("SELECT name FROM pragma_table_info('runs')")}
+    return [name for name in _ADDED if name not in there] if there else []
+
+
+def _of_older_rows(name: str) -> str:
+    return "''" if "TEXT" in _ADDED[name] else "NULL"
 
 
 def _add_missing(database: sqlite3.Connection) -> None:
     for name in _missing(database):
-        database.execute(f"ALTER TABLE runs ADD COLUMN {name} TEXT NOT NULL DEFAULT ''")
+        database.execute(f"ALTER TABLE runs ADD COLUMN {name} {_ADDED[name]}")
     database.execute(f"PRAGMA user_version = {VERSION}")
 
 

@@ -23,8 +23,8 @@ THERE, REPLACED, REMOVED = "there", "replaced", "removed"
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """A run in the table `runs`. `files`: THERE, REPLACED or REMOVED. `process`: as `alive.this_process` names it.
 
-    `plan`: the SHA-256 of all that decides the result. `parent`: the `id` of the run
-    that it is a fork of. Empty: unknown, or none.
+    `plan`: the SHA-256 of all that decides the result. `parent`: the `id` of the run that it is a fork of, after
+    the round `parent_round`. Empty: unknown, or none.
     """
 
     number: int
@@ -55,11 +55,12 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     process: str
     plan: str
     parent: str
+    parent_round: int | None
 
 
 _SAME = (
     "cause", "hint", "job", "template", "began", "seed", "slots", "threads", "launcher", "first_round", "num_rounds",
-    "digest", "plan",
+    "digest", "plan", "parent", "parent_round",
 )  # fmt: skip
 """What a row and a report have under the same names."""
 

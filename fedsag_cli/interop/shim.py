@@ -64,6 +64,7 @@ _ALWAYS = {
     "nvflare.app_opt.pt.scaffold": _SCAFFOLD,  # NVFLARE's keeps its controls in memory: --resume would lose them
     **_OWN_CLASSES,
 }
+_NOT_OF_NVFLARE = ("Site", "partition", "site")  # a script that imports nvflare.client shall run with NVFLARE too
 _RENAMED = {"nvflare.client.lightning": {"logger": "ClientLogger"}}  # NVFLARE's name: fedsag's
 _MERGED = {
     "nvflare.app_common.abstract.fl_model",
@@ -163,7 +164,7 @@ class _Loader:  # has the methods of importlib.abc.Loader, whose import is slow
         for name in self._modules:
             known = vars(importlib.import_module(name))
             public = known.get("__all__") or [each for each in known if not each.startswith("_")]
-            module.__dict__.update({each: known[each] for each in public})
+            module.__dict__.update({each: known[each] for each in public if each not in _NOT_OF_NVFLARE})
             module.__doc__ = module.__doc__ or known.get("__doc__")
         for alias, name in _RENAMED.get(module.__name__, {}).items():
             module.__dict__[alias] = module.__dict__[name]

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from fedsag_cli.errors import JobError, nearest
+from fedsag_cli.errors import Gathering, JobError, nearest
 from fedsag_cli.job import nearby
 from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, files, hocon
 from fedsag_cli.job.config.files import Bounds
+from fedsag_cli.job.config.tree import KeyPath
 from fedsag_cli.job.meta import ALL, Meta
 from fedsag_cli.job.section import Section
 from fedsag_cli.leftovers import is_leftover
@@ -62,7 +63,7 @@ _ONLY_APP = "app"  # of a folder that is an app itself
 class ServerConfig:
     """config_fed_server with its placeholders resolved: the workflows in order, and the components.
 
-    `notes`: for the user, about the translation.
+    `notes`: for the user, about the translation. `file`: its name in errors. `places`: the key path of each id.
     """
 
     workflows: Sequence[ComponentSpec]
@@ -70,6 +71,8 @@ class ServerConfig:
     task_data_filters: Sequence[FilterSpec] = ()
     task_result_filters: Sequence[FilterSpec] = ()
     notes: Sequence[str] = ()
+    file: str = ""
+    places: Mapping[str, KeyPath] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,24 +81,26 @@ class Executor:
 
     `command` is the argument vector, the script's path as written in the job (relative to the app's folder).
     `script` is that path if the command is `python [-u] SCRIPT ARGS`, else None; it may be absolute. `in_process`: the
-    job's execution_mode; such a script works in the site's folder.
+    job's execution_mode; such a script works in the site's folder. `at`: the key path of its arguments.
     """
 
     command: Sequence[str]
     script: str | None
     config: ClientConfig
     in_process: bool = False
+    at: KeyPath = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientApp:
     """config_fed_client, its placeholders resolved for one site. Each executor has a process and tasks of its own.
 
-    `notes` as in ServerConfig.
+    `notes` and `file` as in ServerConfig.
     """
 
     executors: Sequence[Executor]
     notes: Sequence[str] = ()
+    file: str = ""
 
 
 class _ConfigFiles:
@@ -174,14 +179,21 @@ class App:
         """Raises JobError naming file and key."""
         from fedsag_cli.job import reader  # not at the top: listing templates does not need it, and it imports slowly
 
-        conf, notes = self._resolved(SERVER_FILE, variables)
-        workflows, components = reader.workflows_and_components(conf, self.custom)
+        with Gathering() as found:
+            conf, notes = self._resolved(SERVER_FILE, variables)
+            found.attempt(reader.check_version, conf)
+            parts = found.attempt(reader.workflows_and_components, conf, self.custom)
+            data_filters = found.attempt(reader.filters, conf, "task_data_filters", "out", self.custom)
+            result_filters = found.attempt(reader.filters, conf, "task_result_filters", "in", self.custom)
+        workflows, components, places = parts or ([], [], {})
         return ServerConfig(
             workflows=workflows,
             components=components,
-            task_data_filters=reader.filters(conf, "task_data_filters", "out", self.custom),
-            task_result_filters=reader.filters(conf, "task_result_filters", "in", self.custom),
+            task_data_filters=data_filters or (),
+            task_result_filters=result_filters or (),
             notes=notes,
+            file=conf.file,
+            places=places,
         )
 
     @files.reading()
@@ -189,12 +201,15 @@ class App:
         """`variables`: the system's variables SITE_NAME, WORKSPACE, JOB_ID, JOB_CUSTOM_DIR, … Raises JobError."""
         from fedsag_cli.job import reader
 
-        conf, notes = self._resolved(CLIENT_FILE, variables)
+        with Gathering() as found:
+            conf, notes = self._resolved(CLIENT_FILE, variables)
+            found.attempt(reader.check_version, conf)
+            read = found.attempt(reader.client, conf, self.custom)
         executors = [
-            Executor(command=start.words, script=start.script, in_process=start.in_process, config=config)
-            for start, config in reader.client(conf, self.custom)
+            Executor(command=start.words, script=start.script, in_process=start.in_process, config=config, at=at)
+            for start, config, at in read or ()
         ]
-        return ClientApp(executors=executors, notes=notes)
+        return ClientApp(executors=executors, notes=notes, file=conf.file)
 
     @files.reading()
     def written(self, stem: str, variables: Mapping[str, Any]) -> Written | None:
@@ -210,12 +225,8 @@ class App:
 
     def _resolved(self, stem: str, variables: Mapping[str, Any]) -> tuple[Section, Sequence[str]]:
         """A translated config file with resolved placeholders, and notes for the user."""
-        from fedsag_cli.job import reader
-
         file = self.translate(self.configs.resolved(stem, variables), self._of_clients(stem, variables))
-        conf = Section(file.values, file.name)
-        reader.check_version(conf)
-        return conf, file.notes
+        return Section(file.values, file.name), file.notes
 
     def _of_clients(self, stem: str, variables: Mapping[str, Any]) -> Iterator[ConfigFile]:
         """The config files of all apps for clients, for the translation of the server's. Each is read when needed."""
@@ -282,6 +293,15 @@ class Job:
         job = cls(folder=folder, meta=meta, apps=apps, meta_file=file.name, meta_values=values)
         return job._checked(file.name, folders)
 
+    @classmethod
+    def apps_in(cls, folder: Path, translate: Translate = as_written) -> Mapping[str, App]:
+        """The apps in a folder whose meta file cannot be used: subfolders with config files, or the folder itself."""
+        found = {path.name: path for path in sorted(folder.iterdir()) if (path / "config").is_dir()}
+        if (folder / "config").is_dir():
+            found = {_ONLY_APP: folder}
+        meta = Meta(name=folder.name, deploy_map=dict.fromkeys(found, (ALL,)))
+        return _apps(meta, found, translate)
+
     def written(self) -> dict[str, Mapping[str, Any]]:
         """What is in the files that a run reads, by their path in the job. Raises JobError."""
         files = {self.meta_file: self.meta_values} if self.meta_values else {}
@@ -302,25 +322,30 @@ class Job:
         raise JobError(
             f"{self.meta_file}: deploy_map has no app for site {site!r}",
             hint=nearest(site, [SERVER, *self.named_sites()]),
+            file=self.meta_file,
+            at=("deploy_map",),
         )
 
     def _checked(self, file: str, folders: Sequence[str]) -> Job:
-        for app in self.apps.values():
-            self._check(app, file, folders)
+        with Gathering() as found:
+            for app in self.apps.values():
+                found.attempt(self._check, app, file, folders)
         return self
 
     def _check(self, app: App, file: str, folders: Sequence[str]) -> None:
-        where = f"{file}: deploy_map.{app.name}"
+        def wrong(problem: str, hint: str = "") -> JobError:
+            at = ("deploy_map", app.name)
+            return JobError(f"{file}: deploy_map.{app.name}: {problem}", hint=hint, file=file, at=at)
+
         sites = self.meta.deploy_map[app.name]
         if app.name not in folders:
-            raise JobError(
-                f"{where}: there is no app {app.name!r} with a config folder",
-                hint=nearest(app.name, folders) or nearby.hint(self.folder),
-            )
-        if (SERVER in sites or ALL in sites) and not app.has_server:
-            raise JobError(f"{where}: {app.name}/config has no {app.expected(SERVER_FILE)}, which the server needs")
-        if any(site != SERVER for site in sites) and not app.has_client:
-            raise JobError(f"{where}: {app.name}/config has no {app.expected(CLIENT_FILE)}, which clients need")
+            near = nearest(app.name, folders) or nearby.hint(self.folder)
+            raise wrong(f"there is no app {app.name!r} with a config folder", near)
+        with Gathering() as found:
+            if (SERVER in sites or ALL in sites) and not app.has_server:
+                found.add(wrong(f"{app.name}/config has no {app.expected(SERVER_FILE)}, which the server needs"))
+            if any(site != SERVER for site in sites) and not app.has_client:
+                found.add(wrong(f"{app.name}/config has no {app.expected(CLIENT_FILE)}, which clients need"))
 
 
 def _apps(meta: Meta, folders: Mapping[str, Path], translate: Translate) -> dict[str, App]:

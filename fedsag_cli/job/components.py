@@ -9,7 +9,7 @@ from typing import Any
 
 from fedsag_cli import arguments, catalog
 from fedsag_cli.catalog.signatures import Signature
-from fedsag_cli.errors import JobError, nearest
+from fedsag_cli.errors import Gathering, JobError, nearest
 from fedsag_cli.job import executor
 from fedsag_cli.job.config import tree
 from fedsag_cli.job.config.tree import KeyPath
@@ -70,12 +70,13 @@ def problems(known: Signature, args: Mapping[str, Any]) -> dict[str, str]:
 
 def read(section: Section, search: Sequence[Path], ids: Collection[str] | None = None) -> ComponentSpec:
     """A component and its arguments, checked. `ids`: the values that `x_id` may have; None: any."""
-    section.expect(KEYS)
-    path = catalog.path_in(section.values)
-    if path is None:
-        raise JobError(f"{section.called('path')} is missing", hint="it names the component or its class")
-    args = section.section("args", {})
-    _check(path, section, args, search, ids)
+    with Gathering() as found:
+        found.attempt(section.expect, KEYS)
+        path = catalog.path_in(section.values)
+        if path is None:
+            raise section.wrong("path", "is missing", hint="it names the component or its class")
+        args = section.section("args", {})
+        _check(path, section, args, search, ids)
     return ComponentSpec(path=path, id=section.text("id", ""), args=dict(args.values))
 
 
@@ -84,48 +85,54 @@ def _check(path: str, section: Section, args: Section, search: Sequence[Path], i
         known = signature(path, search)
         catalog.check_base(path, search)
     except JobError as error:
-        raise JobError(f"{section.called()}: {error.message}", hint=error.hint) from None
-    if known:
-        _check_names(path, known, args)
-        for name, problem in problems(known, args.values).items():
-            raise args.wrong(name, problem)
-        if ids is not None:
-            _check_ids(known, args, ids)
-    for key, value in args.values.items():
-        _check_nested(value, Section({key: value}, args.file, args.at), key, search)
+        raise section.error("", f": {error.message}", hint=error.hint) from None
+    with Gathering() as found:
+        if known:
+            found.attempt(_check_names, path, known, args)
+            for name, problem in problems(known, args.values).items():
+                found.add(args.wrong(name, problem))
+            if ids is not None:
+                found.attempt(_check_ids, known, args, ids)
+        for key, value in args.values.items():
+            found.attempt(_check_nested, value, Section({key: value}, args.file, args.at), key, search)
 
 
 def _check_names(path: str, known: Signature, args: Section) -> None:
-    for key in args.values:
-        if not known.takes(key) and not (executor.is_executor(path) and executor.is_ignored(key)):
-            names = [argument.name for argument in known.arguments]
-            raise JobError(f"{args.called(key)}: {path} takes no argument {key!r}", hint=nearest(key, names))
-    missing = [each.name for each in known.arguments if each.required and each.name not in args]
-    missing = [name for name in missing if not args.values.get(f"{name}_id")]
-    if missing:
-        words = " ".join(f'"{tree.written((*args.at, name))}=…"' for name in missing)
-        raise JobError(
-            f"{args.called(missing[0])} is missing: {path} needs it",
-            hint=f"give create -f {args.file.replace('/config/', '/')} {words}, or write it in the file",
-        )
+    with Gathering() as found:
+        for key in args.values:
+            if not known.takes(key) and not (executor.is_executor(path) and executor.is_ignored(key)):
+                names = [argument.name for argument in known.arguments]
+                found.add(args.error(key, f": {path} takes no argument {key!r}", hint=nearest(key, names)))
+        missing = [each.name for each in known.arguments if each.required and each.name not in args]
+        missing = [name for name in missing if not args.values.get(f"{name}_id")]
+        if missing:
+            words = " ".join(f'"{tree.written((*args.at, name))}=…"' for name in missing)
+            hint = f"give create -f {args.file.replace('/config/', '/')} {words}, or write it in the file"
+            for name in missing:
+                found.add(args.wrong(name, f"is missing: {path} needs it", hint=hint))
 
 
 def _check_ids(known: Signature, args: Section, ids: Collection[str]) -> None:
     names = {argument.name for argument in known.arguments}
-    for key, value in args.values.items():
-        refers = key not in names and key.endswith("_id") and key.removesuffix("_id") in names
-        if refers and value not in ("", None) and value not in ids:
-            raise args.wrong(key, f"is {value!r}: there is no component with that id", hint=nearest(str(value), ids))
+    with Gathering() as found:
+        for key, value in args.values.items():
+            refers = key not in names and key.endswith("_id") and key.removesuffix("_id") in names
+            if refers and value not in ("", None) and value not in ids:
+                problem = f"is {value!r}: there is no component with that id"
+                found.add(args.wrong(key, problem, hint=nearest(str(value), ids)))
 
 
-def _check_nested(value: Any, around: Section, key: str, search: Sequence[Path]) -> None:
+def _check_nested(value: Any, around: Section, key: str | int, search: Sequence[Path]) -> None:
     if isinstance(value, Mapping):
         inner = Section(value, around.file, (*around.at, key))
         if path := catalog.path_in(value, in_args=True):
             _check(path, inner, inner.section("args", {}), search, None)
             return
-        for name, deeper in value.items():
-            _check_nested(deeper, inner, name, search)
+        with Gathering() as found:
+            for name, deeper in value.items():
+                found.attempt(_check_nested, deeper, inner, name, search)
     elif isinstance(value, list):
-        for index, deeper in enumerate(value):
-            _check_nested(deeper, Section({}, around.file, (*around.at, key)), f"[{index}]", search)
+        with Gathering() as found:
+            for index, deeper in enumerate(value):
+                place = Section({}, around.file, (*around.at, key))
+                found.attempt(_check_nested, deeper, place, index, search)

@@ -14,7 +14,7 @@ import msgspec
 
 from fedsag_cli.arguments import OneOf, declared_fields
 from fedsag_cli.catalog.signatures import Signature
-from fedsag_cli.errors import JobError
+from fedsag_cli.errors import Gathering
 from fedsag_cli.facts import Nvflare
 from fedsag_cli.job.config import files
 from fedsag_cli.job.section import Section
@@ -104,12 +104,13 @@ def read_config(
 def read_command(args: Section, custom: Path) -> Command:
     """The client's command, from checked arguments. Raises JobError."""
     start = _start(args)
-    for mode, names in _MODE_ARGS.items():
-        for name in names:
-            if mode != start.execution_mode and args.values.get(name) not in (None, ""):
-                raise args.wrong(name, f"goes with execution_mode {mode!r}, not {start.execution_mode!r}")
-            if mode == start.execution_mode and name == names[0] and args.values.get(name) is None:
-                raise JobError(f"{args.called(name)} is missing", hint=f"execution_mode {mode!r} needs it")
+    with Gathering() as found:
+        for mode, names in _MODE_ARGS.items():
+            for name in names:
+                if mode != start.execution_mode and args.values.get(name) not in (None, ""):
+                    found.add(args.wrong(name, f"goes with execution_mode {mode!r}, not {start.execution_mode!r}"))
+                if mode == start.execution_mode and name == names[0] and args.values.get(name) is None:
+                    found.add(args.wrong(name, "is missing", hint=f"execution_mode {mode!r} needs it"))
     if start.execution_mode == "external_process":
         words = start.command if isinstance(start.command, list) else _words(args, "command", start.command or "")
         if not words:
@@ -186,5 +187,5 @@ def task_names(section: Section) -> list[str]:
     """The tasks of an entry of `executors`. Raises JobError if there is none."""
     tasks = section.texts("tasks")
     if not tasks:
-        raise JobError(f"{section.called('tasks')} is empty", hint='a trainer has tasks = ["train"]')
+        raise section.wrong("tasks", "is empty", hint='a trainer has tasks = ["train"]')
     return tasks

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedsag_cli.errors import JobError, nearest
+from fedsag_cli.errors import Gathering, nearest
 from fedsag_cli.job.section import Section
 from fedsag_cli.workspace import SERVER
 
@@ -40,28 +40,36 @@ class Meta:
     @classmethod
     def read(cls, conf: Section, *, name: str) -> Meta:
         """`name`: the name of the job if the file has none. Raises JobError."""
-        for key in conf.values:
-            # unknown keys are allowed, but a mistyped known key is an error
-            if key not in KEYS and difflib.get_close_matches(key, KEYS, n=1, cutoff=0.85):
-                raise JobError(f"{conf.called(key)}: there is no such key", hint=nearest(key, KEYS))
-        apps = conf.section("deploy_map")
-        deploy_map = {app: _sites(apps, app) for app in apps.values}
-        if not any(deploy_map.values()):
-            raise JobError(f"{conf.called('deploy_map')} is empty", hint='write app = ["@ALL"]')
-        _check(apps, deploy_map)
-        mandatory = conf.texts("mandatory_clients", [])
-        named = {site for sites in deploy_map.values() for site in sites}
-        for site in mandatory:
-            if ALL not in named and site not in named:
-                raise conf.wrong(
-                    "mandatory_clients", f"names {site!r}, which is not in deploy_map", hint=nearest(site, named)
-                )
+        with Gathering() as found:
+            for key in conf.values:
+                # unknown keys are allowed, but a mistyped known key is an error
+                if key not in KEYS and difflib.get_close_matches(key, KEYS, n=1, cutoff=0.85):
+                    found.add(conf.error(key, ": there is no such key", hint=nearest(key, KEYS)))
+            deploy_map = found.attempt(_deploy_map, conf) or {}
+            mandatory = found.attempt(conf.texts, "mandatory_clients", []) or []
+            named = {site for sites in deploy_map.values() for site in sites}
+            for site in mandatory if named else ():
+                if ALL not in named and site not in named:
+                    problem = f"names {site!r}, which is not in deploy_map"
+                    found.add(conf.wrong("mandatory_clients", problem, hint=nearest(site, named)))
+            named_so = found.attempt(conf.text, "name", name)
+            min_clients = found.attempt(conf.number, "min_clients", 1, least=1)
         return cls(
-            name=conf.text("name", name) or name,
-            min_clients=conf.number("min_clients", 1, least=1),
+            name=named_so or name,
+            min_clients=min_clients or 1,
             mandatory_clients=tuple(mandatory),
             deploy_map=deploy_map,
         )
+
+
+def _deploy_map(conf: Section) -> dict[str, tuple[str, ...]]:
+    apps = conf.section("deploy_map")
+    with Gathering() as found:
+        deploy_map = {app: found.attempt(_sites, apps, app) or () for app in apps.values}
+    if not any(deploy_map.values()):
+        raise conf.wrong("deploy_map", "is empty", hint='write app = ["@ALL"]')
+    _check(apps, deploy_map)
+    return deploy_map
 
 
 def _sites(apps: Section, app: str) -> tuple[str, ...]:
@@ -83,6 +91,6 @@ def _check(apps: Section, deploy_map: Mapping[str, Sequence[str]]) -> None:
                 raise apps.wrong(app, f"names {site!r}, which {seen[site]} names too")
             seen[site] = app
     if ALL in seen and len(seen) > 1:
-        raise JobError(f"{apps.called()}: {ALL} means every site: no other site can be named")
+        raise apps.error("", f": {ALL} means every site: no other site can be named")
     if ALL not in seen and SERVER not in seen:
-        raise JobError(f"{apps.called()} must name an app for {SERVER!r}", hint=f'write app_server = ["{SERVER}"]')
+        raise apps.error("", f" must name an app for {SERVER!r}", hint=f'write app_server = ["{SERVER}"]')

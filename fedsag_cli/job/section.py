@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from fedsag_cli.errors import JobError, nearest
+from fedsag_cli.errors import Gathering, JobError, nearest
 from fedsag_cli.job.config import tree
 from fedsag_cli.job.config.tree import KeyPath
 
@@ -56,14 +56,20 @@ class Section:
             yield Section(values, self.file, (*self.at, key, index))
 
     def expect(self, known: Iterable[str]) -> None:
-        """Raises JobError for a key that is not in `known`."""
+        """Raises JobError for keys that are not in `known`."""
         known = list(known)
-        for key in self.values:
-            if key not in known:
-                raise JobError(f"{self.called(key)}: there is no such key", hint=nearest(key, known))
+        with Gathering() as found:
+            for key in self.values:
+                if key not in known:
+                    found.add(self.error(key, ": there is no such key", hint=nearest(key, known)))
 
     def wrong(self, key: str, problem: str, *, hint: str = "") -> JobError:
-        return JobError(f"{self.called(key)} {problem}", hint=hint)
+        return self.error(key, f" {problem}", hint=hint)
+
+    def error(self, key: str, text: str, *, hint: str = "") -> JobError:
+        """An error about a key, or about the object if the key is empty: the text follows its name."""
+        at = (*self.at, key) if key else self.at
+        return JobError(f"{self.called(key)}{text}", hint=hint, file=self.file, at=at)
 
     def called(self, key: str = "") -> str:
         return f"{self.file}: {tree.written((*self.at, key) if key else self.at)}"
@@ -71,7 +77,7 @@ class Section:
     def _read(self, key: str, default: Any, kind: type | tuple[type, ...], expected: str) -> Any:
         if key not in self.values:
             if default is None:
-                raise JobError(f"{self.called(key)} is missing", hint=f"it must be {expected}")
+                raise self.wrong(key, "is missing", hint=f"it must be {expected}")
             return default
         value = self.values[key]
         if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):

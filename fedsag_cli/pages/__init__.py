@@ -11,15 +11,15 @@ INSTALL = "pip install 'fedsag[charts]'"
 """What a page needs to have charts. Without them, it has the same numbers in tables."""
 
 
-def write(report: Report, events: Path, target: Path, number: int = 0) -> None:
+def write(report: Report, events: Path, target: Path, number: int = 0, parent: int = 0) -> None:
     """Write the page of a run. Raises OSError.
 
     `report`: as report.json has it, without secrets. `events`: the run's events.jsonl, which may be missing or damaged.
-    `number`: the run's, 0 if it has none.
+    `number`: the run's, 0 if it has none. `parent`: of a fork, that of the run that it was made of.
     """
     from fedsag_cli.pages import activity, document, run
 
-    page = run.page_of(report, activity.read(events, report.times.get("run_finished_s", 0.0)), number)
+    page = run.page_of(report, activity.read(events, report.times.get("run_finished_s", 0.0)), number, parent)
     document.write(target, report.job or "run", page)
 
 

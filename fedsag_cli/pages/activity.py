@@ -102,7 +102,7 @@ def read(path: Path, ended_s: float = 0.0) -> Activity:
     """
     activity = Activity()
     reader = _Reader(activity)
-    kinds: dict[bytes, tuple[type[msgspec.Struct], Callable[[Any], None]]] = {
+    kinds: dict[bytes, tuple[type[_Known], Callable[[Any], None]]] = {
         b"RunStarted": (_Known, reader.begin),
         b"ServerReady": (_Known, reader.ready),
         b"RoundStarted": (_Started, reader.start_round),
@@ -135,7 +135,8 @@ def read(path: Path, ended_s: float = 0.0) -> Activity:
                 event = decode(line)
             except msgspec.DecodeError:
                 continue
-            on(event)
+            if not reader.is_of_parent(event):
+                on(event)
     activity.total = max(activity.total, reader.part + ended_s)
     reader.end()
     return activity
@@ -206,6 +207,10 @@ class _Reader:
             activity.resumed.append(activity.total)
         self._base = event.at - activity.total
         self.part = activity.total
+
+    def is_of_parent(self, event: _Known) -> bool:
+        """Whether it happened before the run began: the parent of a fork told it."""
+        return self._base is not None and event.at < self._base
 
     def ready(self, event: _Known) -> None:
         self._activity.starting += self._now(event) - self.part

@@ -27,12 +27,12 @@ _LONGEST = 2000  # characters of one text
 Page = dict[str, Any]
 
 
-def page_of(report: Report, activity: Activity, number: int = 0) -> Page:
+def page_of(report: Report, activity: Activity, number: int = 0, parent: int = 0) -> Page:
     """What the scripts of a page show. All of it is plain JSON; a block that has nothing is empty."""
     named = chosen.sites_of(report)
     return {
         "kind": "run",
-        "head": _head(report) | {"run": number},
+        "head": _head(report) | {"run": number, "fork": _fork(report, parent)},
         "workflows": curves.by_workflow(report, named.names),
         "rounds": _rounds(report),
         "stages": _stages(report, activity),
@@ -78,6 +78,13 @@ def _head(report: Report) -> Page:
     }
 
 
+def _fork(report: Report, parent: int) -> str:
+    """Of which run it is a fork; empty if it is none."""
+    if not report.parent:
+        return ""
+    return f"fork of {f'run {parent}' if parent else 'another run'} after round {report.parent_round}"
+
+
 def _rounds(report: Report) -> Page:
     """The rows of the table of rounds; of many rounds, some."""
     places = some(len(report.rounds), _MOST_ROWS)
@@ -91,8 +98,11 @@ def _rounds(report: Report) -> Page:
 
 
 def _stages(report: Report, activity: Activity) -> Page:
-    """Where the time went and how many bytes travelled, in all and by round; of many rounds, some are summed."""
-    rounds, times = report.rounds, report.times
+    """Where the time went and how many bytes travelled, in all and by round; of many rounds, some are summed.
+
+    Of a fork, its own rounds.
+    """
+    rounds, times = report.rounds[report.inherited_rounds :], report.times
     waited, aggregated = sum(each.wait_s for each in rounds), sum(each.aggregate_s for each in rounds)
     saved, whole = sum(each.save_s for each in rounds), sum(each.total_s for each in rounds)
     ended = report.seconds or 0.0
@@ -133,7 +143,7 @@ def _span_of(group: Sequence[RoundReport]) -> str:
 
 
 def _sites(report: Report, named: chosen.Chosen) -> Page:
-    """One row a site: its last metrics, answers, failures, seconds of all tasks and of the longest.
+    """One row a site: its last metrics, samples where told, answers, failures, seconds of all tasks and of the longest.
 
     Of many sites, also the quantiles of these.
     """
@@ -154,11 +164,14 @@ def _sites(report: Report, named: chosen.Chosen) -> Page:
     def row(site: str) -> list[Any]:
         own = last.get(site, nothing)
         most = longest[site].seconds if site in longest else 0.0
-        return [*map(own.get, names), answers[site], failed[site], round(spent.get(site, 0.0), 4), round(most, 4)]
+        samples = [report.samples.get(site)] if report.samples else []
+        seconds = round(spent.get(site, 0.0), 4), round(most, 4)
+        return [*map(own.get, names), *samples, answers[site], failed[site], *seconds]
 
     took_part = answers.keys() | failed.keys() | last.keys()
     return {
         "metrics": names,
+        "has_samples": bool(report.samples),
         "rows": [[site, *row(site)] for site in named.names],
         "took_part": named.took_part,
         "quantiles": _quantiles_of(map(row, took_part)) if named.took_part > over_sites.MANY else [],

@@ -79,7 +79,7 @@ class PTFileModelPersistor:
 
     def get(self, name: ModelName) -> FLModel | None:
         path = self._best_file if name == "best" else self._file
-        return FLModel(params=_state_in(path)) if path.exists() else None
+        return FLModel(params=state_in(path)) if path.exists() else None
 
     def _from_module(self) -> dict[str, Any]:
         if not hasattr(self._model, "state_dict"):
@@ -93,36 +93,34 @@ class PTFileModelPersistor:
         path = find_checkpoint(name)
         if path is None:
             raise JobError(f"PTFileModelPersistor: source_ckpt_file_full_name: there is no file {name!r}")
-        return _state_in(path)
+        return state_in(path)
 
     def _write(self, path: Path, model: FLModel) -> Path:
         import torch
 
-        tensors = ((name, _as_tensor(value)) for name, value in (model.params or {}).items())
+        tensors = ((name, as_tensor(value)) for name, value in (model.params or {}).items())
         saved: OrderedDict[str, Any] = OrderedDict(model=OrderedDict(tensors))
         if self._model_name:
             saved["train_conf"] = {"train": {"model": self._model_name}}
         return write_model(path, lambda file: torch.save(saved, file))
 
 
-def _state_in(path: Path) -> dict[str, Any]:
-    """The state dict in a file. Raises JobError."""
+def state_in(path: Path, argument: str = "PTFileModelPersistor: ") -> dict[str, Any]:
+    """The state dict in a file. Raises JobError; `argument` names the file there."""
     import torch
 
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # torch raises many kinds of error for a file that is not a checkpoint
-        raise JobError(
-            f"PTFileModelPersistor: {path} is not a checkpoint that contains only tensors: {error}"
-        ) from None
+        raise JobError(f"{argument}{path} is not a checkpoint that contains only tensors: {error}") from None
     state = saved.get("model", saved) if isinstance(saved, dict) else saved
     if not isinstance(state, Mapping):
-        raise JobError(f"PTFileModelPersistor: {path} must contain a state dict, not a {type(state).__name__}")
+        raise JobError(f"{argument}{path} must contain a state dict, not a {type(state).__name__}")
     return dict(state)
 
 
-def _as_tensor(value: Any) -> Any:
+def as_tensor(value: Any) -> Any:
     """A numpy array or number as a tensor: the file is read as one that has only tensors."""
     import torch
 

@@ -30,7 +30,8 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     `env`: the whole environment. `log`: the file for standard output and standard error. `has_link`: the function gets
     a socket, the descriptor `link`, to exchange events with the parent process. `fresh`: never forked, always in a new
-    interpreter. `node`: the number of the machine, if the engine has several.
+    interpreter. `node`: the number of the machine, if the engine has several. `in_foreground`: its standard streams are
+    those of the engine's process, and it writes no log.
     """
 
     name: str
@@ -43,6 +44,7 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     log: str
     has_link: bool = False
     fresh: bool = False
+    in_foreground: bool = False
 
 
 class EndMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,11 +63,14 @@ class _EndPipe:
 _end_pipe = _EndPipe()
 
 
-def run_spec(spec: ProcessSpec, *, parent: int, link: int | None, end_pipe: int | None) -> NoReturn:
+def run_spec(
+    spec: ProcessSpec, *, parent: int, link: int | None, end_pipe: int | None, streams: Sequence[int] = ()
+) -> NoReturn:
     """Run `spec` in this process, and then end the process.
 
     `parent`: the process id of the parent; this process is killed when the parent ends. `link` and `end_pipe`:
-    descriptors that stay open; all others are closed.
+    descriptors that stay open; all others are closed. `streams`: in the foreground, the descriptors for its standard
+    streams.
     """
     code = 1
     try:
@@ -73,7 +78,7 @@ def run_spec(spec: ProcessSpec, *, parent: int, link: int | None, end_pipe: int 
             os.setsid()
         die_with_parent(parent)
         _end_pipe.fd = end_pipe
-        link, _end_pipe.fd = _keep_descriptors(spec.log, link, end_pipe)
+        link, _end_pipe.fd = _keep_descriptors(spec.log, link, end_pipe, streams)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
@@ -149,18 +154,23 @@ def read_end_message(fd: int) -> EndMessage | None:
         os.close(fd)
 
 
-def _keep_descriptors(log: str, link: int | None, end_pipe: int | None) -> tuple[int | None, int | None]:
-    """Open new standard streams, move `link` and `end_pipe` to the numbers after them, and close all others."""
-    kept = [fd for fd in (link, end_pipe) if fd is not None]
+def _keep_descriptors(
+    log: str, link: int | None, end_pipe: int | None, streams: Sequence[int]
+) -> tuple[int | None, int | None]:
+    """Open new standard streams, move `link` and `end_pipe` to the numbers after them, and close all others.
+
+    The new streams are `streams`, if there are any; else nothing, and the file `log`.
+    """
+    if not streams:
+        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        streams = [os.open(os.devnull, os.O_RDONLY), out, out]
+    kept = [*(fd for fd in (link, end_pipe) if fd is not None), *streams]
     high = [
         fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3 + len(kept)) for fd in kept
     ]  # numbers that the dup2 calls below do not use
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(nothing, 0)
-    os.dup2(out, 1)
-    os.dup2(out, 2)
-    low = [os.dup2(fd, 3 + index, inheritable=False) for index, fd in enumerate(high)]
+    for number, fd in enumerate(high[-3:]):
+        os.dup2(fd, number)
+    low = [os.dup2(fd, 3 + index, inheritable=False) for index, fd in enumerate(high[:-3])]
     os.closerange(3 + len(low), os.sysconf("SC_OPEN_MAX"))
     numbers = iter(low)
     return (None if link is None else next(numbers)), (None if end_pipe is None else next(numbers))
@@ -194,13 +204,13 @@ def fresh_interpreter(module: str, *args: str) -> list[str]:
 
 
 def main() -> NoReturn:
-    """Run a spec in a new interpreter. Arguments: SPEC PARENT LINK END_PIPE; LINK is -1 if there is no link.
+    """Run a spec in a new interpreter. Arguments: SPEC PARENT LINK END_PIPE [IN OUT ERR]; LINK is -1 if there is none.
 
     SPEC is the descriptor of a file, because the environment in it may contain keys and passwords, and every user of
     the machine can read the arguments of a process.
     """
-    spec_file, parent, link, end_pipe = map(int, sys.argv[1:])
+    spec_file, parent, link, end_pipe, *streams = map(int, sys.argv[1:])
     with open(spec_file, "rb") as file:
         file.seek(0)
         spec = msgspec.json.decode(file.read(), type=ProcessSpec)
-    run_spec(spec, parent=parent, link=link if link >= 0 else None, end_pipe=end_pipe)
+    run_spec(spec, parent=parent, link=link if link >= 0 else None, end_pipe=end_pipe, streams=streams)

@@ -68,7 +68,7 @@ class LocalEngine:
         self._has_started = True
         spec = msgspec.structs.replace(spec, env=as_sent(spec.env))
         if not spec.has_link:
-            self._send(Start(spec, fresh=spec.fresh or not self._fork))
+            self._send(Start(spec, fresh=spec.fresh or not self._fork), *((0, 1, 2) if spec.in_foreground else ()))
             return
         parent_end, child_end = socket.socketpair()
         with child_end:

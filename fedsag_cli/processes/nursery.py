@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import NamedTuple, NoReturn
 
 import msgspec
@@ -48,7 +48,10 @@ class Preload(msgspec.Struct, frozen=True, tag=True):
 
 
 class Start(msgspec.Struct, frozen=True, tag=True):
-    """Start a process. The descriptor of its link, if any, is sent with the message. `fresh`: in a new interpreter."""
+    """Start a process. `fresh`: in a new interpreter.
+
+    Sent with the message: the descriptor of its link, if it has one; in the foreground, those of its standard streams.
+    """
 
     spec: ProcessSpec
     fresh: bool
@@ -121,14 +124,15 @@ class Nursery:
                     case Preload(modules):
                         preload(modules)
                     case Start(spec, fresh):
-                        self._start(spec, files[0] if files else None, fresh)
+                        self._start(spec, files, fresh)
                     case End(name):
                         self._end(name)
                     case Stop(grace_s, show_stack):
                         self._end_all(grace_s, show_stack)
                         return
 
-    def _start(self, spec: ProcessSpec, link: int | None, fresh: bool) -> None:
+    def _start(self, spec: ProcessSpec, files: Sequence[int], fresh: bool) -> None:
+        link, streams = (files[0], files[1:]) if spec.has_link else (None, files)
         if not self._frozen:
             gc.freeze()  # otherwise a child's first garbage collection would copy 60 MB of torch's objects
             gc.enable()
@@ -138,28 +142,26 @@ class Nursery:
         try:
             reading, writing = os.pipe()
         except OSError as error:
-            self._cannot_start(spec, error, link)
+            self._cannot_start(spec, error, *files)
             return
         try:
             pid = os.fork()
         except OSError as error:
-            self._cannot_start(spec, error, link, reading, writing)
+            self._cannot_start(spec, error, *files, reading, writing)
             return
         if pid == 0:
             os.close(reading)
             if fresh:
-                _exec_fresh(spec, nursery, link, writing)
-            run_spec(spec, parent=nursery, link=link, end_pipe=writing)
-        os.close(writing)
-        if link is not None:
-            os.close(link)
+                _exec_fresh(spec, nursery, link, writing, streams)
+            run_spec(spec, parent=nursery, link=link, end_pipe=writing, streams=streams)
+        for fd in (writing, *files):
+            os.close(fd)
         self._children[pid] = _Child(spec.name, reading, spec.has_link, bool(spec.command))
         self._tell(Started(spec.name, pid))
 
-    def _cannot_start(self, spec: ProcessSpec, error: OSError, *descriptors: int | None) -> None:
+    def _cannot_start(self, spec: ProcessSpec, error: OSError, *descriptors: int) -> None:
         for fd in descriptors:
-            if fd is not None:
-                os.close(fd)
+            os.close(fd)
         refused = of_system(error, "it cannot be started")
         self._tell(Exited(spec.name, 1, EndMessage(error=str(refused))))
 
@@ -223,13 +225,13 @@ def _skip_finalizers_at_exit() -> None:
         finalizer.atexit = False
 
 
-def _exec_fresh(spec: ProcessSpec, nursery: int, link: int | None, end_pipe: int) -> None:
+def _exec_fresh(spec: ProcessSpec, nursery: int, link: int | None, end_pipe: int, streams: Sequence[int]) -> None:
     try:
         spec_file = tempfile.TemporaryFile()  # noqa: SIM115  not arguments, which every user of the machine can read
         spec_file.write(msgspec.json.encode(spec))
         spec_file.flush()
-        words = [spec_file.fileno(), nursery, -1 if link is None else link, end_pipe]
-        for fd in (spec_file.fileno(), link, end_pipe):
+        words = [spec_file.fileno(), nursery, -1 if link is None else link, end_pipe, *streams]
+        for fd in (spec_file.fileno(), link, end_pipe, *streams):
             if fd is not None:
                 os.set_inheritable(fd, True)
         command = fresh_interpreter("fedsag_cli.processes.child", *map(str, words))

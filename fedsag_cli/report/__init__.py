@@ -13,8 +13,14 @@ from fedsag_cli.events import Event, Failure, Metrics
 from fedsag_cli.report.alike import Kind, kind_of
 from fedsag_cli.workspace import site_of
 
+FORMAT = 1
+"""The version of the form of report.json. It rises when a field goes away or changes its meaning."""
+
 _MOST_LOGS = 30  # of failures that are alike, whose ends are kept
-_SETTINGS = ("job", "workspace", "sites", "slots", "threads", "seed", "launcher", "versions", "plan", "overrides")
+_SETTINGS = (
+    "job", "workspace", "sites", "slots", "threads", "seed", "launcher", "versions", "plan", "overrides", "parent",
+    "parent_round", "inherited_rounds",
+)  # fmt: skip
 
 
 class PrivacyReport(msgspec.Struct, kw_only=True):
@@ -89,12 +95,15 @@ class BestReport(msgspec.Struct, kw_only=True):
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """The results of a run. `final_metrics` were measured on the final model, if the job validates it.
+    """The results of a run, with the version of this form as `format`.
+
+    `final_metrics` were measured on the final model, if the job validates it.
 
     `rounds` and `validations` are in the order in which they happened. Each workflow counts its own rounds.
     `times` (in seconds) and `exit_codes` are those since the run was started or last resumed.
     """
 
+    format: int = FORMAT
     job: str = ""
     workspace: str = ""
     ok: bool = False
@@ -112,6 +121,9 @@ class Report(msgspec.Struct, kw_only=True):
     plan: str = ""  # the SHA-256 of all that decides the result
     overrides: list[str] = []  # the words of --set, in `settings` too
     began: float = 0.0  # seconds since 1970; of the first part of a run that was resumed
+    parent: str = ""  # of a fork: the run that it was made of
+    parent_round: int | None = None  # after this round of it
+    inherited_rounds: int = 0  # so many of the first rounds are those of the parent
     template: str = ""
     settings: dict[str, Any] = {}  # by config file and key
     changed: dict[str, Any] = {}  # those that the template has otherwise, with its values
@@ -126,6 +138,7 @@ class Report(msgspec.Struct, kw_only=True):
     resumed_at: list[int] = []  # the number of rounds that were done at each resume
     digest: str = ""
     seeded_themselves: list[str] = []
+    samples: dict[str, int] = {}  # by site: how many it trains on, where its script tells
     models: list[str] = []
     curves: list[str] = []  # the commands or addresses that show them
     notices: list[str] = []
@@ -178,7 +191,7 @@ class ReportBuilder:
             case events.ReplyArrived():
                 pass
             case events.RunStarted():
-                report.earlier_s += max(0.0, self._last - self._began)
+                report.earlier_s += max(0.0, self._last - self._began) if self._began else 0.0
                 self._began = self._last = event.at
                 report.began = report.began or event.at
                 self._moments.clear()
@@ -276,7 +289,7 @@ class ReportBuilder:
         report.validations = [each for each in report.validations if last is not None and each.workflow != last]
         if ready.best:
             self.on(ready.best)
-        if ready.whole_rounds:
+        if ready.whole_rounds > report.inherited_rounds:
             report.resumed_at.append(ready.whole_rounds)
 
     def _round_of(
@@ -356,6 +369,8 @@ class ReportBuilder:
         if not current.is_whole:  # otherwise it is late, and counts in a later round
             current.metrics_by_site[event.site] = event.metrics
         current.num_steps[event.site] = event.num_steps
+        if event.num_samples is not None:
+            self.report.samples[event.site] = event.num_samples
         current.work_s[event.site] = event.work_s
         current.bytes_received += event.size
 

@@ -57,6 +57,7 @@ class Client:
     failure: Failure | None = None
     gone_since: int | None = None  # the round in which its end was told
     expected_s: float | None = None  # with workers: how long its last task took
+    is_timed: bool = True  # False: nothing but its end ends the wait for it
     others: Sequence[Client] = field(default=(), repr=False)  # of the same site
 
     @property
@@ -98,6 +99,8 @@ class Client:
         """When it is given up, whatever the limits of its next task are."""
         if self.lost is not None:
             return self.lost + REASON_LIMIT_S
+        if not self.is_timed:
+            return None
         if self.state is State.STARTING or (self.state is State.LATE and not self.has_asked):
             return self.launched + self.config.launch_timeout if self.config.launch_timeout else None
         return self.since + ENDING_LIMIT_S if self.state is State.ENDING else None

@@ -114,6 +114,7 @@ class Communicator:
         seed: int = 0,
         strict: bool = False,
         waits_for_all: bool = False,
+        is_timed: bool = True,
         welcome: Callable[[str], Welcome],
         data_filters: Chain,
         result_filters: Chain,
@@ -123,7 +124,8 @@ class Communicator:
         """`line` is the connection from the parent; `emit` sends events to it, and `flush` those that wait.
 
         At most `slots` clients of a group work at the same time. With `strict`, every client must answer each task.
-        With `waits_for_all` or `strict`, no grace ends the wait for a client. `are_here`: all clients are on
+        With `waits_for_all` or `strict`, no grace ends the wait for a client; without `is_timed`, no
+        time limit of a task does. `are_here`: all clients are on
         this machine.
         """
         self.workflow, self.workflow_number = "", 0  # of the current one
@@ -137,7 +139,7 @@ class Communicator:
         self._why_all = "--seed" if waits_for_all else "--strict"
         self._roster = roster
         self._workers = Workers()
-        self._strict, self._slots = strict, slots
+        self._strict, self._slots, self._is_timed = strict, slots, is_timed
         self._next: deque[Happening] = deque()  # what follows from a decision
         self._ending = ""  # the worker of whose end the dispatcher is told
         self._not_taken: set[str] = set()  # tasks of which was told that nobody takes them
@@ -227,8 +229,8 @@ class Communicator:
             task_id=outgoing.task_id,
             targets=tuple(self._roster.process_for(site, task.name) for site in targets),
             min_responses=min_responses,
-            timeout_s=timeout_s,
-            grace_s=grace_s,
+            timeout_s=timeout_s if self._is_timed else None,
+            grace_s=grace_s if self._is_timed else None,
             round_num=outgoing.round_num,
             refused=refused,
         )
@@ -486,6 +488,7 @@ class Communicator:
             tell_usage=tell_usage,
             has_state=state is not None,
             site=site if process != site else "",
+            index=self._roster[site].number if process != site else 0,
         )
         try:
             self._channels.send(process, assignment, outgoing.file, state)
@@ -534,6 +537,7 @@ class Communicator:
                 model_owner=outgoing.model_owner,
                 metrics=events.as_metrics(accepted.model.metrics or {}),
                 num_steps=accepted.model.num_steps,
+                num_samples=accepted.answer.num_samples,
                 size=accepted.size,
                 work_s=accepted.work_s,
                 digest=accepted.prints.digest,

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import resource
+import select
 import signal
 import socket
 import sys
@@ -18,44 +19,52 @@ from typing import Any
 
 from fedsag_cli import catalog, foreign, machine
 from fedsag_cli.accountants import Accountant
-from fedsag_cli.errors import FedsagError, JobError, of_system
+from fedsag_cli.errors import FedsagError, JobError, TensorError, of_system
 from fedsag_cli.events import Event, Notice, Observer, RunFailed, WillWrite, WorkflowFinished, WorkflowStarted
 from fedsag_cli.filters import Chain
-from fedsag_cli.interop import shim
 from fedsag_cli.interop.constants import EventType
 from fedsag_cli.model import Stateful
 from fedsag_cli.params import tensor_file
-from fedsag_cli.params.seeds import derived, set_seed
 from fedsag_cli.persistors import WritesFiles
 from fedsag_cli.plan import Plan, read_plan, starts
-from fedsag_cli.processes.child import preload, show_stack_when_stopped
+from fedsag_cli.processes.child import show_stack_when_stopped
+from fedsag_cli.server import building
 from fedsag_cli.server.clients import Client, Roster, RosterOfNames
 from fedsag_cli.server.communicator import Communicator
 from fedsag_cli.server.line import Line
 from fedsag_cli.server.listeners import Listeners
 from fedsag_cli.server.memory import Memory
 from fedsag_cli.server.model_controller import RunsModelController
+from fedsag_cli.server.one_task import OneTask, TaskDone
+from fedsag_cli.server.samples import Samples
 from fedsag_cli.server.tracking import Tracking
 from fedsag_cli.trackers import RunFacts, ShortTracker, Status, Tracker, is_tracker
 from fedsag_cli.wire.channel import Listener
 from fedsag_cli.wire.messages import ADDRESS, HIDDEN, TOKEN, Welcome
-from fedsag_cli.workflows import Controller
+from fedsag_cli.workflows import Clients, Controller
 from fedsag_cli.workflows.run import Run
 from fedsag_cli.workspace import JOB_ID, SERVER, Workspace
+
+_LOOK_LIMIT_S = 10.0
 
 
 class _Stopped(BaseException):
     """The parent ends this process. Not an Exception: no component shall take it for a failure of its own."""
 
 
-def serve(root: str, *, link: int) -> int:
+def serve_one_task(root: str, *, link: int) -> int:
+    """As `serve`; the run ends with the answer of the first client that is asked."""
+    return serve(root, link=link, one_task=True)
+
+
+def serve(root: str, *, link: int, one_task: bool = False) -> int:
     """Run the plan of the workspace at `root`; `link` is the descriptor of a socket to the parent."""
-    code = _serve(root, link)
+    code = _serve(root, link, one_task=one_task)
     atexit._run_exitfuncs()  # libraries of trackers remove their temporary folders there
     return code
 
 
-def _serve(root: str, link: int) -> int:
+def _serve(root: str, link: int, *, one_task: bool) -> int:
     show_stack_when_stopped()
     for secret, shown in json.loads(os.environ.pop(HIDDEN, "{}")).items():
         foreign.hide(secret, shown)
@@ -77,7 +86,7 @@ def _serve(root: str, link: int) -> int:
 
     try:
         workspace = Workspace(Path(root))
-        _run(read_plan(workspace.plan), workspace, parent, line, emit, observers, runs)
+        _run(read_plan(workspace.plan), workspace, parent, line, emit, observers, runs, one_task=one_task)
     except _Stopped:
         with contextlib.suppress(OSError):  # the parent may have ended
             line.flush()
@@ -118,13 +127,10 @@ def _run(
     emit: Callable[[Event], None],
     observers: list[Observer],
     runs: list[Run],
+    *,
+    one_task: bool,
 ) -> None:
-    preload(plan.preload)  # a forked server has them; in a spawned one they must be imported before the seed is set
-    if torch := sys.modules.get("torch"):
-        torch.set_num_threads(1)  # the cores are for the clients
-    sys.path.insert(0, str(workspace.app(SERVER) / "custom"))
-    shim.install()
-    set_seed(derived(plan.seed, SERVER))
+    building.prepare(plan, workspace)
     workspace.checkpoints.mkdir(parents=True, exist_ok=True)
     workspace.hold_as_server()
     start_of = starts(plan)
@@ -140,6 +146,7 @@ def _run(
         seed=plan.seed,
         strict=plan.strict,
         waits_for_all=plan.waits_for_all,
+        is_timed=not plan.debug,
         welcome=lambda process: Welcome(
             job_id=JOB_ID, seed=plan.seed, scratch=str(workspace.scratch), config=start_of(process).config
         ),
@@ -167,7 +174,9 @@ def _run(
     _check_files(
         {name: part.files for name, part in zip(names, workflows, strict=True) if isinstance(part, WritesFiles)}
     )
-    run = Run.resumed(workspace.checkpoints, emit, plan.seed, names, plan.identity, workspace.needed)
+    run = Run.resumed(
+        workspace.checkpoints, emit, plan.seed, names, plan.identity, workspace.needed, plan.keep_checkpoints
+    )
     run.accountants = [part for part in parts.values() if isinstance(part, Accountant)]
     for accountant in run.accountants:
         if callable(prepare := getattr(accountant, "prepare", None)):
@@ -176,6 +185,14 @@ def _run(
     run.keeps = Memory(_influential(plan, parts, workflows, chains)).changed
     stateful = _stateful(parts, dict(zip(names, workflows, strict=True)), chains)
     run.keep_states(communicator.states)
+    inherited = plan.parent.rounds if plan.parent else 0
+    if run.whole_rounds < inherited:
+        raise TensorError(
+            f"the checkpoints in {workspace.checkpoints}, with which this fork began, are gone",
+            hint="fork its parent again: --resume --at",
+        )
+    if plan.parent and run.whole_rounds == inherited:
+        run.forget(plan.parent.anew)
     for name, keeper in {**communicator.keepers, **stateful}.items():
         run.keep(name, keeper)
     runs.append(run)
@@ -189,21 +206,23 @@ def _run(
         seed=plan.seed,
         settings=foreign.masked(plan.shown_settings),
         versions=machine.versions(plan.preload) if trackers else {},
-        is_resumed=run.whole_rounds > 0,
+        is_resumed=run.whole_rounds > inherited,
     )
     tracking = Tracking(trackers, facts, emit, several_workflows=len(workflows) > 1)
-    observers.append(tracking)
+    observers.extend([tracking, Samples(emit)])
     if trackers:
         signal.signal(signal.SIGTERM, _stop)  # nothing that was logged is lost, and trackers are told how the run ended
     listeners = Listeners(parts)
+    clients: Clients = OneTask(communicator, lambda: _let_look(line, parent)) if one_task else communicator
     try:
         listeners.tell(EventType.START_RUN)
-        for number, workflow in enumerate(workflows):
-            if run.enter(number):
-                communicator.enter(run.workflow_name, number)
-                emit(WorkflowStarted(workflow=run.workflow_name, number=number + 1, num_workflows=len(workflows)))
-                workflow.run(communicator, run)
-                communicator.leave()
+        with contextlib.suppress(TaskDone):
+            for number, workflow in enumerate(workflows):
+                if run.enter(number):
+                    communicator.enter(run.workflow_name, number)
+                    emit(WorkflowStarted(workflow=run.workflow_name, number=number + 1, num_workflows=len(workflows)))
+                    workflow.run(clients, run)
+                    communicator.leave()
         listeners.tell(EventType.END_RUN)
         digest = tensor_file.digest((run.trained.params if run.trained else None) or {})
         run.finished(digest)
@@ -225,10 +244,20 @@ def _run(
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+def _let_look(line: Line, parent: socket.socket) -> None:
+    """Wait until the parent has looked at the processes, and says so."""
+    line.flush()
+    if select.select([parent], [], [], _LOOK_LIMIT_S)[0]:
+        parent.recv(1 << 16)
+
+
 def _roster(plan: Plan) -> Roster:
     if plan.has_workers:
         return RosterOfNames(plan.names, plan.sites[0].config)
-    return Roster(Client(number, site.name, site.config, site.group) for number, site in enumerate(plan.sites))
+    return Roster(
+        Client(number, site.name, site.config, site.group, is_timed=not plan.debug)
+        for number, site in enumerate(plan.sites)
+    )
 
 
 def _check_files(of_workflows: Mapping[str, Sequence[Path]]) -> None:

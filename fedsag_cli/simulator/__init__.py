@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
-from fedsag_cli.errors import FedsagError, RunError, system_errors
+from msgspec import structs
+
+from fedsag_cli.errors import FedsagError, RunError, UsageError, WorkspaceError, system_errors
 from fedsag_cli.events import STARTED, Notice, Observer
 from fedsag_cli.history.recorder import Recorder
 from fedsag_cli.interop import reading
@@ -19,11 +23,12 @@ from fedsag_cli.processes.kill import kill_marked
 from fedsag_cli.processes.local import LocalEngine, can_fork
 from fedsag_cli.processes.ray.engine import RayEngine
 from fedsag_cli.report import Report
-from fedsag_cli.simulator import environment, resume
+from fedsag_cli.simulator import environment, fork, resume
 from fedsag_cli.simulator.options import FORK, RAY, Options, check_engine
 from fedsag_cli.simulator.planning import make_plan
-from fedsag_cli.simulator.signals import have_standard_streams, signals_interrupt
+from fedsag_cli.simulator.signals import have_standard_streams, signals_interrupt, terminal_as_before
 from fedsag_cli.simulator.supervisor import Simulation
+from fedsag_cli.simulator.time_limit import TimeLimit, time_limit
 from fedsag_cli.wire.channel import private_address
 from fedsag_cli.wire.messages import ADDRESS, RUN, STARTED_AT, TOKEN
 from fedsag_cli.workspace import SERVER, Workspace
@@ -37,13 +42,21 @@ def simulate(job: Path, workspace: Path | None, options: Options, observers: Seq
     """Run the job in the folder `job`, write all files to the folder `workspace`, and return the report.
 
     A finished run in `workspace` is replaced. Without a `workspace`, it is WORKSPACE, and a run there is moved aside.
-    With `options.resume`, continue the run in the workspace after its last complete round. `observers` get every event.
+    With `options.resume`, continue the run in the workspace after its last complete round. With `options.at` too, begin
+    a new run after that round, in a workspace beside it. `observers` get every event.
     Raises UsageError, JobError and WorkspaceError before a process is started; RunError if the run failed (with
-    `options.strict`, if any client failed) and Interrupted on SIGINT and SIGTERM, both with the `report`. The report
-    is written to the workspace in any case.
+    `options.strict`, if any client failed), OutOfTime if it took longer than `options.max_time`, and Interrupted on
+    SIGINT and SIGTERM, all with the `report`. The report is written to the workspace in any case.
     """
+    limit = time_limit(options.max_time)
     have_standard_streams()
+    if options.at is not None and not options.resume:
+        raise UsageError(
+            "--at begins a fork of a run that there is", hint=f"give --resume too: --resume --at {options.at}"
+        )
     with Workspace(workspace or WORKSPACE) as run_folder:
+        if options.at is not None:
+            return _fork(job, run_folder, options, observers, limit)
         before = None
         if options.resume:
             resume.check_has_run(run_folder)
@@ -52,7 +65,21 @@ def simulate(job: Path, workspace: Path | None, options: Options, observers: Seq
         moves = workspace is None and not job.resolve().is_relative_to(run_folder.root)
         if before is not None:
             options = resume.settings_of(before, options, moves=moves)
-        return _simulate(job, run_folder, before, options, observers, moves=moves)
+        return _simulate(job, run_folder, before, options, observers, limit, moves=moves)
+
+
+def _fork(
+    job: Path, parent: Workspace, options: Options, observers: Sequence[Observer], limit: TimeLimit | None
+) -> Report:
+    """The parent is only read: it may be running."""
+    resume.check_has_run(parent)
+    plan = resume.plan_in(parent)
+    if plan is None:
+        raise WorkspaceError(f"the run in {parent.root} ended before its plan was written: there is nothing to fork")
+    begin = fork.found_at(parent, plan, options.at or "")
+    options = replace(resume.settings_of(plan, options, moves=False), resume=False)
+    with fork.new_place(parent.root) as place, Workspace(place) as run_folder:
+        return _simulate(job, run_folder, None, options, observers, limit, moves=False, begin=begin)
 
 
 def _simulate(
@@ -61,20 +88,23 @@ def _simulate(
     before: Plan | None,
     options: Options,
     observers: Sequence[Observer],
+    limit: TimeLimit | None,
     *,
     moves: bool,
+    begin: fork.Fork | None = None,
 ) -> Report:
     check_engine(options)
-    fork = options.launcher in (None, FORK) and can_fork()
-    with signals_interrupt(), private_address() as address:
+    forks = options.launcher in (None, FORK) and can_fork()
+    in_terminal = terminal_as_before() if options.debug else nullcontext()
+    with signals_interrupt(), in_terminal, private_address() as address:
         own = {ADDRESS: address, TOKEN: secrets.token_hex(16), RUN: run_folder.mark, STARTED_AT: repr(STARTED)}
         env = environment.for_processes(os.environ) | own
         ray = (
-            RayEngine(fork=fork, env=env, address=options.address, root=run_folder.root)
+            RayEngine(fork=forks, env=env, address=options.address, root=run_folder.root)
             if options.engine == RAY
             else None
         )
-        engine = ray or LocalEngine(fork=fork, env=env)  # the engine starts while the job is read
+        engine = ray or LocalEngine(fork=forks, env=env)  # the engine starts while the job is read
         try:
             read = with_values(Job.load(job, reading.translate), options.sets)
             planned = make_plan(read, run_folder, options, engine.prepare, ray.nodes if ray else lambda: ())
@@ -82,7 +112,10 @@ def _simulate(
             if options.resume and before is None:
                 planned.notices.append("the earlier run ended before its plan was written: this is a new run")
             if before is not None:
+                planned = replace(planned, plan=structs.replace(planned.plan, parent=before.parent))
                 resume.check_same_job(before, planned.plan, run_folder, job, moves=moves)
+            if begin is not None:
+                planned = begin.checked(planned, job)
             if not options.resume:
                 run_folder.take()
                 if not options.force:
@@ -100,17 +133,18 @@ def _simulate(
                 for observer in observers:
                     observer.on(Notice(text="this run is complete: there is nothing left to do"))
                 return report
-            if before is not None:
+            last = begin.whole if begin else resume.last_round(run_folder, planned.plan) if before else None
+            if last is not None:
                 custom = planned.apps[SERVER].custom
-                planned.notices.extend(resume.notes_on_state(run_folder, planned.plan, custom, force=options.force))
+                planned.notices.extend(resume.notes_on_state(last, planned.plan, custom, force=options.force))
             if left := kill_marked(RUN, run_folder.mark_before) if run_folder.mark_before else []:
                 planned.notices.append(f"processes of an earlier run were left, and are ended: {', '.join(left)}")
-            recorder, report = Recorder(job, run_folder), None
+            recorder, report = Recorder(job, run_folder, is_kept=options.recorded), None
             try:
                 planned.notices.extend(recorder.begin(resumed=before is not None, moves=moves and not options.resume))
                 records = Records(run_folder, meta_of(read), planned.plan.server.components)
                 simulation = Simulation(job, planned, run_folder, engine, env, [records, *observers, recorder])
-                report = simulation.run(resume=before is not None)
+                report = simulation.run(resume=before is not None, fork=begin, limit=limit)
                 return report
             except FedsagError as error:
                 report = error.report

@@ -40,8 +40,13 @@ class Options:
     max_clients: int | None = None
     resume: bool = False  # continue the run in the workspace
     force: bool = False  # start anew over an unfinished run; with `resume`, continue without what components kept
+    at: str | None = None  # with `resume`: begin a fork after this round, ROUND or WORKFLOW:ROUND
+    keep_checkpoints: int | None = None  # those of so many last rounds, or ALL; None: as the earlier run did, or of one
     strict: bool = False  # any failure of a client ends the run
+    max_time: str | None = None  # how long the run may take, as in `time_limit`
+    debug: str = ""  # the client that runs in the foreground
     follow: Sequence[str] = ()  # clients whose logs are shown; or the server
+    recorded: bool = True  # in the database of runs
 
 
 def site_names(options: Options) -> list[str]:
@@ -60,6 +65,19 @@ def check_followed(options: Options, names: Sequence[str]) -> None:
     for site in options.follow:
         if site not in (*names, SERVER):
             raise UsageError(f"--follow {site}: there is no such client", hint=nearest(site, [*names, SERVER]))
+
+
+def check_debugged(options: Options, names: Sequence[str]) -> None:
+    """Raises UsageError if --debug names no client of the run, or the client cannot run in the foreground."""
+    site = options.debug
+    if site and site not in names:
+        near = nearest(site, names)
+        raise UsageError(
+            f"--debug {site}: there is no such client",
+            hint=f"{near}; --debug takes a client's name, -debug shows where an error was raised",
+        )
+    if site and options.engine == RAY:
+        raise UsageError("--debug and --engine ray exclude each other", hint="leave --engine out: the client runs here")
 
 
 def check_engine(options: Options) -> None:

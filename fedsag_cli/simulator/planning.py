@@ -15,15 +15,16 @@ import shlex
 import shutil
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from fedsag_cli import catalog, machine
-from fedsag_cli.errors import FedsagError, JobError, UsageError, counted, nearest
+from fedsag_cli.errors import FedsagError, Gathering, JobError, UsageError, counted, nearest
 from fedsag_cli.interop import shim
 from fedsag_cli.job import App, Executor, Job, ServerConfig
 from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, placeholders
@@ -32,7 +33,16 @@ from fedsag_cli.params.metrics import looks_lower_is_better
 from fedsag_cli.plan import FORMAT, Plan, ServerPlan, SitePlan, matches
 from fedsag_cli.processes.ray.messages import Node
 from fedsag_cli.simulator import environment, outside
-from fedsag_cli.simulator.options import FORK, SPAWN, Options, check_followed, gpu_groups, site_names, slots_of
+from fedsag_cli.simulator.options import (
+    FORK,
+    SPAWN,
+    Options,
+    check_debugged,
+    check_followed,
+    gpu_groups,
+    site_names,
+    slots_of,
+)
 from fedsag_cli.simulator.preloading import imports_of_components, imports_of_scripts, preload, variables_set
 from fedsag_cli.workspace import JOB_ID, SERVER, WORKER, Workspace, files_in
 
@@ -43,6 +53,7 @@ _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 _OF_SHELLS = {"cd", "source", ".", "export", "ulimit", "set", "if", "for", "exec", "conda"}
 _SHELL_SIGNS = {"&&", "||", ";", "|", ">", ">>", "2>&1", "&", "<"}
 _PROGRAMS = "fedsag_cli.client."  # of fedsag, started as scripts are
+_MOST_FAILED = 20  # sites of one app: the next ones would fail alike
 _OTHER_DESCRIPTORS = 40  # of a process, beside those for clients
 _LEAST, _LEAST_WITH_TORCH = 8_000_000, 16_000_000  # bytes that a forked client has of its own before its script
 
@@ -83,6 +94,7 @@ def make_plan(
     env = environment.for_processes(os.environ)
     names = _site_names(job, options, notices)
     check_followed(options, names)
+    check_debugged(options, names)
     machines = nodes()
     num_nodes = max(1, len(machines))
     groups = gpu_groups(options.gpus, machines)
@@ -96,28 +108,43 @@ def make_plan(
     apps = {name: job.app_for(name) for name in [SERVER, *names]}
     scripts = imports_of_scripts({app.custom for app in apps.values()})
     prepare(preload(scripts))
-    server = apps[SERVER].server(_variables(SERVER, workspace))
-    notes = [*server.notes, *_doubts(server)]
-    has_workers = _has_workers(job, apps, options, names, workspace)
-    if has_workers:
-        apps = {SERVER: apps[SERVER], WORKER: apps[names[0]]}
-    memory = _LEAST_WITH_TORCH if "torch" in preload(scripts) else _LEAST
-    slots = slots_of(options, len(names), len(groups), threads, memory, notices)
-    processes = slots * max(1, len(groups)) if has_workers else -(-len(names) // num_nodes)
-    _check_limits(processes, memory, has_workers=has_workers)
-    every_group = range(num_nodes * max(1, len(groups)))
-    placed = zip(itertools.repeat(WORKER), every_group) if has_workers else zip(names, itertools.cycle(every_group))
+    with Gathering() as found:
+        server = found.attempt(apps[SERVER].server, _variables(SERVER, workspace))
+        has_workers = bool(found.attempt(_has_workers, job, apps, options, names, workspace))
+        if has_workers and options.debug:
+            raise UsageError("--debug: workers do the tasks of all clients", hint="add --no-workers")
+        if has_workers:
+            apps = {SERVER: apps[SERVER], WORKER: apps[names[0]]}
+        memory = _LEAST_WITH_TORCH if "torch" in preload(scripts) else _LEAST
+        slots = slots_of(options, len(names), len(groups), threads, memory, notices)
+        processes = slots * max(1, len(groups)) if has_workers else -(-len(names) // num_nodes)
+        _check_limits(processes, memory, has_workers=has_workers)
+        every_group = range(num_nodes * max(1, len(groups)))
+        placed = zip(itertools.repeat(WORKER), every_group) if has_workers else zip(names, itertools.cycle(every_group))
+        notes = [*server.notes, *_doubts(server)] if server else []
+        planned = found.attempt(
+            _plans,
+            placed,
+            apps,
+            lambda name, group: _plans_of(name, apps[name], workspace, env, threads, group, num_nodes, groups, notes),
+        )
+        if server:
+            found.attempt(_check_workflows, server, apps[SERVER], planned or [], names)
+        words = found.attempt(_words, planned or [])
+    assert server is not None  # otherwise it was an error, as with the others
+    assert planned is not None
+    assert words is not None
+    if options.debug:
+        notices.append(f"{options.debug} has this terminal, and no time limit ends the wait for a client")
     sites = [
         msgspec.structs.replace(plan, config=msgspec.structs.replace(plan.config, serves_any_client=has_workers))
-        for name, group in placed
-        for plan in _plans_of(name, apps[name], workspace, env, threads, group, num_nodes, groups, notes)
+        for plan in planned
     ]
     places = {site.name: _places(site, apps[site.site], workspace) for site in sites if site.script}
     installed = {place for of_site in places.values() for place in of_site[1:]}
     scripts |= imports_of_scripts(installed) | imports_of_components(server, apps[SERVER].custom)
     if modules := preload(scripts):
         sites = _fresh_where_needed(sites, places, notes)
-    _check_workflows(server, apps[SERVER], sites, names)
     notices += dict.fromkeys(notes)
     commands = (word for site in sites for word in (site.script, *site.args, *site.command))
     code = outside.digests(commands, [workspace.root, *(app.folder for app in apps.values())])
@@ -133,6 +160,7 @@ def make_plan(
         waits_for_all=options.waits_for_all if options.waits_for_all is not None else options.seed is not None,
         files=_digests({app.name: app for app in apps.values()}.values()) | code,
         preload=modules,
+        debug=options.debug,
         server=ServerPlan(
             workflows=list(server.workflows),
             components=list(server.components),
@@ -143,10 +171,15 @@ def make_plan(
         sites=sites,
         shown_settings=settings(job),
         overrides=list(options.sets),
+        keep_checkpoints=1 if options.keep_checkpoints is None else options.keep_checkpoints,
     )
-    known = placeholders.Secrets(os.environ)
-    words = {site.name: [known.revealed(word) for word in site.command or site.args] for site in sites}
     return Planned(plan=plan, apps=apps, words=words, notices=notices)
+
+
+def _words(sites: Iterable[SitePlan]) -> dict[str, list[str]]:
+    """The commands, or the arguments of the scripts, with secrets. Raises JobError."""
+    known = placeholders.Secrets(os.environ)
+    return {site.name: [known.revealed(word) for word in site.command or site.args] for site in sites}
 
 
 def _site_names(job: Job, options: Options, notices: list[str]) -> list[str]:
@@ -239,6 +272,33 @@ def _check_limits(processes: int, memory: int, *, has_workers: bool) -> None:
         )
 
 
+def _plans(
+    placed: Iterable[tuple[str, int]], apps: Mapping[str, App], plans_of: Callable[[str, int], list[SitePlan]]
+) -> list[SitePlan]:
+    """The plans of all sites, or of workers, each with its group. Raises JobError.
+
+    An error that an earlier site of the same app has too is not told again.
+    """
+    plans: list[SitePlan] = []
+    told: set[tuple[str, str]] = set()  # by app, without the names of sites
+    num_failed: Counter[str] = Counter()  # by app
+    with Gathering() as found:
+        for name, group in placed:
+            app = apps[name].name
+            if num_failed[app] == _MOST_FAILED:
+                continue
+            try:
+                plans += plans_of(name, group)
+            except JobError as error:
+                num_failed[app] += 1
+                for each in (error, *error.others):
+                    each.others = ()
+                    if (alike := (app, each.message.replace(name, ""))) not in told:
+                        told.add(alike)
+                        found.add(each)
+    return plans
+
+
 def _plans_of(
     name: str,
     app: App,
@@ -249,8 +309,8 @@ def _plans_of(
     num_nodes: int,
     gpu_groups: Sequence[str],
     notes: list[str],
-) -> Iterator[SitePlan]:
-    """A plan for each executor of a site."""
+) -> list[SitePlan]:
+    """A plan for each executor of a site. Raises JobError."""
     client = app.client(_variables(name, workspace))
     notes.extend(client.notes)
     custom = str(workspace.app(name) / "custom")
@@ -261,36 +321,60 @@ def _plans_of(
     }
     if gpu_groups:
         env |= {"CUDA_VISIBLE_DEVICES": gpu_groups[group // num_nodes], "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-    for number, executor in enumerate(client.executors, start=1):
-        script, args, command = _start(executor, name, app, workspace, run_env, notes)
-        yield SitePlan(
+    with Gathering() as found:
+        started = [
+            found.attempt(_start, executor, name, app, workspace, run_env, notes, client.file)
+            for executor in client.executors
+        ]
+    return [
+        SitePlan(
             name=name if number == 1 else f"{name}:{number}",
             group=group,
             node=group % num_nodes,
-            script=script,
-            args=args,
-            command=command,
+            script=start.script,
+            args=list(start.args),
+            command=list(start.command),
             env=env,
             config=executor.config,
             in_process=executor.in_process,
         )
+        for number, (executor, start) in enumerate(zip(client.executors, started, strict=True), start=1)
+        if start is not None
+    ]
+
+
+class _Start(NamedTuple):
+    """The script and its arguments, or the command."""
+
+    script: str = ""
+    args: Sequence[str] = ()
+    command: Sequence[str] = ()
 
 
 def _start(
-    executor: Executor, name: str, app: App, workspace: Workspace, run_env: Mapping[str, str], notes: list[str]
-) -> tuple[str, list[str], list[str]]:
-    """The script and its arguments, or the command. Raises JobError if it does not exist."""
+    executor: Executor,
+    name: str,
+    app: App,
+    workspace: Workspace,
+    run_env: Mapping[str, str],
+    notes: list[str],
+    file: str,
+) -> _Start:
+    """How an executor is started. `file`: the config file that says so. Raises JobError if there is no such script."""
     command = list(executor.command)
     if command[1:2] == ["-m"] and command[2].startswith(_PROGRAMS):
-        return command[2], command[3:], []
+        return _Start(script=command[2], args=command[3:])
     if executor.script is None:
         if command[0] in ("python", "python3"):
             command[0] = sys.executable  # the interpreter of fedsag, not the one in PATH
         if not (app.folder / command[0]).is_file() and shutil.which(command[0], path=run_env.get("PATH")) is None:
             raise JobError(
-                f"{app.name}: the command of {name}, {command[0]!r}, does not exist", hint=_hint_for_shell(command)
+                f"{app.name}: the command of {name}, {command[0]!r}, does not exist",
+                hint=_hint_for_shell(command),
+                file=file,
+                at=(*executor.at, "command"),
             )
-        return "", [], command
+        return _Start(command=command)
     args = command[command.index(executor.script) + 1 :]
     folder = workspace.app(name)
     script = folder / executor.script  # an absolute path stays as it is
@@ -302,11 +386,13 @@ def _start(
             hint=f"there is: {', '.join(scripts)}"
             if scripts
             else f"{app.custom} contains no Python files; see create's -sd",
+            file=file,
+            at=(*executor.at, "task_script_path" if executor.in_process else "command"),
         )
     _check_compiles(in_job)
     if signs := [word for word in args if word in _SHELL_SIGNS]:
         notes.append(f"no shell reads the command of {app.name}: {signs[0]!r} is an argument of its script")
-    return str(script), args, []
+    return _Start(script=str(script), args=args)
 
 
 def _hint_for_shell(command: Sequence[str]) -> str:
@@ -343,7 +429,8 @@ def _check_compiles(script: Path) -> None:
             warnings.simplefilter("ignore")
             compile(script.read_bytes(), str(script), "exec", dont_inherit=True)
     except SyntaxError as error:
-        raise JobError(f"{script}:{error.lineno}: {type(error).__name__}: {error.msg}") from None
+        text = f"{script}:{error.lineno}: {type(error).__name__}: {error.msg}"
+        raise JobError(text, file=str(script), line=error.lineno) from None
     except (ValueError, MemoryError, RecursionError) as error:
         raise JobError(f"{script} cannot be compiled: {error or type(error).__name__}") from None
     except OSError as error:
@@ -408,18 +495,22 @@ def _variables(name: str, workspace: Workspace) -> dict[str, Any]:
 
 
 def _check_workflows(server: ServerConfig, app: App, sites: Sequence[SitePlan], names: Sequence[str]) -> None:
-    """At least one client must take each task that a workflow asks for, and be called as it calls one."""
-    for workflow in server.workflows:
-        for argument, name in catalog.sites_named(workflow, [app.custom]):
-            if name not in names:
-                raise JobError(
-                    f"{argument} of workflow {workflow.id!r}: there is no client {name!r}", hint=nearest(name, names)
-                )
+    """At least one client must take each task that a workflow asks for, and be called as it calls one.
+
+    Without `sites`, the tasks are not checked.
+    """
     patterns = {pattern for site in sites for pattern in site.config.tasks}
-    for workflow in server.workflows:
-        for task in catalog.tasks_asked_for(workflow, [app.custom]):
-            if not matches(task, patterns):
-                raise JobError(
-                    f"no client takes the task {task!r} of workflow {workflow.id!r}",
-                    hint=f"executors list: {', '.join(sorted(patterns))}",
-                )
+    with Gathering() as found:
+        for workflow in server.workflows:
+            at = (*server.places.get(workflow.id, ("workflows",)), "args")
+            for argument, name in catalog.sites_named(workflow, [app.custom]):
+                if name not in names:
+                    text = f"{argument} of workflow {workflow.id!r}: there is no client {name!r}"
+                    found.add(JobError(text, hint=nearest(name, names), file=server.file, at=(*at, argument)))
+        for workflow in server.workflows if patterns else ():
+            at = (*server.places.get(workflow.id, ("workflows",)), "args")
+            for task in catalog.tasks_asked_for(workflow, [app.custom]):
+                if not matches(task, patterns):
+                    text = f"no client takes the task {task!r} of workflow {workflow.id!r}"
+                    hint = f"executors list: {', '.join(sorted(patterns))}"
+                    found.add(JobError(text, hint=hint, file=server.file, at=at))

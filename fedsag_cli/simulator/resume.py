@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,14 @@ import msgspec
 from fedsag_cli import catalog, history
 from fedsag_cli.errors import UsageError, WorkspaceError, counted
 from fedsag_cli.plan import FORMAT, Plan, read_plan
-from fedsag_cli.record import Found, read
+from fedsag_cli.record import Found, Whole, read
 from fedsag_cli.report import Report
 from fedsag_cli.report.places import located
 from fedsag_cli.simulator.options import Options, site_names
 from fedsag_cli.workspace import ROUND, Workspace
 
 _SHOWN = 5  # names of clients
+_MOST_CHANGES = 5
 
 
 def check_has_run(workspace: Workspace) -> None:
@@ -81,15 +82,18 @@ def missing_models(report: Report) -> list[Path]:
     return [path for path in map(Path, report.models) if not path.is_file()]
 
 
-def notes_on_state(workspace: Workspace, plan: Plan, custom: Path, *, force: bool) -> Iterator[str]:
-    """What the user should know about what the job's own code kept in memory.
+def last_round(workspace: Workspace, plan: Plan) -> Whole | None:
+    """The last whole round of the run in a workspace."""
+    rounds = read(workspace.record, plan.identity).rounds
+    return rounds[-1] if rounds else None
+
+
+def notes_on_state(last: Whole, plan: Plan, custom: Path, *, force: bool) -> Iterator[str]:
+    """What the user should know about what the job's own code kept in memory after this round.
 
     Raises WorkspaceError if a component kept what no checkpoint has, unless `force`.
     """
-    rounds = read(workspace.record, plan.identity).rounds
-    if not rounds:
-        return
-    if keeps := rounds[-1].keeps:
+    if keeps := last.keeps:
         lost = f"no checkpoint has what the job's code kept between rounds: {'; '.join(keeps)}"
         if not force:
             raise WorkspaceError(
@@ -106,8 +110,10 @@ def notes_on_state(workspace: Workspace, plan: Plan, custom: Path, *, force: boo
 def settings_of(plan: Plan, options: Options, *, moves: bool) -> Options:
     """The options of the earlier run, but with the new -t, -gpu and --launcher, which do not change the result.
 
-    `moves`: as in `check_nothing_is_lost`. Raises UsageError naming an option whose value differs from the earlier run.
+    A fork may have another seed too, other threads, and workers. `moves`: as in `check_nothing_is_lost`. Raises
+    UsageError naming an option whose value differs from the earlier run.
     """
+    is_fork = options.at is not None
     names = plan.names
     given = site_names(options)
     for flag, value, was in (
@@ -116,11 +122,12 @@ def settings_of(plan: Plan, options: Options, *, moves: bool) -> Options:
         ("--torch-threads", options.threads, plan.threads),
         ("--workers" if options.workers else "--no-workers", options.workers, plan.has_workers),
     ):
-        if value not in (None, []) and value != was:
+        if value not in (None, []) and value != was and not (is_fork and flag not in ("-c", "-n")):
             now, then = map(_shown, (value, was))
+            other = "a fork has the clients of its parent" if is_fork else _or_anew(moves=moves)
             raise UsageError(
                 f"{flag}: the run to resume has {then}, not {now}",
-                hint=f"leave {flag} out; {_or_anew(moves=moves)}",
+                hint=f"leave {flag} out; {other}",
             )
     several_groups = len({site.group for site in plan.sites if site.node == 0}) > 1
     slots = None if several_groups and options.gpus is None else plan.slots
@@ -130,14 +137,15 @@ def settings_of(plan: Plan, options: Options, *, moves: bool) -> Options:
         clients=names,
         slots=slots if options.slots is None else options.slots,
         gpus=plan.gpus if options.gpus is None else options.gpus,
-        threads=plan.threads,
+        threads=plan.threads if not is_fork or options.threads is None else options.threads,
         launcher=options.launcher or plan.launcher,
-        seed=plan.seed,
+        seed=plan.seed if not is_fork or options.seed is None else options.seed,
         waits_for_all=plan.waits_for_all or options.seed is not None,
         strict=options.strict or plan.strict,
-        workers=plan.has_workers,
-        sets=options.sets or plan.overrides,
+        sets=[*plan.overrides, *options.sets] if is_fork else options.sets or plan.overrides,
+        workers=plan.has_workers if not is_fork or options.workers is None else options.workers,
         max_clients=None,
+        keep_checkpoints=plan.keep_checkpoints if options.keep_checkpoints is None else options.keep_checkpoints,
     )
 
 
@@ -147,25 +155,41 @@ def _shown(value: Any) -> str:
     return {True: "workers", False: "no workers"}[value] if isinstance(value, bool) else str(value)
 
 
+def check_is_of_job(before: Plan, now: Plan, workspace: Workspace, job: Path, hint: str) -> None:
+    """Raises WorkspaceError if the run in the workspace is of another job."""
+    known = history.job_folder_of(workspace.root)
+    if before.job != now.job and known != job.absolute():
+        own = (
+            f"to continue it: {history.command_to_continue(workspace.root) if known else 'name that job with --resume'}"
+        )
+        raise WorkspaceError(
+            f"the run in {workspace.root} is of the job {before.job}, not of {now.job}", hint=f"{own}{hint}"
+        )
+
+
 def check_same_job(before: Plan, now: Plan, workspace: Workspace, job: Path, *, moves: bool) -> None:
     """Raises WorkspaceError naming what has changed in the job since the run began, or the run's own job.
 
     `moves`: as in `check_nothing_is_lost`.
     """
-    known = history.job_folder_of(workspace.root)
-    if before.job != now.job and known != job.absolute():
-        own = history.command_to_continue(workspace.root) if known else "name that job with --resume"
+    check_is_of_job(before, now, workspace, job, hint=f"; {_or_anew(moves=moves)}")
+    if changed := list(changes(before, now)):
         raise WorkspaceError(
-            f"the run in {workspace.root} is of the job {before.job}, not of {now.job}",
-            hint=f"to continue it: {own}; {_or_anew(moves=moves)}",
+            f"the job has changed since this run began: {few(changed)}",
+            hint=f"undo the change; {_or_anew(moves=moves)}; or --at ROUND begins a fork with it",
         )
-    changes = [*_changed_files(before.files, now.files), *_changed("", before.settings, now.settings)]
-    if changes:
-        more = f" and {len(changes) - 5} more" if len(changes) > 5 else ""
-        raise WorkspaceError(
-            f"the job has changed since this run began: {'; '.join(changes[:5])}{more}",
-            hint=f"undo the change; {_or_anew(moves=moves)}",
-        )
+
+
+def changes(before: Plan, now: Plan) -> Iterator[str]:
+    """What has changed in the job, one by one."""
+    yield from _changed_files(before.files, now.files)
+    yield from _changed("", before.settings, now.settings)
+
+
+def few(changed: Sequence[str]) -> str:
+    """The first changes, and how many more there are."""
+    more = f" and {len(changed) - _MOST_CHANGES} more" if len(changed) > _MOST_CHANGES else ""
+    return f"{'; '.join(changed[:_MOST_CHANGES])}{more}"
 
 
 def _or_anew(*, moves: bool) -> str:

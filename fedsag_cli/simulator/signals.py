@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import termios
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +23,20 @@ def have_standard_streams() -> None:
     while (fd := os.open(os.devnull, os.O_RDWR)) < 3:
         os.set_inheritable(fd, True)
     os.close(fd)
+
+
+@contextmanager
+def terminal_as_before() -> Iterator[None]:
+    """Set the terminal at the end as it was: a process that is ended while it reads a line leaves it without echo."""
+    before = None
+    with contextlib.suppress(termios.error):  # standard input is no terminal
+        before = termios.tcgetattr(0)
+    try:
+        yield
+    finally:
+        if before is not None:
+            with contextlib.suppress(termios.error):  # it is closed
+                termios.tcsetattr(0, termios.TCSADRAIN, before)
 
 
 def ignore_signals() -> None:

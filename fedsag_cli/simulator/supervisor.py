@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shlex
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -12,7 +11,16 @@ from pathlib import Path
 import msgspec
 
 from fedsag_cli import catalog, foreign, history, machine, pages
-from fedsag_cli.errors import FedsagError, Interrupted, JobError, RunError, WorkspaceError, counted, of_system
+from fedsag_cli.errors import (
+    FedsagError,
+    Interrupted,
+    JobError,
+    OutOfTime,
+    RunError,
+    WorkspaceError,
+    counted,
+    of_system,
+)
 from fedsag_cli.events import (
     ClientReady,
     ClientStopped,
@@ -20,10 +28,12 @@ from fedsag_cli.events import (
     CurvesKept,
     Event,
     Failure,
+    NotAwaited,
     Notice,
     Observer,
     ProcessExited,
     ProcessStarted,
+    ReplyArrived,
     ReplyFailed,
     ReplyLate,
     RunFailed,
@@ -49,13 +59,13 @@ from fedsag_cli.report import Report, ReportBuilder
 from fedsag_cli.report.places import relative
 from fedsag_cli.simulator.events_file import EventsFile, read_events
 from fedsag_cli.simulator.failures import Failures
+from fedsag_cli.simulator.fork import Fork
 from fedsag_cli.simulator.planning import Planned
 from fedsag_cli.simulator.signals import as_interruption, ignore_signals
-from fedsag_cli.wire.messages import HIDDEN, PRELOAD, PROCESS, SEED, SITE, WORKSPACE
+from fedsag_cli.simulator.specs import SERVE, Specs
+from fedsag_cli.simulator.time_limit import TimeLimit
 from fedsag_cli.workspace import SERVER, Workspace, files_in, write_json
 
-_SERVE = "fedsag_cli.server.main:serve"
-_SCRIPT = "fedsag_cli.client.script:run"
 _END_LIMIT_S = 30.0  # how long a script may run after its last task
 
 
@@ -70,31 +80,41 @@ class Simulation:
         engine: Engine,
         env: dict[str, str],
         observers: Sequence[Observer],
+        serve: str = SERVE,
     ) -> None:
+        """`serve`: the function that the server runs."""
         self._job, self._planned, self._plan = job, planned, planned.plan
-        self._workspace, self._engine, self._env = workspace, engine, env
+        self._workspace, self._engine = workspace, engine
         self._notices = list(planned.notices)
         self._report = ReportBuilder()
         self._observers = [self._report, *observers]
-        self._client_env = {SEED: str(self._plan.seed), PRELOAD: ",".join(self._plan.preload)}
+        self._specs, self._serve = Specs(planned, workspace, env), serve
         self._start_of = starts(self._plan)
         self._alive: set[str] = set()
         self._failures = Failures(workspace, planned.apps, self._start_of)
         self._failed_last: dict[str, str] = {}  # by client whose worker failed after the last task: the cause
+        self._at_work: dict[str, str] = {}  # by site that has a task: the process that does it
         self._hanging: dict[str, str] = {}  # processes that may still work on a task not waited for any more: the site
         self._unwanted: dict[str, str] = {}  # workers that are stopped before the end: the site
         self._finished: WorkflowFinished | None = None
         self._notes: set[str] = set()
         self._untold: Sequence[Event] = ()  # what only the record has
+        self._inherited: Sequence[Sequence[Event]] = ()  # by round: what happened in those of the parent
+        self._models: Sequence[Event] = ()  # of the parent
         self._can_continue = True
 
-    def run(self, *, resume: bool) -> Report:
-        """Run to the end, and return the report. An error that ends the run has it as `report`."""
+    def run(self, *, resume: bool, fork: Fork | None = None, limit: TimeLimit | None = None) -> Report:
+        """Run to the end, and return the report. An error that ends the run has it as `report`.
+
+        `fork`: the round of another run after which this one begins. When the time of `limit` is over, OutOfTime ends
+        the run, unless its last task is done by then.
+        """
+        self._limit = limit
         try:
             if resume:
                 self._reopen_workspace()
             else:
-                self._prepare_workspace()
+                self._prepare_workspace(fork)
             log = self._log = EventsFile(self._workspace.events)
         except OSError as failed:
             raise WorkspaceError(f"{failed.filename or self._workspace.root}: {failed.strerror}") from None
@@ -114,12 +134,14 @@ class Simulation:
     def _live(self) -> None:
         """From the first process to the last. Raises what ends the run."""
         self._tell(self._run_started())
-        for event in self._untold:
+        for event in (*self._untold, *self._report.complete(self._inherited)):
             self._log.on(foreign.masked(event))
+        for event in self._models:
+            self._tell(event)
         for text in self._notices:
             self._tell(Notice(text=text))
         self._engine.prepare([*self._plan.preload, *_modules_of_server(self._plan)])
-        self._start(self._server())
+        self._start(self._specs.server(self._serve))
         self._tell_settings()
         self._handle_events()
         self._check_strict()
@@ -132,12 +154,8 @@ class Simulation:
         if isinstance(error, FedsagError) and (rounds := self._report.report.rounds_done) and self._can_continue:
             error.hint = f"{error.hint}; " * bool(error.hint) + self._how_to_continue(rounds)
         if error is not None:
-            cause = "it did not answer until the run ended, and was stopped"
             try:
-                self._stop(
-                    5.0 if isinstance(error, Interrupted) else 1.0,
-                    dict.fromkeys(self._hanging.keys() & self._alive, cause),
-                )
+                self._stop(5.0 if isinstance(error, Interrupted) else 1.0, self._still_at_work(error))
                 self._tell_logged()
             except Exception as failed:
                 # it must not hide why the run ended
@@ -154,6 +172,14 @@ class Simulation:
                 error.report = self._report.report
             raise error
         return self._report.report
+
+    def _still_at_work(self, error: Exception) -> dict[str, str]:
+        """The clients' processes that are to show where they are, and why each is stopped."""
+        causes = dict.fromkeys(self._hanging, "it did not answer until the run ended, and was stopped")
+        if isinstance(error, OutOfTime):
+            cause = "it was still working when the time of the run was over, and was stopped"
+            causes = dict.fromkeys(self._at_work.values(), cause) | causes
+        return {name: cause for name, cause in causes.items() if name in self._alive}
 
     def _tell_logged(self) -> None:
         """Tell what scripts logged until they were stopped."""
@@ -192,7 +218,8 @@ class Simulation:
         """Write the page of the run. Whatever fails, the run has gone as it has."""
         try:
             number = history.number_of(self._workspace.root)
-            pages.write(report, self._workspace.events, self._workspace.report_page, number)
+            parent = history.number_called(report.parent)
+            pages.write(report, self._workspace.events, self._workspace.report_page, number, parent)
         except Exception as failed:
             why = failed.strerror if isinstance(failed, OSError) else f"a bug in fedsag: {failed!r}"
             self._tell(Notice(text=f"{self._workspace.report_page} cannot be written: {why}"))
@@ -209,7 +236,7 @@ class Simulation:
             return RunFinished(ok=False, exit_code=error.exit_code, cause=error.message, hint=error.hint, report=report)
         return RunFinished(ok=False, exit_code=1, cause="a bug in fedsag", report=report)
 
-    def _prepare_workspace(self) -> None:
+    def _prepare_workspace(self, fork: Fork | None) -> None:
         here = self._workspace
         files = [here.plan, here.events, here.report, here.report_page, here.record]
         deployed = [
@@ -227,6 +254,8 @@ class Simulation:
         if self._plan.has_workers:
             self._workspace.claim(folders=[here.client_logs])
             here.client_logs.mkdir(exist_ok=True)
+        if fork is not None:  # before there is a plan: it could be resumed without what its parent did
+            self._inherited, self._models = fork.put(self._workspace, self._plan.identity)
         write_json(self._workspace.plan, self._plan)
 
     def _reopen_workspace(self) -> None:
@@ -262,20 +291,30 @@ class Simulation:
         ends: float | None = None
         while True:
             try:
-                event = self._engine.next_event(None if ends is None else max(0.0, ends - time.monotonic()))
+                event = self._engine.next_event(self._wait_s(ends))
             except TimeoutError:
+                if ends is None and self._limit is not None:  # only the time of the run is over
+                    raise OutOfTime(self._limit.text) from None
                 self._stop_rest(f"it was still running {_END_LIMIT_S:.0f} s after the last task, and was stopped")
                 return
             event = self._with_log(event)
             self._tell(event)
             self._handle(event)
             if self._finished is not None:
-                ends = ends or time.monotonic() + _END_LIMIT_S
+                ends = ends or (None if self._plan.debug else time.monotonic() + _END_LIMIT_S)
                 if self._alive <= set(self._finished.late):
                     self._stop_rest(
                         "it was still working on a task that the server no longer waited for, and was stopped"
                     )
                     return
+            elif self._limit is not None:
+                self._limit.check()
+
+    def _wait_s(self, ends: float | None) -> float | None:
+        """How long to wait for the next event. `ends`: when the rest is stopped after the last task."""
+        if ends is not None:
+            return max(0.0, ends - time.monotonic())
+        return self._limit.left_s if self._limit else None
 
     def _stop_rest(self, cause: str) -> None:
         """End what still lives after a run that is done. One whose answer was not waited for has not failed."""
@@ -321,17 +360,22 @@ class Simulation:
             case ServerReady():
                 self._can_continue = True
             case ClientWanted():
-                self._start(self._client(event.process or event.site))
+                self._start(self._specs.client(event.process or event.site))
             case WorkerUnwanted():
                 self._unwanted[event.process] = event.site
                 self._engine.end(event.process)
             case WillWrite():
                 self._workspace.claim(*map(Path, event.paths), folders=map(Path, event.folders))
-            case TaskSent(process=worker) if is_worker(worker):
-                self._failures.serves(worker, event.site)
+            case TaskSent():
+                self._at_work[event.site] = event.process or event.site
+                if is_worker(event.process):
+                    self._failures.serves(event.process, event.site)
+            case ReplyArrived() | NotAwaited():
+                self._at_work.pop(event.site, None)
             case ClientReady():
                 self._tell_notes(event.process or event.site)
             case ReplyFailed():
+                self._at_work.pop(event.site, None)
                 if event.hangs:
                     self._hanging[event.process or event.site] = event.site
             case ReplyLate():
@@ -394,6 +438,9 @@ class Simulation:
             workers=plan.has_workers,
             plan=plan.identity,
             overrides=plan.overrides,
+            parent=plan.parent.id if plan.parent else "",
+            parent_round=plan.parent.round_num if plan.parent else None,
+            inherited_rounds=plan.parent.rounds if plan.parent else 0,
         )
 
     def _tell_settings(self) -> None:
@@ -402,38 +449,6 @@ class Simulation:
         with contextlib.suppress(JobError):  # the job has been read, and its files may be gone by now
             template, changed = changes(self._job, settings)
             self._tell(RunSettings(template=template, settings=settings, changed=changed))
-
-    def _server(self) -> ProcessSpec:
-        return ProcessSpec(
-            name=SERVER,
-            target=_SERVE,
-            args=[str(self._workspace.root)],
-            env=self._env | {"OMP_NUM_THREADS": "1", HIDDEN: json.dumps(foreign.hidden())},
-            cwd=str(self._workspace.app(SERVER)),
-            log=str(self._workspace.log(SERVER)),
-            has_link=True,
-        )
-
-    def _client(self, process: str) -> ProcessSpec:
-        site = self._start_of(process)
-        words = list(self._planned.words[site.name])
-        own = {WORKSPACE: str(self._workspace.root)} if is_worker(process) else {SITE: site.site}
-        return ProcessSpec(
-            name=process,
-            target="" if site.command else _SCRIPT,
-            args=[] if site.command else [site.script, *words],
-            command=words if site.command else [],
-            env=self._env
-            | site.env
-            | self._client_env
-            | own
-            | {PROCESS: process}
-            | ({PRELOAD: ""} if site.fresh else {}),
-            cwd=str(self._workspace.site(process) if site.in_process else self._workspace.app(process)),
-            log=str(self._workspace.log(process)),
-            fresh=site.fresh,
-            node=site.node,
-        )
 
     def _tell_notes(self, site: str) -> None:
         """Report the lines `note: …` that a script printed before its first task. Each text is reported once."""
@@ -456,7 +471,7 @@ class Simulation:
 def _modules_of_server(plan: Plan) -> list[str]:
     """The modules of fedsag that the server will import. The job's own modules are not in their folder yet."""
     paths = [catalog.class_path(spec.path) for spec in [*plan.server.workflows, *plan.server.components]]
-    named = [_SERVE.partition(":")[0], *(path.rpartition(".")[0] for path in paths)]
+    named = [SERVE.partition(":")[0], *(path.rpartition(".")[0] for path in paths)]
     return [name for name in dict.fromkeys(named) if name.startswith("fedsag_cli.")]
 
 

@@ -35,7 +35,7 @@ _LARGEST_MESSAGE = (
     16 << 20
 )  # bytes, for metrics and meta without tensors; as Python objects they may take eighty times as much
 _LARGEST_HELLO = 64 << 10  # bytes; small, because the sender is not verified yet
-_MOST_FILES = 2  # with one message: a model, and what a site keeps
+_MOST_FILES = 3  # with one message: a model, and what a site keeps; or the standard streams of a client
 _MESSAGE_LIMIT_S = 30.0  # from the first byte of a message to its last
 _FOLDER, _SOCKET = "fedsag-run-", "server.sock"
 _LONGEST_PATH = 103 if sys.platform == "darwin" else 107
@@ -57,7 +57,7 @@ class UnixChannel(Generic[Out, In]):
         return self._sock.fileno()
 
     def send(self, message: Out, *files: int) -> None:
-        """Send `message` with these descriptors, at most two. Raises ChannelClosed; TensorError if it is too large."""
+        """Send `message` with these descriptors, at most 3. Raises ChannelClosed; TensorError if it is too large."""
         body = _encoder.encode(message)
         if len(body) > _LARGEST_MESSAGE:
             raise TensorError(

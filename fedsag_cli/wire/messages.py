@@ -7,7 +7,7 @@ name, whose descriptor is sent with the message (see `params.tensor_file`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -22,6 +22,8 @@ ADDRESS = "FEDSAG_ADDRESS"
 TOKEN = "FEDSAG_TOKEN"
 RUN = "FEDSAG_RUN"  # the mark of a run, by which its processes are found
 SITE = "FEDSAG_SITE"  # a worker has none
+INDEX = "FEDSAG_SITE_INDEX"  # of a client: its site's place in the order of the run's sites, from 0
+COUNT = "FEDSAG_SITE_COUNT"  # the number of the run's sites
 PROCESS = "FEDSAG_PROCESS"  # of a client: its name, which is the site's or, for a further executor, longer
 WORKSPACE = "FEDSAG_WORKSPACE"  # for a worker: the folder with the clients' logs
 STARTED_AT = "FEDSAG_STARTED_AT"  # see events.STARTED
@@ -99,8 +101,8 @@ class Assignment(Message, frozen=True, kw_only=True):
     `workflow`: its number, from 0; `nth`: how often the client was asked before in this round of the workflow. The
     random numbers of a task depend on both. `tell_usage`: whether the answer must have the client's memory usage, which
     takes some milliseconds to measure. `has_state`: the last file that is sent with it has what the site keeps;
-    otherwise the client's process has that already. `site`: for a worker, the client whose task it is; such a process
-    has nothing of a site but what is sent.
+    otherwise the client's process has that already. `site`: for a worker, the client whose task it is, and `index` its
+    place in the order of the run's sites; such a process has nothing of a site but what is sent.
     """
 
     task_id: int
@@ -111,6 +113,7 @@ class Assignment(Message, frozen=True, kw_only=True):
     tell_usage: bool = False
     has_state: bool = False
     site: str = ""
+    index: int = 0
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -126,7 +129,8 @@ class Answer(Message, frozen=True, kw_only=True):
 
     `seeded_itself`: whether the script has set its own random seeds. `more_keys`: keys that the script gave and that
     are not in the tensors, since a difference needs a received value. `has_state`: the last file that is sent with it
-    has what the site keeps from now on; otherwise that has not changed.
+    has what the site keeps from now on; otherwise that has not changed. `num_samples`: how many samples the site trains
+    on, if the script tells.
     """
 
     task_id: int
@@ -135,6 +139,7 @@ class Answer(Message, frozen=True, kw_only=True):
     seeded_itself: bool = False
     more_keys: list[str] = []
     has_state: bool = False
+    num_samples: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 class LogValues(Message, frozen=True, kw_only=True):

@@ -3,6 +3,9 @@
 Each is a tensor file, and so are those with the states of sites (see `state_files`). The record beside them has the
 SHA-256 of each, and says where the run stands after each round. After a kill the last one is there; after a power cut
 one is there that is about a second older.
+
+Those of the last rounds are kept, as many as the run wants. A file goes when no round that is kept needs it. Only the
+last round waits for the disk: after a power cut, the digest of an earlier one may say that it is not whole.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import os
 import shutil
 import threading
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +26,7 @@ import msgspec
 from fedsag_cli.errors import TensorError
 from fedsag_cli.model import Tree
 from fedsag_cli.params import tensor_file
+from fedsag_cli.plan import ALL
 from fedsag_cli.record import End, Found, Proof, Record, Whole, read, sha256_of
 from fedsag_cli.workflows.state_files import KeptFile, StateFiles
 from fedsag_cli.workspace import (
@@ -42,10 +47,17 @@ _SYNC_EVERY_S = 1.0
 class Checkpoints:
     """Those in one folder, of a new run unless `resume` is called first. One thread writes them to the disk."""
 
-    def __init__(self, folder: Path, identity: str = "", needed: Callable[[], Iterable[Path]] = tuple) -> None:
-        """`identity`: the plan's. `needed`: further files that a run needs to be continued."""
+    def __init__(
+        self, folder: Path, identity: str = "", needed: Callable[[], Iterable[Path]] = tuple, keep: int = 1
+    ) -> None:
+        """`identity`: the plan's. `needed`: further files that a run needs to be continued.
+
+        `keep`: the number of last rounds of which the checkpoints stay, or ALL.
+        """
         self._folder, self._identity = folder, identity
-        self._needed = needed
+        self._needed, self._keep = needed, keep
+        self._kept_rounds: deque[frozenset[Path]] = deque()  # the files of each round that is kept
+        self._uses: Counter[Path] = Counter()  # by file: of how many of these rounds it is
         self.states = StateFiles(folder)
         self._kept, self._num_lines = Found(), 0
         self._opened: Record | None = None
@@ -56,6 +68,7 @@ class Checkpoints:
         self._settling: frozenset[Path] = frozenset()  # those that the thread is busy with
         self._durable: frozenset[Path] = frozenset()  # those that a power cut leaves
         self._superseded: set[Path] = set()
+        self.last_size = 0  # bytes that the last round has written
         self._lock = threading.Lock()  # of these sets, and of opening the record
         self._synced_at = float("-inf")
         self.note = ""  # why a resumed run does not continue after the last round of its record
@@ -87,8 +100,10 @@ class Checkpoints:
                     )
                 self.states.restore(of_site)
                 files = [self._folder / proof.file for proof in proven]
-                self._latest = self._durable = frozenset({*files, *checkpoints_in(self._folder, BEST)})
+                best = [file for file in checkpoints_in(self._folder, BEST) if whole.best in ("", file.name)]
+                self._latest = self._durable = frozenset({*files, *best})
                 self._superseded -= self._latest
+                self._keep_earlier(found, index)
                 if again or wrong:
                     reason = wrong or "their checkpoints were not proven when the run ended"
                     self.note = f"{again} of the rounds that were done are run again: {reason}"
@@ -144,16 +159,16 @@ class Checkpoints:
         # a new name each time: a rename over an old file waits for the disk, 2.3 ms against 0.03
         tensor_file.save(file, params, trees)
         written = self.states.write(states)
-        whole = msgspec.structs.replace(whole, states=written)
+        whole = msgspec.structs.replace(whole, states=written, best=best.name if best else "")
         new = [file, *(self._folder / name for name in written)]
+        self.last_size = sum(each.stat().st_size for each in new)
         small = all(map(_is_small, new))
         if self._is_proving or not small:
             self._wait()
         record.append(whole, *(map(self._proof_of, new) if small else ()))
         with self._lock:
-            self._superseded |= self._latest
             self._latest = frozenset({file, *self.states.paths, *([best] if best else ())})
-            self._superseded -= self._latest
+            self._keep_round(self._latest)
         if small and not (self._is_due and (self._pending is None or self._pending.done())):
             self._forget()
         else:
@@ -167,12 +182,16 @@ class Checkpoints:
             self._prove(file)
 
     def finish(self, digest: str) -> None:
-        """The run has come to its end, with this digest of its params. Raises OSError."""
+        """The run has come to its end, with this digest of its params. Raises OSError.
+
+        The best model has a file of its own now: without earlier rounds, no checkpoint of it is needed.
+        """
         self._wait()
         self._record.append(End(digest=digest))
-        best = set(checkpoints_in(self._folder, BEST))
-        self._superseded |= best
-        self._latest -= best
+        if self._keep == 1:
+            best = set(checkpoints_in(self._folder, BEST))
+            self._superseded |= best
+            self._latest -= best
         self._write_to_disk(self._latest)
         self.close()
 
@@ -186,6 +205,27 @@ class Checkpoints:
         if self._opened is not None:
             self._opened.close()
             self._opened = None
+
+    def _keep_round(self, files: frozenset[Path]) -> None:
+        """Keep a new round with these files, and let the oldest go that is one too many."""
+        self._kept_rounds.append(files)
+        self._uses.update(files)
+        self._superseded -= files
+        while self._keep != ALL and len(self._kept_rounds) > self._keep:
+            gone = self._kept_rounds.popleft()
+            self._uses.subtract(gone)
+            for file in [file for file in gone if not self._uses[file]]:
+                del self._uses[file]
+                self._superseded.add(file)
+
+    def _keep_earlier(self, found: Found, index: int) -> None:
+        """Keep those of the rounds of an earlier part of the run, up to the line `index`, whose files are there."""
+        there = set(checkpoints_in(self._folder))
+        for place in found.places if self._keep != 1 else ():
+            files = frozenset(self._folder / name for name in place.files)
+            if place.line < index and {self._folder / name for name in place.needs} <= there:
+                self._keep_round(files & there)
+        self._keep_round(self._latest)
 
     @property
     def _record(self) -> Record:

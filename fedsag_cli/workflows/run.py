@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,7 @@ from fedsag_cli.events import (
 from fedsag_cli.model import FLModel, Stateful, Tree
 from fedsag_cli.params import seeds, tensor_file
 from fedsag_cli.params.tensor_file import TensorFile
+from fedsag_cli.plan import ALL
 from fedsag_cli.record import Whole
 from fedsag_cli.workflows.checkpoints import Checkpoints
 from fedsag_cli.workflows.state_files import SiteStates
@@ -53,6 +55,7 @@ _OF_A_ROUND = (
 )
 
 
+_MUCH = 1_000_000_000  # bytes of all checkpoints that are kept; of less, nothing is said
 _META = "meta"  # the tree of a checkpoint that has the model's meta
 
 
@@ -99,6 +102,7 @@ class Run:
     checkpoints: Path | None = None
     seed: int = 0
     identity: str = ""  # the plan's
+    keep_checkpoints: int = 1  # those of so many last rounds, or ALL
     needed: Callable[[], Iterable[Path]] = tuple  # further files without which it cannot be resumed
     keeps: Callable[[], Sequence[str]] = tuple
     notes: list[str] = field(default_factory=list, init=False)  # for the user, on how the run continues
@@ -119,12 +123,14 @@ class Run:
     _files: Checkpoints | None = field(default=None, init=False)
     _saved: Path | None = field(default=None, init=False)  # the checkpoint of `model`
     _told_keeps: bool = field(default=False, init=False)
+    _told_size: bool = field(default=False, init=False)
+    _num_rounds: int = field(default=0, init=False)  # of the current workflow, as it has told
     _heard: list[bytes] = field(default_factory=list, init=False)
     _has_result: bool = field(default=False, init=False)  # beside a trained model
 
     def __post_init__(self) -> None:
         if self.checkpoints is not None:
-            self._files = Checkpoints(self.checkpoints, self.identity, self.needed)
+            self._files = Checkpoints(self.checkpoints, self.identity, self.needed, self.keep_checkpoints)
 
     @classmethod
     def resumed(
@@ -135,12 +141,21 @@ class Run:
         workflows: Sequence[str] = (),
         identity: str = "",
         needed: Callable[[], Iterable[Path]] = tuple,
+        keep_checkpoints: int = 1,
     ) -> Run:
         """A run that continues after its last complete round, or a new run if there is none.
 
         Raises TensorError naming a file that is not what the run wrote, OSError.
         """
-        run = cls(emit=emit, checkpoints=checkpoints, seed=seed, workflows=workflows, identity=identity, needed=needed)
+        run = cls(
+            emit=emit,
+            checkpoints=checkpoints,
+            seed=seed,
+            workflows=workflows,
+            identity=identity,
+            needed=needed,
+            keep_checkpoints=keep_checkpoints,
+        )
         assert run._files is not None
         if whole := run._files.resume():
             state = msgspec.convert(whole.state, _State)
@@ -166,6 +181,11 @@ class Run:
         if name in self._found:
             keeper.restore(self._found.pop(name))
 
+    def forget(self, names: Iterable[str]) -> None:
+        """Nobody gets what was saved under these names."""
+        for name in names:
+            self._found.pop(name, None)
+
     def keep_states(self, states: SiteStates) -> None:
         """Save what sites keep with each round. In a resumed run they have what was saved now."""
         self._states = states
@@ -174,6 +194,8 @@ class Run:
 
     def on(self, event: Event) -> None:
         self._has_result |= isinstance(event, ResultTable)
+        if isinstance(event, RoundStarted):
+            self._num_rounds = event.num_rounds
         if self._files is not None and isinstance(event, _OF_A_ROUND):
             self._heard.append(_as_json(event))
 
@@ -263,7 +285,20 @@ class Run:
             if self._states is not None:
                 self._states.saved()
             self._saved = file
+            self._tell_size(self._files.last_size)
         self.emit(finished)
+
+    def _tell_size(self, size: int) -> None:
+        """Tell once what the kept checkpoints will take, if it is much. `size`: the bytes of the last one."""
+        count = self._num_rounds if self.keep_checkpoints == ALL else min(self.keep_checkpoints, self._num_rounds)
+        if count > 1 and count * size >= _MUCH and not self._told_size and self.checkpoints is not None:
+            self._told_size = True
+            free = shutil.disk_usage(self.checkpoints).free
+            text = (
+                f"the checkpoint of a round has {size / 1e9:.1f} GB: {count} of them, as --keep-checkpoints says, take "
+                f"{count * size / 1e9:.1f} GB in {self.checkpoints}, where {free / 1e9:.1f} GB are free"
+            )
+            self.emit(Notice(text=text))
 
     def written(self, models: Iterable[Path]) -> None:
         """The persistor has written these files for the last time."""

@@ -20,6 +20,7 @@ def printed(request, monkeypatch):
     """What the test has printed so far."""
     stream = Terminal().use(monkeypatch) if request.param == "a terminal" else io.StringIO()
     monkeypatch.setattr(display, "sys", SimpleNamespace(stdout=stream, stderr=stream))  # pytest has its own
+    monkeypatch.setattr(display._Shown, "errors_as_json", False)
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "80")
     return stream.getvalue

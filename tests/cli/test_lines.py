@@ -301,3 +301,11 @@ def test_of_many_answers_after_the_last_round_the_first_are_told():
     told = lines_of(*answers)
 
     assert told[29:] == ["site-29 answered validate in 0.5 s", "more answers to validate are not told one by one"]
+
+
+def test_a_fork_says_how_many_rounds_are_those_of_its_parent_and_later_that_it_was_resumed():
+    fork = msgspec.structs.replace(STARTED, parent="p", parent_round=3, inherited_rounds=4)
+
+    first, resumed = ([*map(Lines().of, (fork, events.ServerReady(whole_rounds=count)))][1] for count in (4, 5))
+
+    assert (first, resumed) == (["fork: 4 rounds of its parent done"], ["resumed: 5 rounds done"])

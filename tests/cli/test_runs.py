@@ -21,6 +21,7 @@ from fedsag_cli import cli, events
 from fedsag_cli.cli import commands, display, position, runs
 from fedsag_cli.history import asking, database
 from fedsag_cli.history.importing import take_in
+from fedsag_cli.history.reading import identity_of
 from fedsag_cli.workspace import Workspace
 
 SCRIPT = """
@@ -483,3 +484,38 @@ def test_real_runs_with_the_same_seed_are_identical_and_another_rate_parts_at_th
     assert "first difference: round 0, the answer of site-2 (train), tensor numpy_key" in other.out
     assert "custom/train.py 0.2" in other.out
     assert "seeds" not in other.out
+
+
+def test_a_fork_is_told_with_the_run_and_the_round_that_it_was_made_after(call, tmp_path):
+    made({})
+    parent = identity_of(tmp_path / "ws1")
+    for name, number in ((parent, 2), ("of another machine", 3)):
+        told = history(tmp_path / f"ws{number}", at=float(number))
+        told[0] = msgspec.structs.replace(told[0], parent=name, parent_round=1)
+        write_run(tmp_path / f"ws{number}", told)
+        call("import", f"ws{number}")
+
+    assert [line.split()[:6] for line in call("list").splitlines()[1:]] == [
+        ["3", "1970-01-01", "?", "after", "1", "finished"],
+        ["2", "1970-01-01", "1", "after", "1", "finished"],
+        ["1", "1970-01-01", "-", "finished", "0.75", "0.75"],
+    ]
+    assert "fork of    run 1 after round 1\n" in call("show", 2)
+    assert "fork of    a run that is not in the list after round 1\n" in call("show", 3)
+    assert "fork of" not in call("show", 1)
+    found = json.loads(call("list", "--format", "json"))
+    assert [(each["parent"], each["parent_round"]) for each in found] == [
+        ("of another machine", 1),
+        (parent, 1),
+        ("", None),
+    ]
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "many", ""])
+def test_a_number_of_checkpoints_to_keep_that_is_none_is_refused(count, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["fedsag", "simulator", "nowhere", "--keep-checkpoints", count])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+
+    assert ended.value.code == 2
+    assert f"--keep-checkpoints {count}: it must be a number from 1 on, or all" in capsys.readouterr().err

@@ -12,12 +12,13 @@ import fedsag_cli.client as flare
 from fedsag_cli.errors import ChannelClosed, ClientError, TensorError
 from fedsag_cli.model import ParamsType
 from fedsag_cli.plan import FilterSpec
-from fedsag_cli.wire.messages import ADDRESS, SITE, TOKEN, Answer, LogValues, Ready
+from fedsag_cli.wire.messages import ADDRESS, PROCESS, RUN, SITE, TOKEN, Answer, LogValues, Ready
 
 pytestmark = pytest.mark.usefixtures("fresh_process")
 
 LIMIT_S = 30
-NEEDING_INIT = [name for name in flare.__all__ if name[0].islower() and name not in ("init", "send", "log", "state")]
+WITH_ARGUMENTS = ("init", "send", "log", "partition", "state")
+NEEDING_INIT = [name for name in flare.__all__ if name[0].islower() and name not in WITH_ARGUMENTS]
 
 
 @pytest.fixture
@@ -37,9 +38,9 @@ def arrays(**values):
 
 def test_the_public_surface_is_this():
     assert sorted(flare.__all__) == [
-        "APIContext", "AnalyticsDataType", "FLModel", "ParamsType", "get_config", "get_job_id", "get_site_name",
-        "get_task_name", "init", "is_evaluate", "is_running", "is_submit_model", "is_train", "log", "receive", "send",
-        "shutdown", "state", "system_info",
+        "APIContext", "AnalyticsDataType", "FLModel", "ParamsType", "Site", "get_config", "get_job_id", "get_site_name",
+        "get_task_name", "init", "is_evaluate", "is_running", "is_submit_model", "is_train", "log", "partition",
+        "receive", "send", "shutdown", "site", "state", "system_info",
     ]  # fmt: skip
 
 
@@ -51,7 +52,8 @@ def test_before_init_every_function_says_to_call_it_first(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "args"), [("send", [flare.FLModel(params={})]), ("log", ["x", 1, flare.AnalyticsDataType.SCALAR])]
+    ("name", "args"),
+    [("send", [flare.FLModel(params={})]), ("log", ["x", 1, flare.AnalyticsDataType.SCALAR]), ("partition", [[1, 2]])],
 )
 def test_what_takes_arguments_says_before_init_to_call_it_first(name, args):
     with pytest.raises(ClientError, match=rf"flare\.{name}\(\) was called before flare\.init\(\)"):
@@ -71,20 +73,14 @@ def test_another_rank_may_not_log(server):
         flare.log("loss", 0.5, flare.AnalyticsDataType.SCALAR)
 
 
-def test_outside_a_run_init_says_how_to_start_one():
-    with pytest.raises(ClientError, match="was not started by fedsag") as raised:
+@pytest.mark.parametrize("name", [TOKEN, RUN, SITE, PROCESS])
+def test_a_script_of_a_run_that_knows_no_server_fails_and_does_no_local_pass(monkeypatch, tmp_path, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(name, "site-1")
+
+    with pytest.raises(ClientError, match=f"only a part of the variables of a run: {ADDRESS} is missing"):
         flare.init()
-    assert "fedsag simulator" in raised.value.hint
-
-
-def test_a_script_run_by_hand_ends_with_that_sentence(tmp_path):
-    (tmp_path / "train.py").write_text("import fedsag_cli.client as flare\nflare.init()\n")
-
-    done = subprocess.run([sys.executable, tmp_path / "train.py"], capture_output=True, text=True, timeout=LIMIT_S)
-
-    assert done.returncode == 1
-    assert "this script was not started by fedsag" in done.stderr
-    assert "fedsag simulator JOB" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_server_that_is_gone_is_said_at_init(tmp_path, monkeypatch):
@@ -655,11 +651,13 @@ def test_it_knows_where_it_is_and_what_its_job_says(serving):
     assert config["TASK_EXCHANGE"]["train_with_eval"] is True
 
 
-def test_another_rank_of_a_worker_is_told_who_knows_the_site():
+def test_another_rank_of_a_worker_is_told_who_knows_the_site(monkeypatch, tmp_path):
+    monkeypatch.setenv(ADDRESS, str(tmp_path / "s"))
     flare.init(rank=1)
 
-    with pytest.raises(ClientError, match="only rank 0 of a worker knows the client whose task it has, this is rank 1"):
-        flare.get_site_name()
+    for asks in (flare.get_site_name, flare.site, lambda: flare.partition(10)):
+        with pytest.raises(ClientError, match="only rank 0 of a worker knows the client whose task it has, this is ra"):
+            asks()
 
 
 @pytest.mark.parametrize("how", ["argument", "RANK", "LOCAL_RANK"])

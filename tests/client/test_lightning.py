@@ -102,7 +102,7 @@ def test_the_public_surface_is_this():
     assert sorted(flare.__all__) == [
         "APIContext", "AnalyticsDataType", "ClientLogger", "FLCallback", "FLModel", "ParamsType", "get_config",
         "get_job_id", "get_site_name", "init", "is_evaluate", "is_running", "is_submit_model", "is_train", "log",
-        "patch", "receive", "send", "shutdown", "system_info",
+        "partition", "patch", "receive", "send", "shutdown", "site", "system_info",
     ]  # fmt: skip
 
 
@@ -477,9 +477,17 @@ def test_a_strategy_that_divides_the_model_cannot_take_part(lightning):
         flare.patch(trainer)
 
 
-def test_outside_a_run_patch_says_how_to_start_one(lightning):
-    with pytest.raises(ClientError, match="was not started by fedsag"):
-        flare.patch(make_trainer(lightning))
+def test_without_a_run_a_patched_trainer_trains_once_from_the_weights_of_its_module(lightning, tmp_path):
+    trainer, module, loops = make_trainer(lightning), line(lightning), 0
+
+    flare.patch(trainer)
+    while flare.is_running():
+        loops += 1
+        trainer.fit(module, batches(1.0))
+
+    assert loops == 1
+    sent = torch.load(tmp_path / "fedsag_local" / "model.pt", weights_only=True)
+    assert sent["w"].tolist() == [7.0 - 0.5 * 1.0]
 
 
 def test_before_patch_a_question_says_what_to_do_first():

@@ -447,3 +447,33 @@ def test_the_time_of_a_round_does_not_have_the_start_of_the_run_in_it(tmp_path):
     pages.write(report, tmp_path / "none.jsonl", tmp_path / "report.html")
 
     assert data_of(tmp_path / "report.html")["head"]["seconds_a_round"] == 2.5
+
+
+# a fork
+
+
+def test_the_page_of_a_fork_shows_its_own_time_and_names_its_parent(told, tmp_path):
+    first = events.RunStarted(
+        at=100.0, job="j", workspace="/w", sites=["a"], slots=1, threads=1, seed=1, launcher="fork", versions={},
+        parent="p", parent_round=0, inherited_rounds=1,
+    )  # fmt: skip
+    task = {"site": "a", "task": "train"}
+    found = told(
+        first,
+        events.RoundStarted(at=10.0, round_num=0, first_round=0, num_rounds=2, sites=["a"]),
+        events.TaskSent(at=11.0, round_num=0, size=1, **task),
+        events.ReplyArrived(at=12.0, round_num=0, **task),
+        events.TaskSent(at=103.0, round_num=1, size=1, **task),
+        events.ReplyArrived(at=105.0, round_num=1, **task),
+    )
+    rounds = [a_round(0, {"a": {"m": 1.0}}), a_round(1, {"a": {"m": 2.0}})]
+    report = Report(job="j", parent="p", parent_round=0, inherited_rounds=1, rounds=rounds, sites=["a"])
+
+    page = run.page_of(report, found, 4, 3)
+
+    assert [(span.start, span.end, span.round_num) for span in found.spans] == [(3.0, 5.0, 1)]
+    assert (found.total, found.resumed) == (5.0, [])
+    assert page["head"]["fork"] == "fork of run 3 after round 0"
+    assert page["stages"]["labels"] == ["1"]
+    assert run.page_of(report, found)["head"]["fork"] == "fork of another run after round 0"
+    assert run.page_of(Report(), found)["head"]["fork"] == ""

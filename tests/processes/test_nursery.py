@@ -329,3 +329,25 @@ def test_with_torch_it_stays_one_thread_and_a_child_can_use_all_cores(home):
     assert home.log() == f"{cores} 1073741824.0\nTrue\n"
     tasks = [task.joinpath("comm").read_text().strip() for task in Path(f"/proc/{home.process.pid}/task").iterdir()]
     assert len(tasks) <= cores, tasks  # its own, and those OpenBLAS made when numpy was imported
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_child_in_the_foreground_reads_and_writes_where_it_is_told(home, fresh):
+    (home.folder / "child.py").write_text(
+        "import sys\ndef run():\n    print('out', input())\n    print('err', file=sys.stderr)\n    return 0\n"
+    )
+    for name, text in (("in", "a line\n"), ("out", ""), ("err", "")):
+        (home.folder / name).write_text(text)
+    with (
+        (home.folder / "in").open() as typed,
+        (home.folder / "out").open("w") as out,
+        (home.folder / "err").open("w") as err,
+    ):
+        spec = ProcessSpec(**home.spec("child"), in_foreground=True)
+        home.channel.send(Start(spec, fresh=fresh), typed.fileno(), out.fileno(), err.fileno())
+    assert isinstance(home.next(), Started)
+    assert home.next() == Exited("child", 0, None)
+
+    assert (home.folder / "out").read_text() == "out a line\n"
+    assert (home.folder / "err").read_text() == "err\n"
+    assert home.log() == ""

@@ -310,3 +310,35 @@ def test_of_many_failures_that_are_alike_the_first_have_the_ends_of_their_logs()
     assert with_ends == [*names[:30], "site-40"]
     assert {each.log for each in report.rounds[0].failed.values()} == {"l"}
     assert len(report.rounds[0].failed) == 41
+
+
+def test_a_fork_has_the_rounds_of_its_parent_and_only_its_own_time_and_is_not_resumed():
+    fork = msgspec.structs.replace(STARTED, at=500.0, parent="p", parent_round=0, inherited_rounds=1)
+    reporter = ReportBuilder()
+    reporter.on(fork)
+    reporter.complete([[began(0, 100.0), ended(0, 104.0, accuracy=0.25)]])
+    for event in (
+        events.ServerReady(at=501.0, next_round=1, whole_rounds=1, last=ended(0, 104.0, accuracy=0.25)),
+        began(1, 502.0),
+        ended(1, 503.0, accuracy=0.5),
+        events.RunFinished(at=504.0, ok=True, exit_code=0, cause=""),
+    ):
+        reporter.on(event)
+
+    report = reporter.report
+
+    assert [(each.metrics["accuracy"], each.total_s, each.is_whole) for each in report.rounds] == [
+        (0.25, 4.0, True),
+        (0.5, 1.0, True),
+    ]
+    assert (report.parent, report.parent_round, report.inherited_rounds) == ("p", 0, 1)
+    assert (report.began, report.seconds, report.resumed_at) == (500.0, 4.0, [])
+
+
+def test_rounds_that_are_told_before_the_run_itself_are_no_earlier_part_of_it():
+    reporter = ReportBuilder()
+    reporter.complete([[began(0, 20.0), ended(0, 24.0)]])
+    reporter.on(STARTED)
+    reporter.on(events.RunFinished(at=103.0, ok=True, exit_code=0, cause=""))
+
+    assert reporter.report.seconds == 3.0

@@ -609,7 +609,10 @@ def test_json_tells_a_failed_run_to_its_end(tmp_path):
     ran = run(job(tmp_path / "job", "1 / 0"), "-n", 2, "-t", 2, "--format", "json")
 
     told = [json.loads(line) for line in ran.out.splitlines()]
-    assert (ran.code, told[-1]["event"], told[-1]["exit_code"]) == (4, "RunFinished", 4)
+    assert ran.code == 4
+    assert [(each["event"], each["exit_code"]) for each in told[-2:]] == [("RunFinished", 4), ("CommandFailed", 4)]
+    assert told[-1]["message"] == told[-2]["cause"]
+    assert ran.err == ""
 
 
 def test_piped_nothing_is_wrapped_or_coloured_whatever_the_width(tmp_path):

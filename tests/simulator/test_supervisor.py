@@ -18,11 +18,13 @@ from fedsag_cli.events import (
     Notice,
     ProcessExited,
     ProcessStarted,
+    ReplyArrived,
     ReplyFailed,
     RoundStarted,
     RunFailed,
     RunFinished,
     ServerReady,
+    TaskSent,
     ValuesLogged,
     WillWrite,
     WorkflowFinished,
@@ -32,6 +34,7 @@ from fedsag_cli.report.places import located
 from fedsag_cli.simulator import simulate
 from fedsag_cli.simulator.events_file import read_events
 from fedsag_cli.simulator.options import Options
+from fedsag_cli.simulator.time_limit import TimeLimit
 
 
 class FakeEngine:
@@ -60,7 +63,7 @@ class FakeEngine:
         event = self._history.pop(0)
         if isinstance(event, BaseException):
             raise event
-        return event
+        return event() if callable(event) else event
 
     def stop(self, grace_s=5.0, show_stack=()):
         self.stopped = True
@@ -245,6 +248,51 @@ def test_a_file_of_the_users_where_the_server_would_write_is_refused_and_stays(l
         lived(up("server"), WillWrite(paths=[str(model)]), ClientWanted(site="site-1"))
 
     assert model.read_text() == "mine"
+
+
+def task(kind, site, **more):
+    return kind(site=site, workflow="w", task="train", round_num=0, **more)
+
+
+def test_a_run_out_of_time_has_failed_and_the_clients_at_work_say_where_they_are(lived):
+    engine = lived(
+        up("server"), ServerReady(), up("site-1"), up("site-2"), task(TaskSent, "site-1", size=1),
+        task(TaskSent, "site-2", size=1), task(ReplyArrived, "site-2"),
+        max_time="1h",
+    )  # fmt: skip
+
+    assert (engine.came.message, engine.came.exit_code) == ("the run took longer than --max-time 1h", 4)
+    assert engine.shown == ["site-1"]
+    (failed,) = engine.came.report.failures.items()
+    assert failed[0] == "site-1"
+    assert "still working when the time of the run was over" in failed[1].failure.cause
+
+
+def test_a_run_out_of_time_shows_the_worker_of_the_client_at_work(lived):
+    engine = lived(
+        up("server"), ServerReady(), up("worker:1"), task(TaskSent, "site-2", process="worker:1", size=1),
+        max_time="1h", workers=True,
+    )  # fmt: skip
+
+    assert engine.shown == ["worker:1"]
+    assert list(engine.came.report.failures) == ["site-2"]
+
+
+def test_a_run_in_which_something_always_happens_runs_out_of_time_too(lived):
+    engine = lived(up("server"), *[Notice(text="on and on")] * 50, max_time="0.001s")
+
+    assert engine.came.message == "the run took longer than --max-time 0.001s"
+
+
+def test_a_run_whose_last_task_is_done_in_time_is_good_however_long_its_scripts_take_to_end(lived, monkeypatch):
+    def done_at_the_last_moment():
+        monkeypatch.setattr(TimeLimit, "left_s", 0.0)
+        return DONE
+
+    engine = lived(up("server"), up("site-1"), done_at_the_last_moment, ended("server"), max_time="1h")
+
+    assert engine.came.ok
+    assert "still running 30 s after the last task" in engine.came.failures["site-1"].failure.cause
 
 
 class Full:

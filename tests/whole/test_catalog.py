@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from runs import Running, fedsag, job, run, torch_job
+from written import faults
 
 from fedsag_cli import catalog
 
@@ -210,6 +211,7 @@ def test_a_component_has_the_same_bits_with_workers_and_spawned_and_after_a_kill
     made = make(tmp_path, CASES[name])
     whole = run(made, *WORDS, "-t", 2, workspace=tmp_path / "whole")
     assert whole.code == 0, whole
+    assert faults(whole.workspace) == []
     kind, half = ("RoundFinished", len(whole.report["rounds"]) // 2) if whole.report["rounds"] else ("TaskSent", 1)
 
     has_workers = name != SPAWNED and not isinstance(CASES[name], str)
@@ -221,10 +223,12 @@ def test_a_component_has_the_same_bits_with_workers_and_spawned_and_after_a_kill
             shutil.rmtree(killed.workspace)
             killed = killed_after(made, how, kind, half)
     assert killed.code == 4, killed
+    assert faults(killed.workspace) == []
     resumed = run(made, "--resume", "-t", 1)
 
     assert resumed.code == 0, resumed.err
     assert results(resumed) == results(whole)
+    assert faults(resumed.workspace) == []
     assert resumed.report["resumed_at"] or not whole.report["rounds"]
 
 

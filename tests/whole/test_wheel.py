@@ -60,6 +60,7 @@ def test_it_holds_the_package_and_the_templates_as_real_files(wheel):
     tops = {name.split("/")[0] for name in there}
     assert len(tops) == 2
     assert "fedsag_cli" in tops
+    assert {"fedsag_cli/schemas/report.schema.json", "fedsag_cli/schemas/events.schema.json"} <= there.keys()
 
 
 @pytest.mark.slow

@@ -28,9 +28,11 @@ from fedsag_cli.client import (
     get_site_name,
     init,
     log,
+    partition,
     receive,
     send,
     shutdown,
+    site,
     system_info,
 )
 from fedsag_cli.client.lightning.callback import FLCallback
@@ -55,10 +57,12 @@ __all__ = [
     "is_submit_model",
     "is_train",
     "log",
+    "partition",
     "patch",
     "receive",
     "send",
     "shutdown",
+    "site",
     "system_info",
 ]
 

@@ -132,7 +132,8 @@ def _by_pyhocon(text: str, name: str, folder: Path | None) -> dict[str, Any]:
         substitutions.resolve(parsed, ConfigParser, name=name)
     except ParseBaseException as error:
         line = marks.take(error.line).strip()
-        raise JobError(f"{name}: line {error.lineno} is not HOCON: {line or 'the file ends too early'}") from None
+        text = f"{name}: line {error.lineno} is not HOCON: {line or 'the file ends too early'}"
+        raise JobError(text, file=name, line=error.lineno) from None
     except ConfigException as error:
         raise JobError(f"{name}: {marks.take(str(error))}") from None
     except RecursionError:
@@ -285,7 +286,8 @@ def loads_json(text: str, *, name: str) -> dict[str, Any]:
         if any(len(at) > _DEEPEST for at, _ in tree.walk(parsed)):
             raise RecursionError
     except json.JSONDecodeError as error:
-        raise JobError(f"{name}: line {error.lineno} is not JSON: {error.msg}") from None
+        text = f"{name}: line {error.lineno} is not JSON: {error.msg}"
+        raise JobError(text, file=name, line=error.lineno) from None
     except RecursionError:
         raise JobError(f"{name}: nested too deeply") from None
     except ValueError as error:

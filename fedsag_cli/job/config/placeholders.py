@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsag_cli import foreign
-from fedsag_cli.errors import JobError, nearest
+from fedsag_cli.errors import Gathering, JobError, nearest
 from fedsag_cli.job.config import tree as trees
 from fedsag_cli.job.config.substitutions import weight
 from fedsag_cli.job.config.tree import KeyPath
@@ -42,6 +42,7 @@ _GIVEN = re.compile(r":([^:={}]+)=(\{[^{}]*\}|[^:{}]*)")
 _FIELD = re.compile(r"(?P<name>[^.\[\]{}]+)(?P<keys>(?:\[[^\[\]]+\])*)")
 _SPEC = re.compile(r"[^\d{}]*\d{0,3}(?:\.\d{0,3})?[^\d{}]*")
 _SECRET = re.compile(r"\$\{(secret:(?:file:[^{}\s\0]+|[A-Za-z_]\w*))\}")
+_OF_THE_ENVIRONMENT = re.compile(r"\{\$([A-Za-z_@$][\w@$-]*)|\$\{secret:([A-Za-z_]\w*)\}")
 _ALMOST_SECRET = "${secret:"
 _BOOLS = {word: yes for yes, words in ((True, "yes true t y"), (False, "no false f n")) for word in words.split()}
 _FORMATTER = string.Formatter()
@@ -123,6 +124,15 @@ def names(value: Any) -> Iterator[str]:
             yield from names(inner)
 
 
+def environment(value: Any) -> Iterator[str]:
+    """The names of the environment variables in `value`, also of those that are secrets."""
+    if isinstance(value, str):
+        yield from (plain or secret for plain, secret in _OF_THE_ENVIRONMENT.findall(value))
+    elif isinstance(value, Mapping | list):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from environment(inner)
+
+
 def stands_for(value: Any) -> str | None:
     """The name of the variable if `value` is only `{name}`; else None."""
     found = _WHOLE.fullmatch(value) if isinstance(value, str) else None
@@ -156,12 +166,24 @@ class _Resolver:
         self._weights: dict[str, int] = {}
 
     def tree(self) -> dict[str, Any]:
-        return {key: self._variable(key, ()) for key in self._tree if not key.startswith("@")}
+        try:
+            return {key: self._variable(key, ()) for key in self._tree if not key.startswith("@")}
+        except JobError as first:
+            self._check_each(first)
+            raise
+
+    def _check_each(self, first: JobError) -> None:
+        """Raises the first error with all others."""
+        with Gathering() as found:
+            found.add(first)
+            for at, value in trees.walk(self._tree):
+                if isinstance(value, str) and not str(at[0]).startswith("@"):
+                    found.attempt(self._value, value, (str(at[0]),), at)
 
     def _variable(self, key: str, above: tuple[str, ...]) -> Any:
         if key in above:
             circle = " -> ".join((*above[above.index(key) :], key))
-            raise JobError(f"{self._file}: {key} refers to itself: {circle}")
+            raise JobError(f"{self._file}: {key} refers to itself: {circle}", file=self._file, at=(key,))
         if key not in self._done:
             self._done[key] = self._value(self._tree[key], (*above, key), (key,))
         return self._done[key]
@@ -183,7 +205,7 @@ class _Resolver:
             known = [known for known in (*self._tree, *SYSTEM) if known != at[0]]
             hint = "there is no environment variable of that name" if name.startswith("$") else nearest(name, known)
             where = f"{self._file}: {trees.written(at)} is {value!r}"
-            raise JobError(f"{where}: there is no variable {name!r}", hint=hint) from None
+            raise JobError(f"{where}: there is no variable {name!r}", hint=hint, file=self._file, at=at) from None
         return self._formatted(value, above)
 
     def _formatted(self, text: str, above: tuple[str, ...]) -> str:

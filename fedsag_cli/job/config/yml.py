@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fedsag_cli.errors import JobError
 from fedsag_cli.job.config import tree
+from fedsag_cli.job.config.tree import KeyPath
 
 SUFFIXES = (".yml", ".yaml")
 _DEEPEST = 100
@@ -32,8 +33,9 @@ def loads(text: str, *, name: str) -> dict[str, Any]:
         if any(len(at) > _DEEPEST for at, _ in tree.walk(parsed)):
             raise RecursionError
     except yaml.MarkedYAMLError as error:
-        line = f"line {error.problem_mark.line + 1} is " if error.problem_mark else ""
-        raise JobError(f"{name}: {line}not YAML: {error.problem}") from None
+        number = error.problem_mark.line + 1 if error.problem_mark else None
+        says = f"line {number} is " if number else ""
+        raise JobError(f"{name}: {says}not YAML: {error.problem}", file=name, line=number) from None
     except (yaml.YAMLError, ValueError) as error:
         raise JobError(f"{name}: not YAML: {error}") from None
     except RecursionError:
@@ -46,6 +48,25 @@ def loads(text: str, *, name: str) -> dict[str, Any]:
         if not isinstance(value, dict | list | str | int | float | bool | None):
             raise JobError(f"{name}: {tree.written(at)}: {value!r} is not a plain value")
     return parsed
+
+
+def lines(text: str) -> dict[KeyPath, int]:
+    """The line of each key and of each item of a list, by its key path. Empty for a text that is not YAML."""
+    import yaml
+
+    try:
+        return dict(_lines_in(yaml.compose(text, Loader=yaml.SafeLoader), ()))
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return {}
+
+
+def _lines_in(node: Any, at: KeyPath) -> Iterator[tuple[KeyPath, int]]:
+    kind = getattr(node, "id", "")
+    pairs = ((key.value, key, inner) for key, inner in node.value) if kind == "mapping" else ()
+    items = ((index, inner, inner) for index, inner in enumerate(node.value)) if kind == "sequence" else ()
+    for step, named, inner in (*pairs, *items):
+        yield (*at, step), named.start_mark.line + 1
+        yield from _lines_in(inner, (*at, step))
 
 
 def dumps(values: Mapping[str, Any]) -> str:

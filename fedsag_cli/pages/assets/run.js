@@ -65,7 +65,7 @@ function stateOf(run) {
 function header(head, details) {
   const state = stateOf(head);
   const kind = { Finished: "good", Interrupted: "warn", Failed: "bad" }[state];
-  const facts = [head.run > 0 && `run ${head.run}`, day(head.began), head.template && `template ${head.template}`, `seed ${details.seed}`, details.resumed_at.length > 0 && `resumed ${details.resumed_at.length === 1 ? "once" : `${details.resumed_at.length} times`}`];
+  const facts = [head.run > 0 && `run ${head.run}`, day(head.began), head.template && `template ${head.template}`, `seed ${details.seed}`, head.fork, details.resumed_at.length > 0 && `resumed ${details.resumed_at.length === 1 ? "once" : `${details.resumed_at.length} times`}`];
   const said = head.ok ? null : el("div", { className: kind === "warn" ? "said warn" : "said" }, el("p", {}, head.cause), head.hint && el("p", {}, head.hint, head.hint.includes(" -w . ") && " (-w . is the folder of this page)"));
   return el("header", {},
     el("h1", {}, head.job || "run"),
@@ -347,7 +347,7 @@ function privacySection(privacy) {
 
 function siteSection(sites) {
   if (!sites.rows.length) return null;
-  const own = [...sites.metrics.map((name) => [name, num]), ["answers", num], ["failures", num], ["time at work", secs], ["longest task", secs]];
+  const own = [...sites.metrics.map((name) => [name, num]), ...(sites.has_samples ? [["samples", num]] : []), ["answers", num], ["failures", num], ["time at work", secs], ["longest task", secs]];
   const blocks = [];
   if (sites.quantiles.length) {
     const rows = sites.quantiles.map((each, at) => [own[at][0], ...(each.length ? each.map(own[at][1]) : ["", "", "", "", ""])]);

@@ -53,6 +53,16 @@ def send(model: Any, clear_cache: bool = True, ctx: Any = None) -> None:  # noqa
     _received.clear()
 
 
+def site(ctx: Any = None) -> Any:  # noqa: ARG001
+    raise RuntimeError("NVFLARE does not tell a script how many sites there are: use flare.get_site_name()")
+
+
+def partition(labels: Any, how: str = "iid", **_: Any) -> Any:  # noqa: ARG001
+    raise RuntimeError(
+        "flare.partition() divides one data set among simulated sites: with NVFLARE, load the site's own data"
+    )
+
+
 def _without_tensors(value: Any) -> Any:
     """A tree with arrays for torch's tensors, which NVFLARE sends among params only."""
     if isinstance(value, dict):
