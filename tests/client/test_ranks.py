@@ -89,7 +89,7 @@ def test_a_rank_without_a_group_takes_part_in_nothing(monkeypatch):
 
 @pytest.mark.slow
 def test_a_script_of_two_ranks_trains_one_model(tmp_path):
-    """By NVFLARE's name, behind which is the same module."""
+    """By NVFLARE's name, behind which are the same functions."""
     script = """
         import torch
         import torch.distributed as dist
