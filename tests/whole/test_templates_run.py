@@ -1,4 +1,4 @@
-"""Each template, as it is shipped, from `fedsag job create` to a trained model, with both launchers."""
+"""Each template, as it is shipped, from `fedsag job create` to a trained model; some of each kind spawned too."""
 
 import json
 
@@ -27,11 +27,13 @@ CHANGES = {
     "sag_np_metrics": [*SERVER, "-f", "config_fed_client.conf", "app_config=--delta 0.5"],
     "sag_np": [*SERVER, "-f", "config_fed_client.conf", "app_config=--delta 0.5"],
 }  # fmt: skip
+SPAWNED = ("sag_np", "sag_pt_in_proc", "sag_pt_deploy_map")  # numpy; torch, in the client's process; several apps
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["fork", "spawn"])
-@pytest.mark.parametrize("template", list(CHANGES))
+@pytest.mark.parametrize(
+    ("template", "launcher"), [*((name, "fork") for name in CHANGES), *((name, "spawn") for name in SPAWNED)]
+)
 def test_a_template_runs_as_it_is(tmp_path, template, launcher):
     made = fedsag("job", "create", "-w", template, "-j", "my_job", *CHANGES[template], cwd=tmp_path)
     assert made.code == 0, made
@@ -118,8 +120,10 @@ OTHERS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["fork", "spawn"])
-@pytest.mark.parametrize("template", list(OTHERS))
+@pytest.mark.parametrize(
+    ("template", "launcher"),
+    [*((name, "fork") for name in OTHERS), ("sag_cross_np", "spawn"), ("swarm_cse_pt", "spawn")],
+)
 def test_a_template_of_another_workflow_runs_as_it_is(tmp_path, template, launcher):
     made = fedsag("job", "create", "-w", template, "-j", "my_job", *OTHERS[template], cwd=tmp_path)
     assert made.code == 0, made
