@@ -22,6 +22,7 @@ from fedsag_cli.accountants import Accountant
 from fedsag_cli.errors import FedsagError, JobError, TensorError, of_system
 from fedsag_cli.events import Event, Notice, Observer, RunFailed, WillWrite, WorkflowFinished, WorkflowStarted
 from fedsag_cli.filters import Chain
+from fedsag_cli.interop.base.components import ModelAggregator
 from fedsag_cli.interop.constants import EventType
 from fedsag_cli.model import Stateful
 from fedsag_cli.params import tensor_file
@@ -158,6 +159,11 @@ def _run(
     parts: dict[str, Any] = {}
     for spec in plan.server.components:
         parts[spec.id] = catalog.build(spec, parts)
+    for part in parts.values():
+        if isinstance(part, ModelAggregator):
+            part.make_ready(SERVER)
+    for chain in (data_filters, result_filters):
+        chain.make_ready(SERVER)
     workflows: list[Controller] = [catalog.build(spec, parts) for spec in plan.server.workflows]
     for workflow in workflows:
         if isinstance(workflow, RunsModelController):
