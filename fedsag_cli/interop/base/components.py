@@ -6,7 +6,6 @@ an FLModel, whose params are numpy arrays, except those of a dtype that numpy do
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -163,13 +162,9 @@ class ModelAggregator(FLComponent):
 
 
 def _context_of(site: str) -> FLContext:
-    """That of this process. The server's log gets what components say; a client's logging is its script's."""
-    if site == SERVER:
-        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
-    here = Path.cwd()
-    app = (
-        here if here.name == f"app_{site}" else here / JOB_ID / f"app_{site}"
-    )  # a script may begin in its site's folder
+    """That of this process."""
+    here, name = Path.cwd(), f"app_{site}"
+    app = here if here.name == name else here / JOB_ID / name  # a script may begin in its site's folder
     return FLContext(site, JOB_ID, Engine(Workspace(app), {}))
 
 

@@ -10,7 +10,7 @@ from fakes import update
 from fedsag_cli.filters import Chain, made_by
 from fedsag_cli.interop.base.components import ContentBlockedException, DXOFilter, Filter, ModelAggregator
 from fedsag_cli.interop.base.exchange import DXO, DataKind, make_reply
-from fedsag_cli.model import STATISTICS, FLModel, ParamsType
+from fedsag_cli.model import STATISTICS, Cohort, FLModel, ParamsType, Reply
 from fedsag_cli.testing import exchange
 
 
@@ -75,7 +75,10 @@ def test_each_kind_of_model_is_a_dxo_of_that_kind_and_only_those_asked_for_are_f
 
     assert [seen[0] for seen in link.seen] == [kind]
     assert other.seen == []
-    assert (made.params_type, made.params or made.metrics) == (model.params_type, {next(iter(made.params or made.metrics)): 2.0})
+    assert (made.params_type, made.params or made.metrics) == (
+        model.params_type,
+        {next(iter(made.params or made.metrics)): 2.0},
+    )
     assert (same.params, same.metrics) == (model.params, model.metrics)
 
 
@@ -129,7 +132,9 @@ def test_random_numbers_of_a_filter_are_its_own_and_a_scripts_go_on_as_without_i
     seed()
     alone = of_the_script()
     seed()
-    one, same, another = (made_by(Draws(), model, exchange(seed=number)).params["drawn"].tolist() for number in (5, 5, 6))
+    one, same, another = (
+        made_by(Draws(), model, exchange(seed=number)).params["drawn"].tolist() for number in (5, 5, 6)
+    )
 
     assert of_the_script() == alone
     assert torch.initial_seed() == 1
@@ -215,7 +220,7 @@ class Sums(ModelAggregator):
         return FLModel(params={"w": self.total})
 
 
-def test_an_aggregator_is_reset_once_before_each_round(reply):
+def test_an_aggregator_is_reset_once_before_each_round():
     calls = []
     sums = Sums(calls)
     sums.make_ready("server")
@@ -223,17 +228,19 @@ def test_an_aggregator_is_reset_once_before_each_round(reply):
     made = []
     for _ in range(2):
         for site in ("a", "b"):
-            sums.accept(reply(site, FLModel(params={"w": torch.ones(2)})))
+            sums.accept(Reply(site=site, model=FLModel(params={"w": torch.ones(2)})))
         made.append(sums.aggregate().params["w"].tolist())
 
     assert calls == ["reset", "a", "b", "reset", "a", "b", "reset"]
     assert made == [[2.0, 2.0], [2.0, 2.0]]
 
 
-def test_an_aggregator_finds_the_round_in_its_context(cohort):
+def test_an_aggregator_finds_the_round_in_its_context():
     sums = Sums([])
     sums.make_ready("server")
 
-    sums.begin(FLModel(params={}, current_round=4, total_rounds=9), cohort)
+    sums.begin(
+        FLModel(params={}, current_round=4, total_rounds=9), Cohort(sites=[], num_clients=0, round_num=4, rng=None)
+    )
 
     assert (sums.fl_ctx.get_prop("current_round"), sums.fl_ctx.get_prop("num_rounds")) == (4, 9)
