@@ -11,6 +11,7 @@ from fedsag_cli.filters import Chain, made_by
 from fedsag_cli.interop.base.components import ContentBlockedException, DXOFilter, Filter, ModelAggregator
 from fedsag_cli.interop.base.exchange import DXO, DataKind, make_reply
 from fedsag_cli.model import STATISTICS, Cohort, FLModel, ParamsType, Reply
+from fedsag_cli.server.memory import Memory
 from fedsag_cli.testing import exchange
 
 
@@ -244,3 +245,28 @@ def test_an_aggregator_finds_the_round_in_its_context():
     )
 
     assert (sums.fl_ctx.get_prop("current_round"), sums.fl_ctx.get_prop("num_rounds")) == (4, 9)
+
+
+class Means(ModelAggregator):
+    def reset_stats(self):
+        self.models = []
+
+    def accept_model(self, model):
+        self.models.append(model.params["w"])
+
+    def aggregate_model(self):
+        return FLModel(params={"w": sum(self.models) / len(self.models)})
+
+
+def test_a_resumed_run_would_lose_only_what_outlives_a_round():
+    means, counts = Means(), Doubles()
+    means.make_ready("server")
+    counts.make_ready("server")
+    memory = Memory({"aggregator": means, "filter 1": counts})
+    model = FLModel(params={"w": np.ones(1)})
+
+    means.begin(model, Cohort(sites=["a"], num_clients=1, round_num=0, rng=None))
+    means.accept(Reply(site="a", model=made_by(counts, model, exchange())))
+    means.aggregate()
+
+    assert memory.changed() == [f"filter 1 ({__name__}.Doubles): seen"]
