@@ -33,7 +33,6 @@ _EXECUTORS = ("fedsag_cli.interop.base.executors",)
 _CONTROLLERS = ("fedsag_cli.server.model_controller",)
 _OWN_CLASSES = {  # of which users make executors, learners, controllers, filters and aggregators
     "nvflare.apis.dxo": (*_EXCHANGE, *_CONSTANTS),
-    "nvflare.apis.dxo_filter": (*_COMPONENTS, *_EXCHANGE),
     "nvflare.apis.executor": _EXECUTORS,
     "nvflare.apis.filter": _COMPONENTS,
     "nvflare.apis.fl_component": _CONTEXT,
@@ -60,6 +59,7 @@ _ALWAYS = {
     "nvflare.client.decorator": _CLIENT_API,
     "nvflare.client.tracking": ("fedsag_cli.client.tracking",),
     "nvflare.client.lightning": _LIGHTNING,
+    "nvflare.apis.dxo_filter": (*_COMPONENTS, *_EXCHANGE, *_CONTEXT),
     "nvflare.app_common.abstract.fl_model": ("fedsag_cli.client",),
     "nvflare.app_opt.lightning": _LIGHTNING,
     "nvflare.app_opt.lightning.api": _LIGHTNING,
