@@ -12,7 +12,7 @@ class Clips(DXOFilter):
         super().__init__([DataKind.WEIGHTS, DataKind.WEIGHT_DIFF], data_kinds)
         self.limit = limit
 
-    def process_dxo(self, dxo, shareable, fl_ctx):
+    def process_dxo(self, dxo, shareable, fl_ctx):  # noqa: ARG002
         dxo.data = {name: np.clip(value, -self.limit, self.limit) for name, value in dxo.data.items()}
         return dxo
 
