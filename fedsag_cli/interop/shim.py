@@ -28,11 +28,13 @@ _FEDPROX = ("fedsag_cli.client.fedprox",)
 _SCAFFOLD = ("fedsag_cli.client.pt_scaffold", *_CONSTANTS)
 _EXCHANGE = ("fedsag_cli.interop.base.exchange",)
 _CONTEXT = ("fedsag_cli.interop.base.context",)
+_COMPONENTS = ("fedsag_cli.interop.base.components",)
 _EXECUTORS = ("fedsag_cli.interop.base.executors",)
 _CONTROLLERS = ("fedsag_cli.server.model_controller",)
-_OWN_CLASSES = {  # of which users make executors, learners and controllers
+_OWN_CLASSES = {  # of which users make executors, learners, controllers, filters and aggregators
     "nvflare.apis.dxo": (*_EXCHANGE, *_CONSTANTS),
     "nvflare.apis.executor": _EXECUTORS,
+    "nvflare.apis.filter": _COMPONENTS,
     "nvflare.apis.fl_component": _CONTEXT,
     "nvflare.apis.fl_context": _CONTEXT,
     "nvflare.apis.shareable": _EXCHANGE,
@@ -40,7 +42,7 @@ _OWN_CLASSES = {  # of which users make executors, learners and controllers
     "nvflare.app_common.abstract.learner_spec": _EXECUTORS,
     "nvflare.app_common.abstract.model": _EXCHANGE,
     "nvflare.app_common.abstract.model_learner": _EXECUTORS,
-    "nvflare.app_common.aggregators.model_aggregator": ("fedsag_cli.aggregators.model_aggregator",),
+    "nvflare.app_common.aggregators.model_aggregator": _COMPONENTS,
     "nvflare.app_common.aggregators.weighted_aggregation_helper": ("fedsag_cli.server.weighted_aggregation",),
     "nvflare.app_common.executors.learner_executor": _EXECUTORS,
     "nvflare.app_common.executors.model_learner_executor": _EXECUTORS,
@@ -57,6 +59,7 @@ _ALWAYS = {
     "nvflare.client.decorator": _CLIENT_API,
     "nvflare.client.tracking": ("fedsag_cli.client.tracking",),
     "nvflare.client.lightning": _LIGHTNING,
+    "nvflare.apis.dxo_filter": (*_COMPONENTS, *_EXCHANGE, *_CONTEXT),
     "nvflare.app_common.abstract.fl_model": ("fedsag_cli.client",),
     "nvflare.app_opt.lightning": _LIGHTNING,
     "nvflare.app_opt.lightning.api": _LIGHTNING,

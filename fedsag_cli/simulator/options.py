@@ -43,6 +43,7 @@ class Options:
     address: str | None = None  # of a Ray cluster
     workers: bool | None = None  # whether worker processes do the tasks of all clients; None: as the job says
     seed: int | None = None
+    default_seed: int | None = None  # where neither `seed` nor the job's meta file has one; None: a random one
     sets: Sequence[str] = ()  # KEY=VALUE: values of the job's config files for this run, see `set_values`
     waits_for_all: bool | None = None  # as the earlier run did; None: if a seed is given
     max_clients: int | None = None

@@ -88,6 +88,7 @@ def make_plan(
         )
     if options.seed is not None and not 0 <= options.seed < 1 << 63:
         raise UsageError(f"--seed {options.seed}: it must be a number from 0 to 2**63 - 1")
+    seed = next((each for each in (options.seed, job.meta.seed, options.default_seed) if each is not None), None)
     if options.launcher not in (None, FORK, SPAWN):
         raise UsageError(f"--launcher {options.launcher!r}: it must be {FORK} or {SPAWN}")
     notices = environment.notes(os.environ)
@@ -158,13 +159,13 @@ def make_plan(
         format=FORMAT,
         job=f"{job.meta.name} ({options.baseline.kind})" if options.baseline else job.meta.name,
         baseline=options.baseline.kind if options.baseline else "",
-        seed=options.seed if options.seed is not None else secrets.randbits(31),
+        seed=secrets.randbits(31) if seed is None else seed,
         slots=slots,
         threads=threads,
         launcher=options.launcher or FORK,
         gpus=options.gpus,
         strict=options.strict,
-        waits_for_all=options.waits_for_all if options.waits_for_all is not None else options.seed is not None,
+        waits_for_all=options.waits_for_all if options.waits_for_all is not None else seed is not None,
         files=_digests({app.name: app for app in apps.values()}.values()) | code,
         preload=modules,
         debug=options.debug,
