@@ -52,6 +52,7 @@ _OWN_CLASSES = {  # of which users make executors, learners and controllers
     "nvflare.app_opt.pt.model_persistence_format_manager": ("fedsag_cli.client.pt_format",),
 }
 _ALWAYS = {
+    "nvflare": (),  # NVFLARE's own imports all of NVFLARE
     "nvflare.client": _CLIENT_API,
     "nvflare.client.api": _CLIENT_API,
     "nvflare.client.decorator": _CLIENT_API,
@@ -164,7 +165,18 @@ class _Loader:  # has the methods of importlib.abc.Loader, whose import is slow
         for name in self._modules:
             known = vars(importlib.import_module(name))
             public = known.get("__all__") or [each for each in known if not each.startswith("_")]
-            module.__dict__.update({each: known[each] for each in public if each not in _NOT_OF_NVFLARE})
+            names = {each: known[each] for each in public if each not in _NOT_OF_NVFLARE}
+            for each in names:
+                _add_constants(names[each], module.__dict__.get(each))
+            module.__dict__.update(names)
             module.__doc__ = module.__doc__ or known.get("__doc__")
         for alias, name in _RENAMED.get(module.__name__, {}).items():
             module.__dict__[alias] = module.__dict__[name]
+
+
+def _add_constants(ours: object, theirs: object) -> None:
+    """NVFLARE's modules use more names of its constants than fedsag has."""
+    if isinstance(ours, type) and isinstance(theirs, type) and ours.__module__.startswith("fedsag_cli."):
+        for name, value in vars(theirs).items():
+            if isinstance(value, str) and not name.startswith("__") and not hasattr(ours, name):
+                setattr(ours, name, value)
