@@ -55,7 +55,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     `asks_for` lists the arguments that contain the name of a task; at least one client must take that task.
     `names_sites` lists those that may have a list of clients' names. `extra` is for a tracker: the extra of fedsag
     that installs the package of the same name. `keeps_nothing`: what it keeps from round to round does not change the
-    result, so a run can be resumed without it.
+    result, so a run can be resumed without it. `imports`: modules of other packages that it imports when a run begins.
+    `sends` is for an aggregator: what its clients send that is no model which one of them has trained; without the
+    aggregator, their script cannot go on.
     """
 
     needs_torch: bool = False
@@ -63,4 +65,6 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     asks_for: Sequence[str] = ()
     names_sites: Sequence[str] = ()
     extra: str = ""
+    imports: Sequence[str] = ()
+    sends: str = ""
     nvflare: Nvflare | None = None

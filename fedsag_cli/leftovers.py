@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+LOCAL = "fedsag_local"
+"""The folder in which a script that no run started keeps what it sends."""
+
 _LEFTOVER = re.compile(
-    r"__pycache__|\.ipynb_checkpoints"
+    rf"__pycache__|\.ipynb_checkpoints|{LOCAL}"
     r"|\.DS_Store|\._.*|Icon\r|Thumbs\.db|[Dd]esktop\.ini|\.directory|\.Trash.*"  # file managers
     r"|.*~|#.*#|\.#.*|.*\.sw[a-p]|\.~lock\..*#"  # editors
     r"|\.nfs[0-9a-f]+|\.fuse_hidden[0-9a-f]+"  # deleted files that a process still has open
@@ -33,7 +36,7 @@ def is_of_a_tool(folder: Path) -> bool:
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a file or folder of this name was left by Python, a notebook, an editor or a file manager."""
+    """Whether a file or folder of this name was left by Python, a notebook, an editor, a file manager or a script."""
     return _LEFTOVER.fullmatch(name) is not None
 
 

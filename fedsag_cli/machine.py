@@ -38,7 +38,7 @@ def cores() -> int:
 
 
 def versions(preload: Collection[str]) -> dict[str, str]:
-    """The versions on which the numbers of a run depend; torch's if a run imports these modules with torch."""
+    """The versions on which the numbers of a run depend, and the CPU; torch's, if these modules of a run include it."""
     import importlib.metadata  # clients, which import this module, need neither
 
     from fedsag_cli import __version__
@@ -50,7 +50,18 @@ def versions(preload: Collection[str]) -> dict[str, str]:
             known[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return known | {"platform": f"{sys.platform} {platform.machine()}"}
+    known["platform"] = f"{sys.platform} {platform.machine()}"
+    return known | ({"cpu": name} if (name := _cpu()) else {})
+
+
+def _cpu() -> str:
+    """The CPU's model, as Linux names it; empty if it is not known."""
+    with contextlib.suppress(OSError), Path("/proc/cpuinfo").open(errors="replace") as lines:
+        for line in lines:
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                return value.strip()
+    return ""
 
 
 def free_memory() -> int:

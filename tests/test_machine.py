@@ -77,6 +77,16 @@ def test_whether_there_may_be_an_accelerator_is_known_by_the_files_of_drivers(fi
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells it")
+def test_the_versions_of_a_run_name_the_cpu():
+    """In its result the last bits may depend on it."""
+    with open("/proc/cpuinfo") as file:
+        names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+
+    assert machine.versions([]).get("cpu") == (names[0] if names else None)
+    assert "torch" not in machine.versions([])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells it")
 def test_the_memory_of_a_session_is_its_peak_with_that_of_its_children():
     child = "x = b'x' * 20_000_000; print('there', flush=True); input()"
     leader = (

@@ -116,6 +116,15 @@ def runs(incomplete: str) -> list[Offer]:
     return [*numbers, *([("last", "the newest run")] if numbers else []), *workspaces(incomplete)]
 
 
+def verifiable(incomplete: str) -> list[Offer]:
+    """What names a run, and packs."""
+    base, typed = _base(incomplete)
+    found: list[Offer] = []
+    with contextlib.suppress(OSError):
+        found = [(f"{typed}{path.name}", "a pack") for path in sorted(base.glob("*.zip"))]
+    return [*runs(incomplete), *found[:_MOST]]
+
+
 def jobs_of_runs() -> list[Offer]:
     """The names of the jobs that have runs."""
     from fedsag_cli.history import known_runs
@@ -136,6 +145,10 @@ def launchers() -> list[Offer]:
 
 def engines() -> list[Offer]:
     return [("local", "on this machine: the default"), ("ray", "on the nodes of a Ray cluster")]
+
+
+def baselines() -> list[Offer]:
+    return [("centralised", "trained on the data of all sites together"), ("local", "trained at each site alone")]
 
 
 def _keys(template: Template, file: str, incomplete: str) -> Iterator[Offer]:

@@ -299,6 +299,33 @@ class Screen:
         return "\n".join(texts) + (f"\x1b[{len(texts) - 1}A" if len(texts) > 1 else "") + "\r"
 
 
+class StatusLine:
+    """One line at the bottom of the terminal, and lines above it.
+
+    It has no thread, unlike `Screen`: a process that forks others must not have a second one.
+    """
+
+    def __init__(self) -> None:
+        self._shown = ""
+
+    def show(self, text: str) -> None:
+        """Show this line in place of the one before. What does not fit is cut."""
+        if text != self._shown:
+            self._shown = text
+            self._write("")
+
+    def line(self, text: str) -> None:
+        self._write(f"{_encodable(_safe(text))}\n")
+
+    def close(self) -> None:
+        _write(sys.stdout, f"\r{_ERASE_BELOW}{_SHOW_CURSOR}", end="")
+
+    def _write(self, above: str) -> None:
+        columns, _ = _size_of_terminal()
+        drawn = _encodable(_cut(_safe(self._shown), columns - 1))
+        _write(sys.stdout, f"\r{_ERASE_BELOW}{above}{_HIDE_CURSOR}{drawn}\r", end="")
+
+
 def _fitted(row: Row, widths: Sequence[int], columns: int) -> str:
     """The row, each cell as wide as `widths` says, in at most this number of columns."""
     parts = []

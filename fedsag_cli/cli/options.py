@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
@@ -10,6 +11,14 @@ import typer
 from fedsag_cli.cli import completion
 from fedsag_cli.cli.display import Columns, Format
 from fedsag_cli.errors import UsageError
+
+
+def folder_named(word: str | Path) -> Path:
+    """The folder of a word after -w. Raises UsageError if it is empty."""
+    if not str(word):  # to Path, it is the current folder
+        raise UsageError("-w needs the name of a folder", hint="is a variable of the shell not set?")
+    return Path(word)
+
 
 RunArgument: TypeAlias = Annotated[
     str,

@@ -10,8 +10,11 @@ from typing import Annotated
 
 import typer
 
+from fedsag_cli.cli.examples import example
 from fedsag_cli.errors import UsageError, nearest
 from fedsag_cli.interop.job_scripts import EITHER, OURS, SEED, STARTUP, THEIRS, WITH
+
+EXAMPLE = example("fedsag run job.py --n_clients 2")
 
 
 def run(

@@ -296,6 +296,49 @@ def query(
         runs_tables.show_answer(answer)
 
 
+@app.command(epilog=example("fedsag runs pack last", "fedsag runs pack 3 -o first.fedsag.zip"))
+def pack(
+    run: RunArgument = "last",
+    file: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="The file to write (default: JOB-NUMBER.fedsag.zip)."),
+    ] = None,
+    output: FormatOption = Format.TXT,
+) -> None:
+    """Pack a run into one file, which verify runs again on any machine.
+
+    It has the job, the plan, the versions, the report and the digest of every model, but no model, log or data. The
+    files of the job are packed as they are: if there are secrets in them, do not pass the pack on.
+    """
+    import msgspec
+
+    from fedsag_cli.cli import wording
+    from fedsag_cli.simulator.packs.packing import pack_run
+
+    packed = pack_run(_found(run), file)
+    for text in packed.notes:
+        display.note(text)
+    if output is Format.JSON:
+        display.document({"file": str(packed.file), **msgspec.to_builtins(packed.pack)})
+        return
+    pack = packed.pack
+    clients = counted(len(pack.settings.clients), "client")
+    display.line(f"pack       {packed.file}, {wording.size(packed.file.stat().st_size)}")
+    display.line(f"job        {pack.job}: {clients}, seed {pack.settings.seed}, {counted(pack.rounds, 'round')}")
+    if pack.models:
+        left = wording.size(sum(pack.models.values()))
+        display.line(f"not in it  {counted(len(pack.models), 'model')}, {left}; logs and data")
+    for name in pack.outside:
+        display.note(
+            f"{name} is outside the job, and not in the pack: who verifies it needs that file at the same path"
+        )
+    if pack.environment:
+        display.note(
+            f"the job reads environment variables, whose values are not in the pack: {', '.join(pack.environment)}"
+        )
+    display.line(f"again      fedsag verify {shlex.quote(str(packed.file))}")
+
+
 @app.command("rm", epilog=example("fedsag runs rm 1 2", "fedsag runs rm last --files"))
 def remove(
     runs: RunsArgument,

@@ -148,11 +148,13 @@ def said_of(compared: Compared, names: Sequence[str], digests: Sequence[str]) ->
 
 
 def _difference(difference: Difference, names: Sequence[str]) -> str:
-    where = f"round {difference.round_num}"
+    only = "" if difference.only_in is None else f", which is in run {names[difference.only_in]} only"
+    return where(difference) + only
+
+
+def where(difference: Difference) -> str:
+    """The round, the model and the tensor that differ."""
     what = f"the answer of {difference.site}" if difference.site else "the model that the server sent"
-    told = f"{where}, {what} ({difference.task})"
-    if difference.only_in is not None:
-        return f"{told}, which is in run {names[difference.only_in]} only"
     tensor = f", tensor {difference.tensor}" if difference.tensor else ""
     more = f" and {counted(difference.num_tensors - 1, 'other')}" if difference.num_tensors > 1 else ""
-    return f"{told}{tensor}{more}"
+    return f"round {difference.round_num}, {what} ({difference.task}){tensor}{more}"

@@ -14,7 +14,7 @@ from fedsag_cli.cli.display import Format, Row
 from fedsag_cli.cli.lines import Lines
 from fedsag_cli.cli.live import Progress
 from fedsag_cli.cli.summary import where
-from fedsag_cli.events import Event
+from fedsag_cli.events import Event, Observer
 from fedsag_cli.report.alike import Kind
 from fedsag_cli.simulator import logs
 from fedsag_cli.workspace import Workspace
@@ -47,6 +47,17 @@ def view(output: Format, *, quiet: bool = False, redraws: bool = True) -> Iterat
             yield live
     else:
         yield PlainView()
+
+
+@contextmanager
+def progress() -> Iterator[Sequence[Observer]]:
+    """The observers that show how far a run is, on a terminal: its results are shown otherwise."""
+    if not display.can_redraw():
+        yield ()
+        return
+    live = LiveView(tells=False)
+    with live.screen:
+        yield [live]
 
 
 class JsonView:
@@ -98,7 +109,9 @@ class PlainView:
 class LiveView:
     """The live view at the bottom of the terminal; failures, notes and the results of rounds above it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, tells: bool = True) -> None:
+        """`tells`: with the lines above it."""
+        self._tells = tells
         self._lines = Lines()
         self._progress = Progress()
         self._lock = threading.Lock()  # the screen draws in a thread of its own
@@ -115,7 +128,7 @@ class LiveView:
         if isinstance(event, events.RunStarted):
             self._newest = NewestLines(Workspace(Path(event.workspace)))
         texts = self._lines.of(event)
-        for text in texts if not _is_in_the_rows(event) else ():
+        for text in texts if self._tells and not _is_in_the_rows(event) else ():
             self.line(text)
 
     def line(self, text: str) -> None:

@@ -47,6 +47,14 @@ def metrics(measured: Metrics, most: int = _MOST_METRICS, by_site: Mapping[str, 
     return ", ".join(first) + more
 
 
+def size(num_bytes: int) -> str:
+    """Bytes in the largest unit of which there is at least one: 812 bytes, 1.5 kB, 2.0 GB."""
+    if num_bytes < 1000:
+        return f"{num_bytes} bytes"
+    units = {unit: num_bytes / 1000**power for power, unit in enumerate(("kB", "MB", "GB", "TB"), 1)}
+    return next((f"{value:.1f} {unit}" for unit, value in units.items() if value < 999.95), f"{units['TB']:.0f} TB")
+
+
 def clock(seconds: float) -> str:
     """Minutes and seconds, with hours if there are any: 1:05, 2:00:00."""
     minutes, rest = divmod(round(seconds), 60)

@@ -15,6 +15,7 @@ from pathlib import Path
 from fedsag_cli.client.local_files import LocalFiles
 from fedsag_cli.client.place import Site
 from fedsag_cli.errors import ChannelClosed, ClientError, FedsagError
+from fedsag_cli.leftovers import LOCAL
 from fedsag_cli.model import FLModel, Params
 from fedsag_cli.params.packing import packed, unpacked
 from fedsag_cli.params.tensor_file import TensorFile
@@ -38,7 +39,6 @@ from fedsag_cli.workspace import JOB_ID
 
 INITIAL = "FEDSAG_INITIAL"  # a file with the params that `receive()` gives
 LOCAL_SITE = "FEDSAG_LOCAL_SITE"  # for example 2/4: the second of four sites
-FOLDER = "fedsag_local"
 _OF_A_RUN = (ADDRESS, TOKEN, RUN, SITE, INDEX, COUNT, PROCESS)
 _SEED = 0
 
@@ -60,8 +60,9 @@ def local_site() -> Site:
 def begin(site: Site) -> tuple[Welcome, LocalPass]:
     """What a server would answer, and the channel to it. Says so on standard error. Raises ClientError."""
     initial = _initial(os.environ[INITIAL]) if os.environ.get(INITIAL) else None
-    files = LocalFiles(Path(FOLDER).absolute())
-    params = f"the params of {os.environ[INITIAL]}" if initial else f"params None ({INITIAL}=FILE gives it some)"
+    files = LocalFiles(Path(LOCAL).absolute())
+    none = f"params None ({INITIAL}=FILE gives it some)"
+    params = none if initial is None else f"the params of {os.environ[INITIAL]}"
     print(  # noqa: T201
         f"fedsag: no run started this script: it trains once, as {site.name} of {site.count}, with {params}. "
         f"What it sends is kept in {files.folder}",

@@ -13,7 +13,16 @@ from fedsag_cli.history.alive import is_gone
 from fedsag_cli.history.aside import folder_of
 from fedsag_cli.history.database import NoRuns, database_file, faults_named, open_to_read, open_to_write, writing
 from fedsag_cli.history.importing import take_in
-from fedsag_cli.history.reading import RUNNING, STOPPED, goes_on, has_run, has_this_run, identity_of, read_workspace
+from fedsag_cli.history.reading import (
+    FINISHED,
+    RUNNING,
+    STOPPED,
+    goes_on,
+    has_run,
+    has_this_run,
+    identity_of,
+    read_workspace,
+)
 from fedsag_cli.report import Report
 from fedsag_cli.workspace import Workspace
 
@@ -88,6 +97,16 @@ def find(word: str) -> Found:
     if status == STOPPED and (Workspace(root).is_in_use or (row is not None and _runs(row))):
         status = RUNNING
     return Found(report, status, row, root.resolve(), faults)
+
+
+def finished_with(plan: str) -> Found | None:
+    """The newest run that finished with this plan; None if none is known, or the database cannot be read."""
+    try:
+        with closing(open_to_read()) as database, faults_named(database_file()):
+            known = rows.row(database, "plan = ? AND status = ?", plan, FINISHED)
+            return of_row(database, known) if known is not None else None
+    except (UsageError, ImportError):  # Python may be built without sqlite3
+        return None
 
 
 def found_of(database: sqlite3.Connection, row: rows.Row) -> Found:

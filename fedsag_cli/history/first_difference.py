@@ -13,13 +13,14 @@ from fedsag_cli.workspace import Workspace, by_number
 
 _TRAVELS = ("ModelSent", "ReplyAccepted")
 _PRINT = 8  # hex digits for each tensor
-_KINDS = (
+KINDS = (
     b'{"event":"ModelSent"',
     b'{"event":"ReplyAccepted"',
     b'{"event":"RoundStarted"',
     b'{"event":"RunStarted"',
     b'{"event":"WorkflowFinished"',
 )
+"""How the lines of events begin that are read here."""
 
 
 class Model(NamedTuple):
@@ -82,7 +83,12 @@ class _Prints(msgspec.Struct):
 
 def compare(one: Path, other: Path) -> Compared:
     """Compare the runs in two workspaces. Raises WorkspaceError if their events cannot be read."""
-    files = [Workspace(one).events, Workspace(other).events]
+    return compare_files(Workspace(one).events, Workspace(other).events)
+
+
+def compare_files(one: Path, other: Path) -> Compared:
+    """Compare two runs by their files of events, of which those in KINDS are enough. Raises WorkspaceError."""
+    files = [one, other]
     (first, is_whole), (second, other_is_whole) = (_digests(file) for file in files)
     if not (any(first.values()) and any(second.values())):
         return Compared(difference=None, models=0, rounds=0)
@@ -156,7 +162,7 @@ def _models(file: Path) -> Iterator[tuple[Model | None, _Prints]]:
     try:
         with file.open("rb") as lines:
             for text in lines:
-                if not text.startswith(_KINDS):
+                if not text.startswith(KINDS):
                     continue
                 try:
                     line = decoder.decode(text)

@@ -35,11 +35,12 @@ class Recorder:
     While the run goes on, it waits for no other process: what cannot be written now is written with a later round.
     """
 
-    def __init__(self, job: Path, workspace: Workspace) -> None:
+    def __init__(self, job: Path, workspace: Workspace, *, is_kept: bool = True) -> None:
+        """`is_kept`: the run gets a row."""
         self.number = 0
         self._job, self._workspace = job.absolute(), workspace
         self._database: sqlite3.Connection | None = None
-        self._is_off = False  # what the user was told
+        self._is_off = not is_kept  # also after a fault, which the user was told
         self._has_started = self._is_resumed = False
         self._identity: str | None = None
         self._rounds: tuple[int, int] | None = None
@@ -53,7 +54,7 @@ class Recorder:
         `moves`: a run that is there is moved aside. Raises WorkspaceError if that is not possible.
         """
         self._is_resumed = resumed
-        notes = self._tried(self._open)
+        notes = [] if self._is_off else self._tried(self._open)
         if resumed:
             self._identity = self._first_identity()
         else:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedsag_cli.report import Report
+
+if TYPE_CHECKING:
+    from fedsag_cli.pages.swept import Table
 
 INSTALL = "pip install 'fedsag[charts]'"
 """What a page needs to have charts. Without them, it has the same numbers in tables."""
@@ -31,6 +35,16 @@ def comparison(reports: Sequence[Report], target: Path, names: Sequence[str] = (
     from fedsag_cli.pages import compared, document
 
     document.write(target, f"{len(reports)} runs compared", compared.page_of(reports, names))
+
+
+def sweep(table: Table, reports: Sequence[Report], names: Sequence[str], target: Path) -> None:
+    """Write the page of a sweep. Raises OSError.
+
+    `reports`: of the runs whose curves are shown, as report.json has them; `names`: what the reader calls them.
+    """
+    from fedsag_cli.pages import document, swept
+
+    document.write(target, table.title, swept.page_of(table, reports, names))
 
 
 def has_charts() -> bool:

@@ -21,7 +21,7 @@ import msgspec
 from fedsag_cli.workspace import write_whole
 
 _ASSETS = Path(__file__).parent / "assets"
-_SCRIPTS = ("base.js", "charts.js", "timeline.js", "run.js", "compared.js", "start.js")
+_SCRIPTS = ("base.js", "charts.js", "timeline.js", "run.js", "compared.js", "swept.js", "start.js")
 _LIBRARY = ("static/uPlot.iife.js", "static/uPlot.min.css")  # uPlot (MIT), as the package uplot-python has it
 
 

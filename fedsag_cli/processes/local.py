@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import IO, Any
+from typing import IO, Any, Protocol, TypeAlias
 
 import msgspec
 
@@ -32,11 +32,55 @@ def can_fork() -> bool:
     return sys.platform == "linux"
 
 
+class NurseryProcess(Protocol):
+    """A nursery, as its user sees it. `sock`: our end of its socket."""
+
+    sock: socket.socket
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        """The exit code, which is negative for a signal. Raises TimeoutError after `timeout_s` seconds."""
+
+    def last_words(self) -> str:
+        """Why it failed; empty if it did not say."""
+
+
+StartNursery: TypeAlias = "Callable[[bool, Mapping[str, str]], NurseryProcess]"
+"""Gives a nursery: whether it forks, and the environment of the run."""
+
+
+class OwnNursery:
+    """A nursery in a new interpreter, for one run."""
+
+    def __init__(self, fork: bool, env: Mapping[str, str]) -> None:
+        how = "fork" if fork else "spawn"
+        self.sock, self._process, self._output = start_helper("fedsag_cli.processes.nursery", how, env=env)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError from None
+
+    def last_words(self) -> str:
+        return last_line(self._output)
+
+
 class LocalEngine:
     """Implements `Engine`. One thread reads from the nursery, and one from each process that has a link."""
 
     def __init__(
-        self, *, fork: bool, env: Mapping[str, str], events_to: queue.SimpleQueue[Event] | None = None
+        self,
+        *,
+        fork: bool,
+        env: Mapping[str, str],
+        events_to: queue.SimpleQueue[Event] | None = None,
+        nursery: StartNursery = OwnNursery,
     ) -> None:
         """Starts the nursery with the environment `env`, in which OpenMP finds its wait policy.
 
@@ -49,10 +93,8 @@ class LocalEngine:
         self._pids: dict[str, int] = {}
         self._has_started = False
         self._stopping = threading.Event()
-        end, self._nursery, self._output = start_helper(
-            "fedsag_cli.processes.nursery", "fork" if fork else "spawn", env=env
-        )
-        self._channel: UnixChannel[ToNursery, FromNursery] = UnixChannel(end, FromNursery)
+        self._nursery = nursery(fork, env)
+        self._channel: UnixChannel[ToNursery, FromNursery] = UnixChannel(self._nursery.sock, FromNursery)
         try:
             _start_thread(self._read_nursery)
         except BaseException:
@@ -95,11 +137,11 @@ class LocalEngine:
             self._nursery.kill()  # it may still import torch, and there is no other process to end
         self._send(Stop(grace_s, list(show_stack)))
         try:
-            self._nursery.wait(timeout=grace_s + 5.0)
-        except subprocess.TimeoutExpired:
+            code = self._nursery.wait(grace_s + 5.0)
+        except TimeoutError:
             self._nursery.kill()
-            self._nursery.wait()
-        if self._nursery.returncode:  # it was killed before it could end the others
+            code = self._nursery.wait()
+        if code:  # it was killed before it could end the others
             for pid in list(self._pids.values()):
                 kill_group(pid)
             kill_marked(TOKEN, self._token)
@@ -144,7 +186,7 @@ class LocalEngine:
                     self._pids.pop(name, None)
                     self._put_exit(name, exit_code, end_message)
         if not self._stopping.is_set():
-            self._put_exit(NURSERY, self._nursery.wait(), EndMessage(error=last_line(self._output)))
+            self._put_exit(NURSERY, self._nursery.wait(), EndMessage(error=self._nursery.last_words()))
 
     def _put_exit(self, name: str, exit_code: int, message: EndMessage | None) -> None:
         """Put the exit of a process after the process's own events."""

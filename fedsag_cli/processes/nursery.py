@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
 import msgspec
@@ -29,15 +29,25 @@ from fedsag_cli.processes.child import (
     STACK_SIGNAL,
     EndMessage,
     ProcessSpec,
+    as_given,
     fresh_interpreter,
     preload,
     read_end_message,
     run_spec,
 )
-from fedsag_cli.processes.kill import adopt_orphans, group_lives, kill_descendants, kill_group
+from fedsag_cli.processes.kill import (
+    adopt_orphans,
+    carry_marks,
+    die_with_parent,
+    group_lives,
+    kill_descendants,
+    kill_group,
+)
 from fedsag_cli.wire.channel import UnixChannel, remove_address
-from fedsag_cli.wire.messages import ADDRESS
+from fedsag_cli.wire.messages import ADDRESS, RUN, TOKEN
 
+EXIT_CODE = "exit code "
+_BRANCH_ENDS_S = 2.0  # a forked nursery ends with its run, and then removes the folder of the run's socket
 _CHECK_AGAIN_S = 0.02  # for a group whose leader has ended: only Linux signals when the other processes end
 
 
@@ -70,6 +80,20 @@ class Stop(msgspec.Struct, frozen=True, tag=True):
     show_stack: list[str] = []
 
 
+class Branch(msgspec.Struct, frozen=True, tag=True):
+    """Fork a nursery for one run, with all that this one has imported.
+
+    Two descriptors are sent with it: its socket, and one that gets a line with its process id, then what it prints, and
+    when it has ended a line with EXIT_CODE and its exit code.
+    """
+
+
+class Belong(msgspec.Struct, frozen=True, tag=True):
+    """To a forked nursery: take the environment of this run."""
+
+    env: dict[str, str]
+
+
 class Started(msgspec.Struct, frozen=True, tag=True):
     name: str
     pid: int
@@ -83,7 +107,7 @@ class Exited(msgspec.Struct, frozen=True, tag=True):
     message: EndMessage | None
 
 
-ToNursery = Preload | Start | End | Stop
+ToNursery = Preload | Start | End | Stop | Branch | Belong
 FromNursery = Started | Exited
 
 
@@ -100,14 +124,15 @@ class Nursery:
     def __init__(self, channel: UnixChannel[FromNursery, ToNursery]) -> None:
         self._channel = channel
         self._children: dict[int, _Child] = {}
+        self._branches: dict[int, int] = {}  # by process id: the socket that is told of its life
         self._printing: set[int] = set()  # process groups that print their stacks; the leader may end before the others
         self._frozen = False
         adopt_orphans()
-        self._woken, wake = os.pipe()  # gets a byte for every child that ended
-        for end in (self._woken, wake):
+        self._woken, self._wake = os.pipe()  # gets a byte for every child that ended
+        for end in (self._woken, self._wake):
             os.set_blocking(end, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
 
     def run(self) -> None:
         """Handle requests until the parent sends Stop or ends."""
@@ -127,17 +152,17 @@ class Nursery:
                         self._start(spec, files, fresh)
                     case End(name):
                         self._end(name)
+                    case Branch():
+                        self._branch(*files)
+                    case Belong(env):
+                        _belong_to(as_given(env))
                     case Stop(grace_s, show_stack):
                         self._end_all(grace_s, show_stack)
                         return
 
     def _start(self, spec: ProcessSpec, files: Sequence[int], fresh: bool) -> None:
         link, streams = (files[0], files[1:]) if spec.has_link else (None, files)
-        if not self._frozen:
-            gc.freeze()  # otherwise a child's first garbage collection would copy 60 MB of torch's objects
-            gc.enable()
-            _skip_finalizers_at_exit()
-            self._frozen = True
+        self._freeze()
         nursery = os.getpid()
         try:
             reading, writing = os.pipe()
@@ -159,6 +184,44 @@ class Nursery:
         self._children[pid] = _Child(spec.name, reading, spec.has_link, bool(spec.command))
         self._tell(Started(spec.name, pid))
 
+    def _freeze(self) -> None:
+        """Before the first fork."""
+        if not self._frozen:
+            gc.freeze()  # otherwise a child's first garbage collection would copy 60 MB of torch's objects
+            gc.enable()
+            _skip_finalizers_at_exit()
+            self._frozen = True
+
+    def _branch(self, sock: int, life: int) -> None:
+        self._freeze()
+        nursery = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            _say(life, f"0\n{of_system(error, 'it cannot be forked')}\n{EXIT_CODE}1\n")
+            os.close(sock)
+            os.close(life)
+            return
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            ends = (child.end_pipe for child in self._children.values())
+            for fd in (*self._branches.values(), *ends, self._woken, self._wake, self._channel.fileno()):
+                os.close(fd)
+            os.setsid()
+            die_with_parent(nursery)
+            _say(life, f"{os.getpid()}\n")
+            for stream in (1, 2):
+                os.dup2(life, stream)
+            os.close(life)
+            _serve(sock)
+        os.close(sock)
+        self._branches[pid] = life
+
+    def _branch_ended(self, pid: int, exit_code: int) -> None:
+        life = self._branches.pop(pid)
+        _say(life, f"\n{EXIT_CODE}{exit_code}\n")
+        os.close(life)
+
     def _cannot_start(self, spec: ProcessSpec, error: OSError, *descriptors: int) -> None:
         for fd in descriptors:
             os.close(fd)
@@ -169,13 +232,16 @@ class Nursery:
         with contextlib.suppress(BlockingIOError):
             os.read(self._woken, 4096)
         ended: list[tuple[_Child, int]] = []
-        while self._children or self._printing:
+        while self._children or self._printing or self._branches:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 break
             if pid == 0:
                 break
+            if pid in self._branches:
+                self._branch_ended(pid, os.waitstatus_to_exitcode(status))
+                continue
             child = self._children.pop(pid, None)
             if child is not None:  # None: a grandchild whose own parent has ended
                 if pid not in self._printing:
@@ -209,11 +275,26 @@ class Nursery:
             self._printing = {pid for pid in self._printing if group_lives(pid)}
         for pid in self._children.keys() | self._printing:
             kill_group(pid)
+        ends = time.monotonic() + _BRANCH_ENDS_S
+        while self._branches and (left := ends - time.monotonic()) > 0:
+            select.select([self._woken], [], [], left)
+            self._reap()
         kill_descendants()  # including those that left their group, such as daemons
 
     def _tell(self, message: FromNursery) -> None:
         with contextlib.suppress(ChannelClosed):  # the parent has ended: the next receive raises
             self._channel.send(message)
+
+
+def _belong_to(env: Mapping[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(env)
+    carry_marks({name: env[name] for name in (TOKEN, RUN) if name in env})
+
+
+def _say(life: int, text: str) -> None:
+    with contextlib.suppress(OSError):  # the process of the run has ended
+        os.write(life, text.encode())
 
 
 def _skip_finalizers_at_exit() -> None:
@@ -249,9 +330,13 @@ def main() -> NoReturn:
     if sys.argv[2] == "fork":
         gc.disable()  # until the first fork: garbage collection takes a fifth of the time of imports
         preload(["numpy", "fedsag_cli.client", "fedsag_cli.client.script"])
+    _serve(int(sys.argv[1]))
+
+
+def _serve(sock: int) -> NoReturn:
+    """Be a nursery at this socket until the other end sends Stop or ends."""
     try:
-        sock = socket.socket(fileno=int(sys.argv[1]))
-        Nursery(UnixChannel(sock, ToNursery)).run()
+        Nursery(UnixChannel(socket.socket(fileno=sock), ToNursery)).run()
     except (OSError, MemoryError) as error:
         os.write(2, str(of_system(error, "it failed")).encode())
         os._exit(1)  # the engine kills its children

@@ -20,10 +20,10 @@ from fedsag_cli.job import Job
 from fedsag_cli.job.templates.set_values import with_values
 from fedsag_cli.plan import Plan
 from fedsag_cli.processes.kill import kill_marked
-from fedsag_cli.processes.local import LocalEngine, can_fork
+from fedsag_cli.processes.local import LocalEngine, OwnNursery, StartNursery, can_fork
 from fedsag_cli.processes.ray.engine import RayEngine
 from fedsag_cli.report import Report
-from fedsag_cli.simulator import environment, fork, resume
+from fedsag_cli.simulator import baselines, environment, fork, resume
 from fedsag_cli.simulator.options import FORK, RAY, Options, check_engine
 from fedsag_cli.simulator.planning import make_plan
 from fedsag_cli.simulator.signals import have_standard_streams, signals_interrupt, terminal_as_before
@@ -38,12 +38,19 @@ WORKSPACE = Path("simulator_workspace")
 
 
 @system_errors()
-def simulate(job: Path, workspace: Path | None, options: Options, observers: Sequence[Observer] = ()) -> Report:
+def simulate(
+    job: Path,
+    workspace: Path | None,
+    options: Options,
+    observers: Sequence[Observer] = (),
+    nursery: StartNursery = OwnNursery,
+) -> Report:
     """Run the job in the folder `job`, write all files to the folder `workspace`, and return the report.
 
     A finished run in `workspace` is replaced. Without a `workspace`, it is WORKSPACE, and a run there is moved aside.
     With `options.resume`, continue the run in the workspace after its last complete round. With `options.at` too, begin
     a new run after that round, in a workspace beside it. `observers` get every event.
+    `nursery` gives the process that starts all others.
     Raises UsageError, JobError and WorkspaceError before a process is started; RunError if the run failed (with
     `options.strict`, if any client failed), OutOfTime if it took longer than `options.max_time`, and Interrupted on
     SIGINT and SIGTERM, all with the `report`. The report is written to the workspace in any case.
@@ -65,7 +72,7 @@ def simulate(job: Path, workspace: Path | None, options: Options, observers: Seq
         moves = workspace is None and not job.resolve().is_relative_to(run_folder.root)
         if before is not None:
             options = resume.settings_of(before, options, moves=moves)
-        return _simulate(job, run_folder, before, options, observers, limit, moves=moves)
+        return _simulate(job, run_folder, before, options, observers, limit, nursery, moves=moves)
 
 
 def _fork(
@@ -89,11 +96,13 @@ def _simulate(
     options: Options,
     observers: Sequence[Observer],
     limit: TimeLimit | None,
+    nursery: StartNursery = OwnNursery,
     *,
     moves: bool,
     begin: fork.Fork | None = None,
 ) -> Report:
     check_engine(options)
+    baselines.check_kinds(options.baselines)
     forks = options.launcher in (None, FORK) and can_fork()
     in_terminal = terminal_as_before() if options.debug else nullcontext()
     with signals_interrupt(), in_terminal, private_address() as address:
@@ -104,7 +113,8 @@ def _simulate(
             if options.engine == RAY
             else None
         )
-        engine = ray or LocalEngine(fork=forks, env=env)  # the engine starts while the job is read
+        # the engine starts while the job is read
+        engine = ray or LocalEngine(fork=forks, env=env, nursery=nursery)
         try:
             read = with_values(Job.load(job, reading.translate), options.sets)
             planned = make_plan(read, run_folder, options, engine.prepare, ray.nodes if ray else lambda: ())
@@ -120,6 +130,11 @@ def _simulate(
                 run_folder.take()
                 if not options.force:
                     resume.check_nothing_is_lost(run_folder, moves=moves)
+            for kind in options.baselines:
+                place = Workspace(baselines.workspace_of(run_folder.root, kind))
+                goes_on = before is not None and baselines.is_begun(place, planned.plan, kind)
+                if not (goes_on or options.force):
+                    resume.check_nothing_is_lost(place, moves=False)
             report = resume.finished_report(run_folder) if before is not None else None
             gone = resume.missing_models(report) if report else []
             planned.notices.extend(f"this run is complete, but {path} is gone" for path in gone)
@@ -139,7 +154,7 @@ def _simulate(
                 planned.notices.extend(resume.notes_on_state(last, planned.plan, custom, force=options.force))
             if left := kill_marked(RUN, run_folder.mark_before) if run_folder.mark_before else []:
                 planned.notices.append(f"processes of an earlier run were left, and are ended: {', '.join(left)}")
-            recorder, report = Recorder(job, run_folder), None
+            recorder, report = Recorder(job, run_folder, is_kept=options.recorded), None
             try:
                 planned.notices.extend(recorder.begin(resumed=before is not None, moves=moves and not options.resume))
                 records = Records(run_folder, meta_of(read), planned.plan.server.components)

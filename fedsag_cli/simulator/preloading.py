@@ -10,7 +10,9 @@ from pathlib import Path
 import fedsag_cli
 from fedsag_cli import catalog
 from fedsag_cli.job import ServerConfig
+from fedsag_cli.plan import ServerPlan
 
+SERVER_MAIN = "fedsag_cli.server.main"
 _OPTIMIZER = "torch.optim"
 
 
@@ -45,6 +47,17 @@ def preload(imported: Set[str]) -> list[str]:
     if "torchvision" in imported:
         modules.append("torchvision")
     return modules
+
+
+def modules_of_server(server: ServerPlan) -> list[str]:
+    """The modules of fedsag that the server will import, and what these import later.
+
+    The job's own modules are not in their folder yet.
+    """
+    paths = [catalog.class_path(spec.path) for spec in [*server.workflows, *server.components]]
+    own = [path for path in paths if path.startswith("fedsag_cli.")]
+    later = [name for path in own for name in catalog.facts_of(path, []).imports]
+    return list(dict.fromkeys([SERVER_MAIN, *(path.rpartition(".")[0] for path in own), *later]))
 
 
 def imports_of_scripts(places: Set[Path]) -> set[str]:

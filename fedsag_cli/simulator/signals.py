@@ -34,9 +34,17 @@ def terminal_as_before() -> Iterator[None]:
     try:
         yield
     finally:
-        if before is not None:
+        if before is not None and _is_in_foreground():
             with contextlib.suppress(termios.error):  # it is closed
                 termios.tcsetattr(0, termios.TCSADRAIN, before)
+
+
+def _is_in_foreground() -> bool:
+    """Whether this process may set its terminal. In the background it would be stopped for that."""
+    try:
+        return os.tcgetpgrp(0) == os.getpgrp()
+    except OSError:  # it is not the terminal that controls this process
+        return True
 
 
 def ignore_signals() -> None:
@@ -79,3 +87,41 @@ def signals_interrupt() -> Iterator[None]:
         _received.clear()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def signals_told() -> Iterator[SignalsTold]:
+    """SIGINT, SIGTERM and SIGHUP do not interrupt this block: it looks for them. Only in the main thread."""
+    signals = SignalsTold()
+
+    def tell(number: int, _: FrameType | None) -> None:
+        signals.tell(number)
+
+    handled = [number for number in _ENDINGS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, tell) for number in handled}
+    try:
+        yield signals
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signals.close()
+
+
+class SignalsTold:
+    """`received`: the first signal, if one has come. `select` finds that one has."""
+
+    def __init__(self) -> None:
+        self.received: list[int] = []
+        self._told, self._telling = os.pipe()
+
+    def fileno(self) -> int:
+        return self._told
+
+    def tell(self, number: int) -> None:
+        if not self.received:
+            self.received.append(number)
+            os.write(self._telling, b"!")
+
+    def close(self) -> None:
+        os.close(self._told)
+        os.close(self._telling)

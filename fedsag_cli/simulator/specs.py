@@ -9,10 +9,11 @@ from fedsag_cli import foreign
 from fedsag_cli.plan import is_worker, starts
 from fedsag_cli.processes.child import ProcessSpec
 from fedsag_cli.simulator.planning import Planned
+from fedsag_cli.simulator.preloading import SERVER_MAIN
 from fedsag_cli.wire.messages import COUNT, HIDDEN, INDEX, PRELOAD, PROCESS, SEED, SITE, WORKSPACE
 from fedsag_cli.workspace import SERVER, Workspace
 
-SERVE = "fedsag_cli.server.main:serve"
+SERVE = f"{SERVER_MAIN}:serve"
 _SCRIPT = "fedsag_cli.client.script:run"
 
 

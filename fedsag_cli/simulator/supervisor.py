@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from fedsag_cli import catalog, foreign, history, machine, pages
+from fedsag_cli import foreign, history, machine, pages
 from fedsag_cli.errors import (
     FedsagError,
     Interrupted,
@@ -50,7 +50,7 @@ from fedsag_cli.events import (
     how_it_ended,
 )
 from fedsag_cli.job.templates.changes import changes
-from fedsag_cli.plan import Plan, is_worker, starts
+from fedsag_cli.plan import is_worker, starts
 from fedsag_cli.processes.child import ProcessSpec
 from fedsag_cli.processes.engine import Engine
 from fedsag_cli.processes.local import NURSERY
@@ -61,6 +61,7 @@ from fedsag_cli.simulator.events_file import EventsFile, read_events
 from fedsag_cli.simulator.failures import Failures
 from fedsag_cli.simulator.fork import Fork
 from fedsag_cli.simulator.planning import Planned
+from fedsag_cli.simulator.preloading import modules_of_server
 from fedsag_cli.simulator.signals import as_interruption, ignore_signals
 from fedsag_cli.simulator.specs import SERVE, Specs
 from fedsag_cli.simulator.time_limit import TimeLimit
@@ -140,7 +141,7 @@ class Simulation:
             self._tell(event)
         for text in self._notices:
             self._tell(Notice(text=text))
-        self._engine.prepare([*self._plan.preload, *_modules_of_server(self._plan)])
+        self._engine.prepare([*self._plan.preload, *modules_of_server(self._plan.server)])
         self._start(self._specs.server(self._serve))
         self._tell_settings()
         self._handle_events()
@@ -466,13 +467,6 @@ class Simulation:
             except OSError as error:
                 self._observers.remove(observer)
                 self._report.report.notices.append(f"{type(observer).__name__} stopped: {error}")
-
-
-def _modules_of_server(plan: Plan) -> list[str]:
-    """The modules of fedsag that the server will import. The job's own modules are not in their folder yet."""
-    paths = [catalog.class_path(spec.path) for spec in [*plan.server.workflows, *plan.server.components]]
-    named = [SERVE.partition(":")[0], *(path.rpartition(".")[0] for path in paths)]
-    return [name for name in dict.fromkeys(named) if name.startswith("fedsag_cli.")]
 
 
 def _as_event(raw: msgspec.Raw) -> Event:

@@ -47,8 +47,11 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         return [*self.faults, *rounds, *(f"{each.path} {each.fault}" for each in self.files if each.fault)]
 
 
-def verify(root: Path) -> Verification:
-    """What of the run in the workspace `root` is proven. Raises WorkspaceError if no run is there to be proven."""
+def verify(root: Path, *, with_files: bool = True) -> Verification:
+    """What of the run in the workspace `root` is proven. Raises WorkspaceError if no run is there to be proven.
+
+    `with_files`: checkpoints and models too, which takes as long as reading them.
+    """
     workspace = Workspace(root)
     if not workspace.has_run or (plan := resume.plan_in(workspace)) is None:
         raise WorkspaceError(
@@ -59,7 +62,7 @@ def verify(root: Path) -> Verification:
         report = _report(workspace)
         return Verification(
             rounds=list(_rounds(found, report)),
-            files=list(_files(workspace, found)),
+            files=list(_files(workspace, found)) if with_files else [],
             faults=list(_faults(workspace, found, report)),
             is_finished=bool(found.digest),
             digest=found.digest,

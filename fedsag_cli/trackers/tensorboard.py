@@ -33,6 +33,11 @@ class TBAnalyticsReceiver:
 
     facts = Facts(
         extra="tensorboard",
+        imports=(
+            "tensorboard.compat.proto.event_pb2",
+            "tensorboard.plugins.hparams.metadata",
+            "tensorboard.summary.writer.record_writer",
+        ),
         nvflare=Nvflare(
             path="nvflare.app_opt.tracking.tb.tb_receiver.TBAnalyticsReceiver",
             ignored=("events",),

@@ -250,6 +250,24 @@ def held_by_name(system: System, took: Took) -> dict[str, float]:
     }
 
 
+def w8_sweep(settings: Settings) -> Results:
+    """Thirty runs of about a second: one sweep, the trainings alone, and a loop of commands."""
+    return sweep(Work(name="W8 sweep", clients=2, slots=2, rounds=6, pictures=600), 30, settings)
+
+
+def sweep(work: Work, runs: int, settings: Settings) -> Results:
+    """So many seeds of one training. The trainings alone are forked by a process with torch, without a server."""
+    folder = settings.folder / work.name
+    trainings = replace(work, clients=runs * work.clients)
+    contestants = [
+        systems.fedsag_sweep(folder / "sweep", work, runs),
+        systems.nursery(folder / "nursery", trainings),
+        systems.fedsag_in_bash(folder / "loop", work, runs),
+    ]
+    series = _alternate(contestants, replace(settings, runs=settings.slow_runs), look=False)
+    return _held_against(work, series, {"bare nursery": 1.15, "bash loop": 2.0})
+
+
 def long_run(settings: Settings) -> Results:
     """A thousand idle rounds: nothing grows."""
     work = "long run"
@@ -336,6 +354,7 @@ SECTIONS: dict[str, Callable[[Settings], Results]] = {
     "W5": w5_waiting,
     "W6": w6_crowd,
     "W7": w7_population,
+    "W8": w8_sweep,
     "long": long_run,
     "commands": command_line,
     "faults": failures,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -129,6 +130,25 @@ def fedsag_crowd(folder: Path, work: Work) -> System:
         options=("--torch-threads", "1", "--seed", "1", "--workers"),
     )
     return fedsag(folder, job)
+
+
+def fedsag_sweep(folder: Path, work: Work, runs: int) -> System:
+    """The training of `work` with so many seeds, as one sweep."""
+    fedsag_training(folder, work)
+    words = [FEDSAG, "sweep", "job", "-w", "sweep", *_of_each_run(work), "--seeds", f"1..{runs}", "--force", "-q"]
+    return System(name="fedsag", command=words, folder=folder)
+
+
+def fedsag_in_bash(folder: Path, work: Work, runs: int) -> System:
+    """The same runs, each by a command of its own."""
+    fedsag_training(folder, work)
+    words = shlex.join([FEDSAG, "simulator", "job", "-w", "ws", *_of_each_run(work), "-q"])
+    script = f"for seed in $(seq 1 {runs}); do {words} --seed $seed || exit 4; done"
+    return System(name="bash loop", command=["bash", "-c", script], folder=folder)
+
+
+def _of_each_run(work: Work) -> list[str]:
+    return ["-n", str(work.clients), "-t", str(work.slots), "--torch-threads", "1"]
 
 
 def loop(folder: Path, work: Work) -> System:

@@ -104,7 +104,14 @@ def test_a_workspace_is_known_by_the_files_of_a_run(tmp_path):
     (tmp_path / "here" / "ws" / ".fedsag").mkdir(parents=True)
     (tmp_path / "here" / "data").mkdir()
 
-    assert after("verify", "") == after("simulator", "-w", "") == ["ws"]
+    assert after("simulator", "-w", "") == ["ws"]
+
+
+def test_what_can_be_verified_is_a_workspace_or_a_pack(tmp_path):
+    (tmp_path / "here" / "ws" / ".fedsag").mkdir(parents=True)
+    (tmp_path / "here" / "one-1.fedsag.zip").touch()
+
+    assert after("verify", "") == ["ws", "one-1.fedsag.zip"]
 
 
 def test_the_templates_of_a_folder_that_is_named_are_offered(tmp_path):

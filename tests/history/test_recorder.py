@@ -24,11 +24,11 @@ def home(tmp_path, monkeypatch):
     return tmp_path / "home"
 
 
-def record(root, told, *, moves=False, finishes=True):
+def record(root, told, *, moves=False, finishes=True, is_kept=True):
     """A run, as the simulator gives it to the recorder; the recorder and what it says."""
     with Workspace(root) as workspace:
         workspace.take()
-        recorder = Recorder(root.parent / "job", workspace)
+        recorder = Recorder(root.parent / "job", workspace, is_kept=is_kept)
         notes = recorder.begin(resumed=False, moves=moves)
         for event in told:
             recorder.on(event)
@@ -46,6 +46,13 @@ def write_run_in(workspace, told):
 def all_rows():
     with closing(database.open_to_read()) as opened:
         return rows.rows(opened, "ORDER BY number")
+
+
+def test_a_run_that_is_not_kept_has_no_row_and_makes_no_database(tmp_path, home):
+    recorder, notes = record(tmp_path / "ws", history(tmp_path / "ws"), is_kept=False)
+
+    assert (recorder.number, notes) == (0, [])
+    assert not home.exists()
 
 
 def test_a_row_has_all_that_the_report_tells(tmp_path):

@@ -472,6 +472,12 @@ def test_with_them_tensors_in_meta_are_arrays(alias):
     assert (type(meta["c"]["w"]), meta["c"]["w"].tolist(), meta["steps"]) == (np.ndarray, [2.0], 3)
 
 
+@pytest.mark.parametrize("ask", [lambda flare: flare.site(), lambda flare: flare.partition([1, 2], "shards")])
+def test_with_them_a_script_that_divides_one_data_set_is_told_that_nvflare_cannot(alias, ask):
+    with pytest.raises(RuntimeError, match="NVFLARE"):
+        ask(alias)
+
+
 def test_with_them_a_script_may_change_what_it_received(alias):
     model = alias.receive()
     model.params["w"] += 1

@@ -45,12 +45,29 @@ def test_one_client_has_the_standard_streams_and_the_model_is_the_same_bit_for_b
 
 
 @pytest.mark.slow
-def test_who_quits_the_debugger_ends_the_run_and_the_terminal_is_as_it_was(tmp_path):
-    made = job(tmp_path / "job", BREAKS)
+@pytest.mark.parametrize(
+    ("ends", "why"),
+    [("quit", b"site-1 failed in train: bdb.BdbQuit"), ("other", b"site-2 failed in train: ValueError")],
+)
+def test_a_client_that_ends_at_its_prompt_leaves_the_terminal_as_it_was(tmp_path, ends, why):
+    """It quits the debugger, or the run ends because another client fails while this one reads a line."""
+    waits = """
+        import pathlib, time
+        import fedsag_cli.client as flare
+
+        flare.init()
+        flare.receive()
+        if flare.get_site_name() == "site-2":
+            while not pathlib.Path("../../../../at_prompt").exists():
+                time.sleep(0.05)
+            raise ValueError("another")
+        breakpoint()
+    """
+    made = job(tmp_path / "job", waits)
     master, slave = pty.openpty()
     before = termios.tcgetattr(slave)
     process = subprocess.Popen(
-        [FEDSAG, "simulator", made, "-w", tmp_path / "ws", "-n", "2", "--debug", "site-1"],
+        [FEDSAG, "simulator", made, "-w", tmp_path / "ws", "-n", "2", "-t", "2", "--strict", "--debug", "site-1"],
         stdin=slave,
         stdout=slave,
         stderr=slave,
@@ -61,7 +78,10 @@ def test_who_quits_the_debugger_ends_the_run_and_the_terminal_is_as_it_was(tmp_p
         while b"(Pdb) " not in shown:
             assert select.select([master], [], [], LIMIT_S)[0], shown
             shown += os.read(master, 1 << 16)
-        os.write(master, b"q\n")
+        if ends == "quit":
+            os.write(master, b"q\n")
+        else:
+            (tmp_path / "at_prompt").touch()
         while process.poll() is None:
             if select.select([master], [], [], 0.1)[0]:
                 shown += os.read(master, 1 << 16)
@@ -72,7 +92,7 @@ def test_who_quits_the_debugger_ends_the_run_and_the_terminal_is_as_it_was(tmp_p
         os.close(master)
         os.close(slave)
 
-    assert b"site-1 failed in train: bdb.BdbQuit" in shown
+    assert why in shown
     assert b"\x1b[?25l" not in shown  # nothing is drawn over what the client prints
 
 
@@ -92,5 +112,5 @@ def test_a_client_that_cannot_be_debugged_is_an_error_before_anything_starts(tmp
     refused = fedsag("simulator", "job", "-w", "ws", *words, cwd=tmp_path)
 
     assert refused.code == 2
-    assert says in refused.err
+    assert says in refused.out + refused.err
     assert not (tmp_path / "ws").exists()

@@ -1,6 +1,7 @@
 """From a job and the words of the command line to a plan: names, slots, GPU groups, threads, commands, preloads."""
 
 import dataclasses
+import importlib
 import os
 import resource
 import sys
@@ -12,9 +13,12 @@ from fedsag_cli.errors import JobError, UsageError
 from fedsag_cli.interop import shim
 from fedsag_cli.job import Job
 from fedsag_cli.job.config import hocon, placeholders
+from fedsag_cli.plan import ComponentSpec, ServerPlan
 from fedsag_cli.simulator import planning, resume
 from fedsag_cli.simulator.options import Options
 from fedsag_cli.simulator.planning import make_plan
+from fedsag_cli.simulator.preloading import modules_of_server
+from fedsag_cli.trackers.tensorboard import TBAnalyticsReceiver
 from fedsag_cli.workspace import Workspace
 
 SERVER = """
@@ -647,3 +651,23 @@ def test_an_updater_that_no_workflow_names_is_told(job, plan, tmp_path, path, wo
     notices = plan(Job.load(tmp_path / "job"), num_clients=1, slots=1).notices
 
     assert ("no workflow names the component 'u' (FedAdam): it has no effect" in notices) == is_told
+
+
+def test_the_nursery_imports_what_the_servers_components_import_when_a_run_begins():
+    server = ServerPlan(
+        workflows=[ComponentSpec(path="ScatterAndGather")],
+        components=[ComponentSpec(path="TBAnalyticsReceiver"), ComponentSpec(path="mine.Tracker")],
+        task_data_filters=[],
+        task_result_filters=[],
+    )
+
+    modules = modules_of_server(server)
+
+    assert modules[:3] == [
+        "fedsag_cli.server.main",
+        "fedsag_cli.workflows.scatter_and_gather",
+        "fedsag_cli.trackers.tensorboard",
+    ]
+    assert set(modules[3:]) == set(TBAnalyticsReceiver.facts.imports)
+    for name in modules:
+        importlib.import_module(name)

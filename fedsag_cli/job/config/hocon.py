@@ -7,12 +7,14 @@ refused, before parsing. Its work on `${…}` is limited: see `substitutions`.
 
 from __future__ import annotations
 
+import copy
 import datetime
 import json
 import math
 import os
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -116,12 +118,17 @@ def _finite(number: str) -> float:
 
 
 def _by_pyhocon(text: str, name: str, folder: Path | None) -> dict[str, Any]:
+    return copy.deepcopy(_parsed(text, _Marks(text).put(text, name, folder, seen=()), name))
+
+
+@lru_cache(maxsize=32)  # the runs of a sweep read the same files, which takes as long as all else of their planning
+def _parsed(text: str, prepared: str, name: str) -> dict[str, Any]:
+    """`prepared`: the text with marks, and with what it includes."""
     from pyhocon.config_parser import ConfigParser  # 0.05 s: imported late, while the nursery is already starting
     from pyhocon.exceptions import ConfigException
     from pyparsing import ParseBaseException
 
     marks = _Marks(text)
-    prepared = marks.put(text, name, folder, seen=())
     if sum(word["comment"] is None for word in _WORDS.finditer(prepared)) > _MOST_WORDS:
         raise JobError(
             f"{name}: has more than {_MOST_WORDS:,} words and signs, which takes too long to read as HOCON",

@@ -42,6 +42,7 @@ _GIVEN = re.compile(r":([^:={}]+)=(\{[^{}]*\}|[^:{}]*)")
 _FIELD = re.compile(r"(?P<name>[^.\[\]{}]+)(?P<keys>(?:\[[^\[\]]+\])*)")
 _SPEC = re.compile(r"[^\d{}]*\d{0,3}(?:\.\d{0,3})?[^\d{}]*")
 _SECRET = re.compile(r"\$\{(secret:(?:file:[^{}\s\0]+|[A-Za-z_]\w*))\}")
+_OF_THE_ENVIRONMENT = re.compile(r"\{\$([A-Za-z_@$][\w@$-]*)|\$\{secret:([A-Za-z_]\w*)\}")
 _ALMOST_SECRET = "${secret:"
 _BOOLS = {word: yes for yes, words in ((True, "yes true t y"), (False, "no false f n")) for word in words.split()}
 _FORMATTER = string.Formatter()
@@ -121,6 +122,15 @@ def names(value: Any) -> Iterator[str]:
     elif isinstance(value, Mapping | list):
         for inner in value.values() if isinstance(value, Mapping) else value:
             yield from names(inner)
+
+
+def environment(value: Any) -> Iterator[str]:
+    """The names of the environment variables in `value`, also of those that are secrets."""
+    if isinstance(value, str):
+        yield from (plain or secret for plain, secret in _OF_THE_ENVIRONMENT.findall(value))
+    elif isinstance(value, Mapping | list):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from environment(inner)
 
 
 def stands_for(value: Any) -> str | None:

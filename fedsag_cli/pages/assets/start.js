@@ -23,7 +23,7 @@ function start() {
   const data = JSON.parse(document.getElementById("data").textContent);
   const button = el("button", { className: "theme", type: "button", title: "light, dark, or as the system has it" });
   paintTheme(button);
-  const { title, blocks } = data.kind === "run" ? runPage(data) : comparisonPage(data);
+  const { title, blocks } = { run: runPage, comparison: comparisonPage, sweep: sweepPage }[data.kind](data);
   const main = el("main", {}, blocks.flat());
   const links = [...main.querySelectorAll("section")].map((each) => el("a", { href: `#${each.id}` }, each.querySelector("h2").textContent));
   const page = document.getElementById("page");

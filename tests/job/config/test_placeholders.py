@@ -229,3 +229,9 @@ def test_a_long_chain_of_names_is_no_bomb_and_too_long_a_one_an_error():
     assert resolved(chain(100))["a0"] == "end"
     with pytest.raises(JobError, match=r"x\.conf: nested too deeply"):
         resolved(dict(chain(5000)))
+
+
+def test_the_environment_variables_of_a_text_are_those_it_names_also_as_secrets():
+    value = {"a": ["{$HOME} {x}", {"b": "--key ${secret:KEY} ${secret:file:/a}"}], "c": 5}
+
+    assert list(placeholders.environment(value)) == ["HOME", "KEY"]
