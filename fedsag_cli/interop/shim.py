@@ -113,6 +113,18 @@ def install() -> None:
         sys.meta_path.append(_Missing())
 
 
+def modules_of(fullname: str) -> Sequence[str] | None:
+    """The modules of fedsag that make up this module where NVFLARE is not installed; None if fedsag lacks it."""
+    return _WITHOUT_NVFLARE.get(fullname, _ALWAYS.get(fullname))
+
+
+def names_of(module: str) -> dict[str, object]:
+    """The public names of a module of fedsag that NVFLARE has too."""
+    known = vars(importlib.import_module(module))
+    public = known.get("__all__") or [each for each in known if not each.startswith("_")]
+    return {each: known[each] for each in public if each not in _NOT_OF_NVFLARE}
+
+
 class _Finder:
     def find_spec(
         self,
@@ -163,13 +175,11 @@ class _Loader:  # has the methods of importlib.abc.Loader, whose import is slow
         if self._original is not None and self._original.loader is not None and module.__name__ in _MERGED:
             self._original.loader.exec_module(module)
         for name in self._modules:
-            known = vars(importlib.import_module(name))
-            public = known.get("__all__") or [each for each in known if not each.startswith("_")]
-            names = {each: known[each] for each in public if each not in _NOT_OF_NVFLARE}
+            names = names_of(name)
             for each in names:
                 _add_constants(names[each], module.__dict__.get(each))
             module.__dict__.update(names)
-            module.__doc__ = module.__doc__ or known.get("__doc__")
+            module.__doc__ = module.__doc__ or importlib.import_module(name).__doc__
         for alias, name in _RENAMED.get(module.__name__, {}).items():
             module.__dict__[alias] = module.__dict__[name]
 
