@@ -36,8 +36,9 @@ def run(
         typer.Option("--seed", metavar="N", min=0, help="Random seed of the runs (default: a random number)."),
     ] = None,
 ) -> None:
-    """Run a script that makes a job with NVFLARE's recipes or its FedJob, as `python SCRIPT ARGS` does. fedsag simulates
-    the job; NVFLARE need not be installed.
+    """Run a script that makes a job with NVFLARE's recipes or its FedJob, as `python SCRIPT ARGS` does.
+
+    fedsag simulates the job. NVFLARE need not be installed.
 
     Options of this command stand before SCRIPT. With --export after it, the script only writes the job folder.
 

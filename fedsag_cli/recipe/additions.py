@@ -31,7 +31,7 @@ def add_experiment_tracking(
     server_side: bool = True,
     clients: Sequence[str] | None = None,
 ) -> None:
-    """Keep what scripts log with "mlflow", "tensorboard" or "wandb". fedsag's trackers run in the server, for all clients."""
+    """Keep what scripts log with "mlflow", "tensorboard" or "wandb". A tracker runs in the server, for all clients."""
     if tracking_type not in _TRACKERS:
         raise UsageError(f"there is no tracking_type {tracking_type!r}", hint=nearest(tracking_type, _TRACKERS))
     if client_side or clients is not None:
@@ -123,9 +123,14 @@ def _evaluate(recipe: Any, **args: Any) -> None:
     if "persistor_id" not in ids:
         raise UsageError(f"{type(recipe).__name__} keeps no models at the server that could be measured")
     if recipe.framework == FrameworkType.PYTORCH:
-        path, named = "nvflare.app_opt.pt.file_model_locator.PTFileModelLocator", {"pt_persistor_id": ids["persistor_id"]}
+        path, named = (
+            "nvflare.app_opt.pt.file_model_locator.PTFileModelLocator",
+            {"pt_persistor_id": ids["persistor_id"]},
+        )
     else:
         path, named = "nvflare.app_common.np.np_model_locator.NPModelLocator", {}
     locator = recipe.job.to_server(made(path, **named), id="locator")
-    evaluation = made(f"nvflare.app_common.workflows.cross_site_model_eval.{_EVALUATION}", model_locator_id=locator, **args)
+    evaluation = made(
+        f"nvflare.app_common.workflows.cross_site_model_eval.{_EVALUATION}", model_locator_id=locator, **args
+    )
     recipe.job.to_server(evaluation)

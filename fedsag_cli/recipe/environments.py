@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import functools
 import os
 import sys
 import warnings
@@ -79,7 +79,7 @@ class SimEnv(ExecEnv):
         self.last_run_failed = False
 
     def deploy(self, job: Any) -> str:
-        """Run the job to its end, and return its name. `job`: a FedJob of fedsag or of NVFLARE. Raises a FedsagError."""
+        """Run the job, a FedJob of fedsag or of NVFLARE, to its end, and return its name. Raises a FedsagError."""
         self.last_run_failed = True
         _simulated_here(job).simulator_run(
             workspace=str(self.workspace(job.name)),
@@ -110,8 +110,9 @@ class _Deployment(ExecEnv):
     def __init__(self, *_: Any, **__: Any) -> None:
         raise UsageError(
             f"{type(self).__name__} is a deployment of NVFLARE, and fedsag simulates: use SimEnv",
-            hint="`python job.py --export --export-dir DIR` writes the job, `fedsag job export DIR/JOB OUT --to nvflare` "
-            "makes it NVFLARE's, and `nvflare job submit -j OUT` runs it there",
+            hint="`fedsag run job.py --export --export-dir DIR` with SimEnv writes the job folder DIR/JOB, "
+            ""
+            "`fedsag job export DIR/JOB OUT --to nvflare` makes it NVFLARE's, and `nvflare job submit -j OUT` runs it there",
         )
 
 
@@ -159,8 +160,7 @@ def _simulated_here(job: Any) -> Any:
     """The job; if it is one of NVFLARE, such that its own simulator is fedsag's."""
     if type(job).__module__.startswith("fedsag_cli.") or not hasattr(job, "job"):
         return job
-    from fedsag_cli.recipe import theirs  # which knows this module
+    from fedsag_cli.recipe.simulating import simulate_exported
 
-    if importlib.util.find_spec("nvflare") is not None:
-        job.job.simulator_run = theirs.simulator_run.__get__(job.job)
+    job.job.simulator_run = functools.partial(simulate_exported, job.job)
     return job

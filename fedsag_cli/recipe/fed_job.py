@@ -135,11 +135,15 @@ class FedJob:
         kind = "config" if app_folder_type == "config" else "custom"
         self._apps[target].files.append((src_path, dest_dir or "", kind))
 
-    def add_file_to_server(self, src_path: str, dest_dir: str | None = None, app_folder_type: str | None = None) -> None:
+    def add_file_to_server(
+        self, src_path: str, dest_dir: str | None = None, app_folder_type: str | None = None
+    ) -> None:
         self.set_up(SERVER)
         self.add_file_source(src_path, dest_dir, app_folder_type, JobCtx(None, SERVER, None))
 
-    def add_file_to_clients(self, src_path: str, dest_dir: str | None = None, app_folder_type: str | None = None) -> None:
+    def add_file_to_clients(
+        self, src_path: str, dest_dir: str | None = None, app_folder_type: str | None = None
+    ) -> None:
         self.add_file_source(src_path, dest_dir, app_folder_type)
 
     @property
@@ -190,7 +194,9 @@ class FedJob:
         if named and n_clients and n_clients != len(named):
             raise UsageError(f"{self.name} is for {', '.join(named)}, but n_clients is {n_clients}")
         if unknown := [name for name in names if named and name not in named]:
-            raise UsageError(f"{self.name} has nothing for the client {unknown[0]}", hint=f"it is for {', '.join(named)}")
+            raise UsageError(
+                f"{self.name} has nothing for the client {unknown[0]}", hint=f"it is for {', '.join(named)}"
+            )
         place = Path(workspace).expanduser()
         made_at = place.parent / f"{place.name}.job"  # it stays: the report and `fedsag runs` name it
         self.export_job(str(made_at))
@@ -254,7 +260,9 @@ class BaseFedJob(FedJob):
 class FedAvgJob(BaseFedJob):
     """A job in which `n_clients` average a model for `num_rounds`; the clients' script is added by `to`."""
 
-    def __init__(self, initial_model: Any, n_clients: int, num_rounds: int, name: str = "fed_job", **other: Any) -> None:
+    def __init__(
+        self, initial_model: Any, n_clients: int, num_rounds: int, name: str = "fed_job", **other: Any
+    ) -> None:
         super().__init__(initial_model, name, **other)
         path = "nvflare.app_common.workflows.fedavg.FedAvg"
         args = {"num_clients": n_clients, "num_rounds": num_rounds, **self.comp_ids}
@@ -376,4 +384,3 @@ def _words(given: str | Sequence[str], name: str) -> list[str]:
         return shlex.split(given) if isinstance(given, str) else [str(each) for each in given]
     except ValueError as error:
         raise UsageError(f"ScriptRunner: {name} {given!r}: {error}") from None
-

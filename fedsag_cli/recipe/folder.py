@@ -55,7 +55,9 @@ Halves: TypeAlias = tuple[App | None, App | None]
 """What the server gets, and what clients get."""
 
 
-def write(folder: Path, meta: Mapping[str, Any], apps: Mapping[str, Halves], sites: Mapping[str, Sequence[str]]) -> None:
+def write(
+    folder: Path, meta: Mapping[str, Any], apps: Mapping[str, Halves], sites: Mapping[str, Sequence[str]]
+) -> None:
     """Write the job folder whole, or not at all. A folder of the same job is replaced.
 
     `apps`: by name; `sites`: the sites of each. Raises UsageError, also if `folder` is no job of that name.
@@ -117,7 +119,9 @@ def _client(app: App, uses: Uses) -> dict[str, Any]:
 def _both(app: App, uses: Uses) -> dict[str, Any]:
     return {
         "components": [{"id": name, **_class(part, uses)} for name, part in app.components.items()],
-        "task_data_filters": [{"tasks": list(tasks), "filters": [_class(each, uses)]} for tasks, each in app.data_filters],
+        "task_data_filters": [
+            {"tasks": list(tasks), "filters": [_class(each, uses)]} for tasks, each in app.data_filters
+        ],
         "task_result_filters": [
             {"tasks": list(tasks), "filters": [_class(each, uses)]} for tasks, each in app.result_filters
         ],

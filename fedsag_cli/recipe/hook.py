@@ -1,4 +1,4 @@
-"""Gives a job script `nvflare.*` such that fedsag simulates its jobs. It is active in the Pythons of `fedsag run` only."""
+"""Gives a job script `nvflare.*` such that fedsag simulates its jobs: in the Pythons of `fedsag run` only."""
 
 from __future__ import annotations
 

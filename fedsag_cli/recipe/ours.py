@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from fedsag_cli.interop import shim, vocabulary
 from fedsag_cli.recipe.lacking import lacking
@@ -19,14 +19,18 @@ from fedsag_cli.recipe.parts import part_class
 
 _ROOT = "nvflare"
 _HERE = "fedsag_cli.recipe."
-_ENVIRONMENTS = {name: "environments" for name in ("SimEnv", "PocEnv", "ProdEnv", "Run", "ExecEnv")}
-_ADDITIONS = {
-    name: "additions"
-    for name in (
-        "add_experiment_tracking", "add_cross_site_evaluation", "add_final_global_evaluation", "set_per_site_config",
-        "set_recipe_meta", "secret_ref", "secret_file_ref",
-    )
-}  # fmt: skip
+_ENVIRONMENTS = dict.fromkeys(("SimEnv", "PocEnv", "ProdEnv", "Run", "ExecEnv"), "environments")
+_SECRETS = {"secret_ref": "additions", "secret_file_ref": "additions"}
+_ADDITIONS = dict.fromkeys(
+    [
+        "add_experiment_tracking",
+        "add_cross_site_evaluation",
+        "add_final_global_evaluation",
+        "set_per_site_config",
+        "set_recipe_meta",
+    ],
+    "additions",
+)
 _TORCH = {
     "fedavg": "FedAvgRecipe", "fedprox": "FedProxRecipe", "fedopt": "FedOptRecipe", "scaffold": "ScaffoldRecipe",
     "cyclic": "CyclicRecipe", "swarm": "SwarmLearningRecipe", "fedeval": "FedEvalRecipe",
@@ -34,17 +38,18 @@ _TORCH = {
 _NUMPY = {"NumpyFedAvgRecipe": "recipes"}
 _NAMES: Mapping[str, Mapping[str, str]] = {
     "nvflare": {"FedJob": "fed_job", "FilterType": "settings"},
-    "nvflare.recipe": {**_ENVIRONMENTS, **_ADDITIONS, "FedAvgRecipe": "recipes", "Recipe": "recipes"},
+    "nvflare.recipe": {
+        **_ENVIRONMENTS, **_ADDITIONS, **_SECRETS, "FedAvgRecipe": "recipes", "Recipe": "recipes"},
     "nvflare.recipe.spec": {"ExecEnv": "environments", "Recipe": "recipes"},
     "nvflare.recipe.run": {"Run": "environments"},
     "nvflare.recipe.sim_env": {"SimEnv": "environments"},
     "nvflare.recipe.poc_env": {"PocEnv": "environments"},
     "nvflare.recipe.prod_env": {"ProdEnv": "environments"},
-    "nvflare.recipe.utils": {name: each for name, each in _ADDITIONS.items() if not name.startswith("secret")},
-    "nvflare.recipe.secrets": {name: each for name, each in _ADDITIONS.items() if name.startswith("secret")},
+    "nvflare.recipe.utils": _ADDITIONS,
+    "nvflare.recipe.secrets": _SECRETS,
     "nvflare.recipe.fedavg": {"FedAvgRecipe": "recipes"},
     "nvflare.recipe.cyclic": {"CyclicRecipe": "recipes"},
-    "nvflare.app_opt.pt.recipes": {name: "recipes" for name in _TORCH.values()},
+    "nvflare.app_opt.pt.recipes": dict.fromkeys(_TORCH.values(), "recipes"),
     **{f"nvflare.app_opt.pt.recipes.{module}": {name: "recipes"} for module, name in _TORCH.items()},
     "nvflare.app_common.np.recipes": _NUMPY,
     "nvflare.app_common.np.recipes.fedavg": _NUMPY,
@@ -52,7 +57,8 @@ _NAMES: Mapping[str, Mapping[str, str]] = {
     "nvflare.job_config.defs": {"FilterType": "settings"},
     "nvflare.job_config.base_fed_job": {"BaseFedJob": "fed_job"},
     "nvflare.job_config.script_runner": {
-        "ScriptRunner": "fed_job", "FrameworkType": "settings", "ExchangeFormat": "settings", "TransferType": "settings",
+        "ScriptRunner": "fed_job",
+        "FrameworkType": "settings", "ExchangeFormat": "settings", "TransferType": "settings",
     },
     "nvflare.app_opt.pt.job_config.base_fed_job": {"BaseFedJob": "fed_job"},
     "nvflare.app_opt.pt.job_config.fed_avg": {"FedAvgJob": "fed_job"},
@@ -100,7 +106,7 @@ class _Loader:
             for each in modules:
                 module.__dict__.update(shim.names_of(each))
         elif _is_class(name):
-            sys.modules[name] = part_class(name)  # type: ignore[assignment]  what `from module import Class` binds
+            sys.modules.update({name: cast("ModuleType", part_class(name))})  # what `from module import Class` binds
         elif name.partition(".")[2].partition(".")[0] not in _PACKAGES or not name.rpartition(".")[2].islower():
             raise lacking(name)
 

@@ -63,7 +63,7 @@ def written(value: Any, uses: Uses, where: str) -> Any:
             return [written(inner, uses, where) for inner in sorted(value)]
     if hasattr(value, "tolist"):  # an array, or a number of numpy
         return written(value.tolist(), uses, where)
-    if isinstance(value, type) or callable(value) and not hasattr(value, "__dict__"):
+    if isinstance(value, type) or (callable(value) and not hasattr(value, "__dict__")):
         raise UsageError(f"{where}: {value!r} cannot be written into a job: give an object, or its class path")
     return class_of(value, uses, where)
 
@@ -158,5 +158,7 @@ def _file_of(module: str) -> Path | None:
     if source is None:
         return None
     path = Path(source).resolve()
-    installed = {"site-packages", "dist-packages"} & set(path.parts) or path.is_relative_to(Path(inspect.__file__).parent)
+    installed = {"site-packages", "dist-packages"} & set(path.parts) or path.is_relative_to(
+        Path(inspect.__file__).parent
+    )
     return None if installed or module.partition(".")[0] in ("nvflare", "fedsag_cli") else path

@@ -1,6 +1,7 @@
-"""Recipes: a job in one call, for a training script. Importing this module takes --export and --export-dir from sys.argv.
+"""Recipes: a job in one call, for a training script.
 
-An argument that only saves memory or time in NVFLARE has no effect. Any other that fedsag does not have is an error.
+Importing this module takes --export and --export-dir from sys.argv, before the script reads its words. An argument that
+only saves memory or time in NVFLARE has no effect. Any other that fedsag does not have is an error.
 """
 
 from __future__ import annotations
@@ -142,12 +143,18 @@ class Recipe:
             self.job.to(obj, target, **named)
 
     def add_client_input_filter(
-        self, filter: Any, tasks: Sequence[str] | None = None, clients: Sequence[str] | None = None  # noqa: A002
+        self,
+        filter: Any,  # noqa: A002
+        tasks: Sequence[str] | None = None,
+        clients: Sequence[str] | None = None,
     ) -> None:
         self.to_client_apps(filter, clients, filter_type=FilterType.TASK_DATA, tasks=tasks)
 
     def add_client_output_filter(
-        self, filter: Any, tasks: Sequence[str] | None = None, clients: Sequence[str] | None = None  # noqa: A002
+        self,
+        filter: Any,  # noqa: A002
+        tasks: Sequence[str] | None = None,
+        clients: Sequence[str] | None = None,
     ) -> None:
         self.to_client_apps(filter, clients, filter_type=FilterType.TASK_RESULT, tasks=tasks)
 
@@ -206,7 +213,8 @@ class _ScriptRecipe(Recipe):
 
     def prepare_clients(self) -> None:
         for site, values in (self._by_site or {ALL_SITES: {}}).items():
-            self.job.to(self._runner(values), site, **({"tasks": self._tasks} if self._tasks else {}))
+            named: dict[str, Any] = {"tasks": self._tasks} if self._tasks else {}
+            self.job.to(self._runner(values), site, **named)
 
     def _runner(self, of_site: Mapping[str, Any]) -> ScriptRunner:
         given = {key: value for key, value in of_site.items() if value is not None and key in _OF_A_SITE}
@@ -254,7 +262,10 @@ class FedAvgRecipe(_ScriptRecipe):
         if model is None and initial_ckpt is None and model_persistor is None:
             raise UsageError(f"{type(self).__name__}: there is no model", hint="give model, or initial_ckpt")
         job = BaseFedJob(
-            name=name, min_clients=min_clients, key_metric=key_metric, key_metric_mode=_mode(key_metric_mode, key_metric, stop_cond)
+            name=name,
+            min_clients=min_clients,
+            key_metric=key_metric,
+            key_metric_mode=_mode(key_metric_mode, key_metric, stop_cond),
         )
         persistor = model_persistor or _persistor(
             framework, model, initial_ckpt, best_model_filename, server_expected_format

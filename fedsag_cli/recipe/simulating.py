@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from fedsag_cli.cli import display, views
 from fedsag_cli.cli.display import Columns, Format
@@ -36,6 +37,25 @@ def simulate_job(
         raise
     summary(report, Columns.BRIEF, quiet=False)
     return report
+
+
+def simulate_exported(
+    config: Any,
+    workspace: str,
+    clients: str | None = None,
+    n_clients: int | None = None,
+    threads: int | None = None,
+    gpu: str | None = None,
+    log_config: str | None = None,  # noqa: ARG001  the logs of all processes are in the workspace
+) -> int:
+    """Run a job that NVFLARE's FedJobConfig writes, in place of its method `simulator_run`. Raises a FedsagError."""
+    folder = Path(workspace)
+    made = folder.parent / f"{folder.name}.job"  # it stays: the report and `fedsag runs` name it
+    config.generate_job_config(str(made))
+    names = [name.strip() for name in clients.split(",")] if clients else []
+    names = names or [f"site-{number}" for number in range(1, (n_clients or 0) + 1)]
+    simulate_job(made / config.job_name, folder, clients=names, threads=threads, gpus=gpu)
+    return 0
 
 
 def _seed() -> int | None:

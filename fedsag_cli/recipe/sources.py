@@ -24,7 +24,9 @@ def name_in_job(script: str) -> str:
     if path.is_absolute():
         folders = [Path(folder or ".").resolve() for folder in sys.path]
         above = [folder for folder in folders if path.resolve().is_relative_to(folder)]
-        path = path.resolve().relative_to(max(above, key=lambda folder: len(folder.parts))) if above else Path(path.name)
+        path = (
+            path.resolve().relative_to(max(above, key=lambda folder: len(folder.parts))) if above else Path(path.name)
+        )
     if path.parts[:1] == ("..",):
         raise UsageError(f"{script} is outside the current folder", hint="start the script in the folder above both")
     return str(path)

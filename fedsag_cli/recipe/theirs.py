@@ -5,12 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
-from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from fedsag_cli.recipe import environments
-from fedsag_cli.recipe.simulating import simulate_job
+from fedsag_cli.recipe.simulating import simulate_exported
 
 
 def install() -> None:
@@ -19,31 +17,12 @@ def install() -> None:
         sys.meta_path.insert(0, _Finder())
 
 
-def simulator_run(
-    self: Any,
-    workspace: str,
-    clients: str | None = None,
-    n_clients: int | None = None,
-    threads: int | None = None,
-    gpu: str | None = None,
-    log_config: str | None = None,  # noqa: ARG001  the logs of all processes are in the workspace
-) -> int:
-    """The method of NVFLARE's FedJobConfig: run the job, and return 0. Raises a FedsagError."""
-    folder = Path(workspace)
-    made = folder.parent / f"{folder.name}.job"  # it stays: the report and `fedsag runs` name it
-    self.generate_job_config(str(made))
-    names = [name.strip() for name in clients.split(",")] if clients else []
-    names = names or [f"site-{number}" for number in range(1, (n_clients or 0) + 1)]
-    simulate_job(made / self.job_name, folder, clients=names, threads=threads, gpus=gpu)
-    return 0
-
-
 def _simulates(module: ModuleType) -> None:
-    module.FedJobConfig.simulator_run = simulator_run  # type: ignore[attr-defined]
+    module.FedJobConfig.simulator_run = simulate_exported
 
 
 def _answers(module: ModuleType) -> None:
-    module.SimEnv.get_job_status = environments.SimEnv.get_job_status  # type: ignore[attr-defined]
+    module.SimEnv.get_job_status = environments.SimEnv.get_job_status
 
 
 def _refuses(name: str) -> Callable[[ModuleType], None]:
