@@ -21,6 +21,7 @@ STARTUP = os.path.join(os.path.dirname(__file__), "startup")  # noqa: PTH118, PT
 """A folder for PYTHONPATH: every Python that a client's script or command starts then calls `install`."""
 
 _ROOT = "nvflare"
+_OF_JOB_SCRIPTS = "fedsag_cli.recipe.ours"  # above this package
 _CLIENT_API = ("fedsag_cli.client", "fedsag_cli.client.decorators")
 _LIGHTNING = ("fedsag_cli.client.lightning",)
 _CONSTANTS = ("fedsag_cli.interop.constants",)
@@ -79,7 +80,7 @@ _WITHOUT_NVFLARE = {
     "nvflare.apis.fl_constant": _CONSTANTS,
     "nvflare.app_common": (),
     "nvflare.app_common.abstract": (),
-    "nvflare.app_common.aggregators": (),
+    "nvflare.app_common.aggregators": ("fedsag_cli.aggregators.model_aggregator",),
     "nvflare.app_common.workflows": (),
     "nvflare.app_common.abstract.fl_model": ("fedsag_cli.client", *_CONSTANTS),
     "nvflare.app_common.app_constant": _CONSTANTS,
@@ -156,10 +157,14 @@ class _Missing:
         fullname: str,
         path: Sequence[str] | None = None,  # noqa: ARG002
         target: ModuleType | None = None,  # noqa: ARG002
-    ) -> None:
+    ) -> ModuleSpec | None:
         if fullname.partition(".")[0] == _ROOT and PathFinder.find_spec(_ROOT) is None:
+            spec: ModuleSpec | None = importlib.import_module(_OF_JOB_SCRIPTS).find_spec(fullname)
+            if spec is not None:
+                return spec
             # `name` is the package: `from x import y` hides an error whose name is x.y
             raise ModuleNotFoundError(f"fedsag has no {fullname}, and nvflare is not installed", name=_ROOT)
+        return None
 
 
 class _Loader:  # has the methods of importlib.abc.Loader, whose import is slow

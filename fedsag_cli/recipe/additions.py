@@ -99,6 +99,11 @@ def set_recipe_meta(recipe: Any, key: Any, value: Any) -> None:
         raise UsageError(f"{name} cannot be written as JSON: {error}") from None
 
 
+def extract_persistor_id(added: Any) -> str:
+    """The id of the persistor in what `to_server` returned: an id, or the ids of several parts."""
+    return str(added.get("persistor_id", "") if isinstance(added, Mapping) else added or "")
+
+
 def secret_ref(env_var: str) -> str:
     """A text that stands for a variable of the environment: the job has the name, the script gets the value."""
     if not isinstance(env_var, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", env_var):

@@ -111,8 +111,8 @@ class _Deployment(ExecEnv):
         raise UsageError(
             f"{type(self).__name__} is a deployment of NVFLARE, and fedsag simulates: use SimEnv",
             hint="`fedsag run job.py --export --export-dir DIR` with SimEnv writes the job folder DIR/JOB, "
-            ""
-            "`fedsag job export DIR/JOB OUT --to nvflare` makes it NVFLARE's, and `nvflare job submit -j OUT` runs it there",
+            "`fedsag job export DIR/JOB OUT --to nvflare` makes it NVFLARE's, and "
+            "`nvflare job submit -j OUT` runs it there",
         )
 
 

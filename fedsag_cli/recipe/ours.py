@@ -45,7 +45,7 @@ _NAMES: Mapping[str, Mapping[str, str]] = {
     "nvflare.recipe.sim_env": {"SimEnv": "environments"},
     "nvflare.recipe.poc_env": {"PocEnv": "environments"},
     "nvflare.recipe.prod_env": {"ProdEnv": "environments"},
-    "nvflare.recipe.utils": _ADDITIONS,
+    "nvflare.recipe.utils": {**_ADDITIONS, "extract_persistor_id": "additions"},
     "nvflare.recipe.secrets": _SECRETS,
     "nvflare.recipe.fedavg": {"FedAvgRecipe": "recipes"},
     "nvflare.recipe.cyclic": {"CyclicRecipe": "recipes"},
@@ -77,6 +77,12 @@ def install() -> None:
     """Serve NVFLARE's names. A second call does nothing."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
+
+
+def find_spec(fullname: str) -> ModuleSpec | None:
+    """The module of a job script: for a class of the user's own in it, the processes of a run import the script too."""
+    is_known = any(f"{each}.".startswith(f"{fullname}.") for each in _NAMES) or _is_class(fullname)
+    return ModuleSpec(fullname, _Loader(), is_package=True) if is_known else None  # type: ignore[arg-type]
 
 
 class _Finder:

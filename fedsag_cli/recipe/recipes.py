@@ -343,12 +343,14 @@ class FedOptRecipe(_ScriptRecipe):
         source_model: str = "model",
         optimizer_args: Mapping[str, Any] | None = None,
         lr_scheduler_args: Mapping[str, Any] | None = None,
+        key_metric: str = "accuracy",
+        key_metric_mode: str | None = None,
         **other: Any,
     ) -> None:
         check_others(self, other)
         if model is None:
             raise UsageError("FedOptRecipe: there is no model", hint="give model; initial_ckpt has only its weights")
-        job = BaseFedJob(name=name, min_clients=min_clients)
+        job = BaseFedJob(name=name, min_clients=min_clients, key_metric=key_metric, key_metric_mode=key_metric_mode)
         job.to_server(Model(model), id=source_model)
         persistor = made(
             f"{_PT}.file_model_persistor.PTFileModelPersistor",
@@ -399,10 +401,12 @@ class ScaffoldRecipe(_ScriptRecipe):
         command: str | Sequence[str] = "python3 -u",
         server_expected_format: str = ExchangeFormat.NUMPY,
         params_transfer_type: str = TransferType.FULL,
+        key_metric: str = "accuracy",
+        key_metric_mode: str | None = None,
         **other: Any,
     ) -> None:
         check_others(self, other)
-        job = BaseFedJob(name=name, min_clients=min_clients)
+        job = BaseFedJob(name=name, min_clients=min_clients, key_metric=key_metric, key_metric_mode=key_metric_mode)
         persistor = _persistor(FrameworkType.PYTORCH, model, initial_ckpt, None, server_expected_format)
         job.comp_ids.update(_ids(job.to_server(persistor, id="persistor")))
         flow = made(
