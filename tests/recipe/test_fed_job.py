@@ -83,9 +83,7 @@ def test_a_part_that_is_named_by_its_id_goes_where_it_is_needed():
 
 def test_a_class_of_the_users_own_has_the_arguments_that_it_keeps(tmp_path):
     (tmp_path / "own.py").write_text(
-        "class Own:\n"
-        "    def __init__(self, a, b=2, c=3, *, d=None):\n"
-        "        self.a, self._b, self.c = a, b, c\n"
+        "class Own:\n    def __init__(self, a, b=2, c=3, *, d=None):\n        self.a, self._b, self.c = a, b, c\n"
     )
     import own
 
