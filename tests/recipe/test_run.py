@@ -102,6 +102,20 @@ def test_a_job_of_parts_runs_with_the_clients_that_it_names(folder):
 
 
 @pytest.mark.slow
+def test_a_script_gets_a_secret_that_the_job_only_names(folder, monkeypatch):
+    text = JOB.replace('f"--step 2 {args.more}"', "f\"--step {secret_ref('S')}\"")
+    text = text.replace("import SimEnv", "import SimEnv, secret_ref")
+    (folder / "secret.py").write_text(text.replace('name="mine"', 'name="secret"'))
+    monkeypatch.setenv("S", "3")
+
+    ran = fedsag(folder, "--with", "fedsag", "secret.py")
+
+    assert ran.returncode == 0, ran.stderr
+    assert final_model(folder, "secret") == [[7.0, 8.0]]
+    assert "${secret:S}" in (folder / "ws/secret.job/secret/app/config/config_fed_client.json").read_text()
+
+
+@pytest.mark.slow
 def test_a_run_that_fails_ends_the_script_with_the_message_and_the_exit_code_of_the_simulator(folder):
     ran = fedsag(folder, "--with", "fedsag", "job.py", "--more=--fails")
 
