@@ -83,7 +83,7 @@ _WITHOUT_NVFLARE = {
     "nvflare.apis.fl_constant": _CONSTANTS,
     "nvflare.app_common": (),
     "nvflare.app_common.abstract": (),
-    "nvflare.app_common.aggregators": ("fedsag_cli.aggregators.model_aggregator",),
+    "nvflare.app_common.aggregators": _COMPONENTS,
     "nvflare.app_common.workflows": (),
     "nvflare.app_common.abstract.fl_model": ("fedsag_cli.client", *_CONSTANTS),
     "nvflare.app_common.app_constant": _CONSTANTS,

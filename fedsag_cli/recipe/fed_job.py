@@ -198,7 +198,7 @@ class FedJob:
                 f"{self.name} has nothing for the client {unknown[0]}", hint=f"it is for {', '.join(named)}"
             )
         place = Path(workspace).expanduser()
-        made_at = place.parent / f"{place.name}.job"  # it stays: the report and `fedsag runs` name it
+        made_at = place.parent / f".{place.name}.job"  # it stays: the report and `fedsag runs` name it
         self.export_job(str(made_at))
         simulate_job(made_at / self.name, place, clients=names, threads=threads or len(names), gpus=gpu)
         return 0

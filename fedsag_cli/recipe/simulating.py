@@ -26,7 +26,7 @@ def simulate_job(
 
     Raises a FedsagError, as `simulate` does; one of a run that failed has the failures in its details.
     """
-    options = Options(clients=clients, slots=threads, gpus=gpus, seed=_seed(), force=True)
+    options = Options(clients=clients, slots=threads, gpus=gpus, seed=_seed(), default_seed=0, force=True)
     try:
         with _as_for_processes(), views.view(Format.TXT) as shown:
             report = simulate(job, workspace, options, [shown])
@@ -50,7 +50,7 @@ def simulate_exported(
 ) -> int:
     """Run a job that NVFLARE's FedJobConfig writes, in place of its method `simulator_run`. Raises a FedsagError."""
     folder = Path(workspace)
-    made = folder.parent / f"{folder.name}.job"  # it stays: the report and `fedsag runs` name it
+    made = folder.parent / f".{folder.name}.job"  # it stays: the report and `fedsag runs` name it
     config.generate_job_config(str(made))
     names = [name.strip() for name in clients.split(",")] if clients else []
     names = names or [f"site-{number}" for number in range(1, (n_clients or 0) + 1)]
