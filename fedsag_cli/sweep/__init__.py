@@ -130,7 +130,7 @@ def sweep(job: Path, folder: Path | None, settings: Settings, watcher: Watcher) 
             ending.callback(warm.end)
         checked = check(job, read, options, place.run(variations[0].name), warm.prepare if warm else lambda _: None)
         asked = Asked(
-            job=str(job.absolute()),
+            job=str(job.resolve()),
             sets=list(settings.sets),
             seeds=list(settings.seeds),
             options=_told(settings.options),
@@ -144,6 +144,7 @@ def sweep(job: Path, folder: Path | None, settings: Settings, watcher: Watcher) 
             place.clear(before)
         elif before is not None:
             check_same(before, asked, place.root)
+            place.check_runs(variations, checked.clients)
         place.begin(asked)
         signals = ending.enter_context(signals_told())
         runner = Runner(job, warm, settings.jobs, place.release, signals)
