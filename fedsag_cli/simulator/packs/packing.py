@@ -77,6 +77,11 @@ def _plan_of(found: Found, workspace: Workspace) -> Plan:
             "again from its beginning",
             hint="pack the run that it is a fork of",
         )
+    if plan.baseline:
+        raise UsageError(
+            f"{named} is the baseline {plan.baseline!r} of another run, and is made with it only",
+            hint="name the run that it is a baseline of: `fedsag runs list` shows the runs",
+        )
     if found.status != FINISHED and not found.rounds_done:
         raise UsageError(f"{named} has no complete round: there is nothing to pack")
     if faults := verify.verify(workspace.root, with_files=False).all_faults:

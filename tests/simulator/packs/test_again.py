@@ -297,6 +297,7 @@ def test_what_cannot_be_made_again_from_its_beginning_is_refused(place, tmp_path
     assert "is a fork: it began after round 1 of another run" in refused(
         UsageError, parent={"id": "x", "round_num": 1, "rounds": 2, "link": "y"}
     )
+    assert "is the baseline 'local' of another run" in refused(UsageError, baseline="local")
     assert "still goes on" in refused(UsageError, what=found._replace(status="running"))
     assert "made by a newer version" in refused(WorkspaceError, format=99)
     assert "is not what the run wrote" in refused(RunError, seed=8)
