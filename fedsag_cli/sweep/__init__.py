@@ -25,7 +25,7 @@ from fedsag_cli.sweep import page
 from fedsag_cli.sweep.checks import check, planned
 from fedsag_cli.sweep.folder import Asked, SweepFolder, check_same
 from fedsag_cli.sweep.one_run import Ended
-from fedsag_cli.sweep.results import NOT_RUN, Result, SweepReport, result_of, summed_up
+from fedsag_cli.sweep.results import NOT_RUN, Result, SweepReport, result_of, summed_up, without_metric
 from fedsag_cli.sweep.runner import Runner, Running, Task
 from fedsag_cli.sweep.variations import Variation, columns, product, read_setting
 
@@ -158,7 +158,7 @@ def sweep(job: Path, folder: Path | None, settings: Settings, watcher: Watcher) 
             metric=settings.metric,
             lowest=settings.lowest,
         )
-        notes = _written(place, report)
+        notes = [*without_metric(report), *_written(place, report)]
         return Swept(report, place.root, signals.received[0] if signals.received else 0, notes)
 
 
