@@ -65,16 +65,15 @@ class SweepFolder:
 
     def before(self) -> Asked | None:
         """The sweep that is there; None if there is none. Raises WorkspaceError if something else is."""
-        if self._own.plan.exists():
-            raise WorkspaceError(f"{self.root} has a run, and no sweep", hint="choose another folder with -w")
         try:
+            if self._own.plan.exists():
+                raise WorkspaceError(f"{self.root} has a run, and no sweep", hint="choose another folder with -w")
             found = msgspec.json.decode(self._own.sweep.read_bytes(), type=Asked)
         except FileNotFoundError:
             return None
         except OSError as error:
-            file = self.root if isinstance(error, NotADirectoryError) else self._own.sweep
             raise WorkspaceError(
-                f"{file} cannot be read: {error.strerror}", hint="choose another folder with -w"
+                f"{self.root} cannot be read: {error.strerror}", hint="choose another folder with -w"
             ) from None
         except msgspec.DecodeError as error:
             raise WorkspaceError(

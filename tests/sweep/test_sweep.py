@@ -252,12 +252,13 @@ def test_what_is_wrong_is_one_error_before_anything_begins(tmp_path, settings, s
     assert not (tmp_path / "ws").exists()
 
 
-def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
+@pytest.mark.parametrize(("name", "why"), [("mine", "Not a directory"), ("x" * 300, "File name too long")])
+def test_a_folder_that_is_none_is_named(tmp_path, name, why):
     job = runs.job(tmp_path / "job", ADDS, args="1")
     (tmp_path / "mine").write_text("of the user")
 
-    with pytest.raises(WorkspaceError, match="mine cannot be read: Not a directory"):
-        sweep(job, tmp_path / "mine", Settings(seeds=[1, 2], options=Options(num_clients=2)), Nobody())
+    with pytest.raises(WorkspaceError, match=f"{name} cannot be read: {why}"):
+        sweep(job, tmp_path / name, Settings(seeds=[1, 2], options=Options(num_clients=2)), Nobody())
 
 
 def test_a_folder_with_something_else_in_it_is_left_as_it_is(tmp_path):
