@@ -107,8 +107,11 @@ class Workspace:
     @property
     def has_sweep(self) -> bool:
         """Whether this is the folder of a sweep, which has the workspaces of its runs in it."""
-        is_of_a_run = self.plan.exists() or self.events.exists()
-        return self.scratch.is_dir() and self.sweep.is_file() and not is_of_a_run
+        try:
+            is_of_a_run = self.plan.exists() or self.events.exists()
+            return self.scratch.is_dir() and self.sweep.is_file() and not is_of_a_run
+        except OSError:  # such as a name that is too long: `take` tells why it cannot be used
+            return False
 
     @property
     def scratch(self) -> Path:

@@ -294,6 +294,10 @@ def test_a_run_does_not_take_the_place_of_a_sweep(tmp_path, options):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_path_that_cannot_be_a_folder_has_no_sweep(tmp_path):
+    assert not Workspace(tmp_path / ("x" * 300)).has_sweep
+
+
 def test_the_folder_of_a_sweep_is_no_run(tmp_path):
     (a_sweep(tmp_path / "ws", "1", "2").root / "report.json").write_text('{"format": 1, "job": "np"}')
 
