@@ -100,6 +100,20 @@ class Workspace:
         return self.root / "report.html"
 
     @property
+    def sweep(self) -> Path:
+        """What was asked for, in the folder of a sweep."""
+        return self.root / "sweep.json"
+
+    @property
+    def has_sweep(self) -> bool:
+        """Whether this is the folder of a sweep, which has the workspaces of its runs in it."""
+        try:
+            is_of_a_run = self.plan.exists() or self.events.exists()
+            return self.scratch.is_dir() and self.sweep.is_file() and not is_of_a_run
+        except OSError:  # such as a name that is too long: `take` tells why it cannot be used
+            return False
+
+    @property
     def scratch(self) -> Path:
         return self.root / ".fedsag"
 

@@ -63,6 +63,7 @@ def simulate(
             "--at begins a fork of a run that there is", hint=f"give --resume too: --resume --at {options.at}"
         )
     with Workspace(workspace or WORKSPACE) as run_folder:
+        resume.check_has_no_sweep(run_folder)
         if options.at is not None:
             return _fork(job, run_folder, options, observers, limit)
         before = None

@@ -29,6 +29,15 @@ def check_has_run(workspace: Workspace) -> None:
         raise WorkspaceError(f"there is no run in {workspace.root} to continue", hint="start one without --resume")
 
 
+def check_has_no_sweep(workspace: Workspace) -> None:
+    """Raises WorkspaceError if a sweep has its runs in this folder: a run would take the place of its results."""
+    if workspace.has_sweep:
+        raise WorkspaceError(
+            f"{workspace.root} has a sweep, whose runs are in folders of their own",
+            hint="choose another folder with -w; or name one of its runs",
+        )
+
+
 def plan_in(workspace: Workspace) -> Plan | None:
     """The plan of the run in a workspace; None if the run ended before it wrote one. Raises WorkspaceError."""
     if not workspace.plan.exists():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -132,6 +132,13 @@ def best_of(results: Sequence[Result], metric: str, *, lowest: bool | None = Non
     done = [each for each in results if each.status == FINISHED and metric in each.metrics]
     known = [(each, top) for each in done if (top := each.metrics[metric].best(lowest=down)) is not None]
     return (min if down else max)(known, key=lambda pair: pair[1], default=None)
+
+
+def without_metric(report: SweepReport) -> Iterator[str]:
+    """What the user should know if no run has the metric by which all are compared."""
+    known = {name: None for each in report.results for name in each.metrics}
+    if known and report.metric not in known:
+        yield f"no run has the metric {report.metric!r}, so they are in no order; there are: {', '.join(known)}"
 
 
 def _is_lowest(metric: str, lowest: bool | None) -> bool:
