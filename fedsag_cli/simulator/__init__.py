@@ -132,6 +132,7 @@ def _simulate(
                     resume.check_nothing_is_lost(run_folder, moves=moves)
             for kind in options.baselines:
                 place = Workspace(baselines.workspace_of(run_folder.root, kind))
+                place.check_usable(place.plan, place.events, place.report, place.report_page)
                 goes_on = before is not None and baselines.is_begun(place, planned.plan, kind)
                 if not (goes_on or options.force):
                     resume.check_nothing_is_lost(place, moves=False)
@@ -145,8 +146,9 @@ def _simulate(
                     )
                     failed.report = report
                     raise failed
+                which = f"the baseline {options.baseline.kind!r}" if options.baseline else "this run"
                 for observer in observers:
-                    observer.on(Notice(text="this run is complete: there is nothing left to do"))
+                    observer.on(Notice(text=f"{which} is complete: there is nothing left to do"))
                 return report
             last = begin.whole if begin else resume.last_round(run_folder, planned.plan) if before else None
             if last is not None:
