@@ -192,9 +192,18 @@ def check_same_job(before: Plan, now: Plan, workspace: Workspace, job: Path, *, 
 
 
 def changes(before: Plan, now: Plan) -> Iterator[str]:
-    """What has changed in the job, one by one."""
+    """What has changed in the job, one by one. A change that is the same at several sites is told once."""
     yield from _changed_files(before.files, now.files)
-    yield from _changed("", before.settings, now.settings)
+    was, is_now = dict(before.settings), dict(now.settings)
+    sites_were, sites_are = was.pop("sites"), is_now.pop("sites")
+    yield from _changed("", was, is_now)
+    alike: dict[str, list[str]] = {}
+    for name in dict.fromkeys([*sites_were, *sites_are]):
+        for change in _changed("", sites_were.get(name), sites_are.get(name)):
+            alike.setdefault(change, []).append(name)
+    for change, names in alike.items():
+        others = f" (and at {counted(len(names) - 1, 'other site')})" if len(names) > 1 else ""
+        yield f"sites.{names[0]}{'' if change.startswith(' ') else '.'}{change}{others}"
 
 
 def few(changed: Sequence[str]) -> str:

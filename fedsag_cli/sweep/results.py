@@ -55,7 +55,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """The runs with the same values and different seeds. `best` and `last` are means over those that have the metric.
 
-    `best_sd`, `last_sd`: the standard deviations, of two or more. `seconds`: of all its runs together.
+    `best_sd`, `last_sd`: the standard deviations, of two or more. `seconds`: their mean.
     """
 
     chosen: list[str]
@@ -159,7 +159,7 @@ def _row(group: Sequence[Result], metric: str, lowest: bool) -> Row:
         best_sd=_deviation(bests),
         last=_mean(lasts),
         last_sd=_deviation(lasts),
-        seconds=math.fsum(seconds) if seconds else None,
+        seconds=statistics.fmean(seconds) if seconds else None,
     )
 
 

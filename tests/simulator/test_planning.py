@@ -417,6 +417,19 @@ def test_a_command_for_a_shell_is_told_how_to_be_written(job, plan, command, hin
     assert bool(caught.value.hint) == bool(hint)
 
 
+def test_a_variable_of_the_command_that_does_not_exist_is_told(job, plan):
+    planned = plan(job("python3 custom/train.py --lr {lr} --home ${HOME} --json {}"), num_clients=1)
+
+    assert planned.notices[-1] == "the command of app keeps its {lr}: there is no variable 'lr'"
+
+
+def test_a_variable_that_does_not_exist_is_why_there_is_no_script(job, plan):
+    with pytest.raises(JobError, match="does not exist") as caught:
+        plan(job("python3 custom/{scrpt} {SITE_NAME}"), num_clients=1)
+
+    assert caught.value.hint.startswith("there is no variable 'scrpt' for its command; ")
+
+
 def test_a_sign_for_a_shell_among_the_arguments_is_told(job, plan):
     planned = plan(job("python3 custom/train.py > log.txt"), num_clients=1)
 

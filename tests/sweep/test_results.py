@@ -26,7 +26,7 @@ def test_the_runs_with_the_same_values_are_one_row_with_mean_and_standard_deviat
     report = summed_up(RESULTS, job="j", keys=["lr"])
 
     second = report.rows[1]
-    assert (second.chosen, second.runs, second.seconds) == (["0.1"], [11, 12], 4.0)
+    assert (second.chosen, second.runs, second.seconds) == (["0.1"], [11, 12], 2.0)
     assert (second.best, second.last) == (3.0, 2.0)
     assert second.best_sd == pytest.approx(2**0.5)  # of 2 and 4: the squares of ±1, over 2 - 1
     assert second.last_sd == pytest.approx(2**0.5)
