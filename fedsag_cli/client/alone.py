@@ -17,6 +17,7 @@ from fedsag_cli.client.place import Site
 from fedsag_cli.errors import ChannelClosed, ClientError, FedsagError
 from fedsag_cli.leftovers import LOCAL
 from fedsag_cli.model import FLModel, Params
+from fedsag_cli.params import checks
 from fedsag_cli.params.packing import packed, unpacked
 from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.plan import ClientConfig
@@ -53,7 +54,10 @@ def local_site() -> Site:
     given = os.environ.get(LOCAL_SITE, "1/1")
     found = re.fullmatch(r"([1-9][0-9]{0,8})/([1-9][0-9]{0,8})", given)
     if found is None or int(found[1]) > int(found[2]):
-        raise ClientError(f"{LOCAL_SITE} is {given!r}", hint=f"{LOCAL_SITE}=2/4 is the second of four sites")
+        raise ClientError(
+            f"{LOCAL_SITE} is {given!r}, and not the number of a site and the number of sites",
+            hint=f"{LOCAL_SITE}=2/4 is the second of four sites",
+        )
     return Site(index=int(found[1]) - 1, count=int(found[2]), name=f"site-{found[1]}")
 
 
@@ -81,13 +85,19 @@ class LocalPass:
         self._is_given = False
 
     def send(self, message: ToServer, *fds: int) -> None:
-        """Keep an answer, or what is logged. Raises ClientError."""
+        """Keep an answer, or what is logged. Raises ClientError; TensorError for an answer that a run would refuse."""
         match message:
             case Answer():
                 fd, _ = parted(fds, has_state=message.has_state)
                 with contextlib.ExitStack() as opened:
                     file = None if fd is None else opened.enter_context(TensorFile(os.dup(fd), trusted=True))
-                    self._files.keep(self._task, unpacked(message.model, file), message.num_samples)
+                    model = unpacked(message.model, file)
+                    if model.params is None:
+                        raise ClientError(
+                            f"the answer to the task {self._task!r} has no params", hint="give FLModel(params=…)"
+                        )
+                    checks.check_passed_on(model, self._model.params or {})
+                    self._files.keep(self._task, model, message.num_samples)
             case LogValues():
                 self._files.log(message)
 

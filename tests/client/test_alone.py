@@ -109,7 +109,7 @@ def test_the_task_is_to_train_in_round_0_of_1_without_params():
     model = flare.receive()
     assert (model.params, model.current_round, model.total_rounds) == (None, 0, 1)
     assert model.meta == {"job_id": "simulate_job", "site_name": "site-1"}
-    flare.send(flare.FLModel(metrics={"accuracy": 1}))
+    flare.send(flare.FLModel(params={"w": np.ones(2)}))
     assert not flare.is_running()
     assert flare.receive() is None
 
@@ -192,6 +192,27 @@ def test_what_cannot_be_sent_in_a_run_cannot_be_sent_here(kept, model, kind, sai
     flare.send(flare.FLModel(params={"w": 2.0}))
     with pytest.raises(ClientError, match="a second time"):
         flare.send(flare.FLModel(params={"w": 2.0}))
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"params": {"w": np.array([1.0, np.nan])}}, "'w' has 1 numbers that are NaN"),
+        ({"params": {"w": np.ones(3)}}, "'w' has shape [3], the model that was sent has [2]"),
+        ({"params": {"w": np.ones(2), "v": np.ones(2)}}, "'v'"),
+        ({"params": None, "metrics": {"accuracy": 1.0}}, "the answer to the task 'train' has no params"),
+        ({"params": {"w": np.ones(2)}, "meta": {"NUM_STEPS_CURRENT_ROUND": "many"}}, "NUM_STEPS_CURRENT_ROUND"),
+    ],
+)
+def test_what_a_run_would_refuse_is_refused_here(here, kept, monkeypatch, answer, said):
+    np.savez(here / "first.npz", w=np.zeros(2))
+    monkeypatch.setenv(INITIAL, str(here / "first.npz"))
+
+    with pytest.raises((ClientError, TensorError)) as refused:
+        sent(flare.FLModel(**answer))
+
+    assert said in str(refused.value)
+    assert names(kept) == []
 
 
 def test_params_are_kept_in_a_file_of_their_library_and_the_next_start_begins_with_it(kept, monkeypatch):
