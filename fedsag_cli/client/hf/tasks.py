@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from fedsag_cli.client.hf.budget import Continuing
@@ -19,6 +19,7 @@ log = logging.getLogger("fedsag")
 Call: TypeAlias = Callable[..., Any]
 
 _NOTHING_TO_DO = (TaskKind.ANSWERED, TaskKind.OVER)
+_OF_MACHINE = ("_runtime", "_per_second", "_preparation_time", "_compilation_time", "epoch")
 _OTHER_GRADIENTS = {FEDPROX_MU: "FedProx", SCAFFOLD_CTRL_GLOBAL: "SCAFFOLD"}
 
 
@@ -45,7 +46,7 @@ class TaskCalls:
             return self._without_work(kind, "evaluate")
         self._load()
         found = self._own_evaluate(*args, **kwargs)
-        self._metrics = (self._metrics or {}) | finite_numbers(found)
+        self._metrics = (self._metrics or {}) | _of_model(found)
         if kind is TaskKind.EVALUATE:
             self._answer(FLModel(metrics=self._metrics))
         return found
@@ -102,6 +103,11 @@ class TaskCalls:
     def _answer(self, model: FLModel) -> None:
         self._ranks.send(model)
         self._model = self._metrics = None
+
+
+def _of_model(found: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a measurement that are of the model: how long it took is of the machine."""
+    return {name: value for name, value in finite_numbers(found).items() if not name.endswith(_OF_MACHINE)}
 
 
 def _check(model: FLModel) -> None:
