@@ -67,13 +67,8 @@ _ALWAYS = {
     "nvflare.app_opt.pt.scaffold": _SCAFFOLD,  # NVFLARE's keeps its controls in memory: --resume would lose them
     **_OWN_CLASSES,
 }
-_NOT_OF_NVFLARE = (
-    "Site",
-    "adapter_state",
-    "partition",
-    "shared",
-    "site",
-)  # a script that imports nvflare.client shall run with NVFLARE too
+# a script that imports nvflare.client shall run with NVFLARE too
+_NOT_OF_NVFLARE = ("Site", "adapter_state", "partition", "shared", "site")
 _RENAMED = {"nvflare.client.lightning": {"logger": "ClientLogger"}}  # NVFLARE's name: fedsag's
 _MERGED = {
     "nvflare.app_common.abstract.fl_model",
