@@ -364,7 +364,7 @@ class Net(torch.nn.Module):
 def test_four_clients_have_the_base_model_once_in_memory_and_only_the_adapter_travels(tmp_path):
     job = torch_job(tmp_path / "job", MEMORY_OF_CLIENTS, net=NET)
 
-    told = run(job, tmp_path / "ws", "-n", "4", "-t", "4")
+    told = run(job, "-n", "4", "-t", "4")
 
     assert told.code == 0, told.err
     logs = [(tmp_path / "ws" / f"site-{number}" / "log.txt").read_text() for number in range(1, 5)]
