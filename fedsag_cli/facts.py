@@ -56,6 +56,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     `names_sites` lists those that may have a list of clients' names. `extra` is for a tracker: the extra of fedsag
     that installs the package of the same name. `keeps_nothing`: what it keeps from round to round does not change the
     result, so a run can be resumed without it. `imports`: modules of other packages that it imports when a run begins.
+    `sends` is for an aggregator: what its clients send that is no model which one of them has trained; without the
+    aggregator, their script cannot go on.
     """
 
     needs_torch: bool = False
@@ -64,4 +66,5 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     names_sites: Sequence[str] = ()
     extra: str = ""
     imports: Sequence[str] = ()
+    sends: str = ""
     nvflare: Nvflare | None = None

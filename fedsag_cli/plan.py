@@ -158,7 +158,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     `debug`: the client in the foreground; then no time limit ends the wait for a client.
     `overrides`: the words of `--set`, which are in the settings already.
     `shown_settings`: file and key of each value in the config files -> the value, for trackers. `keep_checkpoints`: the
-    number of last rounds whose checkpoints stay, or ALL.
+    number of last rounds whose checkpoints stay, or ALL. `baseline`: its kind, if this
+    is a baseline of a federated run.
     """
 
     format: int = 0  # what wrote no number is older than the first
@@ -180,6 +181,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     overrides: list[str] = []
     keep_checkpoints: int = 1
     parent: ParentRun | None = None
+    baseline: str = ""
 
     @property
     def has_workers(self) -> bool:

@@ -1,13 +1,17 @@
 """Settings of all tests, and what many of them stand on."""
 
 import atexit
+import compileall
 import os
 import random
 import shutil
 import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+import fedsag_cli
 
 # The runs of the tests are not runs of who tests.
 os.environ["FEDSAG_HOME"] = tempfile.mkdtemp(prefix="fedsag-home-")
@@ -17,6 +21,12 @@ atexit.register(shutil.rmtree, os.environ["FEDSAG_HOME"], ignore_errors=True)
 # fails for who changed something else. HYPOTHESIS_RANDOM=1 looks for more.
 settings.register_profile("here", deadline=None, derandomize="HYPOTHESIS_RANDOM" not in os.environ)
 settings.load_profile("here")
+
+
+def pytest_configure(config):
+    """Compile the package once: where PYTHONDONTWRITEBYTECODE is set, each process of each run would do it again."""
+    if not hasattr(config, "workerinput"):
+        compileall.compile_dir(Path(fedsag_cli.__file__).parent, quiet=1)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import textwrap
 import time
@@ -17,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-FEDSAG = str(Path(sysconfig.get_path("scripts")) / "fedsag")
-LIMIT_S = 120  # a run that hangs fails; none of these takes a tenth of it
+import forked
+from forked import FEDSAG, LIMIT_S
+
 MARK = "FEDSAG_TEST_RUN"
 
 ADDS_ONE = """
@@ -162,7 +162,10 @@ class Outcome:
 
 
 class Running:
-    """`fedsag simulator` or `sweep` on its way. As a context manager it leaves nothing behind, whatever a test does."""
+    """`fedsag simulator` or `sweep` on its way. As a context manager it leaves nothing behind, whatever a test does.
+
+    A sweep, and a command with an argument for Popen, starts its Python anew, and has the mark of the run.
+    """
 
     def __init__(
         self,
@@ -177,14 +180,14 @@ class Running:
         self.mark = uuid.uuid4().hex
         self.tmp = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))  # short: a socket's path ends at 107 bytes
         given = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "FEDSAG_HOME")}
-        popen = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | popen
-        self.process = subprocess.Popen(
-            [FEDSAG, command, str(folder), "-w", str(self.workspace), *map(str, words)],
-            env=given | {MARK: self.mark, "TMPDIR": str(self.tmp), "HOME": str(folder.parent)} | dict(env or {}),
-            cwd=folder.parent,
-            text=True,
-            **popen,
-        )
+        given |= {MARK: self.mark, "TMPDIR": str(self.tmp), "HOME": str(folder.parent)} | dict(env or {})
+        line = [command, str(folder), "-w", str(self.workspace), *map(str, words)]
+        self.process: Any
+        if popen or command != "simulator":
+            popen = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | popen
+            self.process = subprocess.Popen([FEDSAG, *line], env=given, cwd=folder.parent, text=True, **popen)
+        else:
+            self.process = forked.start(line, cwd=folder.parent, env=given)
 
     def __enter__(self) -> "Running":
         return self
@@ -193,6 +196,7 @@ class Running:
         for pid in marked(self.mark):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        self.process.kill()
         self.process.wait(timeout=LIMIT_S)
         shutil.rmtree(self.tmp, ignore_errors=True)
 
@@ -231,15 +235,8 @@ def run(folder: Path, *words: Any, **how: Any) -> Outcome:
 
 def fedsag(*words: Any, cwd: Path, env: Mapping[str, str] | None = None) -> Outcome:
     """Any other command, piped."""
-    done = subprocess.run(
-        [FEDSAG, *map(str, words)],
-        cwd=cwd,
-        env=os.environ | {"HOME": str(cwd)} | dict(env or {}),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-    )
+    given = os.environ | {"HOME": str(cwd)} | dict(env or {})
+    done = forked.command(list(map(str, words)), cwd=cwd, env=given)
     return Outcome(code=done.returncode, out=done.stdout, err=done.stderr, workspace=cwd)
 
 

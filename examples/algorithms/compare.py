@@ -121,9 +121,9 @@ def main():
 def run(job, seed, args):
     """The accuracy of the last model and of the best one, the seconds, and the digest of the last model."""
     folder = args.workspace / f"{job.name.replace(' ', '-')}-{seed}"
-    script = f"--dataset_path {args.dataset_path} --num_sites {args.clients} --split {job.split} --split_seed {seed}"
+    script = f"--dataset_path {args.dataset_path} --split {job.split} --split_seed {seed}"
     server = [f"num_rounds={args.rounds}", f"min_clients={args.clients}", *job.server]
-    client = ['tasks=["train","validate"]', f"app_config={script} {args.script_args}", *job.client]
+    client = [f"app_config={script} {args.script_args}", *job.client]
     fedsag(
         *("job", "create", "-w", job.template, "-j", folder / "job", "-sd", HERE / "code", "-force"),
         *("-f", "config_fed_server.conf", *server, "-f", "config_fed_client.conf", *client),

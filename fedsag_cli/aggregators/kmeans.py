@@ -25,7 +25,11 @@ from fedsag_cli.model import Cohort, FLModel, Reply
 class KMeansAggregator:
     """Merges the centres of the sites. A client sends `center` and, from the second round on, `count`."""
 
-    facts = Facts(keeps_nothing=True, nvflare=Nvflare(path="nvflare.app_opt.sklearn.kmeans_assembler.KMeansAssembler"))
+    facts = Facts(
+        sends="the centres of clusters and their numbers of points",
+        keeps_nothing=True,
+        nvflare=Nvflare(path="nvflare.app_opt.sklearn.kmeans_assembler.KMeansAssembler"),
+    )
 
     def __init__(self) -> None:
         """Raises JobError if scikit-learn is not installed."""

@@ -37,7 +37,7 @@ class Scaffold:
     The sites' part is `fedsag_cli.client.scaffold`. An update without `meta["scaffold_c_diff"]` counts as failed.
     """
 
-    facts = Facts()
+    facts = Facts(sends="the change of a control variate")
 
     @checked
     def __init__(

@@ -25,7 +25,11 @@ from fedsag_cli.model import Cohort, FLModel, Reply
 class SVMAggregator:
     """Trains an SVM on the support vectors of all sites. A client sends `support_x` and `support_y`."""
 
-    facts = Facts(keeps_nothing=True, nvflare=Nvflare(path="nvflare.app_opt.sklearn.svm_assembler.SVMAssembler"))
+    facts = Facts(
+        sends="support vectors",
+        keeps_nothing=True,
+        nvflare=Nvflare(path="nvflare.app_opt.sklearn.svm_assembler.SVMAssembler"),
+    )
 
     @checked
     def __init__(

@@ -29,6 +29,7 @@ class XGBBaggingAggregator:
     """Adds the trees of all sites to the model, in site order. Each site's trees are boosting rounds of their own."""
 
     facts = Facts(
+        sends="trees",
         keeps_nothing=True,
         nvflare=Nvflare(path="nvflare.app_opt.xgboost.tree_based.bagging_aggregator.XGBBaggingAggregator"),
     )

@@ -147,6 +147,10 @@ def engines() -> list[Offer]:
     return [("local", "on this machine: the default"), ("ray", "on the nodes of a Ray cluster")]
 
 
+def baselines() -> list[Offer]:
+    return [("centralised", "trained on the data of all sites together"), ("local", "trained at each site alone")]
+
+
 def _keys(template: Template, file: str, incomplete: str) -> Iterator[Offer]:
     from fedsag_cli.job.templates import variables
 

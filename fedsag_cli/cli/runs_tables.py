@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fedsag_cli import foreign, history
-from fedsag_cli.cli import display, failures, wording
+from fedsag_cli.cli import baselines, display, failures, wording
 from fedsag_cli.cli.summary import farthest
 from fedsag_cli.errors import counted
 from fedsag_cli.history import rows
@@ -153,6 +153,7 @@ def show_run(found: Found) -> None:
     if report.rounds:
         _show_rounds(found)
         display.gap()
+    baselines.show(report)
     for text in farthest(report):
         display.line(text)
     for text in failures.failed_sites(report):

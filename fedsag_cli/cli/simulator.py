@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -13,6 +15,11 @@ from fedsag_cli.cli.display import Columns, Format
 from fedsag_cli.cli.examples import example
 from fedsag_cli.cli.options import FollowOption, FormatOption, QuietOption, TableOption, check_output, folder_named
 from fedsag_cli.errors import FedsagError, JobError, RunError, UsageError
+
+if TYPE_CHECKING:
+    from fedsag_cli.events import Observer
+
+Shown = TypeVar("Shown")
 
 DEBUG_HINT = "--debug SITE runs a client in the terminal; -debug shows where an error was raised"
 EXAMPLE = example("fedsag simulator jobs/first -w workspaces/first -n 2 -t 2 --seed 1")
@@ -113,6 +120,16 @@ def simulator(
             show_default=False,
             help="-t worker processes do the tasks of all clients, one after another, instead of a process a client "
             "(default: as the job says, with serves_any_client). For thousands of clients.",
+        ),
+    ] = None,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--baseline",
+            metavar="centralised|local",
+            autocompletion=completion.baselines,
+            help="After the run, let the script train as many steps on the data of all sites together, or at each "
+            "site alone, and show the results side by side. Repeat it for both.",
         ),
     ] = None,
     seed: Annotated[
@@ -245,6 +262,7 @@ def simulator(
     from fedsag_cli.cli.limits import OVER, UNDER, check, limits
     from fedsag_cli.cli.summary import summary
     from fedsag_cli.simulator import simulate
+    from fedsag_cli.simulator.comparing import run_baseline
     from fedsag_cli.simulator.options import Options
     from fedsag_cli.simulator.signals import ignore_signals
 
@@ -271,6 +289,7 @@ def simulator(
         max_time=max_time,
         debug=debug or "",
         follow=follow or (),
+        baselines=baseline or (),
     )
     check_output(output, options.follow, quiet=quiet)
     if debug and output is Format.JSON:
@@ -278,13 +297,14 @@ def simulator(
     set_limits = [*limits(UNDER, fail_under or ()), *limits(OVER, fail_over or ())]
     if summary_file is not None:
         markdown.check_writable(summary_file)
-    try:
+
+    def shown_live(run: Callable[[Sequence[Observer]], Shown]) -> Shown:
         try:
             with (
                 views.view(output, quiet=quiet, redraws=not debug) as shown,
                 Follow(options.follow, shown.line) as followed,
             ):
-                report = simulate(job, workspace, options, [shown, followed])
+                return run([shown, followed])
         except JobError as error:
             if error.others:
                 command = shlex.join(["fedsag", "job", "validate", str(job)])
@@ -297,6 +317,16 @@ def simulator(
                     *error.details,
                 ]
             raise
+
+    failed: RunError | None = None  # a baseline
+    try:
+        try:
+            report = shown_live(partial(simulate, job, workspace, options))
+            for kind in options.baselines:
+                try:
+                    shown_live(partial(run_baseline, kind, job, report, options))
+                except RunError as error:
+                    failed = failed or error
         finally:
             ignore_signals()  # how the command ends is known, and is in the report
         if output is Format.TXT:
@@ -308,3 +338,5 @@ def simulator(
         raise
     if summary_file is not None:
         markdown.append(summary_file, report)
+    if failed is not None:
+        raise failed

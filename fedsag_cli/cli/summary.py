@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from fedsag_cli import history
-from fedsag_cli.cli import display, failures, table, wording
+from fedsag_cli.cli import baselines, display, failures, table, wording
 from fedsag_cli.cli.display import Columns
 from fedsag_cli.errors import counted
 from fedsag_cli.params.metrics import looks_lower_is_better
@@ -22,6 +22,7 @@ _MOST_FAR = 3  # sites that are told as the worst or the slowest
 def summary(report: Report, columns: Columns = Columns.BRIEF, *, quiet: bool = False) -> None:
     """What a run prints that is done. `quiet`: only the table, the failures, and where the run is found."""
     rounds(report, columns)
+    baselines.show(report)
     if not quiet:
         for each in report.tables:
             _result(each)

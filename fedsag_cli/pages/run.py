@@ -11,7 +11,7 @@ from fedsag_cli.events import Failure, Metrics
 from fedsag_cli.pages import chosen, curves, timeline
 from fedsag_cli.pages.activity import Activity
 from fedsag_cli.pages.numbers import packed, some
-from fedsag_cli.report import Report, RoundReport, TableReport, over_sites
+from fedsag_cli.report import Report, RoundReport, TableReport, baselines, over_sites
 from fedsag_cli.report.alike import Kind, kind_of
 
 _MOST_ROWS = 400  # of the table of rounds
@@ -40,7 +40,7 @@ def page_of(report: Report, activity: Activity, number: int = 0, parent: int = 0
         "timeline": timeline.of(report.sites, activity),
         "failures": _failures(report, activity),
         "logged": curves.logged(activity, report.sites),
-        "tables": _tables(report.tables),
+        "tables": _tables([*_baselines(report, number), *report.tables]),
         "privacy": _privacy(report.rounds),
         "settings": _settings(report),
         "details": _details(report),
@@ -209,6 +209,26 @@ def _failures(report: Report, activity: Activity) -> list[Page]:
             "tail": [line[:_LONGEST] for line in failure.log_tail[-40:]] if len(kinds) < _MOST_TAILS else [],
         }
     return list(kinds.values())[:_MOST_TEXTS]
+
+
+def _baselines(report: Report, number: int) -> list[TableReport]:
+    """The run beside its baselines, as a table."""
+    found = baselines.rows(report, number)
+    name = baselines.metric_of(report) or "metric"
+    columns = ["training", name, "lowest site", "highest site", "steps", "seconds", "run"]
+    rows: list[list[str | float | None]] = [
+        [
+            f"{each.kind}: {each.cause}" if each.cause else each.kind,
+            each.value,
+            min(each.values, default=None),
+            max(each.values, default=None),
+            each.num_steps,
+            each.seconds,
+            each.run or None,
+        ]
+        for each in found
+    ]
+    return [TableReport(title="What federation costs and gains", columns=columns, rows=rows)] if rows else []
 
 
 def _tables(tables: Sequence[TableReport]) -> list[Page]:

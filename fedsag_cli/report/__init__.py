@@ -94,6 +94,27 @@ class BestReport(msgspec.Struct, kw_only=True):
     is_final: bool = False
 
 
+class BaselineReport(msgspec.Struct, kw_only=True):
+    """A run with which this one is compared: see `baselines`. `run`: its number, 0 if it has none.
+
+    `metrics`: the means over its sites, of the final models if `is_final`, else of those sent in the last round.
+    `num_steps`: those of all sites and rounds.
+    """
+
+    kind: str
+    run: int = 0
+    workspace: str = ""
+    ok: bool = False
+    cause: str = ""
+    rounds: int = 0
+    metrics: Metrics = {}
+    metrics_by_site: dict[str, Metrics] = {}
+    is_final: bool = False
+    num_steps: float = 0.0
+    seconds: float | None = None
+    digest: str = ""
+
+
 class Report(msgspec.Struct, kw_only=True):
     """The results of a run, with the version of this form as `format`.
 
@@ -142,6 +163,7 @@ class Report(msgspec.Struct, kw_only=True):
     models: list[str] = []
     curves: list[str] = []  # the commands or addresses that show them
     notices: list[str] = []
+    baselines: list[BaselineReport] = []
     exit_codes: dict[str, int] = {}
     times: dict[str, float] = {}
     earlier_s: float = 0.0  # how long the run went on before it was last resumed, without the time between

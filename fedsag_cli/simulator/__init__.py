@@ -6,7 +6,7 @@ import os
 import secrets
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from msgspec import structs
@@ -19,13 +19,14 @@ from fedsag_cli.interop.records import Records, meta_of
 from fedsag_cli.job import Job
 from fedsag_cli.job.templates.set_values import with_values
 from fedsag_cli.plan import Plan
+from fedsag_cli.processes.engine import Engine
 from fedsag_cli.processes.kill import kill_marked
 from fedsag_cli.processes.local import LocalEngine, OwnNursery, StartNursery, can_fork
 from fedsag_cli.processes.ray.engine import RayEngine
 from fedsag_cli.report import Report
-from fedsag_cli.simulator import environment, fork, resume
+from fedsag_cli.simulator import baselines, environment, fork, resume
 from fedsag_cli.simulator.options import FORK, RAY, Options, check_engine
-from fedsag_cli.simulator.planning import make_plan
+from fedsag_cli.simulator.planning import Planned, make_plan
 from fedsag_cli.simulator.signals import have_standard_streams, signals_interrupt, terminal_as_before
 from fedsag_cli.simulator.supervisor import Simulation
 from fedsag_cli.simulator.time_limit import TimeLimit, time_limit
@@ -72,7 +73,7 @@ def simulate(
         moves = workspace is None and not job.resolve().is_relative_to(run_folder.root)
         if before is not None:
             options = resume.settings_of(before, options, moves=moves)
-        return _simulate(job, run_folder, before, options, observers, limit, nursery, moves=moves)
+        return _Start(job, run_folder, options, observers, limit, before=before, moves=moves).run(nursery)
 
 
 def _fork(
@@ -86,81 +87,119 @@ def _fork(
     begin = fork.found_at(parent, plan, options.at or "")
     options = replace(resume.settings_of(plan, options, moves=False), resume=False)
     with fork.new_place(parent.root) as place, Workspace(place) as run_folder:
-        return _simulate(job, run_folder, None, options, observers, limit, moves=False, begin=begin)
+        return _Start(job, run_folder, options, observers, limit, begin=begin).run(OwnNursery)
 
 
-def _simulate(
-    job: Path,
-    run_folder: Workspace,
-    before: Plan | None,
-    options: Options,
-    observers: Sequence[Observer],
-    limit: TimeLimit | None,
-    nursery: StartNursery = OwnNursery,
-    *,
-    moves: bool,
-    begin: fork.Fork | None = None,
-) -> Report:
-    check_engine(options)
-    forks = options.launcher in (None, FORK) and can_fork()
-    in_terminal = terminal_as_before() if options.debug else nullcontext()
-    with signals_interrupt(), in_terminal, private_address() as address:
-        own = {ADDRESS: address, TOKEN: secrets.token_hex(16), RUN: run_folder.mark, STARTED_AT: repr(STARTED)}
-        env = environment.for_processes(os.environ) | own
-        ray = (
-            RayEngine(fork=forks, env=env, address=options.address, root=run_folder.root)
-            if options.engine == RAY
-            else None
-        )
-        # the engine starts while the job is read
-        engine = ray or LocalEngine(fork=forks, env=env, nursery=nursery)
-        try:
-            read = with_values(Job.load(job, reading.translate), options.sets)
-            planned = make_plan(read, run_folder, options, engine.prepare, ray.nodes if ray else lambda: ())
-            planned.notices.extend(ray.notes() if ray else ())
-            if options.resume and before is None:
-                planned.notices.append("the earlier run ended before its plan was written: this is a new run")
-            if before is not None:
-                planned = replace(planned, plan=structs.replace(planned.plan, parent=before.parent))
-                resume.check_same_job(before, planned.plan, run_folder, job, moves=moves)
-            if begin is not None:
-                planned = begin.checked(planned, job)
-            if not options.resume:
-                run_folder.take()
-                if not options.force:
-                    resume.check_nothing_is_lost(run_folder, moves=moves)
-            report = resume.finished_report(run_folder) if before is not None else None
-            gone = resume.missing_models(report) if report else []
-            planned.notices.extend(f"this run is complete, but {path} is gone" for path in gone)
-            if report is not None and not gone:
-                if planned.plan.strict and report.failures:
-                    failed = RunError(
-                        f"with --strict no client may fail, but these failed: {', '.join(report.failures)}"
-                    )
-                    failed.report = report
-                    raise failed
-                for observer in observers:
-                    observer.on(Notice(text="this run is complete: there is nothing left to do"))
-                return report
-            last = begin.whole if begin else resume.last_round(run_folder, planned.plan) if before else None
-            if last is not None:
-                custom = planned.apps[SERVER].custom
-                planned.notices.extend(resume.notes_on_state(last, planned.plan, custom, force=options.force))
-            if left := kill_marked(RUN, run_folder.mark_before) if run_folder.mark_before else []:
-                planned.notices.append(f"processes of an earlier run were left, and are ended: {', '.join(left)}")
-            recorder, report = Recorder(job, run_folder, is_kept=options.recorded), None
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """What a run begins with. `before`: the plan of the run that it continues; `begin`: where a fork begins.
+
+    `moves`: a run that is in the workspace is moved aside.
+    """
+
+    job: Path
+    folder: Workspace
+    options: Options
+    observers: Sequence[Observer]
+    limit: TimeLimit | None
+    before: Plan | None = None
+    begin: fork.Fork | None = None
+    moves: bool = False
+
+    def run(self, nursery: StartNursery) -> Report:
+        """From the first check to the report."""
+        options = self.options
+        check_engine(options)
+        baselines.check_kinds(options.baselines)
+        in_terminal = terminal_as_before() if options.debug else nullcontext()
+        with signals_interrupt(), in_terminal, private_address() as address:
+            own = {ADDRESS: address, TOKEN: secrets.token_hex(16), RUN: self.folder.mark, STARTED_AT: repr(STARTED)}
+            env = environment.for_processes(os.environ) | own
+            forks = options.launcher in (None, FORK) and can_fork()
+            # the engine starts while the job is read
+            ray = (
+                RayEngine(fork=forks, env=env, address=options.address, root=self.folder.root)
+                if options.engine == RAY
+                else None
+            )
+            engine = ray or LocalEngine(fork=forks, env=env, nursery=nursery)
             try:
-                planned.notices.extend(recorder.begin(resumed=before is not None, moves=moves and not options.resume))
-                records = Records(run_folder, meta_of(read), planned.plan.server.components)
-                simulation = Simulation(job, planned, run_folder, engine, env, [records, *observers, recorder])
-                report = simulation.run(resume=before is not None, fork=begin, limit=limit)
-                return report
-            except FedsagError as error:
-                report = error.report
-                raise
+                read = with_values(Job.load(self.job, reading.translate), options.sets)
+                planned = make_plan(read, self.folder, options, engine.prepare, ray.nodes if ray else lambda: ())
+                planned.notices.extend(ray.notes() if ray else ())
+                planned = self._checked(planned)
+                if (report := self._of_complete_run(planned)) is not None:
+                    return report
+                self._note_what_was(planned)
+                records = Records(self.folder, meta_of(read), planned.plan.server.components)
+                return self._recorded(planned, engine, env, records)
             finally:
-                for text in recorder.finish(report):
-                    for observer in observers:
-                        observer.on(Notice(text=text))
+                engine.stop(grace_s=0.0)
+
+    def _checked(self, planned: Planned) -> Planned:
+        """Take the workspace for this plan. Raises UsageError and WorkspaceError; then nothing is lost."""
+        if self.options.resume and self.before is None:
+            planned.notices.append("the earlier run ended before its plan was written: this is a new run")
+        if self.before is not None:
+            planned = replace(planned, plan=structs.replace(planned.plan, parent=self.before.parent))
+            resume.check_same_job(self.before, planned.plan, self.folder, self.job, moves=self.moves)
+        if self.begin is not None:
+            planned = self.begin.checked(planned, self.job)
+        if not self.options.resume:
+            self.folder.take()
+            if not self.options.force:
+                resume.check_nothing_is_lost(self.folder, moves=self.moves)
+        for kind in self.options.baselines:
+            place = Workspace(baselines.workspace_of(self.folder.root, kind))
+            goes_on = self.before is not None and baselines.is_begun(place, planned.plan, kind)
+            if not (goes_on or self.options.force):
+                resume.check_nothing_is_lost(place, moves=False)
+        return planned
+
+    def _of_complete_run(self, planned: Planned) -> Report | None:
+        """The report of the run that would be continued, if nothing of it is left to do. Raises RunError."""
+        report = resume.finished_report(self.folder) if self.before is not None else None
+        if report is None:
+            return None
+        if gone := resume.missing_models(report):
+            planned.notices.extend(f"this run is complete, but {path} is gone" for path in gone)
+            return None
+        if planned.plan.strict and report.failures:
+            failed = RunError(f"with --strict no client may fail, but these failed: {', '.join(report.failures)}")
+            failed.report = report
+            raise failed
+        self._tell("this run is complete: there is nothing left to do")
+        return report
+
+    def _note_what_was(self, planned: Planned) -> None:
+        """What the user should know of the run that was there. Raises WorkspaceError if it cannot be continued."""
+        last = self.begin.whole if self.begin is not None else None
+        if self.before is not None:
+            last = resume.last_round(self.folder, planned.plan)
+        if last is not None:
+            custom = planned.apps[SERVER].custom
+            planned.notices.extend(resume.notes_on_state(last, planned.plan, custom, force=self.options.force))
+        if left := kill_marked(RUN, self.folder.mark_before) if self.folder.mark_before else []:
+            planned.notices.append(f"processes of an earlier run were left, and are ended: {', '.join(left)}")
+
+    def _recorded(self, planned: Planned, engine: Engine, env: dict[str, str], records: Records) -> Report:
+        """Run the plan, with its row in the database of runs."""
+        resumed = self.before is not None
+        recorder, report = Recorder(self.job, self.folder, is_kept=self.options.recorded), None
+        try:
+            moves = self.moves and not self.options.resume
+            planned.notices.extend(recorder.begin(resumed=resumed, moves=moves))
+            observers = [records, *self.observers, recorder]
+            simulation = Simulation(self.job, planned, self.folder, engine, env, observers)
+            report = simulation.run(resume=resumed, fork=self.begin, limit=self.limit)
+            return report
+        except FedsagError as error:
+            report = error.report
+            raise
         finally:
-            engine.stop(grace_s=0.0)
+            for text in recorder.finish(report):
+                self._tell(text)
+
+    def _tell(self, text: str) -> None:
+        for observer in self.observers:
+            observer.on(Notice(text=text))

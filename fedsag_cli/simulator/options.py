@@ -22,6 +22,14 @@ _GROUP = rf"(?:{_GPU}|\[{_GPU}(?:,{_GPU})*\])"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """A run with which a federated one is compared: its kind, see `baselines`, and its number of rounds."""
+
+    kind: str
+    num_rounds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """The options of one run; None: the option was not given."""
 
@@ -47,6 +55,8 @@ class Options:
     debug: str = ""  # the client that runs in the foreground
     follow: Sequence[str] = ()  # clients whose logs are shown; or the server
     recorded: bool = True  # in the database of runs
+    baselines: Sequence[str] = ()  # kinds of baselines that will follow this run
+    baseline: Baseline | None = None  # this run is one
 
 
 def site_names(options: Options) -> list[str]:

@@ -32,7 +32,7 @@ from fedsag_cli.job.templates.changes import settings
 from fedsag_cli.params.metrics import looks_lower_is_better
 from fedsag_cli.plan import FORMAT, Plan, ServerPlan, SitePlan, matches
 from fedsag_cli.processes.ray.messages import Node
-from fedsag_cli.simulator import environment, outside
+from fedsag_cli.simulator import baselines, environment, outside
 from fedsag_cli.simulator.options import (
     FORK,
     SPAWN,
@@ -110,6 +110,11 @@ def make_plan(
     prepare(preload(scripts))
     with Gathering() as found:
         server = found.attempt(apps[SERVER].server, _variables(SERVER, workspace))
+        notes = [*server.notes, *_doubts(server)] if server else []
+        if server:
+            found.attempt(baselines.check, job, server, apps[SERVER].custom, options.baselines)
+        if server and options.baseline:
+            server, notes = baselines.server_of(server, options.baseline, apps[SERVER].custom), []
         has_workers = bool(found.attempt(_has_workers, job, apps, options, names, workspace))
         if has_workers and options.debug:
             raise UsageError("--debug: workers do the tasks of all clients", hint="add --no-workers")
@@ -121,7 +126,6 @@ def make_plan(
         _check_limits(processes, memory, has_workers=has_workers)
         every_group = range(num_nodes * max(1, len(groups)))
         placed = zip(itertools.repeat(WORKER), every_group) if has_workers else zip(names, itertools.cycle(every_group))
-        notes = [*server.notes, *_doubts(server)] if server else []
         planned = found.attempt(
             _plans,
             placed,
@@ -143,6 +147,8 @@ def make_plan(
     places = {site.name: _places(site, apps[site.site], workspace) for site in sites if site.script}
     installed = {place for of_site in places.values() for place in of_site[1:]}
     scripts |= imports_of_scripts(installed) | imports_of_components(server, apps[SERVER].custom)
+    if options.baseline:
+        sites = list(map(baselines.site_of, sites))
     if modules := preload(scripts):
         sites = _fresh_where_needed(sites, places, notes)
     notices += dict.fromkeys(notes)
@@ -150,7 +156,8 @@ def make_plan(
     code = outside.digests(commands, [workspace.root, *(app.folder for app in apps.values())])
     plan = Plan(
         format=FORMAT,
-        job=job.meta.name,
+        job=f"{job.meta.name} ({options.baseline.kind})" if options.baseline else job.meta.name,
+        baseline=options.baseline.kind if options.baseline else "",
         seed=options.seed if options.seed is not None else secrets.randbits(31),
         slots=slots,
         threads=threads,

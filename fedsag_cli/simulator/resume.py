@@ -15,6 +15,7 @@ from fedsag_cli.plan import FORMAT, Plan, read_plan
 from fedsag_cli.record import Found, Whole, read
 from fedsag_cli.report import Report
 from fedsag_cli.report.places import located
+from fedsag_cli.simulator import baselines
 from fedsag_cli.simulator.options import Options, site_names
 from fedsag_cli.workspace import ROUND, Workspace
 
@@ -145,6 +146,7 @@ def settings_of(plan: Plan, options: Options, *, moves: bool) -> Options:
         sets=[*plan.overrides, *options.sets] if is_fork else options.sets or plan.overrides,
         workers=plan.has_workers if not is_fork or options.workers is None else options.workers,
         max_clients=None,
+        baseline=baselines.of_plan(plan),
         keep_checkpoints=plan.keep_checkpoints if options.keep_checkpoints is None else options.keep_checkpoints,
     )
 

@@ -17,7 +17,7 @@ import heapq
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import Annotated, Any, TypeAlias
@@ -71,6 +71,10 @@ Patience: TypeAlias = Annotated[
 ]
 
 _MOST_NAMES = 6  # of metrics, in a note
+_TRAINED = (
+    "clients trained when they were asked to measure the final model. Their metrics count, their params do not. "
+    "Let the script ask for flare.is_evaluate(), or leave {task!r} out of the executor's tasks"
+)
 
 
 class Rounds:
@@ -152,10 +156,18 @@ class RoundLoop:
         if run.next_round < self._rounds.end:
             run.emit(Notice(text=f"stopped after round {run.next_round - 1}: {self._reason_to_stop()}"))
 
-    def validate(self, task_name: str, *, timeout_s: float | None = None) -> None:
+    def validate(
+        self,
+        task_name: str,
+        *,
+        timeout_s: float | None = None,
+        own: Callable[[FLModel], Mapping[str, FLModel]] | None = None,
+    ) -> None:
         """Let clients measure the final model: those that list the task by its name and answered in the last round.
 
-        A pattern such as "*" is not enough, as the script may be able only to train. `timeout_s`: as in `broadcast`.
+        A pattern such as "*" is not enough, as the script may be able only to train. If it trains all the same, its
+        params are not used: as in each round, its metrics are of the model that it received. `timeout_s`: as in
+        `broadcast`. `own`: the model that each site measures, if it is a part of the final one.
         """
         model, answered = self._sent_in(self._run.next_round), self._run.last.sites if self._run.last else None
         takers = self._clients.takes(task_name, by_name=True)
@@ -164,10 +176,14 @@ class RoundLoop:
             return
         measured: dict[str, Mapping[str, float]] = {}
         steps: dict[str, float] = {}
-        for reply in self._clients.broadcast(Task(name=task_name, model=model), to=targets, timeout_s=timeout_s):
+        have_trained = False
+        for reply in self._measuring(task_name, own(model) if own else model, targets, timeout_s):
             measured[reply.site], steps[reply.site] = reply.model.metrics or {}, reply.model.num_steps
+            have_trained |= reply.model.params is not None
+        if have_trained:
+            self._run.emit(Notice(text=_TRAINED.format(task=task_name)))
         metrics = as_metrics(weighted_means(measured, dict.fromkeys(measured, 1.0)))
-        by_site = {site: as_metrics(own) for site, own in measured.items()}
+        by_site = {site: as_metrics(values) for site, values in measured.items()}
         self._run.emit(
             ModelValidated(
                 workflow=self._run.workflow_name,
@@ -178,6 +194,24 @@ class RoundLoop:
             )
         )
         self.judge(model, measured, steps, is_final=True)
+
+    def _measuring(
+        self,
+        task_name: str,
+        models: FLModel | Mapping[str, FLModel],
+        targets: Sequence[str],
+        timeout_s: float | None,
+    ) -> Iterator[Reply]:
+        """The answers of the sites that measure a model, or each its own."""
+        asked = [(models, targets)] if isinstance(models, FLModel) else [(models[site], [site]) for site in targets]
+        with ExitStack() as tasks:
+            for replies in [
+                tasks.enter_context(
+                    self._clients.ask(Task(name=task_name, model=each), to=to, timeout_s=timeout_s, check=_metrics_of)
+                )
+                for each, to in asked
+            ]:
+                yield from replies
 
     def judge(
         self,
@@ -474,6 +508,12 @@ class _RoundReplies:
     def reject(self, reply: Reply, cause: str) -> None:
         self._current.discount(reply)
         self._replies.reject(reply, cause)
+
+
+def _metrics_of(answer: FLModel, sent: Mapping[str, Any]) -> FLModel:  # noqa: ARG001
+    """The answer of a client that measures: its params, which nobody uses, are empty. Raises TensorError."""
+    answer.num_steps  # noqa: B018  it raises
+    return replace(answer, params={}) if answer.params else answer
 
 
 class _Clock:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import forked
 import pytest
 
 from fedsag_cli.job.config import hocon
@@ -20,8 +21,7 @@ def fedsag(tmp_path):
 
     def fedsag(*words, cwd=tmp_path, **env):
         clean = {key: value for key, value in os.environ.items() if key != "FEDSAG_HOME"}
-        command = [sys.executable, "-c", MAIN, *words]
-        return subprocess.run(command, cwd=cwd, env={**clean, "HOME": str(home), **env}, capture_output=True, text=True)
+        return forked.command(words, cwd=cwd, env={**clean, "HOME": str(home), **env})
 
     fedsag.config = home / ".fedsag" / "config.conf"
     return fedsag

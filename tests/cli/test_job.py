@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+import forked
 import pytest
 
 from fedsag_cli.cli.overrides import fold
@@ -43,9 +44,8 @@ def fedsag(tmp_path):
 
     def fedsag(*words, cwd=tmp_path, **env):
         clean = {key: value for key, value in os.environ.items() if key != "FEDSAG_HOME"}
-        command = [sys.executable, "-c", MAIN, *words]
         env = {**clean, "HOME": str(tmp_path / "home"), **env}
-        return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
+        return forked.command(words, cwd=cwd, env=env)
 
     return fedsag
 

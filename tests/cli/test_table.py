@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from fedsag_cli.cli import display, summary, table
 from fedsag_cli.cli.display import Columns
 from fedsag_cli.events import Failure
-from fedsag_cli.report import BestReport, PrivacyReport, Report, RoundReport, TableReport, ValidationReport, over_sites
+from fedsag_cli.report import (
+    BaselineReport,
+    BestReport,
+    PrivacyReport,
+    Report,
+    RoundReport,
+    TableReport,
+    ValidationReport,
+    over_sites,
+)
 
 
 def a_round(number: int, by_site: dict[str, dict[str, float | None]], **fields) -> RoundReport:
@@ -300,3 +309,20 @@ def test_of_a_result_table_with_many_rows_the_first_are_printed(capsys):
     said = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("s") and line[1].isdigit() for line in said) == 100
     assert "not in the table: 1,900 of 2,000 rows; report.json has all" in said
+
+
+def test_baselines_stand_in_a_block_beside_the_federated_run(capsys):
+    by_site = {"site-1": {"acc": 0.5}, "site-2": {"acc": 0.7}}
+    one = RoundReport(round_num=0, metrics={"acc": 0.6}, metrics_by_site=by_site, num_steps={"site-1": 1000.0})
+    alone = BaselineReport(
+        kind="local", run=8, ok=True, metrics={"acc": 0.4}, metrics_by_site=by_site, num_steps=1000, seconds=2.25
+    )
+    pooled = BaselineReport(kind="centralised", cause="no data for pooled", num_steps=10)
+
+    summary.summary(Report(workspace="/w", rounds=[one], baselines=[alone, pooled]), quiet=True)
+
+    said = [line.split() for line in capsys.readouterr().out.splitlines()]
+    at = said.index(["training", "acc", "(sites)", "steps", "seconds", "run"])
+    assert said[at + 1] == ["federated", "0.6", "(0.5–0.7)", "1,000", "-", "-"]
+    assert said[at + 2] == ["local", "0.4", "(0.5–0.7)", "1,000", "2.2", "8"]
+    assert said[at + 3] == ["centralised", "failed", "10", "-", "-"]

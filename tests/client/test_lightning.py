@@ -1,5 +1,6 @@
 """Lightning's trainers as clients: against a server that says what the test tells it to, and in whole runs."""
 
+import functools
 import importlib
 import os
 import subprocess
@@ -770,12 +771,23 @@ def tutorial(folder, package="lightning.pytorch", trainer="accelerator='cpu', de
     )
 
 
+@pytest.fixture(scope="module")
+def of_the_tutorials(tmp_path_factory):
+    """A run of a script of the tutorials, by package; each is run once."""
+
+    @functools.cache
+    def ran(package):
+        return run(tutorial(tmp_path_factory.mktemp("tutorial") / "job", package), "-n", 2, "-t", 2, "--seed", 5)
+
+    return ran
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_script_of_the_tutorials_runs_as_it_is(tmp_path, package):
+def test_a_script_of_the_tutorials_runs_as_it_is(of_the_tutorials, package):
     pytest.importorskip(package)
 
-    ran = run(tutorial(tmp_path / "job", package), "-n", 2, "-t", 2, "--seed", 5)
+    ran = of_the_tutorials(package)
 
     assert ran.code == 0, f"{ran}\n{ran.log('site-1')}"
     assert [each["num_steps"] for each in ran.report["rounds"]] == [{"site-1": 10.0, "site-2": 10.0}] * 2
@@ -788,10 +800,10 @@ def test_a_script_of_the_tutorials_runs_as_it_is(tmp_path, package):
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_bits_for_every_slot_count_and_launcher(tmp_path):
+def test_the_same_seed_gives_the_same_bits_for_every_slot_count_and_launcher(of_the_tutorials, tmp_path):
     job = tutorial(tmp_path / "job")
 
-    one = run(job, "-n", 2, "-t", 2, "--seed", 5)
+    one = of_the_tutorials("lightning.pytorch")
     same = run(job, "-n", 2, "-t", 1, "--seed", 5, "--launcher", "spawn", workspace=tmp_path / "again")
     other = run(job, "-n", 2, "-t", 2, "--seed", 6, workspace=tmp_path / "other")
 
@@ -804,17 +816,15 @@ def test_the_same_seed_gives_the_same_bits_for_every_slot_count_and_launcher(tmp
 def test_two_processes_train_one_model_in_every_round_and_both_end(tmp_path):
     job = tutorial(tmp_path / "job", trainer="accelerator='cpu', devices=2, strategy='ddp'")
 
-    one = run(job, "-n", 2, "-t", 1, "--seed", 5)
-    same = run(job, "-n", 2, "-t", 2, "--seed", 5, workspace=tmp_path / "again")
+    ran = run(job, "-n", 2, "-t", 2, "--seed", 5)
 
-    assert (one.code, same.code) == (0, 0), f"{one}\n{one.log('site-1')}"
-    assert one.report["digest"] == same.report["digest"]
-    assert [each["num_steps"] for each in one.report["rounds"]] == [{"site-1": 5.0, "site-2": 5.0}] * 2
+    assert ran.code == 0, f"{ran}\n{ran.log('site-1')}"
+    assert [each["num_steps"] for each in ran.report["rounds"]] == [{"site-1": 5.0, "site-2": 5.0}] * 2
     for site in ("site-1", "site-2"):
         for rank in (0, 1):
-            assert one.log(site).count(f"rank {rank} predicted 2 epoch 2") == 2, one.log(site)
-            assert f"rank {rank} ends" in one.log(site)
-        assert one.log(site).count("[current round 1") == 1
+            assert ran.log(site).count(f"rank {rank} predicted 2 epoch 2") == 2, ran.log(site)
+            assert f"rank {rank} ends" in ran.log(site)
+        assert ran.log(site).count("[current round 1") == 1
 
 
 LINE = """
@@ -943,7 +953,7 @@ def test_with_scaffold_both_processes_of_a_client_make_the_corrected_steps(tmp_p
     aggregator = {"aggregator": {"path": "Scaffold"}}
     job = torch_job(tmp_path / "job", by_site, net=net, components=aggregator, num_rounds=2)
 
-    ran = run(job, "-n", 2, "-t", 1)
+    ran = run(job, "-n", 2, "-t", 2)
 
     assert ran.code == 0, f"{ran}\n{ran.log('site-1')}"
     for site, first in (("site-1", 9.0), ("site-2", 8.0)):

@@ -225,8 +225,7 @@ def test_a_killed_run_goes_on_with_the_control_variates_of_server_and_sites(tmp_
         num_rounds=rounds,
         num_clients=2,
     )
-    whole = run(made, "-n", 3, "-t", 3, "--seed", 3, workspace=tmp_path / "whole")
-    once = run(made, "-n", 3, "-t", 1, "--seed", 3, workspace=tmp_path / "once")
+    whole = run(made, "-n", 3, "-t", 1, "--seed", 3, workspace=tmp_path / "whole")
 
     with Running(made, "-n", 3, "-t", 2, "--seed", 3) as running:
         running.wait_until_told("RoundFinished", 2)
@@ -236,5 +235,5 @@ def test_a_killed_run_goes_on_with_the_control_variates_of_server_and_sites(tmp_
 
     assert resumed.code == 0, f"{resumed}\n{resumed.log('site-1')}"
     assert resumed.report["resumed_at"][0] >= 2
-    assert resumed.report["digest"] == whole.report["digest"] == once.report["digest"]
+    assert resumed.report["digest"] == whole.report["digest"]
     assert whole.report["failures"] == {}

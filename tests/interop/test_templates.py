@@ -219,7 +219,7 @@ def test_a_template_with_a_workflow_of_ours_runs_by_name_and_by_path(tmp_path, c
 
     assert re.search(r"^sag +theirs +server +NA", listed.out, re.M)
     assert (by_name.code, by_path.code) == (0, 0), (by_name, by_path)
-    for job, num_rounds in (("a", 1), ("b", 2)):
+    for job, num_rounds in [("a", 1), ("b", 2)] if meta == "meta.conf" else [("b", 2)]:
         ran = run(tmp_path / job, "-n", 2, "-t", 2)
         assert ran.code == 0, ran
         assert len(ran.report["rounds"]) == num_rounds

@@ -12,7 +12,15 @@ from reports import EVIL, a_round, logged, started, task
 from fedsag_cli import events, pages
 from fedsag_cli.events import Failure
 from fedsag_cli.pages import activity, curves, document, numbers, run, timeline
-from fedsag_cli.report import BestReport, Report, ReportBuilder, SiteFailure, TableReport, ValidationReport
+from fedsag_cli.report import (
+    BaselineReport,
+    BestReport,
+    Report,
+    ReportBuilder,
+    SiteFailure,
+    TableReport,
+    ValidationReport,
+)
 
 
 def data_of(path):
@@ -447,6 +455,23 @@ def test_the_time_of_a_round_does_not_have_the_start_of_the_run_in_it(tmp_path):
     pages.write(report, tmp_path / "none.jsonl", tmp_path / "report.html")
 
     assert data_of(tmp_path / "report.html")["head"]["seconds_a_round"] == 2.5
+
+
+def test_the_baselines_of_a_run_are_its_first_table():
+    by_site = {"a": {"acc": 0.5}, "b": {"acc": 0.7}}
+    alone = BaselineReport(kind="local", run=8, ok=True, metrics={"acc": 0.4}, metrics_by_site=by_site, num_steps=12)
+    failed = BaselineReport(kind="centralised", cause=EVIL)
+    found = TableReport(title="values", columns=["site"], rows=[["a"]])
+
+    tables = run.page_of(
+        Report(rounds=[a_round(0, by_site)], tables=[found], baselines=[alone, failed]), activity.Activity(), 7
+    )["tables"]
+
+    assert [each["title"] for each in tables] == ["What federation costs and gains", "values"]
+    assert tables[0]["columns"][:4] == ["training", "acc", "lowest site", "highest site"]
+    assert tables[0]["rows"][0] == ["federated", pytest.approx(0.6), 0.5, 0.7, 0.0, None, 7]
+    assert tables[0]["rows"][1] == ["local", 0.4, 0.5, 0.7, 12, None, 8]
+    assert tables[0]["rows"][2][0] == f"centralised: {EVIL}"
 
 
 # a fork

@@ -21,8 +21,8 @@ def test_some_thousand_schedules_break_no_promise():
 
 
 @pytest.mark.slow
-def test_ten_thousand_schedules_break_no_promise():  # scripts/search does a hundred thousand
-    assert search(range(10_000))["schedules"] == 10_000
+def test_seven_thousand_more_schedules_break_no_promise():  # scripts/search does a hundred thousand
+    assert search(range(3_000, 10_000))["schedules"] == 7_000
 
 
 @pytest.mark.parametrize("name", EVERY_WAY)

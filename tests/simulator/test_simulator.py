@@ -404,7 +404,7 @@ def test_all_cores_and_dataloader_workers_with_and_without_a_main_guard(tmp_path
 
 
 def test_no_process_of_a_numpy_job_has_torch_in_it(tmp_path):
-    with Running(job(tmp_path / "job", WAITS), "-n", 2, "-t", 2) as running:
+    with Running(job(tmp_path / "job", WAITS), "-n", 2, "-t", 2, stdin=subprocess.DEVNULL) as running:
         running.wait_until_told("TaskSent", 2)
         maps = {pid: Path(f"/proc/{pid}/maps").read_text() for pid in marked(running.mark)}
         server_and_clients = running.pids().values()

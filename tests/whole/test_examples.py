@@ -42,6 +42,7 @@ def module_at(path):
 
 
 data = module_at(CUSTOM / "data.py")
+division = module_at(ROOT / "examples" / "algorithms" / "code" / "division.py")
 download = module_at(CIFAR10 / "data" / "download.py")
 
 
@@ -66,6 +67,10 @@ class FakeFlare:
 
     def get_site_name(self):
         return "site-1"
+
+    def partition(self, labels, how):
+        """Of two sites, the first one."""
+        return np.arange(len(labels))[::2]
 
     def is_running(self):
         return bool(self._tasks)
@@ -264,16 +269,16 @@ def test_a_limit_gives_the_same_pictures_every_time():
 
 @pytest.mark.parametrize("split", ["iid", "dirichlet:0.5", "dirichlet:0.001", "dirichlet:100"])
 def test_parts_are_disjoint_cover_everything_and_depend_on_the_seed_only(split):
-    pictures = data.Pictures(np.arange(200), np.arange(200) % 10)
+    labels = np.arange(200) % 10
 
-    parts = [data.part(pictures, split, site=f"site-{n}", num_sites=12).images for n in range(1, 13)]
-    again = data.part(pictures, split, site="hospital7", num_sites=12).images
-    other = data.part(pictures, split, site="site-7", num_sites=12, seed=1).images
+    parts = division.divided(labels, split, num_sites=12)
+    again = division.divided(labels, split, num_sites=12)
+    other = division.divided(labels, split, num_sites=12, seed=1)
 
     assert sorted(np.concatenate(parts)) == list(range(200))
     assert all(len(part) for part in parts)
-    assert np.array_equal(parts[6], again)
-    assert not np.array_equal(parts[6], other)
+    assert np.array_equal(parts[6], again[6])
+    assert not np.array_equal(parts[6], other[6])
 
 
 def test_a_small_alpha_makes_sites_differ_and_iid_does_not():
@@ -281,31 +286,26 @@ def test_a_small_alpha_makes_sites_differ_and_iid_does_not():
 
     def largest_share(split):
         return np.mean(
-            [max(np.bincount(labels[part])) / len(part) for part in data.divided(labels, split, num_sites=5)]
+            [max(np.bincount(labels[part])) / len(part) for part in division.divided(labels, split, num_sites=5)]
         )
 
     assert largest_share("iid") < 0.2 < 0.4 < largest_share("dirichlet:0.1")
 
 
 @pytest.mark.parametrize(
-    ("split", "site", "num_sites"),
-    [
-        ("half", "site-1", 2),
-        ("dirichlet", "site-1", 2),
-        ("dirichlet:much", "site-1", 2),
-        ("dirichlet:0", "site-1", 2),
-        ("iid:1", "site-1", 2),
-        ("iid", "site-3", 2),
-        ("iid", "site-1", 0),
-        ("iid", "hospital", 2),
-        ("iid", "site-1", 21),
-    ],
+    ("split", "num_sites"),
+    [("half", 2), ("dirichlet", 2), ("dirichlet:much", 2), ("dirichlet:0", 2), ("iid:1", 2), ("iid", 0), ("iid", 21)],
 )
-def test_a_split_that_cannot_be_made_is_an_error(split, site, num_sites):
-    pictures = data.Pictures(np.arange(20), np.arange(20) % 10)
-
+def test_a_split_that_cannot_be_made_is_an_error(split, num_sites):
     with pytest.raises(ValueError, match=r"split|divided"):
-        data.part(pictures, split, site=site, num_sites=num_sites)
+        division.divided(np.arange(20) % 10, split, num_sites=num_sites)
+
+
+def test_a_split_is_what_partition_takes():
+    assert data.way("iid") == {"how": "iid"}
+    assert data.way("dirichlet:0.3") == {"how": "dirichlet", "alpha": 0.3}
+    with pytest.raises(ValueError, match="--split must be iid, shards or dirichlet:ALPHA, not 'dirichlet:much'"):
+        data.way("dirichlet:much")
 
 
 def test_a_client_trains_validates_and_submits_its_best_model(run_script, tmp_path, capsys):
@@ -316,7 +316,7 @@ def test_a_client_trains_validates_and_submits_its_best_model(run_script, tmp_pa
         ("submit_model", FLModel()),
     )
 
-    args = ["--dataset_path", "nowhere", "--limit", "60", "--local_epochs", "1", "--split", "iid", "--num_sites", "2"]
+    args = ["--dataset_path", "nowhere", "--limit", "60", "--local_epochs", "1", "--split", "iid"]
 
     trained, validated, submitted = run_script(CUSTOM / "train.py", flare, *args)
 

@@ -1,5 +1,6 @@
 """The templates of other models and of statistics, as they are shipped, beside the same on the pooled data."""
 
+import functools
 import json
 import os
 import signal
@@ -38,14 +39,25 @@ def result(outcome, template):
     return path.read_bytes()
 
 
+@pytest.fixture(scope="module")
+def final(tmp_path_factory):
+    """A run of a template as it is, which has ended well; each is run once."""
+
+    @functools.cache
+    def ran(template):
+        outcome = run(made(tmp_path_factory.mktemp(template), template), "-n", 2, "-t", 2, "--seed", 7)
+        assert outcome.code == 0, f"{outcome}\n{outcome.log('site-1')}"
+        return outcome
+
+    return ran
+
+
 @pytest.mark.parametrize("template", list(NEEDS))
-def test_a_template_gives_the_same_bits_with_each_launcher_and_number_at_a_time(tmp_path, template):
-    job = made(tmp_path, template)
+def test_a_template_gives_the_same_bits_with_each_launcher_and_number_at_a_time(tmp_path, final, template):
+    forked = final(template)
+    spawned = run(made(tmp_path, template), "-n", 2, "-t", 1, "--seed", 7, "--launcher", "spawn")
 
-    forked = run(job, "-n", 2, "-t", 2, "--seed", 5, workspace=tmp_path / "forked")
-    spawned = run(job, "-n", 2, "-t", 1, "--seed", 5, "--launcher", "spawn", workspace=tmp_path / "spawned")
-
-    assert (forked.code, spawned.code) == (0, 0), f"{forked}\n{forked.log('site-1')}\n{spawned}"
+    assert spawned.code == 0, spawned
     assert forked.report["digest"] == spawned.report["digest"]
     assert result(forked, template) == result(spawned, template)
 
@@ -74,14 +86,8 @@ def pooled(load):
     return x[own], y[own], x[test], y[test]
 
 
-def final(tmp_path, template):
-    outcome = run(made(tmp_path, template), "-n", 2, "-t", 2, "--seed", 7)
-    assert outcome.code == 0, f"{outcome}\n{outcome.log('site-1')}"
-    return outcome
-
-
-def test_the_linear_model_is_as_good_as_that_of_the_pooled_data(tmp_path):
-    outcome = final(tmp_path, "sklearn_linear")
+def test_the_linear_model_is_as_good_as_that_of_the_pooled_data(final):
+    outcome = final("sklearn_linear")
     from sklearn.datasets import load_breast_cancer
     from sklearn.linear_model import SGDClassifier
     from sklearn.metrics import roc_auc_score
@@ -101,9 +107,9 @@ def test_the_linear_model_is_as_good_as_that_of_the_pooled_data(tmp_path):
     assert auc > auc_alone - 0.005
 
 
-def test_the_centres_are_as_good_as_those_of_the_pooled_data(tmp_path):
+def test_the_centres_are_as_good_as_those_of_the_pooled_data(final):
     """By the mean square distance of the examples to the nearest centre, which k-means makes small."""
-    outcome = final(tmp_path, "sklearn_kmeans")
+    outcome = final("sklearn_kmeans")
     from sklearn.cluster import KMeans
     from sklearn.datasets import load_iris
 
@@ -115,8 +121,8 @@ def test_the_centres_are_as_good_as_those_of_the_pooled_data(tmp_path):
     assert inertia < 1.05 * alone.inertia_
 
 
-def test_the_svm_is_as_good_as_that_of_the_pooled_data(tmp_path):
-    outcome = final(tmp_path, "sklearn_svm")
+def test_the_svm_is_as_good_as_that_of_the_pooled_data(final):
+    outcome = final("sklearn_svm")
     from sklearn.datasets import load_breast_cancer
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
@@ -130,8 +136,8 @@ def test_the_svm_is_as_good_as_that_of_the_pooled_data(tmp_path):
     assert model.score(scaler.transform(x_test), y_test) > alone - 0.03
 
 
-def test_the_trees_are_as_good_as_those_of_the_pooled_data(tmp_path):
-    outcome = final(tmp_path, "xgboost_tree")
+def test_the_trees_are_as_good_as_those_of_the_pooled_data(final):
+    outcome = final("xgboost_tree")
     import xgboost as xgb
     from sklearn.datasets import load_breast_cancer
     from sklearn.metrics import roc_auc_score
@@ -146,8 +152,8 @@ def test_the_trees_are_as_good_as_those_of_the_pooled_data(tmp_path):
     assert auc > auc_alone - 0.01
 
 
-def test_the_statistics_are_those_of_the_pooled_table(tmp_path):
-    outcome = final(tmp_path, "stats_df")
+def test_the_statistics_are_those_of_the_pooled_table(final):
+    outcome = final("stats_df")
     from palmerpenguins import load_penguins
 
     table = load_penguins()

@@ -1,4 +1,4 @@
-"""Each template, as it is shipped, from `fedsag job create` to a trained model, with both launchers."""
+"""Each template, as it is shipped, from `fedsag job create` to a trained model; some of each kind spawned too."""
 
 import json
 
@@ -27,11 +27,13 @@ CHANGES = {
     "sag_np_metrics": [*SERVER, "-f", "config_fed_client.conf", "app_config=--delta 0.5"],
     "sag_np": [*SERVER, "-f", "config_fed_client.conf", "app_config=--delta 0.5"],
 }  # fmt: skip
+SPAWNED = ("sag_np", "sag_pt_in_proc", "sag_pt_deploy_map")  # numpy; torch, in the client's process; several apps
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["fork", "spawn"])
-@pytest.mark.parametrize("template", list(CHANGES))
+@pytest.mark.parametrize(
+    ("template", "launcher"), [*((name, "fork") for name in CHANGES), *((name, "spawn") for name in SPAWNED)]
+)
 def test_a_template_runs_as_it_is(tmp_path, template, launcher):
     made = fedsag("job", "create", "-w", template, "-j", "my_job", *CHANGES[template], cwd=tmp_path)
     assert made.code == 0, made
@@ -44,6 +46,7 @@ def test_a_template_runs_as_it_is(tmp_path, template, launcher):
     for accuracy in ran.metrics("accuracy"):
         assert set(accuracy) == {"site-1", "site-2"}
         assert all(0 <= value <= 100 for value in accuracy.values())
+    assert set(report["final_metrics_by_site"]) == {"site-1", "site-2"}, "the last aggregate is measured"
     server = tmp_path / "ws" / "server" / "simulate_job"
     if template == "sag_np_robust":
         assert set(np.load(server / "models" / "server.npz")) == {"weight", "bias"}
@@ -105,7 +108,7 @@ def test_two_commands_are_enough(tmp_path):
     assert "answered" in ran.out
 
 
-CSE = ["-f", "config_fed_client.conf", f"app_config={SMALL} --split iid --num_sites 2"]
+CSE = ["-f", "config_fed_client.conf", f"app_config={SMALL} --split iid"]
 OTHERS = {
     "cyclic_pt": [*SERVER, "order=RANDOM", "-f", "config_fed_client.conf", f"app_config={SMALL}"],
     "cyclic_cc_pt": [*SERVER, "-f", "config_fed_client.conf", f"app_config={SMALL}"],
@@ -117,8 +120,10 @@ OTHERS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["fork", "spawn"])
-@pytest.mark.parametrize("template", list(OTHERS))
+@pytest.mark.parametrize(
+    ("template", "launcher"),
+    [*((name, "fork") for name in OTHERS), ("sag_cross_np", "spawn"), ("swarm_cse_pt", "spawn")],
+)
 def test_a_template_of_another_workflow_runs_as_it_is(tmp_path, template, launcher):
     made = fedsag("job", "create", "-w", template, "-j", "my_job", *OTHERS[template], cwd=tmp_path)
     assert made.code == 0, made

@@ -663,6 +663,29 @@ def test_a_last_aggregate_that_is_worse_does_not_become_the_best():
     assert story.best == [1.0]
 
 
+def test_of_a_client_that_trains_in_place_of_measuring_only_the_metrics_count():
+    """The script of the README, if it is asked to validate: it measures what it received, then trains that."""
+    trains = adds(1.0, accuracy=lambda w: w)
+
+    def diverges(model):
+        return update(1, {"accuracy": w_of(model)}, w=torch.tensor([INF]), other=torch.zeros(2))
+
+    story = Story(FakeClients(a=trains, b=trains, validate={"a": trains, "b": diverges}), num_rounds=2)
+
+    (validated,) = story.of(events.ModelValidated)
+    assert validated.by_site == {"a": {"accuracy": 2.0}, "b": {"accuracy": 2.0}}
+    assert (story.w, story.clients.rejected) == (2.0, {})
+    told = [event.text for event in story.of(events.Notice) if "trained when" in event.text]
+    assert len(told) == 1
+    assert "flare.is_evaluate()" in told[0]
+
+
+def test_a_client_that_measures_is_not_said_to_have_trained():
+    story = Story(FakeClients(a=adds(1.0), validate={"a": measures(accuracy=float)}), num_rounds=1)
+
+    assert not [event for event in story.of(events.Notice) if "trained" in event.text]
+
+
 def test_where_no_client_lists_validate_nobody_is_asked():
     story = scored()
 

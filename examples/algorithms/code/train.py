@@ -7,6 +7,7 @@ import data
 import torch
 import torch.nn as nn
 import torch.optim as optim
+from division import divided
 from net import Net
 
 import fedsag_cli.client as flare
@@ -22,7 +23,6 @@ def parse_args():
     parser.add_argument("--test_size", type=int, default=1000, help="pictures to measure with")
     parser.add_argument("--split", default="iid", help="how they are divided: iid or dirichlet:ALPHA")
     parser.add_argument("--split_seed", type=int, default=0)
-    parser.add_argument("--num_sites", type=int, required=True)
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--local_epochs", type=int, default=4)
     parser.add_argument("--lr", type=float, default=0.05)
@@ -63,8 +63,9 @@ def main():
             flare.send(flare.FLModel(metrics={"accuracy": accuracy}))
             continue
 
-        site = flare.get_site_name()
-        trainset = data.part(pictures, args.split, site=site, num_sites=args.num_sites, seed=args.split_seed)
+        site = flare.site()
+        parts = divided(pictures.labels, args.split, num_sites=site.count, seed=args.split_seed)
+        trainset = data.some(pictures, parts[site.index])
         trainloader = data.Loader(trainset, args.batch_size, shuffle=True)
         optimizer = optim.SGD(net.parameters(), lr=args.lr)
         meta = {"NUM_STEPS_CURRENT_ROUND": args.local_epochs * len(trainloader)}

@@ -16,6 +16,7 @@ from fedsag_cli.job.config.files import Bounds
 from fedsag_cli.job.config.tree import KeyPath
 from fedsag_cli.job.meta import ALL
 from fedsag_cli.job.templates.find import Template, Variable
+from fedsag_cli.job.templates.measuring import answers_validate
 from fedsag_cli.job.templates.overrides import Override, apply
 from fedsag_cli.job.templates.project import Project
 from fedsag_cli.job.templates.rendering import render
@@ -24,6 +25,7 @@ from fedsag_cli.workspace import SERVER
 
 META = "meta.conf"
 _SCRIPT, _ARGUMENTS = "app_script", "app_config"  # the variables for the script and its arguments, as in NVFLARE
+_TASKS, _VALIDATE = "tasks", "validate"
 _NOT_CONFIG = (TEMPLATE_FILE, "info.md", "README.md", "__init__.py", "custom")
 
 FileOverrides = Sequence[tuple[str, Sequence[str]]]
@@ -290,6 +292,12 @@ class _File:
             written = f"{values[_ARGUMENTS]!r} of the template is for its own script"
             draft.notes.append(f"{self.short}: {_ARGUMENTS} is empty: {written}")
             values[_ARGUMENTS] = type(values[_ARGUMENTS])()
+        if _TASKS not in given and self._only_trains(values):
+            values[_TASKS] = [task for task in values[_TASKS] if task != _VALIDATE]
+            draft.notes.append(
+                f"{self.short}: {_TASKS} is without {_VALIDATE!r}, so the final model is not measured: "
+                f"{values[_SCRIPT]} does not ask for flare.is_evaluate()"
+            )
         return render(text, {"name": name, **values}, name=f"{template.name}/{self.source.name}")
 
     def _has_another_script(self, values: Mapping[str, Any]) -> bool:
@@ -297,6 +305,15 @@ class _File:
         own = self.variables[_SCRIPT].default if _SCRIPT in self.variables else ""
         is_shipped = any((folder / str(own)).is_file() for folder in self.shipped)
         return is_shipped and (self.search != self.shipped or values[_SCRIPT] != own)
+
+    def _only_trains(self, values: Mapping[str, Any]) -> bool:
+        """Whether the template lets clients measure models, and the job's script is another one that only trains."""
+        measures = _VALIDATE in (values.get(_TASKS) or ()) and "train" in values[_TASKS]
+        return (
+            measures
+            and self._has_another_script(values)
+            and answers_validate(str(values[_SCRIPT]), self.search) is False
+        )
 
     def _read(self, text: str) -> dict[str, Any]:
         return hocon.loads(text, name=self.short, folder=self.source and self.source.parent, suffix=self._suffix)

@@ -25,8 +25,6 @@ def parse_args():
     parser.add_argument("--local_epochs", type=int, default=2)
     parser.add_argument("--limit", type=int, default=0, help="use only so many pictures")
     parser.add_argument("--split", help="use this site's part only: iid or dirichlet:ALPHA (default: all)")
-    parser.add_argument("--split_seed", type=int, default=0)
-    parser.add_argument("--num_sites", type=int, default=0, help="how many parts --split makes")
     return parser.parse_args()
 
 
@@ -73,8 +71,8 @@ def main():
         site = flare.get_site_name()
         trainset, testset = pictures
         if args.split:
-            own = {"site": site, "num_sites": args.num_sites, "seed": args.split_seed}
-            trainset, testset = (data.part(each, args.split, **own) for each in pictures)
+            way = data.way(args.split)
+            trainset, testset = (data.some(each, flare.partition(each.labels, **way)) for each in pictures)
         testloader = data.Loader(testset, 500)
         print(f"({site}) current_round={input_model.current_round}, total_rounds={input_model.total_rounds}")
         net.load_state_dict(input_model.params)

@@ -1,4 +1,4 @@
-"""CIFAR-10 in memory: where its pictures are found, which of them are a site's own, and batches of them.
+"""CIFAR-10 in memory: where its pictures are found, some of them, and batches of them.
 
 trainset, testset = load("/tmp/fedsag/data/cifar10")
 for images, labels in Loader(trainset, batch_size=4, shuffle=True):
@@ -8,7 +8,6 @@ for images, labels in Loader(trainset, batch_size=4, shuffle=True):
 import hashlib
 import itertools
 import os
-import re
 import sys
 from operator import attrgetter
 from pathlib import Path
@@ -92,45 +91,21 @@ def load(dataset_path=DATASET_PATH, *, limit=0):
         )
         sets = generated(1200, seed=1), generated(500, seed=2)
     if limit:
-        sets = tuple(_some(each, np.random.default_rng(0).permutation(len(each))[:limit]) for each in sets)
+        sets = tuple(some(each, np.random.default_rng(0).permutation(len(each))[:limit]) for each in sets)
     return sets
 
 
-def part(pictures, split, *, site, num_sites, seed=0):
-    """The pictures that are `site`'s own when all are divided among `num_sites`; with the same seed always the same.
-
-    `split` is "iid" (every site alike) or "dirichlet:ALPHA" (each class divided in its own proportions: the smaller
-    ALPHA, the more the sites differ). The number at the end of a site's name tells which part it gets.
-    """
-    number = re.search(r"\d+$", site)
-    if not number or not 1 <= int(number[0]) <= num_sites:
-        raise ValueError(f"--split: the site's name must end in a number from 1 to {num_sites}, not {site!r}")
-    return _some(pictures, divided(pictures.labels, split, num_sites=num_sites, seed=seed)[int(number[0]) - 1])
+def way(split):
+    """The arguments of flare.partition for a text such as "iid" or "dirichlet:ALPHA"."""
+    how, colon, alpha = split.partition(":")
+    try:
+        return {"how": how, "alpha": float(alpha)} if colon else {"how": how}
+    except ValueError:
+        raise ValueError(f"--split must be iid, shards or dirichlet:ALPHA, not {split!r}") from None
 
 
-def divided(labels, split, *, num_sites, seed=0):
-    """For each site the indices of its pictures, each index once, no site without any."""
-    skew = re.fullmatch(r"dirichlet:([\d.e+-]+)", split)
-    if split != "iid" and not (skew and float(skew[1]) > 0):
-        raise ValueError(f"--split must be iid or dirichlet:ALPHA with an ALPHA above 0, not {split!r}")
-    if not 1 <= num_sites <= len(labels):
-        raise ValueError(f"{len(labels)} pictures cannot be divided among {num_sites} sites")
-    rng = np.random.default_rng(seed)
-    if not skew:
-        return np.array_split(rng.permutation(len(labels)), num_sites)
-    shares = [[] for _ in range(num_sites)]
-    for label in np.unique(labels):
-        indices = rng.permutation(np.flatnonzero(labels == label))
-        ends = np.cumsum(rng.dirichlet(np.full(num_sites, float(skew[1])))[:-1]) * len(indices)
-        for share, piece in zip(shares, np.split(indices, ends.astype(int)), strict=True):
-            share.extend(piece.tolist())
-    for share in shares:
-        if not share:  # a very small ALPHA: one that has most gives one away
-            share.append(max(shares, key=len).pop())
-    return [np.array(share) for share in shares]
-
-
-def _some(pictures, indices):
+def some(pictures, indices):
+    """The pictures with these indices."""
     return Pictures(pictures.images[indices], pictures.labels[indices])
 
 

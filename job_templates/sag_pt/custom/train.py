@@ -23,8 +23,6 @@ def parse_args():
     parser.add_argument("--limit", type=int, default=0, help="use only so many pictures")
     parser.add_argument("--model_path", help="where the best local model is saved (default: cifar_net_SITE.pth)")
     parser.add_argument("--split", help="train on this site's part only: iid or dirichlet:ALPHA (default: on all)")
-    parser.add_argument("--split_seed", type=int, default=0)
-    parser.add_argument("--num_sites", type=int, default=0, help="how many parts --split makes")
     return parser.parse_args()
 
 
@@ -80,7 +78,7 @@ def main():
 
         trainset = pictures
         if args.split:
-            trainset = data.part(pictures, args.split, site=site, num_sites=args.num_sites, seed=args.split_seed)
+            trainset = data.some(pictures, flare.partition(pictures.labels, **data.way(args.split)))
         trainloader = data.Loader(trainset, args.batch_size, shuffle=True, num_workers=args.num_workers)
         train(net, trainloader, args.local_epochs, f"({site}) ")
 

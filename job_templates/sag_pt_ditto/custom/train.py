@@ -27,14 +27,12 @@ def parse_args():
     parser.add_argument(
         "--split", default="dirichlet:0.3", help="this site's part of the pictures: iid or dirichlet:ALPHA"
     )
-    parser.add_argument("--split_seed", type=int, default=0)
-    parser.add_argument("--num_sites", type=int, default=2, help="how many parts --split makes")
     return parser.parse_args()
 
 
-def own_pictures(pictures, args, site):
+def own_pictures(pictures, split):
     """This site's part of the pictures: four fifths to train on, and one fifth to measure with."""
-    own = data.part(pictures, args.split, site=site, num_sites=args.num_sites, seed=args.split_seed)
+    own = data.some(pictures, flare.partition(pictures.labels, **data.way(split)))
     measures = np.arange(len(own)) % 5 == 0
     return tuple(data.Pictures(own.images[which], own.labels[which]) for which in (~measures, measures))
 
@@ -63,7 +61,7 @@ def main():
     flare.init()
     site = flare.get_site_name()
     pictures, _ = data.load(args.dataset_path, limit=args.limit)
-    trainset, testset = own_pictures(pictures, args, site)
+    trainset, testset = own_pictures(pictures, args.split)
     trainloader = data.Loader(trainset, args.batch_size, shuffle=True)
     testloader = data.Loader(testset, 500)
     net, personal = Net().to(DEVICE), Net().to(DEVICE)

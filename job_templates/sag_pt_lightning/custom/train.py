@@ -8,6 +8,7 @@ import warnings
 import data
 
 import fedsag_cli.client.lightning as flare
+from fedsag_cli.client import partition
 
 try:
     from lit_net import LitNet, pl
@@ -23,8 +24,6 @@ def parse_args():
     parser.add_argument("--local_epochs", type=int, default=2)
     parser.add_argument("--limit", type=int, default=0, help="use only so many pictures")
     parser.add_argument("--split", help="train on this site's part only: iid or dirichlet:ALPHA (default: on all)")
-    parser.add_argument("--split_seed", type=int, default=0)
-    parser.add_argument("--num_sites", type=int, default=0, help="how many parts --split makes")
     return parser.parse_args()
 
 
@@ -43,7 +42,7 @@ def main():
     site = flare.get_site_name()
     trainset, testset = data.load(args.dataset_path, limit=args.limit)
     if args.split:
-        trainset = data.part(trainset, args.split, site=site, num_sites=args.num_sites, seed=args.split_seed)
+        trainset = data.some(trainset, partition(trainset.labels, **data.way(args.split)))
     trainloader = data.Loader(trainset, args.batch_size, shuffle=True, num_workers=args.num_workers)
     testloader = data.Loader(testset, 500)
     model = LitNet()

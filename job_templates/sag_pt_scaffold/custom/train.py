@@ -23,8 +23,6 @@ def parse_args():
     parser.add_argument("--lr", type=float, default=0.05)
     parser.add_argument("--limit", type=int, default=0, help="use only so many pictures")
     parser.add_argument("--split", help="train on this site's part only: iid or dirichlet:ALPHA (default: on all)")
-    parser.add_argument("--split_seed", type=int, default=0)
-    parser.add_argument("--num_sites", type=int, default=0, help="how many parts --split makes")
     return parser.parse_args()
 
 
@@ -52,7 +50,7 @@ def main():
     site = flare.get_site_name()
     trainset, testset = data.load(args.dataset_path, limit=args.limit)
     if args.split:
-        trainset = data.part(trainset, args.split, site=site, num_sites=args.num_sites, seed=args.split_seed)
+        trainset = data.some(trainset, flare.partition(trainset.labels, **data.way(args.split)))
     trainloader = data.Loader(trainset, args.batch_size, shuffle=True)
     testloader = data.Loader(testset, 500)
     net = Net().to(DEVICE)

@@ -234,7 +234,7 @@ def test_a_made_job_keeps_its_comments_and_has_what_was_asked_for(shop, tmp_path
     assert "min_clients = 3 # sites" in (folder / "meta.conf").read_text()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ANY_TEXT)
 @example(
     '= , " \' # { } [ ] : / \\ $ ${HOME} \t \n \r \0 {{ x }} {% y %} {CIFAR10_ROOT} include url("http://x") \\u0041'
