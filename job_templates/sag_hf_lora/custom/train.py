@@ -20,10 +20,9 @@ def parse_args():
 def main():
     args = parse_args()
     flare.init()
-    topic, trainset, testset = text.of_site(flare.site().index, model.BLOCK)
-    print(
-        f"({flare.get_site_name()}) topic {topic!r}: {len(trainset)} blocks to train on, {len(testset)} to measure on"
-    )
+    site = flare.get_site_name()
+    topic, trainset, testset = text.of_site(site, model.BLOCK)
+    print(f"({site}) topic {topic!r}: {len(trainset)} blocks to train on, {len(testset)} to measure on")
     trainer = Trainer(
         model.with_adapter(flare.shared(model.base)),  # all clients have one base model in memory
         TrainingArguments(

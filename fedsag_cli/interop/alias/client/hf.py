@@ -1,4 +1,4 @@
-"""NVFLARE's client for Hugging Face under fedsag's names. With NVFLARE, each client has its own base model in memory."""
+"""NVFLARE's client for Hugging Face under fedsag's names. Each client then has its own base model."""
 
 from collections.abc import Callable
 from typing import Any
