@@ -50,7 +50,7 @@ class Budget:
             ) from None
         if batches == 0:
             raise ClientError("this site's training data is empty")
-        steps_of_epoch = math.ceil(batches / trainer.args.gradient_accumulation_steps)
+        steps_of_epoch: int = math.ceil(batches / trainer.args.gradient_accumulation_steps)
         return math.ceil(self.epochs * steps_of_epoch)
 
 
