@@ -112,7 +112,8 @@ def compare_files(one: Path, other: Path) -> Compared:
         difference, longer = None, ends[1]
     else:
         difference, longer = None if found is None else _difference(found, files, first, second), None
-    rounds = len({(model.workflow, model.round_num) for model in same})
+    answered = {(model.workflow, model.round_num) for model in first | second if model.site}  # not the last measuring
+    rounds = len(answered & {(model.workflow, model.round_num) for model in same})
     return Compared(difference=difference, models=len(same), rounds=rounds, longer=longer)
 
 

@@ -60,6 +60,7 @@ def test_the_examples_of_jobs_and_runs_work_one_after_the_other(tmp_path):
         " job show_variables",
         " job export",
         " simulator",
+        " runs pack",
         " verify",
         " config",
     ]

@@ -138,7 +138,8 @@ def test_the_tutorials_command_line_makes_its_job(fedsag, tmp_path, absolute):
     (flow,) = job.app_for("server").server({"SITE_NAME": "server"}).workflows
     assert flow.args["num_rounds"] == 5
     assert (folder / "app" / "custom" / "train.py").read_text() == "print('mine')"
-    (warning,) = second.stderr.splitlines()
+    warning, note = second.stderr.splitlines()
+    assert note.startswith("note: config_fed_client.conf: tasks is without 'validate'")
     assert warning.startswith("warning: config_fed_client.conf: app_config: there is no variable 'CIFAR10_ROOT'")
 
 

@@ -319,7 +319,7 @@ def test_a_run_with_workers_and_set_is_made_again_also_from_the_copies_of_its_jo
     assert own.notes == []
     assert b"num_rounds = 4" in contents(own.file)["job/made/app/config/config_fed_server.conf"]
     assert (verdict.is_same, verdict.pack.settings.workers, verdict.pack.settings.sets) == (True, True, sets)
-    assert (verdict.compared.models, verdict.compared.rounds) == (8, 2)
+    assert (verdict.compared.models, verdict.compared.rounds) == (9, 2), "2 rounds of 1 + 3 models, and the final one"
     assert finding.find(str(tmp_path / "again")).report.plan == found.report.plan
 
 
