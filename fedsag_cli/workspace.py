@@ -100,6 +100,20 @@ class Workspace:
         return self.root / "report.html"
 
     @property
+    def sweep(self) -> Path:
+        """What was asked for, in the folder of a sweep."""
+        return self.root / "sweep.json"
+
+    @property
+    def has_sweep(self) -> bool:
+        """Whether this is the folder of a sweep, which has the workspaces of its runs in it."""
+        try:
+            is_of_a_run = self.plan.exists() or self.events.exists()
+            return self.scratch.is_dir() and self.sweep.is_file() and not is_of_a_run
+        except OSError:  # such as a name that is too long: `take` tells why it cannot be used
+            return False
+
+    @property
     def scratch(self) -> Path:
         return self.root / ".fedsag"
 
@@ -321,6 +335,17 @@ class Workspace:
                 if self._made.knows(there):
                     raise WorkspaceError(f"{there} has changed since fedsag made it", hint=_MOVE)
                 raise WorkspaceError(f"{there} already exists, and fedsag did not make it", hint=_MOVE)
+
+    def check_usable(self, *files: Path) -> None:
+        """Raises WorkspaceError, OSError if `take`, or a `claim` of these files, would be refused. Makes nothing."""
+        if self.is_in_use:
+            raise WorkspaceError(f"the workspace {self.root} is used by another run", hint="wait for it")
+        there = next(folder for folder in (self.root, *self.root.parents) if os.path.lexists(folder))
+        if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+            reason = "may not be written" if there.is_dir() else "is not a folder"
+            raise WorkspaceError(f"the workspace {self.root} cannot be used: {there} {reason}", hint=_MOVE)
+        self._made.read()
+        self.check_free(*files)
 
     def check_job(self, job: Path, names: Iterable[str], sources: Iterable[Path]) -> None:
         """Raises WorkspaceError if the job is where this run, or a run before it, has its files."""

@@ -78,6 +78,8 @@ _BASES_OF_OURS = (
     "BaseFedAvg",
     "FedAvg",
     "ModelAggregator",
+    "Filter",
+    "DXOFilter",
     "FLComponent",
 )  # NVFLARE's that fedsag has, too
 _FOREIGN = "nvflare"  # its components have other methods, so fedsag cannot call them

@@ -14,10 +14,19 @@ _OURS = ("training", "steps", "seconds", "run")
 
 def show(report: Report) -> None:
     """The run beside its baselines, and why the comparison may be an unfair one; nothing without baselines."""
+    if shown := rows(report):
+        display.table(shown, list(shown[0]), wraps=False)
+        display.gap()
+    for text in baselines.doubts(report):
+        display.line(f"note: {text}")
+
+
+def rows(report: Report) -> list[dict[str, str]]:
+    """The rows of a table of the run and its baselines, by column; none without baselines."""
     found = baselines.rows(report, history.number_of(Path(report.workspace)) if report.baselines else 0)
     spreads = [wording.spread(each.values) for each in found]
     name = _heading(baselines.metric_of(report)) + " (sites)" * any(spreads)
-    shown = [
+    return [
         {
             "training": each.kind,
             name: "failed" if each.cause else f"{wording.cell(each.value)}{f' ({spread})' if spread else ''}",
@@ -27,11 +36,6 @@ def show(report: Report) -> None:
         }
         for each, spread in zip(found, spreads, strict=True)
     ]
-    if shown:
-        display.table(shown, list(shown[0]), wraps=False)
-        display.gap()
-    for text in baselines.doubts(report):
-        display.line(f"note: {text}")
 
 
 def _heading(metric: str) -> str:

@@ -1,4 +1,4 @@
-"""The tree of all commands: `fedsag config`, `job …`, `simulator`, `sweep`, `watch`, `verify` and `runs …`."""
+"""The tree of all commands: `fedsag config`, `job …`, `simulator`, `run`, `sweep`, `watch`, `verify` and `runs …`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from fedsag_cli.cli import config, display, job, runs, shells, show_version, simulator, sweep, verify, watch
+from fedsag_cli.cli import config, display, job, run, runs, shells, show_version, simulator, sweep, verify, watch
 from fedsag_cli.cli.examples import example
 
 _SHELL_FLAGS = ("--install-completion", "--show-completion")
@@ -36,6 +36,7 @@ app = typer.Typer(
 app.command("config", epilog=example("fedsag config -jt my_templates"))(config.config)
 app.add_typer(job.app, name="job")
 app.command("simulator", epilog=simulator.EXAMPLE)(simulator.simulator)
+app.command("run", epilog=run.EXAMPLE, context_settings={"allow_interspersed_args": False})(run.run)
 app.command("sweep", epilog=sweep.EXAMPLE)(sweep.sweep)
 app.command("watch", epilog=example("fedsag watch workspaces/first"))(watch.watch)
 app.command("verify", epilog=verify.EXAMPLE)(verify.verify)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fedsag_cli import foreign
-from fedsag_cli.cli import display, failures, table, wording
+from fedsag_cli.cli import baselines, display, failures, table, wording
 from fedsag_cli.errors import FedsagError, Interrupted, UsageError, counted
 from fedsag_cli.report import Report
+from fedsag_cli.report.baselines import doubts
 from fedsag_cli.workspace import by_number
 
 _WIDTH = 160  # columns of a terminal of which the table would take as many
@@ -52,29 +53,43 @@ def section(report: Report, error: FedsagError | None = None) -> str:
     if error is not None:
         parts.append(f"Error: {_text(foreign.masked(error.message))}")
         parts += [f"Hint: {_text(foreign.masked(error.hint))}"] if error.hint else []
-    parts += [*_table(report), _facts(report), *_failures(report)]
+    parts += [*_table(report), *_baselines(report), _facts(report), *_failures(report)]
     return "\n\n".join(parts) + "\n\n"
 
 
 def _status(report: Report, error: FedsagError | None) -> str:
     if error is None:
         return "finished"
-    if isinstance(error, Interrupted):
-        return "was interrupted"
-    return "finished, but the command failed" if report.ok else "failed"
+    ended = "was interrupted" if isinstance(error, Interrupted) else "failed"
+    return f"finished, but the command {ended}" if report.ok else ended
 
 
 def _table(report: Report) -> Iterator[str]:
     made = table.brief(report, _WIDTH)
     if not made.rows:
         return
-    rows = [made.columns, *([row[column] or "-" for column in made.columns] for row in made.rows[-_MOST_ROWS:])]
-    head, *body = (f"| {' | '.join(map(_text, row))} |" for row in rows)
-    yield "\n".join([head, "|---" * len(made.columns) + "|", *body])
+    yield _as_table(made.columns, made.rows[-_MOST_ROWS:])
     left_out = [made.left_out] if made.left_out else []
     left_out += ["the first rounds"] if len(made.rows) > _MOST_ROWS else []
     if left_out:
         yield f"Not in the table: {' and '.join(left_out)}; report.json has all."
+
+
+def _baselines(report: Report) -> Iterator[str]:
+    if rows := baselines.rows(report):
+        yield _as_table(list(rows[0]), rows)
+    for text in doubts(report):
+        yield f"Note: {_text(text)}"
+
+
+def _as_table(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> str:
+    head, *body = (f"| {' | '.join(map(_text, row))} |" for row in [columns, *_cells(columns, rows)])
+    return "\n".join([head, "|---" * len(columns) + "|", *body])
+
+
+def _cells(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> Iterator[list[str]]:
+    for row in rows:
+        yield [row[column] or "-" for column in columns]
 
 
 def _facts(report: Report) -> str:

@@ -14,10 +14,11 @@ from fedsag_cli.cli import completion, display
 from fedsag_cli.cli.display import Columns, Format
 from fedsag_cli.cli.examples import example
 from fedsag_cli.cli.options import FollowOption, FormatOption, QuietOption, TableOption, check_output, folder_named
-from fedsag_cli.errors import FedsagError, JobError, RunError, UsageError
+from fedsag_cli.errors import FedsagError, Interrupted, JobError, RunError, UsageError
 
 if TYPE_CHECKING:
     from fedsag_cli.events import Observer
+    from fedsag_cli.report import Report
 
 Shown = TypeVar("Shown")
 
@@ -262,9 +263,10 @@ def simulator(
     from fedsag_cli.cli.limits import OVER, UNDER, check, limits
     from fedsag_cli.cli.summary import summary
     from fedsag_cli.simulator import simulate
-    from fedsag_cli.simulator.comparing import run_baseline
+    from fedsag_cli.simulator.comparing import held, run_baseline
     from fedsag_cli.simulator.options import Options
     from fedsag_cli.simulator.signals import ignore_signals
+    from fedsag_cli.simulator.time_limit import time_limit
 
     if tracebacks:
         display.show_tracebacks()
@@ -286,7 +288,7 @@ def simulator(
         at=at,
         keep_checkpoints=keep_checkpoints,
         strict=strict,
-        max_time=max_time,
+        max_time=time_limit(max_time),
         debug=debug or "",
         follow=follow or (),
         baselines=baseline or (),
@@ -318,25 +320,36 @@ def simulator(
                 ]
             raise
 
-    failed: RunError | None = None  # a baseline
+    def run_baselines(report: Report) -> FedsagError | None:
+        """The error of the first baseline that failed; or that which ended all of them."""
+        failed: FedsagError | None = None
+        try:
+            with held(report) as place:
+                for kind in options.baselines:
+                    try:
+                        shown_live(partial(run_baseline, kind, job, report, options, place))
+                    except RunError as error:
+                        failed = failed or error
+        except FedsagError as error:
+            return error
+        return failed
+
+    report: Report | None = None
     try:
         try:
             report = shown_live(partial(simulate, job, workspace, options))
-            for kind in options.baselines:
-                try:
-                    shown_live(partial(run_baseline, kind, job, report, options))
-                except RunError as error:
-                    failed = failed or error
+            failed = run_baselines(report) if options.baselines else None
         finally:
             ignore_signals()  # how the command ends is known, and is in the report
         if output is Format.TXT:
             summary(report, columns, quiet=quiet)
-        check(report, set_limits)
+        if not isinstance(failed, Interrupted):
+            check(report, set_limits)
+        if failed is not None:
+            raise failed
     except FedsagError as error:
-        if summary_file is not None and error.report is not None:
-            markdown.append(summary_file, error.report, error)
+        if summary_file is not None and (ended := report or error.report) is not None:
+            markdown.append(summary_file, ended, error)
         raise
     if summary_file is not None:
         markdown.append(summary_file, report)
-    if failed is not None:
-        raise failed

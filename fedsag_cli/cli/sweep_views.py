@@ -47,7 +47,9 @@ class View:
         if measured := result.metrics.get(self._metric):
             facts.append(f"{self._metric} {wording.number(measured.last)}")
         facts += [wording.duration(result.seconds)] if result.seconds is not None else []
-        facts += [f"run {result.run}{', made before' if result.is_earlier else ''}"] if result.run else []
+        made = [f"run {result.run}"] if result.run else []
+        made += ["made before"] if result.is_earlier else []
+        facts += [", ".join(made)] if made else []
         self._line("  ".join(facts))
         if result.cause and result.status == FAILED:
             self._line(f"    {result.cause}")

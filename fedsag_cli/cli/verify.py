@@ -59,9 +59,13 @@ def verify(
     """
     if debug:
         display.show_tracebacks()
-    if is_run(run) or Path(run).is_file():
+    try:
+        is_file, exists = Path(run).is_file(), Path(run).exists()
+    except OSError as error:  # a name that is too long, a folder of another user
+        raise UsageError(f"{run} cannot be read: {error.strerror}") from None
+    if is_run(run) or is_file:
         _again(run, workspace, output)
-    elif run.endswith(".zip") and not Path(run).exists():
+    elif run.endswith(".zip") and not exists:
         raise UsageError(f"there is no file {run}", hint="`fedsag runs pack RUN` writes packs")
     elif workspace is not None:
         raise UsageError("-w keeps a run that is made again: name that run by its number, or a pack")

@@ -32,6 +32,8 @@ class LocalFiles:
         """Make the folder, and remove what an earlier start made in it. Raises ClientError."""
         self.folder = folder
         self._made = Made(folder, folder / _MADE, {})
+        if folder.exists() and not folder.is_dir():
+            raise ClientError(f"{folder} is in the way: it is not a folder", hint="move it to another place")
         with self._refused():
             folder.mkdir(exist_ok=True)
             self._made.read()

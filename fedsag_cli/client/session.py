@@ -309,6 +309,8 @@ class Session:
     def _make_filters(self) -> None:
         self._data_filters = _chain(self.config.task_data_filters)
         self._result_filters = _chain(self.config.task_result_filters)
+        for chain in (self._data_filters, self._result_filters):
+            chain.make_ready(self._site)
 
     def _serve(self, site: str) -> None:
         """The next task is that of this site: nothing of another one is left."""

@@ -18,7 +18,8 @@ class Filter(Protocol):
 
     A filter that needs only the model can have `process(model)`. One that removes params by their names can have a
     method `excludes(name)`, which says whether it does. With it, a script may also give such keys that the model does
-    not have, if differences are sent.
+    not have, if differences are sent. `make_ready(site)` is called once, before the first task ("server" in the
+    server). `filter_model(model, exchange)` takes the place of `process`, where that has another contract.
     """
 
     def process(self, model: FLModel, exchange: Exchange) -> FLModel:
@@ -43,6 +44,12 @@ class Chain:
             if matches(task_name, patterns):
                 yield number, link
 
+    def make_ready(self, site: str) -> None:
+        """The run of this site, or of the server, begins."""
+        for link in self.filters:
+            if callable(make_ready := getattr(link, "make_ready", None)):
+                make_ready(site)
+
     def excludes(self, task_name: str, name: str) -> bool:
         """Whether a filter removes all params of this name, and says so by its `excludes`."""
         asked = (getattr(link, "excludes", None) for _, link in self.of(task_name))
@@ -57,7 +64,10 @@ class Chain:
 
 def made_by(link: Any, model: FLModel, exchange: Exchange) -> FLModel:
     """What one filter makes of `model`. Raises TypeError where that is no model, and whatever the filter raises."""
-    made: object = link.process(model, exchange) if _takes_exchange(link) else link.process(model)
+    if callable(filter_model := getattr(link, "filter_model", None)):
+        made: object = filter_model(model, exchange)
+    else:
+        made = link.process(model, exchange) if _takes_exchange(link) else link.process(model)
     name = f"{type(link).__name__}.process()"
     if not isinstance(made, FLModel):
         raise TypeError(f"{name} returned {type(made).__name__}, not an FLModel")

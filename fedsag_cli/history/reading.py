@@ -45,6 +45,10 @@ def check_run(root: Path) -> None:
     """Raises WorkspaceError if no run is in this folder, or the folder cannot be read."""
     folder = Workspace(root)
     try:
+        if folder.has_sweep:
+            raise WorkspaceError(
+                f"{root} has a sweep, whose runs are in folders of their own", hint=f"name one of them: {root}/001-…"
+            )
         found = folder.has_run and any(path.is_file() for path in (folder.plan, folder.events, folder.report))
     except OSError as error:  # a folder of another user, a name that is too long
         raise WorkspaceError(f"{root} cannot be read: {error.strerror}") from None

@@ -131,8 +131,7 @@ class Records:
                 {
                     "name": each.site,
                     "metrics": _named(each.metrics),
-                    "weight": each.num_steps,
-                    "weight_key": NUM_STEPS,
+                    **({"weight": each.num_steps, "weight_key": NUM_STEPS} if each.num_steps > 0 else {}),
                 }
                 for each in answers
                 if each.metrics

@@ -21,6 +21,7 @@ STARTUP = os.path.join(os.path.dirname(__file__), "startup")  # noqa: PTH118, PT
 """A folder for PYTHONPATH: every Python that a client's script or command starts then calls `install`."""
 
 _ROOT = "nvflare"
+_OF_JOB_SCRIPTS = "fedsag_cli.recipe.ours"  # above this package
 _CLIENT_API = ("fedsag_cli.client", "fedsag_cli.client.decorators")
 _LIGHTNING = ("fedsag_cli.client.lightning",)
 _HF = ("fedsag_cli.client.hf",)
@@ -29,11 +30,13 @@ _FEDPROX = ("fedsag_cli.client.fedprox",)
 _SCAFFOLD = ("fedsag_cli.client.pt_scaffold", *_CONSTANTS)
 _EXCHANGE = ("fedsag_cli.interop.base.exchange",)
 _CONTEXT = ("fedsag_cli.interop.base.context",)
+_COMPONENTS = ("fedsag_cli.interop.base.components",)
 _EXECUTORS = ("fedsag_cli.interop.base.executors",)
 _CONTROLLERS = ("fedsag_cli.server.model_controller",)
-_OWN_CLASSES = {  # of which users make executors, learners and controllers
+_OWN_CLASSES = {  # of which users make executors, learners, controllers, filters and aggregators
     "nvflare.apis.dxo": (*_EXCHANGE, *_CONSTANTS),
     "nvflare.apis.executor": _EXECUTORS,
+    "nvflare.apis.filter": _COMPONENTS,
     "nvflare.apis.fl_component": _CONTEXT,
     "nvflare.apis.fl_context": _CONTEXT,
     "nvflare.apis.shareable": _EXCHANGE,
@@ -41,7 +44,7 @@ _OWN_CLASSES = {  # of which users make executors, learners and controllers
     "nvflare.app_common.abstract.learner_spec": _EXECUTORS,
     "nvflare.app_common.abstract.model": _EXCHANGE,
     "nvflare.app_common.abstract.model_learner": _EXECUTORS,
-    "nvflare.app_common.aggregators.model_aggregator": ("fedsag_cli.aggregators.model_aggregator",),
+    "nvflare.app_common.aggregators.model_aggregator": _COMPONENTS,
     "nvflare.app_common.aggregators.weighted_aggregation_helper": ("fedsag_cli.server.weighted_aggregation",),
     "nvflare.app_common.executors.learner_executor": _EXECUTORS,
     "nvflare.app_common.executors.model_learner_executor": _EXECUTORS,
@@ -53,12 +56,14 @@ _OWN_CLASSES = {  # of which users make executors, learners and controllers
     "nvflare.app_opt.pt.model_persistence_format_manager": ("fedsag_cli.client.pt_format",),
 }
 _ALWAYS = {
+    "nvflare": (),  # NVFLARE's own imports all of NVFLARE
     "nvflare.client": _CLIENT_API,
     "nvflare.client.api": _CLIENT_API,
     "nvflare.client.decorator": _CLIENT_API,
     "nvflare.client.tracking": ("fedsag_cli.client.tracking",),
     "nvflare.client.lightning": _LIGHTNING,
     "nvflare.client.hf": _HF,
+    "nvflare.apis.dxo_filter": (*_COMPONENTS, *_EXCHANGE, *_CONTEXT),
     "nvflare.app_common.abstract.fl_model": ("fedsag_cli.client",),
     "nvflare.app_opt.hf": _HF,
     "nvflare.app_opt.lightning": _LIGHTNING,
@@ -82,7 +87,7 @@ _WITHOUT_NVFLARE = {
     "nvflare.apis.fl_constant": _CONSTANTS,
     "nvflare.app_common": (),
     "nvflare.app_common.abstract": (),
-    "nvflare.app_common.aggregators": (),
+    "nvflare.app_common.aggregators": _COMPONENTS,
     "nvflare.app_common.workflows": (),
     "nvflare.app_common.abstract.fl_model": ("fedsag_cli.client", *_CONSTANTS),
     "nvflare.app_common.app_constant": _CONSTANTS,
@@ -116,6 +121,18 @@ def install() -> None:
         sys.meta_path.append(_Missing())
 
 
+def modules_of(fullname: str) -> Sequence[str] | None:
+    """The modules of fedsag that make up this module where NVFLARE is not installed; None if fedsag lacks it."""
+    return _WITHOUT_NVFLARE.get(fullname, _ALWAYS.get(fullname))
+
+
+def names_of(module: str) -> dict[str, object]:
+    """The public names of a module of fedsag that NVFLARE has too."""
+    known = vars(importlib.import_module(module))
+    public = known.get("__all__") or [each for each in known if not each.startswith("_")]
+    return {each: known[each] for each in public if each not in _NOT_OF_NVFLARE}
+
+
 class _Finder:
     def find_spec(
         self,
@@ -147,10 +164,14 @@ class _Missing:
         fullname: str,
         path: Sequence[str] | None = None,  # noqa: ARG002
         target: ModuleType | None = None,  # noqa: ARG002
-    ) -> None:
+    ) -> ModuleSpec | None:
         if fullname.partition(".")[0] == _ROOT and PathFinder.find_spec(_ROOT) is None:
+            spec: ModuleSpec | None = importlib.import_module(_OF_JOB_SCRIPTS).find_spec(fullname)
+            if spec is not None:
+                return spec
             # `name` is the package: `from x import y` hides an error whose name is x.y
             raise ModuleNotFoundError(f"fedsag has no {fullname}, and nvflare is not installed", name=_ROOT)
+        return None
 
 
 class _Loader:  # has the methods of importlib.abc.Loader, whose import is slow
@@ -166,9 +187,18 @@ class _Loader:  # has the methods of importlib.abc.Loader, whose import is slow
         if self._original is not None and self._original.loader is not None and module.__name__ in _MERGED:
             self._original.loader.exec_module(module)
         for name in self._modules:
-            known = vars(importlib.import_module(name))
-            public = known.get("__all__") or [each for each in known if not each.startswith("_")]
-            module.__dict__.update({each: known[each] for each in public if each not in _NOT_OF_NVFLARE})
-            module.__doc__ = module.__doc__ or known.get("__doc__")
+            names = names_of(name)
+            for each in names:
+                _add_constants(names[each], module.__dict__.get(each))
+            module.__dict__.update(names)
+            module.__doc__ = module.__doc__ or importlib.import_module(name).__doc__
         for alias, name in _RENAMED.get(module.__name__, {}).items():
             module.__dict__[alias] = module.__dict__[name]
+
+
+def _add_constants(ours: object, theirs: object) -> None:
+    """NVFLARE's modules use more names of its constants than fedsag has."""
+    if isinstance(ours, type) and isinstance(theirs, type) and ours.__module__.startswith("fedsag_cli."):
+        for name, value in vars(theirs).items():
+            if isinstance(value, str) and not name.startswith("__") and not hasattr(ours, name):
+                setattr(ours, name, value)

@@ -169,6 +169,10 @@ class App:
         """The config file named `stem`."""
         return self.configs.find(stem)
 
+    def variables(self, stem: str) -> list[str]:
+        """The names of the variables that the config file `stem` has. Raises JobError."""
+        return [name for name in self.configs.read(stem).values if not name.startswith("@")]
+
     def expected(self, stem: str) -> str:
         """The name that a missing config file would have beside the app's other one."""
         there = self.file(SERVER_FILE) or self.file(CLIENT_FILE)

@@ -19,9 +19,8 @@ KEYS: Mapping[str, str] = {
     "the simulator runs with the clients it is given",
     "mandatory_clients": "clients that a deployment needs to start the job; the simulator does not ask for them",
     "deploy_map": "sites that an app goes to: server, names of clients, or @ALL",
-    **dict.fromkeys(
-        ["resource_spec", "launcher_spec", "scope", "custom_props", "stats_pool_config", "study"], _OF_A_DEPLOYMENT
-    ),
+    **dict.fromkeys(["resource_spec", "launcher_spec", "scope", "stats_pool_config", "study"], _OF_A_DEPLOYMENT),
+    "custom_props": "values of your own; seed is the seed of runs that are given no other",
     "job_folder_name": "name of the job's folder",
     "format_version": "version of this file's format",
 }
@@ -30,11 +29,16 @@ KEYS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meta:
-    """The values of meta.conf. `deploy_map` maps an app's name to its sites; ("@ALL",) means all sites."""
+    """The values of meta.conf. `deploy_map` maps an app's name to its sites; ("@ALL",) means all sites.
+
+    `seed`: of runs that are given no other, from 0 to 2**63 - 1. It is in `custom_props`, where NVFLARE's recipes can
+    set it too.
+    """
 
     name: str
     min_clients: int = 1
     mandatory_clients: Sequence[str] = ()
+    seed: int | None = None
     deploy_map: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @classmethod
@@ -54,12 +58,24 @@ class Meta:
                     found.add(conf.wrong("mandatory_clients", problem, hint=nearest(site, named)))
             named_so = found.attempt(conf.text, "name", name)
             min_clients = found.attempt(conf.number, "min_clients", 1, least=1)
+            seed = found.attempt(_seed, conf)
         return cls(
             name=named_so or name,
             min_clients=min_clients or 1,
             mandatory_clients=tuple(mandatory),
+            seed=seed,
             deploy_map=deploy_map,
         )
+
+
+def _seed(conf: Section) -> int | None:
+    props = conf.values.get("custom_props")
+    if not isinstance(props, Mapping) or props.get("seed") is None:
+        return None
+    own = conf.section("custom_props")
+    if (seed := own.number("seed")) >= 1 << 63:
+        raise own.wrong("seed", f"must be below 2**63, not {seed}")
+    return seed
 
 
 def _deploy_map(conf: Section) -> dict[str, tuple[str, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from fedsag_cli.errors import counted
 from fedsag_cli.report import BaselineReport, Report, curves
 
 FEDERATED = "federated"
@@ -66,12 +67,18 @@ def _row(each: BaselineReport, name: str) -> Row:
 def doubts(report: Report) -> Iterator[str]:
     """Why the comparison may be an unfair one."""
     federated = outcome(report, FEDERATED)
+    if report.baselines and report.inherited_rounds:
+        yield (
+            f"{FEDERATED} is a fork, and has {counted(report.inherited_rounds, 'round')} of its parent; "
+            "its baselines have the settings of the fork in all rounds"
+        )
     for each in report.baselines:
         if not each.ok:
             continue
         if abs(each.num_steps - federated.num_steps) > _ALIKE * federated.num_steps:
+            steps = counted(round(each.num_steps), "step")
             yield (
-                f"{each.kind} trained {each.num_steps:,.0f} steps, {FEDERATED} {federated.num_steps:,.0f}: "
+                f"{each.kind} trained {steps}, {FEDERATED} {federated.num_steps:,.0f}: "
                 "the comparison is not one of equal training"
             )
         if each.is_final != federated.is_final:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
+import logging
 import os
 import resource
 import select
@@ -22,6 +23,8 @@ from fedsag_cli.accountants import Accountant
 from fedsag_cli.errors import FedsagError, JobError, TensorError, of_system
 from fedsag_cli.events import Event, Notice, Observer, RunFailed, WillWrite, WorkflowFinished, WorkflowStarted
 from fedsag_cli.filters import Chain
+from fedsag_cli.interop.base.components import ModelAggregator
+from fedsag_cli.interop.base.context import FLComponent
 from fedsag_cli.interop.constants import EventType
 from fedsag_cli.model import Stateful
 from fedsag_cli.params import tensor_file
@@ -158,6 +161,7 @@ def _run(
     parts: dict[str, Any] = {}
     for spec in plan.server.components:
         parts[spec.id] = catalog.build(spec, parts)
+    _make_ready(parts, [data_filters, result_filters])
     workflows: list[Controller] = [catalog.build(spec, parts) for spec in plan.server.workflows]
     for workflow in workflows:
         if isinstance(workflow, RunsModelController):
@@ -242,6 +246,17 @@ def _run(
         tracking.close(Status.FINISHED, digest=digest)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _make_ready(parts: Mapping[str, Any], chains: Sequence[Chain]) -> None:
+    """Let users' components on NVFLARE's base classes begin; what they say goes to the server's log."""
+    if any(isinstance(part, FLComponent) for part in (*parts.values(), *(link for _, link in _links(chains)))):
+        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    for part in parts.values():
+        if isinstance(part, ModelAggregator):
+            part.make_ready(SERVER)
+    for chain in chains:
+        chain.make_ready(SERVER)
 
 
 def _let_look(line: Line, parent: socket.socket) -> None:

@@ -18,12 +18,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from fedsag_cli.aggregators.model_aggregator import with_arrays
 from fedsag_cli.errors import JobError, RunError
 from fedsag_cli.events import Notice
 from fedsag_cli.facts import Facts
 from fedsag_cli.interop.base.context import Engine, FLContext, Signal, Workspace
-from fedsag_cli.interop.base.exchange import FLModelUtils
+from fedsag_cli.interop.base.exchange import FLModelUtils, with_arrays
 from fedsag_cli.interop.base.executors import FLComponentWrapper
 from fedsag_cli.model import FLModel, Params, ParamsType, Reply, Stateful, Task, Tree
 from fedsag_cli.params import arithmetic, checks

@@ -63,6 +63,7 @@ def simulate(
             "--at begins a fork of a run that there is", hint=f"give --resume too: --resume --at {options.at}"
         )
     with Workspace(workspace or WORKSPACE) as run_folder:
+        resume.check_has_no_sweep(run_folder)
         if options.at is not None:
             return _fork(job, run_folder, options, observers, limit)
         before = None
@@ -151,6 +152,7 @@ class _Start:
                 resume.check_nothing_is_lost(self.folder, moves=self.moves)
         for kind in self.options.baselines:
             place = Workspace(baselines.workspace_of(self.folder.root, kind))
+            place.check_usable(place.plan, place.events, place.report, place.report_page)
             goes_on = self.before is not None and baselines.is_begun(place, planned.plan, kind)
             if not (goes_on or self.options.force):
                 resume.check_nothing_is_lost(place, moves=False)
@@ -168,7 +170,9 @@ class _Start:
             failed = RunError(f"with --strict no client may fail, but these failed: {', '.join(report.failures)}")
             failed.report = report
             raise failed
-        self._tell("this run is complete: there is nothing left to do")
+        baseline = self.options.baseline
+        which = f"the baseline {baseline.kind!r}" if baseline else "this run"
+        self._tell(f"{which} is complete: there is nothing left to do")
         return report
 
     def _note_what_was(self, planned: Planned) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fedsag_cli import foreign, history, pages
-from fedsag_cli.errors import FedsagError, Interrupted, RunError, system_errors
+from fedsag_cli.errors import FedsagError, Interrupted, OutOfTime, RunError, system_errors
 from fedsag_cli.events import Observer
 from fedsag_cli.plan import read_plan
 from fedsag_cli.report import BaselineReport, Report
@@ -16,21 +17,37 @@ from fedsag_cli.report.places import relative
 from fedsag_cli.simulator import simulate
 from fedsag_cli.simulator.baselines import CENTRALISED, POOLED, is_begun, workspace_of
 from fedsag_cli.simulator.options import Baseline, Options, gpu_groups
+from fedsag_cli.simulator.time_limit import time_limit
 from fedsag_cli.workspace import SERVER, Workspace, write_json
 
 _CONTINUE = "the federated run is done: the same command with --resume goes on with its baselines"
 
 
+@contextlib.contextmanager
+def held(federated: Report) -> Iterator[Workspace]:
+    """The workspace of a run that has ended: in this block, no other run can use it. Raises WorkspaceError."""
+    with Workspace(Path(federated.workspace)) as workspace:
+        workspace.take()
+        yield workspace
+
+
 @system_errors()
 def run_baseline(
-    kind: str, job: Path, federated: Report, options: Options, observers: Sequence[Observer] = ()
+    kind: str, job: Path, federated: Report, options: Options, workspace: Workspace, observers: Sequence[Observer] = ()
 ) -> BaselineReport:
     """Run one baseline of the run that the report `federated` is of, and add its result to that report.
 
-    `options` are those of that run; with `resume`, a baseline of the same run is continued. Raises Interrupted, and
-    RunError, with the `report` of the baseline, if it failed.
+    `options` are those of that run; with `resume`, a baseline of the same run is continued. `workspace` is that run's,
+    and is `held`. Raises Interrupted, OutOfTime if the time is over before the baseline begins, and RunError, with the
+    `report` of the baseline, if it failed.
     """
-    place = workspace_of(Path(federated.workspace), kind)
+    place = workspace_of(workspace.root, kind)
+    try:
+        if limit := time_limit(options.max_time):
+            limit.check()
+    except OutOfTime as over:
+        over.hint = f"{_CONTINUE}, if the job is unchanged"
+        raise
     try:
         report = simulate(job, place, _options(kind, federated, options, Workspace(place)), observers)
     except Interrupted as interrupted:
@@ -38,12 +55,12 @@ def run_baseline(
         raise
     except FedsagError as error:
         failed = error.report if isinstance(error.report, Report) else Report(workspace=str(place), cause=error.message)
-        _add(federated, outcome(failed, kind, history.number_of(place)))
+        _add(federated, outcome(failed, kind, history.number_of(place)), workspace)
         told = RunError(f"the baseline {kind!r} failed: {error.message}", hint=f"{_CONTINUE}, if the job is unchanged")
         told.report, told.details = error.report, error.details
         raise told from error
     made = outcome(report, kind, history.number_of(place))
-    _add(federated, made)
+    _add(federated, made, workspace)
     return made
 
 
@@ -78,14 +95,12 @@ def _options(kind: str, federated: Report, options: Options, place: Workspace) -
     )
 
 
-def _add(federated: Report, made: BaselineReport) -> None:
+def _add(federated: Report, made: BaselineReport, place: Workspace) -> None:
     """Add a baseline to the report, and write this and its page again. Raises WorkspaceError, OSError."""
     replaced(federated, made)
-    with Workspace(Path(federated.workspace)) as place:
-        place.take()
-        place.reopen()
-        place.claim(place.report, place.report_page)
-        shown = foreign.masked(relative(federated))
-        write_json(place.report, shown)
-        pages.write(shown, place.events, place.report_page, history.number_of(place.root))
-        place.settle()
+    place.reopen()
+    place.claim(place.report, place.report_page)
+    shown = foreign.masked(relative(federated))
+    write_json(place.report, shown)
+    pages.write(shown, place.events, place.report_page, history.number_of(place.root))
+    place.settle()

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import msgspec
 
 from fedsag_cli import catalog, machine
-from fedsag_cli.errors import RunError
+from fedsag_cli.errors import RunError, system_errors
 from fedsag_cli.events import (
     Event,
     ModelSent,
@@ -79,10 +79,11 @@ class DryRun(msgspec.Struct, frozen=True, kw_only=True):
     notes: list[str]
 
 
+@system_errors()
 def dry_run(job: Path, options: Options) -> DryRun:
     """Run the first task of the job's first workflow with one client. Nothing is written to the job or the database.
 
-    Raises JobError and UsageError as `simulate` does, and RunError if the task fails.
+    Raises JobError and UsageError as `simulate` does, and RunError if the task fails, or the system refuses the copy.
     """
     with TemporaryDirectory(prefix="fedsag-") as folder, Workspace(Path(folder) / "ws") as workspace:
         planned = make_plan(with_values(Job.load(job, reading.translate), options.sets), workspace, options)

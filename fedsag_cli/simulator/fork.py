@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from fedsag_cli import catalog, history
-from fedsag_cli.errors import UsageError, WorkspaceError
+from fedsag_cli.errors import UsageError, WorkspaceError, counted
 from fedsag_cli.events import Event, ModelSaved, ReplyFailed, RoundFinished, from_line
 from fedsag_cli.history.reading import identity_of
 from fedsag_cli.plan import ParentRun, Plan, ServerPlan
@@ -52,6 +52,7 @@ class Fork:
         now = planned.plan
         resume.check_is_of_job(self.plan, now, self.parent, job, hint=" --at ROUND")
         self._check_workflows(now)
+        self._check_rounds(now)
         self._check_account(now)
         if now.strict:
             self._check_strict()
@@ -111,6 +112,20 @@ class Fork:
                     f"({was.path}) and is {shown}",
                     hint="change the arguments of the workflow; or begin a new run",
                 )
+
+    def _check_rounds(self, now: Plan) -> None:
+        """The parent must not have done more rounds than the fork is to have."""
+        current = int(self.whole.state.get("workflow", 0))
+        was, new = (plan.server.workflows[current].args for plan in (self.plan, now))
+        count, first = new.get("num_rounds"), new.get("start_round", 0)
+        if count is None or count == was.get("num_rounds"):
+            return
+        if (done := self.whole.round_num + 1 - first) > count:
+            raise WorkspaceError(
+                f"num_rounds is {count}, but the fork begins after round {self.whole.round_num}, and so with "
+                f"{counted(done, 'round')} of its parent",
+                hint="give --at an earlier round, or more rounds",
+            )
 
     def _check_account(self, now: Plan) -> None:
         """An account of privacy has one noise, for all rounds: with another one it would say too little."""

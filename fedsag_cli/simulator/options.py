@@ -11,6 +11,7 @@ from fedsag_cli import machine
 from fedsag_cli.errors import UsageError, counted, nearest, there_are
 from fedsag_cli.processes.ray.engine import check_installed
 from fedsag_cli.processes.ray.messages import Node
+from fedsag_cli.simulator.time_limit import TimeLimit
 from fedsag_cli.workspace import SERVER
 
 FORK, SPAWN = "fork", "spawn"
@@ -43,6 +44,7 @@ class Options:
     address: str | None = None  # of a Ray cluster
     workers: bool | None = None  # whether worker processes do the tasks of all clients; None: as the job says
     seed: int | None = None
+    default_seed: int | None = None  # where neither `seed` nor the job's meta file has one; None: a random one
     sets: Sequence[str] = ()  # KEY=VALUE: values of the job's config files for this run, see `set_values`
     waits_for_all: bool | None = None  # as the earlier run did; None: if a seed is given
     max_clients: int | None = None
@@ -51,7 +53,7 @@ class Options:
     at: str | None = None  # with `resume`: begin a fork after this round, ROUND or WORKFLOW:ROUND
     keep_checkpoints: int | None = None  # those of so many last rounds, or ALL; None: as the earlier run did, or of one
     strict: bool = False  # any failure of a client ends the run
-    max_time: str | None = None  # how long the run may take, as in `time_limit`
+    max_time: str | TimeLimit | None = None  # how long the run may take, or all runs that have this limit
     debug: str = ""  # the client that runs in the foreground
     follow: Sequence[str] = ()  # clients whose logs are shown; or the server
     recorded: bool = True  # in the database of runs

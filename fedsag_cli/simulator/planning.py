@@ -53,6 +53,7 @@ _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 _OF_SHELLS = {"cd", "source", ".", "export", "ulimit", "set", "if", "for", "exec", "conda"}
 _SHELL_SIGNS = {"&&", "||", ";", "|", ">", ">>", "2>&1", "&", "<"}
 _PROGRAMS = "fedsag_cli.client."  # of fedsag, started as scripts are
+_PLACEHOLDER = re.compile(r"(?<![${])\{([A-Za-z_]\w*)\}")
 _MOST_FAILED = 20  # sites of one app: the next ones would fail alike
 _OTHER_DESCRIPTORS = 40  # of a process, beside those for clients
 _LEAST, _LEAST_WITH_TORCH = 8_000_000, 16_000_000  # bytes that a forked client has of its own before its script
@@ -88,6 +89,7 @@ def make_plan(
         )
     if options.seed is not None and not 0 <= options.seed < 1 << 63:
         raise UsageError(f"--seed {options.seed}: it must be a number from 0 to 2**63 - 1")
+    seed = next((each for each in (options.seed, job.meta.seed, options.default_seed) if each is not None), None)
     if options.launcher not in (None, FORK, SPAWN):
         raise UsageError(f"--launcher {options.launcher!r}: it must be {FORK} or {SPAWN}")
     notices = environment.notes(os.environ)
@@ -158,13 +160,13 @@ def make_plan(
         format=FORMAT,
         job=f"{job.meta.name} ({options.baseline.kind})" if options.baseline else job.meta.name,
         baseline=options.baseline.kind if options.baseline else "",
-        seed=options.seed if options.seed is not None else secrets.randbits(31),
+        seed=secrets.randbits(31) if seed is None else seed,
         slots=slots,
         threads=threads,
         launcher=options.launcher or FORK,
         gpus=options.gpus,
         strict=options.strict,
-        waits_for_all=options.waits_for_all if options.waits_for_all is not None else options.seed is not None,
+        waits_for_all=options.waits_for_all if options.waits_for_all is not None else seed is not None,
         files=_digests({app.name: app for app in apps.values()}.values()) | code,
         preload=modules,
         debug=options.debug,
@@ -358,6 +360,17 @@ class _Start(NamedTuple):
     command: Sequence[str] = ()
 
 
+def _unknown_variable(app: App, command: Sequence[str]) -> str:
+    """The first {name} in a command that stands for nothing, so that the command keeps its placeholders; or nothing."""
+    known = {*app.variables(CLIENT_FILE), *placeholders.SYSTEM}
+    return next((name for name in _PLACEHOLDER.findall(" ".join(command)) if name not in known), "")
+
+
+def _hint_for_variable(app: App, unknown: str) -> str:
+    near = nearest(unknown, app.variables(CLIENT_FILE)) if unknown else ""
+    return f"there is no variable {unknown!r} for its command; {near}" if unknown else ""
+
+
 def _start(
     executor: Executor,
     name: str,
@@ -369,6 +382,9 @@ def _start(
 ) -> _Start:
     """How an executor is started. `file`: the config file that says so. Raises JobError if there is no such script."""
     command = list(executor.command)
+    unknown = _unknown_variable(app, command)
+    if unknown:
+        notes.append(f"the command of {app.name} keeps its {{{unknown}}}: there is no variable {unknown!r}")
     if command[1:2] == ["-m"] and command[2].startswith(_PROGRAMS):
         return _Start(script=command[2], args=command[3:])
     if executor.script is None:
@@ -390,9 +406,12 @@ def _start(
         scripts = [str(path.relative_to(app.folder)) for path in sorted(app.custom.rglob("*.py"))]
         raise JobError(
             f"{app.name}: the script {executor.script} of {name} does not exist",
-            hint=f"there is: {', '.join(scripts)}"
-            if scripts
-            else f"{app.custom} contains no Python files; see create's -sd",
+            hint=_hint_for_variable(app, unknown)
+            or (
+                f"there is: {', '.join(scripts)}"
+                if scripts
+                else f"{app.custom} contains no Python files; see create's -sd"
+            ),
             file=file,
             at=(*executor.at, "task_script_path" if executor.in_process else "command"),
         )

@@ -29,6 +29,15 @@ def check_has_run(workspace: Workspace) -> None:
         raise WorkspaceError(f"there is no run in {workspace.root} to continue", hint="start one without --resume")
 
 
+def check_has_no_sweep(workspace: Workspace) -> None:
+    """Raises WorkspaceError if a sweep has its runs in this folder: a run would take the place of its results."""
+    if workspace.has_sweep:
+        raise WorkspaceError(
+            f"{workspace.root} has a sweep, whose runs are in folders of their own",
+            hint="choose another folder with -w; or name one of its runs",
+        )
+
+
 def plan_in(workspace: Workspace) -> Plan | None:
     """The plan of the run in a workspace; None if the run ended before it wrote one. Raises WorkspaceError."""
     if not workspace.plan.exists():
@@ -183,9 +192,18 @@ def check_same_job(before: Plan, now: Plan, workspace: Workspace, job: Path, *, 
 
 
 def changes(before: Plan, now: Plan) -> Iterator[str]:
-    """What has changed in the job, one by one."""
+    """What has changed in the job, one by one. A change that is the same at several sites is told once."""
     yield from _changed_files(before.files, now.files)
-    yield from _changed("", before.settings, now.settings)
+    was, is_now = dict(before.settings), dict(now.settings)
+    sites_were, sites_are = was.pop("sites"), is_now.pop("sites")
+    yield from _changed("", was, is_now)
+    alike: dict[str, list[str]] = {}
+    for name in dict.fromkeys([*sites_were, *sites_are]):
+        for change in _changed("", sites_were.get(name), sites_are.get(name)):
+            alike.setdefault(change, []).append(name)
+    for change, names in alike.items():
+        others = f" (and at {counted(len(names) - 1, 'other site')})" if len(names) > 1 else ""
+        yield f"sites.{names[0]}{'' if change.startswith(' ') else '.'}{change}{others}"
 
 
 def few(changed: Sequence[str]) -> str:

@@ -32,11 +32,9 @@ class TimeLimit:
             raise OutOfTime(self.text)
 
 
-def time_limit(text: str | None) -> TimeLimit | None:
-    """The limit of a run that starts now. Raises UsageError if the text is no time."""
-    if text is None:
-        return None
-    return TimeLimit(text, time.monotonic() + seconds_in(text))
+def time_limit(given: str | TimeLimit | None) -> TimeLimit | None:
+    """The limit of a run that starts now, or one whose time runs already. Raises UsageError if a text is no time."""
+    return TimeLimit(given, time.monotonic() + seconds_in(given)) if isinstance(given, str) else given
 
 
 def seconds_in(text: str) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from fedsag_cli.errors import Gathering, JobError
+from fedsag_cli.errors import Gathering, JobError, system_errors
 from fedsag_cli.interop import reading
 from fedsag_cli.job import App, Job
 from fedsag_cli.job.config import CLIENT_FILE, SERVER_FILE, placeholders
@@ -56,8 +56,12 @@ def checked(job: Path, options: Options, workspace: Workspace) -> Checked:
     return Checked(problems=[], planned=planned, notes=planned.notices)
 
 
+@system_errors()
 def validate(job: Path, options: Options) -> Checked:
-    """As `problems`; if the files have none, the scripts and the server's components are tried too, in a copy."""
+    """As `problems`; if the files have none, the scripts and the server's components are tried too, in a copy.
+
+    Raises RunError, too, if the system refuses the copy or a process.
+    """
     with TemporaryDirectory(prefix="fedsag-") as folder, Workspace(Path(folder) / "ws") as workspace:
         found = checked(job, options, workspace)
         if found.planned is None:

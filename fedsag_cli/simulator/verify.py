@@ -11,6 +11,7 @@ import msgspec
 
 from fedsag_cli.errors import WorkspaceError
 from fedsag_cli.events import from_line
+from fedsag_cli.history.reading import check_run
 from fedsag_cli.record import Found, Proof, read, sha256_of
 from fedsag_cli.report import Report, ReportBuilder, RoundReport
 from fedsag_cli.simulator import resume
@@ -53,7 +54,8 @@ def verify(root: Path, *, with_files: bool = True) -> Verification:
     `with_files`: checkpoints and models too, which takes as long as reading them.
     """
     workspace = Workspace(root)
-    if not workspace.has_run or (plan := resume.plan_in(workspace)) is None:
+    check_run(workspace.root)
+    if (plan := resume.plan_in(workspace)) is None:
         raise WorkspaceError(
             f"there is no run in {workspace.root}", hint="name the folder that -w gave to the simulator"
         )

@@ -25,7 +25,7 @@ from fedsag_cli.sweep import page
 from fedsag_cli.sweep.checks import check, planned
 from fedsag_cli.sweep.folder import Asked, SweepFolder, check_same
 from fedsag_cli.sweep.one_run import Ended
-from fedsag_cli.sweep.results import NOT_RUN, Result, SweepReport, result_of, summed_up
+from fedsag_cli.sweep.results import NOT_RUN, Result, SweepReport, result_of, summed_up, without_metric
 from fedsag_cli.sweep.runner import Runner, Running, Task
 from fedsag_cli.sweep.variations import Variation, columns, product, read_setting
 
@@ -130,7 +130,7 @@ def sweep(job: Path, folder: Path | None, settings: Settings, watcher: Watcher) 
             ending.callback(warm.end)
         checked = check(job, read, options, place.run(variations[0].name), warm.prepare if warm else lambda _: None)
         asked = Asked(
-            job=str(job.absolute()),
+            job=str(job.resolve()),
             sets=list(settings.sets),
             seeds=list(settings.seeds),
             options=_told(settings.options),
@@ -144,6 +144,7 @@ def sweep(job: Path, folder: Path | None, settings: Settings, watcher: Watcher) 
             place.clear(before)
         elif before is not None:
             check_same(before, asked, place.root)
+            place.check_runs(variations, checked.clients)
         place.begin(asked)
         signals = ending.enter_context(signals_told())
         runner = Runner(job, warm, settings.jobs, place.release, signals)
@@ -157,7 +158,7 @@ def sweep(job: Path, folder: Path | None, settings: Settings, watcher: Watcher) 
             metric=settings.metric,
             lowest=settings.lowest,
         )
-        notes = _written(place, report)
+        notes = [*without_metric(report), *_written(place, report)]
         return Swept(report, place.root, signals.received[0] if signals.received else 0, notes)
 
 

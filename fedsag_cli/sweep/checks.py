@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from fedsag_cli.errors import FedsagError
+from fedsag_cli.errors import FedsagError, UsageError
 from fedsag_cli.interop import reading
 from fedsag_cli.job import Job
 from fedsag_cli.job.templates.set_values import with_values
@@ -22,10 +22,11 @@ _MOST_PLANS = 100  # of one key: of further values, only whether the job takes t
 
 
 class Checked(NamedTuple):
-    """`job`: its name. `plan`: the identity of the first run's plan."""
+    """`job`: its name. `plan`: the identity of the first run's plan. `clients`: those of every run."""
 
     job: str
     plan: str
+    clients: list[str]
 
 
 def check(
@@ -43,19 +44,22 @@ def check(
     plan = planned(job, dataclasses.replace(options, sets=first), workspace, prepare)
     prepare(modules_of_server(plan.server))
     for at, setting in enumerate(settings):
+        by_plan = {plan.identity: first[at]}
         for number, word in enumerate(setting.words[1:], start=1):
             sets = [*first[:at], word, *first[at + 1 :]]
             try:
                 if number < _MOST_PLANS:
                     other = planned(job, dataclasses.replace(options, sets=sets), workspace, prepare)
                     prepare(list(_not_in(modules_of_server(other.server), modules_of_server(plan.server))))
+                    if (same := by_plan.setdefault(other.identity, word)) != word:
+                        raise UsageError(f"--set {same} and --set {word} are the same: two runs would be the same")
                 else:
                     with_values(Job.load(job, reading.translate), sets)
             except FedsagError as error:
                 if not error.message.startswith("--set "):
                     error.message = f"--set {word}: {error.message}"
                 raise
-    return Checked(job=plan.job, plan=plan.identity)
+    return Checked(job=plan.job, plan=plan.identity, clients=plan.names)
 
 
 def planned(

@@ -16,11 +16,18 @@ import msgspec
 
 from fedsag_cli.errors import WorkspaceError, counted
 from fedsag_cli.history.reading import has_run, read_workspace
+from fedsag_cli.plan import read_plan
 from fedsag_cli.report import Report
 from fedsag_cli.sweep.results import NOT_RUN, SweepReport
+from fedsag_cli.sweep.variations import Variation
 from fedsag_cli.workspace import Workspace, write_json
 
 FORMAT = 1
+_REMOVE = "move that folder elsewhere, and its run is made again; or start the sweep anew with --force"
+_GO_ON = (
+    "give what it had, to go on; start it anew with --force; or choose another folder with -w, where --needed takes "
+    "the runs that are done"
+)
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,15 +65,19 @@ class SweepFolder:
 
     def before(self) -> Asked | None:
         """The sweep that is there; None if there is none. Raises WorkspaceError if something else is."""
-        if self._own.plan.exists():
-            raise WorkspaceError(f"{self.root} has a run, and no sweep", hint="choose another folder with -w")
         try:
-            found = msgspec.json.decode(self._file.read_bytes(), type=Asked)
+            if self._own.plan.exists():
+                raise WorkspaceError(f"{self.root} has a run, and no sweep", hint="choose another folder with -w")
+            found = msgspec.json.decode(self._own.sweep.read_bytes(), type=Asked)
         except FileNotFoundError:
             return None
-        except (OSError, msgspec.DecodeError) as error:
+        except OSError as error:
             raise WorkspaceError(
-                f"{self._file} is not what a sweep wrote: {error}", hint="choose another folder with -w"
+                f"{self.root} cannot be read: {error.strerror}", hint="choose another folder with -w"
+            ) from None
+        except msgspec.DecodeError as error:
+            raise WorkspaceError(
+                f"{self._own.sweep} is not what a sweep wrote: {error}", hint="choose another folder with -w"
             ) from None
         if found.format != FORMAT:
             raise WorkspaceError(
@@ -85,8 +96,8 @@ class SweepFolder:
     def begin(self, asked: Asked) -> None:
         """Write down what was asked for. Raises WorkspaceError if a file of the user's is there, OSError."""
         self._own.reopen()
-        self._own.claim(self._file, self._own.report, self._own.report_page)
-        write_json(self._file, asked)
+        self._own.claim(self._own.sweep, self._own.report, self._own.report_page)
+        write_json(self._own.sweep, asked)
 
     def clear(self, before: Asked) -> None:
         """Remove what the sweep that was here made. The user's files stay. Raises WorkspaceError, OSError."""
@@ -111,13 +122,29 @@ class SweepFolder:
         report, status, _ = read_workspace(self.run(name))
         return status, report
 
+    def check_runs(self, variations: Sequence[Variation], clients: Sequence[str]) -> None:
+        """Raises WorkspaceError if a run that is not of this sweep is where one of its runs has its files."""
+        for each in variations:
+            file = Workspace(self.run(each.name)).plan
+            try:
+                plan = read_plan(file)
+            except FileNotFoundError:
+                continue
+            except (OSError, msgspec.DecodeError) as error:
+                raise WorkspaceError(f"{file} cannot be read: {error}", hint=_REMOVE) from None
+            of_sweep = {"--set": list(each.words), "--seed": each.seed, "-c": list(clients)}
+            there = {"--set": plan.overrides, "--seed": plan.seed, "-c": plan.names}
+            for flag, value in of_sweep.items():
+                if there[flag] != value:
+                    raise WorkspaceError(
+                        f"{file.parent} has a run that is not of this sweep: its {flag} is {_shown(there[flag])}, and "
+                        f"not {_shown(value)}",
+                        hint=_REMOVE,
+                    )
+
     def _beginning_here(self, path: str) -> str:
         is_here = path and Path(path).is_relative_to(self.root)
         return str(Path(path).relative_to(self.root)) if is_here else path
-
-    @property
-    def _file(self) -> Path:
-        return self.root / "sweep.json"
 
 
 def check_same(before: Asked, now: Asked, root: Path) -> None:
@@ -126,13 +153,13 @@ def check_same(before: Asked, now: Asked, root: Path) -> None:
     for what in dict.fromkeys([*was, *is_]):
         if was.get(what) != is_.get(what):
             raise WorkspaceError(
-                f"the sweep in {root} has {what} {_shown(was.get(what))}, and not {_shown(is_.get(what))}",
-                hint="give what it had, to go on; choose another folder with -w; or start it anew with --force",
+                f"{what} of the sweep in {root} was {_shown(was.get(what))}, and is {_shown(is_.get(what))} now",
+                hint=_GO_ON,
             )
     if before.plan != now.plan:
         raise WorkspaceError(
             f"the job has changed since the sweep in {root} began",
-            hint="undo the change, to go on; choose another folder with -w; or start it anew with --force",
+            hint=_GO_ON.replace("give what it had", "undo the change"),
         )
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -55,7 +54,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """The runs with the same values and different seeds. `best` and `last` are means over those that have the metric.
 
-    `best_sd`, `last_sd`: the standard deviations, of two or more. `seconds`: of all its runs together.
+    `best_sd`, `last_sd`: the standard deviations, of two or more. `seconds`: their mean.
     """
 
     chosen: list[str]
@@ -134,6 +133,13 @@ def best_of(results: Sequence[Result], metric: str, *, lowest: bool | None = Non
     return (min if down else max)(known, key=lambda pair: pair[1], default=None)
 
 
+def without_metric(report: SweepReport) -> Iterator[str]:
+    """What the user should know if no run has the metric by which all are compared."""
+    known = {name: None for each in report.results for name in each.metrics}
+    if known and report.metric not in known:
+        yield f"no run has the metric {report.metric!r}, so they are in no order; there are: {', '.join(known)}"
+
+
 def _is_lowest(metric: str, lowest: bool | None) -> bool:
     return looks_lower_is_better(metric) if lowest is None else lowest
 
@@ -152,7 +158,7 @@ def _row(group: Sequence[Result], metric: str, lowest: bool) -> Row:
         best_sd=_deviation(bests),
         last=_mean(lasts),
         last_sd=_deviation(lasts),
-        seconds=math.fsum(seconds) if seconds else None,
+        seconds=statistics.fmean(seconds) if seconds else None,
     )
 
 

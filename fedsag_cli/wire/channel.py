@@ -326,7 +326,8 @@ def _locked_folder() -> tuple[Path, int]:
 def _places() -> list[Path]:
     """Folders for temporary files: the user's, then those of the system."""
     with contextlib.suppress(OSError):  # it writes a file to find one
-        return list(dict.fromkeys(map(Path, (tempfile.gettempdir(), "/tmp", "/var/tmp"))))
+        places = (tempfile.gettempdir(), "/tmp", "/var/tmp")
+        return list(dict.fromkeys(Path(place).absolute() for place in places))  # processes have folders of their own
     return []
 
 

@@ -42,12 +42,14 @@ class CrossSiteModelEval:
             path="nvflare.app_common.workflows.cross_site_model_eval.CrossSiteModelEval",
             also={
                 "GlobalModelEval": {"submit_model_task_name": None},
+                "EvalController": {"submit_model_task_name": None},
                 "CrossSiteEval": {"persistor_id": "persistor"},
                 "CrossSiteEvalServerController": {"persistor_id": "persistor", "validation_timeout": 30},
             },
             older_names={
                 "model_locator_id": "persistor_id",
                 "eval_task_timeout": "validation_timeout",
+                "timeout": "validation_timeout",
                 "eval_result_dir": "cross_val_dir",
             },
             ignored=("task_check_period", "wait_for_clients_timeout", "formatter_id", "cleanup_models",

@@ -37,6 +37,7 @@ class ScatterAndGather:
             defaults={
                 "min_clients": 1000,
                 "aggregator_id": "aggregator",
+                "updater_id": "shareable_generator",
             },  # 1000: more than any run has, so all clients
             renamed={"shareable_generator_id": "updater_id"},
             ignored=(

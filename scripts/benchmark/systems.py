@@ -219,8 +219,13 @@ def floor(*words: str) -> list[str]:
 
 def nvflare_command(*words: str) -> list[str]:
     """It starts `python3`: the one with torch in it."""
+    return nvflare_program("nvflare", *words)
+
+
+def nvflare_program(name: str, *words: str) -> list[str]:
+    """A program of the environment with NVFLARE."""
     folder = peer("nvflare", *NVFLARE).parent
-    return ["env", f"PATH={folder}:/usr/bin:/bin", str(folder / "nvflare"), *words]
+    return ["env", f"PATH={folder}:/usr/bin:/bin", str(folder / name), *words]
 
 
 def peer(name: str, *requirements: str) -> Path:

@@ -7,8 +7,11 @@ import dataclasses
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from comparison import recipes
 from comparison.cases import CASES
 from comparison.runs import compare
 
@@ -16,8 +19,16 @@ from comparison.runs import compare
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/interop", description=__doc__)
     parser.add_argument("--only", help="cases, by commas")
+    parser.add_argument(
+        "--recipes", nargs="+", metavar="DIR", help="instead: each job.py in these folders; or 'SCRIPT WORDS'"
+    )
     parser.add_argument("--json", type=Path, help="write the figures there")
     args = parser.parse_args()
+    if args.recipes:
+        with tempfile.TemporaryDirectory() as folder:
+            compared = recipes.table(args.recipes, Path(folder))
+        _write(args.json, compared)
+        return 0 if compared and all(each.difference <= 1e-6 for each in compared) else 1
     wanted = args.only.split(",") if args.only else [case.name for case in CASES]
     if unknown := sorted(set(wanted) - {case.name for case in CASES}):
         parser.error(f"no case is called {unknown[0]!r}; there are: {', '.join(case.name for case in CASES)}")
@@ -36,9 +47,13 @@ def main() -> int:
                 flush=True,
             )
     print("replies arrive in the order of the sites, but for `another order`; there NVFLARE adds in another order")
-    if args.json:
-        args.json.write_text(json.dumps([dataclasses.asdict(each) for each in done], indent=2))
+    _write(args.json, done)
     return 0 if all(each.as_promised for each in done) else 1
+
+
+def _write(path: Path | None, figures: Sequence[Any]) -> None:
+    if path is not None:
+        path.write_text(json.dumps([dataclasses.asdict(each) for each in figures], indent=2))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,10 @@ _WEIGHTS = "components[1].args.aggregation_weights={ site-1 = 2.5, site-3 = 0.3 
 _FILTER = (
     'task_result_filters=[{ tasks = ["train"], filters = [{ path = ExcludeVars, args { exclude_vars = "^head" } }] }]'
 )
+_MINE = [
+    'components[1]={ id = "aggregator", path = mine.Squares, args {} }',
+    'task_result_filters=[{ tasks = ["train"], filters = [{ path = mine.Clips, args { limit = 6.5 } }] }]',
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +44,7 @@ CASES = [
     Case(name="partial keys", template="sag_pt", words="--partial --steps 3,5,11"),
     Case(name="exclude_vars, aggregator", template="sag_pt", server=[_EXCLUDE], words="--steps 3,5,11"),
     Case(name="exclude_vars, filter", template="sag_pt", client=[_FILTER], words="--steps 3,5,11"),
+    Case(name="users' filter, aggregator", template="sag_np", server=_MINE, words="--steps 3,5,11"),
     Case(name="SCAFFOLD", template="sag_pt_scaffold", words="--scaffold --steps 3,5,11"),
     Case(name="another order", template="sag_pt", words="--steps 3,5,11 --order 3,1,2", in_order=False),
 ]

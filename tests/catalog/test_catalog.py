@@ -229,7 +229,11 @@ def test_a_part_that_is_made_for_another_system_is_refused_with_what_takes_its_p
             "a workflow has",
         ),
         ("import nvflare.app_common.workflows.cyclic as c\nclass A(c.Cyclic): pass", "Cyclic", "a workflow has run("),
-        ("from nvflare.apis.filter import Filter as F\nclass B(F): pass\nclass A(B): pass", "Filter", "a filter has"),
+        (
+            "from nvflare.x import PrivacyFilter as F\nclass B(F): pass\nclass A(B): pass",
+            "PrivacyFilter",
+            "a filter has",
+        ),
         ("import nvflare\nclass A(nvflare.x.Aggregator): pass", "Aggregator", "an aggregator has accept("),
         (
             "from nvflare.widgets.widget import Widget\nclass A(int, Widget): pass",
@@ -255,7 +259,8 @@ def test_a_class_that_derives_from_nvflares_is_told_by_its_source_which_methods_
         "class A: pass",
         "class A(A): pass",
         "from torch.nn import Module\nclass A(Module): pass",
-        "try:\n    from nvflare.apis.filter import Filter as F\nexcept ImportError:\n    F = object\nclass A(F): pass",
+        "from nvflare.apis.dxo_filter import DXOFilter\nclass A(DXOFilter): pass",
+        "try:\n    from nvflare.apis.x import Y as F\nexcept ImportError:\n    F = object\nclass A(F): pass",
         "class A(",
     ],
 )

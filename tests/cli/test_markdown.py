@@ -13,7 +13,7 @@ from fedsag_cli import foreign
 from fedsag_cli.cli.markdown import append, check_writable, section
 from fedsag_cli.errors import Interrupted, RunError, UsageError
 from fedsag_cli.events import Failure
-from fedsag_cli.report import BestReport, Report, SiteFailure
+from fedsag_cli.report import BaselineReport, BestReport, Report, SiteFailure
 
 READ = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 
@@ -123,6 +123,32 @@ def test_a_run_that_is_done_but_not_good_enough_says_both():
 
 def test_a_run_that_was_interrupted_says_so():
     assert shown(section(failed(), Interrupted(15)))["heading"] == ["fedsag: fruit was interrupted"]
+
+
+def test_a_run_with_baselines_has_them_in_a_table_and_what_makes_the_comparison_unfair():
+    ran = report(a_round(0, {"site-1": {"loss": 0.5}}, num_steps={"site-1": 4}))
+    ran.baselines = [
+        BaselineReport(kind="local", ok=True, metrics={"loss": 2.0}, num_steps=1, seconds=1.0, run=2),
+        BaselineReport(kind="centralised", cause="a | b"),
+    ]
+
+    seen = shown(section(ran, RunError("the baseline 'centralised' failed")))
+
+    assert seen["rows"][2:] == [
+        ["training", "loss", "steps", "seconds", "run"],
+        ["federated", "0.5", "4", "-", "-"],
+        ["local", "2", "1", "1.0", "2"],
+        ["centralised", "failed", "0", "-", "-"],
+    ]
+    assert seen["paragraph"][-1] == (
+        "Note: local trained 1 step, federated 4: the comparison is not one of equal training"
+    )
+
+
+def test_a_run_that_is_done_and_whose_baseline_was_interrupted_says_both():
+    assert shown(section(report(), Interrupted(2)))["heading"] == [
+        "fedsag: fruit finished, but the command was interrupted"
+    ]
 
 
 def test_of_many_rounds_the_last_are_shown_and_it_says_so():

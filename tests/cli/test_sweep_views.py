@@ -51,6 +51,15 @@ def test_in_a_pipe_each_run_that_ends_has_a_line_and_a_failed_one_its_cause(caps
     ]
 
 
+def test_what_was_made_before_says_so_also_if_the_list_of_runs_does_not_have_it(capsys):
+    shown([result(7, "0.1", 1, 70.0, is_earlier=True), result(0, "0.1", 2, 74.0, is_earlier=True)])
+
+    assert [line.rpartition("  ")[2] for line in capsys.readouterr().out.splitlines()[:2]] == [
+        "run 7, made before",
+        "made before",
+    ]
+
+
 def test_at_the_end_the_best_variation_is_first_and_what_failed_is_counted(capsys):
     shown(quiet=True)
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from fedsag_cli.params import tensor_file
 pytestmark = pytest.mark.usefixtures("fresh_process")
 
 LIMIT_S = 60
+TEMPLATES = Path(__file__).resolve().parents[2] / "job_templates"
 
 
 @pytest.fixture(autouse=True)
@@ -295,8 +297,15 @@ def test_a_folder_of_the_user_with_such_a_file_is_left_alone(kept):
     assert (kept / "answer.json").read_text() == "mine"
 
 
-def test_a_place_that_cannot_be_written_is_an_error_at_init(kept):
+def test_a_file_in_the_place_of_the_folder_is_an_error_at_init(kept):
     kept.write_text("a file")
+
+    with pytest.raises(ClientError, match=r"fedsag_local is in the way: it is not a folder"):
+        flare.init()
+
+
+def test_a_place_that_cannot_be_written_is_an_error_at_init(kept):
+    kept.symlink_to(kept.parent / "nowhere")
 
     with pytest.raises(ClientError, match=r"cannot be kept: .*fedsag_local: File exists"):
         flare.init()
@@ -343,3 +352,13 @@ def test_the_scripts_own_random_numbers_are_left_alone():
 
     assert torch.rand(1).item() == torch.rand(1, generator=expected).item()
     assert np.random.rand() == np.random.RandomState(5).rand()
+
+
+@pytest.mark.parametrize("template", ["sag_np", "sag_np_metrics"])
+def test_the_script_of_a_template_stands_alone(here, template):
+    script = TEMPLATES / template / "custom" / "train.py"
+
+    done = subprocess.run([sys.executable, script], cwd=here, capture_output=True, text=True, timeout=LIMIT_S)
+
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(np.load(here / "fedsag_local" / "model.npz")["numpy_key"], np.ones((3, 3)), rtol=1e-6)

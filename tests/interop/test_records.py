@@ -80,6 +80,16 @@ def test_each_round_has_a_line_and_the_last_and_the_best_are_in_the_summary(tell
     assert (found["key_metric"]["name"], found["key_metric"]["mode"], found["job_name"]) == ("loss", "min", "j")
 
 
+def test_a_site_that_trained_no_step_has_no_weight_as_nvflare_writes_none(tell, tmp_path):
+    tell(STARTED, *round_of(0, loss=1.0, answers=[("a", 1.0, 2.0), ("b", 3.0, 0.0)]))
+
+    (only,) = rounds(tmp_path)
+    assert [(each["name"], each.get("weight"), each.get("weight_key")) for each in only["sites"]] == [
+        ("a", 2.0, "NUM_STEPS_CURRENT_ROUND"),
+        ("b", None, None),
+    ]
+
+
 def test_what_is_no_number_is_skipped_and_said(tell, tmp_path):
     tell(STARTED, *round_of(0, loss=None, answers=[("a", None, 1.0)]))
 

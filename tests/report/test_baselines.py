@@ -50,6 +50,14 @@ def test_numbers_of_steps_that_differ_by_more_than_a_twentieth_are_doubted():
     assert len(doubts(100)) == 1
 
 
+def test_a_fork_that_is_compared_with_runs_that_have_its_settings_from_the_first_round_on_is_doubted():
+    (doubt,) = baselines.doubts(report(inherited_rounds=1, baselines=[baseline(num_steps=200)]))
+
+    assert doubt == (
+        "federated is a fork, and has 1 round of its parent; its baselines have the settings of the fork in all rounds"
+    )
+
+
 def test_models_that_were_measured_at_other_times_are_doubted():
     (doubt,) = baselines.doubts(report(baselines=[baseline(num_steps=200, is_final=True)]))
 

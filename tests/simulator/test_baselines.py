@@ -8,12 +8,13 @@ import pytest
 from runs import app, deploy, job
 
 from fedsag_cli import history
-from fedsag_cli.errors import JobError, RunError, UsageError, WorkspaceError
+from fedsag_cli.errors import JobError, OutOfTime, RunError, UsageError, WorkspaceError
 from fedsag_cli.report import Report
 from fedsag_cli.simulator import simulate
 from fedsag_cli.simulator.baselines import CENTRALISED, LOCAL
-from fedsag_cli.simulator.comparing import run_baseline
+from fedsag_cli.simulator.comparing import held, run_baseline
 from fedsag_cli.simulator.options import Options
+from fedsag_cli.simulator.time_limit import TimeLimit
 
 BOTH = (CENTRALISED, LOCAL)
 HALFWAY = """
@@ -57,13 +58,19 @@ def federated(made, workspace, **options):
     return simulate(made, workspace, given), given
 
 
+def run_one(kind, made, report, options):
+    with held(report) as workspace:
+        return run_baseline(kind, made, report, options, workspace)
+
+
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     """A federated run and both baselines: the report, and the folder of the run."""
     folder = tmp_path_factory.mktemp("compared")
     report, options = federated(halfway(folder / "job"), folder / "ws")
-    for kind in BOTH:
-        run_baseline(kind, folder / "job", report, options)
+    with held(report) as workspace:
+        for kind in BOTH:
+            run_baseline(kind, folder / "job", report, options, workspace)
     return report, folder / "ws"
 
 
@@ -110,6 +117,39 @@ def test_each_baseline_is_a_run_of_its_own_that_is_told_by_its_job(compared):
     assert "What federation costs and gains" in (workspace / "report.html").read_text()
 
 
+def test_while_baselines_follow_no_other_run_can_use_the_workspace(compared):
+    report, workspace = compared
+
+    with held(report), pytest.raises(WorkspaceError, match="is used by another run"):
+        simulate(workspace.parent / "job", workspace, Options(num_clients=2))
+
+    assert json.loads((workspace / "report.json").read_text())["began"] == report.began
+
+
+def test_a_baseline_does_not_begin_when_the_time_of_its_run_is_over(compared):
+    report, workspace = compared
+    options = Options(num_clients=2, max_time=TimeLimit("4m", ends=0.0), baselines=BOTH)
+    runs = [each.run for each in report.baselines]
+
+    with pytest.raises(OutOfTime, match="longer than --max-time 4m") as over:
+        run_one(LOCAL, workspace.parent / "job", report, options)
+
+    assert "the same command with --resume goes on with its baselines" in over.value.hint
+    assert [each.run for each in report.baselines] == runs
+
+
+@pytest.mark.parametrize("place", ["ws.baselines", "ws.baselines/local/report.json"])
+def test_a_folder_that_a_baseline_cannot_use_is_an_error_before_anything_starts(tmp_path, place):
+    (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / place).write_text("mine")
+
+    with pytest.raises(WorkspaceError, match=f"{tmp_path / place} (is not a folder|already exists)"):
+        federated(halfway(tmp_path / "job"), tmp_path / "ws")
+
+    assert not (tmp_path / "ws" / "plan.json").exists()
+    assert (tmp_path / place).read_text() == "mine"
+
+
 def test_a_later_run_replaces_the_report_that_was_written_again(compared):
     _, workspace = compared
 
@@ -127,7 +167,7 @@ def test_a_baseline_that_fails_is_told_and_the_next_command_resumes_it(tmp_path)
     report, options = federated(made, tmp_path / "ws")
 
     with pytest.raises(RunError, match="the baseline 'centralised' failed: round 1 needs 1 answer") as failed:
-        run_baseline(CENTRALISED, made, report, options)
+        run_one(CENTRALISED, made, report, options)
 
     assert (failed.value.exit_code, "--resume" in failed.value.hint) == (4, True)
     (told,) = json.loads((tmp_path / "ws" / "report.json").read_text())["baselines"]
@@ -136,7 +176,7 @@ def test_a_baseline_that_fails_is_told_and_the_next_command_resumes_it(tmp_path)
         federated(made, tmp_path / "ws")
     stop.unlink()
     report = simulate(made, tmp_path / "ws", again := Options(resume=True, baselines=BOTH))
-    resumed = run_baseline(CENTRALISED, made, report, again)
+    resumed = run_one(CENTRALISED, made, report, again)
     assert (resumed.ok, resumed.rounds, resumed.metrics) == (True, 2, {"error": 0.5})
     place = tmp_path / "ws.baselines" / CENTRALISED
     assert json.loads((place / "report.json").read_text())["resumed_at"] == [1]

@@ -129,3 +129,12 @@ def test_the_command_shows_the_estimate_and_a_task_that_fails(tmp_path):
     assert failed.code == RunError.exit_code
     assert f"ZeroDivisionError: division by zero ({made}/app/custom/train.py:4)" in failed.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["job"]
+
+
+def test_an_answer_that_a_run_would_refuse_is_refused(tmp_path):
+    made = job(tmp_path / "job", ADDS_ONE.replace("params={k: v + 1 for k, v in model.params.items()}", "params=None"))
+
+    with pytest.raises(RunError) as failed:
+        dry_run(made, Options(num_clients=2, slots=1))
+
+    assert "its answer to the task 'train' has no params" in "\n".join([str(failed.value), *failed.value.details])

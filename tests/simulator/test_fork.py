@@ -295,6 +295,11 @@ def test_where_no_run_is_or_one_of_an_older_version_there_is_none_to_fork(parent
     [
         ({"num_clients": 3}, [], "-n: the run to resume has site-1, site-2, not site-1, site-2, site-3"),
         ({}, ["workflows[0].id=other"], "a fork goes on in the workflow that its parent was in"),
+        (
+            {},
+            ["num_rounds=2"],
+            "num_rounds is 2, but the fork begins after round 2, and so with 3 rounds of its parent",
+        ),
         ({}, ["num_round=7"], "--set num_round=7: the job has no key"),
     ],
 )

@@ -234,6 +234,30 @@ def test_with_a_seed_that_is_given_each_round_waits_for_all(job, plan):
     assert not plan(job(), num_clients=1).plan.waits_for_all
 
 
+def test_a_job_may_have_a_seed_which_counts_where_the_run_is_given_none(job, plan):
+    made = job()
+    meta = made.folder / "meta.conf"
+    meta.write_text(f"{meta.read_text()}custom_props {{ seed = 7, team = mine }}\n")
+
+    def seed_and_wait(**options):
+        planned = plan(Job.load(made.folder), num_clients=1, **options).plan
+        return planned.seed, planned.waits_for_all
+
+    assert seed_and_wait() == (7, True)
+    assert seed_and_wait(seed=3) == (3, True)
+    assert seed_and_wait(default_seed=0) == (7, True)
+    assert plan(job(), num_clients=1, default_seed=0).plan.seed == 0
+
+
+@pytest.mark.parametrize("seed", ["-1", "1.5", '"x"', str(1 << 63)])
+def test_a_seed_of_a_job_that_is_none_is_an_error_with_its_key(seed, job):
+    folder = job().folder
+    (folder / "meta.conf").write_text(f'deploy_map {{ app = ["@ALL"] }}\ncustom_props {{ seed = {seed} }}\n')
+
+    with pytest.raises(JobError, match=r"meta.conf: custom_props.seed must be"):
+        Job.load(folder)
+
+
 def test_a_resumed_run_waits_for_as_many_as_the_run_did(job, plan):
     for seed in (None, 4):
         before = plan(job(), num_clients=1, seed=seed).plan
@@ -391,6 +415,19 @@ def test_a_command_for_a_shell_is_told_how_to_be_written(job, plan, command, hin
 
     assert caught.value.hint.endswith(hint)
     assert bool(caught.value.hint) == bool(hint)
+
+
+def test_a_variable_of_the_command_that_does_not_exist_is_told(job, plan):
+    planned = plan(job("python3 custom/train.py --lr {lr} --home ${HOME} --json {}"), num_clients=1)
+
+    assert planned.notices[-1] == "the command of app keeps its {lr}: there is no variable 'lr'"
+
+
+def test_a_variable_that_does_not_exist_is_why_there_is_no_script(job, plan):
+    with pytest.raises(JobError, match="does not exist") as caught:
+        plan(job("python3 custom/{scrpt} {SITE_NAME}"), num_clients=1)
+
+    assert caught.value.hint.startswith("there is no variable 'scrpt' for its command; ")
 
 
 def test_a_sign_for_a_shell_among_the_arguments_is_told(job, plan):

@@ -56,6 +56,12 @@ def test_any_text_is_a_time_or_is_refused(text):
         assert 0 < seconds_in(text) <= 366 * 86400
 
 
+def test_a_limit_whose_time_runs_stays_the_same():
+    limit = time_limit("1m")
+
+    assert time_limit(limit) is limit
+
+
 def test_without_a_limit_there_is_none():
     assert time_limit(None) is None
 

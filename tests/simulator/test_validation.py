@@ -1,5 +1,6 @@
 """All problems of a job at once, each with its file, line and key; scripts and components are tried in a copy."""
 
+import errno
 import json
 import shutil
 import tempfile
@@ -9,10 +10,11 @@ from textwrap import dedent
 import pytest
 from runs import ADDS_ONE, fedsag, job
 
-from fedsag_cli.errors import JobError
+from fedsag_cli.errors import JobError, RunError
 from fedsag_cli.interop import reading
 from fedsag_cli.job import Job
 from fedsag_cli.simulator import imports
+from fedsag_cli.simulator.dry_run import dry_run
 from fedsag_cli.simulator.options import Options
 from fedsag_cli.simulator.planning import make_plan
 from fedsag_cli.simulator.validation import problems, validate
@@ -203,6 +205,17 @@ def test_scripts_and_components_are_tried_in_a_copy_and_nothing_is_left(made, tm
 
 
 @pytest.mark.slow
+def test_what_the_system_refuses_is_no_bug_in_fedsag(made, monkeypatch):
+    def refuse(*_args, **_named):
+        raise OSError(errno.ENOSPC, "No space left on device", "/tmp/copy")
+
+    monkeypatch.setattr(Workspace, "deploy", refuse)
+
+    for tried in (validate, dry_run):
+        with pytest.raises(RunError, match="/tmp/copy: No space left on device"):
+            tried(made, Options(num_clients=1))
+
+
 def test_the_command_says_that_there_are_no_problems_or_lists_them_with_exit_code_3(made):
     folder = made()
     fine = fedsag("job", "validate", "job", "-n", 3, cwd=folder.parent)

@@ -4,7 +4,7 @@ import pytest
 
 from fedsag_cli.history.reading import FAILED, FINISHED
 from fedsag_cli.sweep.page import named, write
-from fedsag_cli.sweep.results import NOT_RUN, Measured, Result, best_of, summed_up
+from fedsag_cli.sweep.results import NOT_RUN, Measured, Result, best_of, summed_up, without_metric
 
 
 def result(name, lr, seed, *, last=None, highest=None, lowest=None, metric="accuracy", status=FINISHED, **more):
@@ -26,7 +26,7 @@ def test_the_runs_with_the_same_values_are_one_row_with_mean_and_standard_deviat
     report = summed_up(RESULTS, job="j", keys=["lr"])
 
     second = report.rows[1]
-    assert (second.chosen, second.runs, second.seconds) == (["0.1"], [11, 12], 4.0)
+    assert (second.chosen, second.runs, second.seconds) == (["0.1"], [11, 12], 2.0)
     assert (second.best, second.last) == (3.0, 2.0)
     assert second.best_sd == pytest.approx(2**0.5)  # of 2 and 4: the squares of ±1, over 2 - 1
     assert second.last_sd == pytest.approx(2**0.5)
@@ -47,6 +47,16 @@ def test_where_the_lowest_is_the_best_the_order_and_the_best_values_are_those():
     report = summed_up(RESULTS, job="j", keys=["lr"], lowest=True)
 
     assert [(row.chosen, row.best) for row in report.rows] == [(["0.2"], -1.0), (["0.1"], 0.0), (["0.3"], None)]
+
+
+def test_a_metric_that_no_run_has_is_told_with_those_that_there_are():
+    runs = [result("001", "0.1", 1, last=1.0, highest=2.0), result("002", "0.2", 1, status=FAILED)]
+
+    assert list(without_metric(summed_up(runs, job="j", keys=["lr"], metric="acuracy"))) == [
+        "no run has the metric 'acuracy', so they are in no order; there are: accuracy"
+    ]
+    assert list(without_metric(summed_up(runs, job="j", keys=["lr"], metric="accuracy"))) == []
+    assert list(without_metric(summed_up(runs[1:], job="j", keys=["lr"], metric="accuracy"))) == []
 
 
 def test_of_a_loss_the_lowest_is_the_best_without_being_told():

@@ -3,15 +3,22 @@
 import json
 import os
 import signal
+from contextlib import nullcontext
 
 import pytest
 import runs
 from runs import Running, eventually, fedsag
 
-from fedsag_cli.errors import FedsagError
+from fedsag_cli.errors import FedsagError, WorkspaceError
+from fedsag_cli.history.reading import has_run, read_workspace
+from fedsag_cli.simulator import simulate
 from fedsag_cli.simulator.options import Options
+from fedsag_cli.simulator.verify import verify
 from fedsag_cli.sweep import Settings, sweep
-from fedsag_cli.workspace import Workspace
+from fedsag_cli.sweep.checks import planned
+from fedsag_cli.sweep.folder import Asked, SweepFolder
+from fedsag_cli.sweep.variations import product, read_setting
+from fedsag_cli.workspace import Workspace, write_json
 
 ADDS = """
     import os, sys, time
@@ -229,6 +236,7 @@ class Nobody:
         ({"sets": ["num_rounds=2,-1"]}, "--set num_rounds=-1"),
         ({"sets": ["command=python3 custom/train.py 1,python3 custom/none.py"]}, "none.py"),
         ({"sets": [f"min_clients={','.join(map(str, range(1, 102)))}"], "seeds": range(100)}, "10,100 runs"),
+        ({"sets": ["num_rounds=2,3,02"]}, "--set num_rounds=2 and --set num_rounds=02 are the same"),
         ({"seeds": [1, 2], "jobs": 0}, "--jobs 0"),
         ({"seeds": [1, 2], "options": Options(num_clients=0)}, "-n 0"),
     ],
@@ -244,6 +252,15 @@ def test_what_is_wrong_is_one_error_before_anything_begins(tmp_path, settings, s
     assert not (tmp_path / "ws").exists()
 
 
+@pytest.mark.parametrize(("name", "why"), [("mine", "Not a directory"), ("x" * 300, "File name too long")])
+def test_a_folder_that_is_none_is_named(tmp_path, name, why):
+    job = runs.job(tmp_path / "job", ADDS, args="1")
+    (tmp_path / "mine").write_text("of the user")
+
+    with pytest.raises(WorkspaceError, match=f"{name} cannot be read: {why}"):
+        sweep(job, tmp_path / name, Settings(seeds=[1, 2], options=Options(num_clients=2)), Nobody())
+
+
 def test_a_folder_with_something_else_in_it_is_left_as_it_is(tmp_path):
     job = runs.job(tmp_path / "job", ADDS, args="1")
     for name, text in (("sweep.json", "{}"), ("plan.json", "{}")):
@@ -254,6 +271,61 @@ def test_a_folder_with_something_else_in_it_is_left_as_it_is(tmp_path):
             sweep(job, tmp_path / name[:4], Settings(seeds=[1, 2], options=Options(num_clients=2)), Nobody())
 
         assert [path.name for path in (tmp_path / name[:4]).iterdir()] == [name]
+
+
+def a_sweep(root, *words):
+    """What a sweep over these values of num_rounds, with seed 0, has left before its first run."""
+    place = SweepFolder(root)
+    place.take()
+    place.begin(Asked(job="job", sets=[f"num_rounds={','.join(words)}"], seeds=[0], options={}, plan="", runs=[]))
+    place.release()
+    return place
+
+
+@pytest.mark.parametrize("options", [{"force": True}, {"resume": True}, {"resume": True, "at": "1"}], ids=str)
+def test_a_run_does_not_take_the_place_of_a_sweep(tmp_path, options):
+    job = runs.job(tmp_path / "job", ADDS, args="1")
+    a_sweep(tmp_path / "ws", "1", "2")
+    before = sorted(tmp_path.rglob("*"))
+
+    with pytest.raises(WorkspaceError, match="has a sweep"):
+        simulate(job, tmp_path / "ws", Options(num_clients=2, **options))
+
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_path_that_cannot_be_a_folder_has_no_sweep(tmp_path):
+    assert not Workspace(tmp_path / ("x" * 300)).has_sweep
+
+
+def test_the_folder_of_a_sweep_is_no_run(tmp_path):
+    (a_sweep(tmp_path / "ws", "1", "2").root / "report.json").write_text('{"format": 1, "job": "np"}')
+
+    assert not has_run(tmp_path / "ws")
+    for look in (read_workspace, verify):
+        with pytest.raises(WorkspaceError, match="has a sweep, whose runs are in folders of their own"):
+            look(tmp_path / "ws")
+
+
+@pytest.mark.parametrize(
+    ("words", "seed", "clients", "says"),
+    [
+        (["num_rounds=1"], 0, 2, None),
+        (["num_rounds=2"], 0, 2, "its --set is num_rounds=2, and not num_rounds=1"),
+        (["num_rounds=1"], 7, 2, "its --seed is 7, and not 0"),
+        (["num_rounds=1"], 0, 1, "its -c is site-1, and not site-1, site-2"),
+    ],
+)
+def test_a_run_that_is_not_of_the_sweep_is_not_taken_for_one_of_it(tmp_path, words, seed, clients, says):
+    job = runs.job(tmp_path / "job", ADDS, args="1", min_clients=1)
+    place = a_sweep(tmp_path / "ws", "1", "2")
+    variations = product([read_setting("num_rounds=1,2")], [0])
+    root = place.run(variations[0].name)
+    root.mkdir()
+    write_json(root / "plan.json", planned(job, Options(sets=words, seed=seed, num_clients=clients), root))
+
+    with pytest.raises(WorkspaceError, match=says) if says else nullcontext():
+        place.check_runs(variations, ["site-1", "site-2"])
 
 
 def test_two_sweeps_do_not_use_one_folder_at_once(tmp_path):

@@ -5,8 +5,10 @@ import fcntl
 import os
 import socket
 import struct
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -16,7 +18,7 @@ from fedsag_cli.errors import ChannelClosed, RunError
 from fedsag_cli.model import ParamsType
 from fedsag_cli.plan import ClientConfig
 from fedsag_cli.wire import channel
-from fedsag_cli.wire.channel import Listener, UnixChannel, address_in, connect
+from fedsag_cli.wire.channel import Listener, UnixChannel, address_in, connect, private_address
 from fedsag_cli.wire.messages import Answer, Assignment, Hello, ModelFacts, Ready, ToClient, ToServer, Welcome
 
 pytestmark = pytest.mark.timeout(60)
@@ -511,3 +513,11 @@ def test_what_was_sent_whole_was_sent_though_the_other_end_closes_at_once(babble
     channel.send(TASK)
     with pytest.raises(ChannelClosed):
         channel.send(TASK)
+
+
+def test_the_address_holds_in_every_folder(short_path, monkeypatch):
+    monkeypatch.chdir(short_path)
+    monkeypatch.setattr(tempfile, "tempdir", ".")
+
+    with private_address() as address:
+        assert Path(address).is_relative_to(short_path)

@@ -57,7 +57,8 @@ def main():
 
     while flare.is_running():
         input_model = flare.receive()
-        net.load_state_dict(input_model.params)
+        if input_model.params:  # none if the script is started by hand
+            net.load_state_dict(input_model.params)
         accuracy = evaluate(net, testloader)
         if flare.is_evaluate():
             flare.send(flare.FLModel(metrics={"accuracy": accuracy}))

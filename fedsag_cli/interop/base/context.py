@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from fedsag_cli.errors import ClientError
 from fedsag_cli.interop.constants import ReservedKey
+from fedsag_cli.workspace import SERVER
 
 __all__ = ["Engine", "FLComponent", "FLContext", "Signal", "Workspace"]
 
@@ -96,6 +97,8 @@ class FLContext(_Known):
 
     def __init__(self, site: str = "", job_id: str = "", engine: Engine | None = None) -> None:
         self._engine = engine
+        self.peer = SERVER
+        """The name of the other side."""
         self._props: dict[str, Any] = {
             ReservedKey.IDENTITY_NAME: site,
             ReservedKey.CLIENT_NAME: site,
@@ -136,17 +139,27 @@ class FLContext(_Known):
         return self.get_prop(ReservedKey.RUN_NUM, default)
 
     def get_peer_context(self) -> FLContext:
-        """That of the server, or of the client: it knows only the name of the job."""
-        return FLContext(site="server", job_id=self.get_job_id(""))
+        """That of the other side: it knows only its name and that of the job."""
+        return FLContext(site=self.peer, job_id=self.get_job_id(""))
 
 
 class FLComponent:
     """The base of NVFLARE's components: it logs, and hears of events."""
 
+    _name: str
+    logger: logging.Logger
+    unsafe: bool
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG004  they are for __init__
+        """All that the methods need: a user's class may have an `__init__` that does not call this one's."""
+        made = super().__new__(cls)
+        made._name = cls.__name__
+        made.logger = logging.getLogger(cls.__name__)
+        made.unsafe = False
+        return made
+
     def __init__(self) -> None:
-        self._name = type(self).__name__
-        self.logger = logging.getLogger(self._name)
-        self.unsafe = False
+        """It takes no arguments."""
 
     @property
     def name(self) -> str:

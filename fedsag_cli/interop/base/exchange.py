@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from enum import Enum
 from typing import Any
 
+import numpy as np
+
+from fedsag_cli.errors import TensorError
 from fedsag_cli.interop.constants import AppConstants, MetaKey, ReturnCode
 from fedsag_cli.model import FLModel, ParamsType
+from fedsag_cli.params import arithmetic
 
 __all__ = [
     "DXO",
@@ -166,6 +171,21 @@ def model_learnable_to_dxo(ml: ModelLearnable) -> DXO:
     if problem := validate_model_learnable(ml):
         raise ValueError(f"invalid model: {problem}")
     return DXO(DataKind.WEIGHTS, ml[ModelLearnableKey.WEIGHTS], ml[ModelLearnableKey.META])
+
+
+def with_arrays(model: FLModel) -> FLModel:
+    """The model with copies of its params as numpy arrays, as code for NVFLARE expects them."""
+    params = model.params
+    return model if params is None else replace(model, params={name: _array(params[name]) for name in params})
+
+
+def _array(value: Any) -> Any:
+    if isinstance(value, bytes | str):
+        return value
+    try:
+        return np.array(arithmetic.as_numpy("", value))
+    except TensorError:  # numpy does not have its dtype
+        return value
 
 
 class FLModelUtils:

@@ -18,6 +18,8 @@ from fedsag_cli.job import ConfigFile
 _SELECTOR = "IntimeModelSelector"  # no argument names it: in NVFLARE it listens to events
 _RUNS_OTHERS = "ServerSideController"  # its clients run workflows of the server, one after the other
 
+_DEFAULT_IDS = {"persistor_id": "persistor", "aggregator_id": "aggregator"}  # recipes leave out what is the default
+
 
 class ClientHalf:
     """What a client's config has of such workflows: executors that are controllers, and the components they need."""
@@ -27,7 +29,7 @@ class ClientHalf:
         executors = [entry.get("executor") for entry in objects(values, "executors")]
         self.controllers = [part for part in executors if is_controller(part, parts)]
         components = objects(values, "components")
-        needed = named_by([args_of(part) for part in self.controllers], components)
+        needed = named_by([{**_DEFAULT_IDS, **args_of(part)} for part in self.controllers], components)
         self.components = [
             part
             for part in components

@@ -81,7 +81,8 @@ class Parts:
         known = catalog.signature_of(component)
         args = self.args(part, name, differs, lambda key: known is None or known.takes(key))
         may_miss: set[str] = {f"{each.name}_id" for each in known.arguments if not each.required} if known else set()
-        for key in may_miss & set(differs.defaults) - set(args_of(part)):
+        names = {**differs.renamed, **differs.older_names}
+        for key in may_miss & set(differs.defaults) - {names.get(key, key) for key in args_of(part)}:
             if args[key] not in self.ids or args[key] in self.not_needed:
                 del args[key]  # NVFLARE's default id, of a component that is not there
         return {**_other_keys(part), "path": component, "args": args}

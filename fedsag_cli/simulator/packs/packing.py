@@ -77,6 +77,11 @@ def _plan_of(found: Found, workspace: Workspace) -> Plan:
             "again from its beginning",
             hint="pack the run that it is a fork of",
         )
+    if plan.baseline:
+        raise UsageError(
+            f"{named} is the baseline {plan.baseline!r} of another run, and is made with it only",
+            hint="name the run that it is a baseline of: `fedsag runs list` shows the runs",
+        )
     if found.status != FINISHED and not found.rounds_done:
         raise UsageError(f"{named} has no complete round: there is nothing to pack")
     if faults := verify.verify(workspace.root, with_files=False).all_faults:
@@ -93,11 +98,15 @@ def _file_name(job: str, number: int) -> str:
 
 def _check_place(file: Path) -> None:
     """Raises UsageError before anything is read: a file that is no pack is not replaced."""
-    if file.is_dir():
+    try:
+        is_folder, has_folder, exists = file.is_dir(), file.parent.is_dir(), file.exists()
+    except OSError as error:  # a name that is too long, a folder of another user
+        raise UsageError(f"{file} cannot be written: {error.strerror}") from None
+    if is_folder:
         raise UsageError(f"{file} is a folder", hint="-o names the file to write")
-    if not file.parent.is_dir():
+    if not has_folder:
         raise UsageError(f"{file}: there is no folder {file.parent}")
-    if file.exists() and not zipped.is_pack(file):
+    if exists and not zipped.is_pack(file):
         raise UsageError(f"{file} exists, and is not a pack: it is not replaced", hint="name another file with -o")
 
 

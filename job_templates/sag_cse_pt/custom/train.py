@@ -75,7 +75,8 @@ def main():
             trainset, testset = (data.some(each, flare.partition(each.labels, **way)) for each in pictures)
         testloader = data.Loader(testset, 500)
         print(f"({site}) current_round={input_model.current_round}, total_rounds={input_model.total_rounds}")
-        net.load_state_dict(input_model.params)
+        if input_model.params:  # none if the script is started by hand
+            net.load_state_dict(input_model.params)
         received_accuracy = evaluate(net, testloader)
         print(f"({site}) Accuracy of the received model on the {len(testset)} test images: {received_accuracy:.2f} %")
         if flare.is_evaluate():

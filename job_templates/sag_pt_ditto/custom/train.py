@@ -70,13 +70,14 @@ def main():
 
     while flare.is_running():
         input_model = flare.receive()
-        net.load_state_dict(input_model.params)
+        if input_model.params:  # none if the script is started by hand
+            net.load_state_dict(input_model.params)
         accuracy = evaluate(net, testloader)
         if flare.is_evaluate():
             flare.send(flare.FLModel(metrics={"accuracy": accuracy}))
             continue
 
-        ditto = Ditto(personal, input_model.params, lam=args.lam)
+        ditto = Ditto(personal, input_model.params or net.state_dict(), lam=args.lam)
         train(personal, trainloader, args.local_epochs, args.lr, ditto.penalty)
         ditto.keep()
         train(net, trainloader, args.local_epochs, args.lr, lambda: 0)

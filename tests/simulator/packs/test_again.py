@@ -154,7 +154,12 @@ def test_the_same_run_gives_the_same_bytes_and_another_file_is_not_replaced(plac
     moved = finding.find(str(place / "moved"))
     assert pack_run(finding.find(str(place / "ws")), packed.file).file.read_bytes() == before
     assert contents(pack_run(moved, place / "moved.zip").file)["plan.json"] == contents(packed.file)["plan.json"]
-    for out, said in (("own.zip", "is not a pack"), ("ws", "is a folder"), ("nowhere/run.zip", "there is no folder")):
+    for out, said in (
+        ("own.zip", "is not a pack"),
+        ("ws", "is a folder"),
+        ("nowhere/run.zip", "there is no folder"),
+        (f"{'x' * 300}.zip", "cannot be written: File name too long"),
+    ):
         with pytest.raises(UsageError, match=said):
             pack_run(finding.find("1"), place / out)
     assert (place / "own.zip").read_text() == "mine"
@@ -297,6 +302,7 @@ def test_what_cannot_be_made_again_from_its_beginning_is_refused(place, tmp_path
     assert "is a fork: it began after round 1 of another run" in refused(
         UsageError, parent={"id": "x", "round_num": 1, "rounds": 2, "link": "y"}
     )
+    assert "is the baseline 'local' of another run" in refused(UsageError, baseline="local")
     assert "still goes on" in refused(UsageError, what=found._replace(status="running"))
     assert "made by a newer version" in refused(WorkspaceError, format=99)
     assert "is not what the run wrote" in refused(RunError, seed=8)
@@ -377,6 +383,7 @@ def test_the_commands_pack_and_verify_say_what_they_found(place, packed, data):
     data.write_text("0.5")
     other = fedsag("verify", "1", "--format", "json", cwd=place)
     wrong = fedsag("verify", "nothing.zip", cwd=place)
+    long = fedsag("verify", "x" * 300, cwd=place)
 
     assert (made.code, made.out.splitlines()[-1]) == (0, "again      fedsag verify job-1.fedsag.zip")
     assert (same.code, same.err) == (0, "")
@@ -385,3 +392,4 @@ def test_the_commands_pack_and_verify_say_what_they_found(place, packed, data):
     assert json.loads(other.out)["compared"]["difference"]["site"] == "b"
     assert "the run is not the same" in other.err
     assert (wrong.code, "there is no file nothing.zip" in wrong.err) == (2, True)
+    assert (long.code, "cannot be read: File name too long" in long.err) == (2, True)

@@ -1,0 +1,58 @@
+"""The command `fedsag run`, which runs a job script of NVFLARE's recipes."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedsag_cli.cli.examples import example
+from fedsag_cli.errors import UsageError, nearest
+from fedsag_cli.interop.job_scripts import EITHER, OURS, SEED, STARTUP, THEIRS, WITH
+
+EXAMPLE = example("fedsag run job.py --n_clients 2")
+
+
+def run(
+    script: Annotated[Path, typer.Argument(metavar="SCRIPT", help="The script, such as job.py.")],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[ARGS]...", help="The script's own arguments.")
+    ] = None,
+    whose: Annotated[
+        str | None,
+        typer.Option(
+            "--with",
+            metavar="fedsag|nvflare",
+            help="Whose recipes make the job: fedsag's, or those of the installed NVFLARE (default: fedsag's, and "
+            "NVFLARE's if the script needs one that fedsag does not have).",
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", metavar="N", min=0, help="Random seed of the runs (default: a random number)."),
+    ] = None,
+) -> None:
+    """Run a script that makes a job with NVFLARE's recipes or its FedJob, as `python SCRIPT ARGS` does.
+
+    fedsag simulates the job. NVFLARE need not be installed.
+
+    Options of this command stand before SCRIPT. With --export after it, the script only writes the job folder.
+
+    \b
+    Exit codes: that of the script; if a run fails, that of `fedsag simulator`.
+    """
+    if not script.is_file():
+        raise UsageError(f"{script}: there is no such script")
+    if whose not in (None, OURS, THEIRS):
+        raise UsageError(f"--with {whose}: it must be {OURS} or {THEIRS}", hint=nearest(str(whose), [OURS, THEIRS]))
+    if whose == THEIRS and importlib.util.find_spec("nvflare") is None:
+        raise UsageError(f"--with {THEIRS}: NVFLARE is not installed", hint="pip install nvflare")
+    path = os.pathsep.join(filter(None, [STARTUP, os.environ.get("PYTHONPATH", "")]))
+    env = {**os.environ, "PYTHONPATH": path, WITH: whose or EITHER}
+    if seed is not None:
+        env[SEED] = str(seed)
+    os.execve(sys.executable, [sys.executable, str(script), *(arguments or [])], env)

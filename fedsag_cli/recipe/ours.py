@@ -1,0 +1,125 @@
+"""NVFLARE's names in a job script, made of fedsag: they are the same whether NVFLARE is installed or not.
+
+Recipes, `FedJob` and what belongs to them are those of this package. A class that a job may name becomes a Part. What
+scripts and the user's own classes import is that of the shim for clients.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any, cast
+
+from fedsag_cli.interop import shim, vocabulary
+from fedsag_cli.recipe.lacking import lacking
+from fedsag_cli.recipe.parts import part_class
+
+_ROOT = "nvflare"
+_HERE = "fedsag_cli.recipe."
+_ENVIRONMENTS = dict.fromkeys(("SimEnv", "PocEnv", "ProdEnv", "Run", "ExecEnv"), "environments")
+_SECRETS = {"secret_ref": "additions", "secret_file_ref": "additions"}
+_ADDITIONS = dict.fromkeys(
+    [
+        "add_experiment_tracking",
+        "add_cross_site_evaluation",
+        "add_final_global_evaluation",
+        "set_per_site_config",
+        "set_recipe_meta",
+    ],
+    "additions",
+)
+_TORCH = {
+    "fedavg": "FedAvgRecipe", "fedprox": "FedProxRecipe", "fedopt": "FedOptRecipe", "scaffold": "ScaffoldRecipe",
+    "cyclic": "CyclicRecipe", "swarm": "SwarmLearningRecipe", "fedeval": "FedEvalRecipe",
+}  # fmt: skip
+_NUMPY = {"NumpyFedAvgRecipe": "recipes"}
+_NAMES: Mapping[str, Mapping[str, str]] = {
+    "nvflare": {"FedJob": "fed_job", "FilterType": "settings"},
+    "nvflare.recipe": {
+        **_ENVIRONMENTS, **_ADDITIONS, **_SECRETS, "FedAvgRecipe": "recipes", "Recipe": "recipes"},
+    "nvflare.recipe.spec": {"ExecEnv": "environments", "Recipe": "recipes"},
+    "nvflare.recipe.run": {"Run": "environments"},
+    "nvflare.recipe.sim_env": {"SimEnv": "environments"},
+    "nvflare.recipe.poc_env": {"PocEnv": "environments"},
+    "nvflare.recipe.prod_env": {"ProdEnv": "environments"},
+    "nvflare.recipe.utils": {**_ADDITIONS, "extract_persistor_id": "additions"},
+    "nvflare.recipe.secrets": _SECRETS,
+    "nvflare.recipe.fedavg": {"FedAvgRecipe": "recipes"},
+    "nvflare.recipe.cyclic": {"CyclicRecipe": "recipes"},
+    "nvflare.app_opt.pt.recipes": dict.fromkeys(_TORCH.values(), "recipes"),
+    **{f"nvflare.app_opt.pt.recipes.{module}": {name: "recipes"} for module, name in _TORCH.items()},
+    "nvflare.app_common.np.recipes": _NUMPY,
+    "nvflare.app_common.np.recipes.fedavg": _NUMPY,
+    "nvflare.job_config.api": {"FedJob": "fed_job", "JobCtx": "fed_job"},
+    "nvflare.job_config.defs": {"FilterType": "settings"},
+    "nvflare.job_config.base_fed_job": {"BaseFedJob": "fed_job"},
+    "nvflare.job_config.script_runner": {
+        "ScriptRunner": "fed_job",
+        "FrameworkType": "settings", "ExchangeFormat": "settings", "TransferType": "settings",
+    },
+    "nvflare.app_opt.pt.job_config.base_fed_job": {"BaseFedJob": "fed_job"},
+    "nvflare.app_opt.pt.job_config.fed_avg": {"FedAvgJob": "fed_job"},
+    "nvflare.app_opt.pt.job_config.model": {"PTModel": "fed_job"},
+    "nvflare.client.config": {"ExchangeFormat": "settings", "TransferType": "settings"},
+    "nvflare.fuel.utils.constants": {"FrameworkType": "settings"},
+    "nvflare.apis.job_def": {
+        "JobMetaKey": "settings", "ALL_SITES": "fed_job", "SERVER_SITE_NAME": "fed_job",
+    },
+    "nvflare.app_common.workflows.fedavg": {},  # its FedAvg is a part here
+}  # fmt: skip
+_PACKAGES = ("apis", "app_common", "app_opt", "client", "fuel", "job_config", "recipe")
+
+
+def install() -> None:
+    """Serve NVFLARE's names. A second call does nothing."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+def find_spec(fullname: str) -> ModuleSpec | None:
+    """The module of a job script: for a class of the user's own in it, the processes of a run import the script too."""
+    is_known = any(f"{each}.".startswith(f"{fullname}.") for each in _NAMES) or _is_class(fullname)
+    return ModuleSpec(fullname, _Loader(), is_package=True) if is_known else None  # type: ignore[arg-type]
+
+
+class _Finder:
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None = None,  # noqa: ARG002
+        target: ModuleType | None = None,  # noqa: ARG002
+    ) -> ModuleSpec | None:
+        if fullname.partition(".")[0] != _ROOT:
+            return None
+        return ModuleSpec(fullname, _Loader(), is_package=True)  # type: ignore[arg-type]
+
+
+class _Loader:
+    """Fills a module; all are packages, so that Python asks the finder for a missing name as for a module."""
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """None: Python creates the module."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        name = module.__name__
+        if name in _NAMES:
+            for each, place in _NAMES[name].items():
+                module.__dict__[each] = getattr(importlib.import_module(_HERE + place), each)
+        elif (modules := shim.modules_of(name)) is not None:
+            for each in modules:
+                module.__dict__.update(shim.names_of(each))
+        elif _is_class(name):
+            sys.modules.update({name: cast("ModuleType", part_class(name))})  # what `from module import Class` binds
+        elif name.partition(".")[2].partition(".")[0] not in _PACKAGES or not name.rpartition(".")[2].islower():
+            raise lacking(name)
+
+
+def _is_class(path: str) -> bool:
+    name: Any = path.rpartition(".")[2]
+    return name in {
+        *vocabulary.components(), *vocabulary.executors(), *vocabulary.NAMES, *vocabulary.AVERAGING_WORKFLOWS,
+        *vocabulary.CLIENT_CONTROLLED.values(),
+    }  # fmt: skip
