@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +27,16 @@ def floats(values: Mapping[Any, Any], *, what: str) -> dict[str, float]:
                 f"{what}: {name!r} is a {type(value).__name__}, not a number",
                 hint="metrics are single numbers; put other values into meta",
             ) from None
+    return numbers
+
+
+def finite_numbers(values: Mapping[Any, Any]) -> dict[str, float]:
+    """Those of the values that are finite numbers, by name; the others are left out."""
+    numbers: dict[str, float] = {}
+    for name, value in values.items():
+        with contextlib.suppress(TypeError, ValueError, OverflowError, RuntimeError):
+            if not isinstance(value, str) and math.isfinite(number := float(value)):
+                numbers[str(name)] = number
     return numbers
 
 

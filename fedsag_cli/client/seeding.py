@@ -8,10 +8,11 @@ client.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
@@ -55,6 +56,26 @@ class Streams:
         finally:
             self._is_seeding = False
         self._note_torch()
+
+    def take_back(self) -> None:
+        """The script has not seeded anything: a library that it uses has done so."""
+        self.script_seeded = False
+        self._note_torch()
+
+    @contextlib.contextmanager
+    def aside(self, seed: int) -> Iterator[None]:
+        """Other random numbers for the block, which may seed them too. After it, these go on as if it had not been."""
+        import torch
+
+        of_python, of_numpy, self._is_seeding = random.getstate(), np.random.get_state(), True
+        try:
+            with torch.random.fork_rng():
+                set_seed(seed)
+                yield
+        finally:
+            random.setstate(of_python)
+            np.random.set_state(of_numpy)
+            self._is_seeding = False
 
     def _seed_torch(self) -> None:
         """Seed torch as if it had been imported before the script started."""

@@ -117,6 +117,11 @@ class Session:
         """The seed of the run."""
         return self._welcome.seed if self.rank == "0" else int(os.environ.get(SEED, "0"))
 
+    @property
+    def streams(self) -> Streams | None:
+        """The random numbers that the run seeds; None if they are the script's own."""
+        return self._streams
+
     def tell_samples(self, number: int) -> None:
         """The site trains on so many samples. What is told first for a site counts."""
         if self._num_samples is None:

@@ -24,6 +24,7 @@ _ROOT = "nvflare"
 _OF_JOB_SCRIPTS = "fedsag_cli.recipe.ours"  # above this package
 _CLIENT_API = ("fedsag_cli.client", "fedsag_cli.client.decorators")
 _LIGHTNING = ("fedsag_cli.client.lightning",)
+_HF = ("fedsag_cli.client.hf",)
 _CONSTANTS = ("fedsag_cli.interop.constants",)
 _FEDPROX = ("fedsag_cli.client.fedprox",)
 _SCAFFOLD = ("fedsag_cli.client.pt_scaffold", *_CONSTANTS)
@@ -61,15 +62,18 @@ _ALWAYS = {
     "nvflare.client.decorator": _CLIENT_API,
     "nvflare.client.tracking": ("fedsag_cli.client.tracking",),
     "nvflare.client.lightning": _LIGHTNING,
+    "nvflare.client.hf": _HF,
     "nvflare.apis.dxo_filter": (*_COMPONENTS, *_EXCHANGE, *_CONTEXT),
     "nvflare.app_common.abstract.fl_model": ("fedsag_cli.client",),
+    "nvflare.app_opt.hf": _HF,
     "nvflare.app_opt.lightning": _LIGHTNING,
     "nvflare.app_opt.lightning.api": _LIGHTNING,
     "nvflare.app_opt.lightning.loggers.client_logger": _LIGHTNING,
     "nvflare.app_opt.pt.scaffold": _SCAFFOLD,  # NVFLARE's keeps its controls in memory: --resume would lose them
     **_OWN_CLASSES,
 }
-_NOT_OF_NVFLARE = ("Site", "partition", "site")  # a script that imports nvflare.client shall run with NVFLARE too
+# a script that imports nvflare.client shall run with NVFLARE too
+_NOT_OF_NVFLARE = ("Site", "adapter_state", "partition", "shared", "site")
 _RENAMED = {"nvflare.client.lightning": {"logger": "ClientLogger"}}  # NVFLARE's name: fedsag's
 _MERGED = {
     "nvflare.app_common.abstract.fl_model",

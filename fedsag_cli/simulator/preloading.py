@@ -23,6 +23,8 @@ _IMPLY_TORCH = {
     "pytorch_lightning",
     "torchmetrics",
     "transformers",
+    "peft",
+    "trl",
     "timm",
     "monai",
 }
@@ -33,7 +35,13 @@ _READ_AT_IMPORT = re.compile(r"(PYTORCH|TORCH[A-Z]*|TRITON|OMP|GOMP|KMP|MKL|MKLD
 _READ_LATER = re.compile(r"(OMP|MKL)_NUM_THREADS|TORCH_(HOME|EXTENSIONS_DIR|NCCL_.*)|TORCHDYNAMO_DISABLE")
 
 
-_LIGHTNING = {"lightning": "lightning.pytorch", "pytorch_lightning": "pytorch_lightning"}
+_TRAINERS = {
+    "lightning": "lightning.pytorch",
+    "pytorch_lightning": "pytorch_lightning",
+    "transformers": "transformers.trainer",
+    "peft": "peft",
+    "trl": "trl.trainer.sft_trainer",
+}
 
 
 def preload(imported: Set[str]) -> list[str]:
@@ -41,7 +49,7 @@ def preload(imported: Set[str]) -> list[str]:
     modules: list[str] = []
     if imported & _IMPLY_TORCH:
         modules.append("torch")
-        modules += [module for package, module in _LIGHTNING.items() if package in imported]
+        modules += [module for package, module in _TRAINERS.items() if package in imported]
         if _OPTIMIZER in imported:
             modules.append("torch._dynamo")  # the first optimizer's step would import it, in every client
     if "torchvision" in imported:

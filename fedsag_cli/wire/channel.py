@@ -37,7 +37,7 @@ _LARGEST_MESSAGE = (
 _LARGEST_HELLO = 64 << 10  # bytes; small, because the sender is not verified yet
 _MOST_FILES = 3  # with one message: a model, and what a site keeps; or the standard streams of a client
 _MESSAGE_LIMIT_S = 30.0  # from the first byte of a message to its last
-_FOLDER, _SOCKET = "fedsag-run-", "server.sock"
+_FOLDER, _SOCKET, _SHARED = "fedsag-run-", "server.sock", "shared-"
 _LONGEST_PATH = 103 if sys.platform == "darwin" else 107
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # macOS has none
 
@@ -290,12 +290,21 @@ def private_address() -> Iterator[str]:
 
 
 def remove_address(address: str) -> None:
-    """Remove the socket of a run and its folder, which nothing else is in."""
+    """Remove the socket of a run, what its clients share, and their folder, which nothing else is in."""
     folder = Path(address).parent
     if _is_name_of_ours(folder.name):
-        for remove in (Path(address).unlink, folder.rmdir):
+        for remove in (*(shared.unlink for shared in _shared_in(folder)), Path(address).unlink, folder.rmdir):
             with contextlib.suppress(OSError):
                 remove()
+
+
+def place_of_shared(address: str, name: str) -> Path:
+    """Where the clients of a run on this machine share a file: beside the socket of the run, and as long as that."""
+    return Path(address).parent / f"{_SHARED}{name}"
+
+
+def _shared_in(folder: Path) -> list[Path]:
+    return list(folder.glob(f"{_SHARED}*"))
 
 
 def _locked_folder() -> tuple[Path, int]:
@@ -357,7 +366,8 @@ def _remove_if_left(folder: Path) -> None:
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            (folder / _SOCKET).unlink(missing_ok=True)
+            for path in (*_shared_in(folder), folder / _SOCKET):
+                path.unlink(missing_ok=True)
             folder.rmdir()
         finally:
             os.close(lock)

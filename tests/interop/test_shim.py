@@ -145,7 +145,7 @@ def test_the_lightning_logger_has_their_name_too(their_names):
 @pytest.mark.parametrize(
     ("line", "missing"),
     [
-        ("import nvflare.client.hf", "nvflare.client.hf"),
+        ("import nvflare.client.ipc", "nvflare.client.ipc"),
         ("import nvflare.fuel.utils.log_utils", "nvflare.fuel.utils.log_utils"),
         ("from nvflare.client import IPCAgent", "nvflare.client.IPCAgent"),
         ("from nvflare.client.api import init, get_context", "nvflare.client.api.get_context"),

@@ -38,7 +38,7 @@ from fedsag_cli.client import (
 from fedsag_cli.client.lightning.callback import FLCallback
 from fedsag_cli.client.lightning.logger import ClientLogger
 from fedsag_cli.client.lightning.progress import Trainer
-from fedsag_cli.client.lightning.ranks import Ranks, TaskKind
+from fedsag_cli.client.trainer_ranks import Ranks, TaskKind
 from fedsag_cli.errors import ClientError
 
 __all__ = [

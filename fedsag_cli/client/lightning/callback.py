@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedsag_cli.client.fedprox_mu import get_fedprox_mu
-from fedsag_cli.client.lightning.loading import load
 from fedsag_cli.client.lightning.progress import Limits, OptimizerState, Trainer, epochs_done
-from fedsag_cli.client.lightning.ranks import Ranks, TaskKind
+from fedsag_cli.client.loading import load
+from fedsag_cli.client.trainer_ranks import Ranks, TaskKind
 from fedsag_cli.errors import ClientError
 from fedsag_cli.model import FEDPROX_MU, NUM_STEPS, SCAFFOLD_CTRL_GLOBAL, FLModel, Params
 

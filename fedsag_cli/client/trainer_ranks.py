@@ -1,4 +1,4 @@
-"""The processes of one client in Lightning: rank 0 is connected to the server and tells the other ranks."""
+"""The processes of a client whose trainer has several: rank 0 is connected to the server and tells the other ranks."""
 
 from __future__ import annotations
 

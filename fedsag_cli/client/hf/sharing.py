@@ -1,0 +1,68 @@
+"""A base model that one client of a run builds, and all clients on this machine map into their memory."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TypeVar
+
+from fedsag_cli import client
+from fedsag_cli.errors import ClientError
+from fedsag_cli.params.seeds import derived
+from fedsag_cli.wire.channel import place_of_shared
+from fedsag_cli.wire.messages import ADDRESS
+
+Model = TypeVar("Model")
+
+
+def shared(build: Callable[[], Model], name: str = "base") -> Model:
+    """The model that `build` returns, with its tensors in memory that all clients of this run share.
+
+    The first client calls `build` and writes the model to a file beside the socket of the run; it and all others map
+    that file. So the tensors are in memory once, until a client changes one: then it has a copy of the changed pages
+    only. Give it a base model on the CPU whose params stay frozen, as `peft.get_peft_model` leaves them, and add what
+    is trained afterwards. `build` gets random numbers from the run's seed and `name`, whoever calls it, and must give
+    every site the same model. Another model needs another `name`. The file is removed at the end of the run.
+
+    Without a run it is `build()`. Raises ClientError before `flare.init()`, for a wrong `name`, or if the model cannot
+    be written.
+    """
+    session = client._session(None, "shared")
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
+        raise ClientError(f"flare.shared(): name must be letters, digits, _ and -, not {name!r}")
+    seeded = session.streams.aside(derived(session.seed, "shared", name)) if session.streams else nullcontext()
+    with seeded:
+        if ADDRESS not in os.environ:
+            return build()
+        return _mapped(build, place_of_shared(os.environ[ADDRESS], f"{name}.pt"))
+
+
+def _mapped(build: Callable[[], Model], path: Path) -> Model:
+    import torch
+
+    with path.with_suffix(".lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed
+        if not path.exists():
+            _write(build(), path)
+    model: Model = torch.load(path, map_location="cpu", mmap=True, weights_only=False)
+    return model
+
+
+def _write(model: object, path: Path) -> None:
+    import torch
+
+    part = path.with_suffix(".part")
+    try:
+        with part.open("wb") as file:
+            torch.save(model, file)
+        part.rename(path)
+    except Exception as error:  # of pickle, any; torch's own for a full disk is a RuntimeError
+        part.unlink(missing_ok=True)
+        raise ClientError(
+            f"flare.shared(): {type(model).__name__} cannot be written to {path.parent}: {error}",
+            hint="TMPDIR names another folder for it",
+        ) from None
