@@ -141,6 +141,9 @@ def test_a_notebook_shows_the_run_with_its_curve_and_texts_from_outside_are_no_h
         ({"workspace": b"here"}, "workspace must be a text or a Path, not b'here'"),
         ({"workspace": "a\0b"}, "embedded null byte"),
         ({"clients": 0}, "-n 0: a run needs at least one client"),
+        ({"at": 3}, "--at begins a fork of a run that there is"),
+        ({"keep_checkpoints": 0}, "--keep-checkpoints 0: it must be a number from 1 on, or all"),
+        ({"max_time": "soon"}, "--max-time 'soon' is not a time"),
     ],
 )
 def test_a_wrong_argument_is_named_before_anything_starts(tmp_path, given, said):
@@ -186,7 +189,8 @@ def test_runs_follow_each_other_in_one_process_and_the_same_seed_gives_the_same_
     made = job(tmp_path / "j", ADDS_ONE)
     before = threading.active_count()
 
-    first = fedsag_cli.simulate(made, clients=2, threads=2, seed=1, workspace=tmp_path / "one")
+    values = {"num_rounds": 2, "components[0].args": {}}
+    first = fedsag_cli.simulate(made, clients=2, threads=2, seed=1, workspace=tmp_path / "one", values=values)
     told = capsys.readouterr().out
     in_a_thread = []
     worker = threading.Thread(
@@ -201,6 +205,7 @@ def test_runs_follow_each_other_in_one_process_and_the_same_seed_gives_the_same_
     assert first.digest == second.digest
     assert first.digest == json.loads((tmp_path / "one" / "report.json").read_text())["digest"]
     assert first.workspace == tmp_path / "one"
+    assert first.report.overrides == ["num_rounds=2", "components[0].args={}"]
     assert "round 1 finished" in told
     assert capsys.readouterr().out == ""
     assert threading.active_count() == before

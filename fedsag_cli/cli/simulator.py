@@ -26,14 +26,6 @@ DEBUG_HINT = "--debug SITE runs a client in the terminal; -debug shows where an 
 EXAMPLE = example("fedsag simulator jobs/first -w workspaces/first -n 2 -t 2 --seed 1")
 
 
-def _count_or_all(text: str) -> int:
-    from fedsag_cli.plan import ALL
-
-    if text != "all" and not (text.isdecimal() and int(text) > 0):
-        raise UsageError(f"--keep-checkpoints {text}: it must be a number from 1 on, or all")
-    return ALL if text == "all" else int(text)
-
-
 def _site(name: str) -> str:
     if not name or name.startswith("-"):  # it was a flag without a value
         raise UsageError("--debug needs the name of a client", hint=DEBUG_HINT)
@@ -170,11 +162,10 @@ def simulator(
         ),
     ] = None,
     keep_checkpoints: Annotated[
-        int | None,
+        str | None,
         typer.Option(
             "--keep-checkpoints",
             metavar="N|all",
-            parser=_count_or_all,
             help="Keep the checkpoints of the last N rounds, or of all: --at can begin a fork after each (default: 1).",
         ),
     ] = None,
@@ -264,7 +255,7 @@ def simulator(
     from fedsag_cli.cli.summary import summary
     from fedsag_cli.simulator import simulate
     from fedsag_cli.simulator.comparing import held, run_baseline
-    from fedsag_cli.simulator.options import Options
+    from fedsag_cli.simulator.options import Options, count_or_all
     from fedsag_cli.simulator.signals import ignore_signals
     from fedsag_cli.simulator.time_limit import time_limit
 
@@ -286,7 +277,7 @@ def simulator(
         resume=resume,
         force=force,
         at=at,
-        keep_checkpoints=keep_checkpoints,
+        keep_checkpoints=count_or_all(keep_checkpoints),
         strict=strict,
         max_time=time_limit(max_time),
         debug=debug or "",

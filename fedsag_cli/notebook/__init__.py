@@ -15,10 +15,12 @@ import html
 import importlib.util
 import math
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from fedsag_cli.arguments import declared, problems
 from fedsag_cli.cli import views, wording
@@ -27,7 +29,8 @@ from fedsag_cli.notebook.chart import Chart, chart_of
 from fedsag_cli.report import BestReport, Report, RoundReport
 from fedsag_cli.report.curves import metrics_of
 from fedsag_cli.simulator import simulate as _simulate
-from fedsag_cli.simulator.options import Options
+from fedsag_cli.simulator.options import Options, count_or_all
+from fedsag_cli.simulator.time_limit import time_limit
 
 __all__ = ["Run", "simulate"]
 
@@ -46,16 +49,20 @@ def simulate(
     launcher: str | None = None,
     engine: str = "local",
     address: str | None = None,
-    max_clients: int = 100,
+    values: Mapping[str, Any] | None = None,
+    max_clients: int | None = None,
+    max_time: str | None = None,
     resume: bool = False,
+    at: int | str | None = None,
+    keep_checkpoints: int | str | None = None,
     force: bool = False,
     strict: bool = False,
     quiet: bool = False,
 ) -> Run:
     """Run the job in the folder `job` on this machine, and wait for its end.
 
-    The arguments are the options of `fedsag simulator`, with the same defaults: `clients` is -n, or the names of -c,
-    and `threads` is -t. A line is printed for each step, unless `quiet`.
+    The arguments are options of `fedsag simulator`, with the same defaults: `clients` is -n, or the names of -c,
+    `threads` is -t, and `values` has what --set sets, by key. A line is printed for each step, unless `quiet`.
 
     Raises a FedsagError that says what is wrong and what to do: UsageError, WorkspaceError and JobError before anything
     starts, RunError if the run failed; its `report` says how far it came. Ctrl-C, or a notebook's "interrupt", ends the
@@ -80,8 +87,12 @@ def simulate(
         engine=engine,
         address=address,
         seed=seed,
+        sets=[f"{key}={_as_typed(value)}" for key, value in (values or {}).items()],
         max_clients=max_clients,
+        max_time=time_limit(max_time),
         resume=resume,
+        at=None if at is None else str(at),
+        keep_checkpoints=count_or_all(None if keep_checkpoints is None else str(keep_checkpoints)),
         force=force,
         strict=strict,
     )
@@ -94,6 +105,11 @@ def simulate(
         raise KeyboardInterrupt(str(stopped)) from None
     except FedsagError as error:
         raise error.with_traceback(None) from None  # a notebook shows every frame: the message would be far from it
+
+
+def _as_typed(value: Any) -> str:
+    """The value as it is typed after KEY=."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -97,13 +97,15 @@ class Fork:
         changed = f"changed from there on: {resume.few(changes)}" if changes else "nothing is changed"
         named = f"run {number}" if number else "the run"
         yield f"this is a fork of {named} in {self.parent.root} after round {self.whole.round_num}; {changed}"
+        is_last = self._workflow + 1 == len(now.server.workflows)
+        if changes and is_last and self._rounds_left(now) == 0:
+            yield "no round is left, so the changes have no effect: --set num_rounds=N gives the fork more rounds"
         if anew := _anew(self.plan.server, now.server):
             yield f"of another class than before, and so without what it kept: {', '.join(anew)}"
 
     def _check_workflows(self, now: Plan) -> None:
         """What the current workflow, and those before it, did cannot become what others did."""
-        current = int(self.whole.state.get("workflow", 0))
-        for number, was in enumerate(self.plan.server.workflows[: current + 1]):
+        for number, was in enumerate(self.plan.server.workflows[: self._workflow + 1]):
             new = next(iter(now.server.workflows[number:]), None)
             if new is None or (was.id, catalog.class_path(was.path)) != (new.id, catalog.class_path(new.path)):
                 shown = f"{new.id!r} ({new.path})" if new else "none"
@@ -115,17 +117,28 @@ class Fork:
 
     def _check_rounds(self, now: Plan) -> None:
         """The parent must not have done more rounds than the fork is to have."""
-        current = int(self.whole.state.get("workflow", 0))
-        was, new = (plan.server.workflows[current].args for plan in (self.plan, now))
-        count, first = new.get("num_rounds"), new.get("start_round", 0)
-        if count is None or count == was.get("num_rounds"):
+        args = now.server.workflows[self._workflow].args
+        if args.get("num_rounds") == self.plan.server.workflows[self._workflow].args.get("num_rounds"):
             return
-        if (done := self.whole.round_num + 1 - first) > count:
+        if (left := self._rounds_left(now)) is not None and left < 0:
+            count = args["num_rounds"]
             raise WorkspaceError(
                 f"num_rounds is {count}, but the fork begins after round {self.whole.round_num}, and so with "
-                f"{counted(done, 'round')} of its parent",
+                f"{counted(count - left, 'round')} of its parent",
                 hint="give --at an earlier round, or more rounds",
             )
+
+    def _rounds_left(self, now: Plan) -> int | None:
+        """Of the fork in its present workflow, if that says how many it has; negative if it has too few."""
+        args = now.server.workflows[self._workflow].args
+        if "num_rounds" not in args:
+            return None
+        return int(args["num_rounds"]) - (self.whole.round_num + 1 - int(args.get("start_round", 0)))
+
+    @property
+    def _workflow(self) -> int:
+        """The number of the workflow in which the parent was."""
+        return int(self.whole.state.get("workflow", 0))
 
     def _check_account(self, now: Plan) -> None:
         """An account of privacy has one noise, for all rounds: with another one it would say too little."""

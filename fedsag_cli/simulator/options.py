@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from fedsag_cli import machine
 from fedsag_cli.errors import UsageError, counted, nearest, there_are
+from fedsag_cli.plan import ALL
 from fedsag_cli.processes.ray.engine import check_installed
 from fedsag_cli.processes.ray.messages import Node
 from fedsag_cli.simulator.time_limit import TimeLimit
@@ -70,6 +71,15 @@ def site_names(options: Options) -> list[str]:
     if options.max_clients is not None and options.num_clients > options.max_clients:
         raise UsageError(f"-n {options.num_clients}: -m allows at most {counted(options.max_clients, 'client')}")
     return [f"site-{number}" for number in range(1, options.num_clients + 1)]
+
+
+def count_or_all(given: str | None) -> int | None:
+    """The number of --keep-checkpoints: a number of rounds, or ALL. Raises UsageError."""
+    if given is None or given == "all":
+        return None if given is None else ALL
+    if not given.isdecimal() or int(given) < 1:
+        raise UsageError(f"--keep-checkpoints {given}: it must be a number from 1 on, or all")
+    return int(given)
 
 
 def check_followed(options: Options, names: Sequence[str]) -> None:

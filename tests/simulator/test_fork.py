@@ -309,6 +309,15 @@ def test_what_a_fork_cannot_have_is_refused_and_nothing_is_made(parent, options,
     assert said in refused(FedsagError, *parent, 2, *sets, **options)
 
 
+def test_a_change_after_the_last_round_is_told_to_have_no_effect(parent):
+    folder, workspace = parent
+
+    fork = forked(folder, workspace, 5, seed=8)
+
+    assert [note for note in fork.notices if note.startswith("no round is left, so the changes have no effect")]
+    assert fork.digest == digest_of(workspace)
+
+
 def test_an_account_of_privacy_is_not_continued_with_other_noise(parent):
     folder, workspace = parent
     config = folder / "app" / "config" / "config_fed_server.json"
