@@ -112,7 +112,10 @@ def compare_files(one: Path, other: Path) -> Compared:
         difference, longer = None, ends[1]
     else:
         difference, longer = None if found is None else _difference(found, files, first, second), None
-    answered = {(model.workflow, model.round_num) for model in first | second if model.site}  # not the last measuring
+    # without the measuring of the final model, which no client answers with a model
+    answered = {
+        (model.workflow, model.round_num) for model, digest in (first | second).items() if model.site and digest
+    }
     rounds = len(answered & {(model.workflow, model.round_num) for model in same})
     return Compared(difference=difference, models=len(same), rounds=rounds, longer=longer)
 
