@@ -73,7 +73,7 @@ def show_comparison(found: Sequence[Found]) -> None:
 def _show_metric(found: Sequence[Found], metric: str, settings: Mapping[str, Sequence[Any]]) -> list[str]:
     """Returns the settings for which there was no room."""
     reports = [each.report for each in found]
-    every = [curves.curve(report, metric) for report in reports]
+    every = [curves.to_the_end(report, metric) for report in reports]
     tops = [curves.best(report, metric) for report in reports]
     display.line(f"{metric}: {_best_of(found, metric, tops)}{_scale_of(every)}")
     known = [value for curve in every for value in curve if value is not None]
@@ -83,7 +83,7 @@ def _show_metric(found: Sequence[Found], metric: str, settings: Mapping[str, Seq
     ends: Cells = {
         "best": [f"{wording.cell(top.value)}{_where(top)}" if top else "" for top in tops],
         "last": [wording.cell(curves.final(report, metric)) for report in reports],
-        "rounds": [str(len(curve)) for curve in every],
+        "rounds": [str(len(report.rounds)) for report in reports],
         "curve": [wording.sparkline(curve, max(1, bars * len(curve) // max(1, longest)), scale) for curve in every],
     }
     return show_with_settings({"run": [each.name for each in found]}, settings, ends, reports)

@@ -84,7 +84,7 @@ def show_list(found: Sequence[Found]) -> None:
     ends[f"best {name}".strip()] = [wording.cell(top.value) if top else "" for top in tops]
     ends["last"] = [wording.cell(curves.final(report, each)) for report, each in zip(reports, leading, strict=True)]
     ends["curve"] = [
-        wording.sparkline(curves.curve(report, each), _BARS) for report, each in zip(reports, leading, strict=True)
+        wording.sparkline(curves.to_the_end(report, each), _BARS) for report, each in zip(reports, leading, strict=True)
     ]
     settings = differing.settings(reports, whole=False)
     if left := show_with_settings(cells, settings, ends, reports):

@@ -29,6 +29,12 @@ def curve(report: Report, metric: str) -> Curve:
     return [each.metrics.get(metric) for each in report.rounds]
 
 
+def to_the_end(report: Report, metric: str) -> Curve:
+    """The curve, and after it the value of the final model, if that was measured."""
+    last = [report.final_metrics[metric]] if metric in report.final_metrics else []
+    return [*curve(report, metric), *last]
+
+
 def final(report: Report, metric: str) -> float | None:
     """The value of the last model that was measured."""
     if metric in report.final_metrics:

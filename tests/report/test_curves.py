@@ -25,6 +25,8 @@ def test_the_final_model_counts_too():
 
     assert curves.best(made, "accuracy") == (0.9, None)
     assert curves.final(made, "accuracy") == 0.9
+    assert curves.to_the_end(made, "accuracy") == [0.2, 0.9]
+    assert curves.to_the_end(made, "loss") == [None]
 
 
 def test_the_metric_that_selects_the_best_model_is_the_first():
