@@ -63,6 +63,8 @@ _NAMES: Mapping[str, Mapping[str, str]] = {
     "nvflare.app_common.np.recipes": _NUMPY,
     "nvflare.app_common.np.recipes.fedavg": _NUMPY,
     "nvflare.app_common.ccwf.ccwf_job": dict.fromkeys(_CLIENT_CONTROLLED, "client_controlled"),
+    "nvflare.app_opt.xgboost.recipes": {"XGBBaggingRecipe": "trees"},
+    "nvflare.app_opt.xgboost.recipes.bagging": {"XGBBaggingRecipe": "trees"},
     "nvflare.recipe.fedstats": {"FedStatsRecipe": "statistics"},
     "nvflare.job_config.stats_job": {"StatsJob": "statistics"},
     "nvflare.job_config.api": {"FedJob": "fed_job", "JobCtx": "fed_job"},
@@ -80,7 +82,10 @@ _NAMES: Mapping[str, Mapping[str, str]] = {
     "nvflare.apis.job_def": {
         "JobMetaKey": "settings", "ALL_SITES": "fed_job", "SERVER_SITE_NAME": "fed_job",
     },
-    "nvflare.app_common.workflows.fedavg": {},  # its FedAvg is a part here
+    # their classes are parts here
+    "nvflare.app_common.workflows.fedavg": {},
+    "nvflare.app_common.executors.learner_executor": {},
+    "nvflare.app_common.executors.model_learner_executor": {},
 }  # fmt: skip
 _PACKAGES = ("apis", "app_common", "app_opt", "client", "fuel", "job_config", "recipe")
 

@@ -8,6 +8,7 @@ import pytest
 from fedsag_cli.errors import UsageError
 from fedsag_cli.interop import reading
 from fedsag_cli.job import Job
+from fedsag_cli.recipe import ours
 from fedsag_cli.recipe.client_controlled import (
     CCWFJob,
     CrossSiteEvalConfig,
@@ -29,6 +30,7 @@ from fedsag_cli.recipe.recipes import (
 from fedsag_cli.recipe.settings import FrameworkType
 from fedsag_cli.recipe.statistics import FedStatsRecipe
 from fedsag_cli.recipe.tables import KMeansFedAvgRecipe, SklearnFedAvgRecipe, SVMFedAvgRecipe
+from fedsag_cli.recipe.trees import XGBBaggingRecipe
 
 NET = {"path": "net.Net", "args": {}}
 
@@ -78,6 +80,15 @@ def test_a_job_script_imports_them_where_nvflare_has_them(module, name, ours):
     find_spec(module).loader.exec_module(made)
 
     assert vars(made)[name] is ours
+
+
+def test_the_executor_of_a_learner_is_a_part_and_the_event_of_logged_values_has_a_name():
+    made = [ModuleType(f"nvflare.{name}") for name in ("app_common.executors.model_learner_executor", "apis.analytix")]
+    for each in made:
+        ours._Loader().exec_module(each)
+
+    assert "ModelLearnerExecutor" not in vars(made[0])
+    assert vars(made[1])["ANALYTIC_EVENT_TYPE"] == "analytix_log_stats"
 
 
 @pytest.mark.parametrize("recipe", [FedAvgRecipe, FedOptRecipe, ScaffoldRecipe, CyclicRecipe])
@@ -144,6 +155,27 @@ def test_each_site_computes_statistics_behind_filters_of_its_own(tmp_path):
         assert "own.Own" in " ".join(of_site.executors[0].command)
         (chain,) = of_site.executors[0].config.task_result_filters
         assert chain.path == "StatisticsPrivacyFilter"
+
+
+@pytest.mark.parametrize(("mode", "workflow"), [("bagging", "ScatterAndGather"), ("cyclic", "Cyclic")])
+def test_each_site_grows_trees_of_xgboost_on_data_of_its_own(tmp_path, mode, workflow):
+    (tmp_path / "loads.py").write_text("class Loads:\n    def __init__(self, file):\n        self.file = file\n")
+    import loads
+
+    sites = {name: {"data_loader": loads.Loads(f"{name}.csv"), "lr_scale": 0.5} for name in ("a", "b")}
+    recipe = XGBBaggingRecipe("trees", 2, mode, 3, max_depth=4, per_site_config=sites)
+
+    job = exported(recipe)
+    assert server(job).workflows[0].path == workflow
+    assert server(job).workflows[0].args["num_rounds"] == 3
+    words = " ".join(client(job, "b").executors[0].command)
+    assert "b.csv" in words
+    assert "a.csv" not in words
+
+
+def test_a_site_without_data_for_its_trees_is_an_error():
+    with pytest.raises(UsageError, match="site a has no data_loader"):
+        XGBBaggingRecipe("trees", 1, per_site_config={"a": {}})
 
 
 def swarm(**server_args):
