@@ -10,6 +10,9 @@ from fedsag_cli.client import plain
 from fedsag_cli.errors import ClientError, nearest
 from fedsag_cli.wire.messages import LogKind, LogValues
 
+ANALYTIC_EVENT_TYPE = "analytix_log_stats"
+"""NVFLARE's event of a logged value; job scripts give it to trackers."""
+
 
 class AnalyticsDataType(str, Enum):
     """The types of value that a script may log; a plural is for a dict of values."""

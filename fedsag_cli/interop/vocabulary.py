@@ -15,6 +15,10 @@ from fedsag_cli.facts import Nvflare
 from fedsag_cli.job import executor
 
 AVERAGING_WORKFLOWS = ("FedAvg", "PTFedAvg", "PTFedAvgEarlyStopping", "FedOpt", "Scaffold")
+OTHER_WORKFLOWS = ("StatisticsController", "InitializeGlobalWeights")
+"""Workflows without an argument that names a task."""
+OTHER_EXECUTORS = ("StatisticsExecutor", "FedXGBTreeExecutor")
+"""Executors of which fedsag has the program: statistics, and trees of XGBoost."""
 UPDATER = "nvflare.app_opt.pt.fedopt.PTFedOptModelShareableGenerator"  # what is inside the workflow FedOpt
 FEDERATED_AVERAGING = Nvflare(  # NVFLARE's workflow that averages itself becomes ScatterAndGather with components
     path="nvflare.app_common.workflows.fedavg.FedAvg",
@@ -116,7 +120,7 @@ NUMPY_EXECUTORS = {  # an argument becomes a flag of np_trainer, or an argument 
 }
 _NUMPY_IGNORED = ("epsilon",)
 
-NAMES = {*CLIENT_CONTROLLED, *NUMPY_EXECUTORS, *LEARNER_EXECUTORS, *NOT_NEEDED, *LEFT_OUT}
+NAMES = {*CLIENT_CONTROLLED, *NUMPY_EXECUTORS, *OTHER_EXECUTORS, *LEARNER_EXECUTORS, *NOT_NEEDED, *LEFT_OUT}
 """NVFLARE's classes, beside the executors and those that a component of fedsag stands for."""
 
 

@@ -26,7 +26,17 @@ class NPModelPersistor:
     The values of the first model are float32.
     """
 
-    facts = Facts(nvflare=Nvflare(path="nvflare.app_common.np.np_model_persistor.NPModelPersistor"))
+    facts = Facts(
+        nvflare=Nvflare(
+            path="nvflare.app_common.np.np_model_persistor.NPModelPersistor",
+            also={"NPFileModelPersistor": {"model_name": "last_global_model.npy"}},  # of clients' workflows
+            older_names={"last_global_model_file_name": "model_name"},
+            expected={
+                "best_global_model_file_name": ("best_global_model.npy",),
+                "model_file_name": ("model.npy",),
+            },
+        )
+    )
 
     @checked
     def __init__(

@@ -321,6 +321,8 @@ class ScriptRunner:
             raise lacking(f"framework {getattr(framework, 'value', framework)!r} of ScriptRunner")
         if execution_mode not in (None, "in_process", "external_process"):
             raise lacking(f"execution_mode {execution_mode!r} of ScriptRunner")
+        if isinstance(script_args, Mapping):
+            raise UsageError(f"{script}: its words are a dict", hint="per_site_config gives each site its own")
         sources.check(script)
         self._script = script
         place = sources.name_in_job(script)
@@ -358,15 +360,17 @@ def selects_best(key_metric: str, mode: str | None) -> Part:
 
 def is_workflow(obj: Any) -> bool:
     name = _name_of(obj)
-    if name in (*vocabulary.AVERAGING_WORKFLOWS, *vocabulary.CLIENT_CONTROLLED):
+    if name in (*vocabulary.AVERAGING_WORKFLOWS, *vocabulary.CLIENT_CONTROLLED, *vocabulary.OTHER_WORKFLOWS):
         return True
     known = vocabulary.components().get(name)
     return (known is not None and bool(catalog.facts_of(known[0]).asks_for)) or _derives(obj, vocabulary.CONTROLLERS)
 
 
 def is_executor(obj: Any) -> bool:
-    others = {*vocabulary.executors(), *vocabulary.NUMPY_EXECUTORS, *vocabulary.CLIENT_CONTROLLED.values()}
-    return _name_of(obj) in others or _derives(obj, ("Executor", *vocabulary.LEARNER_EXECUTORS))
+    others = {*vocabulary.NUMPY_EXECUTORS, *vocabulary.OTHER_EXECUTORS, *vocabulary.CLIENT_CONTROLLED.values()}
+    return _name_of(obj) in {*vocabulary.executors(), *others} or _derives(
+        obj, ("Executor", *vocabulary.LEARNER_EXECUTORS)
+    )
 
 
 def _name_of(obj: Any) -> str:

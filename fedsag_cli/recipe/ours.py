@@ -36,6 +36,11 @@ _TORCH = {
     "cyclic": "CyclicRecipe", "swarm": "SwarmLearningRecipe", "fedeval": "FedEvalRecipe",
 }  # fmt: skip
 _NUMPY = {"NumpyFedAvgRecipe": "recipes"}
+_SKLEARN = {"fedavg": "SklearnFedAvgRecipe", "kmeans": "KMeansFedAvgRecipe", "svm": "SVMFedAvgRecipe"}
+_CLIENT_CONTROLLED = (
+    "CCWFJob", "CrossSiteEvalConfig", "CyclicClientConfig", "CyclicServerConfig", "SwarmClientConfig",
+    "SwarmServerConfig",
+)  # fmt: skip
 _NAMES: Mapping[str, Mapping[str, str]] = {
     "nvflare": {"FedJob": "fed_job", "FilterType": "settings"},
     "nvflare.recipe": {
@@ -51,8 +56,17 @@ _NAMES: Mapping[str, Mapping[str, str]] = {
     "nvflare.recipe.cyclic": {"CyclicRecipe": "recipes"},
     "nvflare.app_opt.pt.recipes": dict.fromkeys(_TORCH.values(), "recipes"),
     **{f"nvflare.app_opt.pt.recipes.{module}": {name: "recipes"} for module, name in _TORCH.items()},
+    "nvflare.app_opt.pt.recipes.swarm": dict.fromkeys(["SwarmLearningRecipe", "SimpleSwarmLearningRecipe"], "recipes"),
+    "nvflare.app_opt.sklearn": dict.fromkeys(_SKLEARN.values(), "tables"),
+    "nvflare.app_opt.sklearn.recipes": dict.fromkeys(_SKLEARN.values(), "tables"),
+    **{f"nvflare.app_opt.sklearn.recipes.{module}": {name: "tables"} for module, name in _SKLEARN.items()},
     "nvflare.app_common.np.recipes": _NUMPY,
     "nvflare.app_common.np.recipes.fedavg": _NUMPY,
+    "nvflare.app_common.ccwf.ccwf_job": dict.fromkeys(_CLIENT_CONTROLLED, "client_controlled"),
+    "nvflare.app_opt.xgboost.recipes": {"XGBBaggingRecipe": "trees"},
+    "nvflare.app_opt.xgboost.recipes.bagging": {"XGBBaggingRecipe": "trees"},
+    "nvflare.recipe.fedstats": {"FedStatsRecipe": "statistics"},
+    "nvflare.job_config.stats_job": {"StatsJob": "statistics"},
     "nvflare.job_config.api": {"FedJob": "fed_job", "JobCtx": "fed_job"},
     "nvflare.job_config.defs": {"FilterType": "settings"},
     "nvflare.job_config.base_fed_job": {"BaseFedJob": "fed_job"},
@@ -68,7 +82,10 @@ _NAMES: Mapping[str, Mapping[str, str]] = {
     "nvflare.apis.job_def": {
         "JobMetaKey": "settings", "ALL_SITES": "fed_job", "SERVER_SITE_NAME": "fed_job",
     },
-    "nvflare.app_common.workflows.fedavg": {},  # its FedAvg is a part here
+    # their classes are parts here
+    "nvflare.app_common.workflows.fedavg": {},
+    "nvflare.app_common.executors.learner_executor": {},
+    "nvflare.app_common.executors.model_learner_executor": {},
 }  # fmt: skip
 _PACKAGES = ("apis", "app_common", "app_opt", "client", "fuel", "job_config", "recipe")
 

@@ -256,6 +256,7 @@ class FedAvgRecipe(_ScriptRecipe):
         **other: Any,
     ) -> None:
         fedprox_mu = other.pop("fedprox_mu", None) if isinstance(self, FedProxRecipe) else None
+        model = _model(model, other)
         check_others(self, other)
         if framework not in (FrameworkType.PYTORCH, FrameworkType.NUMPY, FrameworkType.RAW):
             raise lacking(f"framework {getattr(framework, 'value', framework)!r} of {type(self).__name__}")
@@ -312,12 +313,10 @@ class FedProxRecipe(FedAvgRecipe):
 class NumpyFedAvgRecipe(FedAvgRecipe):
     """Federated averaging of numpy's arrays. `model`: an array or a list, which scripts get as "numpy_key"."""
 
-    def __init__(self, *, name: str = "fedavg", initial_model: Any = None, model: Any = None, **args: Any) -> None:
+    def __init__(self, *, name: str = "fedavg", **args: Any) -> None:
         if "framework" in args:
             raise UsageError("NumpyFedAvgRecipe has no framework: it is numpy")
-        super().__init__(
-            name=name, model=initial_model if model is None else model, framework=FrameworkType.NUMPY, **args
-        )
+        super().__init__(name=name, framework=FrameworkType.NUMPY, **args)
 
 
 class FedOptRecipe(_ScriptRecipe):
@@ -347,6 +346,7 @@ class FedOptRecipe(_ScriptRecipe):
         key_metric_mode: str | None = None,
         **other: Any,
     ) -> None:
+        model = _model(model, other)
         check_others(self, other)
         if model is None:
             raise UsageError("FedOptRecipe: there is no model", hint="give model; initial_ckpt has only its weights")
@@ -405,6 +405,7 @@ class ScaffoldRecipe(_ScriptRecipe):
         key_metric_mode: str | None = None,
         **other: Any,
     ) -> None:
+        model = _model(model, other)
         check_others(self, other)
         job = BaseFedJob(name=name, min_clients=min_clients, key_metric=key_metric, key_metric_mode=key_metric_mode)
         persistor = _persistor(FrameworkType.PYTORCH, model, initial_ckpt, None, server_expected_format)
@@ -442,6 +443,7 @@ class CyclicRecipe(_ScriptRecipe):
         params_transfer_type: str = TransferType.FULL,
         **other: Any,
     ) -> None:
+        model = _model(model, other)
         check_others(self, other)
         self.framework = FrameworkType(framework)
         job = BaseFedJob(name=name, min_clients=min_clients, key_metric=None)
@@ -531,6 +533,13 @@ class SwarmLearningRecipe(_ScriptRecipe):
             add(made(f"{path}.cse_client_ctl.CrossSiteEvalClientController"), tasks=["cse_*"])
 
 
+class SimpleSwarmLearningRecipe(SwarmLearningRecipe):
+    """The earlier name of `SwarmLearningRecipe`, which needs no `min_clients`."""
+
+    def __init__(self, name: str, model: Any = None, *, min_clients: int = 1, **args: Any) -> None:
+        super().__init__(name, _model(model, args), min_clients=min_clients, **args)
+
+
 class FedEvalRecipe(_ScriptRecipe):
     """Clients measure a trained model, whose weights are in `eval_ckpt`."""
 
@@ -572,6 +581,11 @@ class FedEvalRecipe(_ScriptRecipe):
                 for site, values in per_site_config.items()
             }
             self.set_per_site_config(named)
+
+
+def _model(model: Any, others: dict[str, Any]) -> Any:
+    """The model. In NVFLARE 2.7.0 the argument is `initial_model`."""
+    return others.pop("initial_model", None) if model is None else model
 
 
 def check_others(recipe: Recipe, others: Mapping[str, Any]) -> None:
@@ -679,5 +693,6 @@ __all__ = [
     "NumpyFedAvgRecipe",
     "Recipe",
     "ScaffoldRecipe",
+    "SimpleSwarmLearningRecipe",
     "SwarmLearningRecipe",
 ]

@@ -20,12 +20,13 @@ from fedsag_cli.interop.vocabulary import (
     NOT_NEEDED,
     NP_TRAINER_COMMAND,
     NUMPY_EXECUTORS,
+    OTHER_EXECUTORS,
     STATISTICS_COMMAND,
     TREES_COMMAND,
 )
 from fedsag_cli.job import executor
 
-_STATISTICS, _TREES = "StatisticsExecutor", "FedXGBTreeExecutor"
+_STATISTICS, _TREES = OTHER_EXECUTORS
 
 
 class Executors:

@@ -133,6 +133,8 @@ class Workflows:
 
     def _aggregator(self, given: Any, path: str, averages: Mapping[str, Any], name: str) -> str:
         """The id of the component that averages: the one that the workflow was given, else fedsag's."""
+        if isinstance(given, Mapping) and (assembler := args_of(given).get("assembler_id")):
+            given = assembler  # it only collects: fedsag's aggregator is the assembler
         if isinstance(given, str) and given:
             if given not in self._ids:
                 file = self._parts.file
