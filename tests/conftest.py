@@ -5,6 +5,7 @@ import compileall
 import os
 import random
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -27,6 +28,16 @@ def pytest_configure(config):
     """Compile the package once: where PYTHONDONTWRITEBYTECODE is set, each process of each run would do it again."""
     if not hasattr(config, "workerinput"):
         compileall.compile_dir(Path(fedsag_cli.__file__).parent, quiet=1)
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before():
+    """A command that a test runs in this process ignores the signals that end it, once its end is known."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="module")

@@ -296,7 +296,7 @@ def query(
         runs_tables.show_answer(answer)
 
 
-@app.command(epilog=example("fedsag runs pack last", "fedsag runs pack 3 -o first.fedsag.zip"))
+@app.command(epilog=example("fedsag runs pack last", "fedsag runs pack workspaces/first -o first.zip"))
 def pack(
     run: RunArgument = "last",
     file: Annotated[

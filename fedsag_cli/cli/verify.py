@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fedsag_cli.simulator.packs.again import Verdict
     from fedsag_cli.simulator.verify import Verification
 
-EXAMPLE = example("fedsag verify workspaces/first", "fedsag verify last", "fedsag verify first-1.fedsag.zip")
+EXAMPLE = example("fedsag verify workspaces/first", "fedsag verify last", "fedsag verify first.zip")
 
 _MOST_SHOWN = 20
 

@@ -67,8 +67,8 @@ def test_at_the_end_the_best_variation_is_first_and_what_failed_is_counted(capsy
     lines = [" ".join(line.split()) for line in told.out.splitlines()]
     at = lines.index("lr best accuracy last status seconds run")
     assert lines[at + 1 : at + 3] == [
-        "0.5 80 80 1 failed, 1 finished 1.4 3, 4",
-        "0.1 72 ± 2.8 72 ± 2.8 finished 2.5 1, 2",
+        "0.5 80 80 1 failed, 1 finished 0.7 3, 4",
+        "0.1 72 ± 2.8 72 ± 2.8 finished 1.2 1, 2",
     ]
     assert "page       /sweeps/j/report.html" in told.out
     assert "note: a note" in told.err

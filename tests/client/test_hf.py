@@ -281,19 +281,24 @@ def test_a_server_that_asks_for_fedprox_is_told_that_it_is_not_done(server):
         trainer.train()
 
 
-def test_a_shared_model_is_built_once_with_the_runs_random_numbers_and_changes_stay_private(server, monkeypatch):
+def test_a_shared_model_gets_memory_once_with_the_runs_random_numbers_and_changes_stay_private(server, monkeypatch):
     monkeypatch.setenv(SEED, "3")
     built = []
 
     def build():
-        built.append(1)
-        return torch.nn.Linear(64, 64)
+        linear = torch.nn.Linear(64, 64)
+        linear.register_buffer("scale", torch.ones(2), persistent=False)
+        linear.tied = linear.weight
+        built.append(linear.weight.device.type)
+        return linear
 
     flare.init()
     state = torch.get_rng_state()
     one, other = flare.shared(build), flare.shared(build)
 
-    assert built == [1]
+    assert built == ["cpu", "meta", "meta"]
+    assert one.scale.tolist() == [1.0, 1.0]
+    assert one.tied is one.weight
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(one.weight, other.weight)
     with torch.no_grad():

@@ -320,7 +320,7 @@ def test_the_package_that_goes_along_has_the_modules_of_ours():
     there = {str(path.relative_to(writing.ALIAS)) for path in writing.ALIAS.rglob("*.py")}
 
     assert there == {"__init__.py", "model.py"} | {
-        f"client/{name}.py" for name in ("__init__", "decorators", "fedprox", "lightning", "tracking")
+        f"client/{name}.py" for name in ("__init__", "decorators", "fedprox", "hf", "lightning", "tracking")
     }
 
 

@@ -112,7 +112,7 @@ def test_a_script_gets_a_secret_that_the_job_only_names(folder, monkeypatch):
 
     assert ran.returncode == 0, ran.stderr
     assert final_model(folder, "secret") == [[7.0, 8.0]]
-    assert "${secret:S}" in (folder / "ws/secret.job/secret/app/config/config_fed_client.json").read_text()
+    assert "${secret:S}" in (folder / "ws/.secret.job/secret/app/config/config_fed_client.json").read_text()
 
 
 @pytest.mark.slow

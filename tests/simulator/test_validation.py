@@ -10,7 +10,7 @@ from textwrap import dedent
 import pytest
 from runs import ADDS_ONE, fedsag, job
 
-from fedsag_cli.errors import JobError, RunError
+from fedsag_cli.errors import JobError, RunError, WorkspaceError
 from fedsag_cli.interop import reading
 from fedsag_cli.job import Job
 from fedsag_cli.simulator import imports
@@ -212,8 +212,8 @@ def test_what_the_system_refuses_is_no_bug_in_fedsag(made, monkeypatch):
     monkeypatch.setattr(Workspace, "deploy", refuse)
 
     for tried in (validate, dry_run):
-        with pytest.raises(RunError, match="/tmp/copy: No space left on device"):
-            tried(made, Options(num_clients=1))
+        with pytest.raises((RunError, WorkspaceError), match="/tmp/copy: No space left on device"):
+            tried(made(), Options(num_clients=1))
 
 
 def test_the_command_says_that_there_are_no_problems_or_lists_them_with_exit_code_3(made):

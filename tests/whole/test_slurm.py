@@ -47,7 +47,7 @@ class Node:
         self.workspace = folder / "workspaces" / "sweep" / "3"
         self.asked, self.go, self.step = folder / "asked", folder / "go", folder / "step"
         self.tmp = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))  # short: a socket's path ends at 107 bytes
-        [script, _] = re.findall(r"^```bash\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+        script, *_ = re.findall(r"^```bash\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
         assert "-n 32 " in script
         (folder / "sweep.sbatch").write_text(script.replace("-n 32 ", "-n 2 "))  # fewer processes, to be fast
         commands = folder / "bin"
