@@ -9,6 +9,7 @@ import typer
 
 from fedsag_cli.cli import display
 from fedsag_cli.cli.display import Format
+from fedsag_cli.cli.options import TracebackOption
 from fedsag_cli.errors import UsageError
 
 
@@ -23,7 +24,7 @@ def config(
         bool, typer.Option("--reset", help="Forget the stored folder: the templates of fedsag are used again.")
     ] = False,
     output: Annotated[Format, typer.Option("--format", help="Output: txt, or json for programs.")] = Format.TXT,
-    debug: Annotated[bool, typer.Option("-debug", "--debug", help="Show the traceback of an error.")] = False,
+    debug: TracebackOption = False,
 ) -> None:
     """Show the settings, or change them."""
     from fedsag_cli.job.templates import find, settings  # 0.1 s for HOCON, which --version does not need

@@ -13,6 +13,14 @@ import typer
 from fedsag_cli.cli import completion, display
 from fedsag_cli.cli.display import Format
 from fedsag_cli.cli.examples import example
+from fedsag_cli.cli.options import (
+    ClientsOption,
+    JobArgument,
+    NumClientsOption,
+    SlotsOption,
+    TracebackOption,
+    names_in,
+)
 from fedsag_cli.cli.overrides import FILE_FLAGS, FORCE_FLAGS, CommandWithOverrides, unfold
 from fedsag_cli.errors import JobError
 
@@ -37,7 +45,6 @@ JobFolder = Annotated[
 FormatOption = Annotated[Format, typer.Option("--format", help="Output: txt, or json for programs.")]
 _LIST_EXAMPLE = example("fedsag job list_templates --format json")
 _SHOW_EXAMPLE = example("fedsag job show_variables -j jobs/first")
-Debug = Annotated[bool, typer.Option("-debug", "--debug", help="Show the traceback of an error.")]
 
 
 @app.command("list-templates", hidden=True, epilog=_LIST_EXAMPLE)
@@ -45,7 +52,7 @@ Debug = Annotated[bool, typer.Option("-debug", "--debug", help="Show the traceba
 def list_templates(
     job_templates_dir: TemplatesDir = None,
     output: FormatOption = Format.TXT,
-    debug: Debug = False,
+    debug: TracebackOption = False,
 ) -> None:
     """List the job templates."""
     from fedsag_cli.job.templates import find
@@ -70,7 +77,7 @@ def list_templates(
 def show_variables(
     job_folder: JobFolder = Path("current_job"),
     output: FormatOption = Format.TXT,
-    debug: Debug = False,
+    debug: TracebackOption = False,
 ) -> None:
     """Show a job's variables: value, type, default, meaning."""
     from fedsag_cli.job.templates import variables
@@ -119,7 +126,7 @@ def create(
     force: Annotated[bool, typer.Option(*FORCE_FLAGS, help="Replace an existing job.")] = False,
     job_templates_dir: TemplatesDir = None,
     output: FormatOption = Format.TXT,
-    debug: Debug = False,
+    debug: TracebackOption = False,
 ) -> None:
     """Make a job folder from a template."""
     from fedsag_cli.interop import reading
@@ -162,19 +169,10 @@ def create(
     "validate", epilog=example("fedsag job validate jobs/first -n 8", "fedsag job validate jobs/first -n 8 --dry-run")
 )
 def validate(
-    job_folder: Annotated[
-        Path, typer.Argument(metavar="JOB", autocompletion=completion.jobs, help="The job's folder.")
-    ] = Path("current_job"),
-    num_clients: Annotated[
-        int | None, typer.Option("-n", "--n_clients", metavar="N", help="Number of clients, as in fedsag simulator.")
-    ] = None,
-    clients: Annotated[
-        str | None, typer.Option("-c", "--clients", metavar="A,B", help="Names of the clients; -n is then ignored.")
-    ] = None,
-    slots: Annotated[
-        int | None,
-        typer.Option("-t", "--threads", metavar="T", help="Number of clients that work at the same time."),
-    ] = None,
+    job_folder: JobArgument = Path("current_job"),
+    num_clients: NumClientsOption = None,
+    clients: ClientsOption = None,
+    slots: SlotsOption = None,
     dry: Annotated[
         bool,
         typer.Option(
@@ -188,7 +186,7 @@ def validate(
         ),
     ] = None,
     output: FormatOption = Format.TXT,
-    debug: Debug = False,
+    debug: TracebackOption = False,
 ) -> None:
     """Check a job without running it: show every problem, with its file, line and key.
 
@@ -201,8 +199,7 @@ def validate(
 
     if debug:
         display.show_tracebacks()
-    names = [name.strip() for name in clients.split(",")] if clients is not None else ()
-    options = Options(num_clients=num_clients, clients=names, slots=slots, sets=sets or ())
+    options = Options(num_clients=num_clients, clients=names_in(clients), slots=slots, sets=sets or ())
     checked = check(job_folder, options)
     if dry and not checked.problems:
         problems.show_dry_run(dry_run(job_folder, options), output)
@@ -218,14 +215,12 @@ class Target(str, Enum):
 
 @app.command("export", epilog=example("fedsag job export jobs/first exported --to nvflare"))
 def export(
-    job_folder: Annotated[
-        Path, typer.Argument(metavar="JOB", autocompletion=completion.jobs, help="The job's folder.")
-    ],
+    job_folder: JobArgument,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
     to: Annotated[Target, typer.Option("--to", help="The system that will run the job.")] = Target.NVFLARE,
     force: Annotated[bool, typer.Option(*FORCE_FLAGS, help="Replace an existing job.")] = False,
     output: FormatOption = Format.TXT,
-    debug: Debug = False,
+    debug: TracebackOption = False,
 ) -> None:
     """Export a job, with its scripts, to NVFLARE 2.9. It runs without fedsag."""
     from fedsag_cli.interop import reading

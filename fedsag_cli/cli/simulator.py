@@ -13,7 +13,23 @@ import typer
 from fedsag_cli.cli import completion, display
 from fedsag_cli.cli.display import Columns, Format
 from fedsag_cli.cli.examples import example
-from fedsag_cli.cli.options import FollowOption, FormatOption, QuietOption, TableOption, check_output, folder_named
+from fedsag_cli.cli.options import (
+    ClientsOption,
+    FollowOption,
+    FormatOption,
+    GpusOption,
+    JobArgument,
+    LauncherOption,
+    NumClientsOption,
+    QuietOption,
+    SlotsOption,
+    TableOption,
+    TorchThreadsOption,
+    WorkersOption,
+    check_output,
+    folder_named,
+    names_in,
+)
 from fedsag_cli.errors import FedsagError, Interrupted, JobError, RunError, UsageError
 
 if TYPE_CHECKING:
@@ -33,9 +49,7 @@ def _site(name: str) -> str:
 
 
 def simulator(
-    job: Annotated[
-        Path, typer.Argument(metavar="JOB", autocompletion=completion.jobs, help="The job's folder.")
-    ] = Path("current_job"),
+    job: JobArgument = Path("current_job"),
     workspace: Annotated[
         Path | None,
         typer.Option(
@@ -48,46 +62,12 @@ def simulator(
             "a run in it is first moved to simulator_workspace.runs.",
         ),
     ] = None,
-    num_clients: Annotated[
-        int | None,
-        typer.Option("-n", "--n_clients", metavar="N", help="Number of clients; their names are site-1 to site-N."),
-    ] = None,
-    clients: Annotated[
-        str | None, typer.Option("-c", "--clients", metavar="A,B", help="Names of the clients; -n is then ignored.")
-    ] = None,
-    slots: Annotated[
-        int | None,
-        typer.Option(
-            "-t",
-            "--threads",
-            metavar="T",
-            help="Number of clients that work at the same time (default: by cores and memory).",
-        ),
-    ] = None,
-    gpus: Annotated[
-        str | None,
-        typer.Option(
-            "-gpu",
-            "--gpu",
-            metavar="IDS",
-            help="GPU groups, e.g. 0,1 or [0,1],[2], by number or UUID. One client of each group works at a time.",
-        ),
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            "--torch-threads", metavar="K", help="Number of torch threads in each client (default: cores / clients)."
-        ),
-    ] = None,
-    launcher: Annotated[
-        str | None,
-        typer.Option(
-            "--launcher",
-            metavar="fork|spawn",
-            autocompletion=completion.launchers,
-            help="How processes start: fork (default on Linux, faster) or spawn.",
-        ),
-    ] = None,
+    num_clients: NumClientsOption = None,
+    clients: ClientsOption = None,
+    slots: SlotsOption = None,
+    gpus: GpusOption = None,
+    threads: TorchThreadsOption = None,
+    launcher: LauncherOption = None,
     engine: Annotated[
         str,
         typer.Option(
@@ -106,15 +86,7 @@ def simulator(
             help="With --engine ray: the cluster to use. Without it, Ray starts on this machine, for this run.",
         ),
     ] = None,
-    workers: Annotated[
-        bool | None,
-        typer.Option(
-            "--workers/--no-workers",
-            show_default=False,
-            help="-t worker processes do the tasks of all clients, one after another, instead of a process a client "
-            "(default: as the job says, with serves_any_client). For thousands of clients.",
-        ),
-    ] = None,
+    workers: WorkersOption = None,
     baseline: Annotated[
         list[str] | None,
         typer.Option(
@@ -263,7 +235,7 @@ def simulator(
         display.show_tracebacks()
     options = Options(
         num_clients=num_clients,
-        clients=[name.strip() for name in clients.split(",")] if clients is not None else (),
+        clients=names_in(clients),
         slots=slots,
         gpus=gpus,
         threads=threads,

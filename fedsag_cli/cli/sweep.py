@@ -10,7 +10,22 @@ import typer
 from fedsag_cli.cli import completion, display
 from fedsag_cli.cli.display import Format
 from fedsag_cli.cli.examples import example
-from fedsag_cli.cli.options import FormatOption, QuietOption, check_output, folder_named
+from fedsag_cli.cli.options import (
+    ClientsOption,
+    FormatOption,
+    GpusOption,
+    JobArgument,
+    LauncherOption,
+    NumClientsOption,
+    QuietOption,
+    SlotsOption,
+    TorchThreadsOption,
+    TracebackOption,
+    WorkersOption,
+    check_output,
+    folder_named,
+    names_in,
+)
 from fedsag_cli.errors import Interrupted, RunError, UsageError, counted
 
 if TYPE_CHECKING:
@@ -20,9 +35,7 @@ EXAMPLE = example("fedsag sweep jobs/first --set num_rounds=5,10 --seeds 1..3 -n
 
 
 def sweep(
-    job: Annotated[
-        Path, typer.Argument(metavar="JOB", autocompletion=completion.jobs, help="The job's folder.")
-    ] = Path("current_job"),
+    job: JobArgument = Path("current_job"),
     sets: Annotated[
         list[str] | None,
         typer.Option(
@@ -49,49 +62,13 @@ def sweep(
             "sweep_workspace.",
         ),
     ] = None,
-    num_clients: Annotated[
-        int | None,
-        typer.Option("-n", "--n_clients", metavar="N", help="Number of clients; their names are site-1 to site-N."),
-    ] = None,
-    clients: Annotated[
-        str | None, typer.Option("-c", "--clients", metavar="A,B", help="Names of the clients; -n is then ignored.")
-    ] = None,
-    slots: Annotated[
-        int | None,
-        typer.Option(
-            "-t",
-            "--threads",
-            metavar="T",
-            help="Number of clients that work at the same time, in each run (default: by cores and memory).",
-        ),
-    ] = None,
-    gpus: Annotated[
-        str | None,
-        typer.Option("-gpu", "--gpu", metavar="IDS", help="GPU groups of each run, e.g. 0,1 or [0,1],[2]."),
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            "--torch-threads", metavar="K", help="Number of torch threads in each client (default: cores / clients)."
-        ),
-    ] = None,
-    launcher: Annotated[
-        str | None,
-        typer.Option(
-            "--launcher",
-            metavar="fork|spawn",
-            autocompletion=completion.launchers,
-            help="How processes start: fork (default on Linux; torch is imported once for all runs) or spawn.",
-        ),
-    ] = None,
-    workers: Annotated[
-        bool | None,
-        typer.Option(
-            "--workers/--no-workers",
-            show_default=False,
-            help="-t worker processes do the tasks of all clients of a run (default: as the job says).",
-        ),
-    ] = None,
+    num_clients: NumClientsOption = None,
+    clients: ClientsOption = None,
+    slots: SlotsOption = None,
+    gpus: GpusOption = None,
+    threads: TorchThreadsOption = None,
+    launcher: LauncherOption = None,
+    workers: WorkersOption = None,
     needed: Annotated[
         bool,
         typer.Option(
@@ -115,9 +92,11 @@ def sweep(
     ] = False,
     quiet: QuietOption = False,
     output: FormatOption = Format.TXT,
-    debug: Annotated[bool, typer.Option("-debug", "--debug", help="Show the traceback of an error.")] = False,
+    debug: TracebackOption = False,
 ) -> None:
     """Run a job with every combination of these values and seeds. torch is imported once for all runs.
+
+    The options from -n to --workers are those of simulator, for each run.
 
     \b
     A run that fails does not stop the others. Exit codes, beside those of simulator:
@@ -140,7 +119,7 @@ def sweep(
         jobs=jobs,
         options=Options(
             num_clients=num_clients,
-            clients=[name.strip() for name in clients.split(",")] if clients is not None else (),
+            clients=names_in(clients),
             slots=slots,
             gpus=gpus,
             threads=threads,

@@ -11,6 +11,7 @@ import typer
 from fedsag_cli.cli import completion, display
 from fedsag_cli.cli.display import Format
 from fedsag_cli.cli.examples import example
+from fedsag_cli.cli.options import TracebackOption
 from fedsag_cli.errors import RunError, UsageError, counted
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def verify(
         ),
     ] = None,
     output: Annotated[Format, typer.Option("--format", help="Output: txt, or json for programs.")] = Format.TXT,
-    debug: Annotated[bool, typer.Option("-debug", "--debug", help="Show the traceback of an error.")] = False,
+    debug: TracebackOption = False,
 ) -> None:
     """Prove what a run wrote, or make a run again and see whether it is the same.
 
