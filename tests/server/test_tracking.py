@@ -659,8 +659,9 @@ def test_mlflow_has_a_run_for_each_site_in_its_files(tmp_path, monkeypatch):
     assert (artifacts / "notes" / "text.txt").read_text() == "round 1"
 
 
-DIES = """
+BOTH_LOG_THEN_DIE = """
     import os, signal, time
+    from pathlib import Path
     import fedsag_cli.client as flare
     from fedsag_cli.client.tracking import SummaryWriter
 
@@ -670,6 +671,11 @@ DIES = """
         model = flare.receive()
         for step in range(3):
             writer.add_scalar("loss", step, step)
+        logged = Path(MET)
+        logged.mkdir(exist_ok=True)
+        (logged / flare.get_site_name()).touch()
+        while len(list(logged.iterdir())) < 2:
+            time.sleep(0.01)
         if flare.get_site_name() == "site-2":
             os.kill(os.getpid(), signal.SIGKILL)
         raise ValueError("no luck")
@@ -684,7 +690,8 @@ def test_what_clients_logged_before_they_died_is_kept_and_the_run_has_failed(tmp
 
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
 
-    ran = run(tracked(tmp_path, DIES, tb={}, mlflow={}), "-n", 2, "-t", 2)
+    script = BOTH_LOG_THEN_DIE.replace("MET", repr(str(tmp_path / "logged")))
+    ran = run(tracked(tmp_path, script, tb={}, mlflow={}), "-n", 2, "-t", 2)
 
     assert ran.code == 4, ran
     runs = mlflow_runs(folder_of(ran) / "mlruns", "job")
