@@ -7,14 +7,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 _ASKS_FOR_THE_TASK = {"is_evaluate", "get_task_name"}
-_LIGHTNING = ("fedsag_cli.client.lightning", "nvflare.client.lightning")
+_ANSWERS = {
+    "fedsag_cli.client.lightning": "validate",
+    "nvflare.client.lightning": "validate",
+    "fedsag_cli.client.hf": "evaluate",
+    "nvflare.client.hf": "evaluate",
+}
+"""The method of a trainer that answers the task, by the module that patches the trainer."""
 _MOST_MODULES = 1000
 
 
 def answers_validate(script: str, folders: Sequence[Path]) -> bool | None:
     """Whether `script`, or a module that it imports from the folders, asks what its task is.
 
-    With Lightning, `trainer.validate` answers the task. None if the script is not there, or cannot be read.
+    With Lightning `trainer.validate`, with Hugging Face `trainer.evaluate` answers the task. None if the script is not
+    there, or cannot be read.
     """
     found = next((path for path in (folder / script for folder in folders) if path.is_file()), None)
     tree = _parsed(found) if found else None
@@ -30,8 +37,8 @@ def _answers(tree: ast.Module) -> bool:
             names.add(node.id)
         elif isinstance(node, ast.Attribute):
             attributes.add(node.attr)
-    is_lightning = not modules.isdisjoint(_LIGHTNING)
-    return bool(_ASKS_FOR_THE_TASK & (names | attributes)) or (is_lightning and "validate" in attributes)
+    asks = not _ASKS_FOR_THE_TASK.isdisjoint(names | attributes)
+    return asks or any(_ANSWERS.get(name) in attributes for name in modules)
 
 
 def _with_imported(first: ast.Module, folders: Sequence[Path]) -> Iterator[ast.Module]:

@@ -55,16 +55,17 @@ def with_values(job: Job, words: Sequence[str]) -> Job:
     found = _files(job)
     names = FileNames([file.path for file in found], list(job.apps))
     overrides: dict[str, list[Override]] = {}
+    changed: dict[str, dict[str, Any]] = {}
     for word in words:
         try:
             file, override = _placed(word, found, names)
             overrides.setdefault(file.path, []).append(override)
-            _applied(file, overrides[file.path])  # so that an error is told with its word
+            changed[file.path] = _applied(file, overrides[file.path])  # at once: an error is told with its word
         except JobError as error:
             raise JobError(f"--set {word}: {error.message}", hint=error.hint) from None
     for file in found:
-        if file.path in overrides:
-            job = _replaced(job, file, _applied(file, overrides[file.path]))
+        if file.path in changed:
+            job = _replaced(job, file, changed[file.path])
     return job
 
 

@@ -27,11 +27,13 @@ def answers(folder, script="train.py", **files):
         ("import fedsag_cli.client.lightning as flare\nflare.patch(trainer)\ntrainer.validate(model)", True),
         ("import fedsag_cli.client.lightning as flare\nflare.patch(trainer)\ntrainer.fit(model)", False),
         ("import lightning\ntrainer.validate(model)", False),
+        ("import fedsag_cli.client.hf as flare\nflare.patch(trainer)\ntrainer.evaluate()", True),
+        ("import fedsag_cli.client.hf as flare\nflare.patch(trainer)\ntrainer.train()", False),
         ("# is_evaluate\nx = 'is_evaluate'", False),
         ("this is no Python", None),
     ],
 )
-def test_a_script_answers_if_it_asks_what_its_task_is_or_lets_lightning_validate(tmp_path, text, does):
+def test_a_script_answers_if_it_asks_what_its_task_is_or_lets_its_trainer_measure(tmp_path, text, does):
     assert answers(tmp_path, train=text) is does
 
 
