@@ -110,11 +110,11 @@ def _refused(error: TyperException) -> int:
     else:
         text = f"{text[:1].lower()}{text[1:]}"
     command = context.command_path if context is not None else "fedsag"
-    if getattr(error, "option_name", "") == "--debug":  # of the simulator it has a value
+    hint = f"{command} -h shows what it takes"
+    if command.endswith(" simulator") and getattr(error, "option_name", "") == "--debug":  # there it has a value
         from fedsag_cli.cli.simulator import DEBUG_HINT
 
-        return _failed(UsageError(text.rstrip("."), hint=DEBUG_HINT))
-    hint = f"{command} -h shows what it takes"
+        hint = DEBUG_HINT
     return _failed(UsageError(text.rstrip("."), hint=hint))
 
 

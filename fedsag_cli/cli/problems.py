@@ -8,7 +8,7 @@ import msgspec
 
 from fedsag_cli.cli import display
 from fedsag_cli.cli.display import Format
-from fedsag_cli.cli.wording import duration
+from fedsag_cli.cli.wording import duration, size
 from fedsag_cli.errors import JobError, counted
 from fedsag_cli.simulator.dry_run import DryRun, Estimate
 from fedsag_cli.simulator.validation import Checked
@@ -18,6 +18,8 @@ _NOT_IN_IT = "what the server does between the tasks, and GPU memory, are not in
 
 def show(checked: Checked, job: Path, output: Format) -> None:
     """Print the problems, and the notes. Raises JobError if there are problems."""
+    for text in checked.notes:
+        display.note(text)
     if output is Format.JSON:
         display.document([msgspec.to_builtins(problem) for problem in checked.problems])
     else:
@@ -25,8 +27,6 @@ def show(checked: Checked, job: Path, output: Format) -> None:
             display.line(problem.text)
             if problem.hint:
                 display.line(f"    hint: {problem.hint}")
-        for text in checked.notes:
-            display.line(f"note: {text}")
     if checked.problems:
         raise JobError(f"{job}: {counted(len(checked.problems), 'problem')}")
     if output is Format.TXT:
@@ -36,11 +36,11 @@ def show(checked: Checked, job: Path, output: Format) -> None:
 
 def show_dry_run(found: DryRun, output: Format) -> None:
     """Print what one task took, and the estimate of a run."""
+    for text in found.notes:
+        display.note(text)
     if output is Format.JSON:
         display.document(msgspec.to_builtins({"measured": found.measured, "estimate": found.estimate}))
         return
-    for text in found.notes:
-        display.line(f"note: {text}")
     seen, run = found.measured, found.estimate
     rows = [
         ("measured", f"task {seen.task} of {seen.site}, in a copy of the job"),
@@ -52,14 +52,15 @@ def show_dry_run(found: DryRun, output: Format) -> None:
         ("estimate", f"-n {run.num_clients} -t {run.slots}; {_NOT_IN_IT}"),
         ("memory", _memory(run)),
         ("round", duration(run.round_s)),
-        ("run", "no workflow has num_rounds" if run.run_s is None else f"{duration(run.run_s)}: {_rounds(run)}"),
+        (
+            "run",
+            "no workflow has num_rounds"
+            if run.run_s is None
+            else f"{duration(run.run_s)}: {counted(run.num_rounds or 0, 'round')}",
+        ),
     ]
     for name, text in rows:
         display.line(f"{name:<10} {text}")
-
-
-def _rounds(run: Estimate) -> str:
-    return counted(run.num_rounds or 0, "round")
 
 
 def _memory(run: Estimate) -> str:
@@ -75,9 +76,4 @@ def _memory(run: Estimate) -> str:
 
 
 def _bytes(count: int) -> str:
-    if not count:
-        return "an unknown amount"
-    unit, name = next(
-        ((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if count >= unit), (1, "B")
-    )
-    return f"{count / unit:.3g} {name}"
+    return size(count) if count else "an unknown amount"

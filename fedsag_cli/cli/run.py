@@ -33,7 +33,9 @@ def run(
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option("--seed", metavar="N", min=0, help="Random seed of the runs (default: a random number)."),
+        typer.Option(
+            "--seed", metavar="N", min=0, help="Random seed of the runs (default: that of the job's meta file, else 0)."
+        ),
     ] = None,
 ) -> None:
     """Run a script that makes a job with NVFLARE's recipes or its FedJob, as `python SCRIPT ARGS` does.

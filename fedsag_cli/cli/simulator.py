@@ -100,7 +100,10 @@ def simulator(
     seed: Annotated[
         int | None,
         typer.Option(
-            "--seed", metavar="N", help="Random seed (default: a random number). The same seed gives the same model."
+            "--seed",
+            metavar="N",
+            help="Random seed (default: custom_props.seed of the job, else a random number). The same seed gives the "
+            "same model.",
         ),
     ] = None,
     sets: Annotated[

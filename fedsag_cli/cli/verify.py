@@ -58,13 +58,15 @@ def verify(
       3    its job cannot be run here
       4    something is not what the run wrote; the run differs, or failed
     """
+    from fedsag_cli.history import finding
+
     if debug:
         display.show_tracebacks()
     try:
         is_file, exists = Path(run).is_file(), Path(run).exists()
     except OSError as error:  # a name that is too long, a folder of another user
         raise UsageError(f"{run} cannot be read: {error.strerror}") from None
-    if is_run(run) or is_file:
+    if finding.is_reference(run) or is_file:
         _again(run, workspace, output)
     elif run.endswith(".zip") and not exists:
         raise UsageError(f"there is no file {run}", hint="`fedsag runs pack RUN` writes packs")
@@ -72,11 +74,6 @@ def verify(
         raise UsageError("-w keeps a run that is made again: name that run by its number, or a pack")
     else:
         _prove(Path(run), output)
-
-
-def is_run(word: str) -> bool:
-    """Whether the word names a run by its number, or is `last`."""
-    return word == "last" or word.isdecimal()
 
 
 def _prove(root: Path, output: Format) -> None:
@@ -124,7 +121,7 @@ def _again(word: str, workspace: Path | None, output: Format) -> None:
     from fedsag_cli.simulator.packs import again
 
     finding.refresh()
-    found = finding.find(word) if is_run(word) else None
+    found = finding.find(word) if finding.is_reference(word) else None
     with views.progress() as shown:
         if found is not None:
             verdict = again.verify_run(found, workspace, shown)

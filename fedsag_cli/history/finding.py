@@ -70,9 +70,14 @@ class Found(NamedTuple):
         return self.root
 
 
+def is_reference(word: str) -> bool:
+    """Whether the word names a run by its number, or is LAST; else it is a workspace."""
+    return word == LAST or word.isdecimal()
+
+
 def find(word: str) -> Found:
     """Raises UsageError naming the runs that there are."""
-    if word == LAST or word.isdecimal():
+    if is_reference(word):
         with closing(open_to_read()) as database, faults_named(database_file()):
             known = rows.row(database, "1") if word == LAST else rows.row(database, "number = CAST(? AS INTEGER)", word)
             if known is None:

@@ -102,5 +102,6 @@ def _add(federated: Report, made: BaselineReport, place: Workspace) -> None:
     place.claim(place.report, place.report_page)
     shown = foreign.masked(relative(federated))
     write_json(place.report, shown)
-    pages.write(shown, place.events, place.report_page, history.number_of(place.root))
+    number, parent = history.number_of(place.root), history.number_called(shown.parent)
+    pages.write(shown, place.events, place.report_page, number, parent)
     place.settle()

@@ -151,7 +151,7 @@ def older(home):
     """A database as version 1 made it, with one run."""
     database.open_to_write(1.0).close()
     with closing(sqlite3.connect(home / "runs.db")) as opened, opened:
-        for name in ("plan", "parent"):
+        for name in ("plan", "parent", "parent_round"):
             opened.execute(f"ALTER TABLE runs DROP COLUMN {name}")
         opened.execute("INSERT INTO runs (id, status, job) VALUES ('abc', 'finished', 'old')")
         opened.execute("PRAGMA user_version = 1")
@@ -160,7 +160,7 @@ def older(home):
 def test_a_database_of_an_older_version_is_read_as_it_is_and_gets_the_new_columns_when_it_is_written(tmp_path, home):
     older(home)
 
-    assert [(row.job, row.plan, row.parent) for row in all_rows()] == [("old", "", "")]
+    assert [(row.job, row.plan, row.parent, row.parent_round) for row in all_rows()] == [("old", "", "", None)]
     with closing(sqlite3.connect(home / "runs.db")) as opened:
         assert opened.execute("PRAGMA user_version").fetchone() == (1,)
 
