@@ -106,7 +106,7 @@ class ForkedNursery:
         if not has_begun:  # the warm nursery still imports: the one that it forks will find nobody at the other end
             self.close()
             self._has_ended = True
-        elif not self._has_ended:
+        elif not self._has_ended and int(pid):  # 0: it could not be forked
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)
 

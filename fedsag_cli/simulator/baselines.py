@@ -120,7 +120,9 @@ def is_begun(workspace: Workspace, federated: Plan, kind: str) -> bool:
         found = read_plan(workspace.plan)
     except (OSError, msgspec.DecodeError):
         return False
-    is_same_job = found.files.items() <= federated.files.items() and found.shown_settings == federated.shown_settings
+    # an app that only the baseline's client has is not in the federated plan
+    same_files = all(federated.files.get(name, digest) == digest for name, digest in found.files.items())
+    is_same_job = same_files and found.shown_settings == federated.shown_settings
     return found.baseline == kind and found.seed == federated.seed and is_same_job
 
 

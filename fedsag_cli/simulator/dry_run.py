@@ -144,7 +144,8 @@ def _num_rounds(workflow: ComponentSpec) -> int | None:
     if "num_rounds" in workflow.args:
         given = workflow.args["num_rounds"]
     else:
-        known = catalog.signature_of(workflow.path) if workflow.path in catalog.KNOWN else None
+        is_ours = catalog.class_path(workflow.path).startswith("fedsag_cli.")
+        known = catalog.signature_of(workflow.path) if is_ours else None
         defaults: Mapping[str, object] = {each.name: each.default for each in known.arguments} if known else {}
         given = defaults.get("num_rounds")
     return given if isinstance(given, int) else None

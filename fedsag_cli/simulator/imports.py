@@ -26,7 +26,7 @@ from fedsag_cli.simulator.planning import Planned
 from fedsag_cli.simulator.specs import Specs
 from fedsag_cli.wire.channel import Guest, Listener
 from fedsag_cli.wire.messages import ADDRESS, TOKEN
-from fedsag_cli.workspace import SERVER, WORKER, Workspace, write_json
+from fedsag_cli.workspace import SERVER, WORKER, Workspace, site_of, write_json
 
 LIMIT_S = 60.0
 """How long a script may take to its `flare.init()`, and the server to build its components."""
@@ -97,7 +97,7 @@ class _Trial:
             self._tell_end(process, ended, f"{what} ended before flare.init()")
 
     def _specs_of(self, process: str, *args: str) -> ProcessSpec:
-        site = process if process == SERVER else self._start_of(process).site
+        site = site_of(process)
         if site not in self._deployed:
             self._deployed.add(site)
             self._workspace.deploy(self._planned.apps[site].folder, site)
@@ -139,12 +139,8 @@ class _Trial:
         where = failure.where if failure else ""
         file, _, line = where.rpartition(":")
         hint = "" if where or failure is None else _last_lines(failure.log_tail)
-        text = ": ".join(filter(None, (where or self._planned.apps[_place(process)].name, says, cause)))
+        text = ": ".join(filter(None, (where or self._planned.apps[site_of(process)].name, says, cause)))
         self.errors.append(JobError(text, hint=hint, file=file, line=int(line) if line.isdigit() else None))
-
-
-def _place(process: str) -> str:
-    return WORKER if process.startswith(f"{WORKER}:") else process.partition(":")[0]
 
 
 def _called(site: SitePlan, workspace: Workspace) -> str:

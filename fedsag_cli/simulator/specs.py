@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from fedsag_cli import foreign
 from fedsag_cli.plan import is_worker, starts
 from fedsag_cli.processes.child import ProcessSpec
-from fedsag_cli.simulator import references
 from fedsag_cli.simulator.planning import Planned
 from fedsag_cli.simulator.preloading import SERVER_MAIN
 from fedsag_cli.wire.messages import COUNT, HIDDEN, INDEX, PRELOAD, PROCESS, SEED, SITE, WORKSPACE
@@ -41,7 +40,7 @@ class Specs:
 
     def client(self, process: str) -> ProcessSpec:
         site = self._start_of(process)
-        words = [references.resolved(word, self._env) for word in self._planned.words[site.name]]
+        words = list(self._planned.words[site.name])
         if is_worker(process):
             own = {WORKSPACE: str(self._workspace.root)}
         else:

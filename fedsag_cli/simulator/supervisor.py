@@ -315,7 +315,7 @@ class Simulation:
         """How long to wait for the next event. `ends`: when the rest is stopped after the last task."""
         if ends is not None:
             return max(0.0, ends - time.monotonic())
-        return self._limit.left_s if self._limit else None
+        return self._limit.left_s if self._limit and self._finished is None else None
 
     def _stop_rest(self, cause: str) -> None:
         """End what still lives after a run that is done. One whose answer was not waited for has not failed."""

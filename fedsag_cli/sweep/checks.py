@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,7 +50,7 @@ def check(
             try:
                 if number < _MOST_PLANS:
                     other = planned(job, dataclasses.replace(options, sets=sets), workspace, prepare)
-                    prepare(list(_not_in(modules_of_server(other.server), modules_of_server(plan.server))))
+                    prepare(modules_of_server(other.server))
                     if (same := by_plan.setdefault(other.identity, word)) != word:
                         raise UsageError(f"--set {same} and --set {word} are the same: two runs would be the same")
                 else:
@@ -68,7 +68,3 @@ def planned(
     """The plan of a run. Raises JobError, UsageError."""
     read = with_values(Job.load(job, reading.translate), options.sets)
     return make_plan(read, Workspace(workspace), options, prepare).plan
-
-
-def _not_in(names: Sequence[str], known: Sequence[str]) -> Iterator[str]:
-    return (name for name in names if name not in known)

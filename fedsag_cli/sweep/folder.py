@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from fedsag_cli.errors import WorkspaceError, counted
+from fedsag_cli.errors import WorkspaceError
 from fedsag_cli.history.reading import has_run, read_workspace
 from fedsag_cli.plan import read_plan
 from fedsag_cli.report import Report
@@ -170,5 +170,5 @@ def _parts(asked: Asked) -> Mapping[str, Any]:
 def _shown(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         shown = ", ".join(map(str, value[:5]))
-        return f"{shown} and {counted(len(value) - 5, 'more')}" if len(value) > 5 else shown or "none"
+        return f"{shown} and {len(value) - 5} more" if len(value) > 5 else shown or "none"
     return "none" if value is None else str(value)

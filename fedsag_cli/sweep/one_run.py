@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from fedsag_cli import events, foreign
-from fedsag_cli.errors import FedsagError, Interrupted
+from fedsag_cli.errors import FedsagError
 from fedsag_cli.events import Event
 from fedsag_cli.processes.local import StartNursery
 from fedsag_cli.simulator import simulate
@@ -32,7 +32,6 @@ class Ended(msgspec.Struct, frozen=True, tag=True):
 
     exit_code: int
     cause: str = ""
-    hint: str = ""
     bug: str = ""
 
 
@@ -50,9 +49,7 @@ def run(job: Path, workspace: Path, options: Options, nursery: StartNursery, tel
         simulate(job, workspace, options, [_Teller(tell)], nursery)
         ended = Ended(exit_code=0)
     except FedsagError as error:
-        ended = Ended(exit_code=error.exit_code, cause=error.message, hint=error.hint)
-    except KeyboardInterrupt:
-        ended = Ended(exit_code=130, cause=Interrupted(2).message)
+        ended = Ended(exit_code=error.exit_code, cause=error.message)
     except Exception as error:
         # whatever it is: the sweep tells it and goes on with the next run
         cause = f"a bug in fedsag: {type(error).__name__}: {error}"

@@ -161,8 +161,8 @@ class Checkpoints:
         written = self.states.write(states)
         whole = msgspec.structs.replace(whole, states=written, best=best.name if best else "")
         new = [file, *(self._folder / name for name in written)]
-        self.last_size = sum(each.stat().st_size for each in new)
-        small = all(map(_is_small, new))
+        sizes = [each.stat().st_size for each in new]
+        self.last_size, small = sum(sizes), all(size <= _SMALL for size in sizes)
         if self._is_proving or not small:
             self._wait()
         record.append(whole, *(map(self._proof_of, new) if small else ()))

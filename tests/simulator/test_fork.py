@@ -88,10 +88,9 @@ def lived(tmp_path_factory):
 
 @pytest.fixture
 def parent(lived, tmp_path):
-    """A copy of them, as links; the job's own files are copies."""
+    """A copy of both."""
     shutil.copytree(lived[0], tmp_path / "job")
     shutil.copytree(lived[1], tmp_path / "ws")
-    (tmp_path / "trap").unlink(missing_ok=True)
     return tmp_path / "job", tmp_path / "ws"
 
 
@@ -318,7 +317,7 @@ def test_a_change_after_the_last_round_is_told_to_have_no_effect(parent):
     assert fork.digest == digest_of(workspace)
 
 
-def test_an_account_of_privacy_is_not_continued_with_other_noise(parent):
+def test_an_account_of_privacy_is_not_begun_in_a_fork(parent):
     folder, workspace = parent
     config = folder / "app" / "config" / "config_fed_server.json"
     given = json.loads(config.read_text())

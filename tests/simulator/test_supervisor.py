@@ -279,7 +279,9 @@ def test_a_run_out_of_time_shows_the_worker_of_the_client_at_work(lived):
 
 
 def test_a_run_in_which_something_always_happens_runs_out_of_time_too(lived):
-    engine = lived(up("server"), *[Notice(text="on and on")] * 50, max_time="0.001s")
+    engine = lived(
+        up("server"), *[Notice(text="on and on")] * 50, AssertionError("it went on to the end"), max_time="0.001s"
+    )
 
     assert engine.came.message == "the run took longer than --max-time 0.001s"
 

@@ -34,6 +34,7 @@ class Writer:
         self._zip = zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED)
         self.files: dict[str, str] = {}
         self.sizes: dict[str, int] = {}
+        self._size = 0
 
     def add(self, name: str, pieces: Iterable[bytes], *, is_program: bool = False) -> None:
         """Raises OSError, and UsageError where the pack would have too many files, or too large ones."""
@@ -45,7 +46,8 @@ class Writer:
                 entry.write(piece)
                 digest.update(piece)
                 size += len(piece)
-                if size + sum(self.sizes.values()) > MOST_BYTES:
+                self._size += len(piece)
+                if self._size > MOST_BYTES:
                     raise UsageError(
                         f"the files of the pack are larger than {MOST_BYTES >> 30} GiB together, with {name}",
                         hint="keep data outside the job: a script can read them by their path",
