@@ -20,22 +20,22 @@ def load(module: Module, params: Mapping[str, Any], *, strict: bool) -> None:
 
     Without `strict`, keys that only one of them has are left out; at least one key must be common.
     """
-    name = type(module).__name__
-    received = fitting(name, module.state_dict(), params, strict=strict)
+    received = _tensors(params)
+    own = module.state_dict()
+    if not strict and own.keys().isdisjoint(received):
+        raise _misfit(type(module).__name__, own, received)
     try:
         module.load_state_dict(received, strict=strict)
     except RuntimeError as error:
-        raise ClientError(f"the received model does not fit {name}: {error}") from None
+        raise _misfit(type(module).__name__, own, received, str(error)) from None
 
 
 def fitting(name: str, own: Mapping[str, Tensor], params: Mapping[str, Any], *, strict: bool) -> dict[str, Tensor]:
-    """The received `params` as tensors, for a module called `name` whose params are `own`.
+    """The received `params` as tensors, for what takes any: a part of a model, called `name`, whose params are `own`.
 
     Without `strict`, only those of common keys. Raises ClientError if they do not fit.
     """
-    import torch
-
-    received = {key: torch.as_tensor(value) for key, value in params.items()}
+    received = _tensors(params)
     common = own.keys() & received.keys()
     misses = own.keys() != received.keys() if strict else not common
     if misses or any(own[key].shape != received[key].shape for key in common):
@@ -43,7 +43,13 @@ def fitting(name: str, own: Mapping[str, Tensor], params: Mapping[str, Any], *, 
     return {key: value for key, value in received.items() if key in common}
 
 
-def _misfit(name: str, own: Mapping[str, Tensor], received: Mapping[str, Tensor]) -> ClientError:
+def _tensors(params: Mapping[str, Any]) -> dict[str, Tensor]:
+    import torch
+
+    return {name: torch.as_tensor(value) for name, value in params.items()}
+
+
+def _misfit(name: str, own: Mapping[str, Tensor], received: Mapping[str, Tensor], message: str = "") -> ClientError:
     missing = [key for key in own if key not in received]
     unexpected = [key for key in received if key not in own]
     reshaped = [
@@ -56,7 +62,7 @@ def _misfit(name: str, own: Mapping[str, Tensor], received: Mapping[str, Tensor]
         f"it has {_listed(map(repr, unexpected))}, which {name} does not have" if unexpected else "",
         _listed(reshaped),
     ]
-    why = "; ".join(filter(None, facts))
+    why = "; ".join(filter(None, facts)) or message
     return ClientError(f"the received model does not fit {name}: {why}", hint=_hint(name, missing, unexpected))
 
 

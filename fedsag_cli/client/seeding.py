@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from fedsag_cli.params.seeds import derived, of_round, set_seed
+from fedsag_cli.params.seeds import derived, of_round, seeded, set_seed
 
 
 class Streams:
@@ -65,16 +65,13 @@ class Streams:
     @contextlib.contextmanager
     def aside(self, seed: int) -> Iterator[None]:
         """Other random numbers for the block, which may seed them too. After it, these go on as if it had not been."""
-        import torch
+        import torch  # noqa: F401  its generator is among those that go on
 
-        of_python, of_numpy, self._is_seeding = random.getstate(), np.random.get_state(), True
+        self._is_seeding = True
         try:
-            with torch.random.fork_rng():
-                set_seed(seed)
+            with seeded(seed):
                 yield
         finally:
-            random.setstate(of_python)
-            np.random.set_state(of_numpy)
             self._is_seeding = False
 
     def _seed_torch(self) -> None:

@@ -9,11 +9,9 @@ from enum import Enum
 from typing import Any
 
 from fedsag_cli import client
-from fedsag_cli.client.seeding import streams
 from fedsag_cli.client.session import Session
 from fedsag_cli.model import FLModel
 from fedsag_cli.params.seeds import derived, set_seed
-from fedsag_cli.wire.messages import SEED
 
 _TASK_KIND = "FEDSAG_TASK_KIND"
 _TIMEOUT = timedelta(days=365)  # torch's default is some minutes, and the next task may be hours away
@@ -108,10 +106,10 @@ class Ranks:
 
     def _seed(self, model: FLModel | None) -> int | None:
         """The seed of this round for the other ranks; None if the script has seeded itself."""
-        if model is None or SEED not in os.environ:
+        streams = self._session.streams
+        if model is None or streams is None or streams.script_seeded:
             return None
-        seed, site = int(os.environ[SEED]), self._session.site_name
-        return None if streams(seed, site).script_seeded else derived(seed, site, model.current_round or 0)
+        return derived(self._session.seed, self._session.site_name, model.current_round or 0)
 
     def _from_first(self, value: Any) -> Any:
         """The value of rank 0, in every rank.

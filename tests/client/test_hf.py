@@ -11,7 +11,8 @@ from runs import run, torch_job
 import fedsag_cli.client.hf as flare
 from fedsag_cli.errors import ClientError
 from fedsag_cli.model import NUM_STEPS
-from fedsag_cli.wire.messages import SEED, LogValues, Ready
+from fedsag_cli.params.seeds import derived, seeded
+from fedsag_cli.wire.messages import LogValues, Ready
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -223,7 +224,6 @@ def test_what_the_trainer_logs_is_streamed_with_the_steps_of_all_rounds(server):
 
 
 def test_the_random_numbers_stay_the_runs_though_the_trainer_seeds(server, monkeypatch):
-    monkeypatch.setenv(SEED, "3")
     context = flare.init()
     trainer = make_trainer()
     assert context._session.streams.script_seeded
@@ -282,7 +282,6 @@ def test_a_server_that_asks_for_fedprox_is_told_that_it_is_not_done(server):
 
 
 def test_a_shared_model_gets_memory_once_with_the_runs_random_numbers_and_changes_stay_private(server, monkeypatch):
-    monkeypatch.setenv(SEED, "3")
     built = []
 
     def build():
@@ -301,6 +300,8 @@ def test_a_shared_model_gets_memory_once_with_the_runs_random_numbers_and_change
     assert one.tied is one.weight
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(one.weight, other.weight)
+    with seeded(derived(3, "shared", "base")):
+        assert torch.equal(one.weight, torch.nn.Linear(64, 64).weight)
     with torch.no_grad():
         one.weight += 1.0
     assert not torch.equal(one.weight, other.weight)

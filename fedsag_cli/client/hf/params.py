@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from fedsag_cli.client.loading import fitting
+from fedsag_cli.client.loading import fitting, load
 from fedsag_cli.errors import ClientError, nearest
 from fedsag_cli.model import Params
 
@@ -43,15 +43,14 @@ class Travelling:
     def load(self, params: Params) -> None:
         """Copy the received params into the model. Raises ClientError if they do not fit."""
         model = _plain(self.trainer)
-        name = f"the adapter of {type(model).__name__}" if self.only_adapter else type(model).__name__
         received = {key.removeprefix(self.prefix): value for key, value in params.items()}
-        tensors = fitting(name, self._own(), received, strict=self.strict)
-        if self.only_adapter:
-            from peft import set_peft_model_state_dict
+        if not self.only_adapter:
+            load(model, received, strict=self.strict)
+            return
+        from peft import set_peft_model_state_dict
 
-            set_peft_model_state_dict(model, tensors)
-        else:
-            model.load_state_dict(tensors, strict=self.strict)
+        name = f"the adapter of {type(model).__name__}"
+        set_peft_model_state_dict(model, fitting(name, self._own(), received, strict=self.strict))
 
     def current(self) -> dict[str, Any]:
         """The model's params as they are now, under the server's names."""

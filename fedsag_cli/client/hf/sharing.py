@@ -6,13 +6,12 @@ import fcntl
 import os
 import re
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fedsag_cli import client
 from fedsag_cli.errors import ClientError
-from fedsag_cli.params.seeds import derived
+from fedsag_cli.params.seeds import derived, seeded
 from fedsag_cli.wire.channel import place_of_shared
 from fedsag_cli.wire.messages import ADDRESS
 
@@ -35,10 +34,12 @@ def shared(build: Callable[[], Model], name: str = "base") -> Model:
     session = client._session(None, "shared")
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
         raise ClientError(f"flare.shared(): name must be letters, digits, _ and -, not {name!r}")
-    seeded = session.streams.aside(derived(session.seed, "shared", name)) if session.streams else nullcontext()
-    with seeded:
-        if ADDRESS not in os.environ:
-            return build()
+    if ADDRESS not in os.environ:
+        return build()
+    import torch  # noqa: F401  before the numbers are set aside
+
+    seed = derived(session.seed, "shared", name)  # other ranks than "0" have no streams
+    with session.streams.aside(seed) if session.streams else seeded(seed):
         return _mapped(build, place_of_shared(os.environ[ADDRESS], f"{name}.pt"))
 
 

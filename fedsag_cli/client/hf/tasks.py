@@ -79,7 +79,7 @@ class TaskCalls:
             self._is_inside = self._callback.is_used = False
 
     def _weight(self) -> int:
-        """The samples that the steps of this round took from all processes of this client."""
+        """Steps x batch size, over all processes of this client: a last batch that is smaller counts as a full one."""
         args = self._trainer.args
         return int(self._callback.steps * args.train_batch_size * args.gradient_accumulation_steps * args.world_size)
 

@@ -85,7 +85,7 @@ def patch(
     script changes that limit itself. A second call for a trainer does nothing.
 
     Raises TypeError if `trainer` is not a Trainer of Lightning; ClientError if its strategy cannot take part, or
-    fedsag did not start this process.
+    `init` fails.
     """
     package = _package_of(trainer)
     _check_strategy(trainer)

@@ -20,9 +20,9 @@ def parse_args():
 def main():
     args = parse_args()
     flare.init()
-    site = flare.get_site_name()
-    topic, trainset, testset = text.of_site(site, model.BLOCK)
-    print(f"({site}) topic {topic!r}: {len(trainset)} blocks to train on, {len(testset)} to measure on")
+    site = flare.site()
+    topic, trainset, testset = text.of_site(site.index, model.BLOCK)
+    print(f"({site.name}) topic {topic!r}: {len(trainset)} blocks to train on, {len(testset)} to measure on")
     trainer = Trainer(
         model.with_adapter(flare.shared(model.base)),  # all clients have one base model in memory
         TrainingArguments(
