@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 _ACCELERATOR = re.compile("nvidia|nvhost|nvmap|nvgpu|dxg|kfd|dri$|accel|mtia|davinci|habana|hl[0-9]|xdna|neuron|mali")
@@ -72,6 +72,19 @@ def free_memory() -> int:
 def private_memory() -> int:
     """Bytes that only this process uses; 0 if that is not known."""
     return _private(_fields(Path("/proc/self/smaps_rollup")))
+
+
+def give_back_memory() -> None:
+    """Give memory that was freed back to the system. glibc keeps most of it otherwise."""
+    if trim := _malloc_trim():
+        trim(0)
+
+
+@functools.cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    import ctypes
+
+    return getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
 def memory_of_session(leader: int) -> tuple[int, int]:

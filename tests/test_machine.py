@@ -1,5 +1,6 @@
 """Facts about the machine: free memory within all limits of control groups."""
 
+import platform
 import subprocess
 import sys
 
@@ -104,3 +105,25 @@ def test_the_memory_of_a_session_is_its_peak_with_that_of_its_children():
     assert 70_000_000 < own < 200_000_000
     assert shared > 0
     assert machine.memory_of_session(process.pid) == (0, 0)
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="only glibc keeps freed memory"
+)
+def test_freed_memory_is_given_back():
+    text = """
+from fedsag_cli import machine
+
+def measure():
+    return machine.private_memory() // 2**20
+
+small = [bytearray(50_000) for _ in range(1000)]
+last = bytearray(50_000)  # after them: what is before it stays with the process
+del small
+kept = measure()
+machine.give_back_memory()
+print(kept - measure())
+"""
+    found = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+
+    assert int(found.stdout) > 40

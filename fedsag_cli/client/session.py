@@ -143,6 +143,7 @@ class Session:
                     with self._sending:
                         self._channel.send(Ready())
                     self._step(Step.ASK)
+                machine.give_back_memory()  # of the task before, which other clients can use meanwhile
                 self._take(*self._channel.receive(timeout_s))
             except TimeoutError:
                 return None

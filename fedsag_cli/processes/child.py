@@ -121,10 +121,16 @@ def show_stack_when_stopped() -> None:
 
 
 def preload(modules: Sequence[str]) -> None:
-    """Import `modules`. A module that cannot be imported is skipped: the script that imports it will get the error."""
-    for module in filter(None, modules):
+    """Import `modules`, and take the names that are given as `module:name`.
+
+    What cannot be imported is skipped: the script that imports it will get the error.
+    """
+    for word in filter(None, modules):
+        module, _, name = word.partition(":")
         with contextlib.suppress(Exception):
-            importlib.import_module(module)
+            imported = importlib.import_module(module)
+            if name:
+                getattr(imported, name)
 
 
 def send_end_message(message: EndMessage) -> None:

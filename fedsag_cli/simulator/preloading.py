@@ -36,20 +36,25 @@ _READ_LATER = re.compile(r"(OMP|MKL)_NUM_THREADS|TORCH_(HOME|EXTENSIONS_DIR|NCCL
 
 
 _TRAINERS = {
-    "lightning": "lightning.pytorch",
-    "pytorch_lightning": "pytorch_lightning",
-    "transformers": "transformers.trainer",
-    "peft": "peft",
-    "trl": "trl.trainer.sft_trainer",
+    "lightning": ["lightning.pytorch"],
+    "pytorch_lightning": ["pytorch_lightning"],
+    "transformers": ["transformers.trainer"],
+    "peft": ["peft", "fedsag_cli.client.hf.peft_tables"],
+    "trl": ["trl.trainer.sft_trainer"],
 }
+_LAZY = "transformers"  # it imports the module of a class only when the class is taken
 
 
 def preload(imported: Set[str]) -> list[str]:
-    """The modules to import once, before the processes are forked, because their import is slow."""
+    """The modules to import once, before the processes are forked, because their import is slow.
+
+    Also `module:name`, for a module that another one imports when this name is taken.
+    """
     modules: list[str] = []
     if imported & _IMPLY_TORCH:
         modules.append("torch")
-        modules += [module for package, module in _TRAINERS.items() if package in imported]
+        modules += [module for package, found in _TRAINERS.items() if package in imported for module in found]
+        modules += sorted(name for name in imported if name.startswith(f"{_LAZY}:"))
         if _OPTIMIZER in imported:
             modules.append("torch._dynamo")  # the first optimizer's step would import it, in every client
     if "torchvision" in imported:
@@ -69,7 +74,10 @@ def modules_of_server(server: ServerPlan) -> list[str]:
 
 
 def imports_of_scripts(places: Set[Path]) -> set[str]:
-    """The packages that these modules, and those in these folders, import; and _OPTIMIZER if they use an optimizer."""
+    """The packages that these modules, and those in these folders, import.
+
+    Also _OPTIMIZER if they use an optimizer, and `package:name` for what they import from a package that is _LAZY.
+    """
     names: set[str] = set()
     for file in (file for place in places for file in _modules(place)):
         try:
@@ -135,7 +143,7 @@ def imports_of_components(server: ServerConfig, custom: Path) -> set[str]:
 
 
 def _imports(tree: ast.Module) -> set[str]:
-    """The packages that a module imports at its top level; torch even if only a function imports it."""
+    """The packages, and names of _LAZY, that a module imports at its top level; torch even if only a function does."""
     found: set[str] = set()
     for top in tree.body:
         inside_function = isinstance(top, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
@@ -145,6 +153,8 @@ def _imports(tree: ast.Module) -> set[str]:
                 names = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 names = [node.module or ""]
+                if node.module == _LAZY and not inside_function:
+                    found |= {f"{_LAZY}:{alias.name}" for alias in node.names}
             packages = {name.split(".")[0] for name in names}
             found |= packages & {"torch"} if inside_function else packages
     return found

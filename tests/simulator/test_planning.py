@@ -535,6 +535,18 @@ def test_a_job_without_torch_preloads_nothing(job, plan):
         ({"train": "import fedsag_cli.client", "fedsag_cli__client__lightning": "import pytorch_lightning"}, []),
         ({"train": "import lightning"}, ["torch", "lightning.pytorch"]),
         ({"train": "from pytorch_lightning import Trainer"}, ["torch", "pytorch_lightning"]),
+        ({"train": "import peft"}, ["torch", "peft", "fedsag_cli.client.hf.peft_tables"]),
+        (
+            {"train": "from transformers import Trainer, AutoModel", "net": "from transformers import GPT2Config"},
+            [
+                "torch",
+                "transformers.trainer",
+                "transformers:AutoModel",
+                "transformers:GPT2Config",
+                "transformers:Trainer",
+            ],
+        ),
+        ({"train": "def main():\n    from transformers import AutoModel"}, []),
         ({"train": "from . import torch"}, []),
         ({"train": "optim = 'import torch'"}, []),
         ({"train": "import numpy", "broken": "def ("}, []),
