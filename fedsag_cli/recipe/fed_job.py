@@ -14,9 +14,10 @@ from fedsag_cli import catalog
 from fedsag_cli.errors import UsageError
 from fedsag_cli.interop import vocabulary
 from fedsag_cli.recipe import folder, sources
-from fedsag_cli.recipe.folder import App, Model
+from fedsag_cli.recipe.checking import Count, Expected, Framework, Mode, Transfer, checked
+from fedsag_cli.recipe.folder import App
 from fedsag_cli.recipe.lacking import lacking
-from fedsag_cli.recipe.parts import Part, made
+from fedsag_cli.recipe.parts import Model, Part, made
 from fedsag_cli.recipe.settings import ExchangeFormat, FilterType, FrameworkType, TransferType
 
 ALL_SITES = "@ALL"
@@ -42,18 +43,17 @@ class JobCtx:
 class FedJob:
     """A job. `to`, `to_server` and `to_clients` add to it; `export_job` writes its folder, `simulator_run` runs it."""
 
+    @checked
     def __init__(
         self,
         name: str = "fed_job",
-        min_clients: int = 1,
+        min_clients: Count = 1,
         mandatory_clients: Sequence[str] | None = None,
         meta_props: Mapping[str, Any] | None = None,
         fail_fast: bool = False,  # noqa: ARG002  a client that has ended is noticed at once
     ) -> None:
-        if not isinstance(name, str) or not _NAME.fullmatch(name) or name.startswith("."):
+        if not _NAME.fullmatch(name) or name.startswith("."):
             raise UsageError(f"the job's name {name!r} cannot be the name of a folder")
-        if not isinstance(min_clients, int) or min_clients < 1:
-            raise UsageError(f"{name}: min_clients is {min_clients!r}: it must be a whole number from 1 on")
         self.name, self.min_clients = name, min_clients
         self.mandatory_clients, self.meta_props = list(mandatory_clients or ()), dict(meta_props or {})
         self.clients: list[str] = []
@@ -229,11 +229,12 @@ class FedJob:
 class BaseFedJob(FedJob):
     """A job with a model selector, and with an `initial_model` if there is one. `comp_ids` has the ids of its parts."""
 
+    @checked
     def __init__(
         self,
         initial_model: Any = None,
         name: str = "fed_job",
-        min_clients: int = 1,
+        min_clients: Count = 1,
         mandatory_clients: Sequence[str] | None = None,
         key_metric: str | None = "accuracy",
         validation_json_generator: Any = None,  # noqa: ARG002  the results of cross-site evaluation are always written
@@ -243,7 +244,7 @@ class BaseFedJob(FedJob):
         metrics_artifact_writer: Any = None,  # noqa: ARG002  these files are always written
         model_persistor: Any = None,
         model_locator: Any = None,  # noqa: ARG002  the persistor has the models
-        key_metric_mode: str | None = "max",
+        key_metric_mode: Mode | None = "max",
     ) -> None:
         if isinstance(initial_model, str):  # the first argument of NVFLARE's job without a model is the name
             raise UsageError(f"initial_model is {initial_model!r}: give the name as name={initial_model!r}")
@@ -260,8 +261,9 @@ class BaseFedJob(FedJob):
 class FedAvgJob(BaseFedJob):
     """A job in which `n_clients` average a model for `num_rounds`; the clients' script is added by `to`."""
 
+    @checked
     def __init__(
-        self, initial_model: Any, n_clients: int, num_rounds: int, name: str = "fed_job", **other: Any
+        self, initial_model: Any, n_clients: Count, num_rounds: Count, name: str = "fed_job", **other: Any
     ) -> None:
         super().__init__(initial_model, name, **other)
         path = "nvflare.app_common.workflows.fedavg.FedAvg"
@@ -273,6 +275,7 @@ class FedAvgJob(BaseFedJob):
 class PTModel:
     """A model of torch, as an object or as a dict with its `class_path` and `args`; it becomes a persistor's."""
 
+    @checked
     def __init__(
         self,
         model: Any,
@@ -299,24 +302,23 @@ class PTModel:
 class ScriptRunner:
     """A client's script with the Client API. `launch_external_process`: it is started by `command`."""
 
+    @checked
     def __init__(
         self,
         script: str,
-        script_args: str | Sequence[str] = "",
+        script_args: str | Sequence[str] | Mapping[str, Any] = "",
         launch_external_process: bool = False,
         command: str | Sequence[str] = "python3 -u",
-        framework: FrameworkType = FrameworkType.PYTORCH,
-        server_expected_format: str = ExchangeFormat.NUMPY,
-        params_transfer_type: str = TransferType.FULL,
+        framework: Framework = FrameworkType.PYTORCH,
+        server_expected_format: Expected = ExchangeFormat.NUMPY,
+        params_transfer_type: Transfer = TransferType.FULL,
         launch_once: bool = True,
-        launch_timeout: float | None = 300.0,  # noqa: ARG002  a process that does not start is an error at once
-        shutdown_timeout: float = 0.0,  # noqa: ARG002  fedsag has its own limit
-        memory_gc_rounds: int = 0,  # noqa: ARG002
-        cuda_empty_cache: bool = False,  # noqa: ARG002
+        launch_timeout: Any = 300.0,  # noqa: ARG002  a process that does not start is an error at once
+        shutdown_timeout: Any = 0.0,  # noqa: ARG002  fedsag has its own limit
+        memory_gc_rounds: Any = 0,  # noqa: ARG002
+        cuda_empty_cache: Any = False,  # noqa: ARG002
         execution_mode: str | None = None,
     ) -> None:
-        if not isinstance(script, str) or not script:
-            raise UsageError(f"ScriptRunner: script must be the path of a script, not {script!r}")
         if framework not in _EXCHANGED_AS:
             raise lacking(f"framework {getattr(framework, 'value', framework)!r} of ScriptRunner")
         if execution_mode not in (None, "in_process", "external_process"):
@@ -352,8 +354,6 @@ class ScriptRunner:
 
 def selects_best(key_metric: str, mode: str | None) -> Part:
     """The part that selects the best model. `mode`: "max" (or None), or "min"."""
-    if mode not in (None, "min", "max"):
-        raise UsageError(f"key_metric_mode is {mode!r}: it must be 'min' or 'max'")
     path = "nvflare.app_common.widgets.intime_model_selector.IntimeModelSelector"
     return made(path, key_metric=key_metric, negate_key_metric=True if mode == "min" else None)
 

@@ -118,6 +118,9 @@ def test_an_export_replaces_the_same_job_and_nothing_else(tmp_path):
         (lambda job: FEDAVG(2), "FedAvg: arguments must be given by name"),
         (lambda job: ScriptRunner("src/train.py", framework="tensorflow"), "fedsag has no framework 'tensorflow'"),
         (lambda job: job.simulator_run("w"), "there are no clients"),
+        (lambda job: FedJob(nam="x"), "fedsag has no argument 'nam' of FedJob .did you mean 'name'"),
+        (lambda job: FedJob("x", min_clients=True), "FedJob: min_clients must be a whole number, not True"),
+        (lambda job: ScriptRunner(scrip="x.py"), "fedsag has no argument 'scrip' of ScriptRunner"),
     ],
 )
 def test_what_cannot_be_in_a_job_is_an_error(wrong, said):
