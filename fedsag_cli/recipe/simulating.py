@@ -13,7 +13,8 @@ from fedsag_cli.cli.display import Columns, Format
 from fedsag_cli.cli.failures import failures
 from fedsag_cli.cli.summary import summary
 from fedsag_cli.errors import RunError, UsageError
-from fedsag_cli.interop.job_scripts import SEED, STARTUP, WITH
+from fedsag_cli.interop.job_scripts import SEED, WITH
+from fedsag_cli.interop.shim import STARTUP
 from fedsag_cli.report import Report
 from fedsag_cli.simulator import simulate
 from fedsag_cli.simulator.options import Options
