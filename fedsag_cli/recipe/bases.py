@@ -11,7 +11,7 @@ from typing import Any
 
 from fedsag_cli.cli import display
 from fedsag_cli.errors import UsageError, nearest
-from fedsag_cli.recipe.checking import NO_EFFECT
+from fedsag_cli.recipe.checking import NO_EFFECT, checked
 from fedsag_cli.recipe.environments import Run
 from fedsag_cli.recipe.fed_job import ALL_SITES, FedJob, ScriptRunner
 from fedsag_cli.recipe.settings import FilterType, FrameworkType
@@ -61,6 +61,7 @@ class Recipe:
     def prepare_clients(self) -> None:
         """For subclasses: add to `job` what clients get."""
 
+    @checked
     def execute(
         self,
         env: Any,
@@ -74,6 +75,7 @@ class Recipe:
             raise SystemExit(0)
         return self.run(env, server_exec_params, client_exec_params)
 
+    @checked
     def run(
         self,
         env: Any,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsag_cli.errors import UsageError, nearest
+from fedsag_cli.interop import vocabulary
 from fedsag_cli.recipe.bases import OF_A_SITE, Recipe, ScriptRecipe
 from fedsag_cli.recipe.checking import Count, Expected, Framework, Mode, Transfer, checked
 from fedsag_cli.recipe.fed_job import BaseFedJob, FedJob, PTModel, selects_best
@@ -67,7 +68,7 @@ class FedAvgRecipe(ScriptRecipe):
         expected = server_expected_format
         persistor = model_persistor or _persistor(framework, model, initial_ckpt, best_model_filename, expected)
         self._workflow = made(
-            f"{_COMMON}.workflows.fedavg.FedAvg",
+            vocabulary.FEDERATED_AVERAGING.path,
             num_clients=min_clients,
             num_rounds=num_rounds,
             persistor_id=_add_persistor(job, persistor),
@@ -140,7 +141,7 @@ class FedOptRecipe(ScriptRecipe):
         )
         job.comp_ids["persistor_id"] = job.to_server(persistor, id="persistor")
         updater = made(
-            f"{_PT}.fedopt.PTFedOptModelShareableGenerator",
+            vocabulary.UPDATER,
             device=device,
             source_model=source_model,
             optimizer_args=_as_dict(optimizer_args),
