@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from fedsag_cli.arguments import Least, OneOf, declared, problems
@@ -64,6 +66,13 @@ def checked(function: Function) -> Function:
         return function(self, *args, **named)
 
     return wrapped  # type: ignore[return-value]
+
+
+def path_of(given: str | os.PathLike[str], name: str) -> Path:
+    """The path that was given as the argument `name`. Raises UsageError if it is none."""
+    if not isinstance(given, str | os.PathLike) or not given:
+        raise UsageError(f"{name} must be a path, not {given!r}")
+    return Path(given).expanduser()
 
 
 def _names(kinds: Sequence[type], function: str) -> set[str]:

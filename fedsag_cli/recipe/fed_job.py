@@ -15,7 +15,7 @@ from fedsag_cli.arguments import Least
 from fedsag_cli.errors import UsageError
 from fedsag_cli.interop import vocabulary
 from fedsag_cli.recipe import ending, folder, sources
-from fedsag_cli.recipe.checking import Count, Expected, Framework, Mode, Transfer, checked
+from fedsag_cli.recipe.checking import Count, Expected, Framework, Mode, Transfer, checked, path_of
 from fedsag_cli.recipe.folder import App
 from fedsag_cli.recipe.lacking import lacking
 from fedsag_cli.recipe.parts import Model, Part, made
@@ -178,7 +178,7 @@ class FedJob:
             apps = {f"app_{site}": (app, None) if site == SERVER else (None, app) for site, app in self._apps.items()}
             sites = {f"app_{site}": [site] for site in self._apps}
         ending.job_used(self.name)
-        folder.write(Path(job_root) / self.name, meta, apps, sites)
+        folder.write(path_of(job_root, "the folder of the export") / self.name, meta, apps, sites)
 
     @checked
     def simulator_run(

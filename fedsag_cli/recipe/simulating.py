@@ -15,6 +15,7 @@ from fedsag_cli.cli.summary import summary
 from fedsag_cli.errors import RunError, UsageError
 from fedsag_cli.interop.job_scripts import SEED, WITH
 from fedsag_cli.interop.shim import STARTUP
+from fedsag_cli.recipe.checking import path_of
 from fedsag_cli.report import Report
 from fedsag_cli.simulator import simulate
 from fedsag_cli.simulator.options import Options
@@ -61,7 +62,7 @@ def simulate_beside(workspace: str | os.PathLike[str], name: str, write: Callabl
 
     The folder stays: the report and `fedsag runs` name it.
     """
-    place = Path(workspace).expanduser()
+    place = path_of(workspace, "workspace")
     folder = place.parent / f".{place.name}.job"
     write(str(folder))
     return simulate_job(folder / name, place, **how)

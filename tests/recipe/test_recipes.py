@@ -229,6 +229,8 @@ def twice():
         (lambda: fedavg(num_rounds=0), "FedAvgRecipe: num_rounds must be a number from 1 on, not 0"),
         (lambda: fedavg(train_script="train.py"), "train.py: there is no such file"),
         (lambda: fedavg(initial_ckpt="no.pt"), "no.pt: there is no such file of weights"),
+        (lambda: fedavg(initial_ckpt=5), "a file of weights must be a path, not 5"),
+        (lambda: fedavg().export(5), "the folder of the export must be a path, not 5"),
         (lambda: fedavg(name="a/b"), "the job's name 'a/b' cannot be the name of a folder"),
         (lambda: fedavg(num_rounds="3"), "FedAvgRecipe: num_rounds must be a whole number, not '3'"),
         (lambda: fedavg(min_clients=True), "FedAvgRecipe: min_clients must be a whole number, not True"),
