@@ -11,7 +11,11 @@ from fedsag_cli.errors import UsageError
 from fedsag_cli.interop.job_scripts import EITHER, THEIRS, WITH
 
 
-def lacking(what: str, *, hint: str = "") -> UsageError:
+class Lacking(UsageError, ImportError):
+    """Also an ImportError, for a script that has a way without what it imports."""
+
+
+def lacking(what: str, *, hint: str = "") -> Lacking:
     """The error that names `what`. Where NVFLARE may take its place, the script begins again with NVFLARE instead."""
     installed = importlib.machinery.PathFinder.find_spec("nvflare") is not None
     if os.environ.get(WITH) == EITHER and installed:
@@ -21,4 +25,4 @@ def lacking(what: str, *, hint: str = "") -> UsageError:
         words = sys.orig_argv
         os.execve(sys.executable, [sys.executable, *words[1:]], {**os.environ, WITH: THEIRS})
     with_theirs = "`fedsag run --with nvflare SCRIPT` uses NVFLARE's" if installed else "NVFLARE is not installed"
-    return UsageError(f"fedsag has no {what}", hint="; ".join(filter(None, [hint, with_theirs])))
+    return Lacking(f"fedsag has no {what}", hint="; ".join(filter(None, [hint, with_theirs])))

@@ -157,6 +157,16 @@ def test_a_name_that_fedsag_lacks_is_an_error_without_a_traceback(folder, text, 
     assert "Traceback" not in ran.stderr
 
 
+def test_a_script_can_try_to_import_what_fedsag_lacks(folder):
+    tries = "try:\n    from nvflare.app_opt.psi import DhPSIController\nexcept ImportError as error:\n    print(error)"
+    (folder / "tries.py").write_text(tries)
+
+    ran = fedsag(folder, "--with", "fedsag", "tries.py")
+
+    assert ran.returncode == 0
+    assert ran.stdout.startswith("fedsag has no nvflare.app_opt.psi.DhPSIController")
+
+
 def test_a_script_that_makes_a_job_and_runs_none_is_told_so(folder):
     (folder / "nothing.py").write_text("from nvflare import FedJob\nFedJob('mine')")
 
