@@ -14,7 +14,8 @@ import typer
 from fedsag_cli import machine
 from fedsag_cli.cli.examples import example
 from fedsag_cli.errors import UsageError, nearest
-from fedsag_cli.interop.job_scripts import EITHER, OURS, SEED, STARTUP, THEIRS, WITH
+from fedsag_cli.interop.job_scripts import EITHER, OURS, SEED, THEIRS, WITH
+from fedsag_cli.interop.shim import STARTUP
 
 EXAMPLE = example("fedsag run job.py --n_clients 2")
 

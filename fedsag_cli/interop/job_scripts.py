@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os.path
-
 WITH = "FEDSAG_RUN_WITH"
 """Whose names of `nvflare` the script gets: OURS, THEIRS, or EITHER."""
 
@@ -12,6 +10,3 @@ SEED = "FEDSAG_RUN_SEED"
 
 OURS, THEIRS, EITHER = "fedsag", "nvflare", "either"
 """EITHER: fedsag's, and NVFLARE's if the script needs one that fedsag does not have."""
-
-STARTUP = os.path.join(os.path.dirname(__file__), "job_startup")  # noqa: PTH118, PTH120
-"""A folder for PYTHONPATH: the script, and every Python that it starts, then has those names."""

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 STARTUP = os.path.join(os.path.dirname(__file__), "startup")  # noqa: PTH118, PTH120
-"""A folder for PYTHONPATH: every Python that a client's script or command starts then calls `install`."""
+"""A folder for PYTHONPATH: every Python that a client's script or command starts then calls `install`.
+
+A job script, and every Python that it starts, gets the names of job scripts instead: job_scripts.WITH says so.
+"""
 
 _ROOT = "nvflare"
 _OF_JOB_SCRIPTS = "fedsag_cli.recipe.ours"  # above this package

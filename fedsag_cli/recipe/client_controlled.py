@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fedsag_cli.errors import UsageError
+from fedsag_cli.recipe.checking import Count, checked
 from fedsag_cli.recipe.fed_job import FedJob
 from fedsag_cli.recipe.parts import made
 
@@ -50,10 +51,11 @@ class CrossSiteEvalConfig(_Config):
 class CCWFJob(FedJob):
     """A job to which swarm learning, cyclic weight transfer and cross-site evaluation are added."""
 
+    @checked
     def __init__(
         self,
         name: str = "fed_job",
-        min_clients: int = 1,
+        min_clients: Count = 1,
         mandatory_clients: Sequence[str] | None = None,
         executor_tasks: Sequence[str] | None = None,
         external_resources: str | None = None,

@@ -8,9 +8,11 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from fedsag_cli.arguments import Least
 from fedsag_cli.errors import UsageError
+from fedsag_cli.recipe.checking import Count, checked, path_of
 
 WORKSPACE_ROOT = "/tmp/nvflare/simulation"
 WORKSPACE_ROOT_VARIABLE = "NVFLARE_SIMULATOR_WORKSPACE_ROOT"
@@ -19,9 +21,8 @@ WORKSPACE_ROOT_VARIABLE = "NVFLARE_SIMULATOR_WORKSPACE_ROOT"
 class ExecEnv:
     """The base class of environments. `extra`: further properties, as the user names them."""
 
+    @checked
     def __init__(self, extra: dict[str, Any] | None = None) -> None:
-        if extra is not None and not isinstance(extra, dict):
-            raise UsageError(f"extra must be a dict, not {extra!r}")
         self.extra = extra or {}
 
     def get_extra_prop(self, prop_name: str, default: Any = None) -> Any:
@@ -40,30 +41,26 @@ class SimEnv(ExecEnv):
     processes are in the workspace.
     """
 
+    @checked
     def __init__(
         self,
         *,
-        num_clients: int = 0,
+        num_clients: Annotated[int, Least(0)] = 0,
         clients: Sequence[str] | None = None,
-        num_threads: int | None = None,
+        num_threads: Count | None = None,
         gpu_config: str | None = None,
         log_config: str | None = None,
-        workspace_root: str = WORKSPACE_ROOT,
+        workspace_root: str | os.PathLike[str] = WORKSPACE_ROOT,
         extra: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(extra)
         _accepted_by_nvflare()
-        for name, value in {"num_clients": num_clients, "num_threads": num_threads}.items():
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-                raise UsageError(f"SimEnv: {name} must be a whole number, not {value!r}")
-        if isinstance(clients, str) or not all(isinstance(name, str) for name in clients or ()):
+        if not all(isinstance(name, str) for name in clients or ()):
             raise UsageError(f"SimEnv: clients must be a list of names, not {clients!r}")
         if num_clients < 1 and not clients:
             raise UsageError("SimEnv: there are no clients", hint="give num_clients, or their names as clients")
         if num_clients > 0 and clients and len(clients) != num_clients:
             raise UsageError(f"SimEnv: num_clients is {num_clients}, but clients has {len(clients)} names")
-        if num_threads is not None and num_threads < 1:
-            raise UsageError(f"SimEnv: num_threads is {num_threads}: it must be at least 1")
         self.clients = list(clients) if clients else None
         self.num_clients = num_clients or len(clients or ())
         self.num_threads = self.num_clients if num_threads is None else num_threads
@@ -73,9 +70,9 @@ class SimEnv(ExecEnv):
             warnings.warn(
                 f"${WORKSPACE_ROOT_VARIABLE}={override} takes the place of workspace_root={workspace_root!r}",
                 RuntimeWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
-        self.workspace_root = override or workspace_root
+        self.workspace_root = override or str(path_of(workspace_root, "workspace_root"))
         self.last_run_failed = False
 
     def deploy(self, job: Any) -> str:

@@ -10,16 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from fedsag_cli.errors import UsageError
-from fedsag_cli.recipe.parts import Uses, class_of, model_of, written
+from fedsag_cli.errors import UsageError, system_errors
+from fedsag_cli.recipe.parts import Uses, class_of, written
 from fedsag_cli.recipe.sources import Sources
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A model inside the arguments of a part: an object, or a dict with its `class_path` and `args`."""
-
-    of: Any
 
 
 @dataclass(slots=True)
@@ -55,12 +48,14 @@ Halves: TypeAlias = tuple[App | None, App | None]
 """What the server gets, and what clients get."""
 
 
+@system_errors()
 def write(
     folder: Path, meta: Mapping[str, Any], apps: Mapping[str, Halves], sites: Mapping[str, Sequence[str]]
 ) -> None:
     """Write the job folder whole, or not at all. A folder of the same job is replaced.
 
-    `apps`: by name; `sites`: the sites of each. Raises UsageError, also if `folder` is no job of that name.
+    `apps`: by name; `sites`: the sites of each. Raises UsageError, also if `folder` is no job of that name, and
+    RunError for what the system refuses.
     """
     if folder.exists() and not _is_job(folder, meta["name"]):
         raise UsageError(f"{folder} is there already, and is no job of that name", hint="choose another folder")
@@ -107,43 +102,28 @@ def _copy(folder: Path, source: str, inside: str, kind: str) -> None:
 
 
 def _server(app: App, uses: Uses) -> dict[str, Any]:
-    flows = [{"id": name, **_class(part, uses)} for name, part in app.workflows.items()]
+    flows = [{"id": name, **class_of(part, uses)} for name, part in app.workflows.items()]
     return {"format_version": 2, "workflows": flows, **_both(app, uses)}
 
 
 def _client(app: App, uses: Uses) -> dict[str, Any]:
-    entries = [{"tasks": list(tasks), "executor": _class(part, uses)} for tasks, part in app.executors]
+    entries = [{"tasks": list(tasks), "executor": class_of(part, uses)} for tasks, part in app.executors]
     return {"format_version": 2, "executors": entries, **_both(app, uses)}
 
 
 def _both(app: App, uses: Uses) -> dict[str, Any]:
     return {
-        "components": [{"id": name, **_class(part, uses)} for name, part in app.components.items()],
+        "components": [{"id": name, **class_of(part, uses)} for name, part in app.components.items()],
         "task_data_filters": [
-            {"tasks": list(tasks), "filters": [_class(each, uses)]} for tasks, each in app.data_filters
+            {"tasks": list(tasks), "filters": [class_of(each, uses)]} for tasks, each in app.data_filters
         ],
         "task_result_filters": [
-            {"tasks": list(tasks), "filters": [_class(each, uses)]} for tasks, each in app.result_filters
+            {"tasks": list(tasks), "filters": [class_of(each, uses)]} for tasks, each in app.result_filters
         ],
         **written(app.params, uses, "params"),
     }
 
 
-def _class(part: Any, uses: Uses) -> dict[str, Any]:
-    """The part, with its models."""
-    if isinstance(part, Model):
-        return model_of(part.of, uses)
-    models = {name: each for name, each in getattr(part, "given", {}).items() if isinstance(each, Model)}
-    if not models:
-        return class_of(part, uses)
-    for name in models:
-        del part.given[name]
-    made = class_of(part, uses)
-    part.given.update(models)
-    made["args"].update({name: model_of(each.of, uses) for name, each in models.items()})
-    return made
-
-
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(values, indent=4) + "\n")
+    path.write_text(json.dumps(values, indent=4, allow_nan=False) + "\n")

@@ -114,11 +114,29 @@ class _Finder:
         return ModuleSpec(fullname, _Loader(), is_package=True)  # type: ignore[arg-type]
 
 
+class _Module(ModuleType):
+    """A module in which a name that fedsag lacks is an error, however a script comes by it.
+
+    Python cannot tell a function from a module before it is used: `from nvflare.a import b` gives a module for each b.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        return importlib.import_module(f"{self.__name__}.{name}")
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        raise lacking(self.__name__)
+
+    def __mro_entries__(self, bases: Any) -> Any:
+        raise lacking(self.__name__)
+
+
 class _Loader:
     """Fills a module; all are packages, so that Python asks the finder for a missing name as for a module."""
 
-    def create_module(self, spec: ModuleSpec) -> None:
-        """None: Python creates the module."""
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return _Module(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
         name = module.__name__
@@ -135,8 +153,4 @@ class _Loader:
 
 
 def _is_class(path: str) -> bool:
-    name: Any = path.rpartition(".")[2]
-    return name in {
-        *vocabulary.components(), *vocabulary.executors(), *vocabulary.NAMES, *vocabulary.AVERAGING_WORKFLOWS,
-        *vocabulary.CLIENT_CONTROLLED.values(),
-    }  # fmt: skip
+    return vocabulary.is_class(path.rpartition(".")[2])

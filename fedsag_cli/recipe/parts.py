@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
@@ -44,6 +45,27 @@ def made(path: str, **args: Any) -> Part:
     return part_class(path)(**{name: value for name, value in args.items() if value is not None})
 
 
+class Model:
+    """A model inside the arguments of a part: an object, or a dict with its `class_path` (or `path`) and its `args`."""
+
+    def __init__(self, of: Any) -> None:
+        """Raises UsageError if it is neither."""
+        if isinstance(of, Mapping):
+            path = of.get("class_path") or of.get("path")
+            unknown = set(of) - {"class_path", "path", "args"}
+            if not isinstance(path, str) or unknown or not isinstance(of.get("args", {}), Mapping):
+                raise UsageError(
+                    "model: a dict must have class_path, and perhaps args",
+                    hint='example: {"class_path": "model.Net", "args": {"hidden": 16}}',
+                )
+        elif type(of).__module__ == "builtins":  # a number, a text, a list, a function or a class
+            raise UsageError(
+                f"model: {of!r} is no model of torch",
+                hint='give an object, such as Net(), or a dict, such as {"class_path": "model.Net", "args": {}}',
+            )
+        self.of = of
+
+
 Uses = Callable[[str, Path], None]
 """Is told the module and the file of each class of the user's own that is written."""
 
@@ -53,6 +75,8 @@ def written(value: Any, uses: Uses, where: str) -> Any:
     match value:
         case Enum():
             return written(value.value, uses, where)
+        case float() if not math.isfinite(value):
+            raise UsageError(f"{where}: {value!r} cannot be in a job, whose files are JSON")
         case None | bool() | int() | float() | str():
             return value
         case Mapping():
@@ -63,34 +87,27 @@ def written(value: Any, uses: Uses, where: str) -> Any:
             return [written(inner, uses, where) for inner in sorted(value)]
     if hasattr(value, "tolist"):  # an array, or a number of numpy
         return written(value.tolist(), uses, where)
-    if isinstance(value, type) or (callable(value) and not hasattr(value, "__dict__")):
-        raise UsageError(f"{where}: {value!r} cannot be written into a job: give an object, or its class path")
     return class_of(value, uses, where)
 
 
 def class_of(value: Any, uses: Uses, where: str = "") -> Class:
     """The object as a config file has it: its class path, and the arguments with which it was made."""
+    if isinstance(value, Model):
+        return _model_of(value.of, uses)
     where = where or type(value).__name__
+    if type(value).__module__ == "builtins":
+        raise UsageError(f"{where}: {value!r} cannot be in a job: give an object of a class, or its class path")
     if type(value).__dict__.get("nvflare_path"):
         return {"path": value.nvflare_path, "args": written(value.given, uses, where)}
     args = {name: written(inner, uses, f"{where}.{name}") for name, inner in _arguments(value).items()}
-    return {"path": _path_of(type(value), uses), "args": args}
+    return {"path": f"{_module_in_job(type(value).__module__, uses)}.{type(value).__qualname__}", "args": args}
 
 
-def model_of(model: Any, uses: Uses) -> Class:
-    """A model: an object, or a dict with its `class_path` (or `path`) and its `args`."""
+def _model_of(model: Any, uses: Uses) -> Class:
     if not isinstance(model, Mapping):
         return class_of(model, uses, "model")
-    path = model.get("class_path") or model.get("path")
-    unknown = set(model) - {"class_path", "path", "args"}
-    if not isinstance(path, str) or unknown or not isinstance(model.get("args", {}), Mapping):
-        raise UsageError(
-            "model: a dict must have class_path, and perhaps args",
-            hint='example: {"class_path": "model.Net", "args": {"hidden": 16}}',
-        )
-    module = path.rpartition(".")[0]
-    if (file := _file_of(module)) is not None:
-        uses(module, file)
+    path = model.get("class_path") or model["path"]
+    _module_in_job(path.rpartition(".")[0], uses)
     return {"path": path, "args": written(model.get("args", {}), uses, "model")}
 
 
@@ -138,15 +155,14 @@ def _same(value: Any, default: Any) -> bool:
         return False
 
 
-def _path_of(kind: type, uses: Uses) -> str:
-    """The class path; the file of a class of the user's own goes along. Of a class in the script itself, its file."""
-    module = kind.__module__
+def _module_in_job(module: str, uses: Uses) -> str:
+    """The name of a module in the job, where a file of the user's own goes along; the script has that of its file."""
     file = _file_of(module)
-    if module == "__main__" and file is not None:
-        module = file.stem
-    if file is not None:
-        uses(module, file)
-    return f"{module}.{kind.__qualname__}"
+    if file is None:
+        return module
+    name = file.stem if module == "__main__" else module
+    uses(name, file)
+    return name
 
 
 def _file_of(module: str) -> Path | None:

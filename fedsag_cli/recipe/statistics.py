@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fedsag_cli.recipe.bases import Recipe
+from fedsag_cli.recipe.checking import Count, checked
 from fedsag_cli.recipe.fed_job import FedJob
 from fedsag_cli.recipe.parts import made
-from fedsag_cli.recipe.recipes import Recipe
 from fedsag_cli.recipe.settings import FilterType
 
 _COMMON = "nvflare.app_common"
@@ -21,13 +22,14 @@ class StatsJob(FedJob):
     between the two levels, and a histogram has at most `max_bins_percent` of the number of samples as bins.
     """
 
+    @checked
     def __init__(
         self,
         name: str,
         statistic_configs: Mapping[str, Any],
         stats_generator: Any,
         output_path: str,
-        min_count: int = 10,
+        min_count: Count = 10,
         min_noise_level: float = 0.1,
         max_noise_level: float = 0.3,
         max_bins_percent: float = 10,
@@ -75,6 +77,7 @@ class StatsJob(FedJob):
 class FedStatsRecipe(Recipe):
     """Statistics of the data of `sites`, written to `stats_output_path`."""
 
+    @checked
     def __init__(
         self,
         name: str,
@@ -82,7 +85,7 @@ class FedStatsRecipe(Recipe):
         sites: Sequence[str],
         statistic_configs: Mapping[str, Any],
         stats_generator: Any,
-        min_count: int = 10,
+        min_count: Count = 10,
         min_noise_level: float = 0.1,
         max_noise_level: float = 0.3,
         max_bins_percent: float = 10,

@@ -178,6 +178,19 @@ def test_a_site_without_data_for_its_trees_is_an_error():
         XGBBaggingRecipe("trees", 1, per_site_config={"a": {}})
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"max_dept": 4}, "fedsag has no argument 'max_dept' of XGBBaggingRecipe"),
+        ({"max_depth": "4"}, "XGBBaggingRecipe: max_depth must be a whole number, not '4'"),
+        ({"lr_mode": "scale"}, "lr_mode must be 'uniform' or 'scaled'"),
+    ],
+)
+def test_a_wrong_setting_of_trees_is_an_error_that_names_it(wrong, said):
+    with pytest.raises(UsageError, match=said):
+        XGBBaggingRecipe("trees", 1, per_site_config={"a": {"data_loader": object()}}, **wrong)
+
+
 def swarm(**server_args):
     job = CCWFJob(name="swarm")
     averages = "nvflare.app_common.aggregators.intime_accumulate_model_aggregator.InTimeAccumulateWeightedAggregator"

@@ -61,6 +61,10 @@ def fedavg(**args):
     return FedAvgRecipe(**{"min_clients": 2, "model": NET, "train_script": "client.py", **args})
 
 
+def numpys(**args):
+    return NumpyFedAvgRecipe(**{"min_clients": 2, "train_script": "client.py", **args})
+
+
 def test_federated_averaging_asks_min_clients_in_each_round_and_saves_the_model():
     config = server_of(fedavg(num_rounds=3, key_metric="loss", key_metric_mode="min"))
 
@@ -222,14 +226,31 @@ def twice():
         (lambda: fedavg(save_filename="x.pt"), "fedsag has no save_filename of FedAvgRecipe"),
         (lambda: fedavg(framework="tensorflow"), "fedsag has no framework 'tensorflow' of FedAvgRecipe"),
         (lambda: fedavg(model=None), "FedAvgRecipe: there is no model (give model, or initial_ckpt)"),
-        (lambda: fedavg(num_rounds=0), "FedAvgRecipe: num_rounds is 0: it must be a whole number from 1 on"),
+        (lambda: fedavg(num_rounds=0), "FedAvgRecipe: num_rounds must be a number from 1 on, not 0"),
         (lambda: fedavg(train_script="train.py"), "train.py: there is no such file"),
         (lambda: fedavg(initial_ckpt="no.pt"), "no.pt: there is no such file of weights"),
+        (lambda: fedavg(initial_ckpt=5), "a file of weights must be a path, not 5"),
+        (lambda: fedavg().export(5), "the folder of the export must be a path, not 5"),
         (lambda: fedavg(name="a/b"), "the job's name 'a/b' cannot be the name of a folder"),
-        (lambda: fedavg(key_metric_mode="least"), "key_metric_mode is 'least': it must be 'min' or 'max'"),
+        (lambda: fedavg(num_rounds="3"), "FedAvgRecipe: num_rounds must be a whole number, not '3'"),
+        (lambda: fedavg(min_clients=True), "FedAvgRecipe: min_clients must be a whole number, not True"),
+        (lambda: fedavg(train_args=5), "FedAvgRecipe: train_args must be a text or a list, not 5"),
+        (lambda: fedavg(launch_external_process="no"), "launch_external_process must be true or false, not 'no'"),
+        (lambda: fedavg(server_expected_format="numpyy"), "(did you mean 'numpy'?), not 'numpyy'"),
+        (lambda: fedavg(per_site_config={"a": {"params_transfer_type": "dif"}}), "params_transfer_type must be 'FULL'"),
+        (lambda: fedavg(stop_cond=5), "FedAvgRecipe: stop_cond must be a text, not 5"),
+        (lambda: FedAvgRecipe(model=NET, train_script="client.py"), "missing a required argument: 'min_clients'"),
+        (lambda: fedavg(job=3), "fedsag has no argument 'job' of FedAvgRecipe"),
+        (lambda: fedavg().execute(5), "5 is no environment (give SimEnv(num_clients=2))"),
+        (lambda: fedavg(key_metric_mode="least"), "key_metric_mode must be 'min' or 'max', not 'least'"),
         (lambda: fedavg(stop_cond="accuracy > 1", key_metric_mode="min"), "key_metric_mode is 'min', but stop_cond"),
         (lambda: fedavg(per_site_config={"a": {"train_arg": ""}}), "site a: there is no key 'train_arg' (did you"),
-        (lambda: job_of(fedavg(model={"name": "net.Net"})), "model: a dict must have class_path, and perhaps args"),
+        (lambda: fedavg(model={"name": "net.Net"}), "model: a dict must have class_path, and perhaps args"),
+        (lambda: fedavg(model="net.Net"), "'net.Net' is no model of torch"),
+        (lambda: SwarmLearningRecipe("s", 5, 1, "client.py", 2), "5 is no model of torch"),
+        (lambda: numpys(model="abc"), "model: 'abc' is no number"),
+        (lambda: numpys(model=[1.0, "a"]), "model: 'a' is no number"),
+        (lambda: job_of(numpys(model=[1.0, float("nan")])), "model: nan cannot be in a job"),
         (lambda: add_experiment_tracking(fedavg(), "mlflw"), "there is no tracking_type 'mlflw' (did you"),
         (lambda: add_experiment_tracking(fedavg(), "mlflow", client_side=True), "fedsag has no client_side of"),
         (lambda: set_recipe_meta(fedavg(), "name", "x"), "a script cannot set 'name' of a job's meta file"),

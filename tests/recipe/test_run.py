@@ -151,6 +151,12 @@ def test_export_writes_the_job_and_the_script_does_not_see_the_word(folder):
         ("from nvflare.app_opt.psi import DhPSIController", "error: fedsag has no nvflare.app_opt.psi.DhPSIController"),
         ("from nvflare.recipe import FedStatsRecipe", "error: fedsag has no nvflare.recipe.FedStatsRecipe"),
         ("from nvflare.recipe import PocEnv\nPocEnv(num_clients=2)", "error: PocEnv is a deployment of NVFLARE"),
+        ("import nvflare\nnvflare.psi", "error: fedsag has no nvflare.psi"),
+        ("import nvflare.apis.foo as foo\nfoo.Bar()", "error: fedsag has no nvflare.apis.foo.Bar"),
+        ("import nvflare.apis.foo as foo\nfoo.bar(1)", "error: fedsag has no nvflare.apis.foo.bar"),
+        ("from nvflare.apis.foo import bar\nbar()", "error: fedsag has no nvflare.apis.foo.bar"),
+        ("from nvflare.apis.foo import bar\nclass X(bar):\n    pass", "error: fedsag has no nvflare.apis.foo.bar"),
+        ("from nvflare.app_common.workflows import fedavg\nfedavg.Nix", "error: fedsag has no nvflare.app_common.work"),
     ],
 )
 def test_a_name_that_fedsag_lacks_is_an_error_without_a_traceback(folder, text, said):
@@ -161,6 +167,15 @@ def test_a_name_that_fedsag_lacks_is_an_error_without_a_traceback(folder, text, 
     assert ran.returncode == 2
     assert said in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+def test_a_script_that_makes_a_job_and_runs_none_is_told_so(folder):
+    (folder / "nothing.py").write_text("from nvflare import FedJob\nFedJob('mine')")
+
+    ran = fedsag(folder, "--with", "fedsag", "nothing.py")
+
+    assert ran.returncode == 0
+    assert ran.stderr.startswith("note: the script has made the job mine, but neither run nor written it")
 
 
 def test_another_error_of_the_script_is_pythons(folder):

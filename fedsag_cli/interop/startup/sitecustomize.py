@@ -1,17 +1,21 @@
-"""Installs the shim in every Python that a client starts, such as the workers of a launcher.
+"""Gives every Python that a client or a job script starts, such as the workers of a launcher, the names of NVFLARE.
 
-The folder is on a client's PYTHONPATH. Another `sitecustomize` on the path is run too, as it would be without this one.
+The folder is on their PYTHONPATH. Another `sitecustomize` on the path is run too, as it would be without this one.
 """
 
+import os
 import sys
 from importlib.machinery import PathFinder
 
 try:
-    from fedsag_cli.interop import shim
+    if "FEDSAG_RUN_WITH" in os.environ:
+        from fedsag_cli.recipe.hook import install
+    else:
+        from fedsag_cli.interop.shim import install
 except (ImportError, SyntaxError):  # a Python without fedsag, or an older one
     pass
 else:
-    shim.install()
+    install()
 
 _here = __file__.rpartition("/")[0]
 _next = PathFinder.find_spec("sitecustomize", [entry for entry in sys.path if entry != _here])
