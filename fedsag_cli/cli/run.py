@@ -14,8 +14,7 @@ import typer
 from fedsag_cli import machine
 from fedsag_cli.cli.examples import example
 from fedsag_cli.errors import UsageError, nearest
-from fedsag_cli.interop.job_scripts import EITHER, OURS, SEED, THEIRS, WITH
-from fedsag_cli.interop.shim import STARTUP
+from fedsag_cli.interop.job_scripts import EITHER, OURS, SEED, THEIRS, WITH, with_startup
 
 EXAMPLE = example("fedsag run job.py --n_clients 2")
 
@@ -60,7 +59,7 @@ def run(
     if whose == THEIRS and importlib.util.find_spec("nvflare") is None:
         raise UsageError(f"--with {THEIRS}: NVFLARE is not installed", hint="pip install nvflare")
     command = [*_program(script), str(script), *(arguments or [])]
-    modules = os.pathsep.join(filter(None, [STARTUP, os.environ.get("PYTHONPATH", "")]))
+    modules = with_startup(os.environ.get("PYTHONPATH", ""))
     env = {**machine.with_own_programs(os.environ), "PYTHONPATH": modules, WITH: whose or EITHER}
     if seed is not None:
         env[SEED] = str(seed)
