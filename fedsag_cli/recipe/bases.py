@@ -158,9 +158,11 @@ class Recipe:
     def add_server_input_filter(self, filter: Any, tasks: Sequence[str] | None = None) -> None:  # noqa: A002
         self.job.to_server(filter, filter_type=FilterType.TASK_RESULT, tasks=tasks)
 
+    @checked
     def add_client_config(self, config: Mapping[str, Any], clients: Sequence[str] | None = None) -> None:
         self.to_client_apps(dict(config), clients)
 
+    @checked
     def add_server_config(self, config: Mapping[str, Any]) -> None:
         self.job.to_server(dict(config))
 

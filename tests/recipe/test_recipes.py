@@ -252,6 +252,8 @@ def twice():
         (lambda: numpys(model=[1.0, "a"]), "model: 'a' is no number"),
         (lambda: job_of(numpys(model=[1.0, float("nan")])), "model: nan cannot be in a job"),
         (lambda: add_experiment_tracking(fedavg(), "mlflw"), "there is no tracking_type 'mlflw' (did you"),
+        (lambda: add_experiment_tracking(fedavg(), 5), "there is no tracking_type 5"),
+        (lambda: fedavg().add_server_config(5), "FedAvgRecipe.add_server_config: config must be an object, not 5"),
         (lambda: add_experiment_tracking(fedavg(), "mlflow", client_side=True), "fedsag has no client_side of"),
         (lambda: set_recipe_meta(fedavg(), "name", "x"), "a script cannot set 'name' of a job's meta file"),
         (twice, "the recipe fedavg has an evaluation already"),
