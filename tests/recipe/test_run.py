@@ -169,6 +169,14 @@ def test_a_name_that_fedsag_lacks_is_an_error_without_a_traceback(folder, text, 
     assert "Traceback" not in ran.stderr
 
 
+def test_a_program_can_ask_for_the_variable_that_names_the_folder_of_results(folder):
+    (folder / "asks.py").write_text(
+        "from nvflare.recipe import sim_env\nprint(sim_env.SIMULATOR_WORKSPACE_ROOT_ENV_VAR)"
+    )
+
+    assert fedsag(folder, "--with", "fedsag", "asks.py").stdout == "NVFLARE_SIMULATOR_WORKSPACE_ROOT\n"
+
+
 def test_a_script_that_makes_a_job_and_runs_none_is_told_so(folder):
     (folder / "nothing.py").write_text("from nvflare import FedJob\nFedJob('mine')")
 
