@@ -30,6 +30,13 @@ def fedsag_home() -> Path:
     return Path(os.environ.get("FEDSAG_HOME") or home() / ".fedsag")
 
 
+def with_own_programs(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment `env` in which the python3 and torchrun of fedsag's virtual environment come first."""
+    if sys.prefix == sys.base_prefix:
+        return dict(env)
+    return {**env, "PATH": os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", os.defpath)])}
+
+
 def cores() -> int:
     """The number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):

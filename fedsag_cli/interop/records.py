@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,6 +15,7 @@ from fedsag_cli.errors import WorkspaceError
 from fedsag_cli.events import Event, Metrics
 from fedsag_cli.job import Job
 from fedsag_cli.model import NUM_STEPS
+from fedsag_cli.params.metrics import weighted_means
 from fedsag_cli.plan import ComponentSpec
 from fedsag_cli.workspace import SERVER, Workspace, write_whole
 
@@ -22,7 +23,12 @@ _LOG = "log_fl.txt"
 _ROUNDS = "round_metrics.jsonl"
 _SUMMARY = "metrics_summary.json"
 _MOST_SITES = 100  # NVFLARE's simulator has no more; each file names all sites, so ten thousand would be gigabytes
-_AGGREGATION = {"method": "weighted_average", "weight_key": NUM_STEPS}
+_AGGREGATION = {
+    "method": "weighted_average",
+    "weight_key": NUM_STEPS,
+    "weight_formula": NUM_STEPS,
+    "metric_policy": "finite_numeric_metrics_only_per_key_denominator",
+}
 _SELECTOR = "IntimeModelSelector"
 
 
@@ -123,10 +129,13 @@ class Records:
     def _add(self, finished: events.RoundFinished) -> None:
         """One line for each round, with or without metrics, so that `_resume` can count them."""
         answers = [each for each in self._answers if each.round_num == finished.round_num]
-        known = [(None, finished.metrics), *((each.site, each.metrics) for each in answers)]
+        means = finished.metrics | _finite_means(
+            answers, {name for name, mean in finished.metrics.items() if mean is None}
+        )
+        known = [(None, means), *((each.site, each.metrics) for each in answers)]
         record = {
             "round": finished.round_num,
-            "aggregated_metrics": _named(finished.metrics),
+            "aggregated_metrics": _named(means),
             "sites": [
                 {
                     "name": each.site,
@@ -187,6 +196,15 @@ class Records:
             at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.at))
             line = f"{at},{int(event.at * 1000) % 1000:03d} - fedsag - {level} - {foreign.one_line(text)}\n"
             self._log.write(line.encode(errors="replace"))
+
+
+def _finite_means(answers: Sequence[events.ReplyAccepted], names: Collection[str]) -> dict[str, float]:
+    """The means of these metrics over the sites whose value is finite, as NVFLARE has them."""
+    measured = {
+        each.site: {name: value for name, value in each.metrics.items() if name in names and value is not None}
+        for each in answers
+    }
+    return weighted_means(measured, {each.site: each.num_steps for each in answers})
 
 
 def _named(metrics: Metrics) -> list[dict[str, Any]]:

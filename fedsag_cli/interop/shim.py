@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 STARTUP = os.path.join(os.path.dirname(__file__), "startup")  # noqa: PTH118, PTH120
 """A folder for PYTHONPATH: every Python that a client's script or command starts then calls `install`.
 
-A job script, and every Python that it starts, gets the names of job scripts instead: job_scripts.WITH says so.
+A job script, and every Python that it starts, gets the names of job scripts instead: job_scripts says how it is known.
 """
 
 _ROOT = "nvflare"

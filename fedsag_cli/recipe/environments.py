@@ -15,7 +15,7 @@ from fedsag_cli.errors import UsageError
 from fedsag_cli.recipe.checking import Count, checked, path_of
 
 WORKSPACE_ROOT = "/tmp/nvflare/simulation"
-WORKSPACE_ROOT_VARIABLE = "NVFLARE_SIMULATOR_WORKSPACE_ROOT"
+SIMULATOR_WORKSPACE_ROOT_ENV_VAR = "NVFLARE_SIMULATOR_WORKSPACE_ROOT"
 
 
 class ExecEnv:
@@ -65,10 +65,10 @@ class SimEnv(ExecEnv):
         self.num_clients = num_clients or len(clients or ())
         self.num_threads = self.num_clients if num_threads is None else num_threads
         self.gpu_config, self.log_config = gpu_config, log_config
-        override = os.environ.get(WORKSPACE_ROOT_VARIABLE)
+        override = os.environ.get(SIMULATOR_WORKSPACE_ROOT_ENV_VAR)
         if override and override != workspace_root:
             warnings.warn(
-                f"${WORKSPACE_ROOT_VARIABLE}={override} takes the place of workspace_root={workspace_root!r}",
+                f"${SIMULATOR_WORKSPACE_ROOT_ENV_VAR}={override} takes the place of workspace_root={workspace_root!r}",
                 RuntimeWarning,
                 stacklevel=3,
             )

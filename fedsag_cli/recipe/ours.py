@@ -47,7 +47,7 @@ _NAMES: Mapping[str, Mapping[str, str]] = {
         **_ENVIRONMENTS, **_ADDITIONS, **_SECRETS, "FedAvgRecipe": "recipes", "Recipe": "recipes"},
     "nvflare.recipe.spec": {"ExecEnv": "environments", "Recipe": "recipes"},
     "nvflare.recipe.run": {"Run": "environments"},
-    "nvflare.recipe.sim_env": {"SimEnv": "environments"},
+    "nvflare.recipe.sim_env": dict.fromkeys(["SimEnv", "SIMULATOR_WORKSPACE_ROOT_ENV_VAR"], "environments"),
     "nvflare.recipe.poc_env": {"PocEnv": "environments"},
     "nvflare.recipe.prod_env": {"ProdEnv": "environments"},
     "nvflare.recipe.utils": {**_ADDITIONS, "extract_persistor_id": "additions"},

@@ -13,8 +13,7 @@ from fedsag_cli.cli.display import Columns, Format
 from fedsag_cli.cli.failures import failures
 from fedsag_cli.cli.summary import summary
 from fedsag_cli.errors import RunError, UsageError
-from fedsag_cli.interop.job_scripts import SEED, WITH
-from fedsag_cli.interop.shim import STARTUP
+from fedsag_cli.interop.job_scripts import SEED, WITH, without_startup
 from fedsag_cli.recipe.checking import path_of
 from fedsag_cli.report import Report
 from fedsag_cli.simulator import simulate
@@ -87,8 +86,7 @@ def _as_for_processes() -> Iterator[None]:
     With NVFLARE, a script may import what lies in the folder from which its job was started.
     """
     before = dict(os.environ)
-    folders = [each for each in before.get("PYTHONPATH", "").split(os.pathsep) if each and each != STARTUP]
-    os.environ["PYTHONPATH"] = os.pathsep.join([*folders, str(Path.cwd())])
+    os.environ["PYTHONPATH"] = os.pathsep.join([*without_startup(before.get("PYTHONPATH", "")), str(Path.cwd())])
     os.environ.pop(WITH, None)
     try:
         yield

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 from fedsag_cli import machine
 
@@ -33,9 +31,7 @@ def for_processes(given: Mapping[str, str]) -> dict[str, str]:
     for name in _LISTS_OF_FOLDERS:
         if env.get(name):
             env[name] = os.pathsep.join(map(_absolute, env[name].split(os.pathsep)))
-    if sys.prefix != sys.base_prefix:  # the python3 and torchrun of a command are those of fedsag's virtual environment
-        env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", os.defpath)])
-    return {"HOME": str(machine.home())} | env
+    return {"HOME": str(machine.home())} | machine.with_own_programs(env)
 
 
 def _absolute(folder: str) -> str:

@@ -1,7 +1,8 @@
 """What NVIDIA's Auto-FL does with a job script: it runs it in a folder of its own, copies the result, reads the score.
 
-Its runner is not part of NVFLARE's package. `Caller` keeps what it does: the environment has few variables, the folder
-of results is named by one of them, the script prints where its result is, and all of that folder can be copied.
+Its runners are not part of NVFLARE's package. RUNNER and `Trial` keep what they do: the job script is started with few
+variables, the folder of results is named by one of them, the script prints where its result is, and all of that folder
+can be copied. The runner itself is started by `fedsag run`.
 """
 
 import json
@@ -14,39 +15,54 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from runs import job
 
 pytestmark = pytest.mark.slow
 
-KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "FEDSAG_HOME")
-ROOT = "NVFLARE_SIMULATOR_WORKSPACE_ROOT"
-TRAIN = """
-    import sys
-
-    import numpy as np
-    import nvflare.client as flare
-
-    flare.init()
-    while flare.is_running():
-        model = flare.receive()
-        values = model.params["numpy_key"]
-        if flare.is_evaluate():
-            flare.send(flare.FLModel(metrics={"accuracy": float(values.mean())}))
-            continue
-        step = float(sys.argv[1]) * np.random.rand(*values.shape)
-        flare.send(flare.FLModel(params={"numpy_key": values + step}, metrics={"accuracy": float(values.mean())}))
-"""
-SCRIPT = """
+ROOT = Path(__file__).resolve().parents[2]
+RUNNER = """
 import os
+import subprocess
 import sys
-from pathlib import Path
 
-import fedsag_cli
+kept = ("PATH", "PYTHONPATH", "HOME", "TMPDIR", "LANG", "FEDSAG_HOME")
+env = {name: os.environ[name] for name in kept if name in os.environ}
+env["NVFLARE_SIMULATOR_WORKSPACE_ROOT"] = sys.argv[1]
+raise SystemExit(subprocess.run([sys.executable, "job.py", *sys.argv[2:]], env=env).returncode)
+"""
+TRAIN = """
+import sys
 
-if __name__ == "__main__":
-    result = Path(os.environ["NVFLARE_SIMULATOR_WORKSPACE_ROOT"]) / "hello"
-    fedsag_cli.simulate("job", workspace=result, clients=2, threads=2)
-    print("Result can be found in :", result)
+import numpy as np
+import nvflare.client as flare
+
+flare.init()
+while flare.is_running():
+    model = flare.receive()
+    values = model.params["numpy_key"]
+    if flare.is_evaluate():
+        flare.send(flare.FLModel(metrics={"accuracy": float(values.mean())}))
+        continue
+    step = float(sys.argv[1]) * np.random.rand(*values.shape)
+    flare.send(flare.FLModel(params={"numpy_key": values + step}, metrics={"accuracy": float(values.mean())}))
+"""
+JOB = """
+import argparse
+
+from nvflare.apis.job_def import JobMetaKey
+from nvflare.app_common.np.recipes.fedavg import NumpyFedAvgRecipe
+from nvflare.recipe import SimEnv, add_cross_site_evaluation, set_recipe_meta
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--name", default="hello")
+parser.add_argument("--step", type=float, default=1.0)
+args = parser.parse_args()
+recipe = NumpyFedAvgRecipe(
+    name=args.name, min_clients=2, num_rounds=2, model=[[0.0, 0.0]], train_script="train.py", train_args=str(args.step)
+)
+add_cross_site_evaluation(recipe)
+set_recipe_meta(recipe, JobMetaKey.CUSTOM_PROPS, {"seed": 11})
+run = recipe.execute(SimEnv(num_clients=2))
+print("Result can be found in :", run.get_result())
 """
 
 
@@ -77,50 +93,30 @@ class Trial:
         return json.loads((self.artifacts / "report.json").read_text())["digest"]
 
 
-@dataclass
-class Caller:
-    script: Path
-
-    def run(self, place, *words):
-        """Run the script; `place`: for its result, and for a copy."""
-        root = place / "simulation"
-        root.mkdir(parents=True)
-        env = {name: os.environ[name] for name in KEPT if name in os.environ} | {ROOT: str(root)}
-        command = [sys.executable, str(self.script), *words]
-        ran = subprocess.run(
-            command, cwd=self.script.parent, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        printed = re.search(r"Result can be found in\s*:\s*(?P<path>\S+)", ran.stdout)
-        artifacts = place / "copy"
-        if printed:
-            result = Path(printed["path"])
-            assert [each for each in root.iterdir() if not each.name.startswith(".")] == [result]
-            shutil.copytree(result, artifacts)
-            shutil.rmtree(result)
-        return Trial(ran.returncode, ran.stdout, artifacts)
+def tried(folder, place, *words):
+    """The job script in `folder`, run once with these words; `place`: for its result, and for a copy."""
+    root = place / "simulation"
+    root.mkdir(parents=True)
+    command = [sys.executable, "-m", "fedsag_cli", "run", "runner.py", str(root), *words]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(command, cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    artifacts = place / "copy"
+    if printed := re.search(r"Result can be found in\s*:\s*(?P<path>\S+)", ran.stdout):
+        result = Path(printed["path"])
+        assert [each for each in root.iterdir() if not each.name.startswith(".")] == [result]
+        shutil.copytree(result, artifacts)
+        shutil.rmtree(result)
+    return Trial(ran.returncode, ran.stdout, artifacts)
 
 
 @pytest.fixture(scope="module")
 def trials(tmp_path_factory):
     """A baseline five times, with the seed that the job has, and a candidate that trains with larger steps."""
-    place = tmp_path_factory.mktemp("campaign")
-    cross = {
-        "id": "cross",
-        "path": "CrossSiteModelEval",
-        "args": {"persistor_id": "persistor", "submit_model_task_name": None},
-    }
-    made = job(place / "job", TRAIN, args="1.0", tasks=["train", "validate"])
-    config = made / "app" / "config" / "config_fed_server.json"
-    server = json.loads(config.read_text())
-    config.write_text(json.dumps({**server, "workflows": [*server["workflows"], cross]}))
-    meta = json.loads((made / "meta.json").read_text())
-    (made / "meta.json").write_text(json.dumps({**meta, "custom_props": {"seed": 11}}))
-    (place / "job.py").write_text(SCRIPT)
-    caller = Caller(place / "job.py")
-    baselines = [caller.run(place / f"baseline-{number}") for number in range(5)]
-    client = made / "app" / "config" / "config_fed_client.json"
-    client.write_text(client.read_text().replace("train.py 1.0", "train.py 2.0"))
-    return baselines, caller.run(place / "candidate")
+    folder = tmp_path_factory.mktemp("campaign")
+    for name, text in {"runner.py": RUNNER, "job.py": JOB, "train.py": TRAIN}.items():
+        (folder / name).write_text(text)
+    baselines = [tried(folder, folder / f"baseline-{number}", "--name", f"try-{number}") for number in range(5)]
+    return baselines, tried(folder, folder / "candidate", "--step", "2.0")
 
 
 def test_a_baseline_that_is_repeated_has_one_digest_and_one_score(trials):
@@ -138,6 +134,15 @@ def test_a_candidate_is_scored_by_the_same_files(trials):
     assert candidate.score("accuracy") > baseline.score("accuracy")
     assert candidate.score_across_sites("accuracy") > baseline.score_across_sites("accuracy")
     assert candidate.digest != baseline.digest
+
+
+def test_the_summary_says_how_its_means_are_made(trials):
+    (baseline, *_), _ = trials
+
+    (path,) = baseline.artifacts.glob("**/metrics_summary.json")
+    made = json.loads(path.read_text())["aggregation"]
+    assert made["metric_policy"] == "finite_numeric_metrics_only_per_key_denominator"
+    assert made["weight_formula"] == made["weight_key"] == "NUM_STEPS_CURRENT_ROUND"
 
 
 def test_the_copy_has_the_lines_by_which_progress_is_seen(trials):

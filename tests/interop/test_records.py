@@ -98,6 +98,29 @@ def test_what_is_no_number_is_skipped_and_said(tell, tmp_path):
     assert only["skipped_metrics"] == [{"name": "loss", "reason": "non_finite_number", "site": "a"}]
 
 
+def test_a_site_without_a_finite_value_is_not_in_the_mean_and_is_named(tell, tmp_path):
+    diverged = [("a", None, 1.0), ("b", 0.5, 2.0), ("c", 2.0, 1.0)]
+    (*before, finished) = round_of(0, loss=0.0, answers=diverged)
+    tell(STARTED, *before, msgspec.structs.replace(finished, metrics={"loss": None}), ENDED)
+
+    (only,) = rounds(tmp_path)
+    assert only["aggregated_metrics"] == summary(tmp_path)["final_aggregated_metrics"]
+    assert only["aggregated_metrics"] == [{"name": "loss", "value": 1.0}]
+    assert only["skipped_metrics"] == [{"name": "loss", "reason": "non_finite_number", "site": "a"}]
+
+
+def test_the_summary_and_each_round_say_how_the_means_are_made(tell, tmp_path):
+    tell(STARTED, *round_of(0, loss=1.0, answers=[("a", 1.0, 2.0)]), ENDED)
+
+    assert summary(tmp_path)["aggregation"] == rounds(tmp_path)[0]["aggregation"]
+    assert summary(tmp_path)["aggregation"] == {
+        "method": "weighted_average",
+        "weight_key": "NUM_STEPS_CURRENT_ROUND",
+        "weight_formula": "NUM_STEPS_CURRENT_ROUND",
+        "metric_policy": "finite_numeric_metrics_only_per_key_denominator",
+    }
+
+
 def test_a_run_that_goes_on_keeps_the_lines_of_its_whole_rounds_only(tell, tmp_path):
     tell(STARTED, *round_of(0, loss=0.5), *round_of(1, loss=0.4))
 

@@ -10,6 +10,7 @@ from runs import job, run
 import fedsag_cli.client.lightning
 from fedsag_cli.interop import shim
 from fedsag_cli.interop.constants import AlgorithmConstants, MetaKey, ModelName
+from fedsag_cli.interop.job_scripts import with_startup
 
 NAMES = {
     "nvflare.client": [
@@ -196,6 +197,13 @@ def test_a_python_that_a_client_starts_has_the_hook():
     ran = python("import nvflare.client as flare; print(flare.FLModel.__module__)", shim.STARTUP)
 
     assert ran.stdout.strip() == "fedsag_cli.model", ran.stderr
+
+
+@pytest.mark.parametrize(("path", "serves"), [(shim.STARTUP, "shim"), (with_startup(""), "ours")])
+def test_the_path_alone_says_whether_a_python_is_a_clients_or_runs_job_scripts(path, serves):
+    ran = python("import sys; print([type(each).__module__ for each in sys.meta_path])", path)
+
+    assert [name for name in ("shim", "ours") if f".{name}'" in ran.stdout] == [serves], ran.stderr
 
 
 def test_a_numpy_script_reads_what_fedprox_needs_without_torch():

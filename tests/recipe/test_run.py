@@ -93,6 +93,18 @@ def test_a_script_with_a_recipe_runs_as_it_is(folder):
 
 
 @pytest.mark.slow
+def test_a_script_of_a_shell_runs_its_job_scripts_in_fedsag_also_if_it_passes_few_variables_on(folder, monkeypatch):
+    kept = " ".join(f'{name}="${name}"' for name in ("PATH", "HOME", "PYTHONPATH", "FEDSAG_HOME"))
+    (folder / "campaign.sh").write_text(f'#!/usr/bin/env bash\nenv -i {kept} python3 job.py "$@"\necho score $?\n')
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")  # the python3 is that of fedsag all the same
+
+    ran = fedsag(folder, "campaign.sh", "--clients", "2")
+
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.endswith("status FINISHED:COMPLETED result ws/mine\nscore 0\n")
+
+
+@pytest.mark.slow
 def test_a_job_of_parts_runs_with_the_clients_that_it_names(folder):
     ran = fedsag(folder, "--with", "fedsag", "parts.py")
 
@@ -167,6 +179,14 @@ def test_a_script_can_try_to_import_what_fedsag_lacks(folder):
     assert ran.stdout.startswith("fedsag has no nvflare.app_opt.psi.DhPSIController")
 
 
+def test_a_program_can_ask_for_the_variable_that_names_the_folder_of_results(folder):
+    (folder / "asks.py").write_text(
+        "from nvflare.recipe import sim_env\nprint(sim_env.SIMULATOR_WORKSPACE_ROOT_ENV_VAR)"
+    )
+
+    assert fedsag(folder, "--with", "fedsag", "asks.py").stdout == "NVFLARE_SIMULATOR_WORKSPACE_ROOT\n"
+
+
 def test_a_script_that_makes_a_job_and_runs_none_is_told_so(folder):
     (folder / "nothing.py").write_text("from nvflare import FedJob\nFedJob('mine')")
 
@@ -189,10 +209,13 @@ def test_another_error_of_the_script_is_pythons(folder):
     ("words", "said"),
     [
         (["no.py"], "no.py: there is no such script"),
+        (["no_program.sh"], "no_program.sh: its first line names '/no/such/shell', and there is no such program"),
         (["--with", "nvflar", "job.py"], "--with nvflar: it must be fedsag or nvflare"),
     ],
 )
 def test_a_wrong_command_line_is_an_error(folder, words, said):
+    (folder / "no_program.sh").write_text("#!/no/such/shell -e\n")
+
     ran = fedsag(folder, *words)
 
     assert ran.returncode == 2

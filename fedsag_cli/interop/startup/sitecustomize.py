@@ -7,8 +7,9 @@ import os
 import sys
 from importlib.machinery import PathFinder
 
+_here = __file__.rpartition("/")[0]
 try:
-    if "FEDSAG_RUN_WITH" in os.environ:
+    if "FEDSAG_RUN_WITH" in os.environ or f"{_here}/of_job_scripts" in sys.path:
         from fedsag_cli.recipe.hook import install
     else:
         from fedsag_cli.interop.shim import install
@@ -17,7 +18,6 @@ except (ImportError, SyntaxError):  # a Python without fedsag, or an older one
 else:
     install()
 
-_here = __file__.rpartition("/")[0]
 _next = PathFinder.find_spec("sitecustomize", [entry for entry in sys.path if entry != _here])
 if _next is not None and _next.loader is not None:
     import importlib.util
