@@ -1,17 +1,23 @@
 """Hugging Face's trainers as clients: against a server that says what the test tells it to, and in whole runs."""
 
+import importlib
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 
 import pytest
-from runs import run, torch_job
+from runs import Running, run, torch_job
 
 import fedsag_cli.client.hf as flare
+from fedsag_cli import client
+from fedsag_cli.client import seeding
 from fedsag_cli.errors import ClientError
 from fedsag_cli.model import NUM_STEPS
 from fedsag_cli.params.seeds import derived, seeded
+from fedsag_cli.params.tensor_file import TensorFile
 from fedsag_cli.wire.messages import LogValues, Ready
 
 torch = pytest.importorskip("torch")
@@ -33,6 +39,13 @@ def fresh_client(fresh_process, monkeypatch, tmp_path):
 
 @pytest.fixture
 def server(serving):
+    return serving()
+
+
+def start_again(serving):
+    """As a new process of the same site: its server."""
+    for known in (flare._ranks, flare._patched, client._contexts, client._last, seeding._streams):
+        known.clear()
     return serving()
 
 
@@ -77,6 +90,11 @@ def weights(w):
     return {"w": torch.tensor([w])}
 
 
+def file_of(**kept):
+    """What a site keeps, as it comes with a task."""
+    return TensorFile.write({}, trees={"flare.state": kept, "filters": {}})
+
+
 def lora(seed=0):
     torch.manual_seed(seed)
     return peft.get_peft_model(TwoLayers(), peft.LoraConfig(r=1, target_modules=["first"]))
@@ -117,13 +135,94 @@ def test_two_rounds_train_what_is_done_by_hand_and_the_momentum_goes_on(server):
     assert not flare.is_running()
 
 
-def test_without_restore_state_every_round_has_a_new_optimizer(server):
-    trainer = flare.patch(make_trainer(), restore_state=False)
+def own_sgd(model, rate=0.5):
+    """An optimizer and a schedule as a script gives them to its trainer."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.5)
+    return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+
+
+@pytest.mark.parametrize("is_own", [False, True], ids=["of the trainer", "of the script"])
+def test_without_restore_state_every_round_has_a_new_optimizer(server, is_own):
+    model = Line()
+    trainer = flare.patch(
+        make_trainer(model, optimizers=own_sgd(model) if is_own else (None, None)), restore_state=False
+    )
 
     for round_num in range(2):
         server.give(weights(10.0), round_num=round_num)
         trainer.train()
         assert server.answer().params["w"].tolist() == [8.75]
+    assert server.state.tree("flare.state") == {"hf": {"steps": 4}}
+
+
+@pytest.mark.parametrize("is_own", [False, True], ids=["of the trainer", "of the script"])
+def test_optimizer_and_schedule_go_on_in_a_process_that_starts_again(serving, is_own):
+    """Two rounds of one step, with momentum 0.5, and rates of 0.5 and 0.25."""
+
+    def patched():
+        model = Line()
+        optimizer, _ = own_sgd(model)
+        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=2)
+        given = {"optimizers": (optimizer, schedule)} if is_own else {"lr_scheduler_type": "linear"}
+        return flare.patch(make_trainer(model, max_steps=1, **given), stream_metrics=True)
+
+    ends, kept = [], None
+    for round_num in range(2):
+        server, trainer = start_again(serving), patched()
+        server.give(weights(10.0), round_num=round_num, total=2, state=kept)
+        trainer.train()
+        ends.append(server.answer().params["w"].item())
+        kept = server.state
+
+    assert ends == [10.0 - 0.5 * 1.0, 10.0 - 0.25 * 1.5]
+    assert kept.tree("flare.state")["hf"]["steps"] == 2
+
+
+def test_what_a_rejected_answer_has_trained_does_not_go_on(server):
+    trainer = flare.patch(make_trainer(max_steps=1))
+    for round_num in range(2):
+        server.give(weights(10.0), round_num=round_num, state=file_of() if round_num else None)
+        trainer.train()
+
+        assert server.answer().params["w"].item() == 9.5
+
+
+def test_a_fork_that_asks_for_another_learning_rate_gets_it_with_a_new_optimizer(serving):
+    server = serving()
+    trainer = flare.patch(make_trainer(max_steps=1))
+    server.give(weights(10.0))
+    trainer.train()
+    server.answer()
+    kept = server.state
+
+    server = start_again(serving)
+    trainer = flare.patch(make_trainer(max_steps=1, learning_rate=2.0))
+    ends = []
+    for round_num in (1, 2):
+        server.give(weights(10.0), round_num=round_num, state=kept)
+        trainer.train()
+        ends.append(server.answer().params["w"].item())
+        kept = server.state
+
+    assert ends == [10.0 - 2.0 * 1.0, 10.0 - 2.0 * 1.5]
+
+
+def test_the_scale_of_gradients_in_fp16_goes_on_too(serving):
+    def patched():
+        made = make_trainer(max_steps=1)
+        made.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=1)
+        return flare.patch(made)
+
+    kept, scales = None, []
+    for round_num in range(2):
+        server, trainer = start_again(serving), patched()
+        server.give(weights(10.0), round_num=round_num, state=kept)
+        trainer.train()
+        server.answer()
+        kept = server.state
+        scales.append(kept.tree("flare.state")["hf"]["scaler"]["scale"])
+
+    assert scales == [16.0, 32.0]
 
 
 def test_a_learning_rate_schedule_has_the_length_of_all_rounds(server):
@@ -215,12 +314,14 @@ def test_what_the_trainer_logs_is_streamed_with_the_steps_of_all_rounds(server):
     steps = []
     for round_num in range(2):
         server.give(weights(10.0), round_num=round_num)
+        trainer.evaluate()
         trainer.train()
         while isinstance(message := server.heard()[0], Ready | LogValues):
-            if isinstance(message, LogValues) and "loss" in message.values:
-                steps.append(message.step)
+            if isinstance(message, LogValues):
+                steps += [(name, message.step) for name in message.values if name in ("loss", "eval_loss")]
 
-    assert steps == [1, 2, 3, 4]
+    one = [("eval_loss", 0), ("loss", 1), ("loss", 2)]
+    assert steps == one + [(name, step + 2) for name, step in one]
 
 
 def test_the_random_numbers_stay_the_runs_though_the_trainer_seeds(server, monkeypatch):
@@ -315,10 +416,121 @@ def test_a_shared_model_without_a_run_is_just_built(monkeypatch):
     assert flare.shared(lambda: "model") == "model"
 
 
-def test_trls_trainers_are_trainers():
-    trl = pytest.importorskip("trl")
+TINY_LANGUAGE_MODEL = """
+import torch
+from peft import LoraConfig, get_peft_model
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-    assert issubclass(trl.SFTTrainer, transformers.Trainer)
+from fedsag_cli.client.hf import adapter_state
+
+LORA = LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True, lora_dropout=0.1, task_type="CAUSAL_LM")
+
+def tokenizer():
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    of_bytes = Tokenizer(models.BPE({letter: i for i, letter in enumerate(["<end>", *letters])}, []))
+    of_bytes.pre_tokenizer, of_bytes.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=of_bytes, eos_token="<end>", pad_token="<end>")
+
+def base():
+    size = {"vocab_size": 257, "n_positions": 64, "n_embd": 16, "n_layer": 1, "n_head": 2}
+    return GPT2LMHeadModel(GPT2Config(**size, bos_token_id=0, eos_token_id=0))
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self._state = adapter_state(get_peft_model(base(), LORA))
+
+    def state_dict(self, *args, **kwargs):
+        return self._state
+"""
+TRL = """
+import os
+import time
+
+import net
+import trl
+from datasets import Dataset
+
+import fedsag_cli.client.hf as flare
+
+def trainer_of(kind, model, index):
+    words = "the quick brown fox jumps over the lazy dog".split()
+    turned = [words[i % 9:] + words[:i % 9] for i in range(index, 18, 2)]
+    rows = {
+        "SFT": [{"text": " ".join(each)} for each in turned],
+        "DPO": [{"prompt": each[0], "chosen": each[1], "rejected": each[2]} for each in turned],
+    }[kind]
+    args = getattr(trl, kind + "Config")(
+        "trainer", max_steps=2, per_device_train_batch_size=2, max_length=48, learning_rate=0.01, save_strategy="no",
+        report_to=[], use_cpu=True, bf16=False, disable_tqdm=True,
+    )
+    return getattr(trl, kind + "Trainer")(
+        model, args=args, train_dataset=Dataset.from_list(rows), eval_dataset=Dataset.from_list(rows[:4]),
+        processing_class=net.tokenizer(), peft_config=net.LORA,
+    )
+
+if __name__ == "__main__":
+    flare.init()
+    trainer = flare.patch(trainer_of("SFT", flare.shared(net.base), flare.site().index))
+    while flare.is_running():
+        trainer.evaluate()
+        trainer.train()
+        time.sleep(float(os.environ.get("SLOW", "0")))
+"""
+
+
+@pytest.fixture
+def of_trl(tmp_path, monkeypatch):
+    """The module of that script, if TRL is installed."""
+    pytest.importorskip("trl", reason="TRL is not installed: pip install trl")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "net.py").write_text(TINY_LANGUAGE_MODEL)
+    (tmp_path / "of_trl.py").write_text(TRL)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("net", "of_trl"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return importlib.import_module("of_trl")
+
+
+@pytest.mark.parametrize("kind", ["SFT", "DPO"])
+def test_a_trainer_of_trl_trains_the_received_adapter_and_sends_it_alone(of_trl, server, kind):
+    trainer = flare.patch(of_trl.trainer_of(kind, of_trl.net.base(), 0))
+    received = {name: value + 0.5 for name, value in flare.adapter_state(trainer.model).items()}
+    server.give(received)
+
+    measured = trainer.evaluate()
+    trainer.train()
+    answer = server.answer()
+
+    assert set(answer.params) == set(received)
+    moved = [(torch.as_tensor(answer.params[name]) - value).abs().max().item() for name, value in received.items()]
+    assert 0.0 < max(moved) < 0.1  # two steps of 0.01 from what was received
+    assert answer.metrics["eval_loss"] == measured["eval_loss"]
+    assert "eval_num_tokens" in measured  # a count of the trainer's, which begins anew with its process
+    assert "eval_num_tokens" not in answer.metrics
+
+
+@pytest.mark.slow
+def test_a_run_with_trls_trainer_comes_to_the_same_bits_for_any_t_and_after_a_kill(of_trl, tmp_path):
+    job = torch_job(tmp_path / "job", TRL, net=TINY_LANGUAGE_MODEL, num_rounds=3, tasks=("train", "validate"))
+    words = "-n", 2, "--seed", 7
+
+    whole = run(job, *words, "-t", 2, workspace=tmp_path / "whole")
+    with Running(job, *words, "-t", 1, env={"SLOW": "0.5"}) as running:
+        running.wait_until_told("RoundFinished")
+        os.kill(running.pids()["server"], signal.SIGKILL)
+        cut = running.outcome()
+    resumed = run(job, "--resume")
+
+    assert (whole.code, cut.code, resumed.code) == (0, 4, 0), resumed
+    assert resumed.report["resumed_at"]
+    assert resumed.report["digest"] == whole.report["digest"]
+    assert resumed.report["rounds"][-1]["metrics_by_site"] == whole.report["rounds"][-1]["metrics_by_site"]
+    first, second, _ = whole.metrics("eval_loss")
+    assert all(second[site] < first[site] for site in first)
+    model = whole.workspace / "server" / "simulate_job" / "app_server" / "FL_global_model.pt"
+    assert all("lora" in name for name in torch.load(model, weights_only=True)["model"])
 
 
 MEMORY_OF_CLIENTS = """

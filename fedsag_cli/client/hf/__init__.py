@@ -92,12 +92,13 @@ def patch(
 ) -> AnyTrainer:
     """Make `trainer.evaluate` measure the received model, and `trainer.train` train it and send the result.
 
-    `restore_state`: optimizer and learning-rate schedule go on from round to round, and a schedule has the length of
-    all rounds; False: each round has new ones. `load_state_dict_strict`: False if the received model and the trainer's
-    have different keys; only common keys are loaded. `params_scope`: "model", all params travel; "adapter", those of
-    the PEFT adapter; "auto", the adapter's if there is one. `server_key_prefix`: what the server's names have before
-    the model's. `local_epochs`, `local_steps`: the length of a round, instead of the trainer's `num_train_epochs` or
-    `max_steps`. `stream_metrics`: what the trainer logs goes to the job's trackers.
+    `restore_state`: optimizer and learning-rate schedule go on from round to round, also in a resumed run, as
+    `flare.state` keeps them; a schedule has the length of all rounds. False: each round has new ones.
+    `load_state_dict_strict`: False if the received model and the trainer's have different keys; only common keys are
+    loaded. `params_scope`: "model", all params travel; "adapter", those of the PEFT adapter; "auto", the adapter's if
+    there is one. `server_key_prefix`: what the server's names have before the model's. `local_epochs`, `local_steps`:
+    the length of a round, instead of the trainer's `num_train_epochs` or `max_steps`. `stream_metrics`: what the
+    trainer logs goes to the job's trackers.
 
     The random numbers of each round are from the run's seed: `TrainingArguments.seed` has no effect on them. Returns
     the trainer. A second call with the same arguments does nothing.
@@ -112,8 +113,7 @@ def patch(
         _check_again(trainer, how, _patched[context])
         return trainer
     travelling = Travelling.of(trainer, params_scope, strict=load_state_dict_strict, prefix=server_key_prefix)
-    _check_state(trainer, context, restore_state=restore_state)
-    continuing = Continuing(Budget.of(trainer, local_epochs, local_steps), restore_state=restore_state)
+    continuing = Continuing(trainer, Budget.of(trainer, local_epochs, local_steps), restore_state=restore_state)
     _wrap(trainer, _ranks_of(context), travelling, continuing, streams=stream_metrics)
     if context._session.streams is not None:
         context._session.streams.take_back()  # the trainer's constructor has seeded
@@ -158,20 +158,6 @@ def _check(trainer: Trainer) -> None:
     ):
         if is_wrong:
             raise ClientError(f"this trainer cannot take part in a run: {what}", hint=hint)
-
-
-def _check_state(trainer: Trainer, context: APIContext, *, restore_state: bool) -> None:
-    """Raises ClientError if the state of the optimizer cannot be kept, or cannot be made new."""
-    if restore_state and not context._session.config.launch_once:
-        raise ClientError(
-            "with launch_once = false the script starts again for every task, and loses the optimizer's state",
-            hint="flare.patch(trainer, restore_state=False) starts every round with a new one",
-        )
-    if not restore_state and (trainer.optimizer is not None or trainer.lr_scheduler is not None):
-        raise ClientError(
-            "restore_state=False needs a new optimizer for every round, and the script gave the trainer its own",
-            hint="leave optimizers=… out, or use restore_state=True",
-        )
 
 
 def _check_again(trainer: Trainer, how: tuple[object, ...], first: tuple[Any, tuple[object, ...]]) -> None:

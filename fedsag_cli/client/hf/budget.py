@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
 from fedsag_cli.client.hf.params import Trainer
 from fedsag_cli.errors import ClientError
+from fedsag_cli.model import Tree
 
 log = logging.getLogger("fedsag")
+
+_STATE = "hf"  # in flare.state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,21 +62,33 @@ class Budget:
 class Continuing:
     """With `restore_state`, optimizer and learning-rate schedule go on from round to round; else they are new in each.
 
-    A schedule then has the steps of all rounds; the trainer's own count begins again with each `train`.
+    A schedule then has the steps of all rounds; the trainer's own count begins again with each `train`. `flare.state`
+    keeps both: they go on in a resumed run, in a script that starts again for every task, and in that of a worker.
     """
 
-    def __init__(self, budget: Budget, *, restore_state: bool) -> None:
-        self._budget, self._restore = budget, restore_state
-        self._steps: int | None = None  # of one round
-        self._state: tuple[Any, Any] | None = None  # of optimizer and schedule, at the end of a round
-        self.steps_before = 0
+    def __init__(self, trainer: Trainer, budget: Budget, *, restore_state: bool) -> None:
+        self._trainer, self._budget, self._restore = trainer, budget, restore_state
+        self._steps = 0  # of one round
+        self._new: dict[str, Any] = {}  # what `_parts` are before their first step, by name
+        self._settings = ""  # of the optimizer and schedule that the script asks for
+        self._state: MutableMapping[str, Tree] = {}
+        self._kept: dict[str, Any] = {}  # of `_state`
 
-    def prepare(self, trainer: Trainer, total_rounds: int | None) -> None:
-        """Before the trainer's own `train`: set its limit."""
-        if self._steps is None:
-            self._steps = self._budget.in_steps(trainer)
+    @property
+    def steps_before(self) -> int:
+        """The steps of all rounds before."""
+        steps: int = self._kept.get("steps", 0)
+        return steps
+
+    def take(self, state: MutableMapping[str, Tree]) -> None:
+        """With each task: what the site keeps."""
+        self._state, self._kept = state, state.get(_STATE, {})
+
+    def prepare(self, total_rounds: int | None) -> None:
+        """Before the trainer's own `train`: set its limit. Raises ClientError if the data has no length or is empty."""
+        trainer = self._trainer
+        self._steps = self._budget.in_steps(trainer)
         if not self._restore:
-            trainer.optimizer = trainer.lr_scheduler = None
             trainer.args.max_steps = self._steps
             return
         if total_rounds is None:
@@ -79,17 +96,44 @@ class Continuing:
         planned = self._steps * (total_rounds or 0)
         trainer.args.max_steps = max(planned, self.steps_before + self._steps)
 
-    def begin(self, optimizer: Any, schedule: Any) -> None:
-        """When the trainer has made its optimizer and schedule: continue from the last round."""
-        if self._state is not None:
-            for each, state in zip((optimizer, schedule), self._state, strict=True):
-                each.load_state_dict(state)
+    def begin(self) -> None:
+        """When the trainer has its optimizer and schedule: continue from the site's last round, or begin anew."""
+        if not self._new:
+            self._new = {name: copy.deepcopy(part.state_dict()) for name, part in self._parts()}
+            self._settings = _settings(self._trainer)
+        kept = self._kept if self._restore else {}
+        if kept.get("settings", self._settings) != self._settings:
+            log.warning("the script asks for another optimizer or learning rate than before: both begin anew")
+            kept = {}
+        for name, part in self._parts():
+            part.load_state_dict(kept.get(name, self._new[name]))
 
     def is_done(self, steps: int) -> bool:
         """Whether the round has had its steps."""
-        return self._steps is not None and steps >= self._steps
+        return steps >= self._steps
 
-    def end(self, optimizer: Any, schedule: Any, steps: int) -> None:
-        self.steps_before += steps
+    def end(self, steps: int) -> None:
+        """After the trainer's own `train`: keep what goes on."""
+        kept: dict[str, Tree] = {"steps": self.steps_before + steps}
         if self._restore:
-            self._state = optimizer.state_dict(), schedule.state_dict()
+            kept |= {"settings": self._settings} | {name: part.state_dict() for name, part in self._parts()}
+        self._state[_STATE] = kept
+
+    def _parts(self) -> Iterator[tuple[str, Any]]:
+        """What the trainer itself would keep from one `train` to the next, or a new process would not have."""
+        yield "optimizer", self._trainer.optimizer
+        yield "schedule", self._trainer.lr_scheduler
+        if self._trainer.accelerator.scaler is not None:  # of gradients in fp16
+            yield "scaler", self._trainer.accelerator.scaler
+
+
+def _settings(trainer: Trainer) -> str:
+    """What the script asks for, as a text: a fork of a run may ask for something else.
+
+    A schedule that sets the learning rate `lr` of a group remembers the one that was asked for as `initial_lr`.
+    """
+    optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)  # without what accelerate wraps around it
+    asked = [{"initial_lr": group["lr"]} | group | {"lr": None, "params": None} for group in optimizer.param_groups]
+    return (
+        f"{type(optimizer).__name__} {type(trainer.lr_scheduler).__name__} {[sorted(each.items()) for each in asked]}"
+    )

@@ -24,7 +24,7 @@ class FLCallback:
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002
         if self.is_used:
-            self._continuing.begin(given["optimizer"], given["lr_scheduler"])
+            self._continuing.begin()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002
         self.steps = state.global_step
@@ -34,10 +34,10 @@ class FLCallback:
     def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002
         if self.is_used:
             self.steps = state.global_step
-            self._continuing.end(given["optimizer"], given["lr_scheduler"], self.steps)
+            self._continuing.end(self.steps)
 
     def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002
         numbers = finite_numbers(given.get("logs") or {})
         if self._streams and state.is_world_process_zero and numbers:
-            step = state.global_step + self._continuing.steps_before
+            step = self._continuing.steps_before + (state.global_step if self.is_used else 0)  # else of the last round
             client.log("trainer", numbers, AnalyticsDataType.METRICS, global_step=step)

@@ -19,7 +19,7 @@ log = logging.getLogger("fedsag")
 Call: TypeAlias = Callable[..., Any]
 
 _NOTHING_TO_DO = (TaskKind.ANSWERED, TaskKind.OVER)
-_OF_MACHINE = ("_runtime", "_per_second", "_preparation_time", "_compilation_time", "epoch")
+_NOT_OF_MODEL = ("_runtime", "_per_second", "_preparation_time", "_compilation_time", "epoch", "_num_tokens")
 _OTHER_GRADIENTS = {FEDPROX_MU: "FedProx", SCAFFOLD_CTRL_GLOBAL: "SCAFFOLD"}
 
 
@@ -64,7 +64,7 @@ class TaskCalls:
         self._load()
         assert self._model is not None
         _check(self._model)
-        self._continuing.prepare(self._trainer, self._model.total_rounds)
+        self._continuing.prepare(self._model.total_rounds)
         result = self._run(*args, **kwargs)
         meta = {NUM_STEPS: self._weight(), **getattr(self._trainer.model, "__fl_meta__", {})}
         self._answer(FLModel(params=self._travelling.current(), metrics=self._metrics, meta=meta))
@@ -97,6 +97,7 @@ class TaskCalls:
         if model is self._model:
             return
         self._model, self._metrics = model, None
+        self._continuing.take(self._ranks.state())
         if model is not None and model.params is not None:
             self._travelling.load(model.params)
 
@@ -106,8 +107,8 @@ class TaskCalls:
 
 
 def _of_model(found: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a measurement that are of the model: how long it took is of the machine."""
-    return {name: value for name, value in finite_numbers(found).items() if not name.endswith(_OF_MACHINE)}
+    """The numbers of a measurement that are of the model: not how long it took, nor what was trained before."""
+    return {name: value for name, value in finite_numbers(found).items() if not name.endswith(_NOT_OF_MODEL)}
 
 
 def _check(model: FLModel) -> None:
