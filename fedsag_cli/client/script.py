@@ -24,6 +24,8 @@ from fedsag_cli.interop import shim
 from fedsag_cli.processes.child import EndMessage, preload, send_end_message, show_stack_when_stopped
 from fedsag_cli.wire.messages import PRELOAD, SEED, SITE
 
+_FILE = io.IOBase.__mro__[1]  # of every file; io.IOBase itself would ask all its subclasses
+
 
 def run(path: str, *argv: str) -> int:
     """Run the script at the absolute `path` to its end, and return its exit code.
@@ -137,7 +139,8 @@ def _put_first_in_path(folder: str) -> None:
     first = [folder, *(str(Path(entry).absolute()) for entry in given)]
     new = [entry for entry in dict.fromkeys(first) if entry not in sys.path]  # the others were in sys.path before
     sys.path[:] = first + [entry for entry in sys.path if entry not in first]
-    importlib.invalidate_caches()
+    for entry in first:
+        sys.path_importer_cache.pop(entry, None)  # what was there when the nursery started need not be all
     for name in itertools.chain.from_iterable(map(_modules_in, new)):
         if name == fedsag_cli.__name__:
             continue  # an exported job contains a package of this name
@@ -167,7 +170,7 @@ def _delete_names(main: types.ModuleType) -> None:
 
 def _flush_open_files() -> None:
     for found in gc.get_objects():  # without the nursery's objects, which are frozen
-        if issubclass(type(found), io.IOBase):
+        if issubclass(type(found), _FILE):
             try:
                 if not found.closed and found.writable():
                     found.flush()
