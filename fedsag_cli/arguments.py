@@ -249,6 +249,7 @@ def declared(init: Callable[..., None]) -> Sequence[Argument]:
     ]
 
 
+@functools.cache
 def declared_fields(struct: type[msgspec.Struct]) -> Sequence[Argument]:
     """The same for a struct: the fields that have a meaning, by their names in a config file."""
     hints = get_type_hints(struct, include_extras=True)

@@ -174,7 +174,6 @@ def _fields(file: Path) -> dict[str, int]:
 
 
 @functools.cache
-@functools.cache
 def may_have_accelerator(devices: Path = Path("/dev")) -> bool:
     """Whether this process may ever use a GPU or the like. On Linux, each driver is reached by a file in /dev."""
     return sys.platform != "linux" or any(_ACCELERATOR.match(path.name) for path in devices.iterdir())

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
-from itertools import groupby
+from itertools import accumulate, groupby
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -51,7 +52,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, tag="made", omit_defaults
 
     @property
     def path(self) -> PurePosixPath:
-        return PurePosixPath(self.name)
+        return _path_of(self.name)
 
 
 class Span(msgspec.Struct, frozen=True, kw_only=True, tag="run", omit_defaults=True):
@@ -110,7 +111,7 @@ class Made:
 
     def obstacle(self, path: Path) -> Path | None:
         """The first link or file on the way from the root to `path`, where a folder should be."""
-        for parent in reversed([each for each in path.parents if self._root in each.parents]):
+        for parent in self._on_the_way(path.parent):
             with contextlib.suppress(OSError):
                 if not stat.S_ISDIR(parent.lstat().st_mode):
                     return parent
@@ -189,7 +190,7 @@ class Made:
 
     def make_folders(self, folders: Iterable[Path]) -> None:
         """Make folders and those above them, and record which of them are new. Raises OSError."""
-        wanted = {each for folder in set(folders) for each in (folder, *folder.parents) if self._root in each.parents}
+        wanted = {each for folder in set(folders) for each in self._on_the_way(folder)}
         new = []
         for folder in sorted(wanted):
             with contextlib.suppress(FileExistsError):
@@ -328,6 +329,11 @@ class Made:
     def _name(self, path: Path) -> str:
         return str(path.relative_to(self._root))
 
+    def _on_the_way(self, path: Path) -> Iterator[Path]:
+        """The folders below the root that lead to `path`, and `path` itself."""
+        names = accumulate(path.relative_to(self._root).parts, "{}/{}".format)
+        return (self._root / name for name in names)
+
     def _entry(self, path: Path) -> Entry:
         return Entry(name=self._name(path))
 
@@ -401,6 +407,11 @@ class Made:
             part.unlink(missing_ok=True)
             raise
         self._spans, self._now = spans, None
+
+
+@functools.lru_cache(maxsize=4096)
+def _path_of(name: str) -> PurePosixPath:
+    return PurePosixPath(name)
 
 
 def _to_line(line: _Line) -> bytes:

@@ -310,8 +310,7 @@ class Workspace:
 
     def claim(self, *paths: Path, folders: Iterable[Path] = ()) -> None:
         """Record that fedsag will write these files, and all files in `folders`. Raises WorkspaceError, OSError."""
-        inside = [path for path in paths if self.root in path.parents]
-        whole = [folder for folder in folders if self.root in folder.parents]
+        inside, whole = self._inside(paths), self._inside(folders)
         self.check_free(*inside, *whole)
         files = [self._made.will_make(path, grows=path.suffix == ".jsonl") for path in inside]
         self._made.announce([*files, *(self._made.will_fill(folder, ".*") for folder in whole)])
@@ -322,7 +321,7 @@ class Workspace:
 
         `of_scripts`: there, a file that the script of an earlier run wrote may be in the way.
         """
-        inside = [path for path in paths if self.root in path.parents]
+        inside = self._inside(paths)
         for path in {path.parent: path for path in inside}.values():
             if (link := self._made.obstacle(path)) is not None:
                 raise WorkspaceError(f"{link} is not a folder, but a link or a file", hint=_MOVE)
@@ -335,6 +334,9 @@ class Workspace:
                 if self._made.knows(there):
                     raise WorkspaceError(f"{there} has changed since fedsag made it", hint=_MOVE)
                 raise WorkspaceError(f"{there} already exists, and fedsag did not make it", hint=_MOVE)
+
+    def _inside(self, paths: Iterable[Path]) -> list[Path]:
+        return [path for path in paths if path.is_relative_to(self.root) and path != self.root]
 
     def check_usable(self, *files: Path) -> None:
         """Raises WorkspaceError, OSError if `take`, or a `claim` of these files, would be refused. Makes nothing."""

@@ -6,7 +6,7 @@ import ast
 import functools
 import importlib.util
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,9 +125,12 @@ class _Unreadable(Exception):
 
 
 class _Module(msgspec.Struct, frozen=True):
+    """`values`: of the names that are assigned at its top level."""
+
     name: str
     file: Path
     tree: ast.Module
+    values: Mapping[str, ast.expr]
 
 
 class _Reader:
@@ -258,7 +261,7 @@ class _Reader:
         for _ in range(_MOST_IMPORTS):
             if (module.name, name) in _CONSTRUCTORS:
                 return module, _CONSTRUCTORS[module.name, name]
-            if value := dict(_assignments(module.tree.body)).get(name):
+            if value := module.values.get(name):
                 return module, value
             found = _imported(module, name)
             if found is None or not self._is_followed(module, found[0]):
@@ -371,17 +374,18 @@ def _module_of(name: str, search: Sequence[Path]) -> _Module | None:
     if file is None:
         return None
     stat = file.stat()
-    return _Module(name, file, _parsed(file, (stat.st_mtime_ns, stat.st_size)))
+    return _Module(name, file, *_parsed(file, (stat.st_mtime_ns, stat.st_size)))
 
 
 @functools.lru_cache(maxsize=64)
-def _parsed(file: Path, _: tuple[int, int]) -> ast.Module:
-    return ast.parse(file.read_bytes(), filename=str(file))
+def _parsed(file: Path, _: tuple[int, int]) -> tuple[ast.Module, Mapping[str, ast.expr]]:
+    tree = ast.parse(file.read_bytes(), filename=str(file))
+    return tree, dict(_assignments(tree.body))
 
 
 def _source(folder: Path, parts: Sequence[str]) -> Path | None:
-    base = folder.joinpath(*parts)
-    return next((file for file in (base.with_suffix(".py"), base / "__init__.py") if file.is_file()), None)
+    module = "/".join(parts)
+    return next((file for end in (".py", "/__init__.py") if (file := folder / f"{module}{end}").is_file()), None)
 
 
 def _is_installed(module: str) -> bool:

@@ -24,6 +24,8 @@ from fedsag_cli.interop import shim
 from fedsag_cli.processes.child import EndMessage, preload, send_end_message, show_stack_when_stopped
 from fedsag_cli.wire.messages import PRELOAD, SEED, SITE
 
+_FILE = io.IOBase.__mro__[1]  # of every file; io.IOBase itself would ask all its subclasses
+
 
 def run(path: str, *argv: str) -> int:
     """Run the script at the absolute `path` to its end, and return its exit code.
@@ -137,7 +139,7 @@ def _put_first_in_path(folder: str) -> None:
     first = [folder, *(str(Path(entry).absolute()) for entry in given)]
     new = [entry for entry in dict.fromkeys(first) if entry not in sys.path]  # the others were in sys.path before
     sys.path[:] = first + [entry for entry in sys.path if entry not in first]
-    for entry in new:
+    for entry in first:  # what was there when the nursery started need not be all
         sys.path_importer_cache.pop(entry, None)  # only these: to list all folders anew takes time, and 4 MB
     for name in itertools.chain.from_iterable(map(_modules_in, new)):
         if name == fedsag_cli.__name__:
@@ -168,7 +170,7 @@ def _delete_names(main: types.ModuleType) -> None:
 
 def _flush_open_files() -> None:
     for found in gc.get_objects():  # without the nursery's objects, which are frozen
-        if issubclass(type(found), io.IOBase):
+        if issubclass(type(found), _FILE):
             try:
                 if not found.closed and found.writable():
                     found.flush()

@@ -25,6 +25,7 @@ from typing import NamedTuple, NoReturn
 import msgspec
 
 from fedsag_cli.errors import ChannelClosed, of_system
+from fedsag_cli.plan import Plan
 from fedsag_cli.processes.child import (
     STACK_SIGNAL,
     EndMessage,
@@ -44,7 +45,7 @@ from fedsag_cli.processes.kill import (
     kill_group,
 )
 from fedsag_cli.wire.channel import UnixChannel, remove_address
-from fedsag_cli.wire.messages import ADDRESS, RUN, TOKEN
+from fedsag_cli.wire.messages import ADDRESS, RUN, TOKEN, ToClient, ToServer, Welcome
 
 EXIT_CODE = "exit code "
 _BRANCH_ENDS_S = 2.0  # a forked nursery ends with its run, and then removes the folder of the run's socket
@@ -329,7 +330,11 @@ def main() -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C; OpenBLAS sends it if it has no threads
     if sys.argv[2] == "fork":
         gc.disable()  # until the first fork: garbage collection takes a fifth of the time of imports
+        # a fork that uses numpy's threads starts them anew, and each spins for 30 ms; `client.threads` sets how many
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         preload(["numpy", "fedsag_cli.client", "fedsag_cli.client.script"])
+        for received in (Plan, Welcome, ToServer, ToClient):
+            msgspec.msgpack.Decoder(received)  # the first for a type takes some milliseconds
     _serve(int(sys.argv[1]))
 
 

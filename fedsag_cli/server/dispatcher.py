@@ -91,6 +91,7 @@ class Dispatcher:
         self._busy: defaultdict[int, int] = defaultdict(int)  # number of slots in use, by group
         self._unstarted: defaultdict[int, set[int]] = defaultdict(set)  # clients that will start, by group
         self._usage: Usage | None = None  # of the first client that reported it
+        self._started: set[int] = set()  # clients that had a process
         self._good_answers = 0  # in the whole run
         self._now = 0.0
         self._decided: list[Decision] = []
@@ -207,6 +208,7 @@ class Dispatcher:
                 if client.state is State.ABSENT:
                     client.launched = self._now
                     client.has_asked = client.has_answered = False
+                    self._started.add(client.number)
                     self._change(client, State.STARTING)
                     self._decided.append(Start(client.site))
                 else:
@@ -382,7 +384,8 @@ class Dispatcher:
     def _assign(self, client: Client, task_id: int) -> None:
         client.task_id = task_id
         self._change(client, State.WORKING)
-        tell_usage = self._usage is None and client.config.launch_once
+        may_start_more = len(self._started) < len(self.clients)
+        tell_usage = self._usage is None and client.config.launch_once and may_start_more
         self._decided.append(Send(task_id, client.site, tell_usage))
 
     def _returned(self, client: Client) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
@@ -14,8 +15,7 @@ from fedsag_cli.plan import ServerPlan
 
 SERVER_MAIN = "fedsag_cli.server.main"
 _OPTIMIZER = "torch.optim"
-
-
+_MOST_SOURCES = 64  # that are not read again for the next run of a sweep
 _IMPLY_TORCH = {
     "torch",
     "torchvision",
@@ -81,10 +81,7 @@ def imports_of_scripts(places: Set[Path]) -> set[str]:
     names: set[str] = set()
     for file in (file for place in places for file in _modules(place)):
         try:
-            source = file.read_bytes()
-            if b"optim" in source:
-                names.add(_OPTIMIZER)
-            names |= _imports(ast.parse(source))
+            names |= _imports(file.read_bytes())
         except (OSError, SyntaxError, ValueError, MemoryError, RecursionError):
             continue  # Python reports the error when the file is run
     return names
@@ -98,13 +95,18 @@ def variables_set(places: Iterable[Path]) -> dict[Path, list[str]]:
     found: dict[Path, list[str]] = {}
     for file in (file for place in places for file in _modules(place)):
         try:
-            source = file.read_bytes()
-            if _ENVIRONMENT.search(source):
-                names = sorted({name for name in _names_set(ast.parse(source)) if _is_read_at_import(name)})
-                found |= {file: names} if names else {}
+            if names := _variables(file.read_bytes()):
+                found[file] = names
         except (OSError, SyntaxError, ValueError, MemoryError, RecursionError):
             continue  # Python reports the error when the file is run
     return found
+
+
+@functools.lru_cache(maxsize=_MOST_SOURCES)
+def _variables(source: bytes) -> list[str]:
+    if not _ENVIRONMENT.search(source):
+        return []
+    return sorted({name for name in _names_set(ast.parse(source)) if _is_read_at_import(name)})
 
 
 def _is_read_at_import(name: str) -> bool:
@@ -142,10 +144,14 @@ def imports_of_components(server: ServerConfig, custom: Path) -> set[str]:
     return {"torch"} if any(catalog.facts_of(path, [custom]).needs_torch for path in paths) else set()
 
 
-def _imports(tree: ast.Module) -> set[str]:
-    """The packages, and names of _LAZY, that a module imports at its top level; torch even if only a function does."""
-    found: set[str] = set()
-    for top in tree.body:
+@functools.lru_cache(maxsize=_MOST_SOURCES)
+def _imports(source: bytes) -> Set[str]:
+    """The packages, and names of _LAZY, that a module imports at its top level; torch even if only a function does.
+
+    _OPTIMIZER too if it uses one.
+    """
+    found = {_OPTIMIZER} if b"optim" in source else set()
+    for top in ast.parse(source).body:
         inside_function = isinstance(top, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
         for node in ast.walk(top):
             names = []

@@ -134,6 +134,8 @@ class Simulation:
 
     def _live(self) -> None:
         """From the first process to the last. Raises what ends the run."""
+        self._engine.prepare([*self._plan.preload, *modules_of_server(self._plan.server)])
+        self._start(self._specs.server(self._serve))  # it starts while the first events are written
         self._tell(self._run_started())
         for event in (*self._untold, *self._report.complete(self._inherited)):
             self._log.on(foreign.masked(event))
@@ -141,8 +143,6 @@ class Simulation:
             self._tell(event)
         for text in self._notices:
             self._tell(Notice(text=text))
-        self._engine.prepare([*self._plan.preload, *modules_of_server(self._plan.server)])
-        self._start(self._specs.server(self._serve))
         self._tell_settings()
         self._handle_events()
         self._check_strict()

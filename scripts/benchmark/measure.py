@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 _MARK = "FEDSAG_BENCH"  # in the environment of whatever a command starts
@@ -55,6 +55,10 @@ class Took:
     cpu_s: float
     out: str
     memory: Memory | None = None
+
+    def divided(self, count: int) -> Took:
+        """The time of one of `count` runs that the command made."""
+        return replace(self, seconds=self.seconds / count, cpu_s=self.cpu_s / count)
 
 
 def run(

@@ -140,11 +140,11 @@ def fedsag_sweep(folder: Path, work: Work, runs: int) -> System:
 
 
 def fedsag_in_bash(folder: Path, work: Work, runs: int) -> System:
-    """The same runs, each by a command of its own."""
+    """The training of `work` with so many seeds, each by a command of its own."""
     fedsag_training(folder, work)
     words = shlex.join([FEDSAG, "simulator", "job", "-w", "ws", *_of_each_run(work), "-q"])
     script = f"for seed in $(seq 1 {runs}); do {words} --seed $seed || exit 4; done"
-    return System(name="bash loop", command=["bash", "-c", script], folder=folder)
+    return System(name=f"bash loop of {runs}", command=["bash", "-c", script], folder=folder)
 
 
 def _of_each_run(work: Work) -> list[str]:

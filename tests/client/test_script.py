@@ -202,6 +202,22 @@ def test_numpys_threads_are_those_of_the_run_or_of_the_script_though_it_is_impor
     assert theirs.facts == ours.facts == 1
 
 
+@pytest.mark.parametrize("given", [1, 2])
+def test_numpy_starts_as_many_threads_as_the_run_gives_a_script_and_no_others(both, given):
+    """One that the nursery had, and that is started anew in each client, would spin beside the training."""
+    theirs, ours = both(
+        """
+        import json, os
+        import numpy
+        numpy.ones((300, 300)) @ numpy.ones((300, 300))
+        print(json.dumps(len(os.listdir("/proc/self/task"))))
+        """,
+        env={"OMP_NUM_THREADS": str(given)},
+    )
+
+    assert theirs.facts == ours.facts == given
+
+
 def test_standard_input_is_empty(run):
     assert run("import sys; print(repr(sys.stdin.read()), repr(sys.stdin.readline()))").log == "'' ''\n"
 

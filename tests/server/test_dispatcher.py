@@ -109,12 +109,27 @@ def failed(task_id, site, cause, *, hangs=False):
 # the way of a task
 
 
+def test_a_client_is_asked_what_memory_it_holds_only_while_others_have_not_started():
+    play(
+        dispatcher("ab", slots=1),
+        (0, Begun(1, ("a",)), Start("a")),
+        (1, Connected("a")),
+        (1, Asked("a"), Admit("a"), Send(1, "a", True)),
+        (3, Answered("a", 1), Keep(1, "a", 2), Give(1, "a")),
+        (4, Wanted(1), Accept(1, "a"), Finish(1)),
+        (4, Left(1)),
+        (5, Begun(2, ("b",)), Start("b")),
+        (6, Connected("b")),
+        (6, Asked("b"), Admit("b"), Send(2, "b")),
+    )
+
+
 def test_a_client_is_started_asks_answers_and_is_given_in_its_turn():
     play(
         dispatcher("a"),
         (0, Begun(1, ("a",)), Start("a")),
         (1, Connected("a")),
-        (1, Asked("a"), Admit("a"), Send(1, "a", True)),
+        (1, Asked("a"), Admit("a"), Send(1, "a")),
         (3, Answered("a", 1), Keep(1, "a", 2), Give(1, "a")),
         (4, Wanted(1), Accept(1, "a"), Finish(1)),
         (4, Left(1)),
@@ -124,7 +139,7 @@ def test_a_client_is_started_asks_answers_and_is_given_in_its_turn():
 def test_a_reply_waits_for_those_before_it():
     play(
         up(dispatcher("abc"), "a", "b", "c"),
-        (0, Begun(1, ("c", "b", "a")), Send(1, "a", True), Send(1, "b", True), Send(1, "c", True)),
+        (0, Begun(1, ("c", "b", "a")), Send(1, "a"), Send(1, "b"), Send(1, "c")),
         (1, Answered("b", 1), Keep(1, "b", 1)),
         (2, Answered("c", 1), Keep(1, "c", 2)),
         (3, Answered("a", 1), Keep(1, "a", 3), Give(1, "a")),
@@ -137,7 +152,7 @@ def test_a_reply_waits_for_those_before_it():
 def test_a_failure_lets_the_next_reply_pass():
     play(
         up(dispatcher(), "a", "b"),
-        (0, Begun(1, ("a", "b")), Send(1, "a", True), Send(1, "b", True)),
+        (0, Begun(1, ("a", "b")), Send(1, "a"), Send(1, "b")),
         (1, Answered("b", 1), Keep(1, "b", 1)),
         (
             2,
@@ -151,7 +166,7 @@ def test_a_failure_lets_the_next_reply_pass():
 def test_a_rejected_reply_is_a_failure_and_is_not_accepted():
     play(
         up(dispatcher("a"), "a"),
-        (0, Begun(1, ("a",)), Send(1, "a", True)),
+        (0, Begun(1, ("a",)), Send(1, "a")),
         (1, Answered("a", 1), Keep(1, "a", 1), Give(1, "a")),
         (2, Rejected(1, "a", Failure(cause="it does not fit")), failed(1, "a", "it does not fit")),
         (2, Rejected(1, "a", Failure(cause="once more"))),
@@ -219,7 +234,7 @@ def test_when_the_workflow_leaves_it_has_the_reply_that_it_got_unless_it_rejecte
     for rejects in (False, True):
         play(
             up(dispatcher(), "a", "b"),
-            (0, Begun(1, ("a", "b")), Send(1, "a", True), Send(1, "b", True)),
+            (0, Begun(1, ("a", "b")), Send(1, "a"), Send(1, "b")),
             (1, Answered("a", 1), Keep(1, "a", 1), Give(1, "a")),
             *([(2, Rejected(1, "a", unfit), Fail(1, "a", unfit))] if rejects else []),
             (2, Left(1), *([] if rejects else [Accept(1, "a")])),
@@ -233,7 +248,7 @@ def test_when_the_workflow_leaves_a_task_those_at_work_on_it_hold_no_slot():
         (0, Begun(1, ("a", "b")), Send(1, "a", True)),
         (1, Answered("a", 1), Keep(1, "a", 1), Start("b"), Give(1, "a")),
         (2, Left(1), Accept(1, "a")),
-        (2, Begun(2, ("a",)), Send(2, "a", True)),
+        (2, Begun(2, ("a",)), Send(2, "a")),
     )
 
 
@@ -242,7 +257,7 @@ def test_one_that_works_on_a_task_that_was_left_has_its_full_time_for_the_next_o
     server = up(dispatcher(), "a", "b")
     play(
         server,
-        (0, Begun(1, ("a", "b")), Send(1, "a", True), Send(1, "b", True)),
+        (0, Begun(1, ("a", "b")), Send(1, "a"), Send(1, "b")),
         (1, Answered("a", 1), Keep(1, "a", 1), Give(1, "a")),
         (50, Left(1), Accept(1, "a")),
         (100, Begun(2, ("b",), timeout_s=60.0)),
@@ -250,7 +265,7 @@ def test_one_that_works_on_a_task_that_was_left_has_its_full_time_for_the_next_o
     assert server.due == 160
     play(
         server,
-        (110, Answered("b", 1), Drop("b"), Send(2, "b", True)),
+        (110, Answered("b", 1), Drop("b"), Send(2, "b")),
         (120, Answered("b", 2), Keep(2, "b", 10), Give(2, "b")),
     )
 
@@ -260,7 +275,7 @@ def test_one_that_works_on_a_task_that_was_left_has_its_full_time_for_the_next_o
 
 def test_the_time_of_a_client_begins_when_it_is_sent_the_task():
     server = up(dispatcher(slots=1), "a", "b")
-    play(server, (0, Begun(1, ("a", "b"), timeout_s=5.0), Send(1, "a", True)))
+    play(server, (0, Begun(1, ("a", "b"), timeout_s=5.0), Send(1, "a")))
     assert server.due == 5
     play(
         server,
@@ -269,7 +284,7 @@ def test_the_time_of_a_client_begins_when_it_is_sent_the_task():
             5,
             TimePassed(),
             failed(1, "a", "no answer within 5.0 s of receiving the task", hangs=True),
-            Send(1, "b", True),
+            Send(1, "b"),
         ),
     )
     assert server.due == 10
@@ -279,8 +294,8 @@ def test_the_grace_counts_for_each_from_when_it_was_sent_the_task():
     server = up(dispatcher("abc", slots=2), "a", "b", "c")
     play(
         server,
-        (0, Begun(1, ("a", "b", "c"), min_responses=1, grace_s=2.0), Send(1, "a", True), Send(1, "b", True)),
-        (3, Answered("a", 1), Keep(1, "a", 3), Send(1, "c", True), Give(1, "a")),
+        (0, Begun(1, ("a", "b", "c"), min_responses=1, grace_s=2.0), Send(1, "a"), Send(1, "b")),
+        (3, Answered("a", 1), Keep(1, "a", 3), Send(1, "c"), Give(1, "a")),
         (3, Wanted(1), Accept(1, "a")),
     )
     assert server.due == 5  # b: 3 s as the quorum took, and 2 s
@@ -292,15 +307,15 @@ def test_one_that_is_not_waited_for_has_not_failed_and_takes_the_next_task():
     """Before, it counted as failed: a healthy client that was slower than the others."""
     play(
         up(dispatcher("abc"), "a", "b", "c"),
-        (0, Begun(1, ("a", "b", "c"), 2, grace_s=0.0), Send(1, "a", True), Send(1, "b", True), Send(1, "c", True)),
+        (0, Begun(1, ("a", "b", "c"), 2, grace_s=0.0), Send(1, "a"), Send(1, "b"), Send(1, "c")),
         (1, Answered("c", 1), Keep(1, "c", 1)),
         (2, Answered("a", 1), Keep(1, "a", 2), Give(1, "a")),
         (2, TimePassed(), Skip(1, "b")),
         (3, Wanted(1), Accept(1, "a"), Give(1, "c")),
         (3, Wanted(1), Accept(1, "c"), Finish(1)),
         (3, Left(1)),
-        (4, Begun(2, ("a", "b", "c"), 2, grace_s=0.0), Send(2, "a", True), Send(2, "c", True)),
-        (5, Answered("b", 1), Drop("b"), Send(2, "b", True)),
+        (4, Begun(2, ("a", "b", "c"), 2, grace_s=0.0), Send(2, "a"), Send(2, "c")),
+        (5, Answered("b", 1), Drop("b"), Send(2, "b")),
         (6, Answered("b", 2), Keep(2, "b", 1)),
     )
 
@@ -309,7 +324,7 @@ def test_one_that_needs_more_than_the_timeout_has_failed_whatever_the_grace():
     cause = "no answer within 3.0 s of receiving the task"
     play(
         up(dispatcher(), "a", "b"),
-        (0, Begun(1, ("a", "b"), min_responses=1, timeout_s=3.0, grace_s=9.0), Send(1, "a", True), Send(1, "b", True)),
+        (0, Begun(1, ("a", "b"), min_responses=1, timeout_s=3.0, grace_s=9.0), Send(1, "a"), Send(1, "b")),
         (1, Answered("a", 1), Keep(1, "a", 1), Give(1, "a")),
         (3, TimePassed(), failed(1, "b", cause, hangs=True)),
     )
@@ -319,7 +334,7 @@ def test_those_that_are_not_waited_for_cannot_make_up_for_a_reply_that_is_reject
     unfit = Failure(cause="it does not fit")
     play(
         up(dispatcher(), "a", "b"),
-        (0, Begun(1, ("a", "b"), min_responses=1, grace_s=0.0), Send(1, "a", True), Send(1, "b", True)),
+        (0, Begun(1, ("a", "b"), min_responses=1, grace_s=0.0), Send(1, "a"), Send(1, "b")),
         (1, Answered("a", 1), Keep(1, "a", 1), Give(1, "a")),
         (1, TimePassed(), Skip(1, "b")),
         (2, Rejected(1, "a", unfit), Fail(1, "a", unfit), QuorumLost(1, 1, 0, "a: it does not fit", LOWER)),
@@ -332,7 +347,7 @@ def test_with_a_seed_or_strict_all_are_waited_for_and_that_is_told_once(how):
     server = up(dispatcher("abc", **how), "a", "b", "c")
     play(
         server,
-        (0, Begun(1, ("a", "b", "c"), 1, grace_s=2.0), Send(1, "a", True), Send(1, "b", True), Send(1, "c", True)),
+        (0, Begun(1, ("a", "b", "c"), 1, grace_s=2.0), Send(1, "a"), Send(1, "b"), Send(1, "c")),
         (1, Answered("a", 1), Keep(1, "a", 1), Give(1, "a")),
     )
     assert server.due == 3
@@ -344,7 +359,7 @@ def test_with_a_seed_or_strict_all_are_waited_for_and_that_is_told_once(how):
         (500, Answered("b", 1), Keep(1, "b", 500)),
         (501, Wanted(1), Accept(1, "a"), Give(1, "b")),
         (501, Left(1), Accept(1, "b")),
-        (600, Begun(2, ("a", "b"), 1, grace_s=0.0), Send(2, "a", True), Send(2, "b", True)),
+        (600, Begun(2, ("a", "b"), 1, grace_s=0.0), Send(2, "a"), Send(2, "b")),
         (601, Answered("a", 2), Keep(2, "a", 1), Give(2, "a")),
     )
     assert server.due is None, "it was told before"
@@ -355,7 +370,7 @@ def test_with_a_seed_one_that_hangs_fails_at_the_timeout_and_one_that_has_failed
     server = up(dispatcher("abc", waits_for_all=True), "a", "b", "c")
     play(
         server,
-        (0, Begun(1, ("a", "b", "c"), 1, 30.0, 0.0), Send(1, "a", True), Send(1, "b", True), Send(1, "c", True)),
+        (0, Begun(1, ("a", "b", "c"), 1, 30.0, 0.0), Send(1, "a"), Send(1, "b"), Send(1, "c")),
         (1, Answered("a", 1), Keep(1, "a", 1), Give(1, "a")),
         (1, TimePassed(), WaitOn(("b", "c"))),
         (
@@ -372,7 +387,7 @@ def test_a_rejected_reply_is_no_part_of_the_quorum_that_lets_the_grace_begin():
     server = up(dispatcher(), "a", "b")
     play(
         server,
-        (0, Begun(1, ("a", "b"), min_responses=1, grace_s=2.0), Send(1, "a", True), Send(1, "b", True)),
+        (0, Begun(1, ("a", "b"), min_responses=1, grace_s=2.0), Send(1, "a"), Send(1, "b")),
         (1, Answered("a", 1), Keep(1, "a", 1), Give(1, "a")),
     )
     assert server.due == 3
@@ -383,13 +398,13 @@ def test_a_rejected_reply_is_no_part_of_the_quorum_that_lets_the_grace_begin():
 def test_a_late_answer_is_dropped_and_the_client_takes_the_next_task():
     play(
         up(dispatcher(), "a", "b"),
-        (0, Begun(1, ("a", "b"), timeout_s=5.0), Send(1, "a", True), Send(1, "b", True)),
+        (0, Begun(1, ("a", "b"), timeout_s=5.0), Send(1, "a"), Send(1, "b")),
         (1, Answered("b", 1), Keep(1, "b", 1)),
         (5, TimePassed(), failed(1, "a", "no answer within 5.0 s of receiving the task", hangs=True), Give(1, "b")),
         (6, Wanted(1), Accept(1, "b"), Finish(1)),
         (6, Left(1)),
-        (7, Begun(2, ("a", "b"), timeout_s=5.0), Send(2, "b", True)),
-        (8, Answered("a", 1), Drop("a"), Send(2, "a", True)),
+        (7, Begun(2, ("a", "b"), timeout_s=5.0), Send(2, "b")),
+        (8, Answered("a", 1), Drop("a"), Send(2, "a")),
         (9, Answered("a", 2), Keep(2, "a", 1), Give(2, "a")),
     )
 
@@ -399,7 +414,7 @@ def test_one_that_still_works_on_an_earlier_task_is_said_to():
     second = failed(2, "a", "no answer within 5.0 s: it still works on an earlier task", hangs=True)
     play(
         up(dispatcher("a"), "a"),
-        (0, Begun(1, ("a",), timeout_s=5.0), Send(1, "a", True)),
+        (0, Begun(1, ("a",), timeout_s=5.0), Send(1, "a")),
         (5, TimePassed(), first, Finish(1)),
         (6, Begun(2, ("a",), timeout_s=5.0)),
         (11, TimePassed(), second, Finish(2)),
@@ -433,7 +448,7 @@ def test_a_process_that_ends_says_why_and_is_out_of_the_run():
     told = Failure(cause=KEY_ERROR.cause, where=KEY_ERROR.where, exit_code=1)
     play(
         up(dispatcher(), "a", "b"),
-        (0, Begun(1, ("a", "b"), round_num=3), Send(1, "a", True), Send(1, "b", True)),
+        (0, Begun(1, ("a", "b"), round_num=3), Send(1, "a"), Send(1, "b")),
         (1, Disconnected("a")),
         (1, Exited("a", 1, KEY_ERROR), Fail(1, "a", told)),
         (2, Left(1)),
@@ -480,7 +495,7 @@ def test_a_closed_channel_waits_for_the_end_that_tells_why_and_not_for_ever():
     server = up(dispatcher(), "a", "b")
     play(
         server,
-        (0, Begun(1, ("a", "b"), round_num=0), Send(1, "a", True), Send(1, "b", True)),
+        (0, Begun(1, ("a", "b"), round_num=0), Send(1, "a"), Send(1, "b")),
         (1, Disconnected("a")),
     )
     assert server.due == 11
@@ -502,13 +517,13 @@ def test_one_that_comes_back_is_not_lost():
         (3, Connected("a")),
     )
     assert server.due == 300
-    play(server, (4, Asked("a"), Admit("a"), Send(1, "a", True)))
+    play(server, (4, Asked("a"), Admit("a"), Send(1, "a")))
 
 
 def test_what_it_sent_is_the_cause_and_not_how_it_ended():
     play(
         up(dispatcher("a"), "a"),
-        (0, Begun(1, ("a",)), Send(1, "a", True)),
+        (0, Begun(1, ("a",)), Send(1, "a")),
         (1, Disconnected("a", "it sent nonsense")),
         (2, Exited("a", 1), Fail(1, "a", Failure(cause="it sent nonsense", exit_code=1)), Finish(1)),
     )
@@ -522,7 +537,7 @@ def test_with_a_process_for_each_task_its_channel_ends_after_the_answer_and_it_i
         dispatcher("a", each="a"),
         (0, Begun(1, ("a",)), Start("a")),
         (1, Connected("a")),
-        (1, Asked("a"), Admit("a"), Send(1, "a", False)),
+        (1, Asked("a"), Admit("a"), Send(1, "a")),
         (2, Answered("a", 1), Keep(1, "a", 1), EndChannel("a"), Give(1, "a")),
         (3, Wanted(1), Accept(1, "a"), Finish(1)),
         (3, Left(1)),
@@ -559,7 +574,7 @@ def test_a_quorum_out_of_reach_stops_the_run_at_once_with_the_first_cause_and_th
     lost = QuorumLost(1, 2, 1, "a: KeyError: 'fc' (/job/train.py:7)", LOWER)
     play(
         up(dispatcher("ab", slots=1), "a", "b"),
-        (0, Begun(1, ("a", "b"), min_responses=2), Send(1, "a", True)),
+        (0, Begun(1, ("a", "b"), min_responses=2), Send(1, "a")),
         (1, Exited("a", 1, KEY_ERROR), Fail(1, "a", told), lost),
         (2, Left(1)),
     )
@@ -582,7 +597,7 @@ def test_those_who_fail_shortly_after_are_named_too_and_nobody_is_handed_the_tas
     server = up(dispatcher("abc", slots=2), "a", "b", "c")
     play(
         server,
-        (0, Begun(1, ("a", "b", "c"), min_responses=3), Send(1, "a", True), Send(1, "b", True)),
+        (0, Begun(1, ("a", "b", "c"), min_responses=3), Send(1, "a"), Send(1, "b")),
         (1, Exited("b", 1), Fail(1, "b", told)),
     )
     assert server.due == 1.2
@@ -594,7 +609,7 @@ def test_others_are_not_waited_for_longer_than_a_moment():
     server = up(dispatcher(), "a", "b")
     play(
         server,
-        (0, Begun(1, ("a", "b"), min_responses=2), Send(1, "a", True), Send(1, "b", True)),
+        (0, Begun(1, ("a", "b"), min_responses=2), Send(1, "a"), Send(1, "b")),
         (1, Exited("a", 1), Fail(1, "a", Failure(cause=why, exit_code=1))),
     )
     [lost] = server.handle(TimePassed(), server.due)
@@ -618,12 +633,12 @@ def test_an_earlier_rounds_failure_is_not_the_cause_of_this_ones():
     server = up(dispatcher(), "a", "b")
     play(
         server,
-        (0, Begun(1, ("a", "b"), timeout_s=5.0), Send(1, "a", True), Send(1, "b", True)),
+        (0, Begun(1, ("a", "b"), timeout_s=5.0), Send(1, "a"), Send(1, "b")),
         (1, Answered("b", 1), Keep(1, "b", 1)),
         (5, TimePassed(), late, Give(1, "b")),
         (6, Answered("a", 1), Drop("a")),
         (6, Left(1), Accept(1, "b")),
-        (7, Begun(2, ("a", "b"), min_responses=1), Send(2, "a", True), Send(2, "b", True)),
+        (7, Begun(2, ("a", "b"), min_responses=1), Send(2, "a"), Send(2, "b")),
         (8, Answered("a", 2), Keep(2, "a", 1), Give(2, "a")),
         (8, Rejected(2, "a", unfit), Fail(2, "a", unfit)),
     )
@@ -669,9 +684,9 @@ def test_with_strict_the_first_failure_ends_the_run():
 def test_a_client_does_one_task_at_a_time_in_the_order_in_which_it_was_asked():
     play(
         up(dispatcher("a"), "a"),
-        (0, Begun(1, ("a",)), Send(1, "a", True)),
+        (0, Begun(1, ("a",)), Send(1, "a")),
         (0, Begun(2, ("a",))),
-        (1, Answered("a", 1), Keep(1, "a", 1), Send(2, "a", True), Give(1, "a")),
+        (1, Answered("a", 1), Keep(1, "a", 1), Send(2, "a"), Give(1, "a")),
         (4, Answered("a", 2), Keep(2, "a", 3), Give(2, "a")),
         (5, Wanted(2), Accept(2, "a"), Finish(2)),
         (5, Wanted(1), Accept(1, "a"), Finish(1)),
@@ -681,9 +696,9 @@ def test_a_client_does_one_task_at_a_time_in_the_order_in_which_it_was_asked():
 def test_a_site_with_two_executors_does_one_task_at_a_time_in_the_order_in_which_it_was_asked():
     play(
         up(dispatcher(["a", "a:2"]), "a", "a:2"),
-        (1, Begun(1, ("a",)), Send(1, "a", True)),
+        (1, Begun(1, ("a",)), Send(1, "a")),
         (2, Begun(2, ("a:2",))),
-        (4, Answered("a", 1), Keep(1, "a", 3), Send(2, "a:2", True), Give(1, "a")),
+        (4, Answered("a", 1), Keep(1, "a", 3), Send(2, "a:2"), Give(1, "a")),
         (9, Answered("a:2", 2), Keep(2, "a:2", 5), Give(2, "a:2")),
     )
 
@@ -691,13 +706,13 @@ def test_a_site_with_two_executors_does_one_task_at_a_time_in_the_order_in_which
 def test_an_executor_that_is_given_up_does_not_keep_the_others_of_its_site_from_their_tasks():
     play(
         up(dispatcher(["a", "a:2"]), "a", "a:2"),
-        (1, Begun(1, ("a",), timeout_s=1), Send(1, "a", True)),
+        (1, Begun(1, ("a",), timeout_s=1), Send(1, "a")),
         (1, Begun(2, ("a:2",))),
         (
             2,
             TimePassed(),
             Fail(1, "a", Failure(cause="no answer within 1.0 s of receiving the task"), True),
-            Send(2, "a:2", True),
+            Send(2, "a:2"),
             Finish(1),
         ),
     )
@@ -706,10 +721,10 @@ def test_an_executor_that_is_given_up_does_not_keep_the_others_of_its_site_from_
 def test_the_free_slots_go_first_to_the_task_that_was_begun_first():
     play(
         up(dispatcher("abc", slots=1), "a", "b", "c"),
-        (0, Begun(1, ("b", "c")), Send(1, "b", True)),
+        (0, Begun(1, ("b", "c")), Send(1, "b")),
         (0, Begun(2, ("a",))),
-        (1, Answered("b", 1), Keep(1, "b", 1), Send(1, "c", True), Give(1, "b")),
-        (2, Answered("c", 1), Keep(1, "c", 1), Send(2, "a", True)),
+        (1, Answered("b", 1), Keep(1, "b", 1), Send(1, "c"), Give(1, "b")),
+        (2, Answered("c", 1), Keep(1, "c", 1), Send(2, "a")),
     )
 
 
@@ -717,9 +732,9 @@ def test_the_time_of_a_client_that_does_an_earlier_task_does_not_count():
     server = up(dispatcher("a"), "a")
     play(
         server,
-        (0, Begun(1, ("a",)), Send(1, "a", True)),
+        (0, Begun(1, ("a",)), Send(1, "a")),
         (0, Begun(2, ("a",), timeout_s=5.0)),
-        (100, Answered("a", 1), Keep(1, "a", 100), Send(2, "a", True), Give(1, "a")),
+        (100, Answered("a", 1), Keep(1, "a", 100), Send(2, "a"), Give(1, "a")),
     )
     assert server.due == 105
 
@@ -729,7 +744,7 @@ def test_one_that_is_given_up_in_a_task_has_its_full_time_for_the_next_from_then
     second = failed(2, "a", "no answer within 7.0 s: it still works on an earlier task", hangs=True)
     play(
         up(dispatcher("a"), "a"),
-        (0, Begun(1, ("a",), timeout_s=5.0), Send(1, "a", True)),
+        (0, Begun(1, ("a",), timeout_s=5.0), Send(1, "a")),
         (1, Begun(2, ("a",), timeout_s=7.0)),
         (5, TimePassed(), first, Finish(1)),
         (12, TimePassed(), second, Finish(2)),
@@ -740,7 +755,7 @@ def test_a_process_that_ends_fails_in_every_task_for_which_it_is_waited():
     told = Failure(cause=KEY_ERROR.cause, where=KEY_ERROR.where, exit_code=1)
     play(
         up(dispatcher("a"), "a"),
-        (0, Begun(1, ("a",), round_num=3), Send(1, "a", True)),
+        (0, Begun(1, ("a",), round_num=3), Send(1, "a")),
         (0, Begun(2, ("a",), round_num=3)),
         (
             *(1, Exited("a", 1, KEY_ERROR), Fail(1, "a", told)),
@@ -752,9 +767,9 @@ def test_a_process_that_ends_fails_in_every_task_for_which_it_is_waited():
 def test_a_task_that_is_left_makes_way_for_the_next_one_of_its_clients():
     play(
         up(dispatcher("ab", slots=1), "a", "b"),
-        (0, Begun(1, ("a", "b")), Send(1, "a", True)),
+        (0, Begun(1, ("a", "b")), Send(1, "a")),
         (0, Begun(2, ("b",))),
-        (1, Left(1), Send(2, "b", True)),
+        (1, Left(1), Send(2, "b")),
         (2, Answered("a", 1), Drop("a")),
     )
 
@@ -764,7 +779,7 @@ def test_when_a_task_has_lost_its_quorum_the_others_go_on_once_it_is_left():
     hint = LOWER
     play(
         up(dispatcher("ab", slots=1), "a", "b"),
-        (0, Begun(1, ("a", "b")), Send(1, "a", True)),
+        (0, Begun(1, ("a", "b")), Send(1, "a")),
         (0, Begun(2, ("a",), min_responses=1)),
         (
             1,
@@ -773,7 +788,7 @@ def test_when_a_task_has_lost_its_quorum_the_others_go_on_once_it_is_left():
             failed(2, "a", f"out of the run since round 0: {why.cause}"),
             lost(hint),
         ),
-        (1, Left(2), Send(1, "b", True)),
+        (1, Left(2), Send(1, "b")),
     )
 
 
@@ -849,7 +864,7 @@ def test_a_client_has_a_worker_for_one_task_and_nothing_after_it():
         (0, Begun(1, ("a", "b")), Start("a")),
         (1, Served("a"), Send(1, "a", True)),
         (3, Answered("a", 1), Keep(1, "a", 2), Release("a"), Start("b"), Give(1, "a")),
-        (3, Served("b"), Send(1, "b", True)),
+        (3, Served("b"), Send(1, "b")),
         (4, Wanted(1), Accept(1, "a")),
         (5, Answered("b", 1), Keep(1, "b", 2), Release("b"), Give(1, "b")),
         (6, Wanted(1), Accept(1, "b"), Finish(1)),
@@ -873,9 +888,9 @@ def test_replies_are_in_site_order_although_the_longest_come_first():
     play(
         have_answered(with_workers("ab", slots=1), a=1, b=2),
         (5, Begun(1, ("a", "b")), Start("b")),
-        (5, Served("b"), Send(1, "b", True)),
+        (5, Served("b"), Send(1, "b")),
         (7, Answered("b", 1), Keep(1, "b", 2), Release("b"), Start("a")),
-        (7, Served("a"), Send(1, "a", True)),
+        (7, Served("a"), Send(1, "a")),
         (8, Answered("a", 1), Keep(1, "a", 1), Release("a"), Give(1, "a")),
         (8, Wanted(1), Accept(1, "a"), Give(1, "b")),
     )
@@ -886,9 +901,9 @@ def test_a_worker_that_ends_fails_the_task_that_it_did_and_its_client_does_the_n
         with_workers("a"),
         (0, Begun(1, ("a",)), Start("a")),
         (0, Begun(2, ("a",))),
-        (0, Served("a"), Send(1, "a", True)),
+        (0, Served("a"), Send(1, "a")),
         (1, Exited("a", 1, KEY_ERROR), Fail(1, "a", ENDED), Start("a"), Finish(1)),
-        (1, Served("a"), Send(2, "a", True)),
+        (1, Served("a"), Send(2, "a")),
         (2, Answered("a", 2), Keep(2, "a", 1), Release("a"), Give(2, "a")),
     )
 
@@ -901,7 +916,7 @@ def test_a_client_given_up_whose_worker_answers_late_is_free_again():
         (5, TimePassed(), failed(1, "a", "no answer within 5.0 s of receiving the task", hangs=True), Finish(1)),
         (5, Left(1)),
         (6, Begun(2, ("a", "b")), Start("b")),
-        (6, Served("b"), Send(2, "b", True)),
+        (6, Served("b"), Send(2, "b")),
         (7, Answered("a", 1), Drop("a"), Release("a")),
         (8, Answered("b", 2), Keep(2, "b", 2), Release("b"), Start("a")),
     )
@@ -911,7 +926,7 @@ def test_a_client_given_up_whose_worker_ends_has_not_failed_in_the_next_task():
     play(
         with_workers("a"),
         (0, Begun(1, ("a",), timeout_s=5.0), Start("a")),
-        (0, Served("a"), Send(1, "a", True)),
+        (0, Served("a"), Send(1, "a")),
         (5, TimePassed(), failed(1, "a", "no answer within 5.0 s of receiving the task", hangs=True), Finish(1)),
         (5, Left(1)),
         (6, Begun(2, ("a",))),
@@ -923,7 +938,7 @@ def test_a_worker_that_closes_its_channel_and_then_ends_has_its_cause():
     play(
         with_workers("a"),
         (0, Begun(1, ("a",)), Start("a")),
-        (0, Served("a"), Send(1, "a", True)),
+        (0, Served("a"), Send(1, "a")),
         (1, Disconnected("a")),
         (2, Exited("a", 1, KEY_ERROR), Fail(1, "a", ENDED), Finish(1)),
         (2, Left(1)),
@@ -935,7 +950,7 @@ def test_a_worker_that_closes_its_channel_and_does_not_end_is_not_waited_for_and
     play(
         with_workers("a"),
         (0, Begun(1, ("a",)), Start("a")),
-        (0, Served("a"), Send(1, "a", True)),
+        (0, Served("a"), Send(1, "a")),
         (1, Disconnected("a")),
         (
             *(11, TimePassed()),
@@ -953,9 +968,9 @@ def test_a_task_that_is_given_back_is_another_workers_and_has_not_failed():
         (0, Begun(1, ("a", "b")), Start("a")),
         (0, Served("a"), Send(1, "a", True)),
         (1, Answered("a", 1), Keep(1, "a", 1), Release("a"), Start("b"), Give(1, "a")),
-        (1, Served("b"), Send(1, "b", True)),
+        (1, Served("b"), Send(1, "b")),
         (2, Returned("b"), Start("b")),
-        (3, Served("b"), Send(1, "b", True)),
+        (3, Served("b"), Send(1, "b")),
         (5, Answered("b", 1), Keep(1, "b", 2), Release("b")),
     )
 

@@ -68,6 +68,19 @@ def test_ratios_are_taken_run_by_run():
     assert ratio_of([2.0, 20.0, 4.0], [1.0, 10.0, 4.0]) == 2.0
 
 
+@pytest.mark.slow
+def test_a_sweep_is_compared_by_what_one_run_takes_though_the_loop_has_fewer(tmp_path):
+    work = Work(name="S", clients=2, slots=2, rounds=1, pictures=6)
+    found = sections.sweep(work, 2, Settings(folder=tmp_path, runs=1), in_loop=1)
+
+    of_one = {row.system: row.median for row in found.rows if row.work == "S, a run"}
+    assert of_one.keys() == {"fedsag", "bare nursery", "bash loop of 1"}
+    assert [target.value for target in found.targets] == [
+        of_one["fedsag"] / of_one["bare nursery"],
+        of_one["bash loop of 1"] / of_one["fedsag"],
+    ]
+
+
 def test_the_tables_say_what_was_missed():
     found = Results(
         rows=[
