@@ -24,6 +24,7 @@ KNOWN = {
     "FedBuff": "fedsag_cli.workflows.fedbuff.FedBuff",
     "Cyclic": "fedsag_cli.workflows.cyclic.Cyclic",
     "CrossSiteModelEval": "fedsag_cli.workflows.cross_site_model_eval.CrossSiteModelEval",
+    "NPModelLocator": "fedsag_cli.workflows.model_files.NPModelLocator",
     "InitializeGlobalWeights": "fedsag_cli.workflows.initialize_global_weights.InitializeGlobalWeights",
     "Swarm": "fedsag_cli.workflows.swarm.Swarm",
     "RunsModelController": "fedsag_cli.server.model_controller.RunsModelController",
@@ -40,10 +41,12 @@ KNOWN = {
     "FedAdam": "fedsag_cli.updaters.adaptive.FedAdam",
     "FedOpt": "fedsag_cli.updaters.fedopt.FedOpt",
     "DPFedAvg": "fedsag_cli.aggregators.dp_fedavg.DPFedAvg",
+    "NewtonRaphson": "fedsag_cli.aggregators.newton_raphson.NewtonRaphson",
     "FedNova": "fedsag_cli.aggregators.fednova.FedNova",
     "Scaffold": "fedsag_cli.aggregators.scaffold.Scaffold",
     "PTFileModelPersistor": "fedsag_cli.persistors.torch.PTFileModelPersistor",
     "NPModelPersistor": "fedsag_cli.persistors.numpy.NPModelPersistor",
+    "LRModelPersistor": "fedsag_cli.persistors.logistic.LRModelPersistor",
     "ModelParamPersistor": "fedsag_cli.persistors.model_params.ModelParamPersistor",
     "XGBModelPersistor": "fedsag_cli.persistors.xgb.XGBModelPersistor",
     "IntimeModelSelector": "fedsag_cli.workflows.model_selector.IntimeModelSelector",
@@ -147,12 +150,12 @@ def facts_of(name: str, search: Sequence[Path] = ()) -> Facts:
 
 
 def tasks_asked_for(workflow: ComponentSpec, search: Sequence[Path] = ()) -> list[str]:
-    """The names of the tasks that at least one client must take."""
+    """The names of the tasks that at least one client must take; an empty name is no task."""
     asking = facts_of(workflow.path, search).asks_for
     known = signature_of(workflow.path, search) if asking else None
     defaults = {argument.name: argument.default for argument in known.arguments} if known else {}
     tasks = [(defaults | dict(workflow.args)).get(name) for name in asking]
-    return [task for task in tasks if isinstance(task, str)]
+    return [task for task in tasks if task and isinstance(task, str)]
 
 
 def sites_named(workflow: ComponentSpec, search: Sequence[Path] = ()) -> list[tuple[str, str]]:

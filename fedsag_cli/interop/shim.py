@@ -109,11 +109,16 @@ _WITHOUT_NVFLARE = {
     "nvflare.app_opt.pt": (*_FEDPROX, *_SCAFFOLD),
     "nvflare.app_opt.pt.fedproxloss": _FEDPROX,
     "nvflare.app_opt.pt.scaffold": _SCAFFOLD,
+    "nvflare.app_opt.sklearn": (),
+    "nvflare.app_opt.sklearn.data_loader": ("fedsag_cli.client.data_files",),
     "nvflare.app_opt.statistics": (),
     "nvflare.app_opt.xgboost": (),
     "nvflare.app_opt.xgboost.data_loader": ("fedsag_cli.client.xgb_trees",),
     "nvflare.app_opt.statistics.df": (),
     "nvflare.app_opt.statistics.df.df_core_statistics": ("fedsag_cli.client.statistics.tables",),
+    "nvflare.fuel": (),
+    "nvflare.fuel.utils": (),
+    "nvflare.fuel.utils.import_utils": ("fedsag_cli.client.optional",),
 }
 
 

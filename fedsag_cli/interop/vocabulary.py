@@ -14,7 +14,7 @@ from fedsag_cli import catalog
 from fedsag_cli.facts import Nvflare
 from fedsag_cli.job import executor
 
-AVERAGING_WORKFLOWS = ("FedAvg", "PTFedAvg", "PTFedAvgEarlyStopping", "FedOpt", "Scaffold")
+AVERAGING_WORKFLOWS = ("FedAvg", "PTFedAvg", "PTFedAvgEarlyStopping", "FedOpt", "Scaffold", "FedAvgLR")
 OTHER_WORKFLOWS = ("StatisticsController", "InitializeGlobalWeights")
 """Workflows without an argument that names a task."""
 OTHER_EXECUTORS = ("StatisticsExecutor", "FedXGBTreeExecutor")

@@ -84,6 +84,8 @@ class Executors:
             return entry
         if name in NUMPY_EXECUTORS:
             args = self._numpy(part, name)
+            if name == "NPValidator":  # it has no model to submit, and NVFLARE's says so
+                entry = {**entry, "tasks": [task for task in entry.get("tasks") or [] if task != "submit_model"]}
         elif name == _STATISTICS:
             args = self._statistics(part, components)
         elif name == _TREES:
