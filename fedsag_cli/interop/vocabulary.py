@@ -144,6 +144,22 @@ def executors() -> Mapping[str, Nvflare]:
     return _classes(executor.NVFLARE)
 
 
+def is_class(name: str) -> bool:
+    """Whether fedsag knows a class of NVFLARE by this name."""
+    return name in {*NAMES, *components()} or is_workflow(name) or is_executor(name)
+
+
+def is_workflow(name: str) -> bool:
+    """Whether it runs in the server: a component that asks clients for tasks."""
+    known = components().get(name)
+    asks = known is not None and bool(catalog.facts_of(known[0]).asks_for)
+    return asks or name in (*AVERAGING_WORKFLOWS, *CLIENT_CONTROLLED, *OTHER_WORKFLOWS)
+
+
+def is_executor(name: str) -> bool:
+    return name in {*executors(), *NUMPY_EXECUTORS, *OTHER_EXECUTORS, *CLIENT_CONTROLLED.values()}
+
+
 def numpy_executor(name: str) -> Nvflare:
     """How NVFLARE's NPTrainer or NPValidator differs from the program np_trainer."""
     return Nvflare(path=name, renamed=NUMPY_EXECUTORS[name], ignored=_NUMPY_IGNORED)

@@ -33,7 +33,7 @@ def add_experiment_tracking(
 ) -> None:
     """Keep what scripts log with "mlflow", "tensorboard" or "wandb". A tracker runs in the server, for all clients."""
     if tracking_type not in _TRACKERS:
-        raise UsageError(f"there is no tracking_type {tracking_type!r}", hint=nearest(tracking_type, _TRACKERS))
+        raise UsageError(f"there is no tracking_type {tracking_type!r}", hint=nearest(str(tracking_type), _TRACKERS))
     if client_side or clients is not None:
         raise lacking(f"{'client_side' if client_side else 'clients'} of add_experiment_tracking")
     if not server_side:

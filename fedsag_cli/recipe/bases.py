@@ -11,7 +11,7 @@ from typing import Any
 
 from fedsag_cli.cli import display
 from fedsag_cli.errors import UsageError, nearest
-from fedsag_cli.recipe.checking import NO_EFFECT
+from fedsag_cli.recipe.checking import NO_EFFECT, checked
 from fedsag_cli.recipe.environments import Run
 from fedsag_cli.recipe.fed_job import ALL_SITES, FedJob, ScriptRunner
 from fedsag_cli.recipe.settings import FilterType, FrameworkType
@@ -63,6 +63,7 @@ class Recipe:
     def prepare_clients(self) -> None:
         """For subclasses: add to `job` what clients get."""
 
+    @checked
     def execute(
         self,
         env: Any,
@@ -76,6 +77,7 @@ class Recipe:
             raise SystemExit(0)
         return self.run(env, server_exec_params, client_exec_params)
 
+    @checked
     def run(
         self,
         env: Any,
@@ -158,9 +160,11 @@ class Recipe:
     def add_server_input_filter(self, filter: Any, tasks: Sequence[str] | None = None) -> None:  # noqa: A002
         self.job.to_server(filter, filter_type=FilterType.TASK_RESULT, tasks=tasks)
 
+    @checked
     def add_client_config(self, config: Mapping[str, Any], clients: Sequence[str] | None = None) -> None:
         self.to_client_apps(dict(config), clients)
 
+    @checked
     def add_server_config(self, config: Mapping[str, Any]) -> None:
         self.job.to_server(dict(config))
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from fedsag_cli.arguments import Least, OneOf, declared, problems
@@ -29,23 +31,24 @@ NO_EFFECT = (
 _LACKS = ("save_filename", "server_config_overrides", "client_config_overrides")
 _OLDER_NAMES = {"initial_model": "model", "initial_params": "model_params"}  # those of NVFLARE 2.7.0
 
-Init = TypeVar("Init", bound=Callable[..., None])
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def checked(init: Init) -> Init:
-    """Decorate a constructor: an argument that is missing, unknown or of a wrong type is an error that names it.
+def checked(function: Function) -> Function:
+    """Decorate a method: an argument that is missing, unknown or of a wrong type is an error that names it.
 
-    Types and rules are those of the annotations. A constructor with `**other` also takes what its base classes take,
+    Types and rules are those of the annotations. A method with `**other` also takes what its base classes take,
     arguments by their older names, and those of NO_EFFECT. Raises UsageError.
     """
-    signature = inspect.signature(init)
+    signature = inspect.signature(function)
     is_open = any(each.kind is each.VAR_KEYWORD for each in signature.parameters.values())
 
-    @functools.wraps(init)
-    def wrapped(self: Any, *args: Any, **named: Any) -> None:
-        name = type(self).__name__
-        of = next(each for each in type(self).__mro__ if vars(each).get("__init__") is wrapped)
-        known = _names(of.__mro__ if is_open else [of])
+    @functools.wraps(function)
+    def wrapped(self: Any, *args: Any, **named: Any) -> Any:
+        kind = type(self)
+        name = kind.__name__ if function.__name__ == "__init__" else f"{kind.__name__}.{function.__name__}"
+        of = next(each for each in kind.__mro__ if vars(each).get(function.__name__) is wrapped)
+        known = _names(of.__mro__ if is_open else [of], function.__name__)
         for older, newer in _OLDER_NAMES.items():
             if is_open and newer in known and older in named and named.get(newer) is None:
                 named[newer] = named.pop(older)
@@ -58,15 +61,22 @@ def checked(init: Init) -> Init:
             given = signature.bind(self, *args, **named).arguments
         except TypeError as error:  # one is missing, or there are too many
             raise UsageError(f"{name}: {error}") from None
-        for key, problem in problems(declared(init), given).items():
+        for key, problem in problems(declared(function), given).items():
             raise UsageError(f"{name}: {key} {problem}")
-        init(self, *args, **named)
+        return function(self, *args, **named)
 
     return wrapped  # type: ignore[return-value]
 
 
-def _names(kinds: Sequence[type]) -> set[str]:
-    """The arguments of those of these classes whose constructors are checked."""
-    inits = [vars(each)["__init__"] for each in kinds if "__init__" in vars(each)]
-    parameters = [inspect.signature(init).parameters.values() for init in inits if hasattr(init, "__wrapped__")]
-    return {each.name for of in parameters for each in list(of)[1:] if each.kind is not each.VAR_KEYWORD}
+def path_of(given: str | os.PathLike[str], name: str) -> Path:
+    """The path that was given as the argument `name`. Raises UsageError if it is none."""
+    if not isinstance(given, str | os.PathLike) or not given:
+        raise UsageError(f"{name} must be a path, not {given!r}")
+    return Path(given).expanduser()
+
+
+def _names(kinds: Sequence[type], function: str) -> set[str]:
+    """The arguments of this method of each of these classes, where it is checked."""
+    functions = [vars(each)[function] for each in kinds if hasattr(vars(each).get(function), "__wrapped__")]
+    parameters = [each for one in functions for each in list(inspect.signature(one).parameters.values())[1:]]
+    return {each.name for each in parameters if each.kind is not each.VAR_KEYWORD}

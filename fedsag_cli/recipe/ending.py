@@ -1,4 +1,4 @@
-"""How a job script ends that meets an error of fedsag: with its message, and its exit code."""
+"""How a job script ends: after an error of fedsag with its message and its exit code; with a note if it ran no job."""
 
 from __future__ import annotations
 
@@ -10,6 +10,18 @@ from types import TracebackType
 from fedsag_cli.errors import FedsagError
 
 _exit_code: list[int] = []
+_made: list[str] = []
+_used: list[str] = []
+
+
+def job_made(name: str) -> None:
+    """Remember that the script has made a job of this name."""
+    _made.append(name)
+
+
+def job_used(name: str) -> None:
+    """Remember that the script has run or written a job of this name."""
+    _used.append(name)
 
 
 def install() -> None:
@@ -20,6 +32,7 @@ def install() -> None:
 
 
 def _shown(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    _made.clear()  # the error says enough
     if not isinstance(error, FedsagError):
         sys.__excepthook__(kind, error, trace)
         return
@@ -32,6 +45,11 @@ def _shown(kind: type[BaseException], error: BaseException, trace: TracebackType
 
 def _leave() -> None:
     """Python's own exit code after any error is 1."""
+    if _made and not _used:
+        from fedsag_cli.cli import display
+
+        how = "call execute() of a recipe, or simulator_run() of a job"
+        display.note(f"the script has made the job {_made[-1]}, but neither run nor written it: {how}")
     if _exit_code:
         for stream in (sys.stdout, sys.stderr):  # noqa: TID251  nothing is printed: what was, is written
             if stream is not None:

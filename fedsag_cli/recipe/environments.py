@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from fedsag_cli.arguments import Least
 from fedsag_cli.errors import UsageError
-from fedsag_cli.recipe.checking import Count, checked
+from fedsag_cli.recipe.checking import Count, checked, path_of
 
 WORKSPACE_ROOT = "/tmp/nvflare/simulation"
 WORKSPACE_ROOT_VARIABLE = "NVFLARE_SIMULATOR_WORKSPACE_ROOT"
@@ -72,7 +72,7 @@ class SimEnv(ExecEnv):
                 RuntimeWarning,
                 stacklevel=3,
             )
-        self.workspace_root = override or str(workspace_root)
+        self.workspace_root = override or str(path_of(workspace_root, "workspace_root"))
         self.last_run_failed = False
 
     def deploy(self, job: Any) -> str:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fedsag_cli import catalog
+from fedsag_cli.arguments import Least
 from fedsag_cli.errors import UsageError
 from fedsag_cli.interop import vocabulary
-from fedsag_cli.recipe import folder, sources
-from fedsag_cli.recipe.checking import Count, Expected, Framework, Mode, Transfer, checked
+from fedsag_cli.recipe import ending, folder, sources
+from fedsag_cli.recipe.checking import Count, Expected, Framework, Mode, Transfer, checked, path_of
 from fedsag_cli.recipe.folder import App
 from fedsag_cli.recipe.lacking import lacking
 from fedsag_cli.recipe.parts import Model, Part, made
@@ -60,11 +61,14 @@ class FedJob:
         self.comp_ids: dict[str, str] = {}
         self._apps: dict[str, App] = {}
         self._referred: dict[str, Any] = {}
+        ending.job_made(name)
 
     def to(self, obj: Any, target: str, id: str | None = None, **named: Any) -> Any:  # noqa: A002
         """Add a part, a file, a folder, or a dict of further keys of the config file. The id of a part is returned."""
         if obj is None or obj == "":
             raise UsageError(f"{self.name}: there is nothing to add to {target!r}")
+        if isinstance(obj, bool | int | float | bytes | list | tuple | type):
+            raise UsageError(f"{self.name}: {obj!r} is no part: give an object of a class, a file or a dict")
         if not isinstance(target, str) or not target:
             raise UsageError(f"{self.name}: {target!r} is no site: give 'server', or a client's name")
         self.set_up(target)
@@ -155,7 +159,7 @@ class FedJob:
         server = self._apps.get(SERVER, App())
         return any(_name_of(part) == name for part in server.workflows.values())
 
-    def export_job(self, job_root: str) -> None:
+    def export_job(self, job_root: str | os.PathLike[str]) -> None:
         """Write the job folder `job_root`/NAME, which fedsag and NVFLARE run. Raises a FedsagError."""
         meta = {
             "name": self.name,
@@ -173,22 +177,24 @@ class FedJob:
         else:
             apps = {f"app_{site}": (app, None) if site == SERVER else (None, app) for site, app in self._apps.items()}
             sites = {f"app_{site}": [site] for site in self._apps}
-        folder.write(Path(job_root) / self.name, meta, apps, sites)
+        ending.job_used(self.name)
+        folder.write(path_of(job_root, "the folder of the export") / self.name, meta, apps, sites)
 
+    @checked
     def simulator_run(
         self,
-        workspace: str,
-        n_clients: int | None = None,
+        workspace: str | os.PathLike[str],
+        n_clients: Annotated[int, Least(0)] | None = None,
         clients: Sequence[str] | None = None,
-        threads: int | None = None,
+        threads: Annotated[int, Least(0)] | None = None,
         gpu: str | None = None,
         log_config: str | None = None,  # noqa: ARG002  the logs of all processes are in the workspace
     ) -> int:
         """Run the job with `fedsag simulator`, to its end, and return 0. Raises a FedsagError."""
-        from fedsag_cli.recipe.simulating import simulate_job
+        from fedsag_cli.recipe.simulating import simulate_beside, site_names
 
         named = [target for target in self.client_apps if target != ALL_SITES]
-        names = list(clients or named) or [f"site-{number}" for number in range(1, (n_clients or 0) + 1)]
+        names = list(clients or named) or site_names(n_clients)
         if not names:
             raise UsageError(f"{self.name}: there are no clients", hint="give n_clients, or their names as clients")
         if named and n_clients and n_clients != len(named):
@@ -197,10 +203,7 @@ class FedJob:
             raise UsageError(
                 f"{self.name} has nothing for the client {unknown[0]}", hint=f"it is for {', '.join(named)}"
             )
-        place = Path(workspace).expanduser()
-        made_at = place.parent / f".{place.name}.job"  # it stays: the report and `fedsag runs` name it
-        self.export_job(str(made_at))
-        simulate_job(made_at / self.name, place, clients=names, threads=threads or len(names), gpus=gpu)
+        simulate_beside(workspace, self.name, self.export_job, clients=names, threads=threads or len(names), gpus=gpu)
         return 0
 
     def _add(self, obj: Any, ctx: JobCtx, named: dict[str, Any]) -> Any:
@@ -211,9 +214,9 @@ class FedJob:
             raise UsageError(f"to(): there is no argument {next(iter(named))!r}", hint="known: id, tasks, filter_type")
         if kind is not None:
             return self.add_filter(obj, kind, tasks, ctx)
-        if is_workflow(obj) and ctx.target == SERVER:
+        if _is_workflow(obj) and ctx.target == SERVER:
             return self.add_controller(obj, ctx)
-        if is_executor(obj):
+        if _is_executor(obj):
             return self.add_executor(obj, tasks, ctx)
         return self.add_component(None, obj, ctx)
 
@@ -266,10 +269,9 @@ class FedAvgJob(BaseFedJob):
         self, initial_model: Any, n_clients: Count, num_rounds: Count, name: str = "fed_job", **other: Any
     ) -> None:
         super().__init__(initial_model, name, **other)
-        path = "nvflare.app_common.workflows.fedavg.FedAvg"
         args = {"num_clients": n_clients, "num_rounds": num_rounds, **self.comp_ids}
         args.pop("locator_id", None)
-        self.to_server(made(path, **args))
+        self.to_server(made(vocabulary.FEDERATED_AVERAGING.path, **args))
 
 
 class PTModel:
@@ -326,6 +328,8 @@ class ScriptRunner:
         if isinstance(script_args, Mapping):
             raise UsageError(f"{script}: its words are a dict", hint="per_site_config gives each site its own")
         sources.check(script)
+        if Path(script).is_dir():
+            raise UsageError(f"{script} is a folder, not a script")
         self._script = script
         place = sources.name_in_job(script)
         args: dict[str, Any] = {"params_exchange_format": _EXCHANGED_AS[FrameworkType(framework)].value}
@@ -358,19 +362,12 @@ def selects_best(key_metric: str, mode: str | None) -> Part:
     return made(path, key_metric=key_metric, negate_key_metric=True if mode == "min" else None)
 
 
-def is_workflow(obj: Any) -> bool:
-    name = _name_of(obj)
-    if name in (*vocabulary.AVERAGING_WORKFLOWS, *vocabulary.CLIENT_CONTROLLED, *vocabulary.OTHER_WORKFLOWS):
-        return True
-    known = vocabulary.components().get(name)
-    return (known is not None and bool(catalog.facts_of(known[0]).asks_for)) or _derives(obj, vocabulary.CONTROLLERS)
+def _is_workflow(obj: Any) -> bool:
+    return vocabulary.is_workflow(_name_of(obj)) or _derives(obj, vocabulary.CONTROLLERS)
 
 
-def is_executor(obj: Any) -> bool:
-    others = {*vocabulary.NUMPY_EXECUTORS, *vocabulary.OTHER_EXECUTORS, *vocabulary.CLIENT_CONTROLLED.values()}
-    return _name_of(obj) in {*vocabulary.executors(), *others} or _derives(
-        obj, ("Executor", *vocabulary.LEARNER_EXECUTORS)
-    )
+def _is_executor(obj: Any) -> bool:
+    return vocabulary.is_executor(_name_of(obj)) or _derives(obj, ("Executor", *vocabulary.LEARNER_EXECUTORS))
 
 
 def _name_of(obj: Any) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from fedsag_cli.errors import UsageError
+from fedsag_cli.errors import UsageError, system_errors
 from fedsag_cli.recipe.parts import Uses, class_of, written
 from fedsag_cli.recipe.sources import Sources
 
@@ -48,12 +48,14 @@ Halves: TypeAlias = tuple[App | None, App | None]
 """What the server gets, and what clients get."""
 
 
+@system_errors()
 def write(
     folder: Path, meta: Mapping[str, Any], apps: Mapping[str, Halves], sites: Mapping[str, Sequence[str]]
 ) -> None:
     """Write the job folder whole, or not at all. A folder of the same job is replaced.
 
-    `apps`: by name; `sites`: the sites of each. Raises UsageError, also if `folder` is no job of that name.
+    `apps`: by name; `sites`: the sites of each. Raises UsageError, also if `folder` is no job of that name, and
+    RunError for what the system refuses.
     """
     if folder.exists() and not _is_job(folder, meta["name"]):
         raise UsageError(f"{folder} is there already, and is no job of that name", hint="choose another folder")

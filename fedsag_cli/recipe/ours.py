@@ -160,8 +160,4 @@ class _Loader:
 
 
 def _is_class(path: str) -> bool:
-    name: Any = path.rpartition(".")[2]
-    return name in {
-        *vocabulary.components(), *vocabulary.executors(), *vocabulary.NAMES, *vocabulary.AVERAGING_WORKFLOWS,
-        *vocabulary.CLIENT_CONTROLLED.values(),
-    }  # fmt: skip
+    return vocabulary.is_class(path.rpartition(".")[2])

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from fedsag_cli.errors import UsageError, nearest
+from fedsag_cli.interop import vocabulary
 from fedsag_cli.recipe.bases import OF_A_SITE, Recipe, ScriptRecipe
-from fedsag_cli.recipe.checking import Count, Expected, Framework, Mode, Transfer, checked
+from fedsag_cli.recipe.checking import Count, Expected, Framework, Mode, Transfer, checked, path_of
 from fedsag_cli.recipe.fed_job import BaseFedJob, FedJob, PTModel, selects_best
 from fedsag_cli.recipe.lacking import lacking
 from fedsag_cli.recipe.parts import Model, made
@@ -67,7 +67,7 @@ class FedAvgRecipe(ScriptRecipe):
         expected = server_expected_format
         persistor = model_persistor or _persistor(framework, model, initial_ckpt, best_model_filename, expected)
         self._workflow = made(
-            f"{_COMMON}.workflows.fedavg.FedAvg",
+            vocabulary.FEDERATED_AVERAGING.path,
             num_clients=min_clients,
             num_rounds=num_rounds,
             persistor_id=_add_persistor(job, persistor),
@@ -140,7 +140,7 @@ class FedOptRecipe(ScriptRecipe):
         )
         job.comp_ids["persistor_id"] = job.to_server(persistor, id="persistor")
         updater = made(
-            f"{_PT}.fedopt.PTFedOptModelShareableGenerator",
+            vocabulary.UPDATER,
             device=device,
             source_model=source_model,
             optimizer_args=_as_dict(optimizer_args),
@@ -389,9 +389,10 @@ def weights_file(path: str | os.PathLike[str] | None) -> str | None:
     """The absolute path of a file of weights. Raises UsageError if there is none."""
     if path is None:
         return None
-    if not Path(path).is_file():
+    file = path_of(path, "a file of weights")
+    if not file.is_file():
         raise UsageError(f"{path}: there is no such file of weights")
-    return os.path.abspath(path)  # noqa: PTH100  a link stays one
+    return os.path.abspath(file)  # noqa: PTH100  a link stays one
 
 
 def _add_persistor(job: BaseFedJob, persistor: Any) -> str:

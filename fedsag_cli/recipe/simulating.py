@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from fedsag_cli.cli.summary import summary
 from fedsag_cli.errors import RunError, UsageError
 from fedsag_cli.interop.job_scripts import SEED, WITH
 from fedsag_cli.interop.shim import STARTUP
+from fedsag_cli.recipe.checking import path_of
 from fedsag_cli.report import Report
 from fedsag_cli.simulator import simulate
 from fedsag_cli.simulator.options import Options
@@ -50,13 +51,26 @@ def simulate_exported(
     log_config: str | None = None,  # noqa: ARG001  the logs of all processes are in the workspace
 ) -> int:
     """Run a job that NVFLARE's FedJobConfig writes, in place of its method `simulator_run`. Raises a FedsagError."""
-    folder = Path(workspace)
-    made = folder.parent / f".{folder.name}.job"  # it stays: the report and `fedsag runs` name it
-    config.generate_job_config(str(made))
-    names = [name.strip() for name in clients.split(",")] if clients else []
-    names = names or [f"site-{number}" for number in range(1, (n_clients or 0) + 1)]
-    simulate_job(made / config.job_name, folder, clients=names, threads=threads, gpus=gpu)
+    names = [name.strip() for name in clients.split(",")] if clients else site_names(n_clients)
+    write = config.generate_job_config
+    simulate_beside(workspace, config.job_name, write, clients=names, threads=threads, gpus=gpu)
     return 0
+
+
+def simulate_beside(workspace: str | os.PathLike[str], name: str, write: Callable[[str], object], **how: Any) -> Report:
+    """Let `write` put the job `name` into a folder beside the workspace, and run it there as `simulate_job` does.
+
+    The folder stays: the report and `fedsag runs` name it.
+    """
+    place = path_of(workspace, "workspace")
+    folder = place.parent / f".{place.name}.job"
+    write(str(folder))
+    return simulate_job(folder / name, place, **how)
+
+
+def site_names(count: int | None) -> list[str]:
+    """The names that the simulator gives to so many clients."""
+    return [f"site-{number}" for number in range(1, (count or 0) + 1)]
 
 
 def _seed() -> int | None:

@@ -472,6 +472,8 @@ def test_an_aggregator_that_their_averaging_workflow_names_by_its_id_averages():
 
     assert values["workflows"][0]["args"]["aggregator_id"] == "mine"
     assert [each["id"] for each in values["components"]] == ["mine", "persistor"]
+    with pytest.raises(JobError, match="FedAvg: aggregator must be a component, not 5"):
+        server_of(mine, workflows=[part(name, aggregator=5)])
     with pytest.raises(JobError, match="aggregator is 'yours': there is no component with that id"):
         server_of(mine, workflows=[part(name, aggregator="yours")])
 

@@ -55,6 +55,7 @@ def test_the_variable_takes_the_place_of_the_folder_and_a_warning_says_so(tmp_pa
         ({"num_clients": "2"}, "num_clients must be a whole number, not '2'"),
         ({"clients": "a,b"}, "clients must be a list, not 'a,b'"),
         ({"clients": ["a", 2]}, "clients must be a list of names"),
+        ({"num_clients": 2, "workspace_root": None}, "workspace_root must be a path, not None"),
         ({"num_client": 2}, "fedsag has no argument 'num_client' of SimEnv .did you mean 'num_clients'"),
         ({"num_clients": 2, "gpu_config": 0}, "gpu_config must be a text, not 0"),
     ],

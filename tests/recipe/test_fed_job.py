@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsag_cli.errors import UsageError
+from fedsag_cli.errors import RunError, UsageError
 from fedsag_cli.recipe import FedJob, ScriptRunner
 from fedsag_cli.recipe.parts import part_class
 from fedsag_cli.recipe.settings import FilterType
@@ -108,6 +108,11 @@ def test_an_export_replaces_the_same_job_and_nothing_else(tmp_path):
     assert [path.name for path in Path("other").iterdir()] == ["mine"]
 
 
+def test_a_place_where_no_folder_can_be_is_an_error_without_a_traceback():
+    with pytest.raises(RunError, match=r"data\.txt"):
+        FedJob("mine").export_job("data.txt")
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -118,6 +123,9 @@ def test_an_export_replaces_the_same_job_and_nothing_else(tmp_path):
         (lambda job: FEDAVG(2), "FedAvg: arguments must be given by name"),
         (lambda job: ScriptRunner("src/train.py", framework="tensorflow"), "fedsag has no framework 'tensorflow'"),
         (lambda job: job.simulator_run("w"), "there are no clients"),
+        (lambda job: job.simulator_run("w", n_clients="2"), "FedJob.simulator_run: n_clients must be a whole number"),
+        (lambda job: ScriptRunner("src"), "src is a folder, not a script"),
+        (lambda job: job.to_server(5), "5 is no part"),
         (lambda job: FedJob(nam="x"), "fedsag has no argument 'nam' of FedJob .did you mean 'name'"),
         (lambda job: FedJob("x", min_clients=True), "FedJob: min_clients must be a whole number, not True"),
         (lambda job: ScriptRunner(scrip="x.py"), "fedsag has no argument 'scrip' of ScriptRunner"),

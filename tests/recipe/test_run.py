@@ -157,6 +157,15 @@ def test_a_name_that_fedsag_lacks_is_an_error_without_a_traceback(folder, text, 
     assert "Traceback" not in ran.stderr
 
 
+def test_a_script_that_makes_a_job_and_runs_none_is_told_so(folder):
+    (folder / "nothing.py").write_text("from nvflare import FedJob\nFedJob('mine')")
+
+    ran = fedsag(folder, "--with", "fedsag", "nothing.py")
+
+    assert ran.returncode == 0
+    assert ran.stderr.startswith("note: the script has made the job mine, but neither run nor written it")
+
+
 def test_another_error_of_the_script_is_pythons(folder):
     (folder / "wrong.py").write_text("1 / 0")
 

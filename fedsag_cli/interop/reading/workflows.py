@@ -139,11 +139,13 @@ class Workflows:
         """The id of the component that averages: the one that the workflow was given, else fedsag's."""
         if isinstance(given, Mapping) and (assembler := args_of(given).get("assembler_id")):
             given = assembler  # it only collects: fedsag's aggregator is the assembler
+        where = f"{self._parts.file}: {name}: aggregator"
         if isinstance(given, str) and given:
             if given not in self._ids:
-                file = self._parts.file
-                raise JobError(f"{file}: {name}: aggregator is {given!r}: there is no component with that id")
+                raise JobError(f"{where} is {given!r}: there is no component with that id")
             return given
+        if given and not isinstance(given, Mapping):
+            raise JobError(f"{where} must be a component, not {given!r}")
         made = self._parts.part(given) if isinstance(given, Mapping) else {"path": path, "args": dict(averages)}
         return self._add("aggregator", made)
 
