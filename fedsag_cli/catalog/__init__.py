@@ -150,12 +150,12 @@ def facts_of(name: str, search: Sequence[Path] = ()) -> Facts:
 
 
 def tasks_asked_for(workflow: ComponentSpec, search: Sequence[Path] = ()) -> list[str]:
-    """The names of the tasks that at least one client must take; an empty name is no task."""
+    """The names of the tasks that at least one client must take."""
     asking = facts_of(workflow.path, search).asks_for
     known = signature_of(workflow.path, search) if asking else None
     defaults = {argument.name: argument.default for argument in known.arguments} if known else {}
     tasks = [(defaults | dict(workflow.args)).get(name) for name in asking]
-    return [task for task in tasks if task and isinstance(task, str)]
+    return [task for task in tasks if isinstance(task, str)]
 
 
 def sites_named(workflow: ComponentSpec, search: Sequence[Path] = ()) -> list[tuple[str, str]]:

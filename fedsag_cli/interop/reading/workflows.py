@@ -20,6 +20,7 @@ from fedsag_cli.interop.vocabulary import (
 _AVERAGES_WITH = {"Scaffold": "Scaffold", "FedAvgLR": "NewtonRaphson"}  # the others: FedAvg
 _OF_AGGREGATOR = ("exclude_vars", "aggregation_weights", "damping_factor", "epsilon")
 _OF_LOGISTIC_MODEL = ("n_features", "model_dir", "model_name")
+_SUBMIT = "submit_model_task_name"
 _SELECTOR = "IntimeModelSelector"
 _MODELS = "_model_weights_"  # NVFLARE's name of models beside SCAFFOLD's controls
 
@@ -44,6 +45,8 @@ class Workflows:
                 self._begin_empty(workflow)
             if name == "ScatterAndGatherScaffold":
                 self._with_controls(workflow)
+            if workflow["args"].get(_SUBMIT) == "":  # so NVFLARE asks no client for its model
+                workflow["args"][_SUBMIT] = None
         else:
             self._parts.lacks("workflow", flow)
             return flow
