@@ -73,6 +73,8 @@ _ALWAYS = {
     "nvflare.app_opt.lightning.api": _LIGHTNING,
     "nvflare.app_opt.lightning.loggers.client_logger": _LIGHTNING,
     "nvflare.app_opt.pt.scaffold": _SCAFFOLD,  # NVFLARE's keeps its controls in memory: --resume would lose them
+    "nvflare.app_opt.sklearn": (),  # NVFLARE's own imports its recipes
+    "nvflare.app_opt.sklearn.data_loader": ("fedsag_cli.client.data_files",),
     **_OWN_CLASSES,
 }
 # a script that imports nvflare.client shall run with NVFLARE too
@@ -109,8 +111,6 @@ _WITHOUT_NVFLARE = {
     "nvflare.app_opt.pt": (*_FEDPROX, *_SCAFFOLD),
     "nvflare.app_opt.pt.fedproxloss": _FEDPROX,
     "nvflare.app_opt.pt.scaffold": _SCAFFOLD,
-    "nvflare.app_opt.sklearn": (),
-    "nvflare.app_opt.sklearn.data_loader": ("fedsag_cli.client.data_files",),
     "nvflare.app_opt.statistics": (),
     "nvflare.app_opt.xgboost": (),
     "nvflare.app_opt.xgboost.data_loader": ("fedsag_cli.client.xgb_trees",),

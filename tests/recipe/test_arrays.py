@@ -14,7 +14,9 @@ from fedsag_cli.interop.export import export
 from fedsag_cli.job import Job
 from fedsag_cli.recipe.arrays import FedAvgLrRecipe, NumpyCrossSiteEvalRecipe
 from fedsag_cli.recipe.environments import SimEnv
+from fedsag_cli.recipe.fed_job import FedJob
 from fedsag_cli.recipe.ours import find_spec
+from fedsag_cli.recipe.parts import made
 from fedsag_cli.recipe.recipes import NumpyFedAvgRecipe
 
 NEWTON = """
@@ -171,3 +173,20 @@ def test_a_trained_model_that_is_not_there_is_an_error_that_names_its_file(train
     recipe = NumpyCrossSiteEvalRecipe(eval_script="measure.py", model_dir=str(trained), model_name={"a": "no.npy"})
     with pytest.raises(RunError, match=r"NPModelLocator: a: .*no\.npy"):
         simulated(recipe)
+
+
+def test_a_job_whose_clients_have_no_model_to_submit_measures_those_of_the_server_alone(trained):
+    """NVFLARE's own recipe lets NPValidator take the task to submit a model: it answers that it has none."""
+    common = "nvflare.app_common"
+    job = FedJob(name="measures")
+    names = {"first": "one.npy"}
+    locator = job.to_server(
+        made(f"{common}.np.np_model_locator.NPModelLocator", model_dir=str(trained), model_name=names)
+    )
+    job.to_server(made(f"{common}.workflows.cross_site_model_eval.CrossSiteModelEval", model_locator_id=locator))
+    job.to_clients(made(f"{common}.np.np_validator.NPValidator"), tasks=["validate", "submit_model"])
+
+    job.simulator_run("workspace", n_clients=2)
+
+    results = json.loads(Path("workspace/server/simulate_job/cross_site_val/cross_val_results.json").read_text())
+    assert [list(of_site) for of_site in results.values()] == [["SRV_first"], ["SRV_first"]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fedsag_cli import catalog
@@ -28,8 +28,9 @@ _MODELS = "_model_weights_"  # NVFLARE's name of models beside SCAFFOLD's contro
 class Workflows:
     """The translation of a server's workflows. They may add to the server's components."""
 
-    def __init__(self, parts: Parts, components: list[Any]) -> None:
-        self._parts, self._components = parts, components
+    def __init__(self, parts: Parts, components: list[Any], *, no_client_submits: Callable[[], bool]) -> None:
+        """`no_client_submits`: whether the clients that take the task to submit a model have none."""
+        self._parts, self._components, self._no_client_submits = parts, components, no_client_submits
 
     def translated(self, flow: Any) -> Any:
         """The workflow of fedsag for one of NVFLARE; any other is returned unchanged."""
@@ -45,8 +46,8 @@ class Workflows:
                 self._begin_empty(workflow)
             if name == "ScatterAndGatherScaffold":
                 self._with_controls(workflow)
-            if workflow["args"].get(_SUBMIT) == "":  # so NVFLARE asks no client for its model
-                workflow["args"][_SUBMIT] = None
+            if workflow["args"].get(_SUBMIT) == "" or (name == "CrossSiteModelEval" and self._no_client_submits()):
+                workflow["args"][_SUBMIT] = None  # NVFLARE's asks nobody, or gets no model
         else:
             self._parts.lacks("workflow", flow)
             return flow
