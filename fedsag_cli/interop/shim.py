@@ -73,6 +73,8 @@ _ALWAYS = {
     "nvflare.app_opt.lightning.api": _LIGHTNING,
     "nvflare.app_opt.lightning.loggers.client_logger": _LIGHTNING,
     "nvflare.app_opt.pt.scaffold": _SCAFFOLD,  # NVFLARE's keeps its controls in memory: --resume would lose them
+    "nvflare.app_opt.sklearn": (),  # NVFLARE's own imports its recipes
+    "nvflare.app_opt.sklearn.data_loader": ("fedsag_cli.client.data_files",),
     **_OWN_CLASSES,
 }
 # a script that imports nvflare.client shall run with NVFLARE too
@@ -114,6 +116,9 @@ _WITHOUT_NVFLARE = {
     "nvflare.app_opt.xgboost.data_loader": ("fedsag_cli.client.xgb_trees",),
     "nvflare.app_opt.statistics.df": (),
     "nvflare.app_opt.statistics.df.df_core_statistics": ("fedsag_cli.client.statistics.tables",),
+    "nvflare.fuel": (),
+    "nvflare.fuel.utils": (),
+    "nvflare.fuel.utils.import_utils": ("fedsag_cli.client.optional",),
 }
 
 

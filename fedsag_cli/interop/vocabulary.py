@@ -14,7 +14,7 @@ from fedsag_cli import catalog
 from fedsag_cli.facts import Nvflare
 from fedsag_cli.job import executor
 
-AVERAGING_WORKFLOWS = ("FedAvg", "PTFedAvg", "PTFedAvgEarlyStopping", "FedOpt", "Scaffold")
+AVERAGING_WORKFLOWS = ("FedAvg", "PTFedAvg", "PTFedAvgEarlyStopping", "FedOpt", "Scaffold", "FedAvgLR")
 OTHER_WORKFLOWS = ("StatisticsController", "InitializeGlobalWeights")
 """Workflows without an argument that names a task."""
 OTHER_EXECUTORS = ("StatisticsExecutor", "FedXGBTreeExecutor")
@@ -119,6 +119,8 @@ NUMPY_EXECUTORS = {  # an argument becomes a flag of np_trainer, or an argument 
     "NPValidator": {"sleep_time": "--validate_sleep_time", "validate_task_name": "evaluate_task_name"},
 }
 _NUMPY_IGNORED = ("epsilon",)
+ONLY_MEASURES, SUBMIT_MODEL = "NPValidator", "submit_model"
+"""An executor that has no model to submit although it takes that task."""
 
 NAMES = {*CLIENT_CONTROLLED, *NUMPY_EXECUTORS, *OTHER_EXECUTORS, *LEARNER_EXECUTORS, *NOT_NEEDED, *LEFT_OUT}
 """NVFLARE's classes, beside the executors and those that a component of fedsag stands for."""

@@ -46,8 +46,12 @@ _LOCATORS = {  # by whether the model is torch's
 }
 _GLOBAL_EVAL = "nvflare.app_common.workflows.global_model_eval.GlobalModelEval"
 _RUNS_CONTROLLER = "RunsModelController"
-_SCAFFOLD = "nvflare.app_common.workflows.scaffold.Scaffold"  # which averages itself
-_SCAFFOLD_ARGS = ("num_rounds", "start_round", "persistor_id")
+_AVERAGE_THEMSELVES = {  # the workflows of NVFLARE for scatter and gather with these aggregators
+    "Scaffold": "nvflare.app_common.workflows.scaffold.Scaffold",
+    "NewtonRaphson": "nvflare.app_common.workflows.lr.fedavg.FedAvgLR",
+}
+_THEIR_ARGS = ("num_rounds", "start_round", "persistor_id")
+_NEWTON_RAPHSON = {"damping_factor": 0.8}  # NVFLARE's has no default
 _LIGHTNING = re.compile(rb"\b(fedsag_cli|nvflare)\.client(\.| +import +)lightning\b")
 _LIGHTNING_NOTE = "a script uses the Lightning client: NVFLARE's needs the package pytorch_lightning"
 _ONLY_EXTERNAL = ("command", "launch_once", "launch_timeout", "shutdown_timeout", "stop_grace_period",
@@ -107,14 +111,15 @@ def server(
         return {"format_version": 2, **values, **writing.halves(values)}, writing.notes
     writing.persistors = {part.get("id"): writing.name(part) for part in _enabled(values, "components")}
     empty = [part for part in _enabled(values, "components") if writing.has_no_model(part)]
-    controls = [part for part in _enabled(values, "components") if writing.has_controls(part)]
+    inside = {part.get("id"): part for part in _enabled(values, "components") if writing.is_in_workflow(part)}
     flows = [
-        writing.scaffold(flow, controls)
-        if (flow.get("args") or {}).get("aggregator_id") in [part.get("id") for part in controls]
+        writing.averages_itself(flow, inside[named])
+        if (named := (flow.get("args") or {}).get("aggregator_id")) in inside
         else writing.part(_without_persistor(flow, empty))
         for flow in _enabled(values, "workflows")
     ]
-    parts = [writing.part(part) for part in _enabled(values, "components") if part not in (*empty, *controls)]
+    left_out = (*empty, *inside.values())
+    parts = [writing.part(part) for part in _enabled(values, "components") if part not in left_out]
     parts = [*(made for part in parts for made in _collecting(part)), *writing.more_parts]
     if not any(part.get("id") == _GENERATOR["id"] for part in parts):
         parts.append(dict(_GENERATOR))
@@ -209,27 +214,34 @@ class _Writing:
             self.notes.append("NPModelPersistor is left out, as its model is empty: NVFLARE then writes no model")
         return is_empty
 
-    def has_controls(self, part: Mapping[str, Any]) -> bool:
-        """Whether it is the aggregator of SCAFFOLD; NVFLARE's workflow of SCAFFOLD averages itself."""
-        return catalog.short_name(str(self._resolve(catalog.path_in(part)) or "")) == "Scaffold"
+    def is_in_workflow(self, part: Mapping[str, Any]) -> bool:
+        """Whether it is an aggregator that in NVFLARE is a part of a workflow."""
+        return self.name(part) in _AVERAGE_THEMSELVES
 
-    def scaffold(self, flow: Mapping[str, Any], controls: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """NVFLARE's workflow of SCAFFOLD for scatter and gather with the aggregator Scaffold."""
-        args = dict(flow.get("args") or {})
-        for part in controls:
-            given = {key: self._resolve(value) for key, value in (part.get("args") or {}).items()}
-            if set_by_user := [
-                key for key, value in given.items() if value not in (None, "", {}, []) and value is not True
-            ]:
-                raise JobError(
-                    f"{self._file}: Scaffold: NVFLARE's has no {set_by_user[0]}",
-                    hint="it weighs all sites by their steps: leave it out",
-                )
-        kept = {key: args[key] for key in _SCAFFOLD_ARGS if key in args}
+    def averages_itself(self, flow: Mapping[str, Any], aggregator: Mapping[str, Any]) -> dict[str, Any]:
+        """NVFLARE's workflow for scatter and gather with such an aggregator."""
+        args, name = dict(flow.get("args") or {}), self.name(aggregator)
+        path = _AVERAGE_THEMSELVES[name]
+        own = _NEWTON_RAPHSON | (aggregator.get("args") or {}) if name == "NewtonRaphson" else {}
+        if name == "Scaffold":
+            self._check_scaffold(aggregator)
+        kept = {key: args[key] for key in _THEIR_ARGS if key in args}
         num_clients = self._resolve(args.get("num_clients")) or args.get("min_clients", 1)
-        self.notes.append("ScatterAndGather with Scaffold: NVFLARE's Scaffold draws min_clients clients in each round")
+        theirs = path.rpartition(".")[2]
+        self.notes.append(f"ScatterAndGather with {name}: NVFLARE's {theirs} draws min_clients clients in each round")
         others = {key: value for key, value in flow.items() if key not in (*catalog.NAMING_KEYS, "args")}
-        return {**others, "path": _SCAFFOLD, "args": {"num_clients": num_clients, **kept}}
+        return {**others, "path": path, "args": {"num_clients": num_clients, **kept, **own}}
+
+    def _check_scaffold(self, aggregator: Mapping[str, Any]) -> None:
+        """Raises JobError for an argument that NVFLARE's workflow of SCAFFOLD does not have."""
+        given = {key: self._resolve(value) for key, value in (aggregator.get("args") or {}).items()}
+        if set_by_user := [
+            key for key, value in given.items() if value not in (None, "", {}, []) and value is not True
+        ]:
+            raise JobError(
+                f"{self._file}: Scaffold: NVFLARE's has no {set_by_user[0]}",
+                hint="it weighs all sites by their steps: leave it out",
+            )
 
     def _args(self, args: dict[str, Any], differs: Nvflare) -> dict[str, Any]:
         """The arguments for NVFLARE's class, from the component's facts."""

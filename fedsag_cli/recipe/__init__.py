@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         set_per_site_config,
         set_recipe_meta,
     )
+    from fedsag_cli.recipe.arrays import FedAvgLrRecipe, NumpyCrossSiteEvalRecipe
     from fedsag_cli.recipe.fed_job import FedJob, ScriptRunner
     from fedsag_cli.recipe.recipes import (
         CyclicRecipe,
@@ -41,11 +42,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CyclicRecipe",
+    "FedAvgLrRecipe",
     "FedAvgRecipe",
     "FedEvalRecipe",
     "FedJob",
     "FedOptRecipe",
     "FedProxRecipe",
+    "NumpyCrossSiteEvalRecipe",
     "NumpyFedAvgRecipe",
     "PocEnv",
     "ProdEnv",
@@ -62,10 +65,16 @@ __all__ = [
     "set_per_site_config",
     "set_recipe_meta",
 ]
+_PLACES = {
+    "FedAvgLrRecipe": "arrays",
+    "FedJob": "fed_job",
+    "NumpyCrossSiteEvalRecipe": "arrays",
+    "ScriptRunner": "fed_job",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    place = "recipes" if name.endswith("Recipe") else "fed_job" if name in ("FedJob", "ScriptRunner") else "additions"
+    place = _PLACES.get(name) or ("recipes" if name.endswith("Recipe") else "additions")
     return getattr(importlib.import_module(f"{__name__}.{place}"), name)

@@ -48,6 +48,8 @@ class Recipe:
     """A job that is made in one call. `framework` decides how cross-site evaluation finds the models."""
 
     framework: FrameworkType | None = None
+    of_a_site: Sequence[str] = OF_A_SITE
+    """The keys that `set_per_site_config` takes."""
 
     def __init__(self, job: FedJob) -> None:
         self.job, self.name = job, job.name
@@ -115,8 +117,8 @@ class Recipe:
             raise UsageError("set_per_site_config must be called once, directly after the recipe is made")
         for site, values in config.items():
             for key in values:
-                if key not in (*OF_A_SITE, *NO_EFFECT):
-                    raise UsageError(f"site {site}: there is no key {key!r}", hint=nearest(key, OF_A_SITE))
+                if key not in (*self.of_a_site, *NO_EFFECT):
+                    raise UsageError(f"site {site}: there is no key {key!r}", hint=nearest(key, self.of_a_site))
         self._by_site = {site: dict(values) for site, values in config.items()}
 
     def configured_sites(self) -> list[str]:

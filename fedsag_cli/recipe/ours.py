@@ -36,6 +36,7 @@ _TORCH = {
     "cyclic": "CyclicRecipe", "swarm": "SwarmLearningRecipe", "fedeval": "FedEvalRecipe",
 }  # fmt: skip
 _NUMPY = {"NumpyFedAvgRecipe": "recipes"}
+_NUMPY_EVALUATION = {"NumpyCrossSiteEvalRecipe": "arrays"}
 _SKLEARN = {"fedavg": "SklearnFedAvgRecipe", "kmeans": "KMeansFedAvgRecipe", "svm": "SVMFedAvgRecipe"}
 _CLIENT_CONTROLLED = (
     "CCWFJob", "CrossSiteEvalConfig", "CyclicClientConfig", "CyclicServerConfig", "SwarmClientConfig",
@@ -60,8 +61,13 @@ _NAMES: Mapping[str, Mapping[str, str]] = {
     "nvflare.app_opt.sklearn": dict.fromkeys(_SKLEARN.values(), "tables"),
     "nvflare.app_opt.sklearn.recipes": dict.fromkeys(_SKLEARN.values(), "tables"),
     **{f"nvflare.app_opt.sklearn.recipes.{module}": {name: "tables"} for module, name in _SKLEARN.items()},
-    "nvflare.app_common.np.recipes": _NUMPY,
+    "nvflare.app_common.np.recipes": {**_NUMPY, **_NUMPY_EVALUATION},
     "nvflare.app_common.np.recipes.fedavg": _NUMPY,
+    "nvflare.app_common.np.recipes.cross_site_eval": _NUMPY_EVALUATION,
+    "nvflare.app_common.np.recipes.lr.fedavg": {"FedAvgLrRecipe": "arrays"},
+    "nvflare.app_opt.np.recipes": {**_NUMPY, **_NUMPY_EVALUATION},  # where they were before 2.7.2
+    "nvflare.app_opt.np.recipes.fedavg": {**_NUMPY, "FedAvgRecipe": "recipes.NumpyFedAvgRecipe"},
+    "nvflare.app_opt.np.recipes.cross_site_eval": _NUMPY_EVALUATION,
     "nvflare.app_common.ccwf.ccwf_job": dict.fromkeys(_CLIENT_CONTROLLED, "client_controlled"),
     "nvflare.app_opt.xgboost.recipes": {"XGBBaggingRecipe": "trees"},
     "nvflare.app_opt.xgboost.recipes.bagging": {"XGBBaggingRecipe": "trees"},
@@ -141,8 +147,9 @@ class _Loader:
     def exec_module(self, module: ModuleType) -> None:
         name = module.__name__
         if name in _NAMES:
-            for each, place in _NAMES[name].items():
-                module.__dict__[each] = getattr(importlib.import_module(_HERE + place), each)
+            for each, where in _NAMES[name].items():
+                place, _, called = where.partition(".")
+                module.__dict__[each] = getattr(importlib.import_module(_HERE + place), called or each)
         elif (modules := shim.modules_of(name)) is not None:
             for each in modules:
                 module.__dict__.update(shim.names_of(each))

@@ -136,7 +136,7 @@ class FedOptRecipe(ScriptRecipe):
         persistor = made(
             f"{_PT}.file_model_persistor.PTFileModelPersistor",
             model=source_model,
-            source_ckpt_file_full_name=_checkpoint(initial_ckpt),
+            source_ckpt_file_full_name=weights_file(initial_ckpt),
         )
         job.comp_ids["persistor_id"] = job.to_server(persistor, id="persistor")
         updater = made(
@@ -360,7 +360,7 @@ def _persistor(
         return PTModel(
             model,
             allow_numpy_conversion=as_numpy,
-            initial_ckpt=_checkpoint(checkpoint),
+            initial_ckpt=weights_file(checkpoint),
             best_model_filename=best,
         )
     if best is not None:
@@ -372,7 +372,7 @@ def _persistor(
     return made(
         f"{_COMMON}.np.np_model_persistor.NPModelPersistor",
         model=model,
-        source_ckpt_file_full_name=_checkpoint(checkpoint),
+        source_ckpt_file_full_name=weights_file(checkpoint),
     )
 
 
@@ -385,7 +385,7 @@ def _check_numbers(value: Any) -> None:
         raise UsageError(f"model: {value!r} is no number: a model of numpy is an array, or a list or a dict of numbers")
 
 
-def _checkpoint(path: str | os.PathLike[str] | None) -> str | None:
+def weights_file(path: str | os.PathLike[str] | None) -> str | None:
     """The absolute path of a file of weights. Raises UsageError if there is none."""
     if path is None:
         return None

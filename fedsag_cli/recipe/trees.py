@@ -22,8 +22,10 @@ _OF_EXECUTOR = (
 class XGBBaggingRecipe(Recipe):
     """Trees of XGBoost. `training_mode`: "bagging", or "cyclic".
 
-    `per_site_config` gives each site its `data_loader`, and perhaps `lr_scale`.
+    `per_site_config`, or `set_per_site_config`, gives each site its `data_loader`, and perhaps `lr_scale`.
     """
+
+    of_a_site = ("data_loader", "lr_scale")
 
     @checked
     def __init__(
@@ -49,28 +51,37 @@ class XGBBaggingRecipe(Recipe):
         per_site_config: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         given = locals()
-        settings = {key: given[key] for key in _OF_EXECUTOR}
-        if not per_site_config:
-            raise UsageError("XGBBaggingRecipe: per_site_config is missing", hint='give each site its "data_loader"')
+        self._settings = {key: given[key] for key in _OF_EXECUTOR}
+        self._settings["num_client_bagging"] = num_client_bagging or min_clients
+        self._data_loader_id = data_loader_id
         job = FedJob(name=name, min_clients=min_clients)
         job.to_server(_workflow(training_mode, min_clients, num_rounds), id="xgb_controller")
         job.to_server(made(f"{_TREES}.model_persistor.XGBModelPersistor", save_name=save_name), id="persistor")
         job.to_server(made(f"{_TREES}.shareable_generator.XGBModelShareableGenerator"), id="shareable_generator")
         if training_mode == "bagging":
             job.to_server(made(f"{_TREES}.bagging_aggregator.XGBBaggingAggregator"), id="aggregator")
-        for site, config in per_site_config.items():
-            if not isinstance(config, Mapping) or config.get("data_loader") is None:
+        super().__init__(job)
+        if per_site_config is not None:
+            self.set_per_site_config(per_site_config)
+
+    def set_per_site_config(self, config: Mapping[str, Mapping[str, Any]]) -> None:
+        super().set_per_site_config(config)
+        for site, values in config.items():
+            if values.get("data_loader") is None:
                 raise UsageError(f"XGBBaggingRecipe: site {site} has no data_loader")
+
+    def prepare_clients(self) -> None:
+        if not self._by_site:
+            raise UsageError("XGBBaggingRecipe: no site has data", hint='set_per_site_config gives a "data_loader"')
+        for site, values in self._by_site.items():
             executor = made(
                 f"{_TREES}.executor.FedXGBTreeExecutor",
-                data_loader_id=data_loader_id,
-                num_client_bagging=num_client_bagging or min_clients,
-                lr_scale=config.get("lr_scale", 1.0),
-                **settings,
+                data_loader_id=self._data_loader_id,
+                lr_scale=values.get("lr_scale", 1.0),
+                **self._settings,
             )
-            job.to(executor, site)
-            job.to(config["data_loader"], site, id=data_loader_id)
-        super().__init__(job)
+            self.job.to(executor, site)
+            self.job.to(values["data_loader"], site, id=self._data_loader_id)
 
 
 def _workflow(mode: str, min_clients: int, num_rounds: int | None) -> Part:

@@ -15,6 +15,7 @@ from fedsag_cli.facts import Facts, Nvflare
 from fedsag_cli.model import MODEL_OWNER, FLModel, Task
 from fedsag_cli.persistors import Persistor, name_of, write_model
 from fedsag_cli.workflows import Clients, Replies
+from fedsag_cli.workflows.model_files import ModelFiles
 from fedsag_cli.workflows.run import Run
 
 BEST_MODEL = "best_model"
@@ -28,7 +29,8 @@ class CrossSiteModelEval:
     Clients that list `submit_model_task_name` send one model for each of `submit_model_names`, which the task has in
     `meta["submit_model_name"]`. Clients that list `validation_task_name` measure. The models are called by the sites,
     as in "site-1" for its "best_model" and "site-1/final_model" for others; the server's are called "SRV_" and the name
-    of the file. Without a trained model, the server's is the one that training would start from.
+    of the file, or of a model in NPModelLocator. Without a trained model, the server's is the one that training would
+    start from.
 
     The metrics are in `cross_val_results.json`, by the client whose data it is and the owner of the model. There is a
     table for each metric too. A client that cannot send its model, or cannot measure one, has failed; the others go on.
@@ -67,7 +69,9 @@ class CrossSiteModelEval:
     @checked
     def __init__(
         self,
-        persistor: Annotated[Persistor | None, "has the server's models (null: only those of the clients)"] = None,
+        persistor: Annotated[
+            Persistor | ModelFiles | None, "has the server's models (null: only those of the clients)"
+        ] = None,
         submit_model_task_name: Annotated[
             str | None, "name of the task to send a model (null: only the server's models are measured)"
         ] = "submit_model",
@@ -153,6 +157,9 @@ class CrossSiteModelEval:
     def _of_server(self) -> Iterator[tuple[str, FLModel]]:
         persistor = self._persistor
         if persistor is None:
+            return
+        if isinstance(persistor, ModelFiles):
+            yield from ((f"SRV_{name}", model) for name, model in persistor.models())
             return
         has_model = False
         for name in ("final", "best"):

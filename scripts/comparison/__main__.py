@@ -28,7 +28,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             compared = recipes.table(args.recipes, Path(folder))
         _write(args.json, compared)
-        return 0 if compared and all(each.difference <= 1e-6 for each in compared) else 1
+        return 0 if compared and all(each.is_alike for each in compared) else 1
     wanted = args.only.split(",") if args.only else [case.name for case in CASES]
     if unknown := sorted(set(wanted) - {case.name for case in CASES}):
         parser.error(f"no case is called {unknown[0]!r}; there are: {', '.join(case.name for case in CASES)}")

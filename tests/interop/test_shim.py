@@ -56,8 +56,10 @@ NAMES = {
     "nvflare.app_opt.pt": ["PTFedProxLoss", "PTScaffoldHelper", "get_lr_values"],
     "nvflare.app_opt.pt.fedproxloss": ["PTFedProxLoss"],
     "nvflare.app_opt.pt.scaffold": ["PTScaffoldHelper", "get_lr_values"],
+    "nvflare.app_opt.sklearn.data_loader": ["load_data", "load_data_for_range"],
     "nvflare.app_opt.statistics.df.df_core_statistics": ["DFStatisticsCore"],
     "nvflare.app_opt.xgboost.data_loader": ["XGBDataLoader"],
+    "nvflare.fuel.utils.import_utils": ["optional_import"],
 }
 ON_A_TREADMILL = """
     import nvflare.client as flare

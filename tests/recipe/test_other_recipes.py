@@ -173,6 +173,21 @@ def test_each_site_grows_trees_of_xgboost_on_data_of_its_own(tmp_path, mode, wor
     assert "a.csv" not in words
 
 
+def test_the_data_of_each_site_can_be_given_after_the_recipe(tmp_path):
+    (tmp_path / "gives.py").write_text("class Gives:\n    pass\n")
+    import gives
+
+    recipe = XGBBaggingRecipe("trees", 2)
+    recipe.set_per_site_config({name: {"data_loader": gives.Gives()} for name in ("a", "b")})
+
+    assert "gives.Gives" in " ".join(client(exported(recipe), "b").executors[0].command)
+
+
+def test_trees_without_data_are_an_error(tmp_path):
+    with pytest.raises(UsageError, match="no site has data"):
+        XGBBaggingRecipe("trees", 2).export("jobs")
+
+
 def test_a_site_without_data_for_its_trees_is_an_error():
     with pytest.raises(UsageError, match="site a has no data_loader"):
         XGBBaggingRecipe("trees", 1, per_site_config={"a": {}})

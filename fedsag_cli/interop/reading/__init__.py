@@ -7,6 +7,7 @@ job would train another model without it.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,8 +17,10 @@ from fedsag_cli.interop.reading import client_controlled
 from fedsag_cli.interop.reading.executors import Executors
 from fedsag_cli.interop.reading.parts import Parts, args_of, objects, path_of
 from fedsag_cli.interop.reading.workflows import Workflows
+from fedsag_cli.interop.vocabulary import ONLY_MEASURES, SUBMIT_MODEL
 from fedsag_cli.job import ConfigFile
 from fedsag_cli.job.config import SERVER_FILE
+from fedsag_cli.plan import matches
 
 _FILTERS = ("task_data_filters", "task_result_filters")
 
@@ -31,7 +34,8 @@ def translate(file: ConfigFile, clients: Iterable[ConfigFile]) -> ConfigFile:
     parts = Parts(file.name, file.search)
     values = {**file.values}
     if file.stem == SERVER_FILE:
-        values |= _server(client_controlled.on_the_server(file.values, clients, parts), parts)
+        clients, again = itertools.tee(clients)  # they are read only if a workflow needs them
+        values |= _server(client_controlled.on_the_server(file.values, clients, parts), parts, again)
     else:
         values |= Executors(parts).client(file.values)
     for key in _FILTERS:
@@ -41,16 +45,23 @@ def translate(file: ConfigFile, clients: Iterable[ConfigFile]) -> ConfigFile:
     return replace(file, values=values, notes=[*file.notes, *parts.notes])
 
 
-def _server(values: Mapping[str, Any], parts: Parts) -> dict[str, Any]:
+def _server(values: Mapping[str, Any], parts: Parts, clients: Iterable[ConfigFile]) -> dict[str, Any]:
     parts.ids = [part.get("id") for part in objects(values, "components")]
     components = [part for part in map(parts.part, objects(values, "components")) if part is not None]
     parts.persistor = next((str(part.get("id")) for part in components if _is_persistor(part)), "")
-    workflows = Workflows(parts, components)
+    workflows = Workflows(parts, components, no_client_submits=lambda: _no_client_submits(clients, parts))
     flows = [workflows.translated(flow) for flow in objects(values, "workflows")]
     return {
         "components": list(_models_inside(components)),
         **({"workflows": flows} if "workflows" in values else {}),
     }
+
+
+def _no_client_submits(clients: Iterable[ConfigFile], parts: Parts) -> bool:
+    """Whether all executors that take the task to submit a model are such that have none."""
+    entries = [entry for client in clients for entry in objects(client.values, "executors")]
+    takers = [entry.get("executor") for entry in entries if matches(SUBMIT_MODEL, entry.get("tasks") or [])]
+    return bool(takers) and all(parts.nvflare_name(executor) == ONLY_MEASURES for executor in takers)
 
 
 def _is_persistor(part: Mapping[str, Any]) -> bool:

@@ -20,8 +20,10 @@ from fedsag_cli.interop.vocabulary import (
     NOT_NEEDED,
     NP_TRAINER_COMMAND,
     NUMPY_EXECUTORS,
+    ONLY_MEASURES,
     OTHER_EXECUTORS,
     STATISTICS_COMMAND,
+    SUBMIT_MODEL,
     TREES_COMMAND,
 )
 from fedsag_cli.job import executor
@@ -84,6 +86,8 @@ class Executors:
             return entry
         if name in NUMPY_EXECUTORS:
             args = self._numpy(part, name)
+            if name == ONLY_MEASURES:  # NVFLARE's answers to any other task that it has no model
+                entry = {**entry, "tasks": [task for task in entry.get("tasks") or [] if task != SUBMIT_MODEL]}
         elif name == _STATISTICS:
             args = self._statistics(part, components)
         elif name == _TREES:

@@ -61,7 +61,7 @@ class Parts:
         name = self.nvflare_name(part)
         if name is None or part.get("disabled"):
             return part
-        if name in self.known:
+        if name in self.known and not _finds_trained_models(name, args_of(part)):
             if path_of(part) in vocabulary.COPIED_CLASSES:
                 self.note(f"{path_of(part)} is fedsag's {self.known[name][0]}, not a class in custom/")
             return self.translated(part, name, *self.known[name])
@@ -133,6 +133,13 @@ class Parts:
     def note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
+
+
+def _finds_trained_models(name: str, args: Mapping[str, Any]) -> bool:
+    """Whether it is a model locator for the models that the persistor writes, and not for files of its own."""
+    names, folder = args.get("model_name"), args.get("model_dir")
+    is_own = isinstance(names, Mapping) or any(Path(each).is_absolute() for each in (names, folder) if each)
+    return name == "NPModelLocator" and not is_own
 
 
 def objects(values: Mapping[str, Any], key: str) -> list[Any]:

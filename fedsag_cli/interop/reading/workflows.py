@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fedsag_cli import catalog
@@ -17,6 +17,10 @@ from fedsag_cli.interop.vocabulary import (
     UPDATER,
 )
 
+_AVERAGES_WITH = {"Scaffold": "Scaffold", "FedAvgLR": "NewtonRaphson"}  # the others: FedAvg
+_OF_AGGREGATOR = ("exclude_vars", "aggregation_weights", "damping_factor", "epsilon")
+_OF_LOGISTIC_MODEL = ("n_features", "model_dir", "model_name")
+_SUBMIT = "submit_model_task_name"
 _SELECTOR = "IntimeModelSelector"
 _MODELS = "_model_weights_"  # NVFLARE's name of models beside SCAFFOLD's controls
 
@@ -24,8 +28,9 @@ _MODELS = "_model_weights_"  # NVFLARE's name of models beside SCAFFOLD's contro
 class Workflows:
     """The translation of a server's workflows. They may add to the server's components."""
 
-    def __init__(self, parts: Parts, components: list[Any]) -> None:
-        self._parts, self._components = parts, components
+    def __init__(self, parts: Parts, components: list[Any], *, no_client_submits: Callable[[], bool]) -> None:
+        """`no_client_submits`: whether the clients that take the task to submit a model have none."""
+        self._parts, self._components, self._no_client_submits = parts, components, no_client_submits
 
     def translated(self, flow: Any) -> Any:
         """The workflow of fedsag for one of NVFLARE; any other is returned unchanged."""
@@ -41,6 +46,8 @@ class Workflows:
                 self._begin_empty(workflow)
             if name == "ScatterAndGatherScaffold":
                 self._with_controls(workflow)
+            if workflow["args"].get(_SUBMIT) == "" or (name == "CrossSiteModelEval" and self._no_client_submits()):
+                workflow["args"][_SUBMIT] = None  # NVFLARE's asks nobody, or gets no model
         else:
             self._parts.lacks("workflow", flow)
             return flow
@@ -95,9 +102,8 @@ class Workflows:
     def _federated_averaging(self, flow: Mapping[str, Any], name: str) -> dict[str, Any]:
         """NVFLARE's workflow contains the aggregator and perhaps the model, which are components in fedsag."""
         args, note = dict(args_of(flow)), self._parts.note
-        averages: dict[str, Any] = {
-            key: args.pop(key) for key in ("exclude_vars", "aggregation_weights") if key in args
-        }
+        averages: dict[str, Any] = {key: args.pop(key) for key in _OF_AGGREGATOR if key in args}
+        logistic = {key: args.pop(key) for key in _OF_LOGISTIC_MODEL if key in args}
         aggregator_part, arrays, module = (args.pop(key, None) for key in ("aggregator", "model", "initial_model"))
         source = args.pop("source_model", None)  # of FedOpt
         updater = {key: args.pop(key) for key in ("optimizer_args", "lr_scheduler_args", "device") if key in args}
@@ -119,13 +125,15 @@ class Workflows:
         if persistor in self._ids:
             if has_model:
                 note(f"{name}: its model is left out: the persistor has one")
+        elif name == "FedAvgLR":
+            self._components.append({"id": persistor, "path": "LRModelPersistor", "args": logistic})
         elif has_model or source is not None or not args.get("persistor_id"):
             self._components.append({"id": persistor, **_persistor_of(arrays, module or source)})
             workflow["args"] |= {} if has_model or source else {"allow_empty_global_weights": True}
-        averages = {key: value for key, value in averages.items() if value}
+        averages = {key: value for key, value in averages.items() if value or value == 0}
         if aggregator_part and averages:
             note(f"{name}: {' and '.join(averages)} have no effect: the job has an aggregator of its own")
-        averages_with = "Scaffold" if name == "Scaffold" else "FedAvg"
+        averages_with = _AVERAGES_WITH.get(name, "FedAvg")
         workflow["args"]["aggregator_id"] = self._aggregator(aggregator_part, averages_with, averages, name)
         if name == "FedOpt":
             workflow["args"]["updater_id"] = self._add("updater", self._parts.part({"path": UPDATER, "args": updater}))
