@@ -53,6 +53,19 @@ SCRIPT = """
                 meta["scaffold_c_diff"] = {name: value - np.float32(site) for name, value in control.items()}
             flare.send(flare.FLModel(params=params, metrics={"mean": mean}, meta=meta))
 """
+NEWTON = """
+    import numpy as np
+    import fedsag_cli.client as flare
+
+    flare.init()
+    while flare.is_running():
+        model = flare.receive()
+        theta = model.params["numpy_key"]
+        x = np.random.standard_normal((20, theta.size))
+        p = 1 / (1 + np.exp(-x @ theta))
+        params = {"gradient": x.T @ ((x[:, :1] > 0) - p), "hessian": x.T @ (x * p * (1 - p))}
+        flare.send(flare.FLModel(params=params, metrics={"mean": float(theta.mean())}))
+"""
 NET = """
     import torch
 
@@ -112,6 +125,11 @@ CASES = {
     "Krum": aggregator("Krum", num_byzantine=0),
     "FedNova": aggregator("FedNova"),
     "SCAFFOLD": aggregator("Scaffold"),
+    "Newton's method": {
+        "script": NEWTON,
+        "tasks": ["train"],
+        "components": {"aggregator": part("NewtonRaphson"), "persistor": part("LRModelPersistor", n_features=2)},
+    },
     "DP-FedAvg": aggregator("DPFedAvg", clip_norm=2.0, noise_multiplier=1.0),
     "FedAvgM": updater("FedAvgM"),
     "FedAdagrad": updater("FedAdagrad"),
@@ -156,6 +174,10 @@ CASES = {
     "several workflows": flows(
         part("InitializeGlobalWeights"), TRAINS, part("CrossSiteModelEval", persistor_id="persistor")
     ),
+    "models in files": {
+        "components": {"locator": part("NPModelLocator")},  # of the workflow before
+        **flows(TRAINS, part("CrossSiteModelEval", persistor_id="locator")),
+    },
     "scikit-learn k-means": "sklearn_kmeans",
     "scikit-learn linear": "sklearn_linear",
     "scikit-learn SVM": "sklearn_svm",
@@ -168,16 +190,17 @@ WORDS = ["-n", 3, "--seed", 7]
 
 
 def make(folder, case):
-    """The job of a case: a template as it is, or a job of one script."""
+    """The job of a case: a template as it is, or a job of one script, SCRIPT if it has no other."""
     if isinstance(case, str):
         made = fedsag("job", "create", "-w", case, "-j", "job", cwd=folder)
         assert made.code == 0, made
         return folder / "job"
     settings = {"num_rounds": ROUNDS, "tasks": TASKS, **case}
-    client, is_torch = settings.pop("client", {}), settings.pop("torch", False)
-    made = (
-        torch_job(folder / "job", SCRIPT, net=NET, **settings) if is_torch else job(folder / "job", SCRIPT, **settings)
-    )
+    client, script = settings.pop("client", {}), settings.pop("script", SCRIPT)
+    if settings.pop("torch", False):
+        made = torch_job(folder / "job", script, net=NET, **settings)
+    else:
+        made = job(folder / "job", script, **settings)
     config = made / "app" / "config" / "config_fed_client.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | client))
     return made

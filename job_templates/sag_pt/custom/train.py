@@ -22,9 +22,7 @@ def parse_args():
     parser.add_argument("--local_epochs", type=int, default=2)
     parser.add_argument("--limit", type=int, default=0, help="use only so many pictures")
     parser.add_argument("--model_path", help="where the best local model is saved (default: cifar_net_SITE.pth)")
-    parser.add_argument(
-        "--split", help="train on this site's part only: iid, shards or dirichlet:ALPHA (default: on all)"
-    )
+    parser.add_argument("--split", help="train on a part: iid, shards or dirichlet:ALPHA (default: on all data)")
     return parser.parse_args()
 
 

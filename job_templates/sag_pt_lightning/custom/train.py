@@ -23,9 +23,7 @@ def parse_args():
     parser.add_argument("--num_workers", type=int, default=0, help="0 is fastest: the pictures are in memory")
     parser.add_argument("--local_epochs", type=int, default=2)
     parser.add_argument("--limit", type=int, default=0, help="use only so many pictures")
-    parser.add_argument(
-        "--split", help="train on this site's part only: iid, shards or dirichlet:ALPHA (default: on all)"
-    )
+    parser.add_argument("--split", help="train on a part: iid, shards or dirichlet:ALPHA (default: on all data)")
     return parser.parse_args()
 
 
