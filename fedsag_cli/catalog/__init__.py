@@ -81,6 +81,7 @@ _BASES_OF_OURS = (
     "BaseFedAvg",
     "FedAvg",
     "ModelAggregator",
+    "Assembler",
     "Filter",
     "DXOFilter",
     "FLComponent",

@@ -47,6 +47,7 @@ _OWN_CLASSES = {  # of which users make executors, learners, controllers, filter
     "nvflare.app_common.abstract.learner_spec": _EXECUTORS,
     "nvflare.app_common.abstract.model": _EXCHANGE,
     "nvflare.app_common.abstract.model_learner": _EXECUTORS,
+    "nvflare.app_common.aggregators.assembler": _COMPONENTS,
     "nvflare.app_common.aggregators.model_aggregator": _COMPONENTS,
     "nvflare.app_common.aggregators.weighted_aggregation_helper": ("fedsag_cli.server.weighted_aggregation",),
     "nvflare.app_common.executors.learner_executor": _EXECUTORS,
@@ -119,6 +120,8 @@ _WITHOUT_NVFLARE = {
     "nvflare.fuel": (),
     "nvflare.fuel.utils": (),
     "nvflare.fuel.utils.import_utils": ("fedsag_cli.client.optional",),
+    "nvflare.security": (),
+    "nvflare.security.logging": ("fedsag_cli.interop.base.exceptions",),
 }
 
 

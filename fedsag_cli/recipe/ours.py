@@ -85,6 +85,7 @@ _NAMES: Mapping[str, Mapping[str, str]] = {
     "nvflare.app_opt.pt.job_config.model": {"PTModel": "fed_job"},
     "nvflare.client.config": {"ExchangeFormat": "settings", "TransferType": "settings"},
     "nvflare.fuel.utils.constants": {"FrameworkType": "settings"},
+    "nvflare.private.fed.utils.fed_utils": {"split_gpus": "simulating"},
     "nvflare.apis.job_def": {
         "JobMetaKey": "settings", "ALL_SITES": "fed_job", "SERVER_SITE_NAME": "fed_job",
     },
@@ -93,7 +94,7 @@ _NAMES: Mapping[str, Mapping[str, str]] = {
     "nvflare.app_common.executors.learner_executor": {},
     "nvflare.app_common.executors.model_learner_executor": {},
 }  # fmt: skip
-_PACKAGES = ("apis", "app_common", "app_opt", "client", "fuel", "job_config", "recipe")
+_PACKAGES = ("apis", "app_common", "app_opt", "client", "fuel", "job_config", "private", "recipe")
 
 
 def install() -> None:

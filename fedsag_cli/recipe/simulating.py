@@ -18,6 +18,7 @@ from fedsag_cli.recipe.checking import path_of
 from fedsag_cli.report import Report
 from fedsag_cli.simulator import simulate
 from fedsag_cli.simulator.options import Options
+from fedsag_cli.simulator.options import split_gpus as split_gpus  # a name of job scripts, too
 
 
 def simulate_job(

@@ -23,7 +23,7 @@ from fedsag_cli.accountants import Accountant
 from fedsag_cli.errors import FedsagError, JobError, TensorError, of_system
 from fedsag_cli.events import Event, Notice, Observer, RunFailed, WillWrite, WorkflowFinished, WorkflowStarted
 from fedsag_cli.filters import Chain
-from fedsag_cli.interop.base.components import ModelAggregator
+from fedsag_cli.interop.base.components import Assembler, ModelAggregator
 from fedsag_cli.interop.base.context import FLComponent
 from fedsag_cli.interop.constants import EventType
 from fedsag_cli.model import Stateful
@@ -253,7 +253,7 @@ def _make_ready(parts: Mapping[str, Any], chains: Sequence[Chain]) -> None:
     if any(isinstance(part, FLComponent) for part in (*parts.values(), *(link for _, link in _links(chains)))):
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     for part in parts.values():
-        if isinstance(part, ModelAggregator):
+        if isinstance(part, Assembler | ModelAggregator):
             part.make_ready(SERVER)
     for chain in chains:
         chain.make_ready(SERVER)

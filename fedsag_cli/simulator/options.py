@@ -124,15 +124,20 @@ def gpu_groups(gpus: str | None, nodes: Sequence[Node] = ()) -> list[str]:
     """
     if gpus is None:
         return []
-    text = re.sub(r"\s", "", gpus)
-    if not re.fullmatch(rf"{_GROUP}(,{_GROUP})*", text):
-        raise UsageError(f"-gpu {gpus!r} is not a list of GPU groups", hint="examples: 0,1 or [0,1],[2,3] or GPU-5b1d…")
-    groups = [group.strip("[]") for group in re.findall(_GROUP, text)]
+    groups = split_gpus(gpus)
     places = {node.name: node.gpus for node in nodes} or {"this machine": machine.num_gpus()}
     for (place, available), gpu in itertools.product(places.items(), ",".join(groups).split(",")):
         if available is not None and gpu.isdecimal() and int(gpu) >= available:
             raise UsageError(f"-gpu {gpus}: there is no GPU {gpu}", hint=f"{place} has {available}, numbered from 0")
     return groups
+
+
+def split_gpus(gpus: str) -> list[str]:
+    """As `gpu_groups`, whether or not there are such GPUs."""
+    text = re.sub(r"\s", "", gpus)
+    if not re.fullmatch(rf"{_GROUP}(,{_GROUP})*", text):
+        raise UsageError(f"-gpu {gpus!r} is not a list of GPU groups", hint="examples: 0,1 or [0,1],[2,3] or GPU-5b1d…")
+    return [group.strip("[]") for group in re.findall(_GROUP, text)]
 
 
 def slots_of(options: Options, num_clients: int, num_groups: int, threads: int, memory: int, notices: list[str]) -> int:

@@ -59,7 +59,9 @@ NAMES = {
     "nvflare.app_opt.sklearn.data_loader": ["load_data", "load_data_for_range"],
     "nvflare.app_opt.statistics.df.df_core_statistics": ["DFStatisticsCore"],
     "nvflare.app_opt.xgboost.data_loader": ["XGBDataLoader"],
+    "nvflare.app_common.aggregators.assembler": ["Assembler"],
     "nvflare.fuel.utils.import_utils": ["optional_import"],
+    "nvflare.security.logging": ["secure_format_exception", "secure_format_traceback", "secure_log_traceback"],
 }
 ON_A_TREADMILL = """
     import nvflare.client as flare

@@ -187,6 +187,14 @@ def test_a_program_can_ask_for_the_variable_that_names_the_folder_of_results(fol
     assert fedsag(folder, "--with", "fedsag", "asks.py").stdout == "NVFLARE_SIMULATOR_WORKSPACE_ROOT\n"
 
 
+def test_a_script_can_split_gpus_that_this_machine_does_not_have(folder):
+    (folder / "gpus.py").write_text(
+        "from nvflare.private.fed.utils.fed_utils import split_gpus\nprint(split_gpus('[0, 1],[90,91]'))"
+    )
+
+    assert fedsag(folder, "--with", "fedsag", "gpus.py").stdout == "['0,1', '90,91']\n"
+
+
 def test_a_script_that_makes_a_job_and_runs_none_is_told_so(folder):
     (folder / "nothing.py").write_text("from nvflare import FedJob\nFedJob('mine')")
 

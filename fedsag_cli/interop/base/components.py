@@ -1,4 +1,4 @@
-"""Users' own filters and aggregators on NVFLARE's base classes: Filter, DXOFilter and ModelAggregator.
+"""Users' own filters and aggregators on NVFLARE's base classes: Filter, DXOFilter, ModelAggregator and Assembler.
 
 Each base class has fedsag's methods of a filter or of an aggregator. They call the user's, with a Shareable or with
 an FLModel, whose params are numpy arrays, except those of a dtype that numpy does not have.
@@ -16,13 +16,13 @@ import numpy as np
 from fedsag_cli.interop.base.context import Engine, FLComponent, FLContext, Workspace
 from fedsag_cli.interop.base.exchange import DXO, DataKind, FLModelUtils, Shareable, from_shareable, with_arrays
 from fedsag_cli.interop.constants import AppConstants, EventType, ReservedKey, ReturnCode
-from fedsag_cli.model import STATISTICS, Cohort, Exchange, FLModel, Params, Reply
+from fedsag_cli.model import STATISTICS, Cohort, Exchange, FLModel, Params, ParamsType, Reply
 from fedsag_cli.params import arithmetic
 from fedsag_cli.params.encoding import is_torch
 from fedsag_cli.params.seeds import seeded
 from fedsag_cli.workspace import JOB_ID, SERVER
 
-__all__ = ["ContentBlockedException", "DXOFilter", "Filter", "ModelAggregator"]
+__all__ = ["Assembler", "ContentBlockedException", "DXOFilter", "Filter", "ModelAggregator"]
 
 _CARRIED = (DataKind.WEIGHTS, DataKind.WEIGHT_DIFF, DataKind.METRICS)
 
@@ -159,6 +159,74 @@ class ModelAggregator(FLComponent):
 
     def exception(self, message: str) -> None:
         self.logger.exception(message)
+
+
+class Assembler(FLComponent):
+    """An aggregator that merges all clients' models at once. In NVFLARE, another component collects them for it."""
+
+    fl_ctx: Any = None
+
+    def __init__(self, data_kind: str) -> None:
+        """`data_kind`: the kind of DXO that clients send, WEIGHTS or WEIGHT_DIFF."""
+        super().__init__()
+        self.expected_data_kind = data_kind
+        self._collection: dict[str, Any] = {}
+
+    @property
+    def collection(self) -> dict[str, Any]:
+        """By site, what `get_model_params` took of its model."""
+        return self._collection
+
+    def get_expected_data_kind(self) -> str:
+        return self.expected_data_kind
+
+    def get_model_params(self, dxo: DXO) -> Any:
+        """What to collect of one client's params, which are numpy arrays, or None where the client had no value."""
+        raise NotImplementedError(f"{type(self).__name__} has no get_model_params()")
+
+    def assemble(self, data: dict[str, Any], fl_ctx: FLContext) -> DXO | Params:
+        """The merged model's params, of what was collected."""
+        raise NotImplementedError(f"{type(self).__name__} has no assemble()")
+
+    def reset(self) -> None:
+        """Begin the next round."""
+        self._collection = {}
+
+    def make_ready(self, site: str) -> None:
+        """`site`: "server"."""
+        self.fl_ctx = _context_of(site)
+
+    def begin(self, sent: FLModel, cohort: Cohort) -> None:  # noqa: ARG002
+        _tell_round(self.fl_ctx, sent)
+
+    def check(self, update: FLModel, sent: Mapping[str, Any]) -> FLModel:  # noqa: ARG002
+        """`update`: its params need not have the names of those that were sent."""
+        return update
+
+    def accept(self, reply: Reply) -> None:
+        """Raises ValueError for a model of another kind."""
+        dxo = from_shareable(FLModelUtils.to_shareable(with_arrays(reply.model)))
+        if dxo.data_kind != self.expected_data_kind:
+            raise ValueError(f"{reply.site} sent another kind of DXO than {type(self).__name__}'s data_kind")
+        dxo.data = _Sent(dxo.data)
+        self._collection[reply.site] = self.get_model_params(dxo)
+
+    def aggregate(self) -> FLModel:
+        """Raises TypeError where `assemble` returns something else."""
+        made: object = self.assemble(self._collection, self.fl_ctx)
+        self.reset()
+        params = made.data if isinstance(made, DXO) else made
+        if not isinstance(params, Mapping):
+            raise TypeError(f"{type(self).__name__}.assemble() returned {type(made).__name__}, not a DXO or a dict")
+        is_difference = self.expected_data_kind == DataKind.WEIGHT_DIFF
+        return FLModel(params=dict(params), params_type=ParamsType.DIFF if is_difference else ParamsType.FULL)
+
+
+class _Sent(dict[str, Any]):
+    """Params that were sent: a script's None is not among them."""
+
+    def __missing__(self, name: str) -> None:
+        return None
 
 
 def _context_of(site: str) -> FLContext:

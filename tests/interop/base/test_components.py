@@ -8,7 +8,7 @@ import torch
 from fakes import update
 
 from fedsag_cli.filters import Chain, made_by
-from fedsag_cli.interop.base.components import ContentBlockedException, DXOFilter, Filter, ModelAggregator
+from fedsag_cli.interop.base.components import Assembler, ContentBlockedException, DXOFilter, Filter, ModelAggregator
 from fedsag_cli.interop.base.exchange import DXO, DataKind, make_reply
 from fedsag_cli.model import STATISTICS, Cohort, FLModel, ParamsType, Reply
 from fedsag_cli.server.memory import Memory
@@ -256,6 +256,48 @@ class Means(ModelAggregator):
 
     def aggregate_model(self):
         return FLModel(params={"w": sum(self.models) / len(self.models)})
+
+
+class Stacks(Assembler):
+    def get_model_params(self, dxo):
+        return dxo.data["w"], dxo.data["count"]
+
+    def assemble(self, data, fl_ctx):
+        assert fl_ctx.get_prop("current_round") == 4
+        return DXO("WEIGHTS", {"all": np.stack([w for w, _ in data.values()]), "sites": " ".join(data)})
+
+
+def stacks():
+    made = Stacks(data_kind="WEIGHTS")
+    made.make_ready("server")
+    made.begin(FLModel(params={}, current_round=4), Cohort(sites=[], num_clients=0, round_num=4, rng=None))
+    return made
+
+
+def test_an_assembler_merges_what_it_took_of_each_clients_model_and_begins_again():
+    aggregator = stacks()
+    for round_sites in (["a", "b"], ["c"]):
+        for site in round_sites:
+            aggregator.accept(Reply(site=site, model=FLModel(params={"w": torch.ones(2)})))
+        merged = aggregator.aggregate()
+        assert merged.params["all"].shape == (len(round_sites), 2)
+        assert merged.params["sites"] == " ".join(round_sites)
+
+
+def test_a_param_that_a_script_sent_as_none_is_none_for_the_assembler():
+    aggregator = stacks()
+    aggregator.accept(Reply(site="a", model=FLModel(params={"w": np.ones(2)})))
+
+    assert aggregator.collection["a"][1] is None
+
+
+def test_what_an_assembler_cannot_use_or_send_is_an_error():
+    aggregator = stacks()
+    with pytest.raises(ValueError, match="a sent another kind of DXO than Stacks's data_kind"):
+        aggregator.accept(Reply(site="a", model=FLModel(params={"w": np.ones(2)}, params_type=ParamsType.DIFF)))
+    aggregator.assemble = lambda data, fl_ctx: None
+    with pytest.raises(TypeError, match=r"Stacks.assemble\(\) returned NoneType, not a DXO or a dict"):
+        aggregator.aggregate()
 
 
 def test_a_resumed_run_would_lose_only_what_outlives_a_round():
