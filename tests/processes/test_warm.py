@@ -142,9 +142,10 @@ def test_when_the_warm_nursery_is_killed_all_its_runs_fail_and_no_process_stays(
 
 def test_after_a_warm_nursery_was_killed_the_next_run_has_a_new_one_with_all_modules(runs):
     engine = runs.engine("j")
-    nursery = runs.parent_of(runs.start(engine, "import heavy; print(heavy.where)", name="one"))
+    runs.start(engine, "import heavy, os; print(heavy.where, os.getppid())", name="one")
+    assert engine.next_event(LIMIT_S).name == "one"
+    first, nursery = map(int, runs.log("one").split())
     warm = runs.parent_of(nursery)
-    engine.next_event(LIMIT_S)
     os.kill(warm, signal.SIGKILL)
     eventually(lambda: is_gone(warm))
 
@@ -153,7 +154,7 @@ def test_after_a_warm_nursery_was_killed_the_next_run_has_a_new_one_with_all_mod
     assert again.next_event(LIMIT_S).name == "two"
 
     heavy, its_nursery = map(int, runs.log("two").split())
-    assert heavy == runs.parent_of(its_nursery) != int(runs.log("one"))
+    assert heavy == runs.parent_of(its_nursery) != first
 
 
 def test_when_its_user_ends_the_warm_nursery_ends_with_all_below_it(runs):

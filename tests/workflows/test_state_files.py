@@ -107,7 +107,7 @@ def test_a_round_costs_what_it_has_changed_however_many_sites_there_are(tmp_path
 
     assert first >= 400 * SIZE
     assert max(sizes) < 4 * (SIZE + 600)  # with the header of each tensor file
-    assert open_descriptors() <= before | {str(max(map(int, before)) + 1)}  # a folder may be waited for at the moment
+    assert len(open_descriptors() - before) <= 1  # a folder may be waited for at the moment
     assert run.round() == 0
     assert kept_in(tmp_path, sites) == (102, {f"site-{number}": number // 4 * 4 for number in range(400)})
 
