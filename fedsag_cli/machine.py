@@ -81,6 +81,11 @@ def private_memory() -> int:
     return _private(_fields(Path("/proc/self/smaps_rollup")))
 
 
+def openblas_of(package: Path) -> list[Path]:
+    """The library for linear algebra that comes with numpy or scipy from PyPI. `package`: the folder of either."""
+    return list(package.with_name(f"{package.name}.libs").glob("lib*openblas*"))
+
+
 def give_back_memory() -> None:
     """Give memory that was freed back to the system. glibc keeps most of it otherwise."""
     if trim := _malloc_trim():

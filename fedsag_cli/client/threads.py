@@ -1,6 +1,6 @@
-"""The number of threads of torch and numpy in a script's process.
+"""The number of threads of torch, numpy and scipy in a script's process.
 
-Both read OMP_NUM_THREADS when they are imported, and they are imported before the script starts: a script that sets the
+They read OMP_NUM_THREADS when they are imported, and they are imported before the script starts: a script that sets the
 variable would set it too late. So these are followed whenever the script sets them.
 """
 
@@ -13,9 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
+from fedsag_cli import machine
+
 _FOR_TORCH = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _FOR_NUMPY = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-_OPENBLAS_SETTERS = ("scipy_openblas_set_num_threads64_", "openblas_set_num_threads64_", "openblas_set_num_threads")
+_OPENBLAS_SETTERS = (
+    "scipy_openblas_set_num_threads64_",
+    "scipy_openblas_set_num_threads",
+    "openblas_set_num_threads64_",
+    "openblas_set_num_threads",
+)
 
 
 def follow() -> None:
@@ -43,6 +50,8 @@ def _set_threads(name: str, value: str) -> None:
 
 
 def _openblas() -> list[ctypes.CDLL]:
-    """numpy's own library for linear algebra, as it comes with numpy from PyPI; elsewhere numpy uses another."""
-    folder = Path(np.__file__).parents[1] / "numpy.libs"
-    return [ctypes.CDLL(str(file)) for file in folder.glob("lib*openblas*")]
+    """The libraries for linear algebra that come with numpy and scipy from PyPI; elsewhere they use others."""
+    packages = [Path(np.__file__).parent]
+    if linalg := sys.modules.get("scipy.linalg"):
+        packages.append(Path(str(linalg.__file__)).parents[1])
+    return [ctypes.CDLL(str(file)) for package in packages for file in machine.openblas_of(package)]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib.util
 import os
 import select
 import signal
@@ -20,10 +21,12 @@ import tempfile
 import time
 import weakref
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 import msgspec
 
+from fedsag_cli import machine
 from fedsag_cli.errors import ChannelClosed, of_system
 from fedsag_cli.plan import Plan
 from fedsag_cli.processes.child import (
@@ -330,8 +333,10 @@ def main() -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C; OpenBLAS sends it if it has no threads
     if sys.argv[2] == "fork":
         gc.disable()  # until the first fork: garbage collection takes a fifth of the time of imports
-        # a fork that uses numpy's threads starts them anew, and each spins for 30 ms; `client.threads` sets how many
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        numpy = importlib.util.find_spec("numpy")
+        if numpy and numpy.origin and machine.openblas_of(Path(numpy.origin).parent):
+            # a fork that uses its threads starts them anew, and each spins for 30 ms; `client.threads` sets how many
+            os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         preload(["numpy", "fedsag_cli.client", "fedsag_cli.client.script"])
         for received in (Plan, Welcome, ToServer, ToClient):
             msgspec.msgpack.Decoder(received)  # the first for a type takes some milliseconds

@@ -202,6 +202,23 @@ def test_numpys_threads_are_those_of_the_run_or_of_the_script_though_it_is_impor
     assert theirs.facts == ours.facts == 1
 
 
+def test_the_threads_of_a_scipy_that_was_imported_before_are_those_of_the_run(tmp_path):
+    pytest.importorskip("scipy.linalg", reason="scipy is not installed")
+    text = """
+        import ctypes, json, pathlib, scipy.linalg
+        file, = (pathlib.Path(scipy.__file__).parents[1] / "scipy.libs").glob("lib*openblas*")
+        print(json.dumps(ctypes.CDLL(str(file)).scipy_openblas_get_num_threads()))
+    """
+
+    engine = LocalEngine(fork=True, env=os.environ)
+    engine.prepare(["scipy.linalg"])
+
+    ran = with_engine(engine)(tmp_path, text, env={"OMP_NUM_THREADS": "2"})
+
+    engine.stop(grace_s=0.0)
+    assert ran.facts == 2
+
+
 @pytest.mark.parametrize("given", [1, 2])
 def test_numpy_starts_as_many_threads_as_the_run_gives_a_script_and_no_others(both, given):
     """One that the nursery had, and that is started anew in each client, would spin beside the training."""

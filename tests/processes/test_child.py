@@ -11,6 +11,9 @@ def test_a_name_brings_the_module_that_its_package_imports_only_for_it(tmp_path,
     (package / "__init__.py").write_text("def __getattr__(name):\n    import lazy_package.inner\n    return 1")
     (package / "inner.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
+    for name in ("lazy_package", "lazy_package.inner"):  # they are gone after the test
+        monkeypatch.setitem(sys.modules, name, sys)
+        monkeypatch.delitem(sys.modules, name)
 
     preload(["lazy_package"])
     assert "lazy_package.inner" not in sys.modules
