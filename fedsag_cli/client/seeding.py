@@ -65,11 +65,11 @@ class Streams:
     @contextlib.contextmanager
     def aside(self, seed: int) -> Iterator[None]:
         """Other random numbers for the block, which may seed them too. After it, these go on as if it had not been."""
-        import torch  # noqa: F401  its generator is among those that go on
+        import torch
 
         self._is_seeding = True
         try:
-            with seeded(seed):
+            with torch.random.fork_rng(), seeded(seed):  # those of GPUs too
                 yield
         finally:
             self._is_seeding = False

@@ -106,7 +106,7 @@ class Continuing:
             log.warning("the script asks for another optimizer or learning rate than before: both begin anew")
             kept = {}
         for name, part in self._parts():
-            part.load_state_dict(kept.get(name, self._new[name]))
+            part.load_state_dict(copy.deepcopy(kept.get(name, self._new[name])))  # its steps would change it in place
 
     def is_done(self, steps: int) -> bool:
         """Whether the round has had its steps."""

@@ -18,7 +18,7 @@ class FLCallback:
 
     def __init__(self, continuing: Continuing, *, streams: bool) -> None:
         super().__init__()
-        self._continuing, self._streams = continuing, streams
+        self._continuing, self.streams = continuing, streams
         self.steps = 0
         self.is_used = False
 
@@ -38,6 +38,6 @@ class FLCallback:
 
     def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002
         numbers = finite_numbers(given.get("logs") or {})
-        if self._streams and state.is_world_process_zero and numbers:
+        if self.streams and state.is_world_process_zero and numbers:
             step = self._continuing.steps_before + (state.global_step if self.is_used else 0)  # else of the last round
             client.log("trainer", numbers, AnalyticsDataType.METRICS, global_step=step)

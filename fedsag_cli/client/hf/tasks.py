@@ -45,6 +45,8 @@ class TaskCalls:
         if kind in _NOTHING_TO_DO or kind is TaskKind.SUBMIT_MODEL:
             return self._without_work(kind, "evaluate")
         self._load()
+        if self._callback.streams:  # it counts the steps
+            self._continuing.take(self._ranks.state())
         found = self._own_evaluate(*args, **kwargs)
         self._metrics = (self._metrics or {}) | _of_model(found)
         if kind is TaskKind.EVALUATE:
@@ -64,6 +66,7 @@ class TaskCalls:
         self._load()
         assert self._model is not None
         _check(self._model)
+        self._continuing.take(self._ranks.state())
         self._continuing.prepare(self._model.total_rounds)
         result = self._run(*args, **kwargs)
         meta = {NUM_STEPS: self._weight(), **getattr(self._trainer.model, "__fl_meta__", {})}
@@ -97,7 +100,6 @@ class TaskCalls:
         if model is self._model:
             return
         self._model, self._metrics = model, None
-        self._continuing.take(self._ranks.state())
         if model is not None and model.params is not None:
             self._travelling.load(model.params)
 
