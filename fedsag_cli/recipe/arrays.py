@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
+from fedsag_cli.arguments import Least
 from fedsag_cli.recipe.bases import Recipe, ScriptRecipe
 from fedsag_cli.recipe.checking import Count, checked
 from fedsag_cli.recipe.fed_job import FedJob, ScriptRunner
@@ -30,7 +31,7 @@ class FedAvgLrRecipe(ScriptRecipe):
         name: str = "lr_fedavg",
         min_clients: Count,
         num_rounds: Count = 2,
-        damping_factor: float = 0.8,
+        damping_factor: Annotated[float, Least(0)] = 0.8,
         num_features: Count = 13,
         initial_ckpt: str | os.PathLike[str] | None = None,
         train_script: str,

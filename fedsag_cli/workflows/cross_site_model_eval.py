@@ -15,7 +15,7 @@ from fedsag_cli.facts import Facts, Nvflare
 from fedsag_cli.model import MODEL_OWNER, FLModel, Task
 from fedsag_cli.persistors import Persistor, name_of, write_model
 from fedsag_cli.workflows import Clients, Replies
-from fedsag_cli.workflows.model_files import ModelFiles
+from fedsag_cli.workflows.model_files import NPModelLocator
 from fedsag_cli.workflows.run import Run
 
 BEST_MODEL = "best_model"
@@ -70,7 +70,7 @@ class CrossSiteModelEval:
     def __init__(
         self,
         persistor: Annotated[
-            Persistor | ModelFiles | None, "has the server's models (null: only those of the clients)"
+            Persistor | NPModelLocator | None, "has the server's models (null: only those of the clients)"
         ] = None,
         submit_model_task_name: Annotated[
             str | None, "name of the task to send a model (null: only the server's models are measured)"
@@ -158,7 +158,7 @@ class CrossSiteModelEval:
         persistor = self._persistor
         if persistor is None:
             return
-        if isinstance(persistor, ModelFiles):
+        if isinstance(persistor, NPModelLocator):
             yield from ((f"SRV_{name}", model) for name, model in persistor.models())
             return
         has_model = False

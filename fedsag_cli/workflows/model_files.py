@@ -4,22 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Protocol, runtime_checkable
+from typing import Annotated
 
 from fedsag_cli.arguments import checked
 from fedsag_cli.facts import Facts, Nvflare
 from fedsag_cli.model import FLModel
 from fedsag_cli.persistors.numpy import arrays_in
-
-_ONLY_NAME = "server"
-
-
-@runtime_checkable
-class ModelFiles(Protocol):
-    """The server's models of a cross-site evaluation."""
-
-    def models(self) -> Iterator[tuple[str, FLModel]]:
-        """Each model with its name. Raises JobError if one cannot be read."""
 
 
 class NPModelLocator:
@@ -31,16 +21,17 @@ class NPModelLocator:
     def __init__(
         self,
         model_name: Annotated[
-            str | Mapping[str, str] | None, 'the files by the names of the models; one file is called "server"'
-        ] = "server.npy",
+            str | Mapping[str, str] | None,
+            'the files by the names of the models; one file is called "server" (null: server.npy)',
+        ] = None,
         model_dir: Annotated[
-            str | None, "folder of the files; a relative one is beside the server's app folder"
-        ] = "models",
+            str | None, "folder of the files; a relative one is beside the server's app folder (null: models)"
+        ] = None,
     ) -> None:
-        names = model_name or "server.npy"
-        files = names if isinstance(names, Mapping) else {_ONLY_NAME: names}
+        files = model_name if isinstance(model_name, Mapping) else {"server": model_name or "server.npy"}
         self._files = {name: Path("..", model_dir or "models", file) for name, file in files.items()}
 
     def models(self) -> Iterator[tuple[str, FLModel]]:
+        """Each model with its name. Raises JobError if one cannot be read."""
         for name, path in self._files.items():
             yield name, FLModel(params=arrays_in(path, f"NPModelLocator: {name}: "))

@@ -175,7 +175,10 @@ def test_a_trained_model_that_is_not_there_is_an_error_that_names_its_file(train
         simulated(recipe)
 
 
-def test_a_job_whose_clients_have_no_model_to_submit_measures_those_of_the_server_alone(trained):
+@pytest.mark.parametrize(
+    "workflows", [["cross_site_model_eval.CrossSiteModelEval"] * 2, ["cross_site_eval.CrossSiteEval"]]
+)
+def test_a_job_whose_clients_have_no_model_to_submit_measures_those_of_the_server_alone(trained, workflows):
     """NVFLARE's own recipe lets NPValidator take the task to submit a model: it answers that it has none."""
     common = "nvflare.app_common"
     job = FedJob(name="measures")
@@ -183,7 +186,8 @@ def test_a_job_whose_clients_have_no_model_to_submit_measures_those_of_the_serve
     locator = job.to_server(
         made(f"{common}.np.np_model_locator.NPModelLocator", model_dir=str(trained), model_name=names)
     )
-    job.to_server(made(f"{common}.workflows.cross_site_model_eval.CrossSiteModelEval", model_locator_id=locator))
+    for workflow, folder in zip(workflows, [None, "second"], strict=False):
+        job.to_server(made(f"{common}.workflows.{workflow}", model_locator_id=locator, cross_val_dir=folder))
     job.to_clients(made(f"{common}.np.np_validator.NPValidator"), tasks=["validate", "submit_model"])
 
     job.simulator_run("workspace", n_clients=2)

@@ -7,6 +7,7 @@ job would train another model without it.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -49,7 +50,9 @@ def _server(values: Mapping[str, Any], parts: Parts, clients: Iterable[ConfigFil
     parts.ids = [part.get("id") for part in objects(values, "components")]
     components = [part for part in map(parts.part, objects(values, "components")) if part is not None]
     parts.persistor = next((str(part.get("id")) for part in components if _is_persistor(part)), "")
-    workflows = Workflows(parts, components, no_client_submits=lambda: _no_client_submits(clients, parts))
+    workflows = Workflows(
+        parts, components, no_client_submits=functools.cache(lambda: _no_client_submits(clients, parts))
+    )
     flows = [workflows.translated(flow) for flow in objects(values, "workflows")]
     return {
         "components": list(_models_inside(components)),

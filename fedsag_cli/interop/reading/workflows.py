@@ -21,6 +21,7 @@ _AVERAGES_WITH = {"Scaffold": "Scaffold", "FedAvgLR": "NewtonRaphson"}  # the ot
 _OF_AGGREGATOR = ("exclude_vars", "aggregation_weights", "damping_factor", "epsilon")
 _OF_LOGISTIC_MODEL = ("n_features", "model_dir", "model_name")
 _SUBMIT = "submit_model_task_name"
+_EVALUATION = "CrossSiteModelEval"
 _SELECTOR = "IntimeModelSelector"
 _MODELS = "_model_weights_"  # NVFLARE's name of models beside SCAFFOLD's controls
 
@@ -46,7 +47,8 @@ class Workflows:
                 self._begin_empty(workflow)
             if name == "ScatterAndGatherScaffold":
                 self._with_controls(workflow)
-            if workflow["args"].get(_SUBMIT) == "" or (name == "CrossSiteModelEval" and self._no_client_submits()):
+            is_evaluation = workflow["path"] == _EVALUATION
+            if workflow["args"].get(_SUBMIT) == "" or (is_evaluation and self._no_client_submits()):
                 workflow["args"][_SUBMIT] = None  # NVFLARE's asks nobody, or gets no model
         else:
             self._parts.lacks("workflow", flow)
