@@ -27,7 +27,8 @@ _GRADIENT, _HESSIAN = "gradient", "hessian"
 class NewtonRaphson:
     """A damped Newton step for the whole model. A client sends `gradient`, which has the model's shape, and `hessian`.
 
-    With d weights, `hessian` has the shape (d, d). Both are weighted by the client's steps (or examples).
+    With d weights, `hessian` has the shape (d, d). Both are weighted by the client's steps (or examples). The model
+    keeps its dtype; whole numbers become float64.
     """
 
     facts = Facts(sends="the gradient and the hessian of its log-likelihood", keeps_nothing=True)
@@ -42,9 +43,9 @@ class NewtonRaphson:
 
     def begin(self, sent: FLModel, _: Cohort) -> None:
         """Raises TensorError if the model is not one array."""
-        self._name, self._theta = _only_array(sent.params or {})
-        self._sums = {name: WeightedSum(name) for name in (_GRADIENT, _HESSIAN)}
-        self._is_empty = True
+        self._name, theta = _only_array(sent.params or {})
+        self._theta = theta if np.issubdtype(theta.dtype, np.floating) else theta.astype(np.float64)
+        self._sums: dict[str, WeightedSum] = {}
 
     def check(self, update: FLModel, sent: Mapping[str, Any]) -> FLModel:
         """The update, its values as float64. Raises TensorError if one is missing, or if a shape or number is wrong."""
@@ -60,13 +61,12 @@ class NewtonRaphson:
         n_k = reply.model.num_steps
         if n_k == 0.0:
             return
-        for name, total in self._sums.items():
-            total.add_product((reply.model.params or {})[name], n_k)
-        self._is_empty = False
+        for name in (_GRADIENT, _HESSIAN):
+            self._sums.setdefault(name, WeightedSum(name)).add_product((reply.model.params or {})[name], n_k)
 
     def aggregate(self) -> FLModel:
         """Raises RunError if the hessian has no inverse."""
-        if self._is_empty:
+        if not self._sums:
             return FLModel(params={})
         g, h = (self._sums[name].mean() for name in (_GRADIENT, _HESSIAN))
         theta = self._theta

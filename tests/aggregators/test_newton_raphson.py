@@ -39,6 +39,11 @@ def test_the_weights_keep_their_dtype_and_shape():
     assert (theta.dtype, theta.shape) == (np.float32, (2, 1))
 
 
+def test_weights_that_begin_as_whole_numbers_move_by_fractions():
+    """0.8 * 1 / (1 + 1) = 0.4."""
+    assert stepped([[0]], ([[1.0]], [[1.0]], 1)).tolist() == [[0.4]]
+
+
 def test_many_steps_over_sites_end_where_scikit_learn_does_on_the_pooled_data():
     linear_model = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is not installed")
     rng = np.random.default_rng(0)

@@ -136,8 +136,7 @@ class ModelAggregator(FLComponent):
         self.reset_stats()
 
     def begin(self, sent: FLModel, cohort: Cohort) -> None:  # noqa: ARG002
-        if self.fl_ctx is not None:
-            _tell_round(self.fl_ctx, sent)
+        _tell_round(self.fl_ctx, sent)
 
     def accept(self, reply: Reply) -> None:
         meta = {**reply.model.meta, "client_name": reply.site}
@@ -215,6 +214,7 @@ class Assembler(FLComponent):
         """Raises TypeError where `assemble` returns something else."""
         made: object = self.assemble(self._collection, self.fl_ctx)
         self.reset()
+        self._collection = {}  # also where the user's `reset` leaves it
         params = made.data if isinstance(made, DXO) else made
         if not isinstance(params, Mapping):
             raise TypeError(f"{type(self).__name__}.assemble() returned {type(made).__name__}, not a DXO or a dict")
@@ -236,7 +236,9 @@ def _context_of(site: str) -> FLContext:
     return FLContext(site, JOB_ID, Engine(Workspace(app), {}))
 
 
-def _tell_round(context: FLContext, model: FLModel) -> None:
+def _tell_round(context: FLContext | None, model: FLModel) -> None:
+    if context is None:  # not in a server
+        return
     context.set_prop(AppConstants.CURRENT_ROUND, model.current_round)
     context.set_prop(AppConstants.NUM_ROUNDS, model.total_rounds)
 

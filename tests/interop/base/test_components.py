@@ -266,6 +266,9 @@ class Stacks(Assembler):
         assert fl_ctx.get_prop("current_round") == 4
         return DXO("WEIGHTS", {"all": np.stack([w for w, _ in data.values()]), "sites": " ".join(data)})
 
+    def reset(self):
+        """Without that of the base class."""
+
 
 def stacks():
     made = Stacks(data_kind="WEIGHTS")
