@@ -68,11 +68,16 @@ def run(
 
 def _program(script: Path) -> list[str]:
     """What runs the script: this Python, or the program that the script's first line names. Raises UsageError."""
-    with script.open("rb") as file:
-        first = file.readline(_LONGEST_FIRST_LINE)
+    try:
+        with script.open("rb") as file:
+            first = file.readline(_LONGEST_FIRST_LINE)
+    except OSError as error:
+        raise UsageError(f"{script} cannot be read: {error.strerror}") from None
+    if script.suffix == ".sh" and not first.startswith(b"#!"):
+        first = b"#!sh"
     if not first.startswith(b"#!") or b"python" in first:
         return [sys.executable]
     program, *options = os.fsdecode(first[2:]).split() or [""]
-    if shutil.which(program) is None:
+    if (found := shutil.which(program)) is None:
         raise UsageError(f"{script}: its first line names {program!r}, and there is no such program")
-    return [program, *options]
+    return [found, *options]

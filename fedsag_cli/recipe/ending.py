@@ -10,8 +10,7 @@ from types import TracebackType
 from fedsag_cli.errors import FedsagError
 
 _exit_code: list[int] = []
-_made: list[str] = []
-_used: list[str] = []
+_made: list[str] = []  # jobs, and none of them was run or written
 
 
 def job_made(name: str) -> None:
@@ -19,9 +18,9 @@ def job_made(name: str) -> None:
     _made.append(name)
 
 
-def job_used(name: str) -> None:
-    """Remember that the script has run or written a job of this name."""
-    _used.append(name)
+def job_used() -> None:
+    """The script has run or written a job: those that it made before were meant for that."""
+    _made.clear()
 
 
 def install() -> None:
@@ -45,7 +44,7 @@ def _shown(kind: type[BaseException], error: BaseException, trace: TracebackType
 
 def _leave() -> None:
     """Python's own exit code after any error is 1."""
-    if _made and not _used:
+    if _made:
         from fedsag_cli.cli import display
 
         how = "call execute() of a recipe, or simulator_run() of a job"

@@ -177,7 +177,7 @@ class FedJob:
         else:
             apps = {f"app_{site}": (app, None) if site == SERVER else (None, app) for site, app in self._apps.items()}
             sites = {f"app_{site}": [site] for site in self._apps}
-        ending.job_used(self.name)
+        ending.job_used()
         folder.write(path_of(job_root, "the folder of the export") / self.name, meta, apps, sites)
 
     @checked

@@ -195,6 +195,13 @@ def test_a_script_can_split_gpus_that_this_machine_does_not_have(folder):
     assert fedsag(folder, "--with", "fedsag", "gpus.py").stdout == "['0,1', '90,91']\n"
 
 
+@pytest.mark.parametrize("first", ["", "#!sh\n", "#!/bin/sh -e\n"])
+def test_a_script_for_a_shell_needs_no_path_of_the_shell(folder, first):
+    (folder / "plain.sh").write_text(f"{first}echo $0 $1\n")
+
+    assert fedsag(folder, "plain.sh", "word").stdout == "plain.sh word\n"
+
+
 def test_a_script_that_makes_a_job_and_runs_none_is_told_so(folder):
     (folder / "nothing.py").write_text("from nvflare import FedJob\nFedJob('mine')")
 
