@@ -23,9 +23,9 @@ def load_data_for_range(
     The first column has the labels. `require_header`: the first line has the names of the columns. Raises ValueError if
     the name has another ending, OSError if the file cannot be read.
     """
-    import pandas as pd  # optional
-
     if (reader := _READERS.get(Path(data_path).suffix.lower())) is None:
         raise ValueError(f"{data_path}: its name must end in one of {', '.join(_READERS)}")
+    import pandas as pd  # optional
+
     rows = getattr(pd, reader)(data_path, header=0 if require_header else None).iloc[start:end]
     return rows.iloc[:, 1:].to_numpy(), rows.iloc[:, 0].to_numpy(), len(rows)

@@ -21,13 +21,12 @@ def load(module: Module, params: Mapping[str, Any], *, strict: bool) -> None:
     Without `strict`, keys that only one of them has are left out; at least one key must be common.
     """
     received = _tensors(params)
-    own = module.state_dict()
-    if not strict and own.keys().isdisjoint(received):
-        raise _misfit(type(module).__name__, own, received)
+    if not strict and module.state_dict().keys().isdisjoint(received):
+        raise _misfit(type(module).__name__, module.state_dict(), received)
     try:
         module.load_state_dict(received, strict=strict)
     except RuntimeError as error:
-        raise _misfit(type(module).__name__, own, received, str(error)) from None
+        raise _misfit(type(module).__name__, module.state_dict(), received, str(error)) from None
 
 
 def fitting(name: str, own: Mapping[str, Tensor], params: Mapping[str, Any], *, strict: bool) -> dict[str, Tensor]:

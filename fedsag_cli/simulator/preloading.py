@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import re
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
 
 import fedsag_cli
@@ -15,7 +15,7 @@ from fedsag_cli.plan import ServerPlan
 
 SERVER_MAIN = "fedsag_cli.server.main"
 _OPTIMIZER = "torch.optim"
-_MOST_SOURCES = 64  # that are not read again for the next run of a sweep
+_MOST_SOURCES = 256  # that are not parsed again for the next run of a sweep
 _IMPLY_TORCH = {
     "torch",
     "torchvision",
@@ -87,12 +87,12 @@ def imports_of_scripts(places: Set[Path]) -> set[str]:
     return names
 
 
-def variables_set(places: Iterable[Path]) -> dict[Path, list[str]]:
+def variables_set(places: Iterable[Path]) -> dict[Path, Sequence[str]]:
     """The environment variables that these modules, and those in these folders, may set before they import torch.
 
     By the module. Only those that torch reads when it is imported; `client.threads` follows the numbers of threads.
     """
-    found: dict[Path, list[str]] = {}
+    found: dict[Path, Sequence[str]] = {}
     for file in (file for place in places for file in _modules(place)):
         try:
             if names := _variables(file.read_bytes()):
@@ -103,10 +103,10 @@ def variables_set(places: Iterable[Path]) -> dict[Path, list[str]]:
 
 
 @functools.lru_cache(maxsize=_MOST_SOURCES)
-def _variables(source: bytes) -> list[str]:
+def _variables(source: bytes) -> Sequence[str]:
     if not _ENVIRONMENT.search(source):
-        return []
-    return sorted({name for name in _names_set(ast.parse(source)) if _is_read_at_import(name)})
+        return ()
+    return tuple(sorted({name for name in _names_set(ast.parse(source)) if _is_read_at_import(name)}))
 
 
 def _is_read_at_import(name: str) -> bool:

@@ -5,12 +5,13 @@ import sys
 from statistics import NormalDist
 
 import pytest
+from plans import plan
 
 from fedsag_cli.accountants import Accountant
 from fedsag_cli.accountants.gaussian import GaussianAccountant, epsilon_of
 from fedsag_cli.errors import JobError
 from fedsag_cli.model import Stateful
-from fedsag_cli.plan import ClientConfig, FilterSpec, Plan, ServerPlan, SitePlan
+from fedsag_cli.plan import ClientConfig, FilterSpec, SitePlan
 
 
 def delta_of(epsilon, sigma):
@@ -92,11 +93,7 @@ def plan_of(*filters, tasks=("train",)):
         )
         for number, own in enumerate(filters, start=1)
     ]
-    server = ServerPlan(workflows=[], components=[], task_data_filters=[], task_result_filters=[])
-    names = [site.name for site in sites]
-    return Plan(
-        job="j", seed=1, slots=1, threads=1, launcher="fork", preload=[], server=server, names=names, sites=sites
-    )
+    return plan(names=[site.name for site in sites], sites=sites)
 
 
 def spent(accountant, rounds):

@@ -5,11 +5,11 @@ import json
 import msgspec
 import numpy as np
 import pytest
+from plans import plan
 from runs import app, deploy, job
 
 from fedsag_cli import history
 from fedsag_cli.errors import JobError, OutOfTime, RunError, UsageError, WorkspaceError
-from fedsag_cli.plan import Plan, ServerPlan
 from fedsag_cli.report import Report
 from fedsag_cli.simulator import simulate
 from fedsag_cli.simulator.baselines import CENTRALISED, LOCAL, is_begun
@@ -221,26 +221,11 @@ def test_a_deploy_map_without_an_app_for_the_pooled_client_is_an_error(tmp_path)
 
 
 def test_a_baseline_whose_client_has_an_app_of_its_own_can_be_continued_and_one_of_another_job_cannot(tmp_path):
-    def plan(**files):
-        server = ServerPlan(workflows=[], components=[], task_data_filters=[], task_result_filters=[])
-        return Plan(
-            job="j",
-            seed=3,
-            slots=1,
-            threads=1,
-            launcher="fork",
-            preload=[],
-            server=server,
-            names=[],
-            sites=[],
-            files=files,
-        )
-
     workspace = Workspace(tmp_path / "ws")
     workspace.plan.parent.mkdir(parents=True)
-    own = msgspec.structs.replace(plan(shared="1", only_pooled="2"), baseline=CENTRALISED)
+    own = plan(files={"shared": "1", "only_pooled": "2"}, baseline=CENTRALISED)
     write_json(workspace.plan, own)
 
-    assert is_begun(workspace, plan(shared="1", of_a_site="3"), CENTRALISED)
-    assert not is_begun(workspace, plan(shared="4"), CENTRALISED)
-    assert not is_begun(workspace, plan(shared="1"), LOCAL)
+    assert is_begun(workspace, plan(files={"shared": "1", "of_a_site": "3"}), CENTRALISED)
+    assert not is_begun(workspace, plan(files={"shared": "4"}), CENTRALISED)
+    assert not is_begun(workspace, plan(files={"shared": "1"}), LOCAL)

@@ -1,13 +1,14 @@
 """One task of one client in a copy, and the estimate of a whole run from what it took."""
 
 import msgspec
+import plans
 import pytest
 from runs import ADDS_ONE, fedsag, job
 
 from fedsag_cli import machine
 from fedsag_cli.errors import RunError
 from fedsag_cli.history import known_runs
-from fedsag_cli.plan import ClientConfig, ComponentSpec, Plan, ServerPlan, SitePlan
+from fedsag_cli.plan import ClientConfig, ComponentSpec, SitePlan
 from fedsag_cli.simulator.dry_run import Measured, dry_run, estimate, num_rounds_of
 from fedsag_cli.simulator.options import Options
 from fedsag_cli.workspace import WORKER
@@ -36,17 +37,7 @@ def plan(n, t, *, threads=1, groups=1, workers=False, **config):
         )
         for number in range(groups if workers else n)
     ]
-    return Plan(
-        job="j",
-        seed=0,
-        slots=t,
-        threads=threads,
-        launcher="fork",
-        preload=[],
-        server=ServerPlan(workflows=[], components=[], task_data_filters=[], task_result_filters=[]),
-        names=[f"site-{number}" for number in range(n)],
-        sites=sites,
-    )
+    return plans.plan(slots=t, threads=threads, names=[f"site-{number}" for number in range(n)], sites=sites)
 
 
 def test_the_time_of_a_round_is_that_of_the_clients_that_follow_each_other_in_a_slot():

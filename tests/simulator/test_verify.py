@@ -4,28 +4,18 @@ import json
 
 import numpy as np
 import pytest
+from plans import plan
 
 from fedsag_cli import events
 from fedsag_cli.errors import WorkspaceError
 from fedsag_cli.model import FLModel
-from fedsag_cli.plan import FORMAT, Plan, ServerPlan
+from fedsag_cli.plan import FORMAT
 from fedsag_cli.report import ReportBuilder
 from fedsag_cli.simulator.verify import verify
 from fedsag_cli.workflows.run import Run
 from fedsag_cli.workspace import Workspace, write_json
 
-PLAN = Plan(
-    format=FORMAT,
-    job="j",
-    seed=5,
-    slots=1,
-    threads=1,
-    launcher="fork",
-    preload=[],
-    server=ServerPlan(workflows=[], components=[], task_data_filters=[], task_result_filters=[]),
-    names=[],
-    sites=[],
-)
+PLAN = plan(format=FORMAT)
 
 
 @pytest.fixture
